@@ -1,0 +1,37 @@
+"""The drafter's role: it watches what the target reads and proposes what may come next."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.types import FloatArray, TokenArray
+
+
+class Drafter(Protocol):
+    """Proposes draft tokens; the text of one sequence at a time passes through it.
+
+    Order of calls: `rewind(0)`, then `observe` for the prompt, chunk by chunk, then in each round `propose` and
+    `observe` of what was kept. A new turn of a conversation starts with `rewind(n)`: the first `n` observed tokens
+    are kept.
+    """
+
+    def rewind(self, length: int) -> None:
+        """Forget every observed token from position `length` on; 0 forgets all."""
+
+    def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
+        """Take note of tokens that the target has read and that stay.
+
+        Args:
+            token_ids: (n,) int64, following those observed before.
+            hidden_states: (n, E) float32, the target's hidden state after the final norm at each of them. A view
+                that the next target pass overwrites: copy what must outlive the call.
+        """
+
+    def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
+        """Draft tokens to follow `next_token_id`, the newest token, which the target has not read yet.
+
+        Args:
+            next_token_id: the root of the proposal.
+            max_draft_tokens: upper bound of the number of draft tokens, 0 or more; fewer or none may be proposed.
+        """

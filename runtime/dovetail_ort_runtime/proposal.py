@@ -1,0 +1,75 @@
+"""What a drafter hands to the target: a chain or a tree of draft tokens. It knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.types import FloatArray, TokenArray
+
+ROOT = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Proposal:
+    """Draft tokens of one round below a root, the newest token, which the target has not read yet.
+
+    Draft tokens stand in topological order with the first root-to-leaf path in front: token `i` has its parent at
+    `parents[i] < i`, or `ROOT` (-1) if it follows the root. A chain has parents -1, 0, 1, ...
+
+    Example, root "the", two guesses for the next word, the first one continued:
+
+        token_ids  cat  sat  dog          the -> cat -> sat
+        parents     -1    0   -1              -> dog
+
+    Attributes:
+        token_ids: (K,) int64.
+        parents: (K,) int64, each -1 or the index of an earlier draft token.
+        probabilities: (K, V) float32, row `i` the distribution that `token_ids[i]` was sampled from, or None if the
+            draft tokens were chosen, not sampled.
+    """
+
+    token_ids: TokenArray
+    parents: TokenArray
+    probabilities: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.parents) != len(self.token_ids):
+            raise InputError(
+                f"parents must have one entry per draft token, got {len(self.parents)} for {len(self.token_ids)}"
+            )
+        if np.any(self.parents >= np.arange(len(self.parents))) or np.any(self.parents < ROOT):
+            raise InputError("parents must be -1 or the index of an earlier draft token; sort the tree topologically")
+        if self.probabilities is not None and len(self.probabilities) != len(self.token_ids):
+            raise InputError(
+                f"probabilities must have one row per draft token, got {len(self.probabilities)} "
+                f"for {len(self.token_ids)}"
+            )
+
+    @classmethod
+    def chain(cls, token_ids: Sequence[int] | TokenArray, probabilities: FloatArray | None = None) -> Proposal:
+        """Draft tokens that follow one another; an empty sequence proposes nothing."""
+        tokens = np.asarray(token_ids, dtype=np.int64)
+        return cls(token_ids=tokens, parents=np.arange(ROOT, len(tokens) - 1), probabilities=probabilities)
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether every draft token follows the one before it."""
+        return bool(np.array_equal(self.parents, np.arange(ROOT, len(self) - 1)))
+
+    def depths(self) -> TokenArray:
+        """(K,) int64: 1 for the children of the root, 2 for theirs."""
+        depths = np.zeros(len(self), dtype=np.int64)
+        for index, parent in enumerate(self.parents):
+            depths[index] = 1 if parent == ROOT else depths[parent] + 1
+        return depths
+
+    def children(self, parent: int) -> list[int]:
+        """Indices of the draft tokens right below `parent` (an index, or ROOT), in order."""
+        return [int(index) for index in np.flatnonzero(self.parents == parent)]

@@ -1,0 +1,42 @@
+"""Products and embedding in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from dovetail_ort_export.passes import nodes
+
+
+class LowerFloat(ir.passes.InPlacePass):
+    """`Linear` -> MatMul with the weight transposed; `Embedding` -> Gather.
+
+    A weight that something else reads too (a tied head) keeps its layout and is transposed by a node, which ONNX
+    Runtime folds at load: on disk it stands once.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Lower every product and the embedding."""
+        for node in nodes.find(model, "Linear", "dovetail"):
+            nodes.replace(model, node, _product(model, node))
+        for node in nodes.find(model, "Embedding", "dovetail"):
+            nodes.replace(model, node, [ir.node("Gather", node.inputs, {"axis": 0})])
+        return ir.passes.PassResult(model, modified=True)
+
+    def ensures(self, model: ir.Model) -> None:
+        """No weight is left in the layout that nothing reads."""
+        nodes.drop_unused_initializers(model)
+
+
+def _product(model: ir.Model, node: ir.Node) -> list[ir.Node]:
+    x, weight = node.inputs
+    if len(weight.uses()) > 1:
+        transpose = ir.node("Transpose", [weight], {"perm": [1, 0]})
+        return [transpose, ir.node("MatMul", [x, transpose.outputs[0]])]
+    source = weight.const_value
+    tensor = ir.LazyTensor(
+        lambda: ir.Tensor(np.ascontiguousarray(source.numpy().T)),
+        dtype=ir.DataType.FLOAT,
+        shape=ir.Shape(reversed(weight.shape.numpy())),
+    )
+    return [ir.node("MatMul", [x, nodes.initializer(model, f"{weight.name}_transposed", tensor)])]

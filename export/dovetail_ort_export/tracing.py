@@ -1,0 +1,191 @@
+"""Trace a transformers model into a graph skeleton: every operator in place, every weight a name.
+
+optimum drives the trace; `TargetConfig` tells it the inputs and outputs and `TargetPatcher` swaps the leaves of the
+model (embedding, products, norms, attention) for the operators of `operators`. What lies between the leaves, the
+order of the blocks, residuals, the gated MLP, is transformers' own code.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from optimum.exporters.onnx import export
+from optimum.exporters.onnx.base import OnnxConfig
+from optimum.exporters.onnx.model_patcher import ModelPatcher
+from optimum.utils import NormalizedTextConfig
+from torch import Tensor, nn
+
+from dovetail_ort_export import operators
+from dovetail_ort_export.families import head_size
+
+_TRACED_ROWS = 3
+_TRACED_CACHE_ROWS = 8
+
+
+class TargetPatcher(ModelPatcher):  # type: ignore[misc]
+    """Within its context the model's forward is the target's: cached, biased, with hidden states."""
+
+    def __init__(self, config: OnnxConfig, model: Any, model_kwargs: dict[str, Any] | None = None) -> None:
+        super().__init__(config, model, model_kwargs)
+        self.patched_forward = _target_forward(model)
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        for name, module in self._model.named_modules():
+            if (forward := _leaf_forward(name, module)) is not None:
+                module.forward = forward
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        for module in self._model.modules():
+            module.__dict__.pop("forward", None)
+
+
+class TargetConfig(OnnxConfig):  # type: ignore[misc]
+    """Names, axes and example values of a target graph's inputs and outputs."""
+
+    DEFAULT_ONNX_OPSET = operators.OPSET
+    NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
+    _MODEL_PATCHER = TargetPatcher
+
+    @property
+    def inputs(self) -> dict[str, dict[int, str]]:
+        """Dynamic axes by input name; `seqlens_k` and `total_sequence_length` are GroupQueryAttention's lengths."""
+        return {
+            "input_ids": {0: "batch_size", 1: "sequence_length"},
+            "position_ids": {0: "batch_size", 1: "sequence_length"},
+            "attention_bias": {0: "batch_size", 2: "sequence_length", 3: "total_sequence_length"},
+            "seqlens_k": {0: "batch_size"},
+            "total_sequence_length": {},
+            **self._cache_axes("past_key_values"),
+        }
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        """Dynamic axes by output name."""
+        rows = {0: "batch_size", 1: "sequence_length"}
+        return {"logits": rows, "hidden_states": rows, **self._cache_axes("present")}
+
+    def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Any]:
+        """Example inputs: a few rows after a longer cache."""
+        size = head_size(self._config)
+        cache = (1, self._config.num_key_value_heads, _TRACED_CACHE_ROWS, size)
+        return {
+            "input_ids": torch.zeros(1, _TRACED_ROWS, dtype=torch.int64),
+            "position_ids": torch.arange(_TRACED_ROWS)[None],
+            "attention_bias": torch.zeros(1, 1, _TRACED_ROWS, _TRACED_ROWS),
+            "seqlens_k": torch.tensor([_TRACED_ROWS - 1], dtype=torch.int32),
+            "total_sequence_length": torch.tensor(_TRACED_ROWS, dtype=torch.int32),
+            "past_key_values": [(torch.zeros(cache), torch.zeros(cache)) for _ in range(self._config.num_hidden_layers)],
+        }
+
+    def _cache_axes(self, prefix: str) -> dict[str, dict[int, str]]:
+        axes = {0: "batch_size", 2: "max_sequence_length"}
+        layers = range(self._config.num_hidden_layers)
+        return {f"{prefix}.{layer}.{part}": axes for layer in layers for part in ("key", "value")}
+
+
+def trace_target(model: Any) -> ir.Model:
+    """The skeleton of `model`, a transformers causal LM of a supported family, on torch's meta device or any other."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The tracer warns of every constant it meets and of its own successor.
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "skeleton.onnx"
+        export(model, TargetConfig(model.config, task="text-generation"), path, disable_dynamic_axes_fix=True)
+        return ir.load(path)
+
+
+def _target_forward(model: Any) -> Callable[..., dict[str, Any]]:
+    def forward(
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_bias: Tensor,
+        seqlens_k: Tensor,
+        total_sequence_length: Tensor,
+        past_key_values: list[tuple[Tensor, Tensor]],
+    ) -> dict[str, Any]:
+        hidden_states = model.model.embed_tokens(input_ids)
+        lengths = (seqlens_k, total_sequence_length)
+        present: list[Tensor] = []
+        for layer, past in zip(model.model.layers, past_key_values, strict=True):
+            cache = _Cache(past=past, lengths=lengths, bias=attention_bias, present=present)
+            hidden_states = layer(hidden_states, position_ids=position_ids, past_key_values=cache)
+        hidden_states = model.model.norm(hidden_states)
+        logits = model.lm_head(hidden_states)
+        return dict(zip(TargetConfig(model.config).outputs, [logits, hidden_states, *present], strict=True))
+
+    return forward
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cache:
+    """One block's share of the cache on its way through transformers' decoder layer."""
+
+    past: tuple[Tensor, Tensor]
+    lengths: tuple[Tensor, Tensor]
+    bias: Tensor
+    present: list[Tensor]
+
+
+def _leaf_forward(name: str, module: nn.Module) -> Callable[..., Any] | None:
+    """The operator that stands for a leaf module, or None if the module is not one."""
+    kind = type(module).__name__
+    weight = f"{name}.weight"
+    if isinstance(module, nn.Embedding):
+        return lambda input_ids: operators.embedding(input_ids, weight, module.embedding_dim)
+    if isinstance(module, nn.Linear):
+        bias = "" if module.bias is None else f"{name}.bias"
+        return lambda x: operators.linear(x, weight, bias, module.out_features)
+    if kind.endswith("RMSNorm"):
+        epsilon = float(module.variance_epsilon)  # type: ignore[arg-type]
+        if name.endswith((".q_norm", ".k_norm")):
+            size = module.weight.shape[0]
+            return lambda x: operators.head_rms_norm(x, weight, epsilon, x.shape[-1] // size, size)
+        return lambda x: operators.rms_norm(x, weight, epsilon)
+    if kind.endswith("Attention"):
+        return _attention_forward(module)
+    return None
+
+
+def _attention_forward(attention: Any) -> Callable[..., tuple[Tensor, None]]:
+    config = attention.config
+    window = getattr(attention, "sliding_window", None)
+    if config.model_type == "mistral":
+        window = config.sliding_window
+
+    def forward(
+        hidden_states: Tensor, position_ids: Tensor, past_key_values: _Cache, **_: Any
+    ) -> tuple[Tensor, None]:
+        query = attention.q_proj(hidden_states)
+        key = attention.k_proj(hidden_states)
+        value = attention.v_proj(hidden_states)
+        if hasattr(attention, "q_norm"):
+            query = attention.q_norm(query)
+            key = attention.k_norm(key)
+        context, *present = operators.group_query_attention(
+            query,
+            key,
+            value,
+            *past_key_values.past,
+            *past_key_values.lengths,
+            position_ids,
+            past_key_values.bias,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            attention.scaling,
+            -1 if window is None else window,
+        )
+        past_key_values.present.extend(present)
+        return attention.o_proj(context), None
+
+    return forward

@@ -1,0 +1,58 @@
+"""The weights of a model by name, handed out one at a time; it knows no graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
+from dovetail_ort_runtime.types import FloatArray
+
+
+class Weights:
+    """Parameters and rotary caches of a transformers causal LM, in float32, read when they are asked for.
+
+    Args:
+        model: the model; its parameters may be of any float type.
+        max_context: rows of the rotary caches.
+    """
+
+    def __init__(self, model: Any, *, max_context: int) -> None:
+        self._parameters = dict(model.named_parameters(remove_duplicate=False))
+        first_name: dict[int, str] = {}
+        for name, parameter in self._parameters.items():
+            first_name.setdefault(id(parameter), name)
+        self._canonical = {name: first_name[id(parameter)] for name, parameter in self._parameters.items()}
+        self._rotary = _rotary_caches(model, max_context)
+
+    def canonical_name(self, name: str) -> str:
+        """The first name of a parameter that has several (a tied embedding and head)."""
+        return self._canonical.get(name, name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of the weight `name`."""
+        return tuple(self._rotary[name].shape if name in self._rotary else self._parameters[name].shape)
+
+    def __getitem__(self, name: str) -> FloatArray:
+        """The weight `name` as a float32 array, a view where the parameter is float32 already."""
+        if name in self._rotary:
+            return self._rotary[name]
+        values: NDArray[np.float32] = self._parameters[name].detach().to(torch.float32).numpy()
+        return values
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of distinct parameters, counted once where two names share one."""
+        return sum(self._parameters[name].numel() for name in set(self._canonical.values()))
+
+
+@torch.no_grad()
+def _rotary_caches(model: Any, max_context: int) -> dict[str, FloatArray]:
+    """(max_context, D / 2) float32 each; transformers repeats the half, GroupQueryAttention reads it once."""
+    positions = torch.arange(max_context)[None]
+    cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float32), positions)
+    half = cos.shape[-1] // 2
+    return {COS_CACHE: cos[0, :, :half].contiguous().numpy(), SIN_CACHE: sin[0, :, :half].contiguous().numpy()}

@@ -1,0 +1,94 @@
+"""Which draft tokens stay after the target has read them. It knows rows of logits, no sessions and no cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dovetail_ort_runtime.proposal import ROOT, Proposal
+from dovetail_ort_runtime.sampler import Sampler, SeenArray
+from dovetail_ort_runtime.types import FloatArray, ProbabilityArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Acceptance:
+    """What one round decides.
+
+    Example, the tree of `Proposal` where the target says "dog barks": rows (0, 3), token_ids (dog, barks).
+
+    Attributes:
+        rows: rows of the target pass that are kept, a path from the root: row 0 is the root, row `i + 1` draft
+            token `i`.
+        token_ids: the new tokens, as many as rows: the accepted draft tokens, then the bonus token, which the
+            target has not read and which is the next round's root.
+    """
+
+    rows: tuple[int, ...]
+    token_ids: tuple[int, ...]
+
+    @property
+    def num_accepted(self) -> int:
+        """Draft tokens kept; the bonus token is not counted."""
+        return len(self.rows) - 1
+
+
+def accept(proposal: Proposal, logits: FloatArray, sampler: Sampler, seen: SeenArray | None = None) -> Acceptance:
+    """Walk down the proposal as far as the target agrees; the tokens are distributed as in plain decoding.
+
+    Args:
+        proposal: K draft tokens. If sampled, child `i` of a node must be drawn from `probabilities[i]` independently
+            of its siblings (with replacement), and siblings must stand in the order of the draws, duplicates
+            included: a tree that is sorted, pruned or cleaned of duplicates after sampling shifts the distribution.
+        logits: (1 + K, V) float32, or more rows: those of the root, then of each draft token.
+        sampler: chooses the tokens. Unless the proposal is sampled, it spends one uniform number per new token.
+        seen: (V,) bool, prompt and answer up to the root. The new tokens are marked in it.
+    """
+    decide = _choose_token if proposal.probabilities is None or sampler.options.is_greedy else _test_draft_tokens
+    rows: list[int] = []
+    token_ids: list[int] = []
+    node: int | None = ROOT
+    while node is not None:
+        rows.append(node + 1)
+        token_id, node = decide(proposal, node, logits[node + 1], sampler, seen)
+        token_ids.append(token_id)
+        if seen is not None:
+            seen[token_id] = True
+    return Acceptance(rows=tuple(rows), token_ids=tuple(token_ids))
+
+
+def _choose_token(
+    proposal: Proposal, node: int, logits: FloatArray, sampler: Sampler, seen: SeenArray | None
+) -> tuple[int, int | None]:
+    """The target's own token after `node`, and the child that holds it."""
+    # The rule in algorithm.md visits the children in order, accepts x with p(x), and on rejection sets p(x) = 0 and
+    # renormalises. The factors 1 - p(x) cancel: child x is taken with p(x), any other token y with p(y). One draw
+    # from p does the same, and since plain decoding makes this very draw, equal seeds give equal tokens.
+    token_id = sampler.choose(logits, seen)
+    matches = (child for child in proposal.children(node) if proposal.token_ids[child] == token_id)
+    return token_id, next(matches, None)
+
+
+def _test_draft_tokens(
+    proposal: Proposal, node: int, logits: FloatArray, sampler: Sampler, seen: SeenArray | None
+) -> tuple[int, int | None]:
+    """The token after `node` by recursive rejection sampling (SpecInfer, arXiv 2305.09781, algorithm 2)."""
+    assert proposal.probabilities is not None
+    p = sampler.distribution(logits, seen)
+    for child in proposal.children(node):
+        token_id = int(proposal.token_ids[child])
+        q = proposal.probabilities[child].astype(np.float64)
+        q /= q.sum()
+        # accept x with min(1, p(x) / q(x))
+        if sampler.uniform() * q[token_id] < p[token_id]:
+            return token_id, child
+        p = _residual(p, q)
+    return sampler.draw(p), None
+
+
+def _residual(p: ProbabilityArray, q: ProbabilityArray) -> ProbabilityArray:
+    """norm(max(p - q, 0)), (V,) float64: what is left of `p` once a draw from `q` is rejected."""
+    residual = np.maximum(p - q, 0)
+    total = residual.sum()
+    # Nothing is left only where p and q differ by rounding.
+    return residual / total if total > 0 else p

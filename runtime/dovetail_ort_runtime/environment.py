@@ -1,0 +1,64 @@
+"""What this Python environment and machine offer: ONNX Runtime packages and processor cores."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from dovetail_ort_runtime.errors import EnvironmentProblem
+
+OLDEST_ONNXRUNTIME: Final = (1, 31)
+_DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
+
+
+def onnxruntime_distributions() -> dict[str, str]:
+    """Installed ONNX Runtime distributions and their versions."""
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def import_onnxruntime() -> ModuleType:
+    """The onnxruntime module.
+
+    Raises:
+        EnvironmentProblem: it is missing, too old, or installed twice; the message says what to install.
+    """
+    if len(onnxruntime_distributions()) > 1:
+        raise EnvironmentProblem(
+            "one of onnxruntime and onnxruntime-gpu must be installed, got both, which overwrite each other's files; "
+            "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'dovetail-ort[cpu]' or "
+            "'dovetail-ort[gpu]'"
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"onnxruntime must be importable, got: {error}; "
+            "run: pip install 'dovetail-ort[cpu]' (or 'dovetail-ort[gpu]' for CUDA)"
+        ) from error
+    version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    if version < OLDEST_ONNXRUNTIME:
+        raise EnvironmentProblem(
+            f"onnxruntime must be 1.31 or newer, got {onnxruntime.__version__}; run: pip install -U onnxruntime"
+        )
+    module: ModuleType = onnxruntime
+    return module
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may run on; hyper-threads of one core count once."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text() if siblings.exists() else cpu)
+    return len(cores)

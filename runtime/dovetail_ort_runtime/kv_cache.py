@@ -1,0 +1,63 @@
+"""The target's keys and values: allocated once, written in place by the graph, rewound by moving a length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dovetail_ort_runtime.environment import import_onnxruntime
+from dovetail_ort_runtime.types import FloatArray
+
+
+class KVCache:
+    """Keys and values of one sequence, (1, Hkv, capacity, D) float32 each.
+
+    Every buffer is bound as past and as present of its block; ONNX Runtime sees the equal pointers and writes the new
+    rows at slot P onwards without copying the past. Rows past `length` are leftovers that the next pass overwrites.
+
+    Attributes:
+        capacity: number of slots.
+        length: number of slots that hold kept tokens.
+        buffers: keys and values by block: key 0, value 0, key 1, ...
+    """
+
+    def __init__(self, *, num_layers: int, num_kv_heads: int, capacity: int, head_size: int) -> None:
+        ort = import_onnxruntime()
+        shape = (1, num_kv_heads, capacity, head_size)
+        self.capacity = capacity
+        self.length = 0
+        # calloc'd pages cost no memory until a row is written to them.
+        self.buffers: list[FloatArray] = [np.zeros(shape, dtype=np.float32) for _ in range(2 * num_layers)]
+        self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in self.buffers]
+
+    def bind(self, binding: Any) -> None:
+        """Bind every buffer as past and as present in an IOBinding of the target's session."""
+        for index, value in enumerate(self._ort_values):
+            part = f"{index // 2}.{('key', 'value')[index % 2]}"
+            binding.bind_ortvalue_input(f"past_key_values.{part}", value)
+            binding.bind_ortvalue_output(f"present.{part}", value)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep some rows of the last pass, which wrote them from slot `length` on, and drop the others.
+
+        Example, length 10: `keep([0, 1, 4])` leaves slots 10 and 11, moves slot 14 to 12, and the length is 13.
+
+        Args:
+            rows: increasing row numbers of the last pass.
+        """
+        for place, row in enumerate(rows):
+            if place != row:
+                for buffer in self.buffers:
+                    buffer[:, :, self.length + place] = buffer[:, :, self.length + row]
+        self.length += len(rows)
+
+    def rewind(self, length: int) -> None:
+        """Forget every slot from `length` on."""
+        self.length = min(self.length, length)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all buffers in bytes, touched or not."""
+        return sum(buffer.nbytes for buffer in self.buffers)

@@ -1,0 +1,191 @@
+"""What a bundle says of itself: `manifest.json`, version 1."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dovetail_ort_runtime.errors import BundleError, BundleVersionError
+from dovetail_ort_runtime.json_record import read_record
+
+FORMAT: Final = "dovetail-ort-bundle"
+VERSION: Final = 1
+MANIFEST_NAME: Final = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEntry:
+    """One file of the bundle.
+
+    Attributes:
+        path: relative to the bundle, with forward slashes.
+        num_bytes: size.
+        sha256: 64 hexadecimal digits.
+    """
+
+    path: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetEntry:
+    """The target's graph and its dimensions.
+
+    Attributes:
+        graph: path of the ONNX file.
+        family: the transformers model type it was exported from.
+        precision: `int8` or `fp32`, the number format of the weights.
+        exact: whether the machine that exported it found a row's logits independent of the rows beside it.
+        num_layers: L.
+        num_heads: H.
+        num_kv_heads: Hkv.
+        head_size: D.
+        hidden_size: E.
+        vocabulary_size: V, the width of the logits.
+        num_parameters: distinct weights of the model.
+        max_context: largest number of tokens of prompt and answer.
+        max_rows: largest number of tokens in one pass.
+    """
+
+    graph: str
+    family: str
+    precision: str
+    exact: bool
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    hidden_size: int
+    vocabulary_size: int
+    num_parameters: int
+    max_context: int
+    max_rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerEntry:
+    """Files and names that turn text into token ids.
+
+    Attributes:
+        file: path of the `tokenizer.json`.
+        chat_template: path of the Jinja template of a conversation, or None.
+        special_tokens: names the template may use, such as `bos_token`, to their text.
+    """
+
+    file: str
+    chat_template: str | None
+    special_tokens: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationEntry:
+    """The model's own generation settings.
+
+    Attributes:
+        eos_token_ids: tokens that end an answer.
+        temperature: default of `SamplingOptions.temperature`; 0 is greedy. The other fields alike.
+    """
+
+    eos_token_ids: tuple[int, ...]
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowInvariance:
+    """Whether the same tokens give the same bits in passes of different sizes.
+
+    Attributes:
+        rows: the pass sizes S that were compared.
+        num_tokens: tokens in the text.
+        identical: whether all logits and hidden states were equal bit for bit.
+        largest_difference: of any logit.
+    """
+
+    rows: tuple[int, ...]
+    num_tokens: int
+    identical: bool
+    largest_difference: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """The exported graph against the model it came from, run by transformers in float32.
+
+    Attributes:
+        num_tokens: tokens in the text.
+        top1: share of positions with the same most likely token.
+        mean_kl: mean Kullback-Leibler divergence of the graph's distribution from the model's, in nats.
+    """
+
+    num_tokens: int
+    top1: float
+    mean_kl: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurements:
+    """What export measured before it declared the bundle good."""
+
+    row_invariance: RowInvariance
+    agreement: Agreement
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Where the bundle comes from.
+
+    Attributes:
+        source: name of the model directory, hub repository or GGUF file.
+        exporter: version of dovetail-ort.
+        packages: versions of the packages that took part, by name.
+        machine: processor that the measurements were taken on.
+    """
+
+    source: str
+    exporter: str
+    packages: dict[str, str]
+    machine: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """All of `manifest.json`."""
+
+    target: TargetEntry
+    tokenizer: TokenizerEntry
+    generation: GenerationEntry
+    measurements: Measurements
+    provenance: Provenance
+    files: tuple[FileEntry, ...]
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read the text of a `manifest.json`.
+
+        Raises:
+            BundleError: it is not JSON, not a bundle's manifest, or a field is missing, unknown or mistyped.
+            BundleVersionError: its version is not 1.
+        """
+        try:
+            value: Any = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise BundleError(f"{MANIFEST_NAME} must be JSON, got: {error}; export the bundle again") from error
+        if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
+            raise BundleError(f'{MANIFEST_NAME} must have "format": "{FORMAT}"; is this a bundle?')
+        if (version := value.pop("version", None)) != VERSION:
+            raise BundleVersionError(
+                f"the manifest's version must be {VERSION}, got {version!r}; "
+                "export the bundle again or install the release of dovetail-ort that wrote it"
+            )
+        return read_record(cls, value, "manifest")

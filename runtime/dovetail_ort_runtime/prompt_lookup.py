@@ -1,0 +1,84 @@
+"""Drafting without a model: what followed the last time these tokens stood in the text follows again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.types import FloatArray, TokenArray
+
+# Longer matches are more often right. A target that must be exact pads one row to two, so the single draft token
+# after a match of one token costs it nothing.
+DRAFT_TOKENS_BY_MATCH = (1, 3, 5, 8)
+
+
+class PromptLookup(Drafter):
+    """Copies what followed the latest earlier occurrence of the newest tokens, in prompt and answer.
+
+    The longest suffix that occurs earlier decides. A dictionary leads from each n-gram to the position after its
+    latest occurrence, so a proposal costs the same at any length of text.
+
+    Example, observed "a b c d a", next token "b": "a b" stood at 0, so "c d a b c ..." is proposed. The copy passes
+    the end of the text and goes on through the tokens just proposed.
+    """
+
+    def __init__(self, draft_tokens_by_match: Sequence[int] = DRAFT_TOKENS_BY_MATCH) -> None:
+        """Take the number of draft tokens for each length of match.
+
+        Args:
+            draft_tokens_by_match: entry `n - 1`, 0 or more, is for a match of `n` tokens, the last entry for longer
+                matches too. Leading zeros set a minimum: (0, 3) proposes nothing after a match of one token. The
+                default is a guess, not measured.
+        """
+        if not draft_tokens_by_match or min(draft_tokens_by_match) < 0:
+            raise InputError(
+                f"draft_tokens_by_match must be one or more numbers of 0 or more, got {tuple(draft_tokens_by_match)}"
+            )
+        self._draft_tokens_by_match = tuple(draft_tokens_by_match)
+        self._token_ids: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}
+
+    def rewind(self, length: int) -> None:
+        """Keep the first `length` observed tokens."""
+        if length < len(self._token_ids):
+            # An entry knows its latest place only, so the earlier ones must be found again.
+            kept = self._token_ids[:length]
+            self._token_ids = []
+            self._after.clear()
+            self._append(kept)
+
+    def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:  # noqa: ARG002  text is enough here
+        """Index (n,) int64 tokens; the hidden states are not read."""
+        self._append(token_ids.tolist())
+
+    def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
+        """A chain, or nothing where `next_token_id` is new to the text."""
+        start, length = self._longest_match(next_token_id)
+        num_tokens = min(max_draft_tokens, self._draft_tokens_by_match[length - 1] if length else 0)
+        # A copy that reaches its own output repeats the stretch from `start` to the root.
+        period = [*self._token_ids[start : start + num_tokens], next_token_id]
+        return Proposal.chain(list(islice(cycle(period), num_tokens)))
+
+    def _append(self, token_ids: list[int]) -> None:
+        begin = len(self._token_ids)
+        self._token_ids += token_ids
+        for end in range(begin + 1, len(self._token_ids) + 1):
+            for length in range(1, min(len(self._draft_tokens_by_match), end) + 1):
+                self._after[tuple(self._token_ids[end - length : end])] = end
+
+    def _longest_match(self, next_token_id: int) -> tuple[int, int]:
+        """Position after the longest suffix that occurs earlier, and the suffix's length; (0, 0) if none does."""
+        suffix: tuple[int, ...] = (next_token_id,)
+        best = (0, 0)
+        for length in range(1, len(self._draft_tokens_by_match) + 1):
+            start = self._after.get(suffix)
+            if start is None:
+                break
+            best = (start, length)
+            if length > len(self._token_ids):
+                break
+            suffix = (self._token_ids[-length], *suffix)
+        return best

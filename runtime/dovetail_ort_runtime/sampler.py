@@ -1,0 +1,127 @@
+"""From a row of target logits to a token: penalty, temperature, truncation, then argmax or one random draw.
+
+It knows nothing of drafts: `acceptance` asks it for one row at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.types import FloatArray, ProbabilityArray, TokenArray
+
+SeenArray: TypeAlias = NDArray[np.bool_]
+
+
+class Sampler:
+    """One sequence's choices, made with one random generator.
+
+    The transformations are those of transformers' logits processors, with one difference: ties go to the lower id,
+    so top-k keeps exactly k tokens where transformers keeps all that equal the k-th.
+    """
+
+    def __init__(self, options: SamplingOptions) -> None:
+        self.options = options
+        self._generator = np.random.default_rng(options.seed)
+
+    def choose(self, logits: FloatArray, seen: SeenArray | None = None) -> int:
+        """The next token: the highest logit if greedy, else drawn with exactly one uniform number.
+
+        Args:
+            logits: (V,) float32.
+            seen: (V,) bool, tokens of prompt and answer; needed for a repetition penalty only.
+
+        Raises:
+            BundleError: the highest logit is NaN or infinite.
+        """
+        if self.options.is_greedy:
+            return _highest(self.penalised(logits, seen))
+        token_ids, weights = self._candidates(logits, seen)
+        return int(token_ids[self.draw(weights)])
+
+    def distribution(self, logits: FloatArray, seen: SeenArray | None = None) -> ProbabilityArray:
+        """(V,) float64: the probabilities that `choose` draws from; all on one token if greedy."""
+        probabilities = np.zeros(len(logits))
+        if self.options.is_greedy:
+            probabilities[_highest(self.penalised(logits, seen))] = 1.0
+        else:
+            token_ids, weights = self._candidates(logits, seen)
+            probabilities[token_ids] = weights / weights.sum()
+        return probabilities
+
+    def draw(self, weights: ProbabilityArray) -> int:
+        """Index drawn in proportion to `weights`, (n,) float64, by inverting their cumulative sum at one uniform."""
+        cumulative = np.cumsum(weights)
+        # A uniform is at most 1 - 2**-53, so the product rounds below the total and some entry lies above it.
+        return int(np.searchsorted(cumulative, self.uniform() * cumulative[-1], side="right"))
+
+    def uniform(self) -> float:
+        """The generator's next number in [0, 1)."""
+        return self._generator.random()
+
+    def penalised(self, logits: FloatArray, seen: SeenArray | None = None) -> FloatArray:
+        """(V,) float32: logits after the repetition penalty; the array itself if there is none."""
+        penalty = self.options.repetition_penalty
+        if penalty == 1:
+            return logits
+        if seen is None:
+            raise InputError("seen must be an array of V booleans, got None; a repetition penalty needs it")
+        token_ids = np.flatnonzero(seen)
+        scores = logits[token_ids]
+        penalised = logits.copy()
+        penalised[token_ids] = np.where(scores > 0, scores / penalty, scores * penalty)
+        return penalised
+
+    def _candidates(self, logits: FloatArray, seen: SeenArray | None) -> tuple[TokenArray, ProbabilityArray]:
+        """Tokens that stay, ascending, (n,) int64, and their weights, (n,) float64, the highest being 1."""
+        options = self.options
+        logits = self.penalised(logits, seen)
+        highest = logits[_highest(logits)]
+        token_ids = _top_k(logits, options.top_k)
+        weights = np.exp((logits[token_ids].astype(np.float64) - highest) / options.temperature)
+        if options.top_p < 1:
+            kept = _top_p(weights, options.top_p)
+            token_ids, weights = token_ids[kept], weights[kept]
+        if options.min_p > 0:
+            kept = np.flatnonzero(weights >= options.min_p)
+            token_ids, weights = token_ids[kept], weights[kept]
+        return token_ids, weights
+
+
+def _highest(logits: FloatArray) -> int:
+    token_id = int(np.argmax(logits))
+    # argmax stops at a NaN, so this one element tells of any.
+    if not math.isfinite(logits[token_id]):
+        raise BundleError(
+            f"the highest logit must be finite, got {logits[token_id]} for token {token_id}; "
+            "the target graph overflows here: export it again or take another precision"
+        )
+    return token_id
+
+
+def _top_k(logits: FloatArray, k: int) -> TokenArray:
+    """Ids of the `k` highest logits, ascending; all of them for 0."""
+    if not 0 < k < len(logits):
+        return np.arange(len(logits))
+    # The k blocks with the highest maxima each hold a logit no lower than the k-th maximum, so what is lower is out:
+    # ten times faster than to partition all logits.
+    maxima = np.maximum.reduceat(logits, np.arange(0, len(logits), max(1, len(logits) // (4 * k))))
+    contenders = np.flatnonzero(logits >= np.partition(maxima, -k)[-k])
+    order = np.argsort(-logits[contenders], kind="stable")
+    return np.sort(contenders[order[:k]])
+
+
+def _top_p(weights: ProbabilityArray, top_p: float) -> TokenArray:
+    """Indices, ascending, of the smallest set of highest weights with at least `top_p` of the sum."""
+    total = weights.sum()
+    # All weights below (1 - top_p) * total / n together are less than what may be left out, so they need no sorting;
+    # half of that bound keeps clear of rounding.
+    contenders = np.flatnonzero(weights >= 0.5 * (1 - top_p) * total / len(weights))
+    order = contenders[np.argsort(-weights[contenders], kind="stable")]
+    count = int(np.searchsorted(np.cumsum(weights[order]), top_p * total)) + 1
+    return np.sort(order[:count])

@@ -1,0 +1,75 @@
+"""Finds the end of an answer in text that arrives in pieces. It knows no tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dovetail_ort_runtime.errors import InputError
+
+
+class StopStrings:
+    """Passes text on up to the first stop string; how the text is cut into pieces makes no difference.
+
+    The stop string that starts earliest wins; of several that start there, the one that is complete first. Where one
+    stop string lies within another ("b" in "abc"), it waits until the other, which started earlier, is ruled out.
+
+    Example with the stop string "END":
+
+        push "sum E" -> "sum ", False    "E" may become "END"
+        push "Q"     -> "EQ", False
+        push "END x" -> "", True
+
+    Attributes:
+        matched: the stop string that ended the text, or None.
+
+    Raises:
+        InputError: a stop string is empty or no string.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        if isinstance(stops, str):
+            raise InputError(f'stops must be a sequence of strings, got the string "{stops}"; put it into a list')
+        for stop in stops:
+            if not isinstance(stop, str) or not stop:
+                raise InputError(f"a stop string must be a string of one or more characters, got {stop!r}")
+        self.matched: str | None = None
+        # By length: of several that start at one place the shortest is complete first.
+        self._stops = tuple(sorted(set(stops), key=len))
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """Text that is free of stop strings, and whether one was completed; nothing passes after that."""
+        if self.matched is not None:
+            return "", True
+        self._held += text
+        start, stop = self._first_match()
+        possible = self._first_possible()
+        if stop is not None and start <= possible:
+            self.matched = stop
+            return self._release(start), True
+        return self._release(possible), False
+
+    def finish(self) -> str:
+        """Text that was held back, for no stop string can be completed any more."""
+        if self.matched is not None:
+            return ""
+        start, self.matched = self._first_match()
+        return self._release(start)
+
+    def _first_match(self) -> tuple[int, str | None]:
+        """Where the earliest complete stop string starts and which it is; the end of the text and None without one."""
+        starts = ((self._held.find(stop), stop) for stop in self._stops)
+        found = [(start, stop) for start, stop in starts if start >= 0]
+        return min(found, key=lambda match: match[0], default=(len(self._held), None))
+
+    def _first_possible(self) -> int:
+        """Where the longest suffix starts that begins a stop string; the end of the text if none does."""
+        longest = len(self._stops[-1]) - 1 if self._stops else 0
+        for start in range(max(0, len(self._held) - longest), len(self._held)):
+            if any(stop.startswith(self._held[start:]) for stop in self._stops):
+                return start
+        return len(self._held)
+
+    def _release(self, length: int) -> str:
+        released, self._held = self._held[:length], self._held[length:]
+        return released

@@ -1,0 +1,130 @@
+"""The target model: one pass over a few new rows, with the logits and hidden states of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
+from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.kv_cache import KVCache
+from dovetail_ort_runtime.types import FloatArray, TokenArray
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+EXACT_ROWS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetRows:
+    """What one pass gave; views that the next pass overwrites.
+
+    Attributes:
+        logits: (S, V) float32.
+        hidden_states: (S, E) float32, after the final norm.
+    """
+
+    logits: FloatArray
+    hidden_states: FloatArray
+
+
+class Target:
+    """A session on the target's graph and the cache of one sequence.
+
+    One-row and many-row calls of an INT8 product take different kernels, whose sums round differently. An exact pass
+    therefore never has one row: it is padded to two, and the second row's result is dropped.
+
+    Args:
+        bundle: where the graph is.
+        max_context: slots of the cache, at most the bundle's maximum (the default).
+        threads: threads of one pass; the usable physical cores by default.
+
+    Attributes:
+        cache: keys and values of the kept tokens.
+    """
+
+    def __init__(self, bundle: Bundle, *, max_context: int | None = None, threads: int | None = None) -> None:
+        entry = bundle.manifest.target
+        capacity = entry.max_context if max_context is None else max_context
+        if not 2 <= capacity <= entry.max_context:
+            raise InputError(f"max_context must be between 2 and the bundle's {entry.max_context}, got {capacity}")
+        self.max_rows = entry.max_rows
+        self.threads = usable_cores() if threads is None else threads
+        if self.threads < 1:
+            raise InputError(f"threads must be 1 or more, got {self.threads}")
+        self.session = _cpu_session(bundle, self.threads)
+        self.cache = KVCache(
+            num_layers=entry.num_layers,
+            num_kv_heads=entry.num_kv_heads,
+            capacity=capacity,
+            head_size=entry.head_size,
+        )
+        self._logits = np.empty((self.max_rows, entry.vocabulary_size), dtype=np.float32)
+        self._hidden_states = np.empty((self.max_rows, entry.hidden_size), dtype=np.float32)
+        self._no_bias = np.zeros(self.max_rows * capacity, dtype=np.float32)
+        self._passes: dict[int, _Pass] = {}
+
+    def forward(self, rows: VerificationInput, *, exact: bool = True) -> TargetRows:
+        """Run the rows behind the cache's `length` kept tokens; the cache's length stays.
+
+        Args:
+            rows: 1 to `max_rows` rows, for which the cache has room.
+            exact: whether a single row takes the kernel that many rows take.
+        """
+        num_rows = len(rows.token_ids)
+        padded = max(num_rows, EXACT_ROWS) if exact else num_rows
+        total = self.cache.length + padded
+        step = self._pass(padded)
+        step.input_ids[0, :num_rows] = rows.token_ids
+        step.position_ids[0, :num_rows] = rows.position_ids
+        step.position_ids[0, num_rows:] = rows.position_ids[-1]
+        step.seqlens_k[0] = total - 1
+        step.total_sequence_length[...] = total
+        bias = rows.attention_bias
+        if bias is None:
+            bias = self._no_bias[: padded * total].reshape(1, 1, padded, total)
+        step.binding.bind_ortvalue_input("attention_bias", step.ort_value(bias))
+        self.session.run_with_iobinding(step.binding)
+        return TargetRows(self._logits[:num_rows], self._hidden_states[:num_rows])
+
+    def _pass(self, num_rows: int) -> _Pass:
+        if num_rows not in self._passes:
+            self._passes[num_rows] = _Pass(self, num_rows)
+        return self._passes[num_rows]
+
+    def output_buffers(self, num_rows: int) -> dict[str, FloatArray]:
+        """Where a pass of `num_rows` writes its outputs, by output name."""
+        return {"logits": self._logits[None, :num_rows], "hidden_states": self._hidden_states[None, :num_rows]}
+
+
+class _Pass:
+    """Bound inputs and outputs of passes with one number of rows; only the bias changes its shape between passes."""
+
+    def __init__(self, target: Target, num_rows: int) -> None:
+        self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self.binding: Any = target.session.io_binding()
+        self.input_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
+        self.position_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
+        self.seqlens_k = np.zeros(1, dtype=np.int32)
+        self.total_sequence_length = np.zeros((), dtype=np.int32)
+        for name in ("input_ids", "position_ids", "seqlens_k", "total_sequence_length"):
+            self.binding.bind_ortvalue_input(name, self.ort_value(getattr(self, name)))
+        for name, buffer in target.output_buffers(num_rows).items():
+            self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
+        target.cache.bind(self.binding)
+
+
+def _cpu_session(bundle: Bundle, threads: int) -> Any:
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    path = bundle.path(bundle.manifest.target.graph)
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own classes straight from C++
+        raise BundleError(f"{path.name} must load in ONNX Runtime {ort.__version__}, got: {error}") from error
+    session.disable_fallback()
+    return session

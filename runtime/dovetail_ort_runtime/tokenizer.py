@@ -1,0 +1,81 @@
+"""Text to token ids and back, as `tokenizer.json` in the bundle says. It knows no chat template and no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+
+from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.types import TokenArray
+
+
+class Tokenizer:
+    """The tokenizer of a bundle, read from a `tokenizer.json` of the tokenizers package.
+
+    Raises:
+        BundleError: The file is missing or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._tokenizer = _read(Path(path))
+        # A file may carry the settings of its last training run; a prompt is never cut or padded.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Token ids of `text`; special tokens that stand in it become their single ids.
+
+        Args:
+            text: any length, also empty.
+            add_special_tokens: whether to add what the post-processor puts around a text, such as a begin token.
+                False for a rendered chat template, which writes its own.
+
+        Raises:
+            InputError: `text` holds a lone surrogate, which no encoding can carry.
+        """
+        try:
+            return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        except TypeError:
+            raise InputError(
+                f"text must be a string without lone surrogates, got {text!a:.60}; read the input as UTF-8"
+            ) from None
+
+    def decode(self, ids: Sequence[int] | TokenArray, skip_special_tokens: bool = True) -> str:
+        """Text of (n,) token ids; ids without a token add nothing, bytes that are not UTF-8 become U+FFFD."""
+        return str(self._tokenizer.decode([int(token_id) for token_id in ids], skip_special_tokens=skip_special_tokens))
+
+    @cached_property
+    def vocabulary_size(self) -> int:
+        """One more than the highest id, added tokens included; a model's V may be padded beyond it."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @cached_property
+    def special_token_ids(self) -> frozenset[int]:
+        """Ids that `decode` leaves out when it skips special tokens."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return frozenset(token_id for token_id, token in added.items() if token.special)
+
+    def token_to_id(self, token: str) -> int | None:
+        """Id of a token as the vocabulary spells it, or None if there is none."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """Token of an id >= 0 as the vocabulary spells it, or None if there is none."""
+        found: str | None = self._tokenizer.id_to_token(token_id)
+        return found
+
+
+def _read(path: Path) -> tokenizers.Tokenizer:
+    if not path.is_file():
+        raise BundleError(f"a bundle must hold a tokenizer, got no file {path}; export the model again")
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        reason = " ".join(str(error).split())
+        raise BundleError(
+            f"{path} must be a tokenizer of the tokenizers package, got {reason}; export the model again"
+        ) from None

@@ -1,0 +1,138 @@
+import pytest
+from dovetail_ort_runtime.chat_template import ChatTemplate
+from dovetail_ort_runtime.errors import BundleError, InputError
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# What templates of Llama, Mistral and Qwen use between them.
+EVERYTHING = """
+{%- if tools is defined and tools is not none %}
+    {{- "tools" }}
+{%- endif %}
+{{- bos_token }}
+{%- set ns = namespace(last='') %}
+{% for message in messages %}
+    {% if message.role == 'system' %}
+        {%- continue %}
+    {% elif loop.index > 4 %}
+        {% break %}
+    {% endif %}
+    {%- set ns.last = message.role %}
+    [{{ message['role'] | upper }}] {{ message['content'] | trim }}{{ message | tojson }}
+    {% if message.role == 'assistant' %}
+    {% generation %}
+    answer {{ message.content[:3] }}
+    {% endgeneration %}
+    {% endif %}
+{% endfor %}
+{{ documents }}|{{ undefined_name }}|{{ ns.last }}{{ eos_token }}{{ strftime_now('%Y') }}
+{{ messages[0] | tojson(indent=2) }}
+{% if add_generation_prompt %}
+[ASSISTANT]
+{%- endif %}
+"""
+CONVERSATION = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": ' <b>"Käse"</b> & 日本 \n'},
+    {"role": "assistant", "content": "it's fine"},
+    {"role": "user", "content": "{{ messages }}"},
+]
+USER = [{"role": "user", "content": "Hi"}]
+SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def render(source, messages=USER, **options):
+    return ChatTemplate(source, SPECIAL_TOKENS).render(messages, **options)
+
+
+@pytest.mark.parametrize("source", [CHATML, EVERYTHING], ids=["chatml", "everything"])
+@pytest.mark.parametrize("add_generation_prompt", [True, False])
+@pytest.mark.parametrize("messages", [USER, CONVERSATION], ids=["one", "several"])
+def test_text_equals_that_of_transformers(source, add_generation_prompt, messages):
+    reason = "compares with transformers, which the [export] extra installs"
+    transformers = pytest.importorskip("transformers", reason=reason)
+    import tokenizers
+
+    fast = tokenizers.Tokenizer(tokenizers.models.BPE({"<s>": 0, "</s>": 1}, []))
+    oracle = transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **SPECIAL_TOKENS)
+    expected = oracle.apply_chat_template(
+        messages, chat_template=source, tokenize=False, add_generation_prompt=add_generation_prompt
+    )
+    assert render(source, messages, add_generation_prompt=add_generation_prompt) == expected
+
+
+def test_a_generation_prompt_opens_the_next_turn_by_default():
+    assert render(CHATML) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert render(CHATML, add_generation_prompt=False) == "<|im_start|>user\nHi<|im_end|>\n"
+
+
+def test_special_tokens_are_names_in_the_template():
+    assert render("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}") == "<s>Hi</s>"
+
+
+def test_json_keeps_letters_and_markup_as_they_are():
+    assert render("{{ messages[0].content | tojson }}", [{"role": "user", "content": "<ä>"}]) == '"<ä>"'
+
+
+def test_further_keys_of_a_message_reach_the_template():
+    assert render("{{ messages[0].name }}", [{"role": "user", "content": "Hi", "name": "Ada"}]) == "Ada"
+
+
+def test_a_syntax_error_is_a_bundle_error_when_the_template_is_loaded():
+    with pytest.raises(BundleError, match=r"must be valid Jinja, got .*endfor.* in line 2; export"):
+        ChatTemplate("\n{% for message in messages %}", {})
+
+
+def test_an_unknown_filter_is_a_bundle_error_when_the_template_is_loaded():
+    with pytest.raises(BundleError, match="No filter named 'shout'"):
+        ChatTemplate("{{ messages | shout }}", {})
+
+
+def test_a_refusal_by_the_template_is_an_input_error_with_its_words():
+    with pytest.raises(InputError, match=r"got its refusal: roles must alternate$"):
+        render("{{ raise_exception('roles must\nalternate') }}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ messages.append(1) }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.getcwd() }}",
+        "{{ range(10000000) | length }}",
+        "{{ missing.attribute }}",
+        "{{ 1 // (messages | length - 1) }}",
+        "{{ messages[0].content + 1 }}",
+    ],
+)
+def test_a_failure_or_forbidden_step_in_the_template_is_one_line_of_bundle_error(source):
+    with pytest.raises(BundleError, match=r"^the chat template must render the conversation, got \w+Error: .*$") as e:
+        render(source)
+    assert "\n" not in str(e.value)
+
+
+def test_messages_are_left_as_they_were():
+    messages = [dict(message) for message in CONVERSATION]
+    render(EVERYTHING, messages)
+    assert messages == CONVERSATION
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "messages must hold at least one message, got none; add a user message"),
+        ("Hi", "messages must be a sequence of messages, got str"),
+        ({"role": "user", "content": "Hi"}, "messages must be a sequence of messages, got dict"),
+        (None, "messages must be a sequence of messages, got NoneType"),
+        ([*USER, "Hi"], "message 1 must be a mapping with role and content, got str"),
+        ([{"content": "Hi"}], "role of message 0 must be a string, got none"),
+        ([{"role": "user", "content": None}], "content of message 0 must be a string, got NoneType"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "content of message 0 must be a string, got list"),
+    ],
+)
+def test_malformed_messages_are_input_errors(messages, message):
+    with pytest.raises(InputError) as caught:
+        render(CHATML, messages)
+    assert str(caught.value) == message

@@ -1,0 +1,150 @@
+import functools
+import tempfile
+from pathlib import Path
+
+import pytest
+import tokenizers
+from dovetail_ort_runtime.text_stream import TextStream
+from dovetail_ort_runtime.tokenizer import Tokenizer
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+
+TEXT = "naïve €5 日本語 👩‍🚀 and back"
+PIECES = ["▁", "▁▁", "▁the", "cat", "s▁", "é", "\ufffd", "日本"]
+BYTE_FALLBACK = [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def loaded(fast):
+    fast.add_special_tokens(["<|begin|>", "<|end|>"])
+    fast.add_tokens([AddedToken("<think>", special=False)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        fast.save(str(path))
+        return Tokenizer(path)
+
+
+def with_vocabulary(tokens, merges=(), **options):
+    return tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, list(merges), **options))
+
+
+@functools.cache
+def byte_level():
+    """Every byte, and tokens that end or start inside a character: E2 82, 82 AC, F0 9F 91, A9 20."""
+    byte = dict(zip(range(256), byte_characters(), strict=True))
+    merges = [(byte[0xE2], byte[0x82]), (byte[0x82], byte[0xAC]), (byte[0x9F], byte[0x91]), (byte[0xA9], byte[0x20])]
+    merges.append((byte[0xF0], byte[0x9F] + byte[0x91]))
+    fast = with_vocabulary([*byte.values(), *(left + right for left, right in merges)], merges)
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    return loaded(fast)
+
+
+def byte_characters():
+    """GPT-2's spelling of the bytes 0 to 255: printable ones as themselves, the others from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+@functools.cache
+def metaspace():
+    """SentencePiece with byte fallback, its decoder written out as Llama 2's."""
+    fast = with_vocabulary(["<unk>", *PIECES, *BYTE_FALLBACK], byte_fallback=True, unk_token="<unk>")
+    fast.pre_tokenizer = pre_tokenizers.Metaspace()
+    replace = decoders.Replace("▁", " ")
+    fast.decoder = decoders.Sequence([replace, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return loaded(fast)
+
+
+@functools.cache
+def plain_metaspace():
+    """The Metaspace decoder alone, to which `<0xE2>` is text."""
+    fast = with_vocabulary(["<unk>", *PIECES, *BYTE_FALLBACK], unk_token="<unk>")
+    fast.decoder = decoders.Metaspace()
+    return loaded(fast)
+
+
+TOKENIZERS = [byte_level, metaspace, plain_metaspace]
+
+
+def streamed(tokenizer, ids, **options):
+    stream = TextStream(tokenizer, **options)
+    return [*(stream.push(token_id) for token_id in ids), stream.finish()]
+
+
+def ids_of(text):
+    return byte_level().encode(text, add_special_tokens=False)
+
+
+# Three more than there are: ids without a token, as padded vocabularies have.
+@pytest.mark.parametrize("make", TOKENIZERS)
+@given(data=st.data(), skip=st.booleans())
+def test_pushes_and_finish_equal_decoding_all_ids(make, data, skip):
+    tokenizer = make()
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocabulary_size + 2), max_size=40))
+    assert "".join(streamed(tokenizer, ids, skip_special_tokens=skip)) == tokenizer.decode(ids, skip)
+
+
+# Few ids, and those that meet at the seams: spaces, parts of characters, invalid bytes, special tokens.
+@pytest.mark.parametrize("make", TOKENIZERS)
+@given(data=st.data())
+def test_pushes_and_finish_equal_decoding_all_ids_at_the_seams(make, data):
+    tokenizer = make()
+    spelled = [*(byte_characters()[byte] for byte in (0x20, 0x61, 0x80, 0x82, 0xAC, 0xE2, 0xF0, 0x9F, 0x91, 0xA9, 0xFF))]
+    spelled += ["<0x20>", "<0x61>", "<0x80>", "<0xE2>", "<0x82>", "<0xAC>", *PIECES, "<|end|>", "<think>"]
+    seams = [token_id for token in spelled if (token_id := tokenizer.token_to_id(token)) is not None]
+    ids = data.draw(st.lists(st.sampled_from(seams), max_size=30))
+    assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
+
+
+@given(st.text(max_size=30))
+@example(TEXT)
+def test_valid_text_never_shows_a_replacement_character(text):
+    pushed = streamed(byte_level(), ids_of(text))
+    assert "".join(pushed) == text
+    assert not any("\ufffd" in piece for piece in pushed) or "\ufffd" in text
+
+
+def test_a_character_is_pushed_with_its_last_byte():
+    assert streamed(byte_level(), ids_of("a€b")) == ["a", "", "€", "b", ""]
+
+
+def test_an_incomplete_character_at_the_end_is_flushed_as_a_replacement_character():
+    assert streamed(byte_level(), ids_of("a€")[:-1]) == ["a", "", "\ufffd"]
+
+
+def test_the_first_space_is_dropped_only_at_the_start_of_the_text():
+    the = metaspace().token_to_id("▁the")
+    assert streamed(metaspace(), [the] * 7) == ["the", *[" the"] * 6, ""]
+
+
+def test_a_run_of_fallback_bytes_is_pushed_when_it_ends():
+    tokenizer = metaspace()
+    run = [tokenizer.token_to_id(token) for token in ("<0xE2>", "<0x82>", "<0xAC>", "cat")]
+    assert streamed(tokenizer, run) == ["", "", "", "€cat", ""]
+
+
+def test_special_tokens_are_skipped_and_added_ones_kept():
+    tokenizer = byte_level()
+    ids = tokenizer.encode("<|begin|>a<think>b<|end|>", add_special_tokens=False)
+    assert streamed(tokenizer, ids) == ["", "a", "<think>", "b", "", ""]
+    assert "".join(streamed(tokenizer, ids, skip_special_tokens=False)) == "<|begin|>a<think>b<|end|>"
+
+
+def test_a_finished_stream_starts_anew():
+    the = metaspace().token_to_id("▁the")
+    stream = TextStream(metaspace())
+    assert [stream.push(the), stream.push(the), stream.finish()] == ["the", " the", ""]
+    assert stream.push(the) == "the"
+
+
+@pytest.mark.parametrize("text", ["a", "€", "\udcff"])
+def test_no_push_decodes_more_than_five_ids(text, monkeypatch):
+    lengths = []
+    decode = Tokenizer.decode
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids, *a, **k: lengths.append(len(ids)) or decode(self, ids))
+    characters = byte_characters()
+    ids = [byte_level().token_to_id(characters[byte]) for byte in text.encode(errors="surrogateescape")] * 200
+    streamed(byte_level(), ids)
+    assert max(lengths) <= 5

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_runtime.types import FloatArray
+from dovetail_ort_runtime.arrays import FloatArray
 
 BLOCK_SIZE: Final = 32
 ZERO_POINT: Final = 128  # both operators' default for unsigned 8-bit weights

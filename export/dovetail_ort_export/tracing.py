@@ -102,7 +102,18 @@ def trace_target(model: Any) -> ir.Model:
         warnings.simplefilter("ignore")
         path = Path(folder) / "skeleton.onnx"
         export(model, TargetConfig(model.config, task="text-generation"), path, disable_dynamic_axes_fix=True)
-        return ir.load(path)
+        skeleton = ir.load(path)
+    _state_output_shapes(skeleton, model.config)
+    skeleton.graph.name = "target"
+    return skeleton
+
+
+def _state_output_shapes(skeleton: ir.Model, config: Any) -> None:
+    """Write the widths that the tracer left open."""
+    cache = [config.num_key_value_heads, "max_sequence_length", head_size(config)]
+    widths = {"logits": ["sequence_length", config.vocab_size], "hidden_states": ["sequence_length", config.hidden_size]}
+    for output in skeleton.graph.outputs:
+        output.shape = ir.Shape(["batch_size", *widths.get(str(output.name), cache)])
 
 
 def _target_forward(model: Any) -> Callable[..., dict[str, Any]]:

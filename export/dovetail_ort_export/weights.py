@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
-from dovetail_ort_runtime.types import FloatArray
+from dovetail_ort_runtime.arrays import FloatArray
 
 
 class Weights:

@@ -8,7 +8,7 @@ import numpy as np
 
 from dovetail_ort_runtime.proposal import ROOT, Proposal
 from dovetail_ort_runtime.sampler import Sampler, SeenArray
-from dovetail_ort_runtime.types import FloatArray, ProbabilityArray
+from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

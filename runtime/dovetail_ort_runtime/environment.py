@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -62,3 +63,10 @@ def usable_cores() -> int:
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text() if siblings.exists() else cpu)
     return len(cores)
+
+
+def processor_name() -> str:
+    """Model name of the processor with the number of usable cores, for records of measurements."""
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {usable_cores()} cores"

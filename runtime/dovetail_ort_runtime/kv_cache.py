@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dovetail_ort_runtime.environment import import_onnxruntime
-from dovetail_ort_runtime.types import FloatArray
+from dovetail_ort_runtime.arrays import FloatArray
 
 
 class KVCache:

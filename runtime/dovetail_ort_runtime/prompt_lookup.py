@@ -8,18 +8,17 @@ from itertools import cycle, islice
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.types import FloatArray, TokenArray
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
-# Longer matches are more often right. A target that must be exact pads one row to two, so the single draft token
-# after a match of one token costs it nothing.
 DRAFT_TOKENS_BY_MATCH = (1, 3, 5, 8)
 
 
 class PromptLookup(Drafter):
     """Copies what followed the latest earlier occurrence of the newest tokens, in prompt and answer.
 
-    The longest suffix that occurs earlier decides. A dictionary leads from each n-gram to the position after its
-    latest occurrence, so a proposal costs the same at any length of text.
+    The longest suffix that occurs earlier decides; the longer it is, the more draft tokens it earns. A target that must
+    be exact pads one row to two, so a single draft token costs it nothing, however weak the match. A dictionary leads
+    from each n-gram to the position after its latest occurrence, so a proposal costs the same at any length of text.
 
     Example, observed "a b c d a", next token "b": "a b" stood at 0, so "c d a b c ..." is proposed. The copy passes
     the end of the text and goes on through the tokens just proposed.
@@ -71,14 +70,13 @@ class PromptLookup(Drafter):
 
     def _longest_match(self, next_token_id: int) -> tuple[int, int]:
         """Position after the longest suffix that occurs earlier, and the suffix's length; (0, 0) if none does."""
-        suffix: tuple[int, ...] = (next_token_id,)
-        best = (0, 0)
-        for length in range(1, len(self._draft_tokens_by_match) + 1):
-            start = self._after.get(suffix)
+        longest = len(self._draft_tokens_by_match)
+        # The root is not observed yet, so no entry is the suffix itself.
+        newest = (*self._token_ids[-longest:], next_token_id)
+        match = (0, 0)
+        for length in range(1, min(longest, len(newest)) + 1):
+            start = self._after.get(newest[-length:])
             if start is None:
                 break
-            best = (start, length)
-            if length > len(self._token_ids):
-                break
-            suffix = (self._token_ids[-length], *suffix)
-        return best
+            match = (start, length)
+        return match

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.types import FloatArray, TokenArray
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
 ROOT = -1
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.kv_cache import KVCache
-from dovetail_ort_runtime.types import FloatArray, TokenArray
+from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 EXACT_ROWS = 2
@@ -37,7 +38,8 @@ class Target:
     therefore never has one row: it is padded to two, and the second row's result is dropped.
 
     Args:
-        bundle: where the graph is.
+        graph: path of the ONNX file.
+        entry: its dimensions.
         max_context: slots of the cache, at most the bundle's maximum (the default).
         threads: threads of one pass; the usable physical cores by default.
 
@@ -45,16 +47,18 @@ class Target:
         cache: keys and values of the kept tokens.
     """
 
-    def __init__(self, bundle: Bundle, *, max_context: int | None = None, threads: int | None = None) -> None:
-        entry = bundle.manifest.target
+    def __init__(
+        self, graph: Path, entry: TargetEntry, *, max_context: int | None = None, threads: int | None = None
+    ) -> None:
         capacity = entry.max_context if max_context is None else max_context
         if not 2 <= capacity <= entry.max_context:
             raise InputError(f"max_context must be between 2 and the bundle's {entry.max_context}, got {capacity}")
         self.max_rows = entry.max_rows
+        self.vocabulary_size = entry.vocabulary_size
         self.threads = usable_cores() if threads is None else threads
         if self.threads < 1:
             raise InputError(f"threads must be 1 or more, got {self.threads}")
-        self.session = _cpu_session(bundle, self.threads)
+        self.session = _cpu_session(graph, self.threads)
         self.cache = KVCache(
             num_layers=entry.num_layers,
             num_kv_heads=entry.num_kv_heads,
@@ -116,15 +120,14 @@ class _Pass:
         target.cache.bind(self.binding)
 
 
-def _cpu_session(bundle: Bundle, threads: int) -> Any:
+def _cpu_session(graph: Path, threads: int) -> Any:
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    path = bundle.path(bundle.manifest.target.graph)
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes straight from C++
-        raise BundleError(f"{path.name} must load in ONNX Runtime {ort.__version__}, got: {error}") from error
+        raise BundleError(f"{graph.name} must load in ONNX Runtime {ort.__version__}, got: {error}") from error
     session.disable_fallback()
     return session

@@ -14,8 +14,8 @@ CONTEXT_TOKENS = 4
 class TextStream:
     """Incremental decoding: what `push` returned so far plus `finish` is `tokenizer.decode` of all ids, bit for bit.
 
-    A window of the newest ids is decoded twice, with and without the new one, and the difference is the new text.
-    Three things keep the difference exact:
+    The last few ids are decoded together with the new one; what is longer than their own text is new. Three things
+    keep this exact, at a cost per id that does not grow with the text:
 
     - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice: a
       character has at most four bytes, so what an earlier id left open is closed by then.

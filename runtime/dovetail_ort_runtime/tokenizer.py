@@ -9,7 +9,7 @@ from pathlib import Path
 import tokenizers
 
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.types import TokenArray
+from dovetail_ort_runtime.arrays import TokenArray
 
 
 class Tokenizer:

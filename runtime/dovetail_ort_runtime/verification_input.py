@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dovetail_ort_runtime.proposal import ROOT, Proposal
-from dovetail_ort_runtime.types import FloatArray, TokenArray
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,5 @@
 import pytest
+
 from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import BundleError, InputError
 

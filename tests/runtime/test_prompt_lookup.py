@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.prompt_lookup import PromptLookup
 
 ONE_DRAFT_TOKEN_PER_MATCH = (1, 2, 3, 4)
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.proposal import ROOT, Proposal
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.proposal import ROOT, Proposal
 
 
 @st.composite

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.sampler import Sampler
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+
+from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.sampler import Sampler
+from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 VOCABULARY = 700
 

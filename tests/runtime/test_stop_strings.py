@@ -1,8 +1,9 @@
 import pytest
-from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.stop_strings import StopStrings
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.stop_strings import StopStrings
 
 
 def streamed(stops, pieces):

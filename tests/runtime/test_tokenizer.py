@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.tokenizer import Tokenizer
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 SENTENCES = ["The cat sat on the mat.", "A dove's tail is a joint: 12 pins, 34 tails.", "Überall gibt es Käse für 3 €."]
 BEGIN, END = "<|begin|>", "<|end|>"

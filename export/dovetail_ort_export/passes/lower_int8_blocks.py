@@ -9,7 +9,7 @@ import onnx_ir as ir
 from dovetail_ort_export.block_quantization import BLOCK_SIZE, block_scales, quantize_blocks
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_runtime.errors import SourceError
-from dovetail_ort_runtime.types import FloatArray
+from dovetail_ort_runtime.arrays import FloatArray
 
 _DOMAIN = "com.microsoft"
 

@@ -1,0 +1,40 @@
+"""Exact speculative decoding for ONNX Runtime: `load` a bundle, `generate` from it.
+
+    import dovetail_ort
+
+    model = dovetail_ort.load("models/smollm2-135m-instruct/bundle")
+    answer = model.generate([{"role": "user", "content": "Why is the sky blue?"}])
+    print(answer.text, answer.statistics.decode_tokens_per_second)
+"""
+
+from __future__ import annotations
+
+from dovetail_ort_runtime import (
+    DovetailError,
+    Drafter,
+    Generation,
+    GenerationOptions,
+    Message,
+    Model,
+    Piece,
+    PromptLookup,
+    Proposal,
+    SamplingOptions,
+    Statistics,
+)
+from dovetail_ort_runtime import load_model as load
+
+__all__ = [
+    "DovetailError",
+    "Drafter",
+    "Generation",
+    "GenerationOptions",
+    "Message",
+    "Model",
+    "Piece",
+    "PromptLookup",
+    "Proposal",
+    "SamplingOptions",
+    "Statistics",
+    "load",
+]

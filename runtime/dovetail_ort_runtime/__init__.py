@@ -1,0 +1,45 @@
+"""Generate from a bundle with numpy and ONNX Runtime alone; it works without the packages beside it."""
+
+from __future__ import annotations
+
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.chat_template import Message
+from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.errors import (
+    BundleError,
+    BundleVersionError,
+    ContextLengthError,
+    DovetailError,
+    EnvironmentProblem,
+    InputError,
+    SourceError,
+)
+from dovetail_ort_runtime.generation import Generation, Piece
+from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.model import Model, load_model
+from dovetail_ort_runtime.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.statistics import Statistics
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "BundleVersionError",
+    "ContextLengthError",
+    "DovetailError",
+    "Drafter",
+    "EnvironmentProblem",
+    "Generation",
+    "GenerationOptions",
+    "InputError",
+    "Message",
+    "Model",
+    "Piece",
+    "PromptLookup",
+    "Proposal",
+    "SamplingOptions",
+    "SourceError",
+    "Statistics",
+    "load_model",
+]

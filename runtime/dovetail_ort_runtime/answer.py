@@ -1,0 +1,121 @@
+"""The answer as it grows: text, end, and accounts. It knows no model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from dovetail_ort_runtime.decoder import Round
+from dovetail_ort_runtime.generation import FinishReason, Generation, Piece
+from dovetail_ort_runtime.statistics import RoundTally, Statistics
+from dovetail_ort_runtime.stop_strings import StopStrings
+from dovetail_ort_runtime.text_stream import TextStream
+from dovetail_ort_runtime.tokenizer import Tokenizer
+
+
+class Answer:
+    """Takes new tokens, gives pieces, and knows when the answer is finished.
+
+    Args:
+        tokenizer: turns the tokens into text.
+        eos_token_ids: tokens that end the answer.
+        stop: strings that end it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int], stop: Sequence[str]) -> None:
+        self._text_stream = TextStream(tokenizer)
+        self._stop_strings = StopStrings(stop)
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._tally = RoundTally()
+        self._token_ids: list[int] = []
+        self._texts: list[str] = []
+        self.finished = False
+
+    def start(self, prompt_tokens: int, cached_tokens: int, *, started: float, read_started: float) -> None:
+        """Note the prompt; the first token is decided now.
+
+        Args:
+            prompt_tokens: tokens of the prompt.
+            cached_tokens: those of them that were not read again.
+            started: `time.perf_counter()` at the call.
+            read_started: the same when the target began to read.
+        """
+        self._prompt_tokens, self._cached_tokens = prompt_tokens, cached_tokens
+        self._first_token = time.perf_counter()
+        self._time_to_first_token = self._first_token - started
+        self._prefill_seconds = self._first_token - read_started
+        self._waited = 0.0
+
+    @property
+    def num_tokens(self) -> int:
+        """New tokens so far."""
+        return len(self._token_ids)
+
+    def count(self, result: Round) -> None:
+        """Add a round to the statistics."""
+        self._tally.add(
+            drafted=result.num_drafted,
+            accepted=result.num_accepted,
+            draft_seconds=result.draft_seconds,
+            verify_seconds=result.verify_seconds,
+        )
+
+    def pieces(self, token_ids: Sequence[int], max_tokens: int) -> Iterator[Piece]:
+        """Pieces of a round's tokens, up to the one that ends the answer.
+
+        Args:
+            token_ids: accepted draft tokens and the bonus token.
+            max_tokens: limit of the whole answer.
+        """
+        for place, token_id in enumerate(token_ids):
+            piece = self._piece(token_id, drafted=place < len(token_ids) - 1, max_tokens=max_tokens)
+            handed_over = time.perf_counter()
+            yield piece
+            # What the caller does with a piece is not the model's time.
+            self._waited += time.perf_counter() - handed_over
+            if self.finished:
+                return
+
+    def _piece(self, token_id: int, *, drafted: bool, max_tokens: int) -> Piece:
+        self._token_ids.append(token_id)
+        ended = token_id in self._eos_token_ids
+        text, stopped = ("", False) if ended else self._stop_strings.push(self._text_stream.push(token_id))
+        reason: FinishReason | None = None
+        if ended or stopped:
+            reason = "stop"
+        elif self.num_tokens == max_tokens:
+            reason = "length"
+        if reason is not None and not stopped:
+            last, stopped = self._stop_strings.push(self._text_stream.finish())
+            text += last + self._stop_strings.finish()
+            reason = "stop" if self._stop_strings.matched is not None else reason
+        self._texts.append(text)
+        self.finished = reason is not None
+        generation = None if reason is None else self._generation(reason)
+        return Piece(text=text, token_id=token_id, drafted=drafted, generation=generation)
+
+    def _generation(self, reason: FinishReason) -> Generation:
+        return Generation(
+            text="".join(self._texts),
+            token_ids=tuple(self._token_ids),
+            finish_reason=reason,
+            statistics=self._statistics(),
+        )
+
+    def _statistics(self) -> Statistics:
+        tally = self._tally
+        decode_seconds = time.perf_counter() - self._first_token - self._waited
+        return Statistics(
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            new_tokens=self.num_tokens,
+            rounds=tally.rounds,
+            drafted_tokens=tally.drafted_tokens,
+            accepted_tokens=tally.accepted_tokens,
+            accepted_histogram=tuple(tally.accepted_histogram),
+            prefill_seconds=self._prefill_seconds,
+            draft_seconds=tally.draft_seconds,
+            verify_seconds=tally.verify_seconds,
+            other_seconds=max(decode_seconds - tally.draft_seconds - tally.verify_seconds, 0.0),
+            time_to_first_token_seconds=self._time_to_first_token,
+        )

@@ -1,0 +1,151 @@
+"""One sequence of tokens: prompt in, rounds of draft, verify and accept out. It knows ids, no text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dovetail_ort_runtime.acceptance import Acceptance, accept
+from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.sampler import Sampler, SeenArray
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.target import Target, TargetRows
+from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """Outcome of one round.
+
+    Attributes:
+        token_ids: the new tokens: accepted draft tokens, then the bonus token.
+        num_drafted: draft tokens that were verified.
+        draft_seconds: time of the drafter.
+        verify_seconds: time of the target's pass.
+    """
+
+    token_ids: tuple[int, ...]
+    num_drafted: int
+    draft_seconds: float
+    verify_seconds: float
+
+    @property
+    def num_accepted(self) -> int:
+        """Draft tokens among the new ones."""
+        return len(self.token_ids) - 1
+
+
+class Decoder:
+    """Continues one sequence, and starts the next where it shares a beginning with the last.
+
+    `begin` reads a prompt and decides its first new token, each `step` decides one or more. The newest token, the
+    root, is never read by the target until the next step. An exception, Ctrl-C included, leaves the decoder ready for
+    the next `begin`.
+    """
+
+    def __init__(self, target: Target, drafter: Drafter) -> None:
+        self.target = target
+        self.drafter = drafter
+        self._read: list[int] = []  # tokens that the target has read and that stay
+        self._read_exactly = True
+        self._root = 0
+        self._sampler = Sampler(SamplingOptions())
+        self._seen: SeenArray | None = None
+
+    def begin(self, prompt: Sequence[int], sampling: SamplingOptions, *, exact: bool) -> int:
+        """Read a prompt and choose the first new token.
+
+        Args:
+            prompt: one token or more, fewer than the cache has slots.
+            sampling: how this and all further tokens are chosen.
+            exact: as in `Target.forward`, for all further passes.
+
+        Returns:
+            How many tokens of the prompt were not read again.
+        """
+        num_cached = self._reusable(prompt, exact)
+        self._rewind(num_cached)
+        self._read_exactly = exact
+        tokens = np.asarray(prompt, dtype=np.int64)
+        rows = None
+        for start in range(num_cached, len(tokens), self.target.max_rows):
+            chunk = tokens[start : start + self.target.max_rows]
+            rows = self.target.forward(VerificationInput.prompt(chunk, start), exact=exact)
+            self._keep(chunk, rows, tuple(range(len(chunk))))
+        assert rows is not None
+        self._sampler = Sampler(sampling)
+        self._seen = self._seen_in(tokens) if sampling.repetition_penalty != 1 else None
+        nothing = Proposal.chain([])
+        self._root = accept(nothing, rows.logits[-1:], self._sampler, self._seen).token_ids[-1]
+        return num_cached
+
+    @property
+    def root(self) -> int:
+        """The newest token."""
+        return self._root
+
+    @property
+    def free_slots(self) -> int:
+        """Tokens for which the cache has room."""
+        return self.target.cache.capacity - self.target.cache.length
+
+    def step(self, max_draft_tokens: int) -> Round:
+        """Draft, verify, accept.
+
+        Args:
+            max_draft_tokens: 0 for plain decoding; with the root, at most the target's `max_rows` and `free_slots`.
+        """
+        started = time.perf_counter()
+        proposal = self._propose(max_draft_tokens)
+        drafted = time.perf_counter()
+        rows = self._verify(proposal)
+        verified = time.perf_counter()
+        accepted = accept(proposal, rows.logits, self._sampler, self._seen)
+        self._keep(self._kept_tokens(accepted), rows, accepted.rows)
+        self._root = accepted.token_ids[-1]
+        return Round(
+            token_ids=accepted.token_ids,
+            num_drafted=len(proposal),
+            draft_seconds=drafted - started,
+            verify_seconds=verified - drafted,
+        )
+
+    def _propose(self, max_draft_tokens: int) -> Proposal:
+        return self.drafter.propose(self._root, max_draft_tokens) if max_draft_tokens else Proposal.chain([])
+
+    def _verify(self, proposal: Proposal) -> TargetRows:
+        num_past = self.target.cache.length
+        rows = VerificationInput.proposal(self._root, proposal, num_past)
+        return self.target.forward(rows, exact=self._read_exactly)
+
+    def _kept_tokens(self, accepted: Acceptance) -> TokenArray:
+        """The root and the accepted draft tokens; the bonus token is next round's root."""
+        return np.array([self._root, *accepted.token_ids[:-1]], dtype=np.int64)
+
+    def _keep(self, tokens: TokenArray, rows: TargetRows, kept: tuple[int, ...]) -> None:
+        # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.
+        self.target.cache.keep(kept)
+        self.drafter.observe(tokens, rows.hidden_states[list(kept)])
+        self._read.extend(tokens.tolist())
+
+    def _reusable(self, prompt: Sequence[int], exact: bool) -> int:
+        """Tokens at the start of `prompt` that need no reading; at least the last one is read for its logits."""
+        if exact and not self._read_exactly:
+            return 0
+        limit = min(len(self._read), len(prompt) - 1)
+        return next((index for index in range(limit) if self._read[index] != prompt[index]), limit)
+
+    def _rewind(self, length: int) -> None:
+        del self._read[length:]
+        self.target.cache.rewind(length)
+        self.drafter.rewind(length)
+
+    def _seen_in(self, tokens: TokenArray) -> SeenArray:
+        seen = np.zeros(self.target.vocabulary_size, dtype=np.bool_)
+        seen[tokens] = True
+        return seen

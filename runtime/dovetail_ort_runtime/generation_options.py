@@ -1,0 +1,34 @@
+"""How one answer is generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationOptions:
+    """Settings of one call of `generate` or `stream`.
+
+    Attributes:
+        max_new_tokens: >= 1; the answer ends there at the latest.
+        stop: strings that end the answer and are left out of it.
+        sampling: how tokens are chosen; the bundle's own settings if None.
+        max_draft_tokens: >= 0; draft tokens a round at most, 0 for plain decoding.
+        exact: run every pass on the many-row kernel, so that greedy tokens are the same with any number of draft
+            tokens. False lets a pass over one token take the faster one-row kernel, whose logits differ slightly.
+    """
+
+    max_new_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    sampling: SamplingOptions | None = None
+    max_draft_tokens: int = 8
+    exact: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        if self.max_draft_tokens < 0:
+            raise InputError(f"max_draft_tokens must be 0 or more, got {self.max_draft_tokens}; 0 decodes plainly")

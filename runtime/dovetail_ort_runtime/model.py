@@ -1,0 +1,178 @@
+"""The loaded model: text, messages or ids in, an answer out, as a whole or token by token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dovetail_ort_runtime.answer import Answer
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.chat_template import ChatTemplate, Message
+from dovetail_ort_runtime.decoder import Decoder
+from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.errors import ContextLengthError, InputError
+from dovetail_ort_runtime.generation import Generation, Piece
+from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort_runtime.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.tokenizer import Tokenizer
+
+Prompt = str | Sequence[Message] | Sequence[int]
+
+
+class Model:
+    """A bundle, loaded. One answer at a time: starting a new one ends the stream before it.
+
+    Args:
+        bundle: the opened bundle.
+        max_context: largest number of tokens of prompt and answer, at most the bundle's maximum (the default).
+        threads: threads of the target's pass; the usable physical cores by default.
+        drafter: proposes draft tokens; prompt lookup by default.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        max_context: int | None = None,
+        threads: int | None = None,
+        drafter: Drafter | None = None,
+    ) -> None:
+        self.manifest: Manifest = bundle.manifest
+        entry = self.manifest.tokenizer
+        self.tokenizer = Tokenizer(bundle.path(entry.file))
+        self._template = None
+        if entry.chat_template is not None:
+            self._template = ChatTemplate(bundle.text(entry.chat_template), entry.special_tokens)
+        target = self.manifest.target
+        self._target = Target(bundle.path(target.graph), target, max_context=max_context, threads=threads)
+        self._decoder = Decoder(self._target, drafter or PromptLookup())
+        self._num_streams = 0
+
+    @property
+    def max_context(self) -> int:
+        """Largest number of tokens of prompt and answer."""
+        return self._target.cache.capacity
+
+    @property
+    def threads(self) -> int:
+        """Threads of the target's pass."""
+        return self._target.threads
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether messages can be given as a prompt."""
+        return self._template is not None
+
+    def generate(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generation:
+        """The whole answer; arguments and errors as in `stream`."""
+        *_, last = self.stream(prompt, options)
+        assert last.generation is not None
+        return last.generation
+
+    def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> Iterator[Piece]:
+        """Answer token by token.
+
+        Args:
+            prompt: text to continue, messages for the chat template, or token ids.
+            options: the defaults if None.
+
+        Raises:
+            InputError: the prompt is empty, not of these kinds, or has an id outside the vocabulary.
+            ContextLengthError: prompt and one new token do not fit `max_context`.
+        """
+        started = time.perf_counter()
+        options = options or GenerationOptions()
+        token_ids = self.token_ids(prompt)
+        if len(token_ids) >= self.max_context:
+            raise ContextLengthError(
+                f"the prompt must have fewer than {self.max_context} tokens, got {len(token_ids)}; "
+                "shorten it or load with a larger max_context"
+            )
+        self._num_streams += 1
+        return self._pieces(token_ids, options, started, self._num_streams)
+
+    def token_ids(self, prompt: Prompt) -> list[int]:
+        """What the target reads for a prompt.
+
+        Raises:
+            InputError: as in `stream`.
+        """
+        if isinstance(prompt, str):
+            token_ids = self.tokenizer.encode(prompt, add_special_tokens=True)
+        elif isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], dict):
+            token_ids = self._conversation_ids(prompt)  # type: ignore[arg-type]
+        else:
+            token_ids = _checked_ids(prompt, self.manifest.target.vocabulary_size)
+        if not token_ids:
+            raise InputError("the prompt must have one token or more, got none")
+        return token_ids
+
+    def _conversation_ids(self, messages: Sequence[Message]) -> list[int]:
+        if self._template is None:
+            raise InputError("messages must go through a chat template, got a bundle without one; give text instead")
+        return self.tokenizer.encode(self._template.render(messages), add_special_tokens=False)
+
+    def _pieces(
+        self, token_ids: list[int], options: GenerationOptions, started: float, stream: int
+    ) -> Iterator[Piece]:
+        answer = Answer(self.tokenizer, self.manifest.generation.eos_token_ids, options.stop)
+        room = min(options.max_new_tokens, self.max_context - len(token_ids))
+        read_started = time.perf_counter()
+        num_cached = self._decoder.begin(token_ids, options.sampling or self._own_sampling(), exact=options.exact)
+        answer.start(len(token_ids), num_cached, started=started, read_started=read_started)
+        yield from answer.pieces((self._decoder.root,), room)
+        while not answer.finished:
+            if stream != self._num_streams:
+                raise InputError("a stream must be read to its end before the next one starts; start it again")
+            left = room - answer.num_tokens
+            result = self._decoder.step(min(options.max_draft_tokens, left - 1, self._target.max_rows - 1))
+            answer.count(result)
+            yield from answer.pieces(result.token_ids, room)
+
+    def _own_sampling(self) -> SamplingOptions:
+        entry = self.manifest.generation
+        return SamplingOptions(
+            repetition_penalty=entry.repetition_penalty,
+            temperature=entry.temperature,
+            top_k=entry.top_k,
+            top_p=entry.top_p,
+            min_p=entry.min_p,
+        )
+
+
+def load_model(
+    path: str | Path,
+    *,
+    max_context: int | None = None,
+    threads: int | None = None,
+    drafter: Drafter | None = None,
+) -> Model:
+    """Open the bundle in directory `path` and load it; arguments as in `Model`.
+
+    Raises:
+        BundleError: the bundle is missing, damaged or of another version.
+        EnvironmentProblem: ONNX Runtime is missing.
+        InputError: `max_context` or `threads` is out of bounds.
+    """
+    return Model(Bundle(path), max_context=max_context, threads=threads, drafter=drafter)
+
+
+def _checked_ids(prompt: object, vocabulary_size: int) -> list[int]:
+    try:
+        array = np.asarray(prompt)
+    except ValueError:
+        array = np.empty(0, dtype=object)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise InputError("the prompt must be text, a list of messages, or a list of token ids; got something else")
+    if array.size and not 0 <= array.min() <= array.max() < vocabulary_size:
+        raise InputError(
+            f"token ids must be between 0 and {vocabulary_size - 1}, got {array.min()} to {array.max()}; "
+            "were they made with another tokenizer?"
+        )
+    return [int(token_id) for token_id in array]

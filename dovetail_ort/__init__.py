@@ -1,5 +1,6 @@
 """Exact speculative decoding for ONNX Runtime: `load` a bundle, `generate` from it.
 
+Example:
     import dovetail_ort
 
     model = dovetail_ort.load("models/smollm2-135m-instruct/bundle")

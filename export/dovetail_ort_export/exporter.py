@@ -15,11 +15,12 @@ import onnx_ir as ir
 from dovetail_ort_export.bundle_directory import bundle_directory, check_output, file_entries
 from dovetail_ort_export.checks import measure_agreement, measure_row_invariance
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.families import head_size
+from dovetail_ort_export.families import check_window, head_size
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.lower_float import LowerFloat
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
+from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
 from dovetail_ort_export.peak_memory import peak_memory_bytes
 from dovetail_ort_export.reference import reference_logits
@@ -119,8 +120,10 @@ def export_bundle(
 def build_target(model: Any, weights: Weights, precision: str) -> ir.Model:
     """The target's graph of a transformers model, its weights still unread."""
     lower = {"int8": LowerInt8Blocks, "fp32": LowerFloat}[precision]
-    passes = ir.passes.Sequential(BindWeights(weights), PackQkv(), FuseSkipNorm(), lower())
-    return passes(trace_target(model)).model
+    passes = ir.passes.Sequential(BindWeights(weights), PackQkv(), PackGateUp(), FuseSkipNorm(), lower())
+    graph = passes(trace_target(model)).model
+    del graph.opset_imports["dovetail"]  # all its operators are lowered
+    return graph
 
 
 def _save(graph: ir.Model, path: Path) -> None:
@@ -144,7 +147,9 @@ def _max_context(config: Any, options: ExportOptions) -> int:
     largest = int(config.max_position_embeddings)
     if options.max_context is not None and options.max_context > largest:
         raise InputError(f"max_context must be at most the model's {largest}, got {options.max_context}")
-    return options.max_context or largest
+    max_context = options.max_context or largest
+    check_window(config, max_context)
+    return max_context
 
 
 def _target_entry(config: Any, weights: Weights, precision: str, max_context: int) -> TargetEntry:

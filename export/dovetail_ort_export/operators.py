@@ -65,7 +65,6 @@ def group_query_attention(
     num_heads: int,
     kv_num_heads: int,
     scale: float,
-    local_window_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Causal attention over a shared cache, rotary embedding included.
 
@@ -80,7 +79,6 @@ def group_query_attention(
         num_heads: H.
         kv_num_heads: Hkv.
         scale: factor of the scores.
-        local_window_size: number of most recent positions in view, or -1 for all.
 
     Returns:
         (B, S, H * D) float32 and the present keys and values.
@@ -124,7 +122,7 @@ def _head_rms_norm_nodes(graph: Any, x: Any, weight: str, epsilon: float, num_he
     return graph.op("Reshape", heads, flat)
 
 
-@symbolic_helper.parse_args("v", "v", "v", "v", "v", "v", "v", "v", "v", "i", "i", "f", "i")
+@symbolic_helper.parse_args("v", "v", "v", "v", "v", "v", "v", "v", "v", "i", "i", "f")
 def _group_query_attention_nodes(
     graph: Any,
     query: Any,
@@ -139,7 +137,6 @@ def _group_query_attention_nodes(
     num_heads: int,
     kv_num_heads: int,
     scale: float,
-    local_window_size: int,
 ) -> Any:
     context, present_key, present_value = graph.op(
         "com.microsoft::GroupQueryAttention",
@@ -157,7 +154,6 @@ def _group_query_attention_nodes(
         num_heads_i=num_heads,
         kv_num_heads_i=kv_num_heads,
         scale_f=scale,
-        local_window_size_i=local_window_size,
         do_rotary_i=1,
         outputs=3,
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,23 +52,23 @@ def load_source(source: str) -> Source:
         SourceError: there is no such model, or its family or a setting of it is not covered.
     """
     path = Path(source)
-    location, arguments = source, {}
+    location, gguf_file = source, None
     if path.suffix == _GGUF_SUFFIX:
         if not path.is_file():
             raise SourceError(f"a GGUF source must be a file, got {source!r}, which is not there")
-        location, arguments = str(path.parent), {"gguf_file": path.name}
+        location, gguf_file = str(path.parent), path.name
     elif path.exists() and not (path / "config.json").is_file():
         raise SourceError(f"a source directory must have a config.json, got {source!r}; or give a .gguf file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = _from_pretrained(transformers.AutoConfig, location, source, arguments)
+    with _quiet():
+        read = partial(_from_pretrained, source, location, gguf_file=gguf_file)
+        config = read(transformers.AutoConfig)
         check_family(config)
-        tokenizer = _from_pretrained(transformers.AutoTokenizer, location, source, arguments)
-        dtype = torch.float32 if arguments else "auto"
-        model = _from_pretrained(transformers.AutoModelForCausalLM, location, source, {**arguments, "dtype": dtype})
+        tokenizer = read(transformers.AutoTokenizer, config=config)
+        dtype = "auto" if gguf_file is None else torch.float32
+        model = read(transformers.AutoModelForCausalLM, config=config, dtype=dtype)
     if not tokenizer.is_fast:
         raise SourceError(f"the tokenizer of {source} must have a tokenizer.json, got a Python-only tokenizer")
-    if arguments:
+    if gguf_file is not None:
         metadata = read_metadata(path)
         repair_tokenizer(tokenizer.backend_tokenizer, metadata)
         named, ends = special_tokens(metadata), eos_token_ids(metadata)
@@ -101,7 +104,20 @@ def _chat_template(tokenizer: Any) -> str | None:
     return template.get("default") if isinstance(template, dict) else template
 
 
-def _from_pretrained(loader: Any, location: str, source: str, arguments: dict[str, Any]) -> Any:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' notes on its own tokenizer classes, which this module repairs or refuses."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(level)
+
+
+def _from_pretrained(source: str, location: str, loader: Any, **arguments: Any) -> Any:
     try:
         return loader.from_pretrained(location, **arguments)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:

@@ -170,9 +170,6 @@ def _leaf_forward(name: str, module: nn.Module) -> Callable[..., Any] | None:
 
 def _attention_forward(attention: Any) -> Callable[..., tuple[Tensor, None]]:
     config = attention.config
-    window = getattr(attention, "sliding_window", None)
-    if config.model_type == "mistral":
-        window = config.sliding_window
 
     def forward(
         hidden_states: Tensor, position_ids: Tensor, past_key_values: _Cache, **_: Any
@@ -194,7 +191,6 @@ def _attention_forward(attention: Any) -> Callable[..., tuple[Tensor, None]]:
             config.num_attention_heads,
             config.num_key_value_heads,
             attention.scaling,
-            -1 if window is None else window,
         )
         past_key_values.present.extend(present)
         return attention.o_proj(context), None

@@ -10,11 +10,11 @@ import numpy as np
 
 from dovetail_ort_runtime.acceptance import Acceptance, accept
 from dovetail_ort_runtime.drafter import Drafter
-from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampler import Sampler, SeenArray
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.target import Target, TargetRows
-from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 
@@ -69,7 +69,7 @@ class Decoder:
             How many tokens of the prompt were not read again.
         """
         num_cached = self._reusable(prompt, exact)
-        self._rewind(num_cached)
+        self.rewind(num_cached)
         self._read_exactly = exact
         tokens = np.asarray(prompt, dtype=np.int64)
         rows = None
@@ -80,8 +80,7 @@ class Decoder:
         assert rows is not None
         self._sampler = Sampler(sampling)
         self._seen = self._seen_in(tokens) if sampling.repetition_penalty != 1 else None
-        nothing = Proposal.chain([])
-        self._root = accept(nothing, rows.logits[-1:], self._sampler, self._seen).token_ids[-1]
+        self._root = accept(NOTHING, rows.logits[-1:], self._sampler, self._seen).token_ids[-1]
         return num_cached
 
     @property
@@ -89,16 +88,12 @@ class Decoder:
         """The newest token."""
         return self._root
 
-    @property
-    def free_slots(self) -> int:
-        """Tokens for which the cache has room."""
-        return self.target.cache.capacity - self.target.cache.length
-
     def step(self, max_draft_tokens: int) -> Round:
         """Draft, verify, accept.
 
         Args:
-            max_draft_tokens: 0 for plain decoding; with the root, at most the target's `max_rows` and `free_slots`.
+            max_draft_tokens: 0 for plain decoding; with the root, at most the target's `max_rows` and the
+                cache's free slots.
         """
         started = time.perf_counter()
         proposal = self._propose(max_draft_tokens)
@@ -115,8 +110,14 @@ class Decoder:
             verify_seconds=verified - drafted,
         )
 
+    def rewind(self, length: int) -> None:
+        """Forget every token that was read from position `length` on."""
+        del self._read[length:]
+        self.target.cache.rewind(length)
+        self.drafter.rewind(length)
+
     def _propose(self, max_draft_tokens: int) -> Proposal:
-        return self.drafter.propose(self._root, max_draft_tokens) if max_draft_tokens else Proposal.chain([])
+        return self.drafter.propose(self._root, max_draft_tokens) if max_draft_tokens else NOTHING
 
     def _verify(self, proposal: Proposal) -> TargetRows:
         num_past = self.target.cache.length
@@ -130,7 +131,7 @@ class Decoder:
     def _keep(self, tokens: TokenArray, rows: TargetRows, kept: tuple[int, ...]) -> None:
         # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.
         self.target.cache.keep(kept)
-        self.drafter.observe(tokens, rows.hidden_states[list(kept)])
+        self.drafter.observe(tokens, _rows(rows.hidden_states, kept))
         self._read.extend(tokens.tolist())
 
     def _reusable(self, prompt: Sequence[int], exact: bool) -> int:
@@ -140,12 +141,12 @@ class Decoder:
         limit = min(len(self._read), len(prompt) - 1)
         return next((index for index in range(limit) if self._read[index] != prompt[index]), limit)
 
-    def _rewind(self, length: int) -> None:
-        del self._read[length:]
-        self.target.cache.rewind(length)
-        self.drafter.rewind(length)
-
     def _seen_in(self, tokens: TokenArray) -> SeenArray:
         seen = np.zeros(self.target.vocabulary_size, dtype=np.bool_)
         seen[tokens] = True
         return seen
+
+
+def _rows(array: FloatArray, rows: tuple[int, ...]) -> FloatArray:
+    """Some rows of an array, a view where they are the first ones."""
+    return array[: len(rows)] if rows[-1] == len(rows) - 1 else array[list(rows)]

@@ -24,7 +24,7 @@ class GenerationOptions:
     max_new_tokens: int = 512
     stop: tuple[str, ...] = ()
     sampling: SamplingOptions | None = None
-    max_draft_tokens: int = 8
+    max_draft_tokens: int = 12
     exact: bool = True
 
     def __post_init__(self) -> None:

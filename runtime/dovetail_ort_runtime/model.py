@@ -69,6 +69,11 @@ class Model:
         """Whether messages can be given as a prompt."""
         return self._template is not None
 
+    def reset(self) -> None:
+        """Forget the last conversation: the next prompt is read from its first token."""
+        self._num_streams += 1
+        self._decoder.rewind(0)
+
     def generate(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generation:
         """The whole answer; arguments and errors as in `stream`."""
         *_, last = self.stream(prompt, options)

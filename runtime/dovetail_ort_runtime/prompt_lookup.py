@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle, islice
+from typing import Final
 
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.proposal import Proposal
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
-DRAFT_TOKENS_BY_MATCH = (1, 3, 5, 8)
+# The best of 19 tables on the 24 tuning prompts beside the SmolLM2 recipe, priced with a measured verify curve.
+DRAFT_TOKENS_BY_MATCH: Final = (1, 2, 3, 5, 8, 12)
 
 
 class PromptLookup(Drafter):
@@ -29,8 +31,7 @@ class PromptLookup(Drafter):
 
         Args:
             draft_tokens_by_match: entry `n - 1`, 0 or more, is for a match of `n` tokens, the last entry for longer
-                matches too. Leading zeros set a minimum: (0, 3) proposes nothing after a match of one token. The
-                default is a guess, not measured.
+                matches too. Leading zeros set a minimum: (0, 3) proposes nothing after a match of one token.
         """
         if not draft_tokens_by_match or min(draft_tokens_by_match) < 0:
             raise InputError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
-ROOT = -1
+ROOT: Final = -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -41,7 +42,7 @@ class Proposal:
             raise InputError(
                 f"parents must have one entry per draft token, got {len(self.parents)} for {len(self.token_ids)}"
             )
-        if np.any(self.parents >= np.arange(len(self.parents))) or np.any(self.parents < ROOT):
+        if any(not ROOT <= parent < index for index, parent in enumerate(self.parents.tolist())):
             raise InputError("parents must be -1 or the index of an earlier draft token; sort the tree topologically")
         if self.probabilities is not None and len(self.probabilities) != len(self.token_ids):
             raise InputError(
@@ -61,7 +62,7 @@ class Proposal:
     @property
     def is_chain(self) -> bool:
         """Whether every draft token follows the one before it."""
-        return bool(np.array_equal(self.parents, np.arange(ROOT, len(self) - 1)))
+        return self.parents.tolist() == list(range(ROOT, len(self) - 1))
 
     def depths(self) -> TokenArray:
         """(K,) int64: 1 for the children of the root, 2 for theirs."""
@@ -72,4 +73,7 @@ class Proposal:
 
     def children(self, parent: int) -> list[int]:
         """Indices of the draft tokens right below `parent` (an index, or ROOT), in order."""
-        return [int(index) for index in np.flatnonzero(self.parents == parent)]
+        return [index for index, other in enumerate(self.parents.tolist()) if other == parent]
+
+
+NOTHING: Final = Proposal.chain([])

@@ -18,6 +18,14 @@ def replace(model: ir.Model, old: ir.Node, new: list[ir.Node]) -> None:
     ir.convenience.replace_nodes_and_values(model.graph, old, [old], new, [old.outputs[0]], [new[-1].outputs[0]])
 
 
+def label(new: list[ir.Node], name: str) -> None:
+    """Name nodes and their outputs after `name`, as the tracer names its own."""
+    for node in new:
+        node.name = f"{name}/{node.op_type}"
+        for index, output in enumerate(node.outputs):
+            output.name = f"{node.name}_output_{index}"
+
+
 def initializer(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value:
     """The initializer `name`, registered with `tensor` unless the graph has it already."""
     if name in model.graph.initializers:

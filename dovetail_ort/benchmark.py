@@ -1,0 +1,205 @@
+"""Plain and speculative decoding of the same prompts in turns, and what comes of comparing them."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Final
+
+from dovetail_ort.suites import SuitePrompt
+from dovetail_ort_runtime import Generation, GenerationOptions, Model, SamplingOptions, Statistics
+
+SPECULATIVE: Final = "speculative"
+PLAIN_EXACT: Final = "plain, exact"
+PLAIN_FAST: Final = "plain, one-row kernel"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptRecord:
+    """One prompt, decoded in each mode.
+
+    Attributes:
+        name: of the prompt.
+        identical: whether speculation gave the tokens of exact plain decoding.
+        statistics: by mode.
+    """
+
+    name: str
+    identical: bool
+    statistics: dict[str, Statistics]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModeSummary:
+    """One mode over all prompts.
+
+    Attributes:
+        decode_tokens_per_second: tokens after the first over their time, all prompts together.
+        median_tokens_per_second: of the single prompts.
+        prefill_tokens_per_second: prompt tokens over their time.
+        median_time_to_first_token_ms: of the single prompts.
+    """
+
+    decode_tokens_per_second: float
+    median_tokens_per_second: float
+    prefill_tokens_per_second: float
+    median_time_to_first_token_ms: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkResult:
+    """The comparison.
+
+    Attributes:
+        num_prompts: prompts that were decoded in every mode.
+        num_identical: those whose speculative tokens equal the plain ones.
+        modes: by name.
+        faster_plain: the plain mode with more tokens per second; every speedup is against it.
+        speedup: speculative over faster plain, of `decode_tokens_per_second`.
+        median_speedup: the median of the prompts' own ratios; `speedup_quartiles` beside it.
+        speedup_over_exact: speculative over exact plain decoding, which gives the same tokens.
+        accepted_length: mean tokens a round.
+        drafted_per_round: mean draft tokens a round.
+        accepted_histogram: rounds by accepted draft tokens.
+        shares: parts of the decoding time of speculation: draft, verify, other.
+    """
+
+    num_prompts: int
+    num_identical: int
+    modes: dict[str, ModeSummary]
+    faster_plain: str
+    speedup: float
+    median_speedup: float
+    speedup_quartiles: tuple[float, float]
+    speedup_over_exact: float
+    accepted_length: float
+    drafted_per_round: float
+    accepted_histogram: tuple[int, ...]
+    shares: dict[str, float]
+
+
+class Benchmark:
+    """Runs prompts in the three modes; the mode that begins changes from prompt to prompt.
+
+    Args:
+        model: greedy decoding of it is measured.
+        max_new_tokens: length of an answer at most.
+        max_draft_tokens: of the speculative mode.
+    """
+
+    def __init__(self, model: Model, *, max_new_tokens: int, max_draft_tokens: int) -> None:
+        greedy = SamplingOptions()
+        settings = {
+            PLAIN_FAST: {"max_draft_tokens": 0, "exact": False},
+            PLAIN_EXACT: {"max_draft_tokens": 0},
+            SPECULATIVE: {"max_draft_tokens": max_draft_tokens},
+        }
+        base = GenerationOptions(max_new_tokens=max_new_tokens, sampling=greedy)
+        self._model = model
+        self._options: dict[str, GenerationOptions] = {
+            mode: dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+            for mode, changes in settings.items()
+        }
+
+    def run(
+        self, prompts: Sequence[SuitePrompt], progress: Callable[[PromptRecord], None] = lambda _: None
+    ) -> list[PromptRecord]:
+        """Decode every prompt in every mode.
+
+        Args:
+            prompts: the suite.
+            progress: is told each record.
+        """
+        self._decode(prompts[0], PLAIN_FAST)  # not counted: the first passes touch fresh memory
+        records = []
+        for number, prompt in enumerate(prompts):
+            records.append(self._record(prompt, number))
+            progress(records[-1])
+        return records
+
+    def _record(self, prompt: SuitePrompt, number: int) -> PromptRecord:
+        modes = list(self._options)
+        start = number % len(modes)
+        answers = {mode: self._decode(prompt, mode) for mode in modes[start:] + modes[:start]}
+        return PromptRecord(
+            name=prompt.name,
+            identical=answers[SPECULATIVE].token_ids == answers[PLAIN_EXACT].token_ids,
+            statistics={mode: answers[mode].statistics for mode in modes},
+        )
+
+    def _decode(self, prompt: SuitePrompt, mode: str) -> Generation:
+        self._model.reset()
+        return self._model.generate(prompt.messages, self._options[mode])
+
+
+def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
+    """The figures of a run of one prompt or more."""
+    modes = {mode: _mode_summary([record.statistics[mode] for record in records]) for mode in records[0].statistics}
+    faster = max((PLAIN_FAST, PLAIN_EXACT), key=lambda mode: modes[mode].decode_tokens_per_second)
+    rate = {mode: summary.decode_tokens_per_second for mode, summary in modes.items()}
+    ratios = [ratio for record in records if (ratio := _speedup(record, faster)) is not None]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    speculative = [record.statistics[SPECULATIVE] for record in records]
+    rounds = max(sum(item.rounds for item in speculative), 1)
+    decode_seconds = sum(item.decode_seconds for item in speculative) or 1.0
+    return BenchmarkResult(
+        num_prompts=len(records),
+        num_identical=sum(record.identical for record in records),
+        modes=modes,
+        faster_plain=faster,
+        speedup=rate[SPECULATIVE] / rate[faster],
+        median_speedup=middle,
+        speedup_quartiles=(low, high),
+        speedup_over_exact=rate[SPECULATIVE] / rate[PLAIN_EXACT],
+        accepted_length=1 + sum(item.accepted_tokens for item in speculative) / rounds,
+        drafted_per_round=sum(item.drafted_tokens for item in speculative) / rounds,
+        accepted_histogram=_total_histogram(speculative),
+        shares={
+            part: sum(getattr(item, f"{part}_seconds") for item in speculative) / decode_seconds
+            for part in ("draft", "verify", "other")
+        },
+    )
+
+
+def as_json(result: BenchmarkResult, records: Iterable[PromptRecord], context: dict[str, Any]) -> dict[str, Any]:
+    """Context, figures and the main ones of each prompt as JSON values."""
+    return {**context, **dataclasses.asdict(result), "prompts": [_prompt_json(record) for record in records]}
+
+
+def _prompt_json(record: PromptRecord) -> dict[str, Any]:
+    rates = {mode: round(item.decode_tokens_per_second, 2) for mode, item in record.statistics.items()}
+    speculative = record.statistics[SPECULATIVE]
+    return {
+        "name": record.name,
+        "identical": record.identical,
+        "new_tokens": speculative.new_tokens,
+        "accepted_length": round(speculative.accepted_length, 3),
+        "decode_tokens_per_second": rates,
+    }
+
+
+def _mode_summary(items: Sequence[Statistics]) -> ModeSummary:
+    read = sum(item.prompt_tokens - item.cached_tokens for item in items)
+    return ModeSummary(
+        decode_tokens_per_second=_rate(sum(item.new_tokens - 1 for item in items), [i.decode_seconds for i in items]),
+        median_tokens_per_second=statistics.median(item.decode_tokens_per_second for item in items),
+        prefill_tokens_per_second=_rate(read, [item.prefill_seconds for item in items]),
+        median_time_to_first_token_ms=1e3 * statistics.median(item.time_to_first_token_seconds for item in items),
+    )
+
+
+def _rate(tokens: int, seconds: Sequence[float]) -> float:
+    return tokens / total if (total := sum(seconds)) else 0.0
+
+
+def _speedup(record: PromptRecord, plain: str) -> float | None:
+    """None for an answer of one token, which has no decoding time."""
+    base = record.statistics[plain].decode_tokens_per_second
+    return record.statistics[SPECULATIVE].decode_tokens_per_second / base if base else None
+
+
+def _total_histogram(items: Iterable[Statistics]) -> tuple[int, ...]:
+    return tuple(sum(counts) for counts in zip_longest(*(item.accepted_histogram for item in items), fillvalue=0))

@@ -1,0 +1,136 @@
+"""The command `dovetail-ort`: a table of sub-commands, and what their errors become. It knows no model.
+
+Exit status:
+
+    0    success
+    1    the command ran and its verdict is bad: doctor found a problem, bench a difference
+    2    nothing was done, or not all of it: bad input, a damaged bundle, a missing package, a full disk
+    130  Ctrl-C
+    141  the reader of the output went away
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Final, NoReturn
+
+from dovetail_ort_runtime.errors import DovetailError
+
+PROGRAM: Final = "dovetail-ort"
+REFUSED: Final = 2
+INTERRUPTED: Final = 130
+READER_GONE: Final = 141
+
+# Each is a module of dovetail_ort.commands, imported when it is chosen: only `export` needs torch.
+COMMANDS: Final = {
+    "export": "write a bundle from a Hugging Face model or a GGUF file",
+    "generate": "answer one prompt",
+    "chat": "hold a conversation",
+    "bench": "measure plain against speculative decoding",
+    "inspect": "show what is in a bundle",
+    "doctor": "check this machine and name the command that mends it",
+}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and name the next action."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(REFUSED, _one_line(f"{self.prog}: {message}; see {self.prog} --help"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments after the program's name; those of this process if None.
+
+    Returns:
+        The exit status, as in the module's docstring.
+    """
+    try:
+        status = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()  # a reader that went away shows here, not at the interpreter's end
+    except SystemExit as end:  # argparse, after help, version or an error
+        return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _abandon_output()
+        return READER_GONE
+    except OSError as error:
+        named = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{named}", REFUSED)
+    except MemoryError as error:
+        return _fail(f"out of memory: {error}; take a smaller --max-context or a smaller model", REFUSED)
+    except DovetailError as error:
+        return _fail(str(error), REFUSED)
+    return status
+
+
+def _run(argv: list[str]) -> int:
+    _allow_any_text()
+    parser = _program_parser()
+    name = parser.parse_args(argv[:1]).command
+    if name is None:
+        parser.error("a command must be given")
+    command = _import_command(name)
+    parser = OneLineParser(
+        prog=f"{PROGRAM} {name}",
+        description=f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    status: int = command.run(parser.parse_intermixed_args(argv[1:]))
+    return status
+
+
+def _program_parser() -> OneLineParser:
+    table = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
+    parser = OneLineParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [-h] [--version] COMMAND ...",
+        description=f"Exact speculative decoding for ONNX Runtime.\n\ncommands:\n{table}",
+        epilog=f"example:\n  {PROGRAM} export HuggingFaceTB/SmolLM2-135M-Instruct smollm2\n"
+        f'  {PROGRAM} generate smollm2 "Why is the sky blue?"\n\n{PROGRAM} COMMAND --help has more.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {importlib.metadata.version(PROGRAM)}")
+    parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser
+
+
+def _import_command(name: str) -> ModuleType:
+    return importlib.import_module(f"dovetail_ort.commands.{name}")
+
+
+def _allow_any_text() -> None:
+    """Let a terminal without UTF-8 show `?` for what it cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def _fail(message: str, status: int) -> int:
+    print(_one_line(f"{PROGRAM}: {message}"), end="", file=sys.stderr)
+    return status
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split()) + "\n"
+
+
+def _abandon_output() -> None:
+    """Send what is still buffered nowhere, or the interpreter complains at its end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

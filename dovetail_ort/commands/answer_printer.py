@@ -1,0 +1,84 @@
+"""An answer on the terminal: text as it is decided, and a line of statistics behind it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+from dovetail_ort_runtime.generation import Generation, Piece
+from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.manifest import TargetEntry
+
+_TINT: Final = "\x1b[32m"
+_PLAIN: Final = "\x1b[0m"
+
+
+class AnswerPrinter:
+    """Prints one answer at a time.
+
+    Args:
+        target: of the bundle; it knows whether the bundle is exact.
+        options: of every answer.
+        show_drafted: tint accepted draft tokens, if standard output is a terminal.
+        quiet: print no statistics.
+
+    Attributes:
+        text: what was printed of the newest answer, whole or not.
+    """
+
+    def __init__(self, target: TargetEntry, options: GenerationOptions, *, show_drafted: bool, quiet: bool) -> None:
+        self.text = ""
+        self._options = options
+        self._exactness = exactness(target, options)
+        self._tinted = show_drafted and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._quiet = quiet
+
+    def show(self, stream: Iterable[Piece]) -> Generation:
+        """Print the pieces of an answer as they come; their last line ends however the stream ends."""
+        self.text = ""
+        generation = None
+        try:
+            for piece in stream:
+                self.text += piece.text
+                self._write(piece)
+                generation = piece.generation
+        finally:
+            if self.text:
+                print(flush=True)
+        assert generation is not None
+        return generation
+
+    def show_statistics(self, generation: Generation) -> None:
+        """Print the line of statistics to standard error."""
+        if not self._quiet:
+            print(f"[{statistics_line(generation)}, {self._exactness}]", file=sys.stderr)
+
+    def _write(self, piece: Piece) -> None:
+        if piece.text:
+            tinted = self._tinted and piece.drafted
+            print(f"{_TINT}{piece.text}{_PLAIN}" if tinted else piece.text, end="", flush=True)
+
+
+def statistics_line(generation: Generation) -> str:
+    """Tokens, speed, speculation and reuse in a line."""
+    statistics = generation.statistics
+    parts = [f"{statistics.new_tokens} tokens"]
+    if generation.finish_reason == "length":
+        parts[0] += " (cut at the limit)"
+    if statistics.rounds:
+        parts.append(f"{statistics.decode_tokens_per_second:.1f} tokens/s")
+    if statistics.drafted_tokens:
+        parts.append(f"{statistics.accepted_tokens / statistics.rounds:.2f} draft tokens accepted a round")
+    parts.append(f"first token after {statistics.time_to_first_token_seconds:.2f} s")
+    if statistics.cached_tokens:
+        parts.append(f"{statistics.cached_tokens} of {statistics.prompt_tokens} prompt tokens reused")
+    return ", ".join(parts)
+
+
+def exactness(target: TargetEntry, options: GenerationOptions) -> str:
+    """Whether the answer is the one that plain decoding gives."""
+    if options.exact and not target.exact:
+        return "not exact: this bundle failed its check"
+    return "exact" if options.exact else "not exact"

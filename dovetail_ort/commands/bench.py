@@ -1,0 +1,108 @@
+"""`dovetail-ort bench`: how much faster speculation is, and whether it is exact."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import sys
+from typing import Any
+
+from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
+from dovetail_ort.suites import load_suite
+from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.model import load_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = (
+        "Every prompt is decoded greedily three times in turns: plainly with the one-row kernel, plainly and exactly,\n"
+        "and speculatively. Speedups are against the faster plain mode. Exit status 1 if a speculative answer differs\n"
+        "from the exact plain one although the bundle is exact.\n\n"
+        "examples:\n"
+        "  dovetail-ort bench smollm2 --suite humaneval\n"
+        "  dovetail-ort bench smollm2 --suite prompts.jsonl --limit 20 --json > result.json"
+    )
+    defaults = GenerationOptions()
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    parser.add_argument(
+        "--suite", default="humaneval", help="humaneval, or a JSONL file with prompt or messages a line"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="take the first N prompts only")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="of an answer (default 128)")
+    parser.add_argument(
+        "--max-draft-tokens",
+        type=int,
+        default=defaults.max_draft_tokens,
+        metavar="N",
+        help="a round at most (default %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, judge exactness."""
+    if arguments.limit is not None and arguments.limit < 1:
+        raise InputError(f"--limit must be 1 or more, got {arguments.limit}")
+    prompts = load_suite(arguments.suite)[: arguments.limit]
+    model = load_model(arguments.bundle, threads=arguments.threads)
+    benchmark = Benchmark(model, max_new_tokens=arguments.max_new_tokens, max_draft_tokens=arguments.max_draft_tokens)
+    records: list[PromptRecord] = []
+
+    def progress(record: PromptRecord) -> None:
+        records.append(record)
+        result = summarise(records)
+        print(
+            f"\r{len(records)}/{len(prompts)} prompts, {result.num_identical} identical, {result.speedup:.2f}x",
+            end="" if len(records) < len(prompts) else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    benchmark.run(prompts, progress)
+    result = summarise(records)
+    if arguments.json:
+        print(json.dumps(as_json(result, records, _context(arguments, model.threads)), indent=2))
+    else:
+        print(_table(result))
+    failed = model.manifest.target.exact and result.num_identical < result.num_prompts
+    return 1 if failed else 0
+
+
+def _context(arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
+    return {
+        "suite": arguments.suite,
+        "max_new_tokens": arguments.max_new_tokens,
+        "max_draft_tokens": arguments.max_draft_tokens,
+        "machine": processor_name(),
+        "threads": threads,
+        "date": datetime.date.today().isoformat(),
+        "dovetail_ort": importlib.metadata.version("dovetail-ort"),
+        **onnxruntime_distributions(),
+    }
+
+
+def _table(result: BenchmarkResult) -> str:
+    rows = [f"{'':24}{'tokens/s':>10}{'median':>10}{'prefill/s':>11}{'first token':>13}"]
+    for name, mode in result.modes.items():
+        rows.append(
+            f"{name:<24}{mode.decode_tokens_per_second:>10.1f}{mode.median_tokens_per_second:>10.1f}"
+            f"{mode.prefill_tokens_per_second:>11.0f}{mode.median_time_to_first_token_ms:>10.0f} ms"
+        )
+    low, high = result.speedup_quartiles
+    rows += [
+        "",
+        f"identical to plain      {result.num_identical}/{result.num_prompts}",
+        f"speedup                 {result.speedup:.2f}x over {result.faster_plain} "
+        f"(by prompt: median {result.median_speedup:.2f}x, quartiles {low:.2f}x to {high:.2f}x); "
+        f"{result.speedup_over_exact:.2f}x over exact plain",
+        f"tokens a round          {result.accepted_length:.2f} with {result.drafted_per_round:.2f} drafted; "
+        f"rounds by accepted drafts {list(result.accepted_histogram)}",
+        "time of a round         " + ", ".join(f"{part} {share:.1%}" for part, share in result.shares.items()),
+    ]
+    return "\n".join(rows)

@@ -1,0 +1,121 @@
+"""`dovetail-ort chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import Final
+
+from dovetail_ort.commands.answer_printer import AnswerPrinter
+from dovetail_ort.commands.generation_arguments import add_generation_arguments, open_model
+from dovetail_ort_runtime.chat_template import Message
+from dovetail_ort_runtime.errors import ContextLengthError, DovetailError, InputError
+from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.model import Model
+
+_HELP: Final = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C interrupts an answer"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = f"in the conversation:\n  {_HELP}\n\nexample:\n  dovetail-ort chat smollm2 --temperature 0.7"
+    add_generation_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Talk until the input ends."""
+    model, options = open_model(arguments)
+    if not model.has_chat_template:
+        raise InputError(
+            f"chat must have a bundle with a chat template, got {arguments.bundle} without one; "
+            "use dovetail-ort generate --raw"
+        )
+    printer = AnswerPrinter(model.manifest.target, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet)
+    conversation = Conversation(model, options, printer, system=arguments.system)
+    _enable_editing()
+    _tell(f"{model.manifest.provenance.source}: {_HELP}")
+    while (line := _read_line()) is not None:
+        match line.strip():
+            case "":
+                continue
+            case "/quit":
+                break
+            case "/reset":
+                conversation.reset()
+            case "/help":
+                _tell(_HELP)
+            case command if command.startswith("/") and command[1:].isalpha():
+                _tell(f"a command must be /reset, /quit or /help, got {command}")
+            case _:
+                conversation.answer(line)
+    return 0
+
+
+class Conversation:
+    """Messages so far, each answer appended. The model reads again only what it has not read before.
+
+    Args:
+        model: its bundle has a chat template.
+        options: of every answer.
+        printer: shows the answers.
+        system: system message, or None.
+    """
+
+    def __init__(self, model: Model, options: GenerationOptions, printer: AnswerPrinter, *, system: str | None) -> None:
+        self._model = model
+        self._options = options
+        self._printer = printer
+        self._system: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all but the system message."""
+        self.messages = list(self._system)
+
+    def answer(self, text: str) -> None:
+        """Answer a user message. Ctrl-C keeps what was said; a message that got no answer is dropped."""
+        turn: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        try:
+            generation = self._printer.show(self._model.stream(turn, self._options))
+            self._printer.show_statistics(generation)
+        except KeyboardInterrupt:
+            _tell("interrupted; what was said so far stays in the conversation")
+        except ContextLengthError as error:
+            _tell(f"{error}; or start anew with /reset")
+            return
+        except DovetailError as error:
+            _tell(str(error))
+            return
+        if self._printer.text:
+            self.messages = [*turn, {"role": "assistant", "content": self._printer.text}]
+
+
+def _enable_editing() -> None:
+    # Where output is no terminal, readline would write its escape codes into it.
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # input() then has history and editing
+
+
+def _read_line() -> str | None:
+    """The next line, or None at the end of the input; Ctrl-C empties the line."""
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        _end_prompt()
+        return None
+    except KeyboardInterrupt:
+        _end_prompt()
+        return ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input must be UTF-8 text, got other bytes") from error
+
+
+def _end_prompt() -> None:
+    if sys.stdin.isatty():
+        print()
+
+
+def _tell(message: str) -> None:
+    print(f"[{message}]", file=sys.stderr)

@@ -1,0 +1,134 @@
+"""`dovetail-ort export`: a model in, a checked bundle out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dovetail_ort.commands.measurement_lines import measurement_lines
+from dovetail_ort_export.export_options import PRECISIONS, ExportOptions
+from dovetail_ort_runtime.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from dovetail_ort_export.exporter import ExportReport
+
+# What torch, transformers and Python take before a model is loaded.
+_BASE_MEMORY_BYTES: Final = 1_500_000_000
+# Their warnings are about interfaces that the user of a command does not see.
+_QUIET_LIBRARIES: Final = {"TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = (
+        "examples:\n"
+        "  dovetail-ort export SmolLM2-135M-Instruct.Q4_1.gguf smollm2\n"
+        "  dovetail-ort export HuggingFaceTB/SmolLM2-135M-Instruct smollm2 --max-context 4096 --force"
+    )
+    parser.add_argument("source", metavar="SOURCE", help="Hugging Face directory or hub name, or a GGUF file")
+    parser.add_argument("out", metavar="OUT", type=Path, help="directory of the bundle; it appears when all is well")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="number format of weights (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the model's maximum)"
+    )
+    parser.add_argument(
+        "--check-text", type=Path, metavar="FILE", help="UTF-8 text to compare bundle and model on (default: built in)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the bundle that stands at OUT")
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export and sum up."""
+    options = ExportOptions(
+        precision=arguments.precision,
+        max_context=arguments.max_context,
+        check_text=arguments.check_text,
+        force=arguments.force,
+    )
+    _quieten_libraries()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export_bundle = _import_exporter()
+        report = export_bundle(arguments.source, arguments.out, options, _Progress())
+    print(json.dumps(_record(report), indent=2) if arguments.json else _summary(report))
+    if not report.manifest.target.exact:
+        print(_inexact_warning(report), file=sys.stderr)
+    return 0
+
+
+def _quieten_libraries() -> None:
+    for name, value in _QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # a log wants no progress bars
+
+
+class _Progress:
+    """Prints each step with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __call__(self, step: str) -> None:
+        print(f"[{time.perf_counter() - self._started:5.1f} s] {step}", file=sys.stderr, flush=True)
+
+
+def _import_exporter() -> Callable[..., ExportReport]:
+    print("starting torch", file=sys.stderr, flush=True)
+    try:
+        from dovetail_ort_export.exporter import export_bundle
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"export must have the packages of the extra [export], got: {error}; "
+            "run: pip install 'dovetail-ort[export]'"
+        ) from error
+    return export_bundle
+
+
+def _summary(report: ExportReport) -> str:
+    target = report.manifest.target
+    lines = {
+        "bundle": str(report.directory),
+        "size": f"{report.num_bytes / 1e6:.1f} MB",
+        "parameters": f"{target.num_parameters / 1e6:.1f} million, {target.precision}",
+        **measurement_lines(report.manifest),
+        "peak memory": f"{report.peak_memory_bytes / 1e9:.2f} GB, {_bytes_per_parameter(report):.1f} bytes a parameter "
+        f"over {_BASE_MEMORY_BYTES / 1e9} GB",
+        "next": f'dovetail-ort generate {shlex.quote(str(report.directory))} "Why is the sky blue?"',
+    }
+    return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
+
+
+def _record(report: ExportReport) -> dict[str, Any]:
+    return {
+        "directory": str(report.directory),
+        "num_bytes": report.num_bytes,
+        "peak_memory_bytes": report.peak_memory_bytes,
+        "bytes_per_parameter": _bytes_per_parameter(report),
+        "target": asdict(report.manifest.target),
+        "measurements": asdict(report.manifest.measurements),
+    }
+
+
+def _bytes_per_parameter(report: ExportReport) -> float:
+    above = max(report.peak_memory_bytes - _BASE_MEMORY_BYTES, 0)
+    return above / report.manifest.target.num_parameters
+
+
+def _inexact_warning(report: ExportReport) -> str:
+    return (
+        f"WARNING: {report.directory} is NOT exact on this machine: a token's logits depend on the tokens beside it, "
+        "so speculative output can differ from plain output; run: dovetail-ort doctor"
+    )

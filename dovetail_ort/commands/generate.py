@@ -1,0 +1,85 @@
+"""`dovetail-ort generate`: one prompt in, one answer out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from dovetail_ort.commands.answer_printer import AnswerPrinter
+from dovetail_ort.commands.generation_arguments import add_generation_arguments, open_model
+from dovetail_ort_runtime.chat_template import Message
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.generation import Generation
+from dovetail_ort_runtime.model import Model, Prompt
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = (
+        "examples:\n"
+        '  dovetail-ort generate smollm2 "Why is the sky blue?" --max-new-tokens 200\n'
+        "  git diff | dovetail-ort generate smollm2 --system 'Write a commit message.' --quiet\n"
+        '  dovetail-ort generate smollm2 --raw "def fibonacci(n):" --stop "$(printf \'\\n\\n\')" --json'
+    )
+    add_generation_arguments(parser)
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", default="-", help="standard input if absent or -")
+    parser.add_argument("--raw", action="store_true", help="continue the text itself instead of answering it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with text, ids and statistics")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Answer the prompt."""
+    model, options = open_model(arguments)
+    prompt = _prompt(model, arguments)
+    if arguments.json:
+        exact = options.exact and model.manifest.target.exact
+        print(json.dumps(_record(model.generate(prompt, options), exact=exact)))
+        return 0
+    printer = AnswerPrinter(model.manifest.target, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet)
+    printer.show_statistics(printer.show(model.stream(prompt, options)))
+    return 0
+
+
+def _prompt(model: Model, arguments: argparse.Namespace) -> Prompt:
+    raw = arguments.raw or not model.has_chat_template
+    if raw and arguments.system is not None:
+        raise InputError("--system must go through a chat template, got --raw or a bundle without one; leave one out")
+    text = _read_input(drop_newline=not raw) if arguments.prompt == "-" else arguments.prompt
+    if not text:
+        raise InputError("the prompt must have one character or more, got none; give PROMPT or pipe a text in")
+    if raw:
+        return str(text)
+    messages: list[Message] = [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
+    messages.append({"role": "user", "content": text})
+    return messages
+
+
+def _read_input(*, drop_newline: bool) -> str:
+    if sys.stdin.isatty():
+        print("type the prompt and end it with Ctrl-D:", file=sys.stderr)
+    try:
+        text = sys.stdin.read()
+        text.encode()  # in the C locale, bytes that are no UTF-8 come through as surrogates
+    except UnicodeError as error:
+        raise InputError(
+            f"the prompt on standard input must be UTF-8 text, got other bytes; convert it first"
+        ) from error
+    return text.removesuffix("\n") if drop_newline else text
+
+
+def _record(generation: Generation, *, exact: bool) -> dict[str, Any]:
+    statistics = generation.statistics
+    return {
+        **asdict(generation),
+        "exact": exact,
+        "statistics": {
+            **asdict(statistics),
+            "decode_seconds": statistics.decode_seconds,
+            "decode_tokens_per_second": statistics.decode_tokens_per_second,
+            "prefill_tokens_per_second": statistics.prefill_tokens_per_second,
+            "accepted_length": statistics.accepted_length,
+        },
+    }

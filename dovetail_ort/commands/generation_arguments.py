@@ -1,0 +1,107 @@
+"""Arguments that `generate` and `chat` share, and the model and options that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields
+from typing import Any, Final
+
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.manifest import GenerationEntry
+from dovetail_ort_runtime.model import Model
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+
+_DEFAULTS: Final = GenerationOptions()
+
+
+def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the bundle, how the answer is decoded, and how it is shown."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
+    _add_limits(parser)
+    _add_sampling(parser)
+    _add_speculation(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--show-drafted", action="store_true", help="tint accepted draft tokens on a terminal")
+    output.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        default=_DEFAULTS.max_new_tokens,
+        help="longest answer (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--stop",
+        action="append",
+        metavar="TEXT",
+        default=[],
+        help="end the answer before this text; may be given several times",
+    )
+    limits.add_argument(
+        "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the bundle's maximum)"
+    )
+    limits.add_argument("--threads", type=int, metavar="N", help="threads of a pass (default: usable physical cores)")
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    sampling = parser.add_argument_group("sampling", "what is not given is as the bundle's own settings say")
+    sampling.add_argument("--temperature", type=float, metavar="T", help="0 takes the most likely token")
+    sampling.add_argument("--top-k", type=int, metavar="K", help="keep the K most likely tokens; 0 keeps all")
+    sampling.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to mass P")
+    sampling.add_argument("--min-p", type=float, metavar="P", help="drop tokens below P times the likeliest")
+    sampling.add_argument(
+        "--repetition-penalty", type=float, metavar="R", help="above 1 discourages tokens seen before"
+    )
+    sampling.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same answer")
+
+
+def _add_speculation(parser: argparse.ArgumentParser) -> None:
+    speculation = parser.add_argument_group("speculation")
+    speculation.add_argument(
+        "--max-draft-tokens",
+        type=int,
+        metavar="N",
+        default=_DEFAULTS.max_draft_tokens,
+        help="draft tokens a round at most; 0 decodes plainly (default: %(default)s)",
+    )
+    speculation.add_argument(
+        "--no-exact",
+        dest="exact",
+        action="store_false",
+        help="let single-token passes use a faster kernel, whose results differ slightly",
+    )
+
+
+def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]:
+    """The model and the options, all of them checked before the weights are loaded.
+
+    Raises:
+        DovetailError: the bundle, an option or this machine does not serve.
+    """
+    bundle = Bundle(arguments.bundle)
+    options = generation_options(arguments, bundle.manifest.generation)
+    if sys.stderr.isatty() and not arguments.quiet:
+        print(f"loading {arguments.bundle}", file=sys.stderr)
+    return Model(bundle, max_context=arguments.max_context, threads=arguments.threads), options
+
+
+def generation_options(arguments: argparse.Namespace, own: GenerationEntry) -> GenerationOptions:
+    """Options of every answer: what the command line says, else what the bundle's settings `own` say."""
+    sampling: dict[str, Any] = {}
+    for field in fields(SamplingOptions):
+        given = getattr(arguments, field.name)
+        sampling[field.name] = getattr(own, field.name, None) if given is None else given
+    return GenerationOptions(
+        max_new_tokens=arguments.max_new_tokens,
+        stop=tuple(arguments.stop),
+        sampling=SamplingOptions(**sampling),
+        max_draft_tokens=arguments.max_draft_tokens,
+        exact=arguments.exact,
+    )

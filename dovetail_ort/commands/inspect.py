@@ -1,0 +1,84 @@
+"""`dovetail-ort inspect`: what a bundle says of itself."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import Any, Final
+
+from dovetail_ort.commands.measurement_lines import measurement_lines
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.manifest import Manifest
+
+_VERIFIED: Final = {True: "all checksums match", False: "sizes match; --verify compares checksums too"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = "example:\n  dovetail-ort inspect smollm2 --verify"
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    parser.add_argument("--verify", action="store_true", help="hash every file and compare with the manifest")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the bundle."""
+    bundle = Bundle(arguments.bundle)
+    if arguments.verify:
+        print("hashing every file", file=sys.stderr)
+        bundle.verify_checksums()
+    if arguments.json:
+        print(json.dumps(_record(bundle, verified=arguments.verify), indent=2))
+    else:
+        print(_page(bundle, verified=arguments.verify))
+    return 0
+
+
+def _record(bundle: Bundle, *, verified: bool) -> dict[str, Any]:
+    return {
+        "directory": str(bundle.directory),
+        "verified": verified,
+        "num_bytes": _num_bytes(bundle.manifest),
+        **dataclasses.asdict(bundle.manifest),
+    }
+
+
+def _page(bundle: Bundle, *, verified: bool) -> str:
+    manifest = bundle.manifest
+    lines = {"bundle": str(bundle.directory), **_model(manifest), **measurement_lines(manifest), **_origin(manifest)}
+    page = [f"{name:<15} {value}" for name, value in lines.items()]
+    page.append(f"{'files':<15} {_num_bytes(manifest) / 1e6:.1f} MB; {_VERIFIED[verified]}")
+    page += [f"  {entry.num_bytes:>13,}  {entry.sha256[:12]}  {entry.path}" for entry in manifest.files]
+    return "\n".join(page)
+
+
+def _model(manifest: Manifest) -> dict[str, str]:
+    target, generation = manifest.target, manifest.generation
+    return {
+        "model": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters, {target.precision}",
+        "dimensions": f"{target.num_layers} blocks, {target.num_heads} query and {target.num_kv_heads} KV heads of "
+        f"{target.head_size}, hidden size {target.hidden_size}, vocabulary {target.vocabulary_size}",
+        "limits": f"{target.max_context} tokens of context, {target.max_rows} rows a pass",
+        "chat template": manifest.tokenizer.chat_template or "none",
+        "settings": ", ".join(f"{name} {_shown(value)}" for name, value in dataclasses.asdict(generation).items()),
+    }
+
+
+def _origin(manifest: Manifest) -> dict[str, str]:
+    provenance = manifest.provenance
+    packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
+    return {
+        "source": provenance.source,
+        "exported by": f"dovetail-ort {provenance.exporter} on {provenance.machine}",
+        "with": packages,
+    }
+
+
+def _shown(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+
+
+def _num_bytes(manifest: Manifest) -> int:
+    return sum(entry.num_bytes for entry in manifest.files)

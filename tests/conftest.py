@@ -1,0 +1,143 @@
+"""Tiny random models and the bundle made from one; torch and transformers are imported when a fixture needs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+# A pass through a graph takes what the machine has left for it, and a fixture is built once for all examples.
+settings.register_profile(
+    "dovetail", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+settings.load_profile("dovetail")
+
+TinySource = Callable[..., Path]
+
+VOCABULARY_SIZE = 384
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+SENTENCES = (
+    "A dovetail joint has tails and pins, and the tails hold the pins without a nail.",
+    "The small model proposes a few tokens; the large model reads them all in one pass.",
+    "Größe, naïve café, 日本語 and 3 € need more than one byte a character.",
+    "def fibonacci(n):\n    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)\n",
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+DIMENSIONS: dict[str, Any] = {
+    "vocab_size": VOCABULARY_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    # Ten times the usual: with flat logits a random model repeats one token for ever, and tests would see only that.
+    "initializer_range": 0.2,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """Torch with one thread: onnxruntime has the other core."""
+    import torch
+
+    torch.set_num_threads(1)
+    return torch
+
+
+@pytest.fixture(scope="session")
+def tiny_model(torch: ModuleType) -> Callable[..., Any]:
+    """`tiny_model(family, **settings)`: a random transformers causal LM in evaluation mode.
+
+    Every weight is drawn, norms and biases included: ones and zeros would hide a norm without its weight or a bias that
+    is never added.
+    """
+    import transformers
+
+    def make(family: str, **settings: Any) -> Any:
+        config = transformers.AutoConfig.for_model(family, **{**DIMENSIONS, **settings})
+        torch.manual_seed(7)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() == 1:
+                    parameter.uniform_(-0.5, 0.5) if name.endswith("bias") else parameter.uniform_(0.5, 1.5)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Any]) -> TinySource:
+    """`tiny_source(family, dtype=None, **settings)`: a Hugging Face directory with a random model of that family.
+
+    Safetensors, a byte-level BPE tokenizer, a ChatML template; `settings` go into its configuration.
+    """
+
+    def make(family: str, dtype: Any = None, **settings: Any) -> Path:
+        directory = tmp_path_factory.mktemp(family)
+        model = tiny_model(family, **settings)
+        (model if dtype is None else model.to(dtype)).save_pretrained(directory)
+        _write_tokenizer(directory)
+        generation = {"bos_token_id": 0, "eos_token_id": 2, "do_sample": False}
+        (directory / "generation_config.json").write_text(json.dumps(generation))
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_source: TinySource) -> Path:
+    """Hugging Face directory of the Llama that `tiny_bundle` and `tiny_bundle_fp32` are made from."""
+    return tiny_source("llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """INT8 bundle of a tiny Llama, 512 positions; shared by all tests: copy it before changing a file."""
+    return _exported(tiny_llama, tmp_path_factory.mktemp("int8"), "int8")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_fp32(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model in fp32."""
+    return _exported(tiny_llama, tmp_path_factory.mktemp("fp32"), "fp32")
+
+
+def _exported(source: Path, folder: Path, precision: str) -> Path:
+    from dovetail_ort_export import ExportOptions, export_bundle
+
+    return Path(export_bundle(str(source), folder / "bundle", ExportOptions(precision=precision)).directory)
+
+
+def _write_tokenizer(directory: Path) -> None:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": SPECIAL_TOKENS[0],
+        "eos_token": SPECIAL_TOKENS[2],
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))

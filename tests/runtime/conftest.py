@@ -1,0 +1,130 @@
+"""Drafters whose proposals are known, and the tiny bundle loaded afresh."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.model import load_model
+from dovetail_ort_runtime.proposal import ROOT, Proposal
+from dovetail_ort_runtime.target import Target
+
+
+class Recorder(Drafter):
+    """Keeps what it observes and proposes nothing."""
+
+    def __init__(self):
+        self.token_ids: list[int] = []
+        self.hidden_states: list[np.ndarray] = []
+
+    def rewind(self, length):
+        assert length <= len(self.token_ids), "a drafter cannot keep what it has not observed"
+        del self.token_ids[length:], self.hidden_states[length:]
+
+    def observe(self, token_ids, hidden_states):
+        assert len(token_ids) == len(hidden_states)
+        self.token_ids += token_ids.tolist()
+        self.hidden_states += list(hidden_states.copy())
+
+    def propose(self, next_token_id, max_draft_tokens):
+        return Proposal.chain([])
+
+
+class RandomChains(Recorder):
+    """Chains of random length and random tokens: nearly all are rejected."""
+
+    def __init__(self, vocabulary_size, seed=0):
+        super().__init__()
+        self.generator = np.random.default_rng(seed)
+        self.vocabulary_size = vocabulary_size
+
+    def propose(self, next_token_id, max_draft_tokens):
+        length = self.generator.integers(0, max_draft_tokens + 1)
+        return Proposal.chain(self.generator.integers(0, self.vocabulary_size, length))
+
+
+class Oracle(Recorder):
+    """Chains of the tokens that will come, each wrong with a given chance: rounds of every length.
+
+    Args:
+        text: prompt and answer.
+        wrong: chance that a token is replaced by the next id.
+    """
+
+    def __init__(self, text, wrong=0.2, seed=0):
+        super().__init__()
+        self.text = list(text)
+        self.wrong = wrong
+        self.generator = np.random.default_rng(seed)
+        self.largest_request = 0
+
+    def propose(self, next_token_id, max_draft_tokens):
+        self.largest_request = max(self.largest_request, max_draft_tokens)
+        return Proposal.chain(self.chain(max_draft_tokens))
+
+    def chain(self, length):
+        place = len(self.token_ids) + 1
+        ahead = np.array(self.text[place : place + length], dtype=np.int64)
+        return np.where(self.generator.random(len(ahead)) < self.wrong, self.other(ahead), ahead)
+
+    @staticmethod
+    def other(token_ids):
+        return (token_ids + 1) % 384
+
+
+class TreeOracle(Oracle):
+    """The oracle's chain as first path, and below each of its nodes one sibling.
+
+    Args:
+        right_siblings: whether a sibling is the token that will come wherever the path is wrong; if not, it is wrong
+            everywhere, and only rows of the first path can be kept.
+    """
+
+    def __init__(self, text, *, right_siblings, **settings):
+        super().__init__(text, **settings)
+        self.right_siblings = right_siblings
+
+    def propose(self, next_token_id, max_draft_tokens):
+        path = self.chain((max_draft_tokens + 1) // 2)
+        place = len(self.token_ids) + 1
+        ahead = np.array(self.text[place : place + len(path)], dtype=np.int64)
+        siblings = np.where(path == ahead, self.other(self.other(ahead)), ahead if self.right_siblings else path + 2)
+        siblings %= 384
+        parents = np.arange(ROOT, len(path) - 1)
+        num_siblings = max_draft_tokens - len(path)
+        return Proposal(
+            token_ids=np.concatenate([path, siblings[:num_siblings]]),
+            parents=np.concatenate([parents, parents[:num_siblings]]),
+        )
+
+
+@pytest.fixture(scope="session")
+def drafters():
+    """The drafter classes of this file."""
+    return SimpleNamespace(Recorder=Recorder, RandomChains=RandomChains, Oracle=Oracle, TreeOracle=TreeOracle)
+
+
+@pytest.fixture
+def load(tiny_bundle):
+    """`load(drafter=None, bundle=..., ...)`: the tiny bundle loaded afresh, one thread."""
+
+    def load_tiny(drafter=None, bundle=tiny_bundle, **settings):
+        return load_model(bundle, drafter=drafter, threads=1, **settings)
+
+    return load_tiny
+
+
+@pytest.fixture
+def target_of():
+    """`target_of(bundle, ...)`: a target alone."""
+
+    def open_target(directory, **settings):
+        bundle = Bundle(directory)
+        entry = bundle.manifest.target
+        return Target(bundle.path(entry.graph), entry, **{"threads": 1, **settings})
+
+    return open_target

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+
+from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.proposal import ROOT, Proposal
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+TOKENS = np.random.default_rng(11).integers(0, 384, 130)
+
+
+@pytest.fixture(scope="module", params=["int8", "fp32"])
+def bundle(request):
+    return request.getfixturevalue({"int8": "tiny_bundle", "fp32": "tiny_bundle_fp32"}[request.param])
+
+
+@pytest.fixture
+def target(bundle, target_of):
+    return target_of(bundle)
+
+
+class Shapes:
+    """Stands for a session and notes how many rows each pass had."""
+
+    def __init__(self, session):
+        self.session = session
+        self.rows = []
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def run_with_iobinding(self, binding):
+        self.session.run_with_iobinding(binding)
+        self.rows.append(binding.get_outputs()[0].shape()[1])
+
+
+def read(target, tokens, rows):
+    """Logits and hidden states of a text, `rows` tokens a pass."""
+    target.cache.rewind(0)
+    logits, states = [], []
+    for start in range(0, len(tokens), rows):
+        chunk = tokens[start : start + rows]
+        result = target.forward(VerificationInput.prompt(chunk, start))
+        logits.append(result.logits.copy())
+        states.append(result.hidden_states.copy())
+        target.cache.keep(range(len(chunk)))
+    return np.concatenate(logits), np.concatenate(states)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [1, 3, 5, 8, 13, 64])
+def test_a_row_has_the_same_bits_however_many_rows_are_beside_it(bundle, target_of, rows, threads):
+    target = target_of(bundle, threads=threads)
+    in_pairs, states_in_pairs = read(target, TOKENS, 2)
+    logits, states = read(target, TOKENS, rows)
+    np.testing.assert_array_equal(logits, in_pairs)
+    np.testing.assert_array_equal(states, states_in_pairs)
+
+
+def test_an_exact_single_row_is_the_first_of_two_whatever_the_second_holds(target):
+    read(target, TOKENS[:20], 20)
+    alone = target.forward(VerificationInput.prompt(TOKENS[20:21], 20)).logits.copy()
+    assert alone.shape == (1, 384)
+    for other in (0, 7, 383):
+        pair = target.forward(VerificationInput.prompt(np.array([TOKENS[20], other]), 20))
+        np.testing.assert_array_equal(alone[0], pair.logits[0])
+
+
+def test_only_an_inexact_single_row_runs_alone(target):
+    target.session = Shapes(target.session)
+    for rows, exact in ((1, True), (1, False), (2, False), (3, True)):
+        target.forward(VerificationInput.prompt(TOKENS[:rows], 0), exact=exact)
+    assert target.session.rows == [2, 1, 2, 3]
+
+
+def test_an_inexact_single_row_is_close_to_the_exact_one(target):
+    read(target, TOKENS[:20], 20)
+    exact = target.forward(VerificationInput.prompt(TOKENS[20:21], 20)).logits.copy()
+    quick = target.forward(VerificationInput.prompt(TOKENS[20:21], 20), exact=False).logits
+    # Logits here spread over +-5; INT8 activations of the two kernels round differently by less than a tenth of that.
+    assert np.abs(exact - quick).max() < 0.5
+
+
+def test_a_pass_leaves_the_length_alone(target):
+    read(target, TOKENS[:20], 20)
+    target.forward(VerificationInput.prompt(TOKENS[:5], 20))
+    assert target.cache.length == 20
+
+
+def test_the_first_path_of_a_tree_has_the_bits_of_a_chain(target):
+    read(target, TOKENS[:20], 20)
+    path, root = TOKENS[21:25], int(TOKENS[20])
+    chain = target.forward(VerificationInput.proposal(root, Proposal.chain(path), 20))
+    logits, states = chain.logits.copy(), chain.hidden_states.copy()
+    tree = Proposal(
+        token_ids=np.concatenate([path, [1, 2, 3, 4]]), parents=np.array([ROOT, 0, 1, 2, ROOT, 0, 5, 2])
+    )
+    rows = target.forward(VerificationInput.proposal(root, tree, 20))
+    np.testing.assert_array_equal(rows.logits[:5], logits)
+    np.testing.assert_array_equal(rows.hidden_states[:5], states)
+
+
+def test_the_text_may_fill_the_cache_to_the_last_slot(bundle, target_of):
+    logits, _ = read(target_of(bundle, max_context=32), TOKENS[:32], 4)
+    expected, _ = read(target_of(bundle), TOKENS[:32], 4)
+    np.testing.assert_array_equal(logits, expected)
+
+
+@pytest.mark.parametrize("max_context", [-1, 0, 1, 513])
+def test_a_context_out_of_bounds_is_refused(bundle, target_of, max_context):
+    with pytest.raises(InputError, match="max_context must be between 2 and the bundle's 512"):
+        target_of(bundle, max_context=max_context)
+
+
+@pytest.mark.parametrize("threads", [-1, 0])
+def test_a_target_needs_a_thread(bundle, target_of, threads):
+    with pytest.raises(InputError, match="threads must be 1 or more"):
+        target_of(bundle, threads=threads)
+
+
+def test_a_file_that_is_no_graph_is_a_bundle_error(tiny_bundle, target_of, tmp_path):
+    from shutil import copytree
+
+    broken = copytree(tiny_bundle, tmp_path / "bundle")
+    graph = broken / "model_quantized.onnx"
+    original = graph.read_bytes()
+    graph.write_bytes(bytes(len(original)))
+    with pytest.raises(BundleError):
+        target_of(broken)

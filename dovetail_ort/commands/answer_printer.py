@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from typing import Final
 
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.model import Model, Prompt
 
 _TINT: Final = "\x1b[32m"
 _PLAIN: Final = "\x1b[0m"
@@ -19,40 +19,36 @@ class AnswerPrinter:
     """Prints one answer at a time.
 
     Args:
-        target: of the bundle; it knows whether the bundle is exact.
+        model: gives the answers.
         options: of every answer.
         show_drafted: tint accepted draft tokens, if standard output is a terminal.
         quiet: print no statistics.
 
     Attributes:
-        text: what was printed of the newest answer, whole or not.
+        text: what the newest answer says so far, whole or interrupted.
     """
 
-    def __init__(self, target: TargetEntry, options: GenerationOptions, *, show_drafted: bool, quiet: bool) -> None:
+    def __init__(self, model: Model, options: GenerationOptions, *, show_drafted: bool, quiet: bool) -> None:
         self.text = ""
+        self._model = model
         self._options = options
-        self._exactness = exactness(target, options)
+        self._exactness = exactness(model.manifest.target, options)
         self._tinted = show_drafted and sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._quiet = quiet
 
-    def show(self, stream: Iterable[Piece]) -> Generation:
-        """Print the pieces of an answer as they come; their last line ends however the stream ends."""
+    def answer(self, prompt: Prompt) -> None:
+        """Print the pieces of an answer as they come, and its statistics; on an error, too, the last line ends."""
         self.text = ""
         generation = None
         try:
-            for piece in stream:
+            for piece in self._model.stream(prompt, self._options):
                 self.text += piece.text
                 self._write(piece)
                 generation = piece.generation
         finally:
             if self.text:
                 print(flush=True)
-        assert generation is not None
-        return generation
-
-    def show_statistics(self, generation: Generation) -> None:
-        """Print the line of statistics to standard error."""
-        if not self._quiet:
+        if generation is not None and not self._quiet:
             print(f"[{statistics_line(generation)}, {self._exactness}]", file=sys.stderr)
 
     def _write(self, piece: Piece) -> None:

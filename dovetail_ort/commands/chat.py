@@ -11,8 +11,6 @@ from dovetail_ort.commands.answer_printer import AnswerPrinter
 from dovetail_ort.commands.generation_arguments import add_generation_arguments, open_model
 from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.errors import ContextLengthError, DovetailError, InputError
-from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.model import Model
 
 _HELP: Final = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C interrupts an answer"
 
@@ -31,10 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
             f"chat must have a bundle with a chat template, got {arguments.bundle} without one; "
             "use dovetail-ort generate --raw"
         )
-    printer = AnswerPrinter(model.manifest.target, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet)
-    conversation = Conversation(model, options, printer, system=arguments.system)
+    printer = AnswerPrinter(model, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet)
+    conversation = Conversation(printer, system=arguments.system)
     _enable_editing()
-    _tell(f"{model.manifest.provenance.source}: {_HELP}")
+    if not arguments.quiet:
+        _tell(f"{model.manifest.provenance.source}: {_HELP}")
     while (line := _read_line()) is not None:
         match line.strip():
             case "":
@@ -56,37 +55,34 @@ class Conversation:
     """Messages so far, each answer appended. The model reads again only what it has not read before.
 
     Args:
-        model: its bundle has a chat template.
-        options: of every answer.
-        printer: shows the answers.
+        printer: gives and shows the answers.
         system: system message, or None.
+
+    Attributes:
+        messages: oldest first.
     """
 
-    def __init__(self, model: Model, options: GenerationOptions, printer: AnswerPrinter, *, system: str | None) -> None:
-        self._model = model
-        self._options = options
+    def __init__(self, printer: AnswerPrinter, *, system: str | None) -> None:
         self._printer = printer
         self._system: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-        self.reset()
+        self.messages = list(self._system)
 
     def reset(self) -> None:
         """Forget all but the system message."""
         self.messages = list(self._system)
 
     def answer(self, text: str) -> None:
-        """Answer a user message. Ctrl-C keeps what was said; a message that got no answer is dropped."""
+        """Answer a user message; an answer that Ctrl-C cuts short stays, a message without an answer does not."""
         turn: list[Message] = [*self.messages, {"role": "user", "content": text}]
         try:
-            generation = self._printer.show(self._model.stream(turn, self._options))
-            self._printer.show_statistics(generation)
+            self._printer.answer(turn)
         except KeyboardInterrupt:
-            _tell("interrupted; what was said so far stays in the conversation")
+            kept = "the answer so far stays" if self._printer.text else "the message does not stay"
+            _tell(f"interrupted; {kept} in the conversation")
         except ContextLengthError as error:
             _tell(f"{error}; or start anew with /reset")
-            return
         except DovetailError as error:
             _tell(str(error))
-            return
         if self._printer.text:
             self.messages = [*turn, {"role": "assistant", "content": self._printer.text}]
 
@@ -109,7 +105,7 @@ def _read_line() -> str | None:
         _end_prompt()
         return ""
     except UnicodeDecodeError as error:
-        raise InputError(f"standard input must be UTF-8 text, got other bytes") from error
+        raise InputError("standard input must be UTF-8 text, got other bytes") from error
 
 
 def _end_prompt() -> None:

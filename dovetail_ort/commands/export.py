@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 # What torch, transformers and Python take before a model is loaded.
 _BASE_MEMORY_BYTES: Final = 1_500_000_000
 # Their warnings are about interfaces that the user of a command does not see.
-_QUIET_LIBRARIES: Final = {"TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+_QUIET_LIBRARIES: Final = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

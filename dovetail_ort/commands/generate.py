@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         exact = options.exact and model.manifest.target.exact
         print(json.dumps(_record(model.generate(prompt, options), exact=exact)))
         return 0
-    printer = AnswerPrinter(model.manifest.target, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet)
-    printer.show_statistics(printer.show(model.stream(prompt, options)))
+    printer = AnswerPrinter(model, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet)
+    printer.answer(prompt)
     return 0
 
 
@@ -65,7 +65,7 @@ def _read_input(*, drop_newline: bool) -> str:
         text.encode()  # in the C locale, bytes that are no UTF-8 come through as surrogates
     except UnicodeError as error:
         raise InputError(
-            f"the prompt on standard input must be UTF-8 text, got other bytes; convert it first"
+            "the prompt on standard input must be UTF-8 text, got other bytes; convert it first"
         ) from error
     return text.removesuffix("\n") if drop_newline else text
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from dovetail_ort_runtime.acceptance import Acceptance, accept
 from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampler import Sampler, SeenArray
 from dovetail_ort_runtime.sampling_options import SamplingOptions
@@ -112,12 +113,23 @@ class Decoder:
 
     def rewind(self, length: int) -> None:
         """Forget every token that was read from position `length` on."""
-        del self._read[length:]
+        kept, self._read = self._read[:length], []
         self.target.cache.rewind(length)
         self.drafter.rewind(length)
+        self._read = kept  # an interruption before leaves nothing to build on
 
     def _propose(self, max_draft_tokens: int) -> Proposal:
-        return self.drafter.propose(self._root, max_draft_tokens) if max_draft_tokens else NOTHING
+        if not max_draft_tokens:
+            return NOTHING
+        proposal = self.drafter.propose(self._root, max_draft_tokens)
+        if len(proposal) > max_draft_tokens:
+            raise InputError(f"the drafter must propose {max_draft_tokens} tokens at most, got {len(proposal)}")
+        if any(not 0 <= token_id < self.target.vocabulary_size for token_id in proposal.token_ids.tolist()):
+            raise InputError(
+                f"draft tokens must be between 0 and {self.target.vocabulary_size - 1}, got "
+                f"{proposal.token_ids.tolist()}; drafter and target must share one vocabulary"
+            )
+        return proposal
 
     def _verify(self, proposal: Proposal) -> TargetRows:
         num_past = self.target.cache.length

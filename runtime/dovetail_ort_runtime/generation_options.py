@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.stop_strings import StopStrings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,5 +31,6 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        StopStrings(self.stop)  # refuses what is no stop string
         if self.max_draft_tokens < 0:
             raise InputError(f"max_draft_tokens must be 0 or more, got {self.max_draft_tokens}; 0 decodes plainly")

@@ -108,12 +108,12 @@ class Model:
         Raises:
             InputError: as in `stream`.
         """
+        found: object = prompt
         if isinstance(prompt, str):
-            token_ids = self.tokenizer.encode(prompt, add_special_tokens=True)
+            found = self.tokenizer.encode(prompt, add_special_tokens=True)
         elif isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], dict):
-            token_ids = self._conversation_ids(prompt)  # type: ignore[arg-type]
-        else:
-            token_ids = _checked_ids(prompt, self.manifest.target.vocabulary_size)
+            found = self._conversation_ids(prompt)  # type: ignore[arg-type]
+        token_ids = _checked_ids(found, self.manifest.target.vocabulary_size)
         if not token_ids:
             raise InputError("the prompt must have one token or more, got none")
         return token_ids
@@ -126,6 +126,7 @@ class Model:
     def _pieces(
         self, token_ids: list[int], options: GenerationOptions, started: float, stream: int
     ) -> Iterator[Piece]:
+        self._check_current(stream)
         answer = Answer(self.tokenizer, self.manifest.generation.eos_token_ids, options.stop)
         room = min(options.max_new_tokens, self.max_context - len(token_ids))
         read_started = time.perf_counter()
@@ -133,12 +134,15 @@ class Model:
         answer.start(len(token_ids), num_cached, started=started, read_started=read_started)
         yield from answer.pieces((self._decoder.root,), room)
         while not answer.finished:
-            if stream != self._num_streams:
-                raise InputError("a stream must be read to its end before the next one starts; start it again")
+            self._check_current(stream)
             left = room - answer.num_tokens
             result = self._decoder.step(min(options.max_draft_tokens, left - 1, self._target.max_rows - 1))
             answer.count(result)
             yield from answer.pieces(result.token_ids, room)
+
+    def _check_current(self, stream: int) -> None:
+        if stream != self._num_streams:
+            raise InputError("a stream must be read to its end before the next one starts; start it again")
 
     def _own_sampling(self) -> SamplingOptions:
         entry = self.manifest.generation
@@ -172,7 +176,7 @@ def _checked_ids(prompt: object, vocabulary_size: int) -> list[int]:
     try:
         array = np.asarray(prompt)
     except ValueError:
-        array = np.empty(0, dtype=object)
+        array = np.empty((), dtype=object)  # lists of several lengths
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise InputError("the prompt must be text, a list of messages, or a list of token ids; got something else")
     if array.size and not 0 <= array.min() <= array.max() < vocabulary_size:

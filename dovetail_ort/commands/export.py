@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dovetail_ort.commands.measurement_lines import measurement_lines
 from dovetail_ort_export.export_options import PRECISIONS, ExportOptions
-from dovetail_ort_runtime.errors import EnvironmentProblem
+from dovetail_ort_runtime.errors import UnavailableError
 
 if TYPE_CHECKING:
     from dovetail_ort_export.exporter import ExportReport
@@ -94,7 +94,7 @@ def _import_exporter() -> Callable[..., ExportReport]:
     try:
         from dovetail_ort_export.exporter import export_bundle
     except ImportError as error:
-        raise EnvironmentProblem(
+        raise UnavailableError(
             f"export must have the packages of the extra [export], got: {error}; "
             "run: pip install 'dovetail-ort[export]'"
         ) from error

@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
+from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 from dovetail_ort_runtime.manifest import Agreement, RowInvariance
 from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 # Two rows are the least an exact pass has, 64 the most; odd sizes meet the kernels' leftover rows.
@@ -30,9 +30,7 @@ def measure_row_invariance(target: Target, token_ids: TokenArray) -> RowInvarian
         np.array_equal(first_logits, logits) and np.array_equal(first_states, states) for logits, states in runs
     )
     largest = max(float(np.abs(first_logits - logits).max()) for logits, _ in runs)
-    return RowInvariance(
-        rows=COMPARED_ROWS, num_tokens=len(tokens), identical=identical, largest_difference=largest
-    )
+    return RowInvariance(rows=COMPARED_ROWS, num_tokens=len(tokens), identical=identical, largest_difference=largest)
 
 
 def measure_agreement(target: Target, token_ids: TokenArray, reference: FloatArray) -> Agreement:
@@ -68,6 +66,7 @@ def _kl(expected: FloatArray, got: FloatArray) -> float:
     return float(np.exp(log_p) @ (log_p - log_q))
 
 
-def _log_softmax(row: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    shifted = row - row.max()
-    return shifted - np.log(np.exp(shifted).sum())
+def _log_softmax(row: ProbabilityArray) -> ProbabilityArray:
+    shifted: ProbabilityArray = row - row.max()
+    shifted -= np.log(np.exp(shifted).sum())
+    return shifted

@@ -28,6 +28,7 @@ from dovetail_ort_export.source import Source, load_source
 from dovetail_ort_export.text_files import generation_entry, write_text_files
 from dovetail_ort_export.tracing import trace_target
 from dovetail_ort_export.weights import Weights
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import processor_name
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import (
@@ -38,7 +39,6 @@ from dovetail_ort_runtime.manifest import (
     TargetEntry,
 )
 from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
 MAX_ROWS: Final = 64
 _CHECKED_TOKENS: Final = 512
@@ -82,14 +82,14 @@ def export_bundle(
     """
     options, out = options or ExportOptions(), Path(out)
     check_output(out, force=options.force)
-    report(f"loading {source}")
-    loaded = load_source(source)
-    tokens = _checked_tokens(loaded, options)
-    max_context = _max_context(loaded.model.config, options)
-    report(f"asking the original model about {len(tokens)} tokens")
-    reference = reference_logits(loaded.model, tokens)
-
     with bundle_directory(out) as directory:
+        report(f"loading {source}")
+        loaded = load_source(source)
+        tokens = _checked_tokens(loaded, options)
+        max_context = _max_context(loaded.model.config, options)
+        report(f"asking the original model about {len(tokens)} tokens")
+        reference = reference_logits(loaded.model, tokens)
+
         weights = Weights(loaded.model, max_context=max_context)
         report("tracing the graph")
         graph = build_target(loaded.model, weights, options.precision)
@@ -112,9 +112,7 @@ def export_bundle(
         )
         (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     num_bytes = sum(entry.num_bytes for entry in manifest.files)
-    return ExportReport(
-        directory=out, manifest=manifest, num_bytes=num_bytes, peak_memory_bytes=peak_memory_bytes()
-    )
+    return ExportReport(directory=out, manifest=manifest, num_bytes=num_bytes, peak_memory_bytes=peak_memory_bytes())
 
 
 def build_target(model: Any, weights: Weights, precision: str) -> ir.Model:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.onnx import register_custom_op_symbolic, symbolic_helper
+from torch.onnx import symbolic_helper
 
 OPSET: Final = 18
 COS_CACHE: Final = "rotary.cos"
@@ -70,8 +70,10 @@ def group_query_attention(
 
     Args:
         query: (B, S, H * D) float32.
-        key: (B, S, Hkv * D) float32; `value` alike.
-        past_key: (B, Hkv, T, D) float32; `past_value` alike.
+        key: (B, S, Hkv * D) float32.
+        value: as key.
+        past_key: (B, Hkv, T, D) float32.
+        past_value: as past_key.
         seqlens_k: (B,) int32, T - 1.
         total_sequence_length: () int32, T.
         position_ids: (B, S) int64, rows of the rotary caches.
@@ -167,4 +169,4 @@ for _name, _nodes in (
     ("head_rms_norm", _head_rms_norm_nodes),
     ("group_query_attention", _group_query_attention_nodes),
 ):
-    register_custom_op_symbolic(f"dovetail::{_name}", _nodes, OPSET)
+    torch.onnx.register_custom_op_symbolic(f"dovetail::{_name}", _nodes, OPSET)  # type: ignore[attr-defined]

@@ -57,6 +57,10 @@ def load_source(source: str) -> Source:
         if not path.is_file():
             raise SourceError(f"a GGUF source must be a file, got {source!r}, which is not there")
         location, gguf_file = str(path.parent), path.name
+    elif not path.exists() and (path.is_absolute() or source.startswith((".", "~"))):
+        raise SourceError(
+            f"a source must be a directory, a .gguf file or a hub name, got {source!r}, which is not there"
+        )
     elif path.exists() and not (path / "config.json").is_file():
         raise SourceError(f"a source directory must have a config.json, got {source!r}; or give a .gguf file")
     with _quiet():
@@ -75,7 +79,9 @@ def load_source(source: str) -> Source:
     else:
         named, ends = _special_tokens(tokenizer), _eos_token_ids(model, tokenizer)
     if not ends:
-        raise SourceError(f"{source!r} must name an end-of-text token, got none in its generation settings or tokenizer")
+        raise SourceError(
+            f"{source!r} must name an end-of-text token, got none in its generation settings or tokenizer"
+        )
     return Source(
         name=path.name if path.exists() else source,
         model=model.eval(),
@@ -120,6 +126,8 @@ def _quiet() -> Iterator[None]:
 def _from_pretrained(source: str, location: str, loader: Any, **arguments: Any) -> Any:
     try:
         return loader.from_pretrained(location, **arguments)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except Exception as error:  # damaged files end in a dozen packages' own exceptions
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SourceError(f"{source!r} must be a readable model directory, hub name or GGUF file, got: {reason}") from error
+        raise SourceError(
+            f"{source!r} must be a readable model directory, hub name or GGUF file, got: {reason}"
+        ) from error

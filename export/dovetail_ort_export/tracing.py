@@ -76,7 +76,7 @@ class TargetConfig(OnnxConfig):  # type: ignore[misc]
         rows = {0: "batch_size", 1: "sequence_length"}
         return {"logits": rows, "hidden_states": rows, **self._cache_axes("present")}
 
-    def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Any]:
+    def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Any]:  # noqa: ARG002  optimum's signature
         """Example inputs: a few rows after a longer cache."""
         size = head_size(self._config)
         cache = (1, self._config.num_key_value_heads, _TRACED_CACHE_ROWS, size)
@@ -86,7 +86,9 @@ class TargetConfig(OnnxConfig):  # type: ignore[misc]
             "attention_bias": torch.zeros(1, 1, _TRACED_ROWS, _TRACED_ROWS),
             "seqlens_k": torch.tensor([_TRACED_ROWS - 1], dtype=torch.int32),
             "total_sequence_length": torch.tensor(_TRACED_ROWS, dtype=torch.int32),
-            "past_key_values": [(torch.zeros(cache), torch.zeros(cache)) for _ in range(self._config.num_hidden_layers)],
+            "past_key_values": [
+                (torch.zeros(cache), torch.zeros(cache)) for _ in range(self._config.num_hidden_layers)
+            ],
         }
 
     def _cache_axes(self, prefix: str) -> dict[str, dict[int, str]]:
@@ -111,7 +113,10 @@ def trace_target(model: Any) -> ir.Model:
 def _state_output_shapes(skeleton: ir.Model, config: Any) -> None:
     """Write the widths that the tracer left open."""
     cache = [config.num_key_value_heads, "max_sequence_length", head_size(config)]
-    widths = {"logits": ["sequence_length", config.vocab_size], "hidden_states": ["sequence_length", config.hidden_size]}
+    widths = {
+        "logits": ["sequence_length", config.vocab_size],
+        "hidden_states": ["sequence_length", config.hidden_size],
+    }
     for output in skeleton.graph.outputs:
         output.shape = ir.Shape(["batch_size", *widths.get(str(output.name), cache)])
 
@@ -148,7 +153,7 @@ class _Cache:
     present: list[Tensor]
 
 
-def _leaf_forward(name: str, module: nn.Module) -> Callable[..., Any] | None:
+def _leaf_forward(name: str, module: Any) -> Callable[..., Any] | None:
     """The operator that stands for a leaf module, or None if the module is not one."""
     kind = type(module).__name__
     weight = f"{name}.weight"
@@ -158,7 +163,7 @@ def _leaf_forward(name: str, module: nn.Module) -> Callable[..., Any] | None:
         bias = "" if module.bias is None else f"{name}.bias"
         return lambda x: operators.linear(x, weight, bias, module.out_features)
     if kind.endswith("RMSNorm"):
-        epsilon = float(module.variance_epsilon)  # type: ignore[arg-type]
+        epsilon = float(module.variance_epsilon)
         if name.endswith((".q_norm", ".k_norm")):
             size = module.weight.shape[0]
             return lambda x: operators.head_rms_norm(x, weight, epsilon, x.shape[-1] // size, size)
@@ -171,9 +176,7 @@ def _leaf_forward(name: str, module: nn.Module) -> Callable[..., Any] | None:
 def _attention_forward(attention: Any) -> Callable[..., tuple[Tensor, None]]:
     config = attention.config
 
-    def forward(
-        hidden_states: Tensor, position_ids: Tensor, past_key_values: _Cache, **_: Any
-    ) -> tuple[Tensor, None]:
+    def forward(hidden_states: Tensor, position_ids: Tensor, past_key_values: _Cache, **_: Any) -> tuple[Tensor, None]:
         query = attention.q_proj(hidden_states)
         key = attention.k_proj(hidden_states)
         value = attention.v_proj(hidden_states)

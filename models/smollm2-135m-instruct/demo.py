@@ -1,6 +1,6 @@
 """Two prompts, each answered plainly and speculatively: same text, less time.
 
-    python demo.py BUNDLE
+python demo.py BUNDLE
 """
 
 from __future__ import annotations

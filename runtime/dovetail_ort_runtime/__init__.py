@@ -10,9 +10,9 @@ from dovetail_ort_runtime.errors import (
     BundleVersionError,
     ContextLengthError,
     DovetailError,
-    EnvironmentProblem,
     InputError,
     SourceError,
+    UnavailableError,
 )
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -29,7 +29,6 @@ __all__ = [
     "ContextLengthError",
     "DovetailError",
     "Drafter",
-    "EnvironmentProblem",
     "Generation",
     "GenerationOptions",
     "InputError",
@@ -41,5 +40,6 @@ __all__ = [
     "SamplingOptions",
     "SourceError",
     "Statistics",
+    "UnavailableError",
     "load_model",
 ]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray
 from dovetail_ort_runtime.proposal import ROOT, Proposal
 from dovetail_ort_runtime.sampler import Sampler, SeenArray
-from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,11 +44,12 @@ class Bundle:
         Raises:
             BundleError: the name is absolute, has a `..`, or is a link out of the bundle.
         """
-        parts = PurePosixPath(name)
         path = self.directory / name
-        inside = path.resolve().is_relative_to(self.directory.resolve())
-        if parts.is_absolute() or ".." in parts.parts or "\\" in name or not inside:
-            raise BundleError(f"a path in the manifest must stay inside the bundle, got {name!r}; do not use this bundle")
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in name or not self._is_inside(path):
+            raise BundleError(
+                f"a path in the manifest must stay inside the bundle, got {name!r}; do not use this bundle"
+            )
         return path
 
     def text(self, name: str) -> str:
@@ -75,9 +76,15 @@ class Bundle:
             )
         return self.text(MANIFEST_NAME)
 
+    def _is_inside(self, path: Path) -> bool:
+        try:
+            return path.resolve().is_relative_to(self.directory.resolve())
+        except (OSError, RuntimeError, ValueError):  # links in a circle, or a name that no file can have
+            return False
+
     def _check(self, entry: FileEntry, *, hashed: bool) -> None:
         path = self.path(entry.path)
-        if not path.is_file():
+        if not _is_file(path):
             raise BundleError(f"the bundle must have the file {entry.path!r}, which is missing; export it again")
         if (size := path.stat().st_size) != entry.num_bytes:
             raise BundleError(f"{entry.path} must have {entry.num_bytes} bytes, got {size}; export the bundle again")
@@ -86,6 +93,13 @@ class Bundle:
                 f"{entry.path} must have the SHA-256 {entry.sha256[:12]}…, got {digest[:12]}…; "
                 "the file was altered, export the bundle again"
             )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def sha256(path: Path) -> str:

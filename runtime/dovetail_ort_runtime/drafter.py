@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from dovetail_ort_runtime.proposal import Proposal
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.proposal import Proposal
 
 
 class Drafter(Protocol):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from dovetail_ort_runtime.errors import EnvironmentProblem
+from dovetail_ort_runtime.errors import UnavailableError
 
 OLDEST_ONNXRUNTIME: Final = (1, 31)
 _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
@@ -30,10 +30,10 @@ def import_onnxruntime() -> ModuleType:
     """The onnxruntime module.
 
     Raises:
-        EnvironmentProblem: it is missing, too old, or installed twice; the message says what to install.
+        UnavailableError: it is missing, too old, or installed twice; the message says what to install.
     """
     if len(onnxruntime_distributions()) > 1:
-        raise EnvironmentProblem(
+        raise UnavailableError(
             "one of onnxruntime and onnxruntime-gpu must be installed, got both, which overwrite each other's files; "
             "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'dovetail-ort[cpu]' or "
             "'dovetail-ort[gpu]'"
@@ -41,14 +41,15 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EnvironmentProblem(
+        raise UnavailableError(
             f"onnxruntime must be importable, got: {error}; "
             "run: pip install 'dovetail-ort[cpu]' (or 'dovetail-ort[gpu]' for CUDA)"
         ) from error
-    version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
-    if version < OLDEST_ONNXRUNTIME:
-        raise EnvironmentProblem(
-            f"onnxruntime must be 1.31 or newer, got {onnxruntime.__version__}; run: pip install -U onnxruntime"
+    # A removal that left files behind leaves a module without a version.
+    version = getattr(onnxruntime, "__version__", "0.0")
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_ONNXRUNTIME:
+        raise UnavailableError(
+            f"onnxruntime must be 1.31 or newer, got {version}; run: pip install --force-reinstall onnxruntime"
         )
     module: ModuleType = onnxruntime
     return module
@@ -68,5 +69,9 @@ def usable_cores() -> int:
 def processor_name() -> str:
     """Model name of the processor with the number of usable cores, for records of measurements."""
     info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return f"{names[0] if names else platform.processor() or platform.machine()}, {usable_cores()} cores"

@@ -6,7 +6,7 @@
     ├── BundleError (ValueError)           a bundle that is missing, damaged or foreign
     │   └── BundleVersionError             a manifest of a version that this release does not read
     ├── SourceError (ValueError)           a model that cannot be exported
-    └── EnvironmentProblem (RuntimeError)  a package or provider that this machine lacks
+    └── UnavailableError (RuntimeError)    a package or provider that this machine lacks
 
 Every message is one line: "<what> must be <rule>, got <value>; <what to do next>".
 """
@@ -38,5 +38,5 @@ class SourceError(DovetailError, ValueError):
     """A model cannot be exported, for a reason named in the message."""
 
 
-class EnvironmentProblem(DovetailError, RuntimeError):
+class UnavailableError(DovetailError, RuntimeError):
     """This Python environment or machine lacks something that is needed."""

@@ -30,7 +30,9 @@ def read_record(record_type: type[RecordT], value: Any, where: str) -> RecordT:
     hints = typing.get_type_hints(record_type)
     fields = {field.name: field for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
     if unknown := sorted(set(value) - set(fields)):
-        raise BundleError(f"{where} must have no other keys than {', '.join(fields)}, got {', '.join(unknown)}")
+        raise BundleError(
+            f"{where} must have no other keys than {', '.join(fields)}, got {', '.join(map(repr, unknown))}"
+        )
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     if missing := sorted(required - set(value)):
         raise BundleError(f"{where} must have the key {missing[0]!r}")
@@ -54,11 +56,18 @@ def _read(expected: Any, value: Any, where: str) -> Any:
         return tuple(_read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict:
         _check(value, dict, where)
-        return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _read(arguments[1], item, f"{where}[{key!r}]") for key, item in value.items()}
     if expected is float and type(value) is int:
-        return float(value)
+        return _float(value, where)
     _check(value, expected, where)
     return value
+
+
+def _float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise BundleError(f"{where} must be a number within the range of a double, got {error}") from error
 
 
 def _check(value: Any, expected: type, where: str) -> None:

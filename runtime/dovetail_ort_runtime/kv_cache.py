@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.environment import import_onnxruntime
 
 
 class KVCache:

@@ -7,12 +7,17 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dovetail_ort_runtime.errors import BundleError, BundleVersionError
+from dovetail_ort_runtime.errors import BundleError, BundleVersionError, InputError
 from dovetail_ort_runtime.json_record import read_record
+from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 FORMAT: Final = "dovetail-ort-bundle"
 VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
+_LEAST_DIMENSIONS: Final = {
+    **dict.fromkeys(("num_layers", "num_heads", "num_kv_heads", "head_size", "hidden_size", "vocabulary_size"), 1),
+    **dict.fromkeys(("max_context", "max_rows"), 2),  # an exact pass has two rows at the least
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +69,11 @@ class TargetEntry:
     max_context: int
     max_rows: int
 
+    def __post_init__(self) -> None:
+        for name, least in _LEAST_DIMENSIONS.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerEntry:
@@ -95,6 +105,23 @@ class GenerationEntry:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.sampling()
+
+    def sampling(self) -> SamplingOptions:
+        """These settings, without a seed.
+
+        Raises:
+            InputError: one is out of bounds.
+        """
+        return SamplingOptions(
+            repetition_penalty=self.repetition_penalty,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +206,7 @@ class Manifest:
         """
         try:
             value: Any = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST_NAME} must be JSON, got: {error}; export the bundle again") from error
         if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
             raise BundleError(f'{MANIFEST_NAME} must have "format": "{FORMAT}"; is this a bundle?')

@@ -18,7 +18,6 @@ from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
@@ -123,14 +122,13 @@ class Model:
             raise InputError("messages must go through a chat template, got a bundle without one; give text instead")
         return self.tokenizer.encode(self._template.render(messages), add_special_tokens=False)
 
-    def _pieces(
-        self, token_ids: list[int], options: GenerationOptions, started: float, stream: int
-    ) -> Iterator[Piece]:
+    def _pieces(self, token_ids: list[int], options: GenerationOptions, started: float, stream: int) -> Iterator[Piece]:
         self._check_current(stream)
         answer = Answer(self.tokenizer, self.manifest.generation.eos_token_ids, options.stop)
         room = min(options.max_new_tokens, self.max_context - len(token_ids))
         read_started = time.perf_counter()
-        num_cached = self._decoder.begin(token_ids, options.sampling or self._own_sampling(), exact=options.exact)
+        sampling = options.sampling or self.manifest.generation.sampling()
+        num_cached = self._decoder.begin(token_ids, sampling, exact=options.exact)
         answer.start(len(token_ids), num_cached, started=started, read_started=read_started)
         yield from answer.pieces((self._decoder.root,), room)
         while not answer.finished:
@@ -144,16 +142,6 @@ class Model:
         if stream != self._num_streams:
             raise InputError("a stream must be read to its end before the next one starts; start it again")
 
-    def _own_sampling(self) -> SamplingOptions:
-        entry = self.manifest.generation
-        return SamplingOptions(
-            repetition_penalty=entry.repetition_penalty,
-            temperature=entry.temperature,
-            top_k=entry.top_k,
-            top_p=entry.top_p,
-            min_p=entry.min_p,
-        )
-
 
 def load_model(
     path: str | Path,
@@ -166,7 +154,7 @@ def load_model(
 
     Raises:
         BundleError: the bundle is missing, damaged or of another version.
-        EnvironmentProblem: ONNX Runtime is missing.
+        UnavailableError: ONNX Runtime is missing.
         InputError: `max_context` or `threads` is out of bounds.
     """
     return Model(Bundle(path), max_context=max_context, threads=threads, drafter=drafter)

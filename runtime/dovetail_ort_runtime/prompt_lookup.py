@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from typing import Final
 
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
 # The best of 19 tables on the 24 tuning prompts beside the SmolLM2 recipe, priced with a measured verify curve.
 DRAFT_TOKENS_BY_MATCH: Final = (1, 2, 3, 5, 8, 12)

@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.errors import InputError
 
 ROOT: Final = -1
 
@@ -62,7 +62,7 @@ class Proposal:
     @property
     def is_chain(self) -> bool:
         """Whether every draft token follows the one before it."""
-        return self.parents.tolist() == list(range(ROOT, len(self) - 1))
+        return bool(self.parents.tolist() == list(range(ROOT, len(self) - 1)))
 
     def depths(self) -> TokenArray:
         """(K,) int64: 1 for the children of the root, 2 for theirs."""

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.sampling_options import SamplingOptions
-from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 
 SeenArray: TypeAlias = NDArray[np.bool_]
 

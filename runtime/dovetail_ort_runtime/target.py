@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.kv_cache import KVCache
 from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 EXACT_ROWS = 2
@@ -59,6 +59,7 @@ class Target:
         if self.threads < 1:
             raise InputError(f"threads must be 1 or more, got {self.threads}")
         self.session = _cpu_session(graph, self.threads)
+        _check_dimensions(self.session, entry)
         self.cache = KVCache(
             num_layers=entry.num_layers,
             num_kv_heads=entry.num_kv_heads,
@@ -124,10 +125,22 @@ def _cpu_session(graph: Path, threads: int) -> Any:
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors come as exceptions
     try:
         session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes straight from C++
         raise BundleError(f"{graph.name} must load in ONNX Runtime {ort.__version__}, got: {error}") from error
     session.disable_fallback()
     return session
+
+
+def _check_dimensions(session: Any, entry: TargetEntry) -> None:
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    cache, logits, states = (shapes.get(name, [None] * 4) for name in ("present.0.key", "logits", "hidden_states"))
+    stated = (entry.num_layers, entry.num_kv_heads, entry.head_size, entry.vocabulary_size, entry.hidden_size)
+    found = (len(shapes) // 2 - 1, cache[1], cache[3], logits[-1], states[-1])
+    if stated != found:
+        raise BundleError(
+            f"the dimensions in the manifest must be those of {entry.graph}, (L, Hkv, D, V, E) = {found}, "
+            f"got {stated}; export the bundle again"
+        )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tokenizers
 
-from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.errors import BundleError, InputError
 
 
 class Tokenizer:

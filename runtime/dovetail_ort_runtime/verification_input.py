@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dovetail_ort_runtime.proposal import ROOT, Proposal
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.proposal import ROOT, Proposal
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -223,6 +223,8 @@ def test_disk_and_memory_errors_are_one_line(tiny_bundle, refused, monkeypatch):
 
     monkeypatch.setattr(Model, "generate", fail(OSError(28, "No space left on device", "/some/file")))
     assert "No space left on device: /some/file" in refused("generate", tiny_bundle, PROMPT, "--json")
+    monkeypatch.setattr(Model, "generate", fail(OSError("10368 requested and 128 written")))
+    assert "is the disk full?" in refused("generate", tiny_bundle, PROMPT, "--json")
     monkeypatch.setattr(Model, "generate", fail(MemoryError("Unable to allocate 9 TiB")))
     assert "out of memory: Unable to allocate 9 TiB; take a smaller" in refused(
         "generate", tiny_bundle, PROMPT, "--json"
@@ -354,6 +356,20 @@ def test_reader_that_goes_away_ends_generate_silently(slow_generate):
     slow_generate.stdout.close()
     assert slow_generate.wait(timeout=10) == 141
     assert slow_generate.stderr.read() == b""
+
+
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 2), (">&-", 0), ("2>&-", 0)])
+def test_closed_standard_streams_are_no_accident(closed, status, tiny_bundle):
+    command = f'exec "$0" -m dovetail_ort generate "$1" --max-new-tokens 2 - {closed}'
+    result = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable, str(tiny_bundle)],
+        input=PROMPT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == status
+    assert "Traceback" not in result.stderr
 
 
 # Chat

@@ -74,7 +74,9 @@ def test_sampling_with_a_seed_gives_the_same_tokens_with_and_without_speculation
 def test_first_token_of_a_50_token_prompt_comes_within_2_5_seconds_of_the_start():
     """From the first import on; the best of three, for the machine may be busy."""
     runs = [
-        json.loads(subprocess.run([sys.executable, "-c", FIRST_TOKEN, str(BUNDLE)], check=True, capture_output=True).stdout)
+        json.loads(
+            subprocess.run([sys.executable, "-c", FIRST_TOKEN, str(BUNDLE)], check=True, capture_output=True).stdout
+        )
         for _ in range(3)
     ]
     assert runs[0]["tokens"] == 50

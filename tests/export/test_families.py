@@ -69,7 +69,11 @@ REFUSED = {
         "must be one of default, linear, llama3, yarn, got 'dynamic'",
     ),
     "another activation": ("qwen2", {"hidden_act": "gelu"}, "hidden_act of qwen2 must be silu, got 'gelu'"),
-    "half-rotated heads": ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor of llama must be 1, got 0.5"),
+    "half-rotated heads": (
+        "llama",
+        {"partial_rotary_factor": 0.5},
+        "partial_rotary_factor of llama must be 1, got 0.5",
+    ),
     "heads that the attention kernel refuses": (
         "qwen3",
         {"head_dim": 24},
@@ -210,7 +214,9 @@ def test_the_reference_of_a_bfloat16_checkpoint_is_computed_in_float32_and_leave
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     tokens = np.arange(40)
     logits = reference_logits(model, tokens)
-    expected, _ = reference(transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval(), tokens)
+    expected, _ = reference(
+        transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval(), tokens
+    )
     np.testing.assert_array_equal(logits, expected)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())

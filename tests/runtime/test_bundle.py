@@ -104,7 +104,14 @@ def test_a_file_in_use_must_be_listed(directory):
 
 @pytest.mark.parametrize(
     "name",
-    ["../tokenizer.json", "/etc/hostname", "a/../../bundle/tokenizer.json", "..", "..\\tokenizer.json", "C:\\tokenizer"],
+    [
+        "../tokenizer.json",
+        "/etc/hostname",
+        "a/../../bundle/tokenizer.json",
+        "..",
+        "..\\tokenizer.json",
+        "C:\\tokenizer",
+    ],
 )
 def test_a_path_that_leaves_the_bundle_is_refused_though_the_file_is_there(directory, name):
     (directory.parent / "tokenizer.json").write_bytes((directory / "tokenizer.json").read_bytes())

@@ -96,9 +96,9 @@ def test_what_is_not_json_is_refused(text):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("extra", 1, "manifest must have no other keys than .*, got extra"),
-        ("target.extra", 1, "manifest.target must have no other keys than .*, got extra"),
-        ("files.0.extra", 1, r"manifest.files\[0\] must have no other keys than .*, got extra"),
+        ("extra", 1, "manifest must have no other keys than .*, got 'extra'"),
+        ("target.extra", 1, "manifest.target must have no other keys than .*, got 'extra'"),
+        ("files.0.extra", 1, r"manifest.files\[0\] must have no other keys than .*, got 'extra'"),
         ("target", ..., "manifest must have the key 'target'"),
         ("target.num_layers", ..., "manifest.target must have the key 'num_layers'"),
         ("target", [], "manifest.target must be an object, got a list"),
@@ -107,7 +107,7 @@ def test_what_is_not_json_is_refused(text):
         ("target.num_layers", 2.0, "manifest.target.num_layers must be an integer, got a number"),
         ("target.exact", 1, "manifest.target.exact must be true or false, got an integer"),
         ("target.graph", None, "manifest.target.graph must be a string, got null"),
-        ("tokenizer.special_tokens.eos_token", 2, "special_tokens.eos_token must be a string, got an integer"),
+        ("tokenizer.special_tokens.eos_token", 2, r"special_tokens\['eos_token'\] must be a string, got an integer"),
         ("generation.eos_token_ids", 2, "manifest.generation.eos_token_ids must be a list, got an integer"),
         ("generation.eos_token_ids.1", "2", r"eos_token_ids\[1\] must be an integer, got a string"),
         ("generation.temperature", "hot", "manifest.generation.temperature must be a number, got a string"),

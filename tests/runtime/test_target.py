@@ -93,9 +93,7 @@ def test_the_first_path_of_a_tree_has_the_bits_of_a_chain(target):
     path, root = TOKENS[21:25], int(TOKENS[20])
     chain = target.forward(VerificationInput.proposal(root, Proposal.chain(path), 20))
     logits, states = chain.logits.copy(), chain.hidden_states.copy()
-    tree = Proposal(
-        token_ids=np.concatenate([path, [1, 2, 3, 4]]), parents=np.array([ROOT, 0, 1, 2, ROOT, 0, 5, 2])
-    )
+    tree = Proposal(token_ids=np.concatenate([path, [1, 2, 3, 4]]), parents=np.array([ROOT, 0, 1, 2, ROOT, 0, 5, 2]))
     rows = target.forward(VerificationInput.proposal(root, tree, 20))
     np.testing.assert_array_equal(rows.logits[:5], logits)
     np.testing.assert_array_equal(rows.hidden_states[:5], states)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
@@ -23,12 +25,8 @@ class BindWeights(ir.passes.InPlacePass):
         modified = False
         for node in nodes.find(model, "Weight", "dovetail"):
             name = self._weights.canonical_name(node.attributes["name"].as_string())
-            value = nodes.initializer(model, name, self._tensor(name))
-            node.outputs[0].replace_all_uses_with(value)
+            tensor = nodes.lazy_tensor(partial(self._weights.__getitem__, name), self._weights.shape(name))
+            node.outputs[0].replace_all_uses_with(nodes.initializer(model, name, tensor))
             model.graph.remove(node, safe=True)
             modified = True
         return ir.passes.PassResult(model, modified)
-
-    def _tensor(self, name: str) -> ir.LazyTensor:
-        shape = ir.Shape(self._weights.shape(name))
-        return ir.LazyTensor(lambda: ir.Tensor(self._weights[name]), dtype=ir.DataType.FLOAT, shape=shape, name=name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
@@ -17,11 +16,14 @@ class LowerFloat(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every product and the embedding."""
+        modified = False
         for node in nodes.find(model, "Linear", "dovetail"):
             nodes.replace(model, node, _product(model, node))
+            modified = True
         for node in nodes.find(model, "Embedding", "dovetail"):
             nodes.replace(model, node, [ir.node("Gather", node.inputs, {"axis": 0})])
-        return ir.passes.PassResult(model, modified=True)
+            modified = True
+        return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
         """No weight is left in the layout that nothing reads."""
@@ -29,14 +31,10 @@ class LowerFloat(ir.passes.InPlacePass):
 
 
 def _product(model: ir.Model, node: ir.Node) -> list[ir.Node]:
-    x, weight = node.inputs
-    if len(weight.uses()) > 1:
-        transpose = ir.node("Transpose", [weight], {"perm": [1, 0]})
+    x, value = nodes.input_of(node, 0), nodes.input_of(node, 1)
+    if len(value.uses()) > 1:
+        transpose = ir.node("Transpose", [value], {"perm": [1, 0]})
         return [transpose, ir.node("MatMul", [x, transpose.outputs[0]])]
-    source = weight.const_value
-    tensor = ir.LazyTensor(
-        lambda: ir.Tensor(np.ascontiguousarray(source.numpy().T)),
-        dtype=ir.DataType.FLOAT,
-        shape=ir.Shape(reversed(weight.shape.numpy())),
-    )
+    weight = nodes.weight_of(value)
+    tensor = nodes.lazy_tensor(lambda: weight.read().T, weight.shape[::-1])
     return [ir.node("MatMul", [x, nodes.initializer(model, f"{weight.name}_transposed", tensor)])]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import onnx_ir as ir
 
 from dovetail_ort_export.block_quantization import BLOCK_SIZE, block_scales, quantize_blocks
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_runtime.errors import SourceError
-from dovetail_ort_runtime.arrays import FloatArray
 
 _DOMAIN = "com.microsoft"
 
@@ -25,10 +22,10 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
         """Lower every product and the embedding."""
         modified = False
         for node in nodes.find(model, "Linear", "dovetail"):
-            nodes.replace(model, node, [self._product(model, node)])
+            nodes.replace(model, node, [_product(model, node)])
             modified = True
         for node in nodes.find(model, "Embedding", "dovetail"):
-            nodes.replace(model, node, self._embedding(model, node))
+            nodes.replace(model, node, _embedding(model, node))
             modified = True
         return ir.passes.PassResult(model, modified)
 
@@ -36,47 +33,46 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
         """No float32 copy of a quantised weight is left in the graph."""
         nodes.drop_unused_initializers(model)
 
-    def _product(self, model: ir.Model, node: ir.Node) -> ir.Node:
-        x, weight = node.inputs
-        blocks, scales = self._quantised(model, weight)
-        out_features, in_features = weight.shape
-        attributes = {"K": in_features, "N": out_features, "bits": 8, "block_size": BLOCK_SIZE, "accuracy_level": 4}
-        return ir.node("MatMulNBits", [x, blocks, scales], attributes, domain=_DOMAIN)
 
-    def _embedding(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
-        weight, input_ids = node.inputs
-        blocks, scales = self._quantised(model, weight)
-        vocabulary_size, hidden_size = weight.shape
-        by_block = _shape_initializer(model, "embedding.scales_shape", [vocabulary_size, hidden_size // BLOCK_SIZE, 1])
-        flat = _shape_initializer(model, "embedding.hidden_shape", [0, 0, hidden_size])
-        scale_column = ir.node("Reshape", [scales, by_block])
-        gather = ir.node(
-            "GatherBlockQuantized",
-            [blocks, input_ids, scale_column.outputs[0]],
-            {"gather_axis": 0, "quantize_axis": 2, "block_size": BLOCK_SIZE, "bits": 8},
-            domain=_DOMAIN,
+def _product(model: ir.Model, node: ir.Node) -> ir.Node:
+    weight = nodes.weight_of(nodes.input_of(node, 1))
+    out_features, in_features = weight.shape
+    attributes = {"K": in_features, "N": out_features, "bits": 8, "block_size": BLOCK_SIZE, "accuracy_level": 4}
+    blocks, scales = _quantised(model, weight)
+    return ir.node("MatMulNBits", [node.inputs[0], blocks, scales], attributes, domain=_DOMAIN)
+
+
+def _embedding(model: ir.Model, node: ir.Node) -> list[ir.Node]:
+    weight = nodes.weight_of(nodes.input_of(node, 0))
+    vocabulary_size, hidden_size = weight.shape
+    blocks, scales = _quantised(model, weight)
+    by_block = _shape_initializer(model, "embedding.scales_shape", [vocabulary_size, hidden_size // BLOCK_SIZE, 1])
+    flat = _shape_initializer(model, "embedding.hidden_shape", [0, 0, hidden_size])
+    scale_column = ir.node("Reshape", [scales, by_block])
+    gather = ir.node(
+        "GatherBlockQuantized",
+        [blocks, node.inputs[1], scale_column.outputs[0]],
+        {"gather_axis": 0, "quantize_axis": 2, "block_size": BLOCK_SIZE, "bits": 8},
+        domain=_DOMAIN,
+    )
+    nodes.label([scale_column, gather], str(node.name))
+    return [scale_column, gather, ir.node("Reshape", [gather.outputs[0], flat])]
+
+
+def _quantised(model: ir.Model, weight: nodes.Weight) -> tuple[ir.Value, ir.Value]:
+    rows, columns = weight.shape
+    if columns % BLOCK_SIZE:
+        raise SourceError(
+            f"the input width of {weight.name} must be a multiple of {BLOCK_SIZE} for INT8, got {columns}; "
+            "export with --precision fp32"
         )
-        return [scale_column, gather, ir.node("Reshape", [gather.outputs[0], flat])]
-
-    def _quantised(self, model: ir.Model, weight: ir.Value) -> tuple[ir.Value, ir.Value]:
-        rows, columns = weight.shape
-        if columns % BLOCK_SIZE:
-            raise SourceError(
-                f"the input width of {weight.name} must be a multiple of {BLOCK_SIZE} for INT8, got {columns}; "
-                "export with --precision fp32"
-            )
-        shape = (rows, columns // BLOCK_SIZE)
-        source = weight.const_value
-        scales = _lazy(lambda: block_scales(source.numpy()), ir.DataType.FLOAT, shape)
-        blocks = _lazy(lambda: quantize_blocks(source.numpy()), ir.DataType.UINT8, (*shape, BLOCK_SIZE))
-        return (
-            nodes.initializer(model, f"{weight.name}_quantized", blocks),
-            nodes.initializer(model, f"{weight.name}_scales", scales),
-        )
-
-
-def _lazy(compute: Callable[[], FloatArray], dtype: ir.DataType, shape: tuple[int, ...]) -> ir.LazyTensor:
-    return ir.LazyTensor(lambda: ir.Tensor(compute()), dtype=dtype, shape=ir.Shape(shape))
+    shape = (rows, columns // BLOCK_SIZE)
+    blocks = nodes.lazy_tensor(lambda: quantize_blocks(weight.read()), (*shape, BLOCK_SIZE), ir.DataType.UINT8)
+    scales = nodes.lazy_tensor(lambda: block_scales(weight.read()), shape)
+    return (
+        nodes.initializer(model, f"{weight.name}_quantized", blocks),
+        nodes.initializer(model, f"{weight.name}_scales", scales),
+    )
 
 
 def _shape_initializer(model: ir.Model, name: str, shape: list[int]) -> ir.Value:

@@ -1,10 +1,34 @@
-"""Find and replace nodes by operator, for passes that rewrite a node by itself."""
+"""Find, read and replace parts of a graph by hand, for passes that rewrite one node at a time.
+
+onnx-ir types almost everything as optional; the accessors here are for graphs where the part is known to be there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
+from dovetail_ort_runtime.arrays import FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weight:
+    """An initializer that a product or the embedding reads.
+
+    Attributes:
+        name: in the graph.
+        shape: of the tensor.
+        read: gives the float32 array, computed when it is called.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], FloatArray]
 
 
 def find(model: ir.Model, op_type: str, domain: str) -> Iterator[ir.Node]:
@@ -12,13 +36,47 @@ def find(model: ir.Model, op_type: str, domain: str) -> Iterator[ir.Node]:
     return (node for node in list(model.graph) if node.op_type == op_type and node.domain == domain)
 
 
-def replace(model: ir.Model, old: ir.Node, new: list[ir.Node]) -> None:
-    """Put `new`, in order, in the place of `old`; the last one's first output takes over the name and the readers."""
-    new[-1].name = old.name
-    ir.convenience.replace_nodes_and_values(model.graph, old, [old], new, [old.outputs[0]], [new[-1].outputs[0]])
+def input_of(node: ir.Node, index: int) -> ir.Value:
+    """Input `index` of a node, which is connected."""
+    value = node.inputs[index]
+    assert value is not None, f"{node.name} must have input {index}"
+    return value
 
 
-def label(new: list[ir.Node], name: str) -> None:
+def producer_of(value: ir.Value) -> ir.Node:
+    """The node that computes `value`, which is neither an input nor an initializer of the graph."""
+    node = value.producer()
+    assert node is not None, f"{value.name} must be computed by a node"
+    return node
+
+
+def weight_of(value: ir.Value) -> Weight:
+    """The initializer `value`."""
+    tensor, shape = value.const_value, value.shape
+    assert tensor is not None, f"{value.name} must be an initializer"
+    assert shape is not None
+    return Weight(str(value.name), tuple(shape.numpy()), tensor.numpy)
+
+
+def initializer(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """The initializer `name`, registered with `tensor` unless the graph has it already."""
+    if name in model.graph.initializers:
+        return model.graph.initializers[name]
+    value = ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+    )
+    model.graph.register_initializer(value)
+    return value
+
+
+def lazy_tensor(
+    compute: Callable[[], NDArray[Any]], shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT
+) -> ir.LazyTensor:
+    """A tensor whose values are computed each time the graph is written, and not kept."""
+    return ir.LazyTensor(lambda: ir.Tensor(np.ascontiguousarray(compute())), dtype=dtype, shape=ir.Shape(shape))
+
+
+def label(new: Sequence[ir.Node], name: str) -> None:
     """Name nodes and their outputs after `name`, as the tracer names its own."""
     for node in new:
         node.name = f"{name}/{node.op_type}"
@@ -26,13 +84,10 @@ def label(new: list[ir.Node], name: str) -> None:
             output.name = f"{node.name}_output_{index}"
 
 
-def initializer(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    """The initializer `name`, registered with `tensor` unless the graph has it already."""
-    if name in model.graph.initializers:
-        return model.graph.initializers[name]
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
+def replace(model: ir.Model, old: ir.Node, new: Sequence[ir.Node]) -> None:
+    """Put `new`, in order, in the place of `old`; the last one's first output takes over the name and the readers."""
+    new[-1].name = old.name
+    ir.convenience.replace_nodes_and_values(model.graph, old, [old], new, [old.outputs[0]], [new[-1].outputs[0]])
 
 
 def drop_unused_initializers(model: ir.Model) -> None:

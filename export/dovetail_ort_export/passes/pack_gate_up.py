@@ -14,28 +14,27 @@ class PackGateUp(ir.passes.InPlacePass):
         """Pack every MLP."""
         modified = False
         for sigmoid in nodes.find(model, "Sigmoid", ""):
-            gate, up = sigmoid.inputs[0], _factor(sigmoid)
-            if up is not None and packing.packable([gate, up]):
-                packed = packing.pack_products(model, [gate, up], "gate_up_proj")
+            if products := packing.packable([sigmoid.inputs[0], _factor(sigmoid)]):
+                packed = packing.pack_products(model, products, "gate_up_proj")
                 split = ir.node("Split", [packed], {"axis": -1, "num_outputs": 2}, num_outputs=2)
-                nodes.label([split], sigmoid.name)
-                model.graph.insert_after(packed.producer(), split)
-                for old, new in zip((gate, up), split.outputs, strict=True):
-                    old.replace_all_uses_with(new)
-                packing.remove_products(model, [gate, up])
+                nodes.label([split], str(sigmoid.name))
+                model.graph.insert_after(nodes.producer_of(packed), split)
+                for product, half in zip(products, split.outputs, strict=True):
+                    product.last.outputs[0].replace_all_uses_with(half)
+                packing.remove_products(model, products)
                 modified = True
         return ir.passes.PassResult(model, modified)
 
 
 def _factor(sigmoid: ir.Node) -> ir.Value | None:
     """`up` in up * (gate * sigmoid(gate)), or None if the readers form another pattern."""
-    silu = _only_reader(sigmoid.outputs[0], "Mul")
-    product = None if silu is None else _only_reader(silu.outputs[0], "Mul")
-    if product is None or sigmoid.inputs[0] not in silu.inputs:
+    silu = _only_reader(sigmoid, "Mul")
+    product = None if silu is None else _only_reader(silu, "Mul")
+    if silu is None or product is None or sigmoid.inputs[0] not in silu.inputs:
         return None
     return next((value for value in product.inputs if value is not silu.outputs[0]), None)
 
 
-def _only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
-    readers = [use.node for use in value.uses()]
+def _only_reader(node: ir.Node, op_type: str) -> ir.Node | None:
+    readers = [use.node for use in node.outputs[0].uses()]
     return readers[0] if len(readers) == 1 and readers[0].op_type == op_type else None

@@ -17,11 +17,10 @@ class PackQkv(ir.passes.InPlacePass):
         """Pack every attention that allows it."""
         modified = False
         for attention in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
-            values = attention.inputs[:3]
-            if None not in values and packing.packable(values):
-                packed = packing.pack_products(model, values, "qkv_proj")
+            if products := packing.packable(attention.inputs[:3]):
+                packed = packing.pack_products(model, products, "qkv_proj")
                 for index, value in enumerate((packed, None, None)):
                     attention.replace_input_with(index, value)
-                packing.remove_products(model, values)
+                packing.remove_products(model, products)
                 modified = True
         return ir.passes.PassResult(model, modified)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -10,54 +11,67 @@ import onnx_ir as ir
 from dovetail_ort_export.passes import nodes
 
 
-def product_behind(value: ir.Value) -> ir.Node | None:
-    """The `Linear` that `value` comes from, seen through the addition of a bias; None if it is not one."""
-    producer = value.producer()
-    if producer is not None and producer.op_type == "Add":
-        producer = producer.inputs[0].producer()
-    return producer if producer is not None and producer.op_type == "Linear" else None
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """A `Linear`, with or without the addition of a bias.
+
+    Attributes:
+        linear: the node.
+        add: the node that adds the bias, or None.
+    """
+
+    linear: ir.Node
+    add: ir.Node | None
+
+    @property
+    def last(self) -> ir.Node:
+        """The node whose output is the product's."""
+        return self.add or self.linear
 
 
-def packable(values: Sequence[ir.Value]) -> bool:
-    """Whether all of `values` are products of the same input, and all or none have a bias."""
-    products = [product_behind(value) for value in values]
-    if None in products or len({value.producer().op_type for value in values}) > 1:
-        return False
-    return len({product.inputs[0] for product in products}) == 1
+def product_behind(value: ir.Value | None) -> Product | None:
+    """The product that `value` comes from, or None if it comes from something else."""
+    node = None if value is None else value.producer()
+    if node is not None and node.op_type == "Add":
+        inner = product_behind(node.inputs[0])
+        return None if inner is None or inner.add is not None else Product(inner.linear, node)
+    return None if node is None or node.op_type != "Linear" else Product(node, None)
 
 
-def pack_products(model: ir.Model, values: Sequence[ir.Value], name: str) -> ir.Value:
-    """One product whose output is that of `values` side by side along the last axis; it stands before the first.
+def packable(values: Sequence[ir.Value | None]) -> list[Product]:
+    """The products behind `values` if all read the same input and all or none have a bias, else an empty list."""
+    products = [product for value in values if (product := product_behind(value)) is not None]
+    inputs = {product.linear.inputs[0] for product in products}
+    biased = {product.add is not None for product in products}
+    return products if len(products) == len(values) and len(inputs) == len(biased) == 1 else []
+
+
+def pack_products(model: ir.Model, products: Sequence[Product], name: str) -> ir.Value:
+    """One product whose output is that of `products` side by side along the last axis; it stands before the first.
 
     The new weight is called after the first one, its last part replaced by `name`. The replaced nodes stay; remove
     them once nothing reads them.
     """
-    products = [product_behind(value) for value in values]
-    name = f"{products[0].inputs[1].name.rsplit('.', 2)[0]}.{name}"
-    weight = _stacked(model, [product.inputs[1] for product in products], f"{name}.weight")
-    new = [ir.node("Linear", [products[0].inputs[0], weight], domain="dovetail")]
-    if values[0].producer().op_type == "Add":
-        bias = _stacked(model, [value.producer().inputs[1] for value in values], f"{name}.bias")
-        new.append(ir.node("Add", [new[0].outputs[0], bias]))
-    nodes.label(new, name)
-    model.graph.insert_before(products[0], new)
+    first = products[0].linear
+    weights = [nodes.weight_of(nodes.input_of(product.linear, 1)) for product in products]
+    path = f"{weights[0].name.rsplit('.', 2)[0]}.{name}"
+    new = [ir.node("Linear", [first.inputs[0], _stacked(model, weights, f"{path}.weight")], domain="dovetail")]
+    biases = [nodes.weight_of(nodes.input_of(product.add, 1)) for product in products if product.add is not None]
+    if biases:
+        new.append(ir.node("Add", [new[0].outputs[0], _stacked(model, biases, f"{path}.bias")]))
+    nodes.label(new, path)
+    model.graph.insert_before(first, new)
     return new[-1].outputs[0]
 
 
-def remove_products(model: ir.Model, values: Sequence[ir.Value]) -> None:
-    """Remove the products behind `values`, which nothing reads any more, and the weights that only they read."""
-    old = [node for value in values for node in (value.producer(), product_behind(value))]
-    model.graph.remove(list(dict.fromkeys(old)), safe=True)
+def remove_products(model: ir.Model, products: Sequence[Product]) -> None:
+    """Remove products that nothing reads any more, and the weights that only they read."""
+    old = [node for product in products for node in (product.add, product.linear) if node is not None]
+    model.graph.remove(old, safe=True)
     nodes.drop_unused_initializers(model)
 
 
-def _stacked(model: ir.Model, parts: Sequence[ir.Value], name: str) -> ir.Value:
-    tensors = [part.const_value for part in parts]
-    shape = ir.Shape([sum(part.shape[0] for part in parts), *parts[0].shape[1:]])
-    tensor = ir.LazyTensor(
-        lambda: ir.Tensor(np.concatenate([tensor.numpy() for tensor in tensors])),
-        dtype=ir.DataType.FLOAT,
-        shape=shape,
-        name=name,
-    )
+def _stacked(model: ir.Model, parts: Sequence[nodes.Weight], name: str) -> ir.Value:
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    tensor = nodes.lazy_tensor(lambda: np.concatenate([part.read() for part in parts]), shape)
     return nodes.initializer(model, name, tensor)

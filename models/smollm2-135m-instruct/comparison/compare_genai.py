@@ -3,7 +3,8 @@
     python compare_genai.py BUNDLE GENAI_MODEL [NUM_PROMPTS] > result.json
 
 Both run INT8 weights in blocks of 32 with accuracy level 4. genai runs as its builder configures it and with as many
-threads as dovetail-ort; its speculation runs in three settings on those threads. The order changes from prompt to prompt.
+threads as dovetail-ort; its speculation runs in three settings on those threads. The order changes from prompt to
+prompt.
 """
 
 from __future__ import annotations

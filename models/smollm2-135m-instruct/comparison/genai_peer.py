@@ -61,6 +61,4 @@ class GenaiPeer:
         token_ids = [int(token_id) for token_id in generator.get_sequence(0)[len(prompt) :]]
         if len(token_ids) < max_new_tokens:  # the end-of-text token took a step but is left out of the sequence
             token_ids.append(int(generator.get_next_tokens()[0]))
-        return PeerAnswer(
-            token_ids=tuple(token_ids), prefill_seconds=first - started, decode_seconds=ended - first
-        )
+        return PeerAnswer(token_ids=tuple(token_ids), prefill_seconds=first - started, decode_seconds=ended - first)

@@ -1,6 +1,6 @@
 """Write a source as a Hugging Face directory, fp32: the form that onnxruntime-genai's builder reads.
 
-    python save_hugging_face.py SOURCE OUT
+python save_hugging_face.py SOURCE OUT
 """
 
 from __future__ import annotations

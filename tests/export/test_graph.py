@@ -1,0 +1,154 @@
+"""The graph of a tiny Llama as a whole: its size, its operators, its names, its weights."""
+
+from collections import Counter
+
+import onnx
+import pytest
+
+INPUTS = ["input_ids", "position_ids", "attention_bias", "seqlens_k", "total_sequence_length"]
+
+
+@pytest.fixture(scope="module", params=["int8", "fp32"])
+def precision(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def build(tiny_model):
+    """`build(precision, ...)`: the exported graph of a tiny Llama, its weights inside."""
+    import onnx_ir as ir
+
+    from dovetail_ort_export.exporter import build_target
+    from dovetail_ort_export.weights import Weights
+
+    def make(precision, **settings):
+        model = tiny_model("llama", **settings)
+        return ir.to_proto(build_target(model, Weights(model, max_context=512), precision))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def graph(build, precision):
+    return build(precision)
+
+
+def operators(model):
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def attributes(node):
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def dimensions(value):
+    return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+
+
+def test_a_llama_block_has_at_most_16_nodes(build, precision):
+    two = operators(build(precision, num_hidden_layers=2))
+    three = operators(build(precision, num_hidden_layers=3))
+    assert two <= three
+    assert 5 < (three - two).total() <= 16
+
+
+def test_attention_is_one_operator_a_block(graph):
+    assert operators(graph)["GroupQueryAttention"] == 2
+    assert not {"Softmax", "RotaryEmbedding", "Cos", "Sin", "Concat", "Expand"} & set(operators(graph))
+
+
+def test_no_placeholder_of_the_tracer_is_left(graph):
+    assert {node.domain for node in graph.graph.node} <= {"", "com.microsoft"}
+
+
+def test_the_operator_sets_are_those_of_onnx_18_and_onnxruntime(graph):
+    assert {opset.domain: opset.version for opset in graph.opset_import} == {"": 18, "com.microsoft": 1}
+
+
+def test_the_inputs_are_those_of_the_bundle_format(graph):
+    cache = [f"past_key_values.{layer}.{part}" for layer in (0, 1) for part in ("key", "value")]
+    assert [value.name for value in graph.graph.input] == INPUTS + cache
+
+
+def test_the_outputs_are_those_of_the_bundle_format(graph):
+    cache = [f"present.{layer}.{part}" for layer in (0, 1) for part in ("key", "value")]
+    assert [value.name for value in graph.graph.output] == ["logits", "hidden_states", *cache]
+
+
+def test_the_outputs_state_their_shapes(graph):
+    shapes = {value.name: dimensions(value) for value in graph.graph.output}
+    assert shapes["logits"] == ["batch_size", "sequence_length", 384]
+    assert shapes["hidden_states"] == ["batch_size", "sequence_length", 64]
+    assert shapes["present.1.value"] == ["batch_size", 2, "max_sequence_length", 16]
+
+
+def test_the_inputs_leave_rows_and_lengths_open(graph):
+    shapes = {value.name: dimensions(value) for value in graph.graph.input}
+    assert shapes["input_ids"] == shapes["position_ids"] == ["batch_size", "sequence_length"]
+    assert shapes["attention_bias"] == ["batch_size", 1, "sequence_length", "total_sequence_length"]
+    assert shapes["seqlens_k"] == ["batch_size"]
+    assert shapes["total_sequence_length"] == []
+    assert shapes["past_key_values.0.key"] == ["batch_size", 2, "max_sequence_length", 16]
+
+
+def test_every_int8_product_is_of_the_kind_whose_rows_stand_alone(build):
+    products = [node for node in build("int8").graph.node if "MatMul" in node.op_type or node.op_type == "Gemm"]
+    assert {node.op_type for node in products} == {"MatMulNBits"}
+    assert len(products) >= 2 * 4 + 1  # four a block and the head
+    for node in products:
+        found = attributes(node)
+        assert (found["bits"], found["block_size"], found["accuracy_level"]) == (8, 32, 4)
+
+
+def test_a_tied_head_and_the_embedding_read_one_int8_weight(build):
+    model = build("int8")
+    gather = next(node for node in model.graph.node if node.op_type == "GatherBlockQuantized")
+    head = next(node for node in model.graph.node if "logits" in node.output)
+    assert head.op_type == "MatMulNBits"
+    assert gather.input[0] == head.input[1]
+    assert elements(model)[onnx.TensorProto.UINT8] == num_weights(model, untied=False)
+
+
+def test_an_untied_head_has_an_int8_weight_of_its_own(build):
+    model = build("int8", tie_word_embeddings=False)
+    assert elements(model)[onnx.TensorProto.UINT8] == num_weights(model, untied=True)
+
+
+def test_no_float_copy_of_an_int8_weight_is_left(build):
+    # Scales, one for 32 weights, norms and the rotary caches: nothing as large as the smallest product.
+    model = build("int8")
+    floats = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    rotary, norms = 2 * 512 * 8, 5 * 64
+    assert sum(size(tensor) for tensor in floats) == num_weights(model, untied=False) // 32 + rotary + norms
+
+
+def test_a_tied_head_and_the_embedding_read_one_fp32_weight(build):
+    model = build("fp32")
+    rotary, norms = 2 * 512 * 8, 5 * 64
+    assert elements(model)[onnx.TensorProto.FLOAT] == num_weights(model, untied=False) + rotary + norms
+
+
+def test_every_initializer_is_read(graph):
+    read = {name for node in graph.graph.node for name in node.input}
+    assert {tensor.name for tensor in graph.graph.initializer} <= read
+
+
+def size(tensor):
+    count = 1
+    for width in tensor.dims:
+        count *= width
+    return count
+
+
+def elements(model):
+    """Number of initializer elements by type."""
+    count = Counter()
+    for tensor in model.graph.initializer:
+        count[tensor.data_type] += size(tensor)
+    return count
+
+
+def num_weights(model, *, untied):
+    """Weights of all products and the embedding: E = 64, 4 and 2 heads of 16, an MLP of 128, V = 384, L = 2."""
+    block = 64 * (4 + 2 + 2) * 16 + 64 * 64 + 3 * 64 * 128
+    return 2 * block + (2 if untied else 1) * 64 * 384

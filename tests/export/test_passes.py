@@ -1,0 +1,279 @@
+"""Each pass on the graphs it is for and on graphs it must leave alone."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from dovetail_ort_export.passes.bind_weights import BindWeights
+from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
+from dovetail_ort_export.passes.lower_float import LowerFloat
+from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
+from dovetail_ort_export.passes.pack_gate_up import PackGateUp
+from dovetail_ort_export.passes.pack_qkv import PackQkv
+from dovetail_ort_runtime.errors import SourceError
+
+
+@pytest.fixture(scope="module")
+def skeleton(tiny_model):
+    """`skeleton(family, ...)`: a traced model and the weights it names."""
+    from dovetail_ort_export.tracing import trace_target
+    from dovetail_ort_export.weights import Weights
+
+    def make(family, **settings):
+        model = tiny_model(family, **settings)
+        return trace_target(model), Weights(model, max_context=512)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def bound(skeleton):
+    """`bound(family, ...)`: the same with the weights in place."""
+
+    def make(family, **settings):
+        graph, weights = skeleton(family, **settings)
+        BindWeights(weights)(graph)
+        return graph
+
+    return make
+
+
+def operators(model):
+    return Counter(node.op_type for node in model.graph)
+
+
+def text(model):
+    """Everything but the numbers."""
+    return [str(node) for node in model.graph], sorted(model.graph.initializers)
+
+
+def assert_leaves_alone(graph_pass, model):
+    before = text(model)
+    assert not graph_pass(model).modified
+    assert text(model) == before
+
+
+# Binding weights
+
+
+def test_every_named_weight_is_bound_to_its_numbers(skeleton):
+    graph, weights = skeleton("qwen2", tie_word_embeddings=False)
+    names = {node.attributes["name"].as_string() for node in graph.graph if node.op_type == "Weight"}
+    assert BindWeights(weights)(graph).modified
+    assert operators(graph)["Weight"] == 0
+    assert set(graph.graph.initializers) >= names
+    for name in names:
+        np.testing.assert_array_equal(graph.graph.initializers[name].const_value.numpy(), weights[name])
+
+
+def test_two_names_of_a_tied_weight_become_one_initializer(bound):
+    graph = bound("llama")
+    assert "model.embed_tokens.weight" in graph.graph.initializers
+    assert "lm_head.weight" not in graph.graph.initializers
+
+
+def test_a_graph_without_names_is_left_alone_by_binding(skeleton):
+    graph, weights = skeleton("llama")
+    BindWeights(weights)(graph)
+    assert_leaves_alone(BindWeights(weights), graph)
+
+
+# Packing query, key and value
+
+
+@pytest.mark.parametrize(("family", "biased"), [("llama", False), ("qwen2", True)])
+def test_query_key_and_value_become_one_product_of_the_stacked_weights(bound, family, biased):
+    graph = bound(family)
+    before = {name: value.const_value.numpy().copy() for name, value in graph.graph.initializers.items()}
+    linears = operators(graph)["Linear"]
+    assert PackQkv()(graph).modified
+    assert operators(graph)["Linear"] == linears - 2 * 2  # two fewer in each of two blocks
+    for attention in (node for node in graph.graph if node.op_type == "GroupQueryAttention"):
+        layer = re.search(r"layers\.(\d+)", attention.name).group(1)
+        assert attention.inputs[1] is attention.inputs[2] is None
+        product = attention.inputs[0].producer()
+        parts = [f"model.layers.{layer}.self_attn.{letter}_proj" for letter in "qkv"]
+        if biased:
+            assert product.op_type == "Add"
+            bias = np.concatenate([before[f"{part}.bias"] for part in parts])
+            np.testing.assert_array_equal(product.inputs[1].const_value.numpy(), bias)
+            product = product.inputs[0].producer()
+        weight = np.concatenate([before[f"{part}.weight"] for part in parts])
+        np.testing.assert_array_equal(product.inputs[1].const_value.numpy(), weight)
+        assert not any(name.startswith(part) for name in graph.graph.initializers for part in parts)
+
+
+def test_queries_and_keys_with_norms_of_their_own_are_not_packed(bound):
+    assert_leaves_alone(PackQkv(), bound("qwen3"))
+
+
+def test_packing_query_key_and_value_twice_changes_nothing_more(bound):
+    graph = bound("llama")
+    PackQkv()(graph)
+    assert_leaves_alone(PackQkv(), graph)
+
+
+# Packing gate and up
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_gate_and_up_become_one_product_of_the_stacked_weights(bound, family):
+    graph = bound(family)
+    before = {name: value.const_value.numpy().copy() for name, value in graph.graph.initializers.items()}
+    linears = operators(graph)["Linear"]
+    assert PackGateUp()(graph).modified
+    assert operators(graph)["Linear"] == linears - 2
+    splits = [node for node in graph.graph if node.op_type == "Split"]
+    assert len(splits) == 2
+    for layer, split in enumerate(splits):
+        packed = split.inputs[0].producer().inputs[1].const_value.numpy()
+        parts = [before[f"model.layers.{layer}.mlp.{part}_proj.weight"] for part in ("gate", "up")]
+        np.testing.assert_array_equal(packed, np.concatenate(parts))
+        assert {use.node.op_type for use in split.outputs[0].uses()} == {"Sigmoid", "Mul"}
+        assert {use.node.op_type for use in split.outputs[1].uses()} == {"Mul"}
+
+
+def test_packing_gate_and_up_twice_changes_nothing_more(bound):
+    graph = bound("llama")
+    PackGateUp()(graph)
+    assert_leaves_alone(PackGateUp(), graph)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # The gate is not a product.
+        "g = Relu(x)  u = dovetail.Linear(x, w2)  a = Sigmoid(g)  s = Mul(g, a)  y = Mul(s, u)",
+        # Two different inputs.
+        "m = Relu(x)  g = dovetail.Linear(x, w)  u = dovetail.Linear(m, w2)  a = Sigmoid(g)  s = Mul(g, a)  y = Mul(s, u)",
+        # Not silu: the sigmoid multiplies something else.
+        "g = dovetail.Linear(x, w)  u = dovetail.Linear(x, w2)  a = Sigmoid(g)  s = Mul(x, a)  y = Mul(s, u)",
+        # Nothing is gated.
+        "g = dovetail.Linear(x, w)  a = Sigmoid(g)  y = Mul(g, a)",
+    ],
+)
+def test_what_only_resembles_a_gated_mlp_is_not_packed(body):
+    assert_leaves_alone(PackGateUp(), small_graph(body))
+
+
+# Fusing residual additions and norms
+
+
+NORM = "SimplifiedLayerNormalization <axis = -1, epsilon = 0.001>"
+
+
+def small_graph(body, outputs="y"):
+    """A graph of inputs x and r, weights w and w2 (4, 4) and a norm's weight n (4,)."""
+    ones = ",".join("1" * 4)
+    square = ",".join("1" * 16)
+    header = '<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1, "dovetail": 1]>'
+    results = ", ".join(f"float[1, 2, 4] {name}" for name in outputs.split())
+    weights = f"float[4] n = {{{ones}}}, float[4, 4] w = {{{square}}}, float[4, 4] w2 = {{{square}}}"
+    source = f"{header} graph (float[1, 2, 4] x, float[1, 2, 4] r) => ({results}) <{weights}> {{ {body} }}"
+    return ir.from_onnx_text(source)
+
+
+def test_a_residual_addition_and_its_norm_become_one_operator():
+    graph = small_graph(f"t = Add(x, r)  y = {NORM}(t, n)  z = Relu(t)", outputs="y z")
+    assert FuseSkipNorm()(graph).modified
+    assert operators(graph) == {"SkipSimplifiedLayerNormalization": 1, "Relu": 1}
+    fused = next(node for node in graph.graph if node.op_type == "SkipSimplifiedLayerNormalization")
+    assert fused.domain == "com.microsoft"
+    assert fused.attributes["epsilon"].as_float() == pytest.approx(0.001)
+    assert [value.name for value in fused.inputs] == ["x", "r", "n"]
+    relu = next(node for node in graph.graph if node.op_type == "Relu")
+    assert relu.inputs[0] is fused.outputs[3]  # the sum
+    assert [value.name for value in graph.graph.outputs] == ["y", "z"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"y = {NORM}(x, n)",  # a norm without an addition
+        "t = Add(x, r)  y = Relu(t)",  # an addition without a norm
+        f"m = Relu(n)  t = Add(x, r)  y = {NORM}(t, m)",  # a computed weight
+    ],
+)
+def test_an_addition_or_a_norm_alone_is_not_fused(body):
+    assert_leaves_alone(FuseSkipNorm(), small_graph(body))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_every_residual_addition_of_a_model_is_fused(bound, family):
+    graph = bound(family)
+    norms = operators(graph)["SimplifiedLayerNormalization"]
+    FuseSkipNorm()(graph)
+    found = operators(graph)
+    # Two residual additions a block; only the first block's first norm reads no sum.
+    assert found["SkipSimplifiedLayerNormalization"] == 4
+    assert found["SimplifiedLayerNormalization"] == norms - 4
+    # What is left to add are biases.
+    assert found["Add"] == (2 * 3 if family == "qwen2" else 0)
+
+
+# Lowering
+
+
+def test_float_lowering_replaces_products_and_embedding_and_nothing_else(bound):
+    graph = bound("llama", tie_word_embeddings=False)
+    before = operators(graph)
+    LowerFloat()(graph)
+    after = operators(graph)
+    assert after["MatMul"] == before["Linear"]
+    assert after["Gather"] == before["Embedding"] == 1
+    changed = {"MatMul", "Gather", "Linear", "Embedding"}
+    assert {op: count for op, count in after.items() if op not in changed} == {
+        op: count for op, count in before.items() if op not in changed
+    }
+
+
+def test_a_float_product_reads_its_weight_transposed(bound):
+    graph = bound("llama", tie_word_embeddings=False)
+    weight = graph.graph.initializers["model.layers.0.mlp.down_proj.weight"].const_value.numpy().copy()
+    LowerFloat()(graph)
+    lowered = graph.graph.initializers["model.layers.0.mlp.down_proj.weight_transposed"].const_value.numpy()
+    np.testing.assert_array_equal(lowered, weight.T)
+
+
+def test_int8_lowering_replaces_products_and_embedding_and_nothing_else(bound):
+    graph = bound("llama")
+    before = operators(graph)
+    assert LowerInt8Blocks()(graph).modified
+    after = operators(graph)
+    assert after["MatMulNBits"] == before["Linear"]
+    assert after["GatherBlockQuantized"] == before["Embedding"] == 1
+    changed = {"MatMulNBits", "GatherBlockQuantized", "Linear", "Embedding", "Reshape"}
+    assert {op: count for op, count in after.items() if op not in changed} == {
+        op: count for op, count in before.items() if op not in changed
+    }
+
+
+def test_a_lowered_graph_is_left_alone_by_int8_lowering(bound):
+    graph = bound("llama")
+    LowerInt8Blocks()(graph)
+    assert_leaves_alone(LowerInt8Blocks(), graph)
+
+
+def test_a_width_that_blocks_do_not_divide_is_refused_with_the_way_out(bound):
+    message = "down_proj.weight must be a multiple of 32 for INT8, got 48; export with --precision fp32"
+    with pytest.raises(SourceError, match=message):
+        LowerInt8Blocks()(bound("llama", intermediate_size=48))
+
+
+# Whole exports
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_two_exports_of_one_model_are_the_same_bytes(tiny_llama, tmp_path, precision):
+    from dovetail_ort_export import ExportOptions, export_bundle
+
+    for name in ("one", "two"):
+        export_bundle(str(tiny_llama), tmp_path / name, ExportOptions(precision=precision))
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(files) == 5
+    assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from dovetail_ort_runtime.bundle import Bundle
@@ -94,14 +94,12 @@ def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]
 
 def generation_options(arguments: argparse.Namespace, own: GenerationEntry) -> GenerationOptions:
     """Options of every answer: what the command line says, else what the bundle's settings `own` say."""
-    sampling: dict[str, Any] = {}
-    for field in fields(SamplingOptions):
-        given = getattr(arguments, field.name)
-        sampling[field.name] = getattr(own, field.name, None) if given is None else given
+    given: dict[str, Any] = {field.name: getattr(arguments, field.name) for field in fields(SamplingOptions)}
+    given = {name: value for name, value in given.items() if value is not None}
     return GenerationOptions(
         max_new_tokens=arguments.max_new_tokens,
         stop=tuple(arguments.stop),
-        sampling=SamplingOptions(**sampling),
+        sampling=replace(own.sampling(), **given),
         max_draft_tokens=arguments.max_draft_tokens,
         exact=arguments.exact,
     )

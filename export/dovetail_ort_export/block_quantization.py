@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from dovetail_ort_runtime.arrays import FloatArray
 BLOCK_SIZE: Final = 32
 ZERO_POINT: Final = 128  # both operators' default for unsigned 8-bit weights
 _LARGEST: Final = 127
+_PORTION_ROWS: Final = 1024
 
 
 def block_scales(weight: FloatArray) -> FloatArray:
@@ -23,8 +25,11 @@ def block_scales(weight: FloatArray) -> FloatArray:
     Returns:
         (N, K / 32) float32.
     """
-    blocks = np.abs(weight.reshape(len(weight), -1, BLOCK_SIZE)).max(axis=-1)
-    return np.where(blocks > 0, blocks / np.float32(_LARGEST), np.float32(1))
+    scales = np.empty((len(weight), weight.shape[1] // BLOCK_SIZE), dtype=np.float32)
+    for rows in _row_slices(weight):
+        largest = np.abs(weight[rows]).reshape(-1, scales.shape[1], BLOCK_SIZE).max(axis=-1)
+        scales[rows] = np.where(largest > 0, largest / np.float32(_LARGEST), np.float32(1))
+    return scales
 
 
 def quantize_blocks(weight: FloatArray) -> NDArray[np.uint8]:
@@ -36,7 +41,14 @@ def quantize_blocks(weight: FloatArray) -> NDArray[np.uint8]:
     Returns:
         (N, K / 32, 32) uint8; `(quantize_blocks(w) - 128.0) * block_scales(w)[..., None]` is close to `w`.
     """
-    blocks = weight.reshape(len(weight), -1, BLOCK_SIZE)
-    steps = blocks / block_scales(weight)[..., None]
-    np.rint(steps, out=steps)
-    return (steps + ZERO_POINT).astype(np.uint8)
+    scales = block_scales(weight)
+    quantized = np.empty((*scales.shape, BLOCK_SIZE), dtype=np.uint8)
+    for rows in _row_slices(weight):
+        steps = weight[rows].reshape(-1, scales.shape[1], BLOCK_SIZE) / scales[rows, :, None]
+        quantized[rows] = np.rint(steps) + ZERO_POINT
+    return quantized
+
+
+def _row_slices(weight: FloatArray) -> Iterator[slice]:
+    """Rows in portions, so that the float copies of a large head never stand in memory as a whole."""
+    return (slice(start, start + _PORTION_ROWS) for start in range(0, len(weight), _PORTION_ROWS))

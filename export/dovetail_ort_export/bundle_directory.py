@@ -34,12 +34,17 @@ def bundle_directory(out: Path) -> Iterator[Path]:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as scratch:
-        new = Path(scratch) / "new"
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
         new.mkdir()
         yield new
-        if out.exists():
-            out.rename(Path(scratch) / "old")
-        new.rename(out)
+        try:
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        except BaseException:  # Ctrl-C between the two
+            if old.exists() and not out.exists():
+                old.rename(out)
+            raise
 
 
 def file_entries(directory: Path) -> tuple[FileEntry, ...]:

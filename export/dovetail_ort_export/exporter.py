@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -99,6 +100,7 @@ def export_bundle(
         tokenizer, generation = write_text_files(loaded, directory), generation_entry(loaded)
         name = loaded.name
         del loaded, weights, graph  # the session takes their place in memory
+        gc.collect()  # transformers' modules hold each other in cycles
 
         report("checking the bundle")
         measurements = _measure(directory, entry, tokens, reference)
@@ -118,8 +120,9 @@ def export_bundle(
 def build_target(model: Any, weights: Weights, precision: str) -> ir.Model:
     """The target's graph of a transformers model, its weights still unread."""
     lower = {"int8": LowerInt8Blocks, "fp32": LowerFloat}[precision]
-    passes = ir.passes.Sequential(BindWeights(weights), PackQkv(), PackGateUp(), FuseSkipNorm(), lower())
-    graph = passes(trace_target(model)).model
+    graph = trace_target(model)
+    for graph_pass in (BindWeights(weights), PackQkv(), PackGateUp(), FuseSkipNorm(), lower()):
+        graph = graph_pass(graph).model  # ir.passes.Sequential would hide a SourceError in its own
     del graph.opset_imports["dovetail"]  # all its operators are lowered
     return graph
 
@@ -134,7 +137,8 @@ def _checked_tokens(source: Source, options: ExportOptions) -> TokenArray:
         text = resource.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the check text must be a readable UTF-8 file, got: {error}") from error
-    limit = min(_CHECKED_TOKENS, _max_context(source.model.config, options) - 1)
+    # A single row at the end is padded to two: one slot stays free for it.
+    limit = min(_CHECKED_TOKENS, max(_max_context(source.model.config, options) - 1, 2))
     tokens = source.tokenizer.encode(text, add_special_tokens=False).ids[:limit]
     if len(tokens) < 2:
         raise InputError(f"the check text must have 2 tokens or more, got {len(tokens)}; give a longer file")

@@ -33,8 +33,8 @@ def generation_entry(source: Source) -> GenerationEntry:
     return GenerationEntry(
         eos_token_ids=source.eos_token_ids,
         repetition_penalty=penalty,
-        temperature=float(config.temperature),
+        temperature=1.0 if config.temperature is None else float(config.temperature),
         top_k=int(config.top_k or 0),
-        top_p=float(config.top_p),
+        top_p=float(config.top_p or 1.0),
         min_p=float(config.min_p or 0.0),
     )

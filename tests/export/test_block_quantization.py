@@ -124,6 +124,8 @@ def test_mat_mul_n_bits_multiplies_by_the_same_numbers(weight, rows):
     x[:, ::BLOCK_SIZE] = 127
     y = run(node, {"x": x}, {"blocks": quantize_blocks(weight), "scales": block_scales(weight)})
     exact = x.astype(np.float64) @ dequantised(weight).T
-    # The blocks' integer sums are exact; each is rounded a few times to float32 on its way into the sum of three.
-    largest = np.abs(x.astype(np.float64)) @ np.abs(dequantised(weight)).T
-    assert (np.abs(y - exact) <= 8 * 2.0**-24 * largest).all()
+    # The kernel adds up unsigned steps and takes off 128 times the activations: two float32 terms a block, of this
+    # size, in a sum of three.
+    scales = block_scales(weight).astype(np.float64)
+    largest = 128 * np.abs(x.astype(np.float64)).reshape(rows, 3, BLOCK_SIZE).sum(axis=-1) @ scales.T
+    assert (np.abs(y - exact) <= 4 * 2.0**-24 * largest).all()

@@ -47,7 +47,7 @@ def test_a_bundle_may_be_named_by_a_string(directory):
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")])
 def test_what_is_no_bundle_is_refused_with_the_command_that_makes_one(tmp_path, make):
     make(tmp_path / "other")
-    with pytest.raises(BundleError, match="must be a directory with a manifest.json, got .*dovetail-ort export"):
+    with pytest.raises(BundleError, match=r"must be a directory with a manifest.json, got .*dovetail-ort export"):
         Bundle(tmp_path / "other")
 
 
@@ -148,7 +148,7 @@ def test_a_name_that_no_file_can_have_is_a_bundle_error(directory, name):
 
 def test_a_manifest_that_is_not_utf8_is_a_bundle_error(directory):
     (directory / "manifest.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(BundleError, match="manifest.json must be UTF-8"):
+    with pytest.raises(BundleError, match=r"manifest.json must be UTF-8"):
         Bundle(directory)
 
 
@@ -196,7 +196,7 @@ def tiny_manifest(files):
 )
 def test_dimensions_that_are_not_the_graphs_are_a_bundle_error(directory, name, value):
     edit(directory, lambda manifest: manifest["target"].update({name: value}))
-    with pytest.raises(BundleError, match="the dimensions in the manifest must be those of model_quantized.onnx"):
+    with pytest.raises(BundleError, match=r"the dimensions in the manifest must be those of model_quantized.onnx"):
         load_model(directory, threads=1)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dovetail_ort_runtime.errors import BundleError, BundleVersionError, DovetailError
+from dovetail_ort_runtime.errors import BundleError, BundleVersionError
 from dovetail_ort_runtime.manifest import (
     Agreement,
     FileEntry,
@@ -77,7 +77,7 @@ def test_a_whole_number_passes_for_a_fraction():
 
 @pytest.mark.parametrize("version", [0, 2, "1", None, [1], 1.5])
 def test_another_version_is_refused_with_both_ways_out(version):
-    with pytest.raises(BundleVersionError, match="version must be 1, got .*export the bundle again or install"):
+    with pytest.raises(BundleVersionError, match=r"version must be 1, got .*export the bundle again or install"):
         Manifest.from_json(changed("version", version))
 
 
@@ -89,7 +89,7 @@ def test_other_json_is_not_taken_for_a_manifest(text):
 
 @pytest.mark.parametrize("text", ["", "{", "\ufeff{}", MANIFEST.to_json()[:-3], "[" * 100_000, "1" * 5000])
 def test_what_is_not_json_is_refused(text):
-    with pytest.raises(BundleError, match="manifest.json must be JSON"):
+    with pytest.raises(BundleError, match=r"manifest.json must be JSON"):
         Manifest.from_json(text)
 
 
@@ -175,10 +175,11 @@ def test_any_change_of_the_text_is_read_or_refused_as_a_bundle_error(start, leng
 
 
 def read_or_refuse(text):
+    message = ""
     try:
         manifest = Manifest.from_json(text)
     except BundleError as error:
-        assert "\n" not in str(error)
-        assert isinstance(error, DovetailError)
+        message = str(error)
     else:
-        assert isinstance(manifest, Manifest)
+        assert Manifest.from_json(manifest.to_json()).to_json() == manifest.to_json()
+    assert "\n" not in message

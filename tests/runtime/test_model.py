@@ -177,7 +177,7 @@ def test_the_pieces_are_the_answer(with_oracle, prompt):
 
 @pytest.mark.parametrize("wrong", [0.0, 0.3, 1.0])
 def test_the_statistics_add_up(with_oracle, wrong):
-    model, plain = with_oracle(PROMPTS[0], wrong=wrong)
+    model, _ = with_oracle(PROMPTS[0], wrong=wrong)
     statistics = model.generate(PROMPTS[0], SPECULATIVE).statistics
     histogram = statistics.accepted_histogram
     assert sum(histogram) == statistics.rounds
@@ -198,11 +198,12 @@ def test_the_statistics_add_up(with_oracle, wrong):
 def test_the_callers_own_time_is_not_counted(load):
     import time
 
-    stream = load().stream(PROMPTS[0], dataclasses.replace(PLAIN, max_new_tokens=5))
-    for piece in stream:
+    pieces = []
+    for piece in load().stream(PROMPTS[0], dataclasses.replace(PLAIN, max_new_tokens=5)):
+        pieces.append(piece)
         time.sleep(0.05)
     # Four steps of a tiny model take some 2 ms; the naps between them take 200.
-    assert piece.generation.statistics.decode_seconds < 0.1
+    assert pieces[-1].generation.statistics.decode_seconds < 0.1
 
 
 def test_the_next_turn_reuses_the_turns_before_it_and_answers_as_if_fresh(load, reference):
@@ -360,7 +361,7 @@ def test_text_whose_tokens_the_target_does_not_know_is_refused(tiny_bundle, load
     tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 400, "content": "<|new|>"})
     (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
     relist(copy, "tokenizer.json")
-    with pytest.raises(InputError, match="token ids must be between 0 and 383, got .* to 384"):
+    with pytest.raises(InputError, match=r"token ids must be between 0 and 383, got .* to 384"):
         load(bundle=copy).generate("a <|new|> b")
 
 

@@ -13,11 +13,12 @@ from dovetail_ort_runtime.arrays import FloatArray
 BLOCK_SIZE: Final = 32
 ZERO_POINT: Final = 128  # both operators' default for unsigned 8-bit weights
 _LARGEST: Final = 127
+_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: such a block is taken as zero
 _PORTION_ROWS: Final = 1024
 
 
 def block_scales(weight: FloatArray) -> FloatArray:
-    """Scale of each block: its largest magnitude over 127; 1 where the block is all zero.
+    """Scale of each block: its largest magnitude over 127; 1 where the block is zero or nearly so.
 
     Args:
         weight: (N, K) float32, K a multiple of 32.
@@ -28,7 +29,8 @@ def block_scales(weight: FloatArray) -> FloatArray:
     scales = np.empty((len(weight), weight.shape[1] // BLOCK_SIZE), dtype=np.float32)
     for rows in _row_slices(weight):
         largest = np.abs(weight[rows]).reshape(-1, scales.shape[1], BLOCK_SIZE).max(axis=-1)
-        scales[rows] = np.where(largest > 0, largest / np.float32(_LARGEST), np.float32(1))
+        exact = largest / np.float32(_LARGEST)
+        scales[rows] = np.where(exact >= _SMALLEST_SCALE, exact, np.float32(1))
     return scales
 
 

@@ -14,37 +14,41 @@ from dovetail_ort_runtime.tokenizer import Tokenizer
 
 
 class Answer:
-    """Takes new tokens, gives pieces, and knows when the answer is finished.
+    """Takes new tokens, gives pieces, and knows when the answer is finished. It is made when the first token is decided.
 
     Args:
         tokenizer: turns the tokens into text.
         eos_token_ids: tokens that end the answer.
         stop: strings that end it.
+        prompt_tokens: tokens of the prompt.
+        cached_tokens: those of them that were not read again.
+        started: `time.perf_counter()` at the call.
+        read_started: the same when the target began to read.
     """
 
-    def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int], stop: Sequence[str]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        eos_token_ids: Sequence[int],
+        stop: Sequence[str],
+        prompt_tokens: int,
+        cached_tokens: int,
+        started: float,
+        read_started: float,
+    ) -> None:
         self._text_stream = TextStream(tokenizer)
         self._stop_strings = StopStrings(stop)
         self._eos_token_ids = frozenset(eos_token_ids)
         self._tally = RoundTally()
         self._token_ids: list[int] = []
         self._texts: list[str] = []
-        self.finished = False
-
-    def start(self, prompt_tokens: int, cached_tokens: int, *, started: float, read_started: float) -> None:
-        """Note the prompt; the first token is decided now.
-
-        Args:
-            prompt_tokens: tokens of the prompt.
-            cached_tokens: those of them that were not read again.
-            started: `time.perf_counter()` at the call.
-            read_started: the same when the target began to read.
-        """
         self._prompt_tokens, self._cached_tokens = prompt_tokens, cached_tokens
         self._first_token = time.perf_counter()
         self._time_to_first_token = self._first_token - started
         self._prefill_seconds = self._first_token - read_started
         self._waited = 0.0
+        self.finished = False
 
     @property
     def num_tokens(self) -> int:

@@ -28,7 +28,7 @@ class KVCache:
         shape = (1, num_kv_heads, capacity, head_size)
         self.capacity = capacity
         self.length = 0
-        # calloc'd pages cost no memory until a row is written to them.
+        # Memory comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
         self.buffers: list[FloatArray] = [np.zeros(shape, dtype=np.float32) for _ in range(2 * num_layers)]
         self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in self.buffers]
 

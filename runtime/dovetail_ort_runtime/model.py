@@ -124,12 +124,19 @@ class Model:
 
     def _pieces(self, token_ids: list[int], options: GenerationOptions, started: float, stream: int) -> Iterator[Piece]:
         self._check_current(stream)
-        answer = Answer(self.tokenizer, self.manifest.generation.eos_token_ids, options.stop)
         room = min(options.max_new_tokens, self.max_context - len(token_ids))
-        read_started = time.perf_counter()
         sampling = options.sampling or self.manifest.generation.sampling()
+        read_started = time.perf_counter()
         num_cached = self._decoder.begin(token_ids, sampling, exact=options.exact)
-        answer.start(len(token_ids), num_cached, started=started, read_started=read_started)
+        answer = Answer(
+            self.tokenizer,
+            eos_token_ids=self.manifest.generation.eos_token_ids,
+            stop=options.stop,
+            prompt_tokens=len(token_ids),
+            cached_tokens=num_cached,
+            started=started,
+            read_started=read_started,
+        )
         yield from answer.pieces((self._decoder.root,), room)
         while not answer.finished:
             self._check_current(stream)

@@ -11,6 +11,7 @@ import numpy as np
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.huge_pages import huge_pages
 from dovetail_ort_runtime.kv_cache import KVCache
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.verification_input import VerificationInput
@@ -127,7 +128,8 @@ def _cpu_session(graph: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors come as exceptions
     try:
-        session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        with huge_pages():
+            session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes straight from C++
         raise BundleError(f"{graph.name} must load in ONNX Runtime {ort.__version__}, got: {error}") from error
     session.disable_fallback()

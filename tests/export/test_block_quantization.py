@@ -7,13 +7,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import helper
 
+from dovetail_ort_export import block_quantization
 from dovetail_ort_export.block_quantization import BLOCK_SIZE, ZERO_POINT, block_scales, quantize_blocks
 
 weights = npst.arrays(
     np.float32,
     st.tuples(st.integers(1, 3), st.integers(1, 3).map(lambda blocks: blocks * BLOCK_SIZE)),
-    elements=st.floats(-1e4, 1e4, width=32, allow_subnormal=False) | st.just(0.0),
+    elements=st.floats(-1e4, 1e4, width=32) | st.just(0.0),
 )
+TINY = np.finfo(np.float32).tiny
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,22 @@ def test_the_steps_are_those_of_a_float64_computation(weight):
 def test_the_largest_of_a_block_takes_the_last_step(weight):
     blocks = np.abs(weight.reshape(len(weight), -1, BLOCK_SIZE))
     steps = np.abs(quantize_blocks(weight).astype(int) - ZERO_POINT)
-    assert (steps.max(axis=-1) == np.where(blocks.max(axis=-1) > 0, 127, 0)).all()
+    # A block so small that its scale would have no full precision is zero.
+    assert (steps.max(axis=-1) == np.where(blocks.max(axis=-1) / np.float32(127) >= TINY, 127, 0)).all()
+
+
+@pytest.mark.parametrize("size", [1e-45, 2e-43, 1e-39])
+def test_a_block_of_vanishing_weights_becomes_zero(size):
+    weight = np.full((1, 32), size, dtype=np.float32)
+    assert weight.any()
+    assert (dequantised(weight) == 0).all()
+
+
+def test_a_large_weight_is_worked_on_in_portions_with_the_same_result(weight, monkeypatch):
+    expected = quantize_blocks(weight), block_scales(weight)
+    monkeypatch.setattr(block_quantization, "_PORTION_ROWS", 7)
+    np.testing.assert_array_equal(quantize_blocks(weight), expected[0])
+    np.testing.assert_array_equal(block_scales(weight), expected[1])
 
 
 def test_a_block_of_zeros_stays_zero_with_a_scale_that_divides(weight):

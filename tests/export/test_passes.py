@@ -148,7 +148,7 @@ def test_packing_gate_and_up_twice_changes_nothing_more(bound):
         # The gate is not a product.
         "g = Relu(x)  u = dovetail.Linear(x, w2)  a = Sigmoid(g)  s = Mul(g, a)  y = Mul(s, u)",
         # Two different inputs.
-        "m = Relu(x)  g = dovetail.Linear(x, w)  u = dovetail.Linear(m, w2)  a = Sigmoid(g) s = Mul(g, a) y = Mul(s, u)",
+        "m = Relu(x) g = dovetail.Linear(x, w)  u = dovetail.Linear(m, w2)  a = Sigmoid(g) s = Mul(g, a) y = Mul(s, u)",
         # Not silu: the sigmoid multiplies something else.
         "g = dovetail.Linear(x, w)  u = dovetail.Linear(x, w2)  a = Sigmoid(g)  s = Mul(x, a)  y = Mul(s, u)",
         # Nothing is gated.

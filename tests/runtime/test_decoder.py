@@ -111,6 +111,17 @@ def test_a_kept_side_branch_leaves_the_cache_of_its_own_path(decoder, drafters, 
         np.testing.assert_allclose(got, fresh[:, :, :length], atol=1e-5)
 
 
+def test_the_drafter_sees_the_hidden_states_of_kept_side_branches(decoder, drafters, plain, tiny_bundle_fp32):
+    prompt = PROMPTS[1]
+    text = [*prompt, *plain(prompt, 60, bundle=tiny_bundle_fp32)]
+    drafter = drafters.TreeOracle(text, right_siblings=True, wrong=0.5)
+    side = decoder(drafter, bundle=tiny_bundle_fp32)
+    continued(side, prompt, 60, 6)
+    assert drafter.token_ids == text[:-1]
+    # As above, over states of order 1.
+    np.testing.assert_allclose(drafter.hidden_states, states_of(side.target, text[:-1]), atol=1e-4)
+
+
 def test_sampling_with_a_seed_gives_the_same_tokens_with_and_without_drafts(decoder, drafters):
     sampling = SamplingOptions(temperature=0.8, top_k=50, top_p=0.95, repetition_penalty=1.2, seed=5)
     prompt = PROMPTS[1]

@@ -14,7 +14,7 @@ from dovetail_ort_runtime.tokenizer import Tokenizer
 
 
 class Answer:
-    """Takes new tokens, gives pieces, and knows when the answer is finished. It is made when the first token is decided.
+    """Takes new tokens, gives pieces, and knows when the answer is finished; made when the first token is decided.
 
     Args:
         tokenizer: turns the tokens into text.

@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -90,8 +91,14 @@ def _run(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
-    status: int = command.run(parser.parse_intermixed_args(argv[1:]))
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment]  # its other parameters are not needed
+        status: int = command.run(parser.parse_intermixed_args(argv[1:]))
     return status
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(_one_line(f"{PROGRAM}: warning: {message}"), end="", file=sys.stderr)
 
 
 def _program_parser() -> OneLineParser:

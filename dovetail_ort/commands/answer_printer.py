@@ -8,7 +8,6 @@ from typing import Final
 
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.model import Model, Prompt
 
 _TINT: Final = "\x1b[32m"
@@ -32,7 +31,7 @@ class AnswerPrinter:
         self.text = ""
         self._model = model
         self._options = options
-        self._exactness = exactness(model.manifest.target, options)
+        self._exactness = exactness(model, options)
         self._tinted = show_drafted and sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._quiet = quiet
 
@@ -73,8 +72,8 @@ def statistics_line(generation: Generation) -> str:
     return ", ".join(parts)
 
 
-def exactness(target: TargetEntry, options: GenerationOptions) -> str:
+def exactness(model: Model, options: GenerationOptions) -> str:
     """Whether the answer is the one that plain decoding gives."""
-    if options.exact and not target.exact:
+    if options.exact and not model.exact:
         return "not exact: this bundle failed its check"
     return "exact" if options.exact else "not exact"

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(as_json(result, records, _context(arguments, model.threads)), indent=2))
     else:
         print(_table(result))
-    failed = model.manifest.target.exact and result.num_identical < result.num_prompts
+    failed = model.exact and result.num_identical < result.num_prompts
     return 1 if failed else 0
 
 

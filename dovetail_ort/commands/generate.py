@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     model, options = open_model(arguments)
     prompt = _prompt(model, arguments)
     if arguments.json:
-        exact = options.exact and model.manifest.target.exact
+        exact = options.exact and model.exact
         print(json.dumps(_record(model.generate(prompt, options), exact=exact)))
         return 0
     printer = AnswerPrinter(model, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet)

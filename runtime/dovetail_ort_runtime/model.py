@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.row_invariance import holds_here
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
@@ -32,6 +34,12 @@ class Model:
         max_context: largest number of tokens of prompt and answer, at most the bundle's maximum (the default).
         threads: threads of the target's pass; the usable physical cores by default.
         drafter: proposes draft tokens; prompt lookup by default.
+
+    Attributes:
+        manifest: what the bundle says of itself.
+        tokenizer: text to ids and back.
+        exact: whether a row's result is independent of the rows beside it, as export found and a short measurement
+            on this machine confirms. If not, loading warns, and `GenerationOptions.exact` cannot keep its promise.
     """
 
     def __init__(
@@ -50,8 +58,19 @@ class Model:
             self._template = ChatTemplate(bundle.text(entry.chat_template), entry.special_tokens)
         target = self.manifest.target
         self._target = Target(bundle.path(target.graph), target, max_context=max_context, threads=threads)
+        self.exact = target.exact and self._exact_here()
         self._decoder = Decoder(self._target, drafter or PromptLookup())
         self._num_streams = 0
+
+    def _exact_here(self) -> bool:
+        if holds_here(self._target):
+            return True
+        warnings.warn(
+            "the bundle was exact where it was exported and is not here: speculative answers may differ from plain "
+            "ones; see dovetail-ort doctor BUNDLE",
+            stacklevel=2,
+        )
+        return False
 
     @property
     def max_context(self) -> int:

@@ -208,7 +208,7 @@ def test_an_interruption_while_the_bundles_change_places_leaves_the_old_one(tiny
 
 def test_a_bundle_that_is_not_row_invariant_is_written_as_inexact(tiny_llama, out, monkeypatch):
     found = RowInvariance(rows=(2, 3), num_tokens=100, identical=False, largest_difference=0.5)
-    monkeypatch.setattr(exporter, "measure_row_invariance", lambda target, tokens: found)
+    monkeypatch.setattr(exporter, "measure_row_invariance", lambda target, tokens, rows: found)
     manifest = export_bundle(str(tiny_llama), out).manifest
     assert not manifest.target.exact
     assert manifest.measurements.row_invariance == found
@@ -216,7 +216,7 @@ def test_a_bundle_that_is_not_row_invariant_is_written_as_inexact(tiny_llama, ou
 
 
 def test_row_invariance_is_measured_not_assumed(tiny_bundle):
-    from dovetail_ort_export.checks import measure_row_invariance
+    from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, measure_row_invariance
 
     class Drifting:
         """A target whose logits depend on how many rows it reads."""
@@ -233,14 +233,15 @@ def test_row_invariance_is_measured_not_assumed(tiny_bundle):
     bundle = Bundle(tiny_bundle)
     target = exporter.Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)
     tokens = np.arange(100)
-    assert measure_row_invariance(target, tokens).identical
-    drifted = measure_row_invariance(Drifting(target), tokens)
+    assert measure_row_invariance(target, tokens, ROWS_AT_EXPORT).identical
+    drifted = measure_row_invariance(Drifting(target), tokens, ROWS_AT_EXPORT)
     assert not drifted.identical
     assert drifted.largest_difference == pytest.approx(0.25, rel=1e-5)  # float32 logits of order 10
 
 
 def test_agreement_is_that_of_the_two_distributions(tiny_bundle):
-    from dovetail_ort_export.checks import measure_agreement, run_in_chunks
+    from dovetail_ort_export.agreement import measure_agreement
+    from dovetail_ort_runtime.row_invariance import run_in_chunks
 
     bundle = Bundle(tiny_bundle)
     target = exporter.Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)

@@ -8,13 +8,12 @@ import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+from packaging.requirements import Requirement
 
-from dovetail_ort_export.checks import COMPARED_TOKENS, measure_row_invariance
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import (
     import_onnxruntime,
@@ -22,8 +21,8 @@ from dovetail_ort_runtime.environment import (
     processor_name,
 )
 from dovetail_ort_runtime.errors import UnavailableError
+from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
 from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.tokenizer import Tokenizer
 
 Status = Literal["ok", "note", "problem"]
 
@@ -100,39 +99,24 @@ def check_onnxruntime() -> Iterator[HealthCheck]:
 def check_packages(extra: str | None = None) -> Iterator[HealthCheck]:
     """The packages that this distribution requires, or those of one of its extras, which are optional."""
     remedy = f"pip install '{_DISTRIBUTION}[{extra}]'" if extra else f"pip install {_DISTRIBUTION}"
-    for requirement in importlib.metadata.requires(_DISTRIBUTION) or []:
-        wanted, _, marker = requirement.partition(";")
-        of_extra = re.search(r"extra\s*==\s*['\"](.+?)['\"]", marker)
-        if (of_extra[1] if of_extra else None) == extra:
-            yield _check_package(wanted.strip(), extra, remedy)
+    for requirement in map(Requirement, importlib.metadata.requires(_DISTRIBUTION) or []):
+        marker = requirement.marker
+        always = marker is None or marker.evaluate({"extra": ""})
+        if always if extra is None else not always and marker is not None and marker.evaluate({"extra": extra}):
+            yield _check_package(requirement, extra, remedy)
 
 
-def _check_package(wanted: str, extra: str | None, remedy: str) -> HealthCheck:
-    name = re.match(r"[\w.-]+", wanted)[0]  # type: ignore[index]
-    label = f"[{extra}] {name}" if extra else name
-    bounds = wanted.removeprefix(name)
+def _check_package(requirement: Requirement, extra: str | None, remedy: str) -> HealthCheck:
+    label = f"[{extra}] {requirement.name}" if extra else requirement.name
     bad: Status = "note" if extra else "problem"
     try:
-        version = importlib.metadata.version(name)
+        version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
         return HealthCheck(name=label, status=bad, found="not installed", remedy=remedy)
-    if not within(version, bounds):
-        return HealthCheck(name=label, status=bad, found=f"{version}, must be {bounds}", remedy=remedy)
+    if not requirement.specifier.contains(version, prereleases=True):
+        found = f"{version}, must be {requirement.specifier}"
+        return HealthCheck(name=label, status=bad, found=found, remedy=remedy)
     return HealthCheck(name=label, status="ok", found=version)
-
-
-def within(version: str, bounds: str) -> bool:
-    """Whether a version satisfies bounds such as `<2.14,>=2.8`; numbers are compared, suffixes are not."""
-    holds = {
-        ">=": lambda got, bound: got >= bound,
-        "<": lambda got, bound: got < bound,
-    }
-    parts = re.findall(r"(>=|<)\s*([\d.]+)", bounds)
-    return all(holds[operator](_numbers(version), _numbers(bound)) for operator, bound in parts)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.match(r"[\d.]*", version)[0].strip(".").split("."))  # type: ignore[index]
 
 
 def check_exactness(bundle: Bundle) -> HealthCheck:
@@ -142,11 +126,9 @@ def check_exactness(bundle: Bundle) -> HealthCheck:
         DovetailError: the bundle cannot be run.
     """
     entry = bundle.manifest.target
-    text = (files("dovetail_ort_export") / "check_text.txt").read_text(encoding="utf-8")
-    tokenizer = Tokenizer(bundle.path(bundle.manifest.tokenizer.file))
-    tokens = tokenizer.encode(text, add_special_tokens=False)[: min(COMPARED_TOKENS, entry.max_context - 1)]
-    target = Target(bundle.path(entry.graph), entry, max_context=len(tokens) + 1)
-    measured = measure_row_invariance(target, np.asarray(tokens, dtype=np.int64))
+    num_tokens = min(TOKENS_AT_EXPORT, entry.max_context - 1)
+    target = Target(bundle.path(entry.graph), entry, max_context=num_tokens + 1)
+    measured = measure_row_invariance(target, np.arange(num_tokens) * 37 % entry.vocabulary_size, ROWS_AT_EXPORT)
     sizes = ", ".join(map(str, measured.rows))
     if measured.identical:
         return HealthCheck(name="exactness", status="ok", found=f"identical logits at {sizes} rows a pass")

@@ -17,7 +17,6 @@ import pytest
 import dovetail_ort
 from dovetail_ort.command_line import COMMANDS, main
 from dovetail_ort.commands.chat import Conversation
-from dovetail_ort.health_checks import within
 from dovetail_ort_runtime import environment
 from dovetail_ort_runtime.bundle import sha256
 from dovetail_ort_runtime.model import Model
@@ -540,19 +539,3 @@ def test_doctor_does_without_the_export_packages(capsys, monkeypatch):
     assert any(line.startswith("[--] [export] torch") and "not installed" in line for line in lines)
     assert any(line.startswith("[--] [export] transformers") and "5.0.0, must be" in line for line in lines)
     assert lines[-1] == "optional: pip install 'dovetail-ort[export]'"
-
-
-@pytest.mark.parametrize(
-    ("version", "bounds", "expected"),
-    [
-        ("2.13.0+cpu", "<2.14,>=2.8", True),
-        ("2.14.0", "<2.14,>=2.8", False),
-        ("2.7.1", "<2.14,>=2.8", False),
-        ("1.31", ">=1.31", True),
-        ("10.0", ">=9.1", True),
-        ("1.0rc1", ">=1.0", True),
-        ("3.1.6", "", True),
-    ],
-)
-def test_versions_are_compared_with_their_bounds(version, bounds, expected):
-    assert within(version, bounds) is expected

@@ -1,4 +1,4 @@
-"""Two prompts, each answered plainly and speculatively: same text, less time.
+"""Two prompts, each answered plainly and speculatively: code, which repeats itself, and prose, which does not.
 
 python demo.py BUNDLE
 """
@@ -12,9 +12,8 @@ import dovetail_ort
 from dovetail_ort import Generation, GenerationOptions, Model, SamplingOptions
 
 PROMPTS: Final = (
-    "Here is a function:\n\ndef add(a, b):\n    return a + b\n\n"
-    "Write the same function with type annotations, and one for subtraction and one for multiplication.",
-    "List the planets of the solar system from the sun outwards, with one fact about each.",
+    "Write a Python class Stack with the methods push, pop, peek and is_empty.",
+    "Explain in a few sentences why the sky is blue.",
 )
 GREEDY: Final = SamplingOptions()
 PLAIN_FAST: Final = GenerationOptions(max_new_tokens=160, sampling=GREEDY, max_draft_tokens=0, exact=False)

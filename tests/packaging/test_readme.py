@@ -1,0 +1,52 @@
+"""The README's figures are those of the committed result files, and its commands exist."""
+
+import json
+import re
+from pathlib import Path
+
+from dovetail_ort.command_line import COMMANDS
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+RESULTS = REPOSITORY / "models" / "smollm2-135m-instruct" / "results"
+
+
+def result(name):
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def row(label):
+    """Cells of the one table row that begins with `label`."""
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {label} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_humaneval_table_quotes_the_result_file():
+    measured = result("humaneval.json")
+    plain_exact = measured["modes"]["plain, exact"]["decode_tokens_per_second"]
+    for label, mode in (
+        ("plain, one-row kernel", "plain, one-row kernel"),
+        ("plain, exact", "plain, exact"),
+        ("speculative, exact", "speculative"),
+    ):
+        rate = measured["modes"][mode]["decode_tokens_per_second"]
+        assert row(label)[1] == f"{rate:.0f}"
+        fastest = max(plain_exact, measured["modes"]["plain, one-row kernel"]["decode_tokens_per_second"])
+        assert row(label)[2] == f"{rate / fastest:.2f}x"
+    assert f"{measured['num_identical']} of {measured['num_prompts']}" in README
+    assert f"{measured['accepted_length']:.2f} tokens a round" in README
+    assert measured["machine"] in README
+
+
+def test_genai_table_quotes_the_result_file():
+    measured = result("onnxruntime-genai.json")
+    for name, system in measured["systems"].items():
+        cells = row(name)
+        assert cells[1] == f"{system['median_decode_tokens_per_second']:.0f}"
+        assert cells[2] == f"{system['over_genai_as_built']:.2f}x"
+        assert cells[3] == f"{system['over_genai_plain']:.2f}x"
+        assert cells[4] == f"{system['prompts_that_differ_from_own_plain']}"
+
+
+def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
+    assert set(re.findall(r"`dovetail-ort (\w+)", README)) == set(COMMANDS)

@@ -127,6 +127,8 @@ def _cpu_session(graph: Path, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors come as exceptions
+    # Threads that spin between passes take the core from whatever runs there: another session, the drafter.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         with huge_pages():
             session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

@@ -107,20 +107,26 @@ def tiny_llama(tiny_source: TinySource) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """INT8 bundle of a tiny Llama, 512 positions; shared by all tests: copy it before changing a file."""
-    return _exported(tiny_llama, tmp_path_factory.mktemp("int8"), "int8")
+    """INT8 bundle of a tiny Llama, scales by block, 512 positions; shared by all: copy it before changing a file."""
+    return _exported(tiny_llama, tmp_path_factory.mktemp("int8"), int8_format="block")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_row(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with scales by row."""
+    return _exported(tiny_llama, tmp_path_factory.mktemp("row"), int8_format="row")
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle_fp32(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model in fp32."""
-    return _exported(tiny_llama, tmp_path_factory.mktemp("fp32"), "fp32")
+    return _exported(tiny_llama, tmp_path_factory.mktemp("fp32"), precision="fp32")
 
 
-def _exported(source: Path, folder: Path, precision: str) -> Path:
+def _exported(source: Path, folder: Path, **options: str) -> Path:
     from dovetail_ort_export import ExportOptions, export_bundle
 
-    return Path(export_bundle(str(source), folder / "bundle", ExportOptions(precision=precision)).directory)
+    return Path(export_bundle(str(source), folder / "bundle", ExportOptions(**options)).directory)
 
 
 def _write_tokenizer(directory: Path) -> None:

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dovetail_ort.commands.measurement_lines import measurement_lines
-from dovetail_ort_export.export_options import PRECISIONS, ExportOptions
+from dovetail_ort.commands.measurement_lines import measurement_lines, number_format
+from dovetail_ort_export.export_options import INT8_FORMATS, PRECISIONS, ExportOptions
 from dovetail_ort_runtime.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _QUIET_LIBRARIES: Final = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
+    defaults = ExportOptions()
     parser.epilog = (
         "examples:\n"
         "  dovetail-ort export SmolLM2-135M-Instruct.Q4_1.gguf smollm2\n"
@@ -42,6 +43,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="directory of the bundle; it appears when all is well")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="number format of weights (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--int8-format",
+        choices=INT8_FORMATS,
+        default=defaults.int8_format,
+        help="scales of 8-bit numbers, or the faster on this machine (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration-text",
+        type=Path,
+        metavar="FILE",
+        help="UTF-8 text to measure activations on for the row format (default: the model writes its own)",
+    )
+    parser.add_argument(
+        "--calibration-tokens",
+        type=int,
+        metavar="N",
+        default=defaults.calibration_tokens,
+        help="tokens of that text (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=defaults.alpha,
+        help="0 to 1, how much of the activations' range the row format moves into weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=defaults.seed, help="of the model's own writing (default: %(default)s)"
     )
     parser.add_argument(
         "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the model's maximum)"
@@ -57,6 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Export and sum up."""
     options = ExportOptions(
         precision=arguments.precision,
+        int8_format=arguments.int8_format,
+        calibration_text=arguments.calibration_text,
+        calibration_tokens=arguments.calibration_tokens,
+        alpha=arguments.alpha,
+        seed=arguments.seed,
         max_context=arguments.max_context,
         check_text=arguments.check_text,
         force=arguments.force,
@@ -106,7 +140,7 @@ def _summary(report: ExportReport) -> str:
     lines = {
         "bundle": str(report.directory),
         "size": f"{report.num_bytes / 1e6:.1f} MB",
-        "parameters": f"{target.num_parameters / 1e6:.1f} million, {target.precision}",
+        "parameters": f"{target.num_parameters / 1e6:.1f} million, {number_format(target)}",
         **measurement_lines(report.manifest),
         "peak memory": f"{report.peak_memory_bytes / 1e9:.2f} GB, {_bytes_per_parameter(report):.1f} bytes a parameter "
         f"over {_BASE_MEMORY_BYTES / 1e9} GB",

@@ -8,9 +8,9 @@ import json
 import sys
 from typing import Any, Final
 
-from dovetail_ort.commands.measurement_lines import measurement_lines
+from dovetail_ort.commands.measurement_lines import measurement_lines, number_format
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort_runtime.manifest import Calibration, Manifest
 
 _VERIFIED: Final = {True: "all checksums match", False: "sizes match; --verify compares checksums too"}
 
@@ -57,7 +57,7 @@ def _page(bundle: Bundle, *, verified: bool) -> str:
 def _model(manifest: Manifest) -> dict[str, str]:
     target, generation = manifest.target, manifest.generation
     return {
-        "model": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters, {target.precision}",
+        "model": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters, {number_format(target)}",
         "dimensions": f"{target.num_layers} blocks, {target.num_heads} query and {target.num_kv_heads} KV heads of "
         f"{target.head_size}, hidden size {target.hidden_size}, vocabulary {target.vocabulary_size}",
         "limits": f"{target.max_context} tokens of context, {target.max_rows} rows a pass",
@@ -68,12 +68,19 @@ def _model(manifest: Manifest) -> dict[str, str]:
 
 def _origin(manifest: Manifest) -> dict[str, str]:
     provenance = manifest.provenance
+    calibration = provenance.calibration
     packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
     return {
         "source": provenance.source,
+        **({} if calibration is None else {"calibration": _describe_calibration(calibration)}),
         "exported by": f"dovetail-ort {provenance.exporter} on {provenance.machine}",
         "with": packages,
     }
+
+
+def _describe_calibration(calibration: Calibration) -> str:
+    text = "written by the model itself" if calibration.text is None else f"of {calibration.text}"
+    return f"{calibration.num_tokens} tokens {text}, seed {calibration.seed}, alpha {calibration.alpha:g}"
 
 
 def _shown(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dovetail_ort_runtime.manifest import Agreement, Manifest, RowInvariance
+from dovetail_ort_runtime.manifest import Agreement, Int8FormatMeasurements, Manifest, RowInvariance, TargetEntry
 
 
 def measurement_lines(manifest: Manifest) -> dict[str, str]:
@@ -11,7 +11,19 @@ def measurement_lines(manifest: Manifest) -> dict[str, str]:
         "exact": "yes, on the machine that exported it" if manifest.target.exact else "NO",
         "row invariance": _describe_row_invariance(manifest.measurements.row_invariance),
         "agreement": _describe_agreement(manifest.measurements.agreement),
+        **{f"int8, {one.int8_format}": _describe_format(one) for one in manifest.measurements.int8_formats},
     }
+
+
+def number_format(target: TargetEntry) -> str:
+    """The number format of the weights: `fp32`, or `int8` and what its scales stand for."""
+    return target.precision if target.int8_format is None else f"{target.precision}, scales by {target.int8_format}"
+
+
+def _describe_format(measured: Int8FormatMeasurements) -> str:
+    times = ", ".join(f"{rows}: {ms:.1f}" for rows, ms in measured.pass_ms.items())
+    agreement = measured.agreement
+    return f"{agreement.top1:.1%}, KL {agreement.mean_kl:.4f}, {measured.num_bytes / 1e6:.0f} MB; ms by rows {times}"
 
 
 def _describe_row_invariance(measured: RowInvariance) -> str:

@@ -9,6 +9,8 @@ from typing import Final
 from dovetail_ort_runtime.errors import InputError
 
 PRECISIONS: Final = ("int8", "fp32")
+INT8_FORMATS: Final = ("auto", "row", "block")
+LEAST_CALIBRATION_TOKENS: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,13 +18,24 @@ class ExportOptions:
     """Settings of one export.
 
     Attributes:
-        precision: `int8`, 8-bit weights in blocks of 32, or `fp32`, for comparison.
+        precision: `int8`, or `fp32` for comparison.
+        int8_format: `block`, 8-bit weights in blocks of 32; `row`, 8-bit weights with a scale for each output and
+            activations with one for each row; or `auto`, the one that is faster on this machine.
+        calibration_text: UTF-8 text on which the row format measures activations; by default the model writes it.
+        calibration_tokens: 64 or more; tokens of that text.
+        alpha: 0 to 1; how much of the activations' range the row format moves into the weights.
+        seed: 0 or more, of the model's own writing.
         max_context: largest number of tokens of prompt and answer; the model's own maximum by default.
         check_text: UTF-8 text on which the bundle is compared with the model; a built-in page by default.
         force: replace the bundle that stands at the output path.
     """
 
     precision: str = "int8"
+    int8_format: str = "auto"
+    calibration_text: Path | None = None
+    calibration_tokens: int = 1024
+    alpha: float = 0.7
+    seed: int = 0
     max_context: int | None = None
     check_text: Path | None = None
     force: bool = False
@@ -30,5 +43,15 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.int8_format not in INT8_FORMATS:
+            raise InputError(f"int8_format must be one of {', '.join(INT8_FORMATS)}, got {self.int8_format!r}")
+        if self.calibration_tokens < LEAST_CALIBRATION_TOKENS:
+            raise InputError(
+                f"calibration_tokens must be {LEAST_CALIBRATION_TOKENS} or more, got {self.calibration_tokens}"
+            )
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"alpha must be between 0 and 1, got {self.alpha}")
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}")
         if self.max_context is not None and self.max_context < 2:
             raise InputError(f"max_context must be 2 or more, got {self.max_context}")

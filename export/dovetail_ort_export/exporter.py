@@ -1,9 +1,10 @@
-"""The export plan: load, trace, lower, write, check, publish."""
+"""The export plan: load, write, check, choose, publish."""
 
 from __future__ import annotations
 
 import gc
 import importlib.metadata
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -11,44 +12,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx_ir as ir
-from tqdm import tqdm
 
-from dovetail_ort_export.agreement import measure_agreement
 from dovetail_ort_export.bundle_directory import bundle_directory, check_output, file_entries
+from dovetail_ort_export.candidates import choose_candidate, write_candidates
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.families import check_window, head_size
-from dovetail_ort_export.passes.bind_weights import BindWeights
-from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
-from dovetail_ort_export.passes.lower_float import LowerFloat
-from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
-from dovetail_ort_export.passes.pack_gate_up import PackGateUp
-from dovetail_ort_export.passes.pack_qkv import PackQkv
+from dovetail_ort_export.families import check_window
 from dovetail_ort_export.peak_memory import peak_memory_bytes
 from dovetail_ort_export.reference import reference_logits
 from dovetail_ort_export.source import Source, load_source
 from dovetail_ort_export.text_files import generation_entry, write_text_files
-from dovetail_ort_export.tracing import trace_target
-from dovetail_ort_export.weights import Weights
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.environment import processor_name
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    Measurements,
-    Provenance,
-    TargetEntry,
-)
-from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.manifest import MANIFEST_NAME, Manifest, Provenance
 
-MAX_ROWS: Final = 64
 _CHECKED_TOKENS: Final = 512
-_GRAPH_NAMES: Final = {"int8": "model_quantized.onnx", "fp32": "model.onnx"}
 _PACKAGES: Final = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
-# Offsets at whole pages let the runtime map the weights instead of reading them.
-_PAGE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,53 +71,27 @@ def export_bundle(
         max_context = _max_context(loaded.model.config, options)
         report(f"asking the original model about {len(tokens)} tokens")
         reference = reference_logits(loaded.model, tokens)
-
-        weights = Weights(loaded.model, max_context=max_context)
-        report("tracing the graph")
-        graph = build_target(loaded.model, weights, options.precision)
-        entry = _target_entry(loaded.model.config, weights, options.precision, max_context)
-        report(f"writing {entry.graph}")
-        _save(graph, directory / entry.graph)
-        tokenizer, generation = write_text_files(loaded, directory), generation_entry(loaded)
-        name = loaded.name
-        del loaded, weights, graph  # the session takes their place in memory
-        gc.collect()  # transformers' modules hold each other in cycles
-
-        report("checking the bundle")
-        measurements = _measure(directory, entry, tokens, reference)
+        with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
+            candidates = write_candidates(loaded, options, max_context, Path(folder), report)
+            tokenizer, generation = write_text_files(loaded, directory), generation_entry(loaded)
+            name = loaded.name
+            del loaded  # the sessions take its place in memory
+            gc.collect()  # transformers' modules hold each other in cycles
+            report("checking what was written")
+            chosen, measurements = choose_candidate(candidates, tokens, reference, report)
+            for path in chosen.folder.iterdir():
+                path.rename(directory / path.name)
         manifest = Manifest(
-            target=replace(entry, exact=measurements.row_invariance.identical),
+            target=replace(chosen.entry, exact=measurements.row_invariance.identical),
             tokenizer=tokenizer,
             generation=generation,
             measurements=measurements,
-            provenance=_provenance(name),
+            provenance=replace(_provenance(name), calibration=chosen.calibration),
             files=file_entries(directory),
         )
         (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     num_bytes = sum(entry.num_bytes for entry in manifest.files)
     return ExportReport(directory=out, manifest=manifest, num_bytes=num_bytes, peak_memory_bytes=peak_memory_bytes())
-
-
-def build_target(model: Any, weights: Weights, precision: str) -> ir.Model:
-    """The target's graph of a transformers model, its weights still unread."""
-    lower = {"int8": LowerInt8Blocks, "fp32": LowerFloat}[precision]
-    graph = trace_target(model)
-    for graph_pass in (BindWeights(weights), PackQkv(), PackGateUp(), FuseSkipNorm(), lower()):
-        graph = graph_pass(graph).model  # ir.passes.Sequential would hide a SourceError in its own
-    del graph.opset_imports["dovetail"]  # all its operators are lowered
-    return graph
-
-
-def _save(graph: ir.Model, path: Path) -> None:
-    """Write graph and weights, computing each weight as it is written; a bar shows the progress on a terminal."""
-    with tqdm(total=len(graph.graph.initializers), unit=" tensors", leave=False, disable=None) as bar:
-        ir.save(
-            graph,
-            path,
-            external_data=f"{path.name}_data",
-            alignment=_PAGE_BYTES,
-            callback=lambda tensor, info: bar.update() and None,  # noqa: ARG005  onnx-ir's signature
-        )
 
 
 def _checked_tokens(source: Source, options: ExportOptions) -> TokenArray:
@@ -162,32 +115,6 @@ def _max_context(config: Any, options: ExportOptions) -> int:
     max_context = options.max_context or largest
     check_window(config, max_context)
     return max_context
-
-
-def _target_entry(config: Any, weights: Weights, precision: str, max_context: int) -> TargetEntry:
-    return TargetEntry(
-        graph=_GRAPH_NAMES[precision],
-        family=config.model_type,
-        precision=precision,
-        exact=False,
-        num_layers=config.num_hidden_layers,
-        num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        head_size=head_size(config),
-        hidden_size=config.hidden_size,
-        vocabulary_size=config.vocab_size,
-        num_parameters=weights.num_parameters,
-        max_context=max_context,
-        max_rows=MAX_ROWS,
-    )
-
-
-def _measure(directory: Path, entry: TargetEntry, tokens: TokenArray, reference: FloatArray) -> Measurements:
-    target = Target(directory / entry.graph, entry, max_context=min(entry.max_context, len(tokens) + 1))
-    return Measurements(
-        row_invariance=measure_row_invariance(target, tokens[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT),
-        agreement=measure_agreement(target, tokens, reference),
-    )
 
 
 def _provenance(source: str) -> Provenance:

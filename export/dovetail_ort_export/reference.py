@@ -23,13 +23,13 @@ def reference_logits(model: Any, token_ids: TokenArray) -> FloatArray:
     Returns:
         (T, V) float32.
     """
-    with _float32_leaves(model):
+    with float32_leaves(model):
         logits: FloatArray = model(torch.from_numpy(token_ids)[None], use_cache=False).logits[0].float().numpy()
     return logits
 
 
 @contextmanager
-def _float32_leaves(model: nn.Module) -> Iterator[None]:
+def float32_leaves(model: nn.Module) -> Iterator[None]:
     """Widen each leaf's parameters only while it runs, so that a bfloat16 model is never held in float32 as a whole."""
     handles = []
     for module in model.modules():

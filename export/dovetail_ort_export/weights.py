@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,6 +10,19 @@ from numpy.typing import NDArray
 
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
 from dovetail_ort_runtime.arrays import FloatArray
+
+
+class NamedWeights(Protocol):
+    """Weights that a graph can be given: a model's own, or those of an equal model."""
+
+    def canonical_name(self, name: str) -> str:
+        """The first name of a parameter that has several (a tied embedding and head)."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of the weight `name`."""
+
+    def __getitem__(self, name: str) -> FloatArray:
+        """The weight `name` as a float32 array."""
 
 
 class Weights:

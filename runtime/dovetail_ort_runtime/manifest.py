@@ -53,6 +53,7 @@ class TargetEntry:
         num_parameters: distinct weights of the model.
         max_context: largest number of tokens of prompt and answer.
         max_rows: largest number of tokens in one pass.
+        int8_format: `row` or `block`, what a scale stands for in an int8 graph; None in another precision.
     """
 
     graph: str
@@ -68,6 +69,7 @@ class TargetEntry:
     num_parameters: int
     max_context: int
     max_rows: int
+    int8_format: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in _LEAST_DIMENSIONS.items():
@@ -157,11 +159,54 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Int8FormatMeasurements:
+    """One of the INT8 formats that export built and compared.
+
+    Attributes:
+        int8_format: `row` or `block`.
+        num_bytes: size of graph and weights.
+        row_invariance: of its graph.
+        agreement: of its graph.
+        pass_ms: median milliseconds of a pass by its number of rows, taken in turns with the other format.
+    """
+
+    int8_format: str
+    num_bytes: int
+    row_invariance: RowInvariance
+    agreement: Agreement
+    pass_ms: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Measurements:
-    """What export measured before it declared the bundle good."""
+    """What export measured before it declared the bundle good.
+
+    Attributes:
+        row_invariance: of the bundle's graph.
+        agreement: of the bundle's graph.
+        int8_formats: all formats that were compared, if the bundle's was chosen by measurement.
+    """
 
     row_invariance: RowInvariance
     agreement: Agreement
+    int8_formats: tuple[Int8FormatMeasurements, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How activations were equalised and measured.
+
+    Attributes:
+        text: name of the file they were measured on, or None if the model wrote the text itself.
+        num_tokens: tokens in the text.
+        seed: of the model's writing.
+        alpha: SmoothQuant's exponent.
+    """
+
+    text: str | None
+    num_tokens: int
+    seed: int
+    alpha: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,12 +218,14 @@ class Provenance:
         exporter: version of dovetail-ort.
         packages: versions of the packages that took part, by name.
         machine: processor that the measurements were taken on.
+        calibration: of the row format, else None.
     """
 
     source: str
     exporter: str
     packages: dict[str, str]
     machine: str
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_export import ExportOptions, export_bundle, exporter
+from dovetail_ort_export import ExportOptions, candidates, export_bundle, exporter
 from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError, InputError, SourceError
-from dovetail_ort_runtime.manifest import GenerationEntry, RowInvariance
+from dovetail_ort_runtime.manifest import Calibration, GenerationEntry, RowInvariance
+from dovetail_ort_runtime.target import Target
 
 
 @pytest.fixture
@@ -124,8 +125,59 @@ def test_sampling_settings_that_the_source_leaves_null_are_off(tiny_source, out)
 def test_the_steps_are_reported_in_order(tiny_llama, out):
     steps = []
     export_bundle(str(tiny_llama), out, report=steps.append)
-    words = [step.split()[0] for step in steps]
-    assert words == ["loading", "asking", "tracing", "writing", "checking"]
+    assert [step.split(",")[-1].split()[0:2] for step in steps] == [
+        ["loading", str(tiny_llama)],
+        ["asking", "the"],
+        ["writing", "a"],
+        ["measuring", "activations"],
+        ["scales", "by"],
+        ["scales", "by"],
+        ["checking", "what"],
+        ["timing", "both"],
+    ]
+
+
+def test_both_int8_formats_are_measured_and_one_is_kept(tiny_llama, out):
+    manifest = export_bundle(str(tiny_llama), out).manifest
+    by_name = {one.int8_format: one for one in manifest.measurements.int8_formats}
+    assert set(by_name) == {"row", "block"}
+    kept = by_name[manifest.target.int8_format]
+    assert (kept.row_invariance, kept.agreement) == (
+        manifest.measurements.row_invariance,
+        manifest.measurements.agreement,
+    )
+    assert {"1", "2", "8", "16", "64"} <= set(kept.pass_ms)
+    assert all(ms > 0 for one in by_name.values() for ms in one.pass_ms.values())
+    graph = [entry for entry in manifest.files if entry.path.startswith("model")]
+    assert kept.num_bytes == sum(entry.num_bytes for entry in graph)
+    assert len(graph) == 2
+
+
+def test_a_format_that_is_asked_for_is_built_alone(tiny_bundle, tiny_bundle_row):
+    for directory, name in ((tiny_bundle, "block"), (tiny_bundle_row, "row")):
+        manifest = Bundle(directory).manifest
+        assert manifest.target.int8_format == name
+        assert manifest.measurements.int8_formats == ()
+
+
+def test_the_row_format_says_what_it_was_calibrated_on(tiny_bundle, tiny_bundle_row, tiny_llama, out, tmp_path):
+    assert Bundle(tiny_bundle).manifest.provenance.calibration is None
+    own = Calibration(text=None, num_tokens=1024, seed=0, alpha=0.7)
+    assert Bundle(tiny_bundle_row).manifest.provenance.calibration == own
+    text = tmp_path / "mine.txt"
+    text.write_text("Tails hold the pins without a nail. " * 40)
+    options = ExportOptions(int8_format="row", calibration_text=text, calibration_tokens=200, alpha=0.5)
+    found = export_bundle(str(tiny_llama), out, options).manifest.provenance.calibration
+    assert found == Calibration(text="mine.txt", num_tokens=200, seed=0, alpha=0.5)
+
+
+def test_a_family_without_a_rule_is_exported_unequalised_and_told_so(tiny_llama, out, monkeypatch):
+    monkeypatch.setattr(candidates, "EQUALIZED_FAMILIES", ())
+    steps = []
+    manifest = export_bundle(str(tiny_llama), out, ExportOptions(int8_format="row"), steps.append).manifest
+    assert "no rule to equalise llama: its activations are quantised as they are" in steps
+    assert manifest.target.exact
+    assert manifest.provenance.calibration is None
 
 
 def test_a_bundle_is_not_replaced_unasked(tiny_llama, out, old_bundle):
@@ -166,7 +218,7 @@ def test_an_empty_directory_is_as_good_as_none(tiny_llama, out):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("step", ["build_target", "write_text_files", "_measure", "file_entries"])
+@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "file_entries"])
 def test_an_export_that_ends_early_leaves_nothing(tiny_llama, out, monkeypatch, step, error):
     monkeypatch.setattr(exporter, step, raising(error))
     with pytest.raises(error):
@@ -175,7 +227,7 @@ def test_an_export_that_ends_early_leaves_nothing(tiny_llama, out, monkeypatch, 
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("step", ["build_target", "write_text_files", "_measure", "file_entries"])
+@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "file_entries"])
 def test_an_export_that_ends_early_leaves_the_old_bundle(tiny_llama, out, old_bundle, monkeypatch, step, error):
     monkeypatch.setattr(exporter, step, raising(error))
     with pytest.raises(error):
@@ -208,7 +260,7 @@ def test_an_interruption_while_the_bundles_change_places_leaves_the_old_one(tiny
 
 def test_a_bundle_that_is_not_row_invariant_is_written_as_inexact(tiny_llama, out, monkeypatch):
     found = RowInvariance(rows=(2, 3), num_tokens=100, identical=False, largest_difference=0.5)
-    monkeypatch.setattr(exporter, "measure_row_invariance", lambda target, tokens, rows: found)
+    monkeypatch.setattr(candidates, "measure_row_invariance", lambda target, tokens, rows: found)
     manifest = export_bundle(str(tiny_llama), out).manifest
     assert not manifest.target.exact
     assert manifest.measurements.row_invariance == found
@@ -231,7 +283,7 @@ def test_row_invariance_is_measured_not_assumed(tiny_bundle):
             return result
 
     bundle = Bundle(tiny_bundle)
-    target = exporter.Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)
+    target = Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)
     tokens = np.arange(100)
     assert measure_row_invariance(target, tokens, ROWS_AT_EXPORT).identical
     drifted = measure_row_invariance(Drifting(target), tokens, ROWS_AT_EXPORT)
@@ -244,7 +296,7 @@ def test_agreement_is_that_of_the_two_distributions(tiny_bundle):
     from dovetail_ort_runtime.row_invariance import run_in_chunks
 
     bundle = Bundle(tiny_bundle)
-    target = exporter.Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)
+    target = Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)
     tokens = np.arange(100)
     own, _ = run_in_chunks(target, tokens, 8)
     same = measure_agreement(target, tokens, own)
@@ -272,6 +324,11 @@ def test_the_context_is_the_one_asked_for(tiny_llama, out, max_context):
         ({"max_context": 1}, "max_context must be 2 or more, got 1"),
         ({"max_context": -3}, "max_context must be 2 or more, got -3"),
         ({"precision": "int4"}, "precision must be one of int8, fp32, got 'int4'"),
+        ({"int8_format": "column"}, "int8_format must be one of auto, row, block, got 'column'"),
+        ({"alpha": 1.5}, "alpha must be between 0 and 1, got 1.5"),
+        ({"alpha": float("nan")}, "alpha must be between 0 and 1, got nan"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"calibration_tokens": 63}, "calibration_tokens must be 64 or more, got 63"),
     ],
 )
 def test_options_out_of_bounds_are_refused(settings, message):

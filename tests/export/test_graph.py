@@ -2,28 +2,35 @@
 
 from collections import Counter
 
+import numpy as np
 import onnx
 import pytest
 
 INPUTS = ["input_ids", "position_ids", "attention_bias", "seqlens_k", "total_sequence_length"]
 
 
-@pytest.fixture(scope="module", params=["int8", "fp32"])
+@pytest.fixture(scope="module", params=["block", "row", "fp32"])
 def precision(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def build(tiny_model):
-    """`build(precision, ...)`: the exported graph of a tiny Llama, its weights inside."""
+    """`build(number_format, ...)`: the exported graph of a tiny Llama, its weights inside."""
     import onnx_ir as ir
 
-    from dovetail_ort_export.exporter import build_target
+    from dovetail_ort_export.calibration import activation_maxima
+    from dovetail_ort_export.equalization import EqualizedWeights
+    from dovetail_ort_export.target_graph import float_target, int8_block_target, int8_row_target
     from dovetail_ort_export.weights import Weights
 
     def make(precision, **settings):
         model = tiny_model("llama", **settings)
-        return ir.to_proto(build_target(model, Weights(model, max_context=512), precision))
+        weights = Weights(model, max_context=512)
+        if precision == "row":
+            weights = EqualizedWeights(weights, model.config, activation_maxima(model, [np.arange(100)]), 0.7)
+        target = {"block": int8_block_target, "row": int8_row_target, "fp32": float_target}[precision]
+        return ir.to_proto(target(model, weights))
 
     return make
 
@@ -45,11 +52,11 @@ def dimensions(value):
     return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
 
-def test_a_llama_block_has_at_most_16_nodes(build, precision):
+def test_a_llama_block_has_at_most_16_nodes_and_four_more_where_rows_have_scales(build, precision):
     two = operators(build(precision, num_hidden_layers=2))
     three = operators(build(precision, num_hidden_layers=3))
     assert two <= three
-    assert 5 < (three - two).total() <= 16
+    assert 5 < (three - two).total() <= (20 if precision == "row" else 16)
 
 
 def test_attention_is_one_operator_a_block(graph):
@@ -61,8 +68,9 @@ def test_no_placeholder_of_the_tracer_is_left(graph):
     assert {node.domain for node in graph.graph.node} <= {"", "com.microsoft"}
 
 
-def test_the_operator_sets_are_those_of_onnx_18_and_onnxruntime(graph):
-    assert {opset.domain: opset.version for opset in graph.opset_import} == {"": 18, "com.microsoft": 1}
+def test_the_operator_sets_are_those_of_onnx_and_onnxruntime(graph, precision):
+    expected = {"": 21 if precision == "row" else 18, "com.microsoft": 1}
+    assert {opset.domain: opset.version for opset in graph.opset_import} == expected
 
 
 def test_the_inputs_are_those_of_the_bundle_format(graph):
@@ -92,7 +100,7 @@ def test_the_inputs_leave_rows_and_lengths_open(graph):
 
 
 def test_every_int8_product_is_of_the_kind_whose_rows_stand_alone(build):
-    products = [node for node in build("int8").graph.node if "MatMul" in node.op_type or node.op_type == "Gemm"]
+    products = [node for node in build("block").graph.node if "MatMul" in node.op_type or node.op_type == "Gemm"]
     assert {node.op_type for node in products} == {"MatMulNBits"}
     assert len(products) >= 2 * 4 + 1  # four a block and the head
     for node in products:
@@ -100,8 +108,31 @@ def test_every_int8_product_is_of_the_kind_whose_rows_stand_alone(build):
         assert (found["bits"], found["block_size"], found["accuracy_level"]) == (8, 32, 4)
 
 
+def test_every_product_with_scales_by_row_sums_integers_but_those_of_gated_products(build):
+    model = build("row")
+    found = operators(model)
+    assert found["MatMulIntegerToFloat"] == 2 * 3 + 1  # query-key-value, output, gate-up; the head
+    assert found["MatMulNBits"] == 2
+    assert found["MatMul"] == 4  # the two rotations of the residual stream's end
+    constant = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and not attributes(node)]
+    assert len(constant) == 2 * 2  # behind the norms, whose range is known
+    assert found["QuantizeLinear"] - len(constant) == found["ReduceMax"] == 2 + 1
+
+
+def test_a_tied_head_and_the_embedding_read_one_int8_weight_with_scales_by_row(build):
+    model = build("row")
+    gather = next(node for node in model.graph.node if node.op_type == "Gather")
+    weights = {node.input[1] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
+    assert gather.input[0] in weights
+    gated = 2 * 64 * 128
+    assert elements(model)[onnx.TensorProto.INT8] == num_weights(model, untied=False) - gated
+    assert elements(build("row", tie_word_embeddings=False))[onnx.TensorProto.INT8] == (
+        num_weights(model, untied=True) - gated
+    )
+
+
 def test_a_tied_head_and_the_embedding_read_one_int8_weight(build):
-    model = build("int8")
+    model = build("block")
     gather = next(node for node in model.graph.node if node.op_type == "GatherBlockQuantized")
     head = next(node for node in model.graph.node if "logits" in node.output)
     assert head.op_type == "MatMulNBits"
@@ -110,13 +141,13 @@ def test_a_tied_head_and_the_embedding_read_one_int8_weight(build):
 
 
 def test_an_untied_head_has_an_int8_weight_of_its_own(build):
-    model = build("int8", tie_word_embeddings=False)
+    model = build("block", tie_word_embeddings=False)
     assert elements(model)[onnx.TensorProto.UINT8] == num_weights(model, untied=True)
 
 
 def test_no_float_copy_of_an_int8_weight_is_left(build):
     # Scales, one for 32 weights, norms and the rotary caches: nothing as large as the smallest product.
-    model = build("int8")
+    model = build("block")
     floats = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
     rotary, norms = 2 * 512 * 8, 5 * 64
     assert sum(size(tensor) for tensor in floats) == num_weights(model, untied=False) // 32 + rotary + norms

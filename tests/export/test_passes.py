@@ -265,12 +265,12 @@ def test_a_width_that_blocks_do_not_divide_is_refused_with_the_way_out(bound):
 # Whole exports
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_two_exports_of_one_model_are_the_same_bytes(tiny_llama, tmp_path, precision):
+@pytest.mark.parametrize("settings", [{"int8_format": "block"}, {"int8_format": "row"}, {"precision": "fp32"}])
+def test_two_exports_of_one_model_are_the_same_bytes(tiny_llama, tmp_path, settings):
     from dovetail_ort_export import ExportOptions, export_bundle
 
     for name in ("one", "two"):
-        export_bundle(str(tiny_llama), tmp_path / name, ExportOptions(precision=precision))
+        export_bundle(str(tiny_llama), tmp_path / name, ExportOptions(**settings))
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(files) == 5
     assert files == sorted(path.name for path in (tmp_path / "two").iterdir())

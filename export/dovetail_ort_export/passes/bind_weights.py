@@ -7,7 +7,7 @@ from functools import partial
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
-from dovetail_ort_export.weights import Weights
+from dovetail_ort_export.weights import NamedWeights
 
 
 class BindWeights(ir.passes.InPlacePass):
@@ -16,7 +16,7 @@ class BindWeights(ir.passes.InPlacePass):
     Two names of one tied parameter become one initializer.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: NamedWeights) -> None:
         super().__init__()
         self._weights = weights
 

@@ -22,7 +22,7 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
         """Lower every product and the embedding."""
         modified = False
         for node in nodes.find(model, "Linear", "dovetail"):
-            nodes.replace(model, node, [_product(model, node)])
+            nodes.replace(model, node, [lower_product_to_blocks(model, node)])
             modified = True
         for node in nodes.find(model, "Embedding", "dovetail"):
             nodes.replace(model, node, _embedding(model, node))
@@ -34,7 +34,8 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
         nodes.drop_unused_initializers(model)
 
 
-def _product(model: ir.Model, node: ir.Node) -> ir.Node:
+def lower_product_to_blocks(model: ir.Model, node: ir.Node) -> ir.Node:
+    """The MatMulNBits that takes the place of one `Linear`."""
     weight = nodes.weight_of(nodes.input_of(node, 1))
     out_features, in_features = weight.shape
     attributes = {"K": in_features, "N": out_features, "bits": 8, "block_size": BLOCK_SIZE, "accuracy_level": 4}

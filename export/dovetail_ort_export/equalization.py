@@ -1,0 +1,136 @@
+"""Weights of an equal model whose activations are easier to quantise: every change is folded into weights.
+
+Three changes leave what the model computes as it is:
+
+- The residual stream is rotated (`Rotation`): what writes to it (embedding, output and down projections) is rotated,
+  what reads it is rotated back, and the norms' weights move into the products behind them, since only the plain norm
+  commutes with a rotation. Outlier channels disappear, so that behind a norm one constant scale serves every row.
+- Behind each norm, channels are scaled by SmoothQuant's rule (arXiv 2211.10438), `s = max|x|^alpha / max|w|^(1-alpha)`:
+  the norm's weight becomes `1 / s`, the products' columns take `s`.
+- So are the values that attention mixes: rows of the value projection over `s`, columns of the output projection times
+  `s`, one `s` for all query heads that share a value head.
+
+Query and key norms and their biases see neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from dovetail_ort_export.families import head_size
+from dovetail_ort_export.rotation import Rotation
+from dovetail_ort_export.weights import Weights
+from dovetail_ort_runtime.arrays import FloatArray
+
+# Families whose blocks have the parts named below and nothing between them that a rotation would not pass.
+EQUALIZED_FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
+
+Edit = Callable[[FloatArray], FloatArray]
+
+
+class EqualizedWeights:
+    """The weights of the equal model by name, computed when they are asked for.
+
+    The final norm and what follows it stay in the model's own basis; `passes.rotate_ends` changes the basis there.
+
+    Args:
+        weights: of the model.
+        config: of the model, its family one of `EQUALIZED_FAMILIES`.
+        maxima: what `activation_maxima` found.
+        alpha: 0 to 1, how much of the activations' range the weights take over.
+
+    Attributes:
+        rotation: of the residual stream.
+        ranges: largest magnitude that each block norm's output had, by the name of the norm's weight.
+    """
+
+    def __init__(self, weights: Weights, config: Any, maxima: Mapping[str, FloatArray], alpha: float) -> None:
+        self.rotation = Rotation(config.hidden_size)
+        self.ranges: dict[str, float] = {}
+        self._weights = weights
+        self._maxima = maxima
+        self._alpha = alpha
+        self._edits: dict[str, Edit] = {}
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            self._edits[weights.canonical_name(name)] = self.rotation.apply
+        for index in range(config.num_hidden_layers):
+            self._equalize_block(f"model.layers.{index}.", config)
+
+    def canonical_name(self, name: str) -> str:
+        """The first name of a parameter that has several (a tied embedding and head)."""
+        return self._weights.canonical_name(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of the weight `name`."""
+        return self._weights.shape(name)
+
+    def __getitem__(self, name: str) -> FloatArray:
+        """The weight `name` of the equal model as a float32 array."""
+        weight = self._weights[name]
+        return self._edits[name](weight) if name in self._edits else weight
+
+    def _equalize_block(self, block: str, config: Any) -> None:
+        attention, mlp = f"{block}self_attn.", f"{block}mlp."
+        self._fold_norm(f"{block}input_layernorm", [f"{attention}{part}_proj" for part in "qkv"])
+        self._fold_norm(f"{block}post_attention_layernorm", [f"{mlp}gate_proj", f"{mlp}up_proj"])
+        self._share_value_scales(attention, config)
+        for writer in (f"{attention}o_proj", f"{mlp}down_proj"):
+            self._then(f"{writer}.weight", lambda weight: self.rotation.apply(weight.T).T)
+            self._then(f"{writer}.bias", self.rotation.apply)
+
+    def _fold_norm(self, norm: str, products: Sequence[str]) -> None:
+        name = f"{norm}.weight"
+        names = [f"{product}.weight" for product in products]
+        gamma = self._weights[name]
+        into = partial(_rotate_inputs, gamma=gamma, rotation=self.rotation)
+        largest_weight = np.max([_column_maxima(into(self._weights[product])) for product in names], axis=0)
+        scale = smoothing_scale(self._maxima[norm], largest_weight, self._alpha)
+        for product in names:
+            self._then(product, into)
+            self._then(product, partial(np.multiply, scale))
+        self._edits[name] = lambda _: np.reciprocal(scale)
+        self.ranges[name] = float((self._maxima[norm] / scale).max())
+
+    def _share_value_scales(self, attention: str, config: Any) -> None:
+        num_kv_heads, size = config.num_key_value_heads, head_size(config)
+        by_value_head = (num_kv_heads, config.num_attention_heads // num_kv_heads, size)
+        mixed = f"{attention}o_proj"
+        largest = self._maxima[mixed].reshape(by_value_head).max(axis=1)
+        largest_weight = _column_maxima(self._weights[f"{mixed}.weight"]).reshape(by_value_head).max(axis=1)
+        scale = smoothing_scale(largest, largest_weight, self._alpha)
+        columns = np.repeat(scale[:, None], by_value_head[1], axis=1).ravel()
+        self._then(f"{mixed}.weight", partial(np.multiply, columns))
+        self._then(f"{attention}v_proj.weight", lambda weight: weight / scale.reshape(-1, 1))
+        self._then(f"{attention}v_proj.bias", lambda bias: bias / scale.ravel())
+
+    def _then(self, name: str, edit: Edit) -> None:
+        """Change the weight `name` by `edit` after what changes it already."""
+        before = self._edits.get(name)
+        self._edits[name] = edit if before is None else lambda weight: edit(before(weight))
+
+
+def smoothing_scale(activation: FloatArray, weight: FloatArray, alpha: float) -> FloatArray:
+    """SmoothQuant's factor of each channel, `activation^alpha / weight^(1-alpha)`; 1 where either is zero.
+
+    Args:
+        activation: any shape, float32, largest magnitude of each channel.
+        weight: likewise, of the weights that the channel meets.
+        alpha: 0 to 1.
+    """
+    live = (activation > 0) & (weight > 0)
+    safe_activation, safe_weight = np.where(live, activation, 1), np.where(live, weight, 1)
+    scale: FloatArray = (safe_activation**alpha / safe_weight ** (1 - alpha)).astype(np.float32)
+    return scale
+
+
+def _rotate_inputs(weight: FloatArray, *, gamma: FloatArray, rotation: Rotation) -> FloatArray:
+    return rotation.apply(weight * gamma)
+
+
+def _column_maxima(weight: FloatArray) -> FloatArray:
+    maxima: FloatArray = np.abs(weight).max(axis=0)
+    return maxima

@@ -1,0 +1,68 @@
+"""How long a pass takes by its number of rows, several targets in turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.row_invariance import run_in_chunks
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 64)
+_NUM_PAST: Final = 128
+_LEAST_ROUNDS: Final = 3
+_MOST_ROUNDS: Final = 15
+_SECONDS: Final = 20.0
+
+PassTimes = dict[int, float]
+
+
+def time_passes(targets: Mapping[str, Target]) -> dict[str, PassTimes]:
+    """Median milliseconds of a pass by number of rows, behind 128 kept tokens or as many as the cache allows.
+
+    Each pass stands in a round beside the same pass of the other targets; the order changes from round to round. There
+    are 15 rounds, fewer if they take more than 20 seconds.
+
+    Args:
+        targets: by name; their caches are overwritten, and empty afterwards.
+    """
+    for target in targets.values():
+        target.cache.rewind(0)
+        if past := min(_NUM_PAST, max(target.cache.capacity - ROWS[-1], 0)):
+            run_in_chunks(target, _tokens(target, past), ROWS[-1])
+    sizes = [
+        rows for rows in ROWS if all(rows <= target.cache.capacity - target.cache.length for target in targets.values())
+    ]
+    times: dict[str, dict[int, list[float]]] = {name: {rows: [] for rows in sizes} for name in targets}
+    started = time.perf_counter()
+    for number in range(_MOST_ROUNDS):
+        if number >= _LEAST_ROUNDS and time.perf_counter() - started > _SECONDS:
+            break
+        for rows in sizes:
+            for name in list(targets)[:: 1 if number % 2 else -1]:
+                times[name][rows].append(_pass_ms(targets[name], rows))
+    for target in targets.values():
+        target.cache.rewind(0)
+    return {
+        name: {rows: round(statistics.median(found), 3) for rows, found in by_rows.items()}
+        for name, by_rows in times.items()
+    }
+
+
+def _pass_ms(target: Target, rows: int) -> float:
+    """The second of two equal passes: the first brings threads and caches back from the other target."""
+    inputs = VerificationInput.prompt(_tokens(target, rows), target.cache.length)
+    target.forward(inputs, exact=False)
+    started = time.perf_counter()
+    target.forward(inputs, exact=False)
+    return 1e3 * (time.perf_counter() - started)
+
+
+def _tokens(target: Target, number: int) -> TokenArray:
+    return np.arange(number) % target.vocabulary_size

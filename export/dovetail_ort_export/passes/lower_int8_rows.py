@@ -1,0 +1,183 @@
+"""Products and embedding with 8-bit weights and 8-bit activations, one scale per output and one per row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes.lower_int8_blocks import lower_product_to_blocks
+from dovetail_ort_export.row_quantization import (
+    ACTIVATION_ZERO_POINT,
+    LARGEST,
+    output_scales,
+    quantize_outputs,
+)
+
+_DOMAIN: Final = "com.microsoft"
+# QuantizeLinear takes a scale for each block of an axis, here the whole row, from this version on.
+_OPSET: Final = 21
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Activation:
+    """A quantised activation that every product of the same input reads.
+
+    Attributes:
+        steps: (B, S, K) uint8, offset by 128.
+        step: () float32, what one step is worth, before `row_scale`.
+        row_scale: (B, S, 1) float32 factor of each row, or None where `step` says all.
+    """
+
+    steps: ir.Value
+    step: ir.Value
+    row_scale: ir.Value | None
+
+
+class LowerInt8Rows(ir.passes.InPlacePass):
+    """`Linear` -> QuantizeLinear, MatMulIntegerToFloat; `Embedding` -> a gather of columns of the same weights.
+
+    Sums of 8-bit products are exact integers, so a row's result depends on nothing beside it. Behind a norm whose range
+    is known the activation's scale is a constant; elsewhere it is the row's own maximum over 127 (a row of zeros has
+    scale 0, and so the result 0 whatever integers stand for it). What a gated product reads stays in blocks of 32:
+    its few huge values would take the whole range of a row.
+
+    Args:
+        ranges: largest magnitude of a norm's output, by the name of the norm's weight.
+    """
+
+    def __init__(self, ranges: Mapping[str, float]) -> None:
+        super().__init__()
+        self._ranges = ranges
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Lower every product and the embedding."""
+        lowering = _Lowering(model, self._ranges)
+        modified = False
+        for node in nodes.find(model, "Linear", "dovetail"):
+            nodes.replace(model, node, lowering.product(node))
+            modified = True
+        for node in nodes.find(model, "Embedding", "dovetail"):
+            nodes.replace(model, node, lowering.embedding(node))
+            modified = True
+        if modified:
+            model.graph.opset_imports[""] = _OPSET
+        return ir.passes.PassResult(model, modified)
+
+    def ensures(self, model: ir.Model) -> None:
+        """No float32 copy of a quantised weight is left in the graph."""
+        nodes.drop_unused_initializers(model)
+
+
+class _Lowering:
+    """The lowering of one graph, with the activations that it has quantised already."""
+
+    def __init__(self, model: ir.Model, ranges: Mapping[str, float]) -> None:
+        self._model = model
+        self._ranges = ranges
+        self._activations: dict[ir.Value, _Activation] = {}
+        self._zero_points: ir.Value | None = None
+
+    def product(self, node: ir.Node) -> list[ir.Node]:
+        """What takes the place of a `Linear`."""
+        x = nodes.input_of(node, 0)
+        if _is_gated_product(x):
+            return [lower_product_to_blocks(self._model, node)]
+        weight = nodes.weight_of(nodes.input_of(node, 1))
+        steps, scales = self._quantised(weight)
+        if x not in self._activations:
+            self._activations[x] = self._quantised_activation(x, node, weight.shape[1])
+        activation = self._activations[x]
+        zero_point = self._scalar("activation.zero_point", np.uint8(ACTIVATION_ZERO_POINT))
+        product = ir.node(
+            "MatMulIntegerToFloat", [activation.steps, steps, activation.step, scales, zero_point], domain=_DOMAIN
+        )
+        if activation.row_scale is None:
+            return [product]
+        nodes.label([product], str(node.name))
+        return [product, ir.node("Mul", [product.outputs[0], activation.row_scale])]
+
+    def embedding(self, node: ir.Node) -> list[ir.Node]:
+        """What takes the place of an `Embedding`: the weight lies as the head reads it, (E, V)."""
+        weight, ids = nodes.weight_of(nodes.input_of(node, 0)), nodes.input_of(node, 1)
+        steps, scales = self._quantised(weight)
+        columns = ir.node("Gather", [steps, ids], {"axis": 1})
+        rows = ir.node("Transpose", [columns.outputs[0]], {"perm": [1, 2, 0]})
+        values = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})
+        row_scales = ir.node("Gather", [scales, ids], {"axis": 0})
+        factors = ir.node("Unsqueeze", [row_scales.outputs[0], self._last_axis()])
+        nodes.label([columns, rows, values], str(node.name))
+        nodes.label([row_scales, factors], f"{node.name}/scales")
+        product = ir.node("Mul", [values.outputs[0], factors.outputs[0]])
+        return [columns, rows, values, row_scales, factors, product]
+
+    def _quantised_activation(self, x: ir.Value, reader: ir.Node, width: int) -> _Activation:
+        largest = self._ranges.get(_norm_weight(x))
+        name = f"{x.name}/quantized"
+        if largest is not None and largest > 0:
+            return self._by_constant(x, reader, np.float32(largest / LARGEST), name)
+        return self._by_row(x, reader, width, name)
+
+    def _by_constant(self, x: ir.Value, reader: ir.Node, step: np.float32, name: str) -> _Activation:
+        step_value = self._scalar(f"{name}.step", step)
+        zero_point = self._scalar("activation.zero_point", np.uint8(ACTIVATION_ZERO_POINT))
+        quantize = ir.node("QuantizeLinear", [x, step_value, zero_point])
+        self._insert([quantize], reader, name)
+        return _Activation(quantize.outputs[0], step_value, None)
+
+    def _by_row(self, x: ir.Value, reader: ir.Node, width: int, name: str) -> _Activation:
+        magnitude = ir.node("Abs", [x])
+        largest = ir.node("ReduceMax", [magnitude.outputs[0], self._last_axis()], {"keepdims": 1})
+        per_step = self._scalar("activation.per_step", np.float32(1 / LARGEST))
+        scale = ir.node("Mul", [largest.outputs[0], per_step])
+        inputs = [x, scale.outputs[0], self._row_zero_points()]
+        quantize = ir.node("QuantizeLinear", inputs, {"axis": -1, "block_size": width})
+        self._insert([magnitude, largest, scale, quantize], reader, name)
+        return _Activation(quantize.outputs[0], self._scalar("activation.one", np.float32(1)), scale.outputs[0])
+
+    def _insert(self, new: list[ir.Node], reader: ir.Node, name: str) -> None:
+        nodes.label(new, name)
+        self._model.graph.insert_before(reader, new)
+
+    def _row_zero_points(self) -> ir.Value:
+        """(B, S, 1) uint8: a zero point has the shape of its scales; one tensor serves the whole pass."""
+        if self._zero_points is None:
+            (ids,) = [value for value in self._model.graph.inputs if value.name == "input_ids"]
+            column = ir.node("Unsqueeze", [ids, self._last_axis()])
+            shape = ir.node("Shape", [column.outputs[0]])
+            value = ir.tensor(np.array([ACTIVATION_ZERO_POINT], dtype=np.uint8))
+            filled = ir.node("ConstantOfShape", [shape.outputs[0]], {"value": value})
+            self._insert([column, shape, filled], self._model.graph[0], "activation/zero_points")
+            self._zero_points = filled.outputs[0]
+        return self._zero_points
+
+    def _quantised(self, weight: nodes.Weight) -> tuple[ir.Value, ir.Value]:
+        outputs, inputs = weight.shape
+        steps = nodes.lazy_tensor(lambda: quantize_outputs(weight.read()), (inputs, outputs), ir.DataType.INT8)
+        scales = nodes.lazy_tensor(lambda: output_scales(weight.read()), (outputs,))
+        return (
+            nodes.initializer(self._model, f"{weight.name}_quantized", steps),
+            nodes.initializer(self._model, f"{weight.name}_scales", scales),
+        )
+
+    def _last_axis(self) -> ir.Value:
+        return nodes.initializer(self._model, "last_axis", ir.tensor(np.array([-1], dtype=np.int64), name="last_axis"))
+
+    def _scalar(self, name: str, value: np.generic) -> ir.Value:
+        return nodes.initializer(self._model, name, ir.tensor(np.asarray(value), name=name))
+
+
+def _norm_weight(x: ir.Value) -> str:
+    """Name of the weight of the norm that gives `x`, or an empty string if something else does."""
+    node = x.producer()
+    index = {"SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 2}.get(node.op_type if node else "")
+    return "" if node is None or index is None else str(nodes.input_of(node, index).name)
+
+
+def _is_gated_product(x: ir.Value) -> bool:
+    node = x.producer()
+    return node is not None and node.op_type == "Mul"

@@ -1,0 +1,104 @@
+"""Conversations that a model writes itself, both sides of them: a text in its own language, and no data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from transformers import GenerationConfig
+
+from dovetail_ort_export.source import Source
+from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.chat_template import ChatTemplate
+from dovetail_ort_runtime.errors import DovetailError
+
+_NUM_PARALLEL: Final = 16
+_USER_TOKENS: Final = 32
+_ANSWER_TOKENS: Final = 64
+_PLACEHOLDER: Final = "what the user says"
+
+TokenIds = list[int]
+
+
+def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
+    """Conversations without end, one at a time, each (T,) int64.
+
+    The model is given its template's opening of the user's turn and samples what a user might ask (Magpie, arXiv
+    2406.08464), then its own answer, both at temperature 1. A model without a template continues the empty text.
+
+    Args:
+        source: the model, its tokenizer and its template.
+        seed: of the sampling; torch's own random state stays as it is.
+    """
+    batches = _answered_openings(source) if _opening(source) else _continued_nothing(source)
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            conversations = next(batches)
+            seed += 1
+        yield from (np.asarray(conversation, dtype=np.int64) for conversation in conversations if conversation)
+
+
+def _answered_openings(source: Source) -> Iterator[list[TokenIds]]:
+    opening = source.tokenizer.encode(_opening(source), add_special_tokens=False).ids
+    while True:
+        questions = _sample(source, [opening] * _NUM_PARALLEL, _USER_TOKENS)
+        prompts = [_prompt(source, source.tokenizer.decode(question)) for question in questions]
+        answers = _sample(source, prompts, _ANSWER_TOKENS)
+        yield [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def _continued_nothing(source: Source) -> Iterator[list[TokenIds]]:
+    bos = source.tokenizer.token_to_id(source.special_tokens.get("bos_token", ""))
+    start = [source.eos_token_ids[0] if bos is None else bos]
+    while True:
+        texts = _sample(source, [start] * _NUM_PARALLEL, _ANSWER_TOKENS)
+        yield [start + text for text in texts]
+
+
+def _opening(source: Source) -> str:
+    """The template up to where the user's words stand, or nothing if there is no such place."""
+    try:
+        text = _rendered(source, _PLACEHOLDER, add_generation_prompt=False)
+    except DovetailError:
+        return ""
+    return text[: text.index(_PLACEHOLDER)] if _PLACEHOLDER in text else ""
+
+
+def _prompt(source: Source, question: str) -> TokenIds:
+    text = _rendered(source, question.strip(), add_generation_prompt=True)
+    ids: TokenIds = source.tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _rendered(source: Source, content: str, *, add_generation_prompt: bool) -> str:
+    template = ChatTemplate(source.chat_template or "", source.special_tokens)
+    return template.render([{"role": "user", "content": content}], add_generation_prompt)
+
+
+def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[TokenIds]:
+    """Continuations up to the end token, exclusive; prompts are padded on the left."""
+    ends = list(source.eos_token_ids)
+    width = max(map(len, prompts))
+    room = int(source.model.config.max_position_embeddings) - width
+    if room < 1:
+        return [[] for _ in prompts]
+    padded = [[ends[0]] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    settings = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=min(max_new_tokens, room),
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+    )
+    rows: Any = source.model.generate(
+        torch.tensor(padded), attention_mask=torch.tensor(mask), generation_config=settings
+    )[:, width:]
+    return [_until_end(row, ends) for row in rows.tolist()]
+
+
+def _until_end(token_ids: TokenIds, ends: Sequence[int]) -> TokenIds:
+    return next((token_ids[:index] for index, token in enumerate(token_ids) if token in ends), token_ids)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -17,6 +15,7 @@ from packaging.requirements import Requirement
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import (
     import_onnxruntime,
+    instruction_sets,
     onnxruntime_distributions,
     processor_name,
 )
@@ -27,10 +26,6 @@ from dovetail_ort_runtime.target import Target
 Status = Literal["ok", "note", "problem"]
 
 # Those that decide which INT8 kernels ONNX Runtime takes, as Linux spells them on x86 and on ARM.
-_INSTRUCTION_SETS: Final = (
-    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
-    *("asimddp", "i8mm", "sve"),
-)
 _DISTRIBUTION: Final = "dovetail-ort"
 
 
@@ -62,17 +57,6 @@ def check_machine() -> Iterator[HealthCheck]:
         yield HealthCheck(name="instruction sets", status="note", found="unknown, there is no /proc/cpuinfo")
     else:
         yield HealthCheck(name="instruction sets", status="ok", found=", ".join(found) or "none that matter here")
-
-
-def instruction_sets() -> tuple[str, ...] | None:
-    """Instruction sets of the first processor that INT8 kernels use; None where Linux is not there to tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    flags = set(line[1].split()) if line else set()
-    return tuple(name for name in _INSTRUCTION_SETS if name in flags)
 
 
 def check_onnxruntime() -> Iterator[HealthCheck]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -13,6 +14,11 @@ from dovetail_ort_runtime.errors import UnavailableError
 
 OLDEST_ONNXRUNTIME: Final = (1, 31)
 _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
+_INSTRUCTION_SETS: Final = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
+    *("asimddp", "i8mm", "sve"),
+)
+_EXACT_8_BIT_SUMS: Final = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
 def onnxruntime_distributions() -> dict[str, str]:
@@ -75,3 +81,23 @@ def processor_name() -> str:
         else []
     )
     return f"{names[0] if names else platform.processor() or platform.machine()}, {usable_cores()} cores"
+
+
+def instruction_sets() -> tuple[str, ...] | None:
+    """Instruction sets of the first processor that INT8 kernels use; None where Linux is not there to tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    flags = set(line[1].split()) if line else set()
+    return tuple(name for name in _INSTRUCTION_SETS if name in flags)
+
+
+def sums_of_8_bits_saturate() -> bool:
+    """Whether ONNX Runtime adds pairs of 8-bit products in 16 bits on this processor, where large ones are cut off.
+
+    It does on x86 processors with AVX2 or AVX-512 and without VNNI. Rows still stand alone; their values are wrong.
+    """
+    found = instruction_sets()
+    return found is not None and "avx2" in found and not _EXACT_8_BIT_SUMS & set(found)

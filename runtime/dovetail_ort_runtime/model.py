@@ -14,6 +14,7 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.chat_template import ChatTemplate, Message
 from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -57,6 +58,12 @@ class Model:
         if entry.chat_template is not None:
             self._template = ChatTemplate(bundle.text(entry.chat_template), entry.special_tokens)
         target = self.manifest.target
+        if target.int8_format == "row" and sums_of_8_bits_saturate():
+            warnings.warn(
+                "this processor has no VNNI, and without it ONNX Runtime cuts off large 8-bit sums: answers may be "
+                "poor; export for this machine with --int8-format block",
+                stacklevel=2,
+            )
         self._target = Target(bundle.path(target.graph), target, max_context=max_context, threads=threads)
         self.exact = target.exact and self._exact_here()
         self._decoder = Decoder(self._target, drafter or PromptLookup())

@@ -1,11 +1,13 @@
 import dataclasses
 import itertools
 import json
+import warnings
 from shutil import copytree
 
 import numpy as np
 import pytest
 
+from dovetail_ort_runtime import environment
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
@@ -396,3 +398,19 @@ def test_a_model_says_its_limits(load, tiny_bundle):
     model = load(max_context=100)
     assert (model.max_context, model.threads) == (100, 1)
     assert model.manifest == Bundle(tiny_bundle).manifest
+
+
+@pytest.mark.parametrize(
+    ("flags", "warned"),
+    [(("avx2", "avx512f"), True), (("avx2", "avx512_vnni"), False), (("avx2", "avx_vnni"), False), (None, False)],
+)
+def test_a_row_bundle_on_a_processor_that_cuts_off_sums_warns(tiny_bundle_row, tiny_bundle, monkeypatch, flags, warned):
+    from dovetail_ort_runtime.model import load_model
+
+    monkeypatch.setattr(environment, "instruction_sets", lambda: flags)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        load_model(tiny_bundle)
+        assert not found
+        load_model(tiny_bundle_row)
+    assert ["no VNNI" in str(one.message) for one in found] == [True] * warned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT
 from dovetail_ort_runtime.target import Target
 
 MAX_ROWS: Final = 64
+_TIMED_ROUNDS: Final = 15
+_TIMING_SECONDS: Final = 20.0
 _GRAPH_NAMES: Final = {"int8": "model_quantized.onnx", "fp32": "model.onnx"}
 
 Report = Callable[[str], None]
@@ -94,14 +97,14 @@ def choose_candidate(
         return candidates[0], measured[0]
     report("timing both formats in turns")
     names = [str(candidate.entry.int8_format) for candidate in candidates]
-    times = time_passes(dict(zip(names, targets, strict=True)))
+    times = time_passes(dict(zip(names, targets, strict=True)), rounds=_TIMED_ROUNDS, seconds=_TIMING_SECONDS)
     formats = tuple(
         Int8FormatMeasurements(
             int8_format=name,
             num_bytes=candidate.num_bytes,
             row_invariance=found.row_invariance,
             agreement=found.agreement,
-            pass_ms={str(rows): ms for rows, ms in times[name].items()},
+            pass_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
         )
         for name, candidate, found in zip(names, candidates, measured, strict=True)
     )

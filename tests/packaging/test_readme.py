@@ -48,5 +48,27 @@ def test_genai_table_quotes_the_result_file():
         assert cells[4] == f"{system['prompts_that_differ_from_own_plain']}"
 
 
+def test_format_table_quotes_the_result_file():
+    measured = result("int8-formats.json")
+    speculation, agreement = measured["humaneval"], measured["agreement"]["all"]
+    for column, name in enumerate(("block", "row"), start=1):
+        assert row("bundle, MB")[column] == f"{measured['bytes'][name] / 1e6:.0f}"
+        assert row("top-1 agreement with fp32")[column] == f"{agreement[name]['top1']:.1%}"
+        assert row("mean KL from fp32, nats")[column] == f"{agreement[name]['mean_kl']:.4f}"
+        above = agreement[name]["nll"] - agreement["fp32"]["nll"]
+        assert row("mean negative log-likelihood over fp32's, nats")[column] == f"{above:+.4f}"
+        for rows in (1, 2, 4, 8, 16, 64):
+            label = f"pass over {rows} row{'s' if rows > 1 else ''}, ms"
+            assert row(label)[column] == f"{measured['passes'][name][str(rows)]['median_ms']:.1f}"
+        median = measured["passes"][name]["8"]["over_own_single_row"][1]
+        assert row("8 rows over 1, median")[column] == f"{median:.2f}"
+        found = speculation["formats"][name]
+        for mode, rate in found["tokens_per_second"].items():
+            assert row(f"HumanEval, {mode}, tokens/s")[column] == f"{rate:.0f}"
+        speedup = found["speedup_over_the_fastest_plain_of_both"]
+        assert row("speculative over the fastest plain of both")[column] == f"{speedup:.2f}x"
+        assert row("identical to plain")[column] == f"{found['identical']} of {speculation['num_prompts']}"
+
+
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert set(re.findall(r"`dovetail-ort (\w+)", README)) == set(COMMANDS)

@@ -23,7 +23,7 @@ from dovetail_ort_export.source import Source, load_source
 from dovetail_ort_export.text_files import generation_entry, write_text_files
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.environment import processor_name
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, SourceError
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, Manifest, Provenance
 
 _CHECKED_TOKENS: Final = 512
@@ -105,6 +105,11 @@ def _checked_tokens(source: Source, options: ExportOptions) -> TokenArray:
     tokens = source.tokenizer.encode(text, add_special_tokens=False).ids[:limit]
     if len(tokens) < 2:
         raise InputError(f"the check text must have 2 tokens or more, got {len(tokens)}; give a longer file")
+    if max(tokens) >= source.model.config.vocab_size:
+        raise SourceError(
+            f"the tokenizer's ids must be below the model's vocabulary of {source.model.config.vocab_size}, "
+            f"got {max(tokens)}; the source has another model's tokenizer"
+        )
     return np.asarray(tokens, dtype=np.int64)
 
 

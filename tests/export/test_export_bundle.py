@@ -336,6 +336,13 @@ def test_options_out_of_bounds_are_refused(settings, message):
         ExportOptions(**settings)
 
 
+def test_another_models_tokenizer_is_refused(tiny_source, out):
+    source = tiny_source("llama", vocab_size=64)
+    with pytest.raises(SourceError, match=r"ids must be below the model's vocabulary of 64, got \d+; the source has"):
+        export_bundle(str(source), out)
+    assert not out.exists()
+
+
 def test_a_context_beyond_the_models_is_refused(tiny_llama, out):
     with pytest.raises(InputError, match="max_context must be at most the model's 512, got 513"):
         export_bundle(str(tiny_llama), out, ExportOptions(max_context=513))

@@ -70,7 +70,7 @@ def test_equalisation_alone_leaves_the_outputs_of_transformers(tiny_model, equal
     assert np.abs(states[0] - expected.hidden_states[-1][0].numpy()).max() <= TOLERANCE
 
 
-def test_every_weight_but_the_final_norm_and_the_gate_biases_is_another(tiny_model, equalize):
+def test_every_weight_but_the_final_norm_and_the_norms_of_query_and_key_is_another(tiny_model, equalize):
     model = tiny_model("qwen3")
     weights = equalize(model)
     own = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}

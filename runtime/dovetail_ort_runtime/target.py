@@ -11,9 +11,9 @@ import numpy as np
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.huge_pages import huge_pages
 from dovetail_ort_runtime.kv_cache import KVCache
 from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.session import open_session
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 EXACT_ROWS = 2
@@ -59,7 +59,7 @@ class Target:
         self.threads = usable_cores() if threads is None else threads
         if self.threads < 1:
             raise InputError(f"threads must be 1 or more, got {self.threads}")
-        self.session = _cpu_session(graph, self.threads)
+        self.session = open_session(graph, self.threads)
         _check_dimensions(self.session, entry)
         self.cache = KVCache(
             num_layers=entry.num_layers,
@@ -120,22 +120,6 @@ class _Pass:
         for name, buffer in target.output_buffers(num_rows).items():
             self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
         target.cache.bind(self.binding)
-
-
-def _cpu_session(graph: Path, threads: int) -> Any:
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # errors come as exceptions
-    # Threads that spin between passes take the core from whatever runs there: another session, the drafter.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        with huge_pages():
-            session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own classes straight from C++
-        raise BundleError(f"{graph.name} must load in ONNX Runtime {ort.__version__}, got: {error}") from error
-    session.disable_fallback()
-    return session
 
 
 def _check_dimensions(session: Any, entry: TargetEntry) -> None:

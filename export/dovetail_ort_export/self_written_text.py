@@ -10,16 +10,13 @@ import torch
 from transformers import GenerationConfig
 
 from dovetail_ort_export.source import Source
+from dovetail_ort_export.turns import TokenIds, Turns
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.chat_template import ChatTemplate
-from dovetail_ort_runtime.errors import DovetailError
 
 _NUM_PARALLEL: Final = 16
 _USER_TOKENS: Final = 32
 _ANSWER_TOKENS: Final = 64
-_PLACEHOLDER: Final = "what the user says"
-
-TokenIds = list[int]
 
 
 def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
@@ -32,7 +29,8 @@ def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
         source: the model, its tokenizer and its template.
         seed: of the sampling; torch's own random state stays as it is.
     """
-    batches = _answered_openings(source) if _opening(source) else _continued_nothing(source)
+    turns = _turns(source)
+    batches = _answered_openings(source, turns) if turns.opening else _continued_nothing(source)
     while True:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -41,11 +39,10 @@ def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
         yield from (np.asarray(conversation, dtype=np.int64) for conversation in conversations if conversation)
 
 
-def _answered_openings(source: Source) -> Iterator[list[TokenIds]]:
-    opening = source.tokenizer.encode(_opening(source), add_special_tokens=False).ids
+def _answered_openings(source: Source, turns: Turns) -> Iterator[list[TokenIds]]:
     while True:
-        questions = _sample(source, [opening] * _NUM_PARALLEL, _USER_TOKENS)
-        prompts = [_prompt(source, source.tokenizer.decode(question)) for question in questions]
+        questions = _sample(source, [turns.opening] * _NUM_PARALLEL, _USER_TOKENS)
+        prompts = [turns.question(source.tokenizer.decode(question)) for question in questions]
         answers = _sample(source, prompts, _ANSWER_TOKENS)
         yield [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
@@ -58,24 +55,14 @@ def _continued_nothing(source: Source) -> Iterator[list[TokenIds]]:
         yield [start + text for text in texts]
 
 
-def _opening(source: Source) -> str:
-    """The template up to where the user's words stand, or nothing if there is no such place."""
-    try:
-        text = _rendered(source, _PLACEHOLDER, add_generation_prompt=False)
-    except DovetailError:
-        return ""
-    return text[: text.index(_PLACEHOLDER)] if _PLACEHOLDER in text else ""
+def _turns(source: Source) -> Turns:
+    template = None if source.chat_template is None else ChatTemplate(source.chat_template, source.special_tokens)
 
+    def encode(text: str) -> TokenIds:
+        ids: TokenIds = source.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
-def _prompt(source: Source, question: str) -> TokenIds:
-    text = _rendered(source, question.strip(), add_generation_prompt=True)
-    ids: TokenIds = source.tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
-
-
-def _rendered(source: Source, content: str, *, add_generation_prompt: bool) -> str:
-    template = ChatTemplate(source.chat_template or "", source.special_tokens)
-    return template.render([{"role": "user", "content": content}], add_generation_prompt)
+    return Turns(template, encode)
 
 
 def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[TokenIds]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from dovetail_ort_runtime.bundle import Bundle
 
 # A pass through a graph takes what the machine has left for it, and a fixture is built once for all examples.
 settings.register_profile(
@@ -121,6 +125,72 @@ def tiny_bundle_row(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) 
 def tiny_bundle_fp32(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model in fp32."""
     return _exported(tiny_llama, tmp_path_factory.mktemp("fp32"), precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_head(torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny_head(bundle, **config)`: directory of a random, untrained draft head for a bundle's target."""
+    from dovetail_ort_export.training.draft_head import DraftHead
+    from dovetail_ort_export.training.head_config import HeadConfig
+    from dovetail_ort_export.training.head_directory import HeadRecord, TrainingPoint, save_head
+    from dovetail_ort_export.training.training_options import TrainingOptions
+
+    def make(bundle: Path, target_sha256: str | None = None, **config: Any) -> Path:
+        entry = Bundle(bundle).manifest.target
+        torch.manual_seed(5)
+        dimensions = {
+            "fusion": "gating",
+            "num_blocks": 2,
+            "hidden_size": entry.hidden_size,
+            "num_heads": entry.num_heads,
+            "num_kv_heads": entry.num_kv_heads,
+            "head_size": entry.head_size,
+            "intermediate_size": entry.intermediate_size,
+        }
+        head = DraftHead(HeadConfig(**{**dimensions, **config}))
+        record = HeadRecord(
+            target_sha256=target_sha256 or str(entry.weights_sha256),
+            config=head.config,
+            options=TrainingOptions(),
+            num_conversations=1,
+            num_answer_tokens=1,
+            num_overlapping=None,
+            training_seconds=0.0,
+            machine="none",
+            packages={},
+            history=(TrainingPoint(step=1, loss=1.0, acceptance=(0.0,), accepted_length=1.0),),
+        )
+        directory = tmp_path_factory.mktemp("head")
+        save_head(head, np.arange(0, entry.vocabulary_size, 2), record, directory)
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def with_drafter(tiny_head: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """`with_drafter(bundle)`: a copy of a bundle with a random drafter of even tokens attached."""
+    from dovetail_ort_export.attaching import attach_drafter
+
+    def make(bundle: Path) -> Path:
+        copy = tmp_path_factory.mktemp("drafting") / "bundle"
+        shutil.copytree(bundle, copy)
+        attach_drafter(copy, tiny_head(bundle))
+        return copy
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_drafting_bundle(tiny_bundle: Path, with_drafter: Callable[[Path], Path]) -> Path:
+    """`tiny_bundle` with a random drafter."""
+    return with_drafter(tiny_bundle)
+
+
+@pytest.fixture(scope="session")
+def tiny_drafting_bundle_fp32(tiny_bundle_fp32: Path, with_drafter: Callable[[Path], Path]) -> Path:
+    """`tiny_bundle_fp32` with a random drafter."""
+    return with_drafter(tiny_bundle_fp32)
 
 
 def _exported(source: Path, folder: Path, **options: str) -> Path:

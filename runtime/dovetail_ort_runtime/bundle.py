@@ -34,9 +34,16 @@ class Bundle:
         for entry in self.manifest.files:
             self._check(entry, hashed=entry.num_bytes <= HASHED_AT_OPEN_BYTES)
         listed = {entry.path for entry in self.manifest.files}
-        for name in (self.manifest.target.graph, self.manifest.tokenizer.file, self.manifest.tokenizer.chat_template):
+        drafter = self.manifest.drafter
+        named = (self.manifest.target.graph, self.manifest.tokenizer.file, self.manifest.tokenizer.chat_template)
+        for name in (*named, None if drafter is None else drafter.graph):
             if name is not None and name not in listed:
                 raise BundleError(f"the manifest's files must list {name!r}, which it refers to")
+        if drafter is not None and drafter.target_sha256 != self.manifest.target.weights_sha256:
+            raise BundleError(
+                "the bundle's drafter must be of its target, got one of another model; "
+                "attach another with: dovetail-ort attach"
+            )
 
     def path(self, name: str) -> Path:
         """Absolute or relative path of the file `name` of the manifest, inside the directory.

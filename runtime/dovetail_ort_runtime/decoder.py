@@ -71,6 +71,7 @@ class Decoder:
         """
         num_cached = self._reusable(prompt, exact)
         self.rewind(num_cached)
+        self.drafter.begin(sampling)
         self._read_exactly = exact
         tokens = np.asarray(prompt, dtype=np.int64)
         rows = None
@@ -129,7 +130,8 @@ class Decoder:
                 f"draft tokens must be between 0 and {self.target.vocabulary_size - 1}, got "
                 f"{proposal.token_ids.tolist()}; drafter and target must share one vocabulary"
             )
-        return proposal
+        # A row of a side branch sees masked rows between its ancestors and itself, and rounds differently.
+        return proposal.first_path() if self._read_exactly else proposal
 
     def _verify(self, proposal: Proposal) -> TargetRows:
         num_past = self.target.cache.length

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Protocol
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.proposal import NOTHING, Proposal
+from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 
 class Drafter(Protocol):
     """Proposes draft tokens; the text of one sequence at a time passes through it.
 
-    Order of calls: `rewind(0)`, then `observe` for the prompt, chunk by chunk, then in each round `propose` and
-    `observe` of what was kept. A new turn of a conversation starts with `rewind(n)`: the first `n` observed tokens
+    Order of calls: `rewind(0)` and `begin`, then `observe` for the prompt, chunk by chunk, then in each round `propose`
+    and `observe` of what was kept. A new turn of a conversation starts with `rewind(n)`: the first `n` observed tokens
     are kept.
     """
+
+    def begin(self, sampling: SamplingOptions) -> None:  # noqa: ARG002  most drafters do not sample
+        """A new answer begins, whose tokens are chosen so. A drafter that does not sample need not know."""
+        return
 
     def rewind(self, length: int) -> None:
         """Forget every observed token from position `length` on; 0 forgets all."""
@@ -35,3 +40,17 @@ class Drafter(Protocol):
             next_token_id: the root of the proposal.
             max_draft_tokens: upper bound of the number of draft tokens, 0 or more; fewer or none may be proposed.
         """
+
+
+class NoDrafter(Drafter):
+    """Proposes nothing: plain decoding."""
+
+    def rewind(self, length: int) -> None:
+        """There is nothing to forget."""
+
+    def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
+        """There is nothing to learn."""
+
+    def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:  # noqa: ARG002  the answer is always no
+        """No draft tokens."""
+        return NOTHING

@@ -19,7 +19,8 @@ class GenerationOptions:
         sampling: how tokens are chosen; the bundle's own settings if None.
         max_draft_tokens: >= 0; draft tokens a round at most, 0 for plain decoding.
         exact: run every pass on the many-row kernel, so that greedy tokens are the same with any number of draft
-            tokens. False lets a pass over one token take the faster one-row kernel, whose logits differ slightly.
+            tokens, and keep draft tokens of a tree's first path only. False lets a pass over one token take the
+            faster one-row kernel and keeps side branches, whose logits differ slightly.
     """
 
     max_new_tokens: int = 512

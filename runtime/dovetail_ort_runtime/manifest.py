@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ _LEAST_DIMENSIONS: Final = {
     **dict.fromkeys(("num_layers", "num_heads", "num_kv_heads", "head_size", "hidden_size", "vocabulary_size"), 1),
     **dict.fromkeys(("max_context", "max_rows"), 2),  # an exact pass has two rows at the least
 }
+_LEAST_DRAFTER_DIMENSIONS: Final = dict.fromkeys(
+    ("num_layers", "num_kv_heads", "head_size", "hidden_size", "draft_vocabulary_size", "max_rows"), 1
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +58,8 @@ class TargetEntry:
         max_context: largest number of tokens of prompt and answer.
         max_rows: largest number of tokens in one pass.
         int8_format: `row` or `block`, what a scale stands for in an int8 graph; None in another precision.
+        intermediate_size: inner width of an MLP; None in bundles of before there were drafters.
+        weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
     """
 
     graph: str
@@ -70,11 +76,51 @@ class TargetEntry:
     max_context: int
     max_rows: int
     int8_format: str | None = None
+    intermediate_size: int | None = None
+    weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST_DIMENSIONS.items():
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        _check_dimensions(self, _LEAST_DIMENSIONS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrafterEntry:
+    """The drafter's graph and its dimensions; D, Hkv and E are the target's.
+
+    Attributes:
+        graph: path of the ONNX file.
+        precision: `int8` or `fp32`, the number format of the weights.
+        fusion: how feature and token are joined, `gating` or `concatenation`.
+        target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the drafter reads.
+        num_layers: M, its decoder blocks.
+        num_kv_heads: Hkv.
+        head_size: D.
+        hidden_size: E.
+        draft_vocabulary_size: Vd, tokens that can be drafted.
+        num_parameters: weights of fusion and blocks.
+        max_rows: largest number of rows in one pass.
+    """
+
+    graph: str
+    precision: str
+    fusion: str
+    target_sha256: str
+    num_layers: int
+    num_kv_heads: int
+    head_size: int
+    hidden_size: int
+    draft_vocabulary_size: int
+    num_parameters: int
+    max_rows: int
+
+    def __post_init__(self) -> None:
+        _check_dimensions(self, _LEAST_DRAFTER_DIMENSIONS)
+
+
+def _check_dimensions(entry: object, least_by_name: Mapping[str, int]) -> None:
+    for name, least in least_by_name.items():
+        if getattr(entry, name) < least:
+            raise InputError(f"{name} must be {least} or more, got {getattr(entry, name)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,6 +284,7 @@ class Manifest:
     measurements: Measurements
     provenance: Provenance
     files: tuple[FileEntry, ...]
+    drafter: DrafterEntry | None = None
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""

@@ -13,13 +13,14 @@ from dovetail_ort_runtime.answer import Answer
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.chat_template import ChatTemplate, Message
 from dovetail_ort_runtime.decoder import Decoder
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.drafters import make_drafter
 from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import Manifest
-from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.row_invariance import holds_here
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.tokenizer import Tokenizer
@@ -34,7 +35,9 @@ class Model:
         bundle: the opened bundle.
         max_context: largest number of tokens of prompt and answer, at most the bundle's maximum (the default).
         threads: threads of the target's pass; the usable physical cores by default.
-        drafter: proposes draft tokens; prompt lookup by default.
+        drafter: proposes draft tokens: a drafter, or the name of one as in `make_drafter`.
+        draft_bundle: of the drafter `lm`.
+        draft_shape: of a model drafter's proposals.
 
     Attributes:
         manifest: what the bundle says of itself.
@@ -49,7 +52,9 @@ class Model:
         *,
         max_context: int | None = None,
         threads: int | None = None,
-        drafter: Drafter | None = None,
+        drafter: Drafter | str = "auto",
+        draft_bundle: str | Path | None = None,
+        draft_shape: ChainShape | TreeShape | None = None,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
         entry = self.manifest.tokenizer
@@ -66,7 +71,9 @@ class Model:
             )
         self._target = Target(bundle.path(target.graph), target, max_context=max_context, threads=threads)
         self.exact = target.exact and self._exact_here()
-        self._decoder = Decoder(self._target, drafter or PromptLookup())
+        if isinstance(drafter, str):
+            drafter = make_drafter(drafter, bundle, self._target, draft_bundle=draft_bundle, shape=draft_shape)
+        self._decoder = Decoder(self._target, drafter)
         self._num_streams = 0
 
     def _exact_here(self) -> bool:
@@ -181,16 +188,25 @@ def load_model(
     *,
     max_context: int | None = None,
     threads: int | None = None,
-    drafter: Drafter | None = None,
+    drafter: Drafter | str = "auto",
+    draft_bundle: str | Path | None = None,
+    draft_shape: ChainShape | TreeShape | None = None,
 ) -> Model:
     """Open the bundle in directory `path` and load it; arguments as in `Model`.
 
     Raises:
         BundleError: the bundle is missing, damaged or of another version.
         UnavailableError: ONNX Runtime is missing.
-        InputError: `max_context` or `threads` is out of bounds.
+        InputError: `max_context` or `threads` is out of bounds, or the drafter is not to be had.
     """
-    return Model(Bundle(path), max_context=max_context, threads=threads, drafter=drafter)
+    return Model(
+        Bundle(path),
+        max_context=max_context,
+        threads=threads,
+        drafter=drafter,
+        draft_bundle=draft_bundle,
+        draft_shape=draft_shape,
+    )
 
 
 def _checked_ids(prompt: object, vocabulary_size: int) -> list[int]:

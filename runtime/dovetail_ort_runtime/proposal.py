@@ -64,6 +64,14 @@ class Proposal:
         """Whether every draft token follows the one before it."""
         return bool(self.parents.tolist() == list(range(ROOT, len(self) - 1)))
 
+    def first_path(self) -> Proposal:
+        """The chain in front: the draft tokens up to the first one that does not follow the one before it."""
+        breaks = np.flatnonzero(self.parents != np.arange(ROOT, len(self) - 1))
+        if not len(breaks):
+            return self
+        probabilities = None if self.probabilities is None else self.probabilities[: breaks[0]]
+        return Proposal.chain(self.token_ids[: breaks[0]], probabilities)
+
     def depths(self) -> TokenArray:
         """(K,) int64: 1 for the children of the root, 2 for theirs."""
         depths = np.zeros(len(self), dtype=np.int64)

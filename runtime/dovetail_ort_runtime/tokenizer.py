@@ -58,6 +58,10 @@ class Tokenizer:
         added = self._tokenizer.get_added_tokens_decoder()
         return frozenset(token_id for token_id, token in added.items() if token.special)
 
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by token as the vocabulary spells it, added tokens included."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
     def token_to_id(self, token: str) -> int | None:
         """Id of a token as the vocabulary spells it, or None if there is none."""
         found: int | None = self._tokenizer.token_to_id(token)

@@ -110,9 +110,9 @@ def drafters():
 
 @pytest.fixture
 def load(tiny_bundle):
-    """`load(drafter=None, bundle=..., ...)`: the tiny bundle loaded afresh, one thread."""
+    """`load(drafter="auto", bundle=..., ...)`: the tiny bundle loaded afresh, one thread."""
 
-    def load_tiny(drafter=None, bundle=tiny_bundle, **settings):
+    def load_tiny(drafter="auto", bundle=tiny_bundle, **settings):
         return load_model(bundle, drafter=drafter, threads=1, **settings)
 
     return load_tiny

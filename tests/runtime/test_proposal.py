@@ -76,3 +76,27 @@ def test_every_draft_token_needs_a_parent():
 def test_every_draft_token_needs_a_row_of_probabilities():
     with pytest.raises(InputError, match="got 1 for 2"):
         Proposal.chain([1, 2], np.ones((1, 6), np.float32))
+
+
+def test_the_first_path_ends_where_a_token_does_not_follow_the_one_before():
+    tree = example_tree()
+    assert tree.first_path().token_ids.tolist() == tree.token_ids[:2].tolist()
+    chain = Proposal.chain([4, 5, 6])
+    assert chain.first_path() is chain
+    assert len(Proposal.chain([]).first_path()) == 0
+
+
+@given(trees())
+def test_the_first_path_is_a_chain_that_the_tree_begins_with(tree):
+    path = tree.first_path()
+    assert path.is_chain
+    assert path.token_ids.tolist() == tree.token_ids[: len(path)].tolist()
+    assert len(path) == len(tree) or tree.parents[len(path)] != len(path) - 1
+
+
+def test_a_sampled_tree_keeps_the_distributions_of_its_first_path():
+    probabilities = np.full((3, 4), 0.25, np.float32)
+    tree = Proposal(token_ids=np.array([1, 2, 3]), parents=np.array([ROOT, 0, ROOT]), probabilities=probabilities)
+    kept = tree.first_path().probabilities
+    assert kept is not None
+    assert kept.shape == (2, 4)

@@ -1,0 +1,140 @@
+"""The drafter's graph: features and token ids in, predicted features and the likeliest next tokens out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.environment import import_onnxruntime
+from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.kv_cache import KVCache
+from dovetail_ort_runtime.manifest import DrafterEntry
+from dovetail_ort_runtime.session import open_session
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DraftRows:
+    """What one pass gave; views that the next pass of the same size overwrites.
+
+    Attributes:
+        hidden_states: (S, E) float32, the predicted feature one position on.
+        candidate_ids: (n, k) int64, of the scored rows, likeliest first.
+        log_probabilities: (n, k) float32.
+    """
+
+    hidden_states: FloatArray
+    candidate_ids: TokenArray
+    log_probabilities: FloatArray
+
+
+class DraftModel:
+    """A session on a drafter's graph and its cache.
+
+    Args:
+        graph: path of the ONNX file.
+        entry: its dimensions.
+        capacity: slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
+        threads: of one pass.
+
+    Attributes:
+        cache: keys and values; its length is moved by whoever drafts.
+        max_rows: rows of one pass at most.
+    """
+
+    def __init__(self, graph: Path, entry: DrafterEntry, *, capacity: int, threads: int) -> None:
+        self.session = open_session(graph, threads)
+        _check_dimensions(self.session, entry)
+        self.hidden_size = entry.hidden_size
+        self.max_rows = entry.max_rows
+        self.cache = KVCache(
+            num_layers=entry.num_layers,
+            num_kv_heads=entry.num_kv_heads,
+            capacity=capacity,
+            head_size=entry.head_size,
+        )
+        self._no_bias = np.zeros(self.max_rows * capacity, dtype=np.float32)
+        self._passes: dict[tuple[int, int, int], _Pass] = {}
+
+    def forward(
+        self,
+        hidden_states: FloatArray,
+        token_ids: TokenArray,
+        position_ids: TokenArray,
+        *,
+        scored_rows: TokenArray,
+        num_candidates: int,
+        attention_bias: FloatArray | None = None,
+    ) -> DraftRows:
+        """Run S rows behind the cache's `length` slots; the length stays.
+
+        Args:
+            hidden_states: (S, E) float32, the target's or predicted ones.
+            token_ids: (S,) int64, the token after each.
+            position_ids: (S,) int64.
+            scored_rows: (n,) int64, the rows to continue.
+            num_candidates: k, continuations of each.
+            attention_bias: (1, 1, S, P + S) float32; every row sees all slots before it if None.
+        """
+        step = self._pass(len(token_ids), len(scored_rows), num_candidates)
+        total = self.cache.length + len(token_ids)
+        step.hidden_states[0] = hidden_states
+        step.input_ids[0] = token_ids
+        step.position_ids[0] = position_ids
+        step.scored_rows[:] = scored_rows
+        step.seqlens_k[0] = total - 1
+        step.total_sequence_length[...] = total
+        if attention_bias is None:
+            attention_bias = self._no_bias[: len(token_ids) * total].reshape(1, 1, len(token_ids), total)
+        step.binding.bind_ortvalue_input("attention_bias", step.ort_value(attention_bias))
+        self.session.run_with_iobinding(step.binding)
+        return step.rows
+
+    def _pass(self, num_rows: int, num_scored: int, num_candidates: int) -> _Pass:
+        key = (num_rows, num_scored, num_candidates)
+        if key not in self._passes:
+            self._passes[key] = _Pass(self, *key)
+        return self._passes[key]
+
+
+class _Pass:
+    """Bound inputs and outputs of passes of one size; only the bias changes its shape between passes."""
+
+    def __init__(self, model: DraftModel, num_rows: int, num_scored: int, num_candidates: int) -> None:
+        self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self.binding: Any = model.session.io_binding()
+        self.hidden_states: FloatArray = np.zeros((1, num_rows, model.hidden_size), dtype=np.float32)
+        self.input_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
+        self.position_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
+        self.scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
+        self.seqlens_k = np.zeros(1, dtype=np.int32)
+        self.total_sequence_length = np.zeros((), dtype=np.int32)
+        for name in (
+            "hidden_states", "input_ids", "position_ids", "scored_rows", "seqlens_k", "total_sequence_length",
+        ):  # fmt: skip
+            self.binding.bind_ortvalue_input(name, self.ort_value(getattr(self, name)))
+        self.binding.bind_ortvalue_input("num_candidates", self.ort_value(np.array([num_candidates])))
+        predicted = np.empty((1, num_rows, model.hidden_size), dtype=np.float32)
+        candidates = np.empty((1, num_scored, num_candidates), dtype=np.int64)
+        scores = np.empty((1, num_scored, num_candidates), dtype=np.float32)
+        for name, buffer in (
+            ("predicted_states", predicted), ("candidate_ids", candidates), ("candidate_log_probabilities", scores),
+        ):  # fmt: skip
+            self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
+        model.cache.bind(self.binding)
+        self.rows = DraftRows(predicted[0], candidates[0], scores[0])
+
+
+def _check_dimensions(session: Any, entry: DrafterEntry) -> None:
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    cache, states = (shapes.get(name, [None] * 4) for name in ("present.0.key", "predicted_states"))
+    stated = (entry.num_layers, entry.num_kv_heads, entry.head_size, entry.hidden_size)
+    found = ((len(shapes) - 3) // 2, cache[1], cache[3], states[-1])
+    if stated != found:
+        raise BundleError(
+            f"the drafter's dimensions in the manifest must be those of its graph, (M, Hkv, D, E) = {found}, "
+            f"got {stated}; attach the drafter again"
+        )

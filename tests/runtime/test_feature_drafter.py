@@ -1,0 +1,266 @@
+"""The model drafter on a tiny target: what it caches, what it proposes, and that answers stay as they are."""
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.decoder import Decoder
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.drafter import NoDrafter
+from dovetail_ort_runtime.drafters import make_drafter
+from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.sampler import Sampler
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+GREEDY = SamplingOptions()
+PROMPTS = [np.random.default_rng(seed).integers(3, 384, length).tolist() for seed, length in ((0, 1), (1, 9), (2, 150))]
+# The head is random and may never agree with itself: no chain ends for lack of confidence.
+CHAIN = ChainShape(num_tokens=5, least_probability=0.0)
+TREE = TreeShape(num_rows=9, num_expansions=3, width=4)
+
+
+class Informed(FeatureDrafter):
+    """Drafts as the head does, but says the tokens that will come: a random head would never be accepted.
+
+    Args:
+        model: the head's graph.
+        shape: of the proposals.
+        text: prompt and answer.
+        wrong: share of places where the head's own token stays.
+    """
+
+    def __init__(self, model, shape, text, wrong=0.3):
+        super().__init__(model, shape)
+        self.text, self.stays = text, np.random.default_rng(0).random(1000) < wrong
+
+    def propose(self, next_token_id, max_draft_tokens):
+        proposal = super().propose(next_token_id, max_draft_tokens)
+        token_ids = proposal.token_ids.copy()
+        place = len(self._token_ids) + 1
+        for index, depth in enumerate(proposal.depths().tolist()):
+            ahead = place + depth - 1
+            first = index == 0 or proposal.parents[index] != proposal.parents[index - 1] or proposal.is_chain
+            if first and ahead < len(self.text) and not self.stays[ahead]:
+                token_ids[index] = self.text[ahead]
+        return type(proposal)(token_ids=token_ids, parents=proposal.parents)
+
+
+@pytest.fixture
+def decoder(target_of):
+    """`decoder(bundle, shape, text=None)`: drafting with the bundle's own drafter, informed if a text is given."""
+
+    def make(directory, shape, text=None, **settings):
+        bundle, target = Bundle(directory), target_of(directory, **settings)
+        if shape is None:
+            return Decoder(target, NoDrafter())
+        drafter = make_drafter("dgf", bundle, target, shape=shape)
+        return Decoder(target, drafter if text is None else Informed(drafter.model, shape, text))
+
+    return make
+
+
+def continued(decoder, prompt, num_tokens, *, sampling=GREEDY, exact=True, max_draft_tokens=12):
+    decoder.begin(prompt, sampling, exact=exact)
+    tokens = [decoder.root]
+    rounds = 0
+    while len(tokens) < num_tokens:
+        tokens += decoder.step(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
+        rounds += 1
+    return tokens, rounds
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=len)
+@pytest.mark.parametrize("shape", [CHAIN, TREE], ids=["chain", "tree"])
+def test_greedy_answers_are_those_of_plain_decoding_bit_for_bit_in_int8(decoder, tiny_drafting_bundle, prompt, shape):
+    expected, _ = continued(decoder(tiny_drafting_bundle, None), prompt, 100)
+    assert continued(decoder(tiny_drafting_bundle, shape), prompt, 100)[0] == expected
+    informed = decoder(tiny_drafting_bundle, shape, [*prompt, *expected])
+    tokens, rounds = continued(informed, prompt, 100)
+    assert tokens == expected
+    assert rounds < 60  # drafts were accepted
+
+
+@pytest.mark.parametrize("shape", [CHAIN, TREE], ids=["chain", "tree"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_stable_cache_is_that_of_a_fresh_reading_of_the_accepted_tokens(
+    decoder, tiny_drafting_bundle_fp32, shape, exact
+):
+    prompt = PROMPTS[1]
+    expected, _ = continued(decoder(tiny_drafting_bundle_fp32, None), prompt, 60)
+    used = decoder(tiny_drafting_bundle_fp32, shape, [*prompt, *expected])
+    tokens, rounds = continued(used, prompt, 60, exact=exact)
+    assert rounds < 50
+    used.drafter.propose(used.root, 3)
+    fresh = decoder(tiny_drafting_bundle_fp32, shape)
+    fresh.begin([*prompt, *tokens[:-1]], GREEDY, exact=exact)
+    fresh.drafter.propose(tokens[-1], 3)
+    length = used.drafter.model.cache.length
+    assert length == fresh.drafter.model.cache.length == len(prompt) + 59
+    for got, wanted in zip(used.drafter.model.cache.buffers, fresh.drafter.model.cache.buffers, strict=True):
+        # Side branches move the target's hidden states by rounding, and the drafter's products round as well.
+        np.testing.assert_allclose(got[:, :, :length], wanted[:, :, :length], atol=1e-3)
+
+
+def test_a_tree_of_one_row_is_plain_decoding(decoder, tiny_drafting_bundle):
+    one = decoder(tiny_drafting_bundle, TreeShape(num_rows=1, num_expansions=4, width=10))
+    expected, _ = continued(decoder(tiny_drafting_bundle, None), PROMPTS[1], 40)
+    tokens, rounds = continued(one, PROMPTS[1], 40)
+    assert (tokens, rounds) == (expected, 39)
+    assert one.step(5).num_drafted == 0
+
+
+def test_a_tree_keeps_side_branches_when_it_need_not_be_exact(decoder, tiny_drafting_bundle_fp32):
+    prompt = PROMPTS[1]
+    expected, _ = continued(decoder(tiny_drafting_bundle_fp32, None), prompt, 60)
+    drafted = decoder(tiny_drafting_bundle_fp32, TREE, [*prompt, *expected])
+    drafted.begin(prompt, GREEDY, exact=False)
+    assert drafted.step(12).num_drafted == TREE.num_rows - 1
+    # fp32 rows of a side branch are right to rounding, and no token here hangs on that.
+    assert continued(drafted, prompt, 60, exact=False)[0] == expected
+
+
+def test_a_wide_tree_is_the_same_whether_levels_are_read_at_once_or_node_by_node(decoder, tiny_drafting_bundle_fp32):
+    """Each node of the tree is scored as the chain that leads to it."""
+    read = decoder(tiny_drafting_bundle_fp32, TREE)
+    read.begin(PROMPTS[1], GREEDY, exact=True)
+    drafter = read.drafter
+    tree = drafter.propose(read.root, 8)
+    assert len(tree) == 8
+    assert not tree.is_chain
+    for node in range(len(tree)):
+        path = []
+        while node >= 0:
+            path.insert(0, node)
+            node = int(tree.parents[node])
+        assert_drafted(drafter, read.root, tree.token_ids[path].tolist())
+
+
+def assert_drafted(drafter, root, token_ids):
+    """Every token of a path is among the candidates that the path before it has."""
+    rows = drafter._catch_up(root, TREE.width) if drafter.model.cache.length < len(drafter._token_ids) else None
+    if rows is None:
+        drafter.model.cache.rewind(len(drafter._token_ids) - 1)
+        rows = drafter._catch_up(root, TREE.width)
+    stable = drafter.model.cache.length
+    for token_id in token_ids:
+        assert token_id in rows.candidate_ids[0].tolist()
+        rows = drafter.model.forward(
+            rows.hidden_states[-1:],
+            np.array([token_id]),
+            np.array([drafter.model.cache.length]),
+            scored_rows=np.zeros(1, dtype=np.int64),
+            num_candidates=TREE.width,
+        )
+        drafter.model.cache.keep((0,))
+    drafter.model.cache.rewind(stable)
+
+
+@pytest.mark.parametrize("shape", [CHAIN, TREE], ids=["chain", "tree"])
+def test_drafting_goes_on_to_the_last_slot_of_the_context(decoder, tiny_drafting_bundle, shape):
+    prompt = PROMPTS[1]
+    expected, _ = continued(decoder(tiny_drafting_bundle, None), prompt, 512 - len(prompt))
+    tokens, _ = continued(decoder(tiny_drafting_bundle, shape, [*prompt, *expected]), prompt, 512 - len(prompt))
+    assert tokens == expected
+
+
+def test_a_second_turn_drafts_as_if_it_had_read_everything_afresh(decoder, tiny_drafting_bundle):
+    first = PROMPTS[1]
+    used = decoder(tiny_drafting_bundle, CHAIN)
+    answer, _ = continued(used, first, 20)
+    second = [*first, *answer[:10], *PROMPTS[2][:20]]
+    used.begin(second, GREEDY, exact=True)
+    fresh = decoder(tiny_drafting_bundle, CHAIN)
+    fresh.begin(second, GREEDY, exact=True)
+    assert (
+        used.drafter.propose(used.root, 5).token_ids.tolist() == fresh.drafter.propose(used.root, 5).token_ids.tolist()
+    )
+
+
+def test_an_unsure_chain_ends_early_and_never_before_its_first_token(decoder, tiny_drafting_bundle):
+    sure = decoder(tiny_drafting_bundle, ChainShape(num_tokens=5, least_probability=1.0))
+    sure.begin(PROMPTS[1], GREEDY, exact=True)
+    assert sure.step(5).num_drafted == 1
+
+
+SAMPLING = SamplingOptions(temperature=0.9, top_k=4, top_p=0.95)
+
+
+@pytest.mark.parametrize("shape", [CHAIN, TREE], ids=["chain", "tree"])
+def test_sampled_answers_follow_the_distribution_of_the_target(decoder, tiny_drafting_bundle_fp32, shape):
+    """Pearson's test of the first three tokens after a prompt, top-p and temperature at each of them."""
+    prompt = PROMPTS[1]
+    expected = joint_distribution(decoder(tiny_drafting_bundle_fp32, None).target, prompt)
+    likely = max(expected, key=expected.get)
+    drafting = decoder(tiny_drafting_bundle_fp32, shape, [*prompt, *likely, *likely])
+    counts, num_sequences = dict.fromkeys(expected, 0), 1500
+    accepted = 0
+    for seed in range(num_sequences):
+        sampling = SamplingOptions(temperature=0.9, top_k=4, top_p=0.95, seed=seed)
+        drafting.begin(prompt, sampling, exact=False)
+        tokens = [drafting.root]
+        while len(tokens) < 3:
+            result = drafting.step(6)
+            accepted += result.num_accepted
+            tokens += result.token_ids
+        counts[tuple(tokens[:3])] += 1  # a KeyError: a token that the target never says
+    assert accepted > 100
+    cells = [key for key in expected if num_sequences * expected[key] >= 5]
+    rest = num_sequences - sum(counts[key] for key in cells)
+    rest_expected = num_sequences * (1 - sum(expected[key] for key in cells))
+    observed = np.array([*(counts[key] for key in cells), rest])
+    wanted = np.array([*(num_sequences * expected[key] for key in cells), rest_expected])
+    statistic = ((observed - wanted)[wanted > 0] ** 2 / wanted[wanted > 0]).sum()
+    # One of a thousand right samplers fails; the seeds are fixed, so this one passes always or never.
+    assert chi2.sf(statistic, (wanted > 0).sum() - 1) > 1e-3
+
+
+def joint_distribution(target, prompt):
+    """Probability of every sequence of three tokens."""
+    sampler = Sampler(SAMPLING)
+
+    def after(tokens):
+        target.cache.rewind(0)
+        logits = target.forward(VerificationInput.prompt(np.array(tokens), 0)).logits[-1]
+        p = sampler.distribution(logits)
+        return [(int(token), float(p[token])) for token in np.flatnonzero(p)]
+
+    return {
+        (a, b, c): p * q * r
+        for a, p in after(prompt)
+        for b, q in after([*prompt, a])
+        for c, r in after([*prompt, a, b])
+    }
+
+
+def test_a_bundle_without_a_drafter_is_told_how_to_get_one(target_of, tiny_bundle):
+    with pytest.raises(InputError, match="make one with dovetail-ort train"):
+        make_drafter("dgf", Bundle(tiny_bundle), target_of(tiny_bundle))
+
+
+def test_a_drafter_of_another_target_is_refused(tiny_drafting_bundle, tmp_path):
+    import json
+    import shutil
+
+    copy = tmp_path / "foreign"
+    shutil.copytree(tiny_drafting_bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["drafter"]["target_sha256"] = "0" * 64
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="the bundle's drafter must be of its target, got one of another model"):
+        Bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (lambda: ChainShape(num_tokens=0), "num_tokens must be 1 or more, got 0"),
+        (lambda: ChainShape(least_probability=1.5), "least_probability must be between 0 and 1, got 1.5"),
+        (lambda: TreeShape(num_rows=0, num_expansions=1, width=1), "got 0/1/1"),
+    ],
+)
+def test_shapes_out_of_bounds_are_refused(shape, message):
+    with pytest.raises(InputError, match=message):
+        shape()

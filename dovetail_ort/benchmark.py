@@ -88,14 +88,15 @@ class Benchmark:
         model: greedy decoding of it is measured.
         max_new_tokens: length of an answer at most.
         max_draft_tokens: of the speculative mode.
+        exact: of the speculative mode.
     """
 
-    def __init__(self, model: Model, *, max_new_tokens: int, max_draft_tokens: int) -> None:
+    def __init__(self, model: Model, *, max_new_tokens: int, max_draft_tokens: int, exact: bool = True) -> None:
         greedy = SamplingOptions()
         settings = {
             PLAIN_FAST: {"max_draft_tokens": 0, "exact": False},
             PLAIN_EXACT: {"max_draft_tokens": 0},
-            SPECULATIVE: {"max_draft_tokens": max_draft_tokens},
+            SPECULATIVE: {"max_draft_tokens": max_draft_tokens, "exact": exact},
         }
         base = GenerationOptions(max_new_tokens=max_new_tokens, sampling=greedy)
         self._model = model

@@ -33,6 +33,8 @@ READER_GONE: Final = 141
 # Each is a module of dovetail_ort.commands, imported when it is chosen: only `export` needs torch.
 COMMANDS: Final = {
     "export": "write a bundle from a Hugging Face model or a GGUF file",
+    "train": "teach a drafter on text that the target writes itself",
+    "attach": "put a trained drafter into a bundle",
     "generate": "answer one prompt",
     "chat": "hold a conversation",
     "bench": "measure plain against speculative decoding",

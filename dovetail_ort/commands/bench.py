@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -10,10 +11,10 @@ import sys
 from typing import Any
 
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
+from dovetail_ort.commands.generation_arguments import add_speculation, drafter_settings
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.model import load_model
 
 
@@ -27,20 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort bench smollm2 --suite humaneval\n"
         "  dovetail-ort bench smollm2 --suite prompts.jsonl --limit 20 --json > result.json"
     )
-    defaults = GenerationOptions()
     parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
     parser.add_argument(
         "--suite", default="humaneval", help="humaneval, or a JSONL file with prompt or messages a line"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N prompts only")
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="of an answer (default 128)")
-    parser.add_argument(
-        "--max-draft-tokens",
-        type=int,
-        default=defaults.max_draft_tokens,
-        metavar="N",
-        help="a round at most (default %(default)s)",
-    )
+    add_speculation(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
@@ -50,8 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit must be 1 or more, got {arguments.limit}")
     prompts = load_suite(arguments.suite)[: arguments.limit]
-    model = load_model(arguments.bundle, threads=arguments.threads)
-    benchmark = Benchmark(model, max_new_tokens=arguments.max_new_tokens, max_draft_tokens=arguments.max_draft_tokens)
+    model = load_model(arguments.bundle, threads=arguments.threads, **drafter_settings(arguments))
+    benchmark = Benchmark(
+        model,
+        max_new_tokens=arguments.max_new_tokens,
+        max_draft_tokens=arguments.max_draft_tokens,
+        exact=arguments.exact,
+    )
     records: list[PromptRecord] = []
 
     def progress(record: PromptRecord) -> None:
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(as_json(result, records, _context(arguments, model.threads)), indent=2))
     else:
         print(_table(result))
-    failed = model.exact and result.num_identical < result.num_prompts
+    failed = model.exact and arguments.exact and result.num_identical < result.num_prompts
     return 1 if failed else 0
 
 
@@ -78,6 +77,9 @@ def _context(arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
     return {
         "suite": arguments.suite,
         "max_new_tokens": arguments.max_new_tokens,
+        "drafter": arguments.drafter,
+        "tree": None if arguments.tree is None else dataclasses.asdict(arguments.tree),
+        "exact": arguments.exact,
         "max_draft_tokens": arguments.max_draft_tokens,
         "machine": processor_name(),
         "threads": threads,

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
-import time
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
 from dovetail_ort.commands.measurement_lines import measurement_lines, number_format
 from dovetail_ort_export.export_options import INT8_FORMATS, PRECISIONS, ExportOptions
-from dovetail_ort_runtime.errors import UnavailableError
 
 if TYPE_CHECKING:
     from dovetail_ort_export.exporter import ExportReport
 
 # What torch, transformers and Python take before a model is loaded.
 _BASE_MEMORY_BYTES: Final = 1_500_000_000
-# Their warnings are about interfaces that the user of a command does not see.
-_QUIET_LIBRARIES: Final = {
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,44 +86,15 @@ def run(arguments: argparse.Namespace) -> int:
         check_text=arguments.check_text,
         force=arguments.force,
     )
-    _quieten_libraries()
+    quieten_libraries()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        export_bundle = _import_exporter()
-        report = export_bundle(arguments.source, arguments.out, options, _Progress())
+        exporter = import_from_export("exporter", "exporter")
+        report: ExportReport = exporter.export_bundle(arguments.source, arguments.out, options, Progress())
     print(json.dumps(_record(report), indent=2) if arguments.json else _summary(report))
     if not report.manifest.target.exact:
         print(_inexact_warning(report), file=sys.stderr)
     return 0
-
-
-def _quieten_libraries() -> None:
-    for name, value in _QUIET_LIBRARIES.items():
-        os.environ.setdefault(name, value)
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # a log wants no progress bars
-
-
-class _Progress:
-    """Prints each step with the seconds since the start."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __call__(self, step: str) -> None:
-        print(f"[{time.perf_counter() - self._started:5.1f} s] {step}", file=sys.stderr, flush=True)
-
-
-def _import_exporter() -> Callable[..., ExportReport]:
-    print("starting torch", file=sys.stderr, flush=True)
-    try:
-        from dovetail_ort_export.exporter import export_bundle
-    except ImportError as error:
-        raise UnavailableError(
-            f"export must have the packages of the extra [export], got: {error}; "
-            "run: pip install 'dovetail-ort[export]'"
-        ) from error
-    return export_bundle
 
 
 def _summary(report: ExportReport) -> str:

@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 from typing import Any, Final
 
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.draft_shape import TreeShape
+from dovetail_ort_runtime.drafters import DRAFTERS
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import GenerationEntry
 from dovetail_ort_runtime.model import Model
@@ -22,7 +24,7 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
     _add_limits(parser)
     _add_sampling(parser)
-    _add_speculation(parser)
+    add_speculation(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--show-drafted", action="store_true", help="tint accepted draft tokens on a terminal")
     output.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
@@ -62,8 +64,25 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same answer")
 
 
-def _add_speculation(parser: argparse.ArgumentParser) -> None:
+def add_speculation(parser: argparse.ArgumentParser) -> None:
+    """Add what drafts, how much, and whether the answer must be that of plain decoding."""
     speculation = parser.add_argument_group("speculation")
+    speculation.add_argument(
+        "--drafter",
+        choices=DRAFTERS,
+        default=DRAFTERS[0],
+        help="dgf: the bundle's own; lm: a smaller model; lookup: the text itself; auto: lookup in front of "
+        "the bundle's own if it has one (default: %(default)s)",
+    )
+    speculation.add_argument(
+        "--draft-bundle", metavar="DIR", help="bundle of the smaller model, which has the same tokenizer"
+    )
+    speculation.add_argument(
+        "--tree",
+        type=_tree_shape,
+        metavar="T/D/K",
+        help="draft trees of T rows, D expansions and K candidates instead of chains; pays with --no-exact only",
+    )
     speculation.add_argument(
         "--max-draft-tokens",
         type=int,
@@ -75,8 +94,21 @@ def _add_speculation(parser: argparse.ArgumentParser) -> None:
         "--no-exact",
         dest="exact",
         action="store_false",
-        help="let single-token passes use a faster kernel, whose results differ slightly",
+        help="let single-token passes use a faster kernel and keep side branches of trees: results differ slightly",
     )
+
+
+def _tree_shape(text: str) -> TreeShape:
+    try:
+        num_rows, num_expansions, width = map(int, text.split("/"))
+        return TreeShape(num_rows=num_rows, num_expansions=num_expansions, width=width)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be three numbers such as 7/4/10, got {text!r} ({error})") from error
+
+
+def drafter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_speculation` says about the drafter, as arguments of `Model`."""
+    return {"drafter": arguments.drafter, "draft_bundle": arguments.draft_bundle, "draft_shape": arguments.tree}
 
 
 def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]:
@@ -89,7 +121,8 @@ def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]
     options = generation_options(arguments, bundle.manifest.generation)
     if sys.stderr.isatty() and not arguments.quiet:
         print(f"loading {arguments.bundle}", file=sys.stderr)
-    return Model(bundle, max_context=arguments.max_context, threads=arguments.threads), options
+    settings = drafter_settings(arguments)
+    return Model(bundle, max_context=arguments.max_context, threads=arguments.threads, **settings), options
 
 
 def generation_options(arguments: argparse.Namespace, own: GenerationEntry) -> GenerationOptions:

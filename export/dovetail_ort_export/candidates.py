@@ -17,7 +17,7 @@ from dovetail_ort_export.families import head_size
 from dovetail_ort_export.int8_choice import choose_int8_format
 from dovetail_ort_export.pass_times import time_passes
 from dovetail_ort_export.source import Source
-from dovetail_ort_export.target_graph import float_target, int8_block_target, int8_row_target, save_target
+from dovetail_ort_export.target_graph import float_target, int8_block_target, int8_row_target, save_graph
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.manifest import Calibration, Int8FormatMeasurements, Measurements, TargetEntry
@@ -131,7 +131,7 @@ def _equalize(
 
 def _write(graph: Any, folder: Path, entry: TargetEntry, calibration: Calibration | None = None) -> Candidate:
     folder.mkdir()
-    save_target(graph, folder / entry.graph)
+    save_graph(graph, folder / entry.graph)
     return Candidate(folder=folder, entry=entry, calibration=calibration)
 
 
@@ -157,4 +157,6 @@ def _target_entry(config: Any, weights: Weights, precision: str, max_context: in
         num_parameters=weights.num_parameters,
         max_context=max_context,
         max_rows=MAX_ROWS,
+        intermediate_size=config.intermediate_size,
+        weights_sha256=weights.sha256(),
     )

@@ -50,7 +50,7 @@ def _target(model: Any, weights: Weights | EqualizedWeights, lower: ir.passes.In
     return graph
 
 
-def save_target(graph: ir.Model, path: Path) -> None:
+def save_graph(graph: ir.Model, path: Path) -> None:
     """Write graph and weights, computing each weight as it is written; a bar shows the progress on a terminal."""
     with tqdm(total=len(graph.graph.initializers), unit=" tensors", leave=False, disable=None) as bar:
         ir.save(

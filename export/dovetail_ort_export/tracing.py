@@ -40,7 +40,7 @@ class TargetPatcher(ModelPatcher):  # type: ignore[misc]
     def __enter__(self) -> None:
         super().__enter__()
         for name, module in self._model.named_modules():
-            if (forward := _leaf_forward(name, module)) is not None:
+            if (forward := leaf_forward(name, module)) is not None:
                 module.forward = forward
 
     def __exit__(
@@ -134,7 +134,7 @@ def _target_forward(model: Any) -> Callable[..., dict[str, Any]]:
         lengths = (seqlens_k, total_sequence_length)
         present: list[Tensor] = []
         for layer, past in zip(model.model.layers, past_key_values, strict=True):
-            cache = _Cache(past=past, lengths=lengths, bias=attention_bias, present=present)
+            cache = LayerCache(past=past, lengths=lengths, bias=attention_bias, present=present)
             hidden_states = layer(hidden_states, position_ids=position_ids, past_key_values=cache)
         hidden_states = model.model.norm(hidden_states)
         logits = model.lm_head(hidden_states)
@@ -144,7 +144,7 @@ def _target_forward(model: Any) -> Callable[..., dict[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Cache:
+class LayerCache:
     """One block's share of the cache on its way through transformers' decoder layer."""
 
     past: tuple[Tensor, Tensor]
@@ -153,7 +153,7 @@ class _Cache:
     present: list[Tensor]
 
 
-def _leaf_forward(name: str, module: Any) -> Callable[..., Any] | None:
+def leaf_forward(name: str, module: Any) -> Callable[..., Any] | None:
     """The operator that stands for a leaf module, or None if the module is not one."""
     kind = type(module).__name__
     weight = f"{name}.weight"
@@ -176,26 +176,28 @@ def _leaf_forward(name: str, module: Any) -> Callable[..., Any] | None:
 def _attention_forward(attention: Any) -> Callable[..., tuple[Tensor, None]]:
     config = attention.config
 
-    def forward(hidden_states: Tensor, position_ids: Tensor, past_key_values: _Cache, **_: Any) -> tuple[Tensor, None]:
-        query = attention.q_proj(hidden_states)
-        key = attention.k_proj(hidden_states)
-        value = attention.v_proj(hidden_states)
-        if hasattr(attention, "q_norm"):
-            query = attention.q_norm(query)
-            key = attention.k_norm(key)
-        context, *present = operators.group_query_attention(
-            query,
-            key,
-            value,
-            *past_key_values.past,
-            *past_key_values.lengths,
-            position_ids,
-            past_key_values.bias,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            attention.scaling,
-        )
-        past_key_values.present.extend(present)
-        return attention.o_proj(context), None
+    def forward(
+        hidden_states: Tensor, position_ids: Tensor, past_key_values: LayerCache, **_: Any
+    ) -> tuple[Tensor, None]:
+        heads = (config.num_attention_heads, config.num_key_value_heads)
+        return attend(attention, hidden_states, position_ids, past_key_values, heads), None
 
     return forward
+
+
+def attend(
+    attention: Any, hidden_states: Tensor, position_ids: Tensor, cache: LayerCache, heads: tuple[int, int]
+) -> Tensor:
+    """An attention module in operators of `operators`; `heads` are H and Hkv."""
+    query = attention.q_proj(hidden_states)
+    key = attention.k_proj(hidden_states)
+    value = attention.v_proj(hidden_states)
+    if hasattr(attention, "q_norm"):
+        query = attention.q_norm(query)
+        key = attention.k_norm(key)
+    context, *present = operators.group_query_attention(
+        query, key, value, *cache.past, *cache.lengths, position_ids, cache.bias, *heads, attention.scaling
+    )
+    cache.present.extend(present)
+    mixed: Tensor = attention.o_proj(context)
+    return mixed

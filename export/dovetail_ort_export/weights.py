@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,6 +61,14 @@ class Weights:
     def num_parameters(self) -> int:
         """Number of distinct parameters, counted once where two names share one."""
         return sum(self._parameters[name].numel() for name in set(self._canonical.values()))
+
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 over the names, shapes and float32 values of the distinct parameters."""
+        digest = hashlib.sha256()
+        for name in sorted(set(self._canonical.values())):
+            digest.update(f"{name} {self.shape(name)}\n".encode())
+            digest.update(np.ascontiguousarray(self[name]).data)
+        return digest.hexdigest()
 
 
 @torch.no_grad()

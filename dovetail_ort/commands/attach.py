@@ -1,0 +1,39 @@
+"""`dovetail-ort attach`: put a trained draft head into a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
+
+if TYPE_CHECKING:
+    from dovetail_ort_runtime.manifest import Manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = "example:\n  dovetail-ort attach smollm2 head"
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote; it is changed")
+    parser.add_argument("head", metavar="HEAD", type=Path, help="directory that `dovetail-ort train` wrote")
+    parser.add_argument(
+        "--precision", choices=("int8", "fp32"), default="int8", help="number format of weights (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Attach and say what comes next."""
+    quieten_libraries()
+    attach_drafter = import_from_export("exporter", "attaching").attach_drafter
+    manifest: Manifest = attach_drafter(arguments.bundle, arguments.head, arguments.precision, Progress())
+    drafter = manifest.drafter
+    assert drafter is not None
+    num_bytes = sum(entry.num_bytes for entry in manifest.files if entry.path.startswith(drafter.graph))
+    print(
+        f"drafter         {drafter.fusion}, {drafter.num_layers} blocks, {drafter.num_parameters / 1e6:.1f} million "
+        f"parameters, {drafter.precision}, {drafter.draft_vocabulary_size} tokens, {num_bytes / 1e6:.1f} MB\n"
+        f'next            dovetail-ort generate {shlex.quote(arguments.bundle)} "Why is the sky blue?"'
+    )
+    return 0

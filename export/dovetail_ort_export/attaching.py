@@ -1,0 +1,80 @@
+"""Give a bundle a drafter: a trained head becomes a graph beside the target's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from dovetail_ort_export.bundle_directory import bundle_directory, file_entries
+from dovetail_ort_export.drafter_graph import LOWERINGS, drafter_graph
+from dovetail_ort_export.target_ends import read_target_ends
+from dovetail_ort_export.target_graph import save_graph
+from dovetail_ort_export.training.head_directory import load_head
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.draft_model import DraftModel
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
+
+DRAFTER_PRECISIONS: Final = tuple(LOWERINGS)
+_GRAPH_NAMES: Final = {"int8": "drafter_quantized.onnx", "fp32": "drafter.onnx"}
+_MAX_ROWS: Final = 64
+
+
+def attach_drafter(
+    bundle_path: str | Path,
+    head_path: Path,
+    precision: str = "int8",
+    report: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Export a head and put it into a bundle, in the place of the drafter that was there.
+
+    Args:
+        bundle_path: the bundle; it is replaced as a whole or not at all.
+        head_path: directory that training wrote.
+        precision: one of `DRAFTER_PRECISIONS`.
+        report: is told each step in a line.
+
+    Returns:
+        The bundle's new manifest.
+
+    Raises:
+        InputError: the head is damaged, or belongs to another target.
+    """
+    if precision not in DRAFTER_PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(DRAFTER_PRECISIONS)}, got {precision!r}")
+    bundle = Bundle(bundle_path)
+    manifest = bundle.manifest
+    head, draft_token_ids, record = load_head(head_path)
+    if record.target_sha256 != manifest.target.weights_sha256:
+        raise InputError(
+            f"the head must be of the bundle's target, got one of {record.target_sha256[:12]}… for "
+            f"{(manifest.target.weights_sha256 or 'an unknown one')[:12]}…; train one with: dovetail-ort train"
+        )
+    entry = DrafterEntry(
+        graph=_GRAPH_NAMES[precision],
+        precision=precision,
+        fusion=record.config.fusion,
+        target_sha256=record.target_sha256,
+        num_layers=record.config.num_blocks,
+        num_kv_heads=record.config.num_kv_heads,
+        head_size=record.config.head_size,
+        hidden_size=record.config.hidden_size,
+        draft_vocabulary_size=len(draft_token_ids),
+        num_parameters=sum(parameter.numel() for parameter in head.parameters()),
+        max_rows=_MAX_ROWS,
+    )
+    with bundle_directory(bundle.directory) as directory:
+        for file in manifest.files:
+            if manifest.drafter is None or not file.path.startswith(manifest.drafter.graph):
+                shutil.copyfile(bundle.path(file.path), directory / file.path)
+        report("reading embedding and head of the target")
+        ends = read_target_ends(bundle)
+        report("writing the drafter")
+        save_graph(drafter_graph(head, ends, draft_token_ids, precision), directory / entry.graph)
+        DraftModel(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
+        manifest = replace(manifest, drafter=entry, files=file_entries(directory))
+        (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest

@@ -1,0 +1,47 @@
+"""From logits to the few tokens worth drafting: only ids and scores leave the device."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from dovetail_ort_export.passes import nodes
+from dovetail_ort_runtime.arrays import TokenArray
+
+
+class RankCandidates(ir.passes.InPlacePass):
+    """logits -> LogSoftmax in float32, TopK, ids of the target's vocabulary.
+
+    The output `logits` gives way to `candidate_log_probabilities` and `candidate_ids`, (B, n, k) each, best first; the
+    input `num_candidates` (1,) int64 is k.
+
+    Args:
+        draft_token_ids: (Vd,) int64, the token ids of the logits.
+    """
+
+    def __init__(self, draft_token_ids: TokenArray) -> None:
+        super().__init__()
+        self._draft_token_ids = draft_token_ids
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Append the ranking."""
+        graph = model.graph
+        logits = next(output for output in graph.outputs if output.name == "logits")
+        num_candidates = ir.Value(name="num_candidates", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
+        graph.inputs.append(num_candidates)
+        ids = ir.tensor(self._draft_token_ids, name="draft_token_ids")
+        log_softmax = ir.node("LogSoftmax", [logits], {"axis": -1})
+        # Without `sorted` ties come in any order; with it, the lower index comes first.
+        top = ir.node("TopK", [log_softmax.outputs[0], num_candidates], {"axis": -1, "sorted": 1}, num_outputs=2)
+        gather = ir.node("Gather", [nodes.initializer(model, "draft_token_ids", ids), top.outputs[1]], {"axis": 0})
+        nodes.label([log_softmax, top, gather], "candidates")
+        graph.extend([log_softmax, top, gather])
+        logits.name = "draft_logits"
+        shape = ir.Shape(["batch_size", "num_scored_rows", "num_candidates"])
+        for value, name, dtype in (
+            (top.outputs[0], "candidate_log_probabilities", ir.DataType.FLOAT),
+            (gather.outputs[0], "candidate_ids", ir.DataType.INT64),
+        ):
+            value.name, value.shape, value.type = name, shape, ir.TensorType(dtype)
+        graph.outputs[graph.outputs.index(logits)] = top.outputs[0]
+        graph.outputs.insert(1, gather.outputs[0])
+        return ir.passes.PassResult(model, True)

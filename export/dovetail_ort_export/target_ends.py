@@ -1,0 +1,97 @@
+"""What a drafter shares with its target, read back from a bundle: embedding, head and rotary angles, in float32.
+
+Both ends are asked for what they do rather than for how they store it, so every number format is read alike: the
+embedding is run over all token ids, and the head, a linear map, over the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
+from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.session import open_session
+
+_ROWS: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TargetEnds:
+    """Parts of a target.
+
+    Attributes:
+        embedding: (V, E) float32, in the model's own basis.
+        head: (V, E) float32; logits are hidden states times its transpose.
+        cos: (max_context, D / 2) float32, rotary angles by position.
+        sin: likewise.
+        norm_epsilon: of the target's norms.
+    """
+
+    embedding: FloatArray
+    head: FloatArray
+    cos: FloatArray
+    sin: FloatArray
+    norm_epsilon: float
+
+
+def read_target_ends(bundle: Bundle) -> TargetEnds:
+    """Embedding, head and rotary angles of a bundle's target."""
+    model = ir.load(bundle.path(bundle.manifest.target.graph))
+    norm = next(node for node in model.graph if node.op_type == "SimplifiedLayerNormalization")
+    embedded = norm.inputs[0]
+    assert embedded is not None
+    entry = bundle.manifest.target
+    embedding = _run(model, {"input_ids": np.arange(entry.vocabulary_size)[None]}, str(embedded.name))
+    identity = np.eye(entry.hidden_size, dtype=np.float32)[None]
+    # The row format takes the number of rows from the token ids, and nothing else of them.
+    head = _run(model, {"hidden_states": identity, "input_ids": np.zeros((1, entry.hidden_size), np.int64)}, "logits")
+    return TargetEnds(
+        embedding=_in_own_basis(model, embedding),
+        head=np.ascontiguousarray(head.T),
+        cos=_constant(model, COS_CACHE),
+        sin=_constant(model, SIN_CACHE),
+        norm_epsilon=norm.attributes["epsilon"].as_float(),
+    )
+
+
+def _run(model: ir.Model, inputs: Mapping[str, NDArray[Any]], output: str) -> FloatArray:
+    """Output rows (n, width) of the part of the graph between some values, for inputs of (1, n, ...)."""
+    part = ir.Model(ir.convenience.extract(model.graph, list(inputs), [output]), ir_version=model.ir_version)
+    num_rows = len(next(iter(inputs.values()))[0])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "part.onnx"
+        ir.save(part, path, external_data="part.onnx_data")
+        session = open_session(path, usable_cores())
+        chunks = [
+            session.run([output], {name: rows[:, start : start + _ROWS] for name, rows in inputs.items()})[0][0]
+            for start in range(0, num_rows, _ROWS)
+        ]
+    result: FloatArray = np.concatenate(chunks)
+    return result
+
+
+def _in_own_basis(model: ir.Model, rows: FloatArray) -> FloatArray:
+    """Undo the rotation of the residual stream as `passes.rotate_ends` does, where there is one."""
+    if "final_rotation.left" not in model.graph.initializers:
+        return rows
+    left, right = (_constant(model, f"final_rotation.{side}") for side in ("left", "right"))
+    turned = left @ rows.reshape(-1, len(left), len(right)) @ right
+    own: FloatArray = turned.reshape(rows.shape).astype(np.float32)
+    return own
+
+
+def _constant(model: ir.Model, name: str) -> FloatArray:
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    values: FloatArray = tensor.numpy()
+    return values

@@ -1,0 +1,124 @@
+"""A trained head on disk: weights as safetensors, and what they are and how they came about as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from dovetail_ort_export.training.draft_head import DraftHead
+from dovetail_ort_export.training.head_config import HeadConfig
+from dovetail_ort_export.training.training_options import TrainingOptions
+from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.json_record import read_record
+
+WEIGHTS_NAME: Final = "head.safetensors"
+RECORD_NAME: Final = "head.json"
+_VOCABULARY: Final = "draft_token_ids"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingPoint:
+    """State of a training after some steps.
+
+    Attributes:
+        step: of the optimiser.
+        loss: mean since the point before.
+        acceptance: on held-out text, by depth.
+        accepted_length: on held-out text, tokens a round.
+    """
+
+    step: int
+    loss: float
+    acceptance: tuple[float, ...]
+    accepted_length: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadRecord:
+    """What `head.json` says.
+
+    Attributes:
+        target_sha256: of the target whose hidden states the head reads, `TargetEntry.weights_sha256`.
+        config: dimensions.
+        options: of the training.
+        num_conversations: that were trained on.
+        num_answer_tokens: in them.
+        num_overlapping: conversations that were left out for sharing a passage with an evaluation prompt, or None if
+            there was none to compare with.
+        training_seconds: time in steps of the optimiser, all sessions together.
+        machine: that the last session ran on.
+        packages: versions by name.
+        history: of the training, oldest first.
+    """
+
+    target_sha256: str
+    config: HeadConfig
+    options: TrainingOptions
+    num_conversations: int
+    num_answer_tokens: int
+    num_overlapping: int | None
+    training_seconds: float
+    machine: str
+    packages: dict[str, str]
+    history: tuple[TrainingPoint, ...]
+
+
+def save_head(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, directory: Path) -> None:
+    """Write a head; half precision holds its weights to three digits and a half."""
+    arrays: dict[str, NDArray[Any]] = {
+        name: tensor.detach().to("cpu", torch.float16).numpy() for name, tensor in head.state_dict().items()
+    }
+    arrays[_VOCABULARY] = draft_token_ids.astype(np.int32)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, write in (
+        (WEIGHTS_NAME, lambda path: save_file(arrays, path)),
+        (RECORD_NAME, lambda path: path.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", "utf-8")),
+    ):
+        scratch = directory / f"{name}.partial"
+        try:
+            write(scratch)
+            scratch.replace(directory / name)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def load_head(directory: Path) -> tuple[DraftHead, TokenArray, HeadRecord]:
+    """Read a head back, its weights in float32.
+
+    Raises:
+        InputError: the directory is no head, or a file of it is damaged.
+    """
+    record = _read_head_record(directory / RECORD_NAME)
+    try:
+        arrays = load_file(directory / WEIGHTS_NAME)
+        draft_token_ids = arrays.pop(_VOCABULARY).astype(np.int64)
+        head = DraftHead(record.config)
+        head.load_state_dict({name: torch.from_numpy(array).float() for name, array in arrays.items()})
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{directory / WEIGHTS_NAME} must be the weights of a draft head, got: {reason:.200}; train it again"
+        ) from error
+    return head.eval(), draft_token_ids, record
+
+
+def _read_head_record(path: Path) -> HeadRecord:
+    if not path.is_file():
+        raise InputError(
+            f"a draft head must be a directory with a {RECORD_NAME}, got {str(path.parent)!r}; "
+            "make one with: dovetail-ort train BUNDLE HEAD"
+        )
+    try:
+        return read_record(HeadRecord, json.loads(path.read_text(encoding="utf-8")), RECORD_NAME)
+    except ValueError as error:
+        raise InputError(f"{path} must be the record of a draft head, got: {error}; train it again") from error

@@ -1,0 +1,63 @@
+"""How a head's weights are moved: Muon for matrices, AdamW for the rest, one schedule for both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+_WARM_UP_SHARE: Final = 0.03
+_LARGEST_GRADIENT: Final = 1.0
+_ADAM_BETAS: Final = (0.9, 0.95)
+_WEIGHT_DECAY: Final = 0.01
+
+
+class Optimisers:
+    """Muon (torch.optim.Muon) on matrices and AdamW on norms and biases, warmed up and then lowered to zero linearly.
+
+    Args:
+        module: its parameters are trained.
+        learning_rate: at its highest.
+        num_steps: of the whole training.
+    """
+
+    def __init__(self, module: Module, *, learning_rate: float, num_steps: int) -> None:
+        parameters = list(module.parameters())
+        matrices = [parameter for parameter in parameters if parameter.ndim == 2]
+        others = [parameter for parameter in parameters if parameter.ndim != 2]
+        # match_rms_adamw scales Muon's step to the size of AdamW's, so that one learning rate serves both.
+        self._optimisers = [
+            torch.optim.Muon(matrices, lr=learning_rate, weight_decay=_WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=learning_rate, betas=_ADAM_BETAS, weight_decay=0.0),
+        ]
+        self._parameters = parameters
+        warm_up = max(1, round(num_steps * _WARM_UP_SHARE))
+
+        def factor(step: int) -> float:
+            return min((step + 1) / warm_up, (num_steps - step) / max(num_steps - warm_up, 1))
+
+        self._schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, factor) for optimiser in self._optimisers]
+
+    def step(self, loss: Tensor) -> None:
+        """Move the weights down the gradient of `loss`."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
+        for optimiser, schedule in zip(self._optimisers, self._schedules, strict=True):
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a later `load_state_dict` needs to go on."""
+        return {str(index): item.state_dict() for index, item in enumerate(self._items())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier `state_dict`."""
+        for index, item in enumerate(self._items()):
+            item.load_state_dict(state[str(index)])
+
+    def _items(self) -> Iterable[Any]:
+        return (*self._optimisers, *self._schedules)

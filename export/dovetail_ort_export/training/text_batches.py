@@ -1,0 +1,90 @@
+"""Conversations as tensors to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dovetail_ort_export.training.text_writer import Conversation
+
+# Batches are cut from this many conversations sorted by length, so that little of a batch is padding.
+_SORTED_BATCHES: Final = 32
+_HELD_OUT_EVERY: Final = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TextBatch:
+    """B conversations side by side, padded to the longest.
+
+    Position t holds the hidden state f_t of token t and the token after it; it is to predict f_{t+1}.
+
+    Attributes:
+        features: (B, T, E) float32, f_t.
+        next_token_ids: (B, T) int64, token t + 1.
+        wanted_features: (B, T, E) float32, f_{t+1}.
+        wanted_token_ids: (B, T) int64, token t + 2, the target's own choice wherever `in_answer`.
+        in_answer: (B, T) bool, whether token t + 2 is one that a drafter would be asked for.
+    """
+
+    features: Tensor
+    next_token_ids: Tensor
+    wanted_features: Tensor
+    wanted_token_ids: Tensor
+    in_answer: Tensor
+
+    def to(self, device: torch.device) -> TextBatch:
+        """The same on another device."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__}
+        return TextBatch(**moved)
+
+
+def split_held_out(conversations: Sequence[Conversation]) -> tuple[list[Conversation], list[Conversation]]:
+    """Conversations to train on, and one in 32 to measure on, two at the least."""
+    every = min(_HELD_OUT_EVERY, max(2, len(conversations) // 2))
+    held_out = [item for index, item in enumerate(conversations) if index % every == every - 1]
+    return [item for index, item in enumerate(conversations) if index % every != every - 1], held_out
+
+
+def batches(conversations: Sequence[Conversation], batch_size: int, seed: int) -> Iterator[TextBatch]:
+    """Every conversation once, in an order that `seed` decides."""
+    for group in batch_indices([len(item.token_ids) for item in conversations], batch_size, seed):
+        yield collate([conversations[index] for index in group])
+
+
+def batch_indices(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
+    """Which conversations form which batch: similar lengths together, batches in random order."""
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(lengths))
+    found: list[list[int]] = []
+    for start in range(0, len(order), batch_size * _SORTED_BATCHES):
+        portion = sorted(order[start : start + batch_size * _SORTED_BATCHES].tolist(), key=lambda index: lengths[index])
+        found += [portion[first : first + batch_size] for first in range(0, len(portion), batch_size)]
+    return [found[index] for index in generator.permutation(len(found))]
+
+
+def collate(conversations: Sequence[Conversation]) -> TextBatch:
+    """One batch of some conversations."""
+    longest = max(len(item.hidden_states) for item in conversations) - 1
+    shape = (len(conversations), longest)
+    size = conversations[0].hidden_states.shape[1]
+    features, wanted = np.zeros((*shape, size), np.float32), np.zeros((*shape, size), np.float32)
+    next_ids, wanted_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    in_answer = np.zeros(shape, np.bool_)
+    for row, item in enumerate(conversations):
+        length = len(item.hidden_states) - 1
+        features[row, :length], wanted[row, :length] = item.hidden_states[:-1], item.hidden_states[1:]
+        next_ids[row, :length], wanted_ids[row, :length] = item.token_ids[1:-1], item.token_ids[2:]
+        # The target itself gives the answer's first token, behind the last one of the prompt.
+        in_answer[row, item.prompt_length - 1 : length] = True
+    return TextBatch(
+        features=torch.from_numpy(features),
+        next_token_ids=torch.from_numpy(next_ids),
+        wanted_features=torch.from_numpy(wanted),
+        wanted_token_ids=torch.from_numpy(wanted_ids),
+        in_answer=torch.from_numpy(in_answer),
+    )

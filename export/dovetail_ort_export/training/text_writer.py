@@ -1,0 +1,197 @@
+"""Conversations that a bundle's target writes itself, many at a time, with the hidden states it had on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dovetail_ort_export.training.batched_target import BatchedTarget
+from dovetail_ort_export.training.repetition import loop_start
+from dovetail_ort_export.turns import TokenIds, Turns
+from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.sampler import Sampler
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.tokenizer import Tokenizer
+
+MAX_QUESTION_TOKENS: Final = 64
+# Of what a small model samples freely, the last twentieth is mostly noise.
+_QUESTION_TOP_P: Final = 0.95
+_LEAST_ANSWER_TOKENS: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Conversation:
+    """A prompt and the target's greedy answer.
+
+    Attributes:
+        token_ids: (T,) int32, prompt and answer; the last one was not read by the target.
+        prompt_length: tokens before the answer.
+        hidden_states: (T - 1, E) float16, after the final norm.
+    """
+
+    token_ids: NDArray[np.int32]
+    prompt_length: int
+    hidden_states: NDArray[np.float16]
+
+    @property
+    def answer_length(self) -> int:
+        """Tokens of the answer."""
+        return len(self.token_ids) - self.prompt_length
+
+
+class TextWriter:
+    """Keeps every slot of a batched target busy: question, answer, next conversation.
+
+    A question is sampled from the opening of the template's user turn (Magpie, arXiv 2406.08464) or comes from
+    `prompts`; the answer is greedy. An answer that goes round in circles ends where its second round would begin.
+
+    Args:
+        target: it reads and writes.
+        turns: of the model's template.
+        tokenizer: of the model.
+        eos_token_ids: tokens that end a turn.
+        prompts: token ids up to where answers begin, given by the user.
+        prompt_share: 0 to 1, how often the next one of `prompts` is taken while there is one.
+        max_answer_tokens: limit of an answer.
+        seed: of sampling and of the order of kinds.
+        seen: prompts that are not to be answered again; those of this run are added.
+    """
+
+    def __init__(
+        self,
+        target: BatchedTarget,
+        turns: Turns,
+        tokenizer: Tokenizer,
+        *,
+        eos_token_ids: Sequence[int],
+        prompts: Sequence[TokenIds],
+        prompt_share: float,
+        max_answer_tokens: int,
+        seed: int,
+        seen: set[tuple[int, ...]],
+    ) -> None:
+        self._target = target
+        self._turns = turns
+        self._tokenizer = tokenizer
+        self._ends = frozenset(eos_token_ids)
+        self._prompts = iter(prompts)
+        self._prompt_share = prompt_share
+        self._max_answer_tokens = max_answer_tokens
+        self._generator = np.random.default_rng(seed)
+        self._sampler = Sampler(SamplingOptions(temperature=1.0, top_p=_QUESTION_TOP_P, seed=seed))
+        self._seen = seen
+        self._start = turns.opening or [next(iter(eos_token_ids))]
+
+    def conversations(self) -> Iterator[Conversation]:
+        """Conversations without end, in the order in which they are finished."""
+        slots = [_Slot(self._target) for _ in range(self._target.num_slots)]
+        for slot in slots:
+            self._begin(slot)
+        while True:
+            token_ids = np.array([slot.token_ids[slot.num_read] for slot in slots], dtype=np.int64)
+            positions = np.array([slot.num_read for slot in slots], dtype=np.int64)
+            logits, hidden_states = self._target.read(token_ids, positions)
+            choices = logits.argmax(axis=1)
+            for index, slot in enumerate(slots):
+                slot.note(hidden_states[index])
+                if slot.num_read < len(slot.token_ids):
+                    continue
+                if slot.prompt_length is None:
+                    self._extend_question(slot, self._sampler.choose(logits[index]))
+                elif (finished := self._extend_answer(slot, slot.prompt_length, int(choices[index]))) is not None:
+                    yield from finished
+                    self._begin(slot)
+
+    def _begin(self, slot: _Slot) -> None:
+        if self._generator.random() < self._prompt_share:
+            for prompt in self._prompts:
+                if self._is_new(prompt):
+                    slot.restart(prompt, prompt_length=len(prompt))
+                    return
+        slot.restart(self._start, prompt_length=None)
+
+    def _extend_question(self, slot: _Slot, token_id: int) -> None:
+        question = slot.token_ids[len(self._start) :]
+        if token_id not in self._ends:
+            question.append(token_id)
+            if len(question) < MAX_QUESTION_TOKENS:
+                slot.token_ids.append(token_id)
+                return
+        prompt = self._prompt(question)
+        if question and self._is_new(prompt):
+            slot.restart(prompt, prompt_length=len(prompt))
+        else:
+            self._begin(slot)
+
+    def _prompt(self, question: TokenIds) -> TokenIds:
+        if not self._turns.opening:
+            return self._start + question
+        return self._turns.question(self._tokenizer.decode(question))
+
+    def _is_new(self, prompt: TokenIds) -> bool:
+        key = tuple(prompt)
+        fits = len(prompt) + _LEAST_ANSWER_TOKENS < self._target.capacity
+        if not fits or key in self._seen:
+            return False
+        self._seen.add(key)
+        return True
+
+    def _extend_answer(self, slot: _Slot, prompt_length: int, token_id: int) -> list[Conversation] | None:
+        """None while the answer goes on; then the conversation, or nothing if it is too short to learn from."""
+        slot.token_ids.append(token_id)
+        answer = slot.token_ids[prompt_length:]
+        loop = loop_start(answer)
+        if loop is not None:
+            del slot.token_ids[prompt_length + loop :]
+        room = len(slot.token_ids) < self._target.capacity and len(answer) < self._max_answer_tokens
+        if loop is None and token_id not in self._ends and room:
+            return None
+        conversation = slot.conversation(prompt_length)
+        return [conversation] if conversation.answer_length >= _LEAST_ANSWER_TOKENS else []
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One conversation on its way through a batched target.
+
+    Attributes:
+        target: whose slot it is.
+        token_ids: those read and those to be read.
+        num_read: how many were read.
+        prompt_length: where the answer begins, None while the question is being written.
+        hidden_states: (capacity, E) float16, of the tokens read.
+    """
+
+    target: BatchedTarget
+    token_ids: TokenIds = field(default_factory=list)
+    num_read: int = 0
+    prompt_length: int | None = None
+    hidden_states: NDArray[np.float16] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hidden_states = np.empty((self.target.capacity, self.target.hidden_size), dtype=np.float16)
+
+    def restart(self, token_ids: TokenIds, *, prompt_length: int | None) -> None:
+        """Read `token_ids` from where they differ from what was read; the last one is always read again."""
+        pairs = zip(token_ids[:-1], self.token_ids[: self.num_read], strict=False)
+        self.num_read = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        self.token_ids = list(token_ids)
+        self.prompt_length = prompt_length
+
+    def note(self, hidden_state: FloatArray) -> None:
+        """Take the hidden state of the token that was just read."""
+        self.hidden_states[self.num_read] = hidden_state
+        self.num_read += 1
+
+    def conversation(self, prompt_length: int) -> Conversation:
+        """A copy of what was written."""
+        return Conversation(
+            token_ids=np.array(self.token_ids, dtype=np.int32),
+            prompt_length=prompt_length,
+            hidden_states=self.hidden_states[: len(self.token_ids) - 1].copy(),
+        )

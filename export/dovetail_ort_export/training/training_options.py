@@ -1,0 +1,75 @@
+"""What a training can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from dovetail_ort_export.training.head_config import FUSIONS, MAX_BLOCKS
+from dovetail_ort_runtime.errors import InputError
+
+PRECISIONS: Final = ("auto", "fp32", "bf16")
+DEVICES: Final = ("auto", "cpu", "cuda")
+_LEAST: Final = {
+    **dict.fromkeys(("num_answer_tokens", "max_answer_tokens", "num_parallel", "num_epochs", "batch_size"), 1),
+    **dict.fromkeys(("unrolled_steps",), 1),
+    **dict.fromkeys(("draft_vocabulary_size", "seed", "feature_weight"), 0),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingOptions:
+    """Settings of one training.
+
+    Attributes:
+        num_answer_tokens: how much the target writes, counted in tokens of its answers.
+        prompt_share: 0 to 1, how many of the conversations begin with a prompt of the user's, while there are any.
+        max_answer_tokens: limit of one answer.
+        num_parallel: conversations written at once.
+        fusion: `gating` or `concatenation`.
+        num_blocks: 1 to 6 decoder blocks.
+        draft_vocabulary_size: how many of the most frequent tokens can be drafted; 0 for all.
+        unrolled_steps: how many steps of a chain are trained, all but the first on the head's own features.
+        feature_weight: weight of the SmoothL1 loss beside the cross-entropy's 1.
+        num_epochs: how often the text is read.
+        batch_size: conversations a step of the optimiser.
+        learning_rate: at its highest, of the matrices; see `optimisers`.
+        precision: of the arithmetic; `auto` is bf16 on CUDA and fp32 on the CPU.
+        device: `auto` takes CUDA where it is there.
+        threads: of the CPU; the usable physical cores by default.
+        seed: of writing, initial weights and the order of the text.
+    """
+
+    num_answer_tokens: int = 1_000_000
+    prompt_share: float = 0.5
+    max_answer_tokens: int = 192
+    num_parallel: int = 64
+    fusion: str = "gating"
+    num_blocks: int = 1
+    draft_vocabulary_size: int = 8192
+    unrolled_steps: int = 3
+    feature_weight: float = 0.1
+    num_epochs: int = 5
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        if not 0 <= self.prompt_share <= 1:
+            raise InputError(f"prompt_share must be between 0 and 1, got {self.prompt_share}")
+        if not 0 < self.learning_rate < 1:
+            raise InputError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
+        if self.fusion not in FUSIONS:
+            raise InputError(f"fusion must be one of {', '.join(FUSIONS)}, got {self.fusion!r}")
+        if not 1 <= self.num_blocks <= MAX_BLOCKS:
+            raise InputError(f"num_blocks must be between 1 and {MAX_BLOCKS}, got {self.num_blocks}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.device not in DEVICES:
+            raise InputError(f"device must be one of {', '.join(DEVICES)}, got {self.device!r}")

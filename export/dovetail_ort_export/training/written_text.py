@@ -1,0 +1,126 @@
+"""Have a bundle's target write text into shards until there is enough of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tqdm import tqdm
+
+from dovetail_ort_export.training.batched_target import BatchedTarget
+from dovetail_ort_export.training.text_shards import TextRecord, TextShards
+from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, TextWriter
+from dovetail_ort_export.training.training_options import TrainingOptions
+from dovetail_ort_export.turns import Turns
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.chat_template import ChatTemplate, Message
+from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.tokenizer import Tokenizer
+
+_SHARD_CONVERSATIONS: Final = 256
+# Longer prompts are left out: every slot's cache has room for this and an answer.
+_MAX_PROMPT_TOKENS: Final = 256
+
+
+def write_text(
+    bundle: Bundle,
+    directory: Path,
+    options: TrainingOptions,
+    prompts: Sequence[Sequence[Message]],
+) -> TextShards:
+    """Add conversations to a directory of shards until their answers have `options.num_answer_tokens` tokens.
+
+    What is there already counts. Ctrl-C and errors leave every finished conversation in a shard.
+
+    Args:
+        bundle: whose target writes.
+        directory: of the shards.
+        options: of the training.
+        prompts: conversations for the target to answer.
+
+    Raises:
+        InputError: the directory holds other text, or a prompt is not of the form that the template takes.
+    """
+    manifest = bundle.manifest
+    assert manifest.target.weights_sha256 is not None
+    shards = TextShards(
+        directory,
+        TextRecord(
+            target_sha256=manifest.target.weights_sha256,
+            hidden_size=manifest.target.hidden_size,
+            max_answer_tokens=options.max_answer_tokens,
+        ),
+    )
+    seen: set[tuple[int, ...]] = set()
+    num_tokens = 0
+    for conversation in shards.conversations(with_hidden_states=False):
+        seen.add(tuple(conversation.token_ids[: conversation.prompt_length].tolist()))
+        num_tokens += conversation.answer_length
+    if num_tokens < options.num_answer_tokens:
+        writer = _writer(bundle, options, prompts, seen, seed=options.seed + len(shards.paths))
+        _fill(shards, writer, num_tokens, options.num_answer_tokens)
+    return shards
+
+
+def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int) -> None:
+    finished: list[Conversation] = []
+    with tqdm(
+        total=enough, initial=num_tokens, unit=" answer tokens", unit_scale=True, leave=False, disable=None
+    ) as bar:
+        try:
+            for conversation in writer.conversations():
+                finished.append(conversation)
+                num_tokens += conversation.answer_length
+                bar.update(conversation.answer_length)
+                if len(finished) == _SHARD_CONVERSATIONS:
+                    shards.append(finished)
+                    finished = []
+                if num_tokens >= enough:
+                    break
+        finally:
+            if finished:
+                shards.append(finished)
+
+
+def _writer(
+    bundle: Bundle,
+    options: TrainingOptions,
+    prompts: Sequence[Sequence[Message]],
+    seen: set[tuple[int, ...]],
+    seed: int,
+) -> TextWriter:
+    manifest = bundle.manifest
+    entry = manifest.tokenizer
+    tokenizer = Tokenizer(bundle.path(entry.file))
+    template = None
+    if entry.chat_template is not None:
+        template = ChatTemplate(bundle.text(entry.chat_template), entry.special_tokens)
+    turns = Turns(template, lambda text: tokenizer.encode(text, add_special_tokens=False))
+    if prompts and template is None:
+        raise InputError("prompts must go through a chat template, got a bundle without one; train without prompts")
+    capacity = min(manifest.target.max_context, _MAX_PROMPT_TOKENS + options.max_answer_tokens)
+    if capacity <= len(turns.opening) + MAX_QUESTION_TOKENS:
+        raise InputError(
+            f"max_context must leave room for a question and an answer, got {capacity} tokens; "
+            "export with a larger --max-context"
+        )
+    target = BatchedTarget(
+        bundle.path(manifest.target.graph),
+        manifest.target,
+        num_slots=options.num_parallel,
+        capacity=capacity,
+        threads=options.threads or usable_cores(),
+    )
+    return TextWriter(
+        target,
+        turns,
+        tokenizer,
+        eos_token_ids=manifest.generation.eos_token_ids,
+        prompts=[turns.prompt(messages) for messages in prompts],
+        prompt_share=options.prompt_share,
+        max_answer_tokens=options.max_answer_tokens,
+        seed=seed,
+        seen=seen,
+    )

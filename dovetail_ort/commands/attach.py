@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
+from dovetail_ort.commands.measurement_lines import describe_drafter
 
 if TYPE_CHECKING:
     from dovetail_ort_runtime.manifest import Manifest
@@ -30,10 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     manifest: Manifest = attach_drafter(arguments.bundle, arguments.head, arguments.precision, Progress())
     drafter = manifest.drafter
     assert drafter is not None
-    num_bytes = sum(entry.num_bytes for entry in manifest.files if entry.path.startswith(drafter.graph))
     print(
-        f"drafter         {drafter.fusion}, {drafter.num_layers} blocks, {drafter.num_parameters / 1e6:.1f} million "
-        f"parameters, {drafter.precision}, {drafter.draft_vocabulary_size} tokens, {num_bytes / 1e6:.1f} MB\n"
+        f"drafter         {describe_drafter(manifest, drafter)}\n"
         f'next            dovetail-ort generate {shlex.quote(arguments.bundle)} "Why is the sky blue?"'
     )
     return 0

@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any, Final
 
-from dovetail_ort.commands.measurement_lines import measurement_lines, number_format
+from dovetail_ort.commands.measurement_lines import describe_drafter, measurement_lines, number_format
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.manifest import Calibration, Manifest
 
@@ -55,11 +55,12 @@ def _page(bundle: Bundle, *, verified: bool) -> str:
 
 
 def _model(manifest: Manifest) -> dict[str, str]:
-    target, generation = manifest.target, manifest.generation
+    target, drafter, generation = manifest.target, manifest.drafter, manifest.generation
     return {
         "model": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters, {number_format(target)}",
         "dimensions": f"{target.num_layers} blocks, {target.num_heads} query and {target.num_kv_heads} KV heads of "
         f"{target.head_size}, hidden size {target.hidden_size}, vocabulary {target.vocabulary_size}",
+        "drafter": "none, prompt lookup only" if drafter is None else describe_drafter(manifest, drafter),
         "limits": f"{target.max_context} tokens of context, {target.max_rows} rows a pass",
         "chat template": manifest.tokenizer.chat_template or "none",
         "settings": ", ".join(f"{name} {_shown(value)}" for name, value in dataclasses.asdict(generation).items()),

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dovetail_ort_runtime.manifest import Agreement, Int8FormatMeasurements, Manifest, RowInvariance, TargetEntry
+from dovetail_ort_runtime.manifest import (
+    Agreement,
+    DrafterEntry,
+    Int8FormatMeasurements,
+    Manifest,
+    RowInvariance,
+    TargetEntry,
+)
 
 
 def measurement_lines(manifest: Manifest) -> dict[str, str]:
@@ -18,6 +25,16 @@ def measurement_lines(manifest: Manifest) -> dict[str, str]:
 def number_format(target: TargetEntry) -> str:
     """The number format of the weights: `fp32`, or `int8` and what its scales stand for."""
     return target.precision if target.int8_format is None else f"{target.precision}, scales by {target.int8_format}"
+
+
+def describe_drafter(manifest: Manifest, drafter: DrafterEntry) -> str:
+    """One line about the bundle's drafter."""
+    num_bytes = sum(entry.num_bytes for entry in manifest.files if entry.path.startswith(drafter.graph))
+    return (
+        f"{drafter.fusion}, {drafter.num_layers} block{'s' * (drafter.num_layers > 1)}, "
+        f"{drafter.num_parameters / 1e6:.1f} million parameters, {drafter.precision}, "
+        f"{drafter.draft_vocabulary_size} tokens, {num_bytes / 1e6:.1f} MB"
+    )
 
 
 def _describe_format(measured: Int8FormatMeasurements) -> str:

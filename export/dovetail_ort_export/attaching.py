@@ -12,7 +12,9 @@ from dovetail_ort_export.bundle_directory import bundle_directory, file_entries
 from dovetail_ort_export.drafter_graph import LOWERINGS, drafter_graph
 from dovetail_ort_export.target_ends import read_target_ends
 from dovetail_ort_export.target_graph import save_graph
-from dovetail_ort_export.training.head_directory import load_head
+from dovetail_ort_export.training.draft_head import DraftHead
+from dovetail_ort_export.training.head_directory import HeadRecord, load_head
+from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
@@ -53,19 +55,7 @@ def attach_drafter(
             f"the head must be of the bundle's target, got one of {record.target_sha256[:12]}… for "
             f"{(manifest.target.weights_sha256 or 'an unknown one')[:12]}…; train one with: dovetail-ort train"
         )
-    entry = DrafterEntry(
-        graph=_GRAPH_NAMES[precision],
-        precision=precision,
-        fusion=record.config.fusion,
-        target_sha256=record.target_sha256,
-        num_layers=record.config.num_blocks,
-        num_kv_heads=record.config.num_kv_heads,
-        head_size=record.config.head_size,
-        hidden_size=record.config.hidden_size,
-        draft_vocabulary_size=len(draft_token_ids),
-        num_parameters=sum(parameter.numel() for parameter in head.parameters()),
-        max_rows=_MAX_ROWS,
-    )
+    entry = drafter_entry(head, draft_token_ids, record, _GRAPH_NAMES[precision], precision)
     with bundle_directory(bundle.directory) as directory:
         for file in manifest.files:
             if manifest.drafter is None or not file.path.startswith(manifest.drafter.graph):
@@ -78,3 +68,22 @@ def attach_drafter(
         manifest = replace(manifest, drafter=entry, files=file_entries(directory))
         (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def drafter_entry(
+    head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, graph: str, precision: str
+) -> DrafterEntry:
+    """What a manifest says of a head's graph."""
+    return DrafterEntry(
+        graph=graph,
+        precision=precision,
+        fusion=record.config.fusion,
+        target_sha256=record.target_sha256,
+        num_layers=record.config.num_blocks,
+        num_kv_heads=record.config.num_kv_heads,
+        head_size=record.config.head_size,
+        hidden_size=record.config.hidden_size,
+        draft_vocabulary_size=len(draft_token_ids),
+        num_parameters=sum(parameter.numel() for parameter in head.parameters()),
+        max_rows=_MAX_ROWS,
+    )

@@ -103,6 +103,12 @@ def test_version(capsys):
         (["export", "source", "out", "--calibration-tokens", "9"], "calibration_tokens must be 64 or more, got 9"),
         (["export", "source", "out", "--seed", "-1"], "seed must be 0 or more, got -1"),
         (["export", "source", "out", "--max-context", "-5"], "max_context must be 2 or more, got -5"),
+        (["train", "bundle", "out", "--num-blocks", "9"], "num_blocks must be between 1 and 6, got 9"),
+        (["train", "bundle", "out", "--fusion", "sum"], "invalid choice: 'sum'"),
+        (["attach", "bundle", "head", "--precision", "int4"], "invalid choice: 'int4'"),
+        (["generate", "bundle", "hi", "--drafter", "eagle"], "invalid choice: 'eagle'"),
+        (["generate", "bundle", "hi", "--tree", "7/4"], "argument --tree: must be three numbers such as 7/4/10"),
+        (["bench", "bundle", "--tree", "0/1/1"], "a tree must have T >= 1, D >= 0, k >= 1, got 0/1/1"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(argv, message, refused):
@@ -520,6 +526,75 @@ def test_export_without_its_packages_names_the_extra(tmp_path, capsys, monkeypat
 
 
 # Inspect and doctor
+
+
+# Training a drafter, attaching it, drafting with it
+
+
+@pytest.fixture
+def tiny_training(tiny_bundle: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """`tiny_training(*more)`: arguments of a training that takes seconds."""
+    sizes = {"num-answer-tokens": 600, "max-answer-tokens": 30, "num-parallel": 8, "num-epochs": 1, "threads": 1}
+    options = [text for name, value in sizes.items() for text in (f"--{name}", str(value))]
+    return lambda *more: ["train", str(tiny_bundle), str(tmp_path / "head"), *options, *more]
+
+
+def test_a_head_is_trained_attached_and_drafts_the_same_answers(tiny_bundle, tiny_training, tmp_path, capsys):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "What holds the pins?"}\n')
+    assert main(tiny_training("--prompts", str(prompts))) == 0
+    out, err = capsys.readouterr()
+    assert "accepted" in out
+    assert "on held-out text" in out
+    assert f"dovetail-ort attach {tiny_bundle} {tmp_path / 'head'}" in out
+    assert "training on" in err
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    assert main(["attach", str(bundle), str(tmp_path / "head")]) == 0
+    assert "gating, 1 block, 0.1 million parameters, int8, 384 tokens" in capsys.readouterr().out
+    answers = []
+    for drafter in (["--drafter", "dgf"], ["--drafter", "none"], []):
+        assert (
+            main(["generate", str(bundle), PROMPT, "--json", "--max-new-tokens", "30", "--temperature", "0", *drafter])
+            == 0
+        )
+        answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0]["token_ids"] == answers[1]["token_ids"] == answers[2]["token_ids"]
+    assert answers[0]["statistics"]["drafted_tokens"] > 0 == answers[1]["statistics"]["drafted_tokens"]
+    assert main(["inspect", str(bundle)]) == 0
+    assert "drafter         gating, 1 block" in capsys.readouterr().out
+
+
+def test_a_copy_of_the_target_drafts_for_it(tiny_bundle, capsys):
+    arguments = ["generate", str(tiny_bundle), PROMPT, "--json", "--max-new-tokens", "30", "--temperature", "0"]
+    assert main([*arguments, "--drafter", "lm", "--draft-bundle", str(tiny_bundle)]) == 0
+    drafted = json.loads(capsys.readouterr().out)
+    assert main([*arguments, "--max-draft-tokens", "0"]) == 0
+    assert drafted["token_ids"] == json.loads(capsys.readouterr().out)["token_ids"]
+    assert drafted["statistics"]["accepted_tokens"] > 10
+
+
+def test_training_on_prompts_in_a_wrong_format_is_refused(tiny_training, refused, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"question": "What holds the pins?"}\n')
+    assert 'prompts.jsonl:1 must have "prompt", a string, or "messages", a list' in refused(
+        *tiny_training("--prompts", str(prompts))
+    )
+
+
+def test_training_for_a_bundle_that_does_not_name_its_weights_is_refused(damaged, tmp_path, capsys):
+    change_manifest(damaged, lambda manifest: manifest["target"].update(weights_sha256=None))
+    assert main(["train", str(damaged), str(tmp_path / "head")]) == 2
+    assert "the bundle must name the weights it was made from, got an old one" in capsys.readouterr().err
+
+
+def test_attaching_what_is_no_head_is_refused(tiny_bundle, tmp_path, capsys):
+    assert main(["attach", str(tiny_bundle), str(tmp_path)]) == 2
+    assert "a draft head must be a directory with a head.json" in capsys.readouterr().err
+
+
+def test_drafting_without_a_drafter_names_the_commands_that_make_one(tiny_bundle, refused):
+    assert "make one with dovetail-ort train" in refused("generate", tiny_bundle, "hi", "--drafter", "dgf")
 
 
 def test_inspect_shows_what_is_in_the_bundle(tiny_bundle, capsys):

@@ -40,7 +40,7 @@ class TrainingOptions:
         seed: of writing, initial weights and the order of the text.
     """
 
-    num_answer_tokens: int = 1_000_000
+    num_answer_tokens: int = 650_000
     prompt_share: float = 0.5
     max_answer_tokens: int = 192
     num_parallel: int = 64
@@ -48,10 +48,10 @@ class TrainingOptions:
     num_blocks: int = 1
     draft_vocabulary_size: int = 8192
     unrolled_steps: int = 3
-    feature_weight: float = 0.1
+    feature_weight: float = 1.0
     num_epochs: int = 5
     batch_size: int = 8
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     precision: str = "auto"
     device: str = "auto"
     threads: int | None = None

@@ -1,0 +1,122 @@
+"""How long chains and trees of some draft heads are accepted, what drafting costs, and what that comes to.
+
+    python measure_drafters.py BUNDLE HEAD... > result.json
+
+Every head drafts over the target's recorded greedy answers, to HumanEval and to 40 prompts of our own; nothing was
+trained on either. Times are of an INT8 drafter on this machine; the speedup is computed from them and from the
+measured time of the target's passes, chains verified exactly, trees with their side branches.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from recorded_answers import RecordedAnswer, record_answers, replay
+
+from dovetail_ort.suites import HUMANEVAL, load_suite
+from dovetail_ort_export.attaching import drafter_entry
+from dovetail_ort_export.drafter_graph import drafter_graph
+from dovetail_ort_export.pass_times import ROWS, time_passes
+from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
+from dovetail_ort_export.target_graph import save_graph
+from dovetail_ort_export.training.head_directory import load_head
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.draft_model import DraftModel
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.drafters import LOOKUP_IN_FRONT
+from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.lookup_first import LookupFirst
+from dovetail_ort_runtime.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.target import Target
+
+CHAINS: Final = range(2, 8)
+TREES: Final = (TreeShape(num_rows=7, num_expansions=4, width=10), TreeShape(num_rows=16, num_expansions=7, width=10))
+MAX_CONTEXT: Final = 2048
+GENERAL: Final = Path(__file__).parents[1] / "general_prompts.jsonl"
+
+
+def main(bundle_path: str, *head_paths: str) -> None:
+    """Measure every head and print JSON."""
+    bundle = Bundle(bundle_path)
+    suites = {"humaneval": load_suite(HUMANEVAL), "general": load_suite(str(GENERAL))}
+    print("recording the target's answers", file=sys.stderr)
+    answers = {name: record_answers(bundle_path, suite) for name, suite in suites.items()}
+    entry = bundle.manifest.target
+    target = Target(bundle.path(entry.graph), entry, max_context=MAX_CONTEXT)
+    times = time_passes({"target": target}, rounds=30)["target"]
+    pass_ms = {rows: statistics.median(ms) for rows, ms in times.items()}
+    del target
+    ends = read_target_ends(bundle)
+    result = {
+        "machine": processor_name(),
+        "date": datetime.date.today().isoformat(),
+        "onnxruntime": onnxruntime.__version__,
+        "pass_ms": {str(rows): round(ms, 3) for rows, ms in pass_ms.items()},
+        "heads": {Path(path).name: measure_head(Path(path), ends, answers, pass_ms) for path in head_paths},
+    }
+    print(json.dumps(result, indent=2))
+
+
+def measure_head(
+    path: Path, ends: TargetEnds, answers: dict[str, Sequence[RecordedAnswer]], pass_ms: dict[int, float]
+) -> dict[str, Any]:
+    """All shapes of one head on all suites."""
+    print(f"measuring {path}", file=sys.stderr)
+    head, draft_token_ids, record = load_head(path)
+    with TemporaryDirectory() as folder:
+        graph = Path(folder) / "drafter.onnx"
+        save_graph(drafter_graph(head, ends, draft_token_ids, "int8"), graph)
+        entry = drafter_entry(head, draft_token_ids, record, graph.name, "int8")
+        model = DraftModel(graph, entry, capacity=MAX_CONTEXT, threads=usable_cores())
+        return {
+            "num_parameters": entry.num_parameters,
+            "draft_vocabulary_size": len(draft_token_ids),
+            "training_minutes": round(record.training_seconds / 60, 1),
+            "suites": {name: _measure_suite(model, recorded, pass_ms) for name, recorded in answers.items()},
+        }
+
+
+def _measure_suite(
+    model: DraftModel, answers: Sequence[RecordedAnswer], pass_ms: dict[int, float]
+) -> dict[str, dict[str, float]]:
+    shapes: dict[str, ChainShape | TreeShape] = {
+        f"chain {length}": ChainShape(num_tokens=length, least_probability=0.0) for length in CHAINS
+    }
+    shapes |= {f"tree {shape.num_rows}/{shape.num_expansions}/{shape.width}": shape for shape in TREES}
+    found = {name: _measure(FeatureDrafter(model, shape), answers, pass_ms) for name, shape in shapes.items()}
+    behind_lookup = LookupFirst(PromptLookup(LOOKUP_IN_FRONT), FeatureDrafter(model, shapes["chain 4"]))
+    found["chain 4, lookup in front"] = _measure(behind_lookup, answers, pass_ms)
+    return found
+
+
+def _measure(
+    drafter: FeatureDrafter | LookupFirst, answers: Sequence[RecordedAnswer], pass_ms: dict[int, float]
+) -> dict[str, float]:
+    result = replay(drafter, answers, 15, time.perf_counter)
+    tau, drafted = result.tokens / result.rounds, result.drafted / result.rounds
+    draft_ms = 1e3 * result.draft_seconds / result.rounds
+    rows = [rows for rows in ROWS if rows >= 2]
+    verify_ms = float(np.interp(1 + drafted, rows, [pass_ms[row] for row in rows]))
+    plain_ms = min(pass_ms[1], pass_ms[2])
+    return {
+        "accepted_length": round(tau, 3),
+        "first_token_accepted": round(result.first_right / result.rounds, 4),
+        "drafted_per_round": round(drafted, 2),
+        "draft_ms": round(draft_ms, 3),
+        "computed_speedup": round(tau * plain_ms / (draft_ms + verify_ms), 3),
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,183 @@
+"""Text that a bundle's target writes: what it holds, how it is kept, and that it goes on where it was stopped."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.row_invariance import run_in_chunks
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.tokenizer import Tokenizer
+
+QUESTION = [{"role": "user", "content": "The tails hold the pins"}]
+
+
+@pytest.fixture(scope="module")
+def options():
+    from dovetail_ort_export.training.training_options import TrainingOptions
+
+    return TrainingOptions(num_answer_tokens=600, max_answer_tokens=40, num_parallel=5, threads=1)
+
+
+@pytest.fixture(scope="module")
+def written(tiny_bundle_fp32, options, tmp_path_factory):
+    """Shards of a tiny fp32 target: its tokens do not hang on a kernel's rounding."""
+    from dovetail_ort_export.training.written_text import write_text
+
+    return write_text(Bundle(tiny_bundle_fp32), tmp_path_factory.mktemp("text"), options, [QUESTION])
+
+
+@pytest.fixture(scope="module")
+def target(tiny_bundle_fp32):
+    bundle = Bundle(tiny_bundle_fp32)
+    return Target(bundle.path(bundle.manifest.target.graph), bundle.manifest.target, threads=1)
+
+
+def test_answers_are_the_targets_own_greedy_choice_with_its_own_hidden_states(written, target):
+    num_answers = 0
+    for conversation in written.conversations():
+        logits, states = run_in_chunks(target, conversation.token_ids[:-1].astype(np.int64), 64)
+        answer = conversation.token_ids[conversation.prompt_length :]
+        chosen = logits[conversation.prompt_length - 1 :]
+        # Where two tokens are as good as equal, another kernel may choose the other one.
+        margin = np.take_along_axis(chosen, chosen.argmax(-1)[:, None], -1) - np.take_along_axis(
+            chosen, answer[:, None], -1
+        )
+        assert margin.max() < 1e-3
+        # Half precision holds three digits.
+        np.testing.assert_allclose(conversation.hidden_states, states, atol=5e-3, rtol=2e-3)
+        num_answers += 1
+    assert num_answers > 10
+
+
+def test_there_is_as_much_text_as_was_asked_for_and_none_of_it_twice(written, options):
+    conversations = list(written.conversations())
+    assert sum(item.answer_length for item in conversations) >= options.num_answer_tokens
+    prompts = [tuple(item.token_ids[: item.prompt_length].tolist()) for item in conversations]
+    assert len(set(prompts)) == len(prompts)
+    assert max(item.answer_length for item in conversations) <= options.max_answer_tokens
+
+
+def test_users_prompts_are_answered_and_the_others_are_conversations_in_the_template(written, tiny_bundle_fp32):
+    bundle = Bundle(tiny_bundle_fp32)
+    tokenizer = Tokenizer(bundle.path(bundle.manifest.tokenizer.file))
+    texts = [
+        tokenizer.decode(item.token_ids[: item.prompt_length].tolist(), skip_special_tokens=False)
+        for item in written.conversations()
+    ]
+    assert sum("The tails hold the pins" in text for text in texts) == 1
+    assert all(text.startswith("<|im_start|>user\n") and text.endswith("<|im_start|>assistant\n") for text in texts)
+
+
+def test_a_stopped_writing_keeps_what_was_finished_and_goes_on(tiny_bundle_fp32, options, tmp_path, monkeypatch):
+    from dovetail_ort_export.training import written_text
+    from dovetail_ort_export.training.text_writer import TextWriter
+
+    whole = TextWriter.conversations
+
+    def interrupted(self):
+        yield from itertools.islice(whole(self), 7)
+        raise KeyboardInterrupt
+
+    bundle = Bundle(tiny_bundle_fp32)
+    with monkeypatch.context() as patches:
+        patches.setattr(TextWriter, "conversations", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            written_text.write_text(bundle, tmp_path, options, [QUESTION])
+    (first,) = tmp_path.glob("shard-*")
+    before = first.read_bytes()
+    shards = written_text.write_text(bundle, tmp_path, options, [QUESTION])
+    assert first.read_bytes() == before
+    assert len(shards.paths) == 2
+    assert not list(tmp_path.glob("*.partial"))
+    prompts = [tuple(item.token_ids[: item.prompt_length].tolist()) for item in shards.conversations()]
+    assert len(set(prompts)) == len(prompts)
+    assert (
+        written_text.write_text(bundle, tmp_path, options, [QUESTION]).paths == shards.paths
+    )  # enough: nothing is added
+
+
+def test_a_full_disk_leaves_no_half_shard(written, tmp_path, monkeypatch):
+    from dovetail_ort_export.training import text_shards
+
+    def fail(arrays, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(text_shards, "save_file", fail)
+    shards = text_shards.TextShards(tmp_path / "text", written.record)
+    with pytest.raises(OSError, match="No space left"):
+        shards.append(list(itertools.islice(written.conversations(), 3)))
+    assert [path.name for path in (tmp_path / "text").iterdir()] == ["text.json"]
+
+
+@pytest.mark.parametrize("cut", [0, 5, 100, -100, -1])
+def test_a_damaged_shard_is_refused_in_one_line(written, tmp_path, cut):
+    from dovetail_ort_export.training.text_shards import TextShards
+
+    shards = TextShards(tmp_path / "text", written.record)
+    shards.append(list(itertools.islice(written.conversations(), 3)))
+    (path,) = shards.paths
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"must be a whole shard, got .*; delete it and run again"):
+        list(shards.conversations())
+
+
+def test_text_of_another_target_is_refused(written):
+    from dovetail_ort_export.training.text_shards import TextShards
+
+    other = dataclasses.replace(written.record, target_sha256="0" * 64)
+    with pytest.raises(InputError, match="must be of this target and these settings"):
+        TextShards(written.directory, other)
+
+
+def test_a_model_without_a_template_continues_its_own_beginnings(tiny_bundle_fp32, options, tmp_path, monkeypatch):
+    from dovetail_ort_export.training.written_text import write_text
+
+    bundle = Bundle(tiny_bundle_fp32)
+    manifest = bundle.manifest
+    bundle.manifest = dataclasses.replace(
+        manifest, tokenizer=dataclasses.replace(manifest.tokenizer, chat_template=None)
+    )
+    shards = write_text(bundle, tmp_path / "text", options, [])
+    assert {int(item.token_ids[0]) for item in shards.conversations()} == {manifest.generation.eos_token_ids[0]}
+    with pytest.raises(InputError, match="prompts must go through a chat template"):
+        write_text(bundle, tmp_path / "other", options, [QUESTION])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ([1, 2, 3] * 3, None),  # nine tokens are a refrain, not a loop
+        ([7, 8, *([1, 2, 3] * 8)], 5),
+        ([5] * 24, 1),
+        ([5] * 23, None),
+        (list(range(30)), None),
+        ([*range(20), *range(20), *range(20)], 20),
+        ([*range(40), *range(40), *range(40)], None),  # a longer period is no loop
+    ],
+)
+def test_a_loop_begins_where_its_first_round_ends(text, expected):
+    from dovetail_ort_export.training.repetition import loop_start
+
+    assert loop_start(text) == expected
+
+
+def test_ten_words_in_a_row_are_a_shared_passage():
+    from dovetail_ort_export.training.overlap import Overlap
+
+    overlap = Overlap(["Return the sum of all even numbers in the given list, and nothing else."])
+    assert overlap.shares_a_passage('"""RETURN the sum of: all even numbers in the given list"""')
+    assert not overlap.shares_a_passage("the sum of all even numbers in the given set")
+
+
+def test_the_draft_vocabulary_is_the_frequent_tokens_and_the_end():
+    from dovetail_ort_export.training.draft_vocabulary import draft_vocabulary
+
+    answers = [np.array([5, 5, 5, 9, 9, 3], np.int32), np.array([9, 4], np.int32)]
+    assert draft_vocabulary(answers, [2], size=3, total=12).tolist() == [2, 5, 9]
+    assert draft_vocabulary(answers, [2], size=4, total=12).tolist() == [2, 3, 5, 9]
+    assert draft_vocabulary(answers, [2], size=0, total=12).tolist() == list(range(12))

@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote; it is changed")
     parser.add_argument("head", metavar="HEAD", type=Path, help="directory that `dovetail-ort train` wrote")
     parser.add_argument(
-        "--precision", choices=("int8", "fp32"), default="int8", help="number format of weights (default: %(default)s)"
+        "--precision",
+        choices=("int8", "fp16", "fp32"),
+        default="int8",
+        help="number format of weights (default: %(default)s)",
     )
 
 

@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  dovetail-ort train smollm2 head\n"
         "  dovetail-ort train smollm2 head --prompts prompts.jsonl --num-answer-tokens 300000\n"
-        "  dovetail-ort train smollm2 deeper --text head/text --num-blocks 2"
+        "  dovetail-ort train smollm2 deeper --text head/text --num-blocks 2\n"
+        "  dovetail-ort train smollm2 head --source HuggingFaceTB/SmolLM2-135M-Instruct --num-answer-tokens 30000000"
     )
     defaults = TrainingOptions()
     parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
@@ -53,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", type=Path, metavar="DIR", help="directory of the text, which trainings can share")
     parser.add_argument(
         "--prompts", metavar="FILE", help="JSONL with prompt or messages a line, for the target to answer"
+    )
+    parser.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="the exported model: torch writes the text instead of the bundle's graph, which pays on a GPU",
     )
     parser.add_argument("--fusion", choices=FUSIONS, default=defaults.fusion, help="default: %(default)s")
     parser.add_argument("--device", choices=DEVICES, default=defaults.device, help="default: %(default)s")
@@ -90,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.out,
         options,
         text=arguments.text,
+        source=arguments.source,
         prompts=_conversations(prompts),
         evaluation_texts=_evaluation_texts(),
         report=Progress(),

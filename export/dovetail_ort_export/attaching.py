@@ -21,7 +21,7 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
 
 DRAFTER_PRECISIONS: Final = tuple(LOWERINGS)
-_GRAPH_NAMES: Final = {"int8": "drafter_quantized.onnx", "fp32": "drafter.onnx"}
+_GRAPH_NAMES: Final = {"int8": "drafter_quantized.onnx", "fp16": "drafter_fp16.onnx", "fp32": "drafter.onnx"}
 _MAX_ROWS: Final = 64
 
 

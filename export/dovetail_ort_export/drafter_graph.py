@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import onnx_ir as ir
@@ -11,6 +12,7 @@ from dovetail_ort_export.draft_weights import DraftWeights
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.lower_float import LowerFloat
+from dovetail_ort_export.passes.lower_half import LowerHalf
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
@@ -19,7 +21,11 @@ from dovetail_ort_export.target_ends import TargetEnds
 from dovetail_ort_export.training.draft_head import DraftHead
 from dovetail_ort_runtime.arrays import TokenArray
 
-LOWERINGS: Final = {"int8": LowerInt8Blocks, "fp32": LowerFloat}
+LOWERINGS: Final[dict[str, Callable[[], ir.passes.InPlacePass]]] = {
+    "int8": LowerInt8Blocks,
+    "fp16": LowerHalf,
+    "fp32": LowerFloat,
+}
 
 
 def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray, precision: str) -> ir.Model:

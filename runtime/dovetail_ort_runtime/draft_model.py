@@ -55,6 +55,7 @@ class DraftModel:
             num_kv_heads=entry.num_kv_heads,
             capacity=capacity,
             head_size=entry.head_size,
+            dtype=np.float16 if entry.precision == "fp16" else np.float32,
         )
         self._no_bias = np.zeros(self.max_rows * capacity, dtype=np.float32)
         self._passes: dict[tuple[int, int, int], _Pass] = {}

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.environment import import_onnxruntime
 
 
 class KVCache:
-    """Keys and values of one sequence, (1, Hkv, capacity, D) float32 each.
+    """Keys and values of one sequence, (1, Hkv, capacity, D) each.
 
     Every buffer is bound as past and as present of its block; ONNX Runtime sees the equal pointers and writes the new
     rows at slot P onwards without copying the past. Rows past `length` are leftovers that the next pass overwrites.
@@ -23,13 +23,21 @@ class KVCache:
         buffers: keys and values by block: key 0, value 0, key 1, ...
     """
 
-    def __init__(self, *, num_layers: int, num_kv_heads: int, capacity: int, head_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        num_kv_heads: int,
+        capacity: int,
+        head_size: int,
+        dtype: type[np.float32 | np.float16] = np.float32,
+    ) -> None:
         ort = import_onnxruntime()
         shape = (1, num_kv_heads, capacity, head_size)
         self.capacity = capacity
         self.length = 0
         # Memory comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
-        self.buffers: list[FloatArray] = [np.zeros(shape, dtype=np.float32) for _ in range(2 * num_layers)]
+        self.buffers: list[NDArray[Any]] = [np.zeros(shape, dtype=dtype) for _ in range(2 * num_layers)]
         self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in self.buffers]
 
     def bind(self, binding: Any) -> None:

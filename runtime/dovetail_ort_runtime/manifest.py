@@ -89,7 +89,7 @@ class DrafterEntry:
 
     Attributes:
         graph: path of the ONNX file.
-        precision: `int8` or `fp32`, the number format of the weights.
+        precision: `int8`, `fp16` or `fp32`, the number format of the weights; the cache is in half precision for fp16.
         fusion: how feature and token are joined, `gating` or `concatenation`.
         target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the drafter reads.
         num_layers: M, its decoder blocks.

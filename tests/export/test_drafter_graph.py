@@ -181,3 +181,14 @@ def test_the_int8_graph_stays_close_to_the_head(draft_model, causal, text):
     expected = chain(causal, text, 12, 3)
     # Weights and activations of 8 bits in blocks: an error of about half a per cent each, over a handful of products.
     assert np.linalg.norm(states - expected) < 0.05 * np.linalg.norm(expected)
+
+
+def test_the_half_precision_graph_stays_close_to_the_head(draft_model, causal, text):
+    """On the CPU, which runs most operators in float32 between conversions; CUDA's kernels are not met here."""
+    model = draft_model("fp16")
+    states, _, scores = drafted(model, text, 12, 3)
+    assert {buffer.dtype for buffer in model.cache.buffers} == {np.dtype(np.float16)}
+    assert (states.dtype, scores.dtype) == (np.float32, np.float32)
+    expected = chain(causal, text, 12, 3)
+    # Three digits and a half each in weights, activations and cache, over a handful of products.
+    assert np.linalg.norm(states - expected) < 0.01 * np.linalg.norm(expected)

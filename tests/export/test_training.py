@@ -165,6 +165,18 @@ def test_text_that_shares_a_passage_with_an_evaluation_is_left_out(train, traine
     assert record.num_conversations < trained[1].num_conversations
 
 
+def test_the_original_model_may_write_the_text_and_no_other_one(
+    tiny_llama, tiny_source, tiny_bundle, options, tmp_path
+):
+    from dovetail_ort_export.training.trainer import train_head
+
+    few = dataclasses.replace(options, num_answer_tokens=400, num_epochs=1)
+    record = train_head(tiny_bundle, tmp_path / "head", few, source=str(tiny_llama))
+    assert record.num_answer_tokens > 200
+    with pytest.raises(InputError, match="must be the model that the bundle was exported from"):
+        train_head(tiny_bundle, tmp_path / "other", few, source=str(tiny_source("llama", num_hidden_layers=1)))
+
+
 def test_a_head_of_another_target_is_not_attached(tiny_head, tiny_bundle, tmp_path):
     from dovetail_ort_export.attaching import attach_drafter
 

@@ -15,9 +15,7 @@ from dovetail_ort_runtime.session import open_session
 
 
 class BatchedTarget:
-    """A session on the target's graph with B slots; every pass reads one token in each.
-
-    A slot's cache is rewound by reading at an earlier position: what stood behind it is overwritten.
+    """A session on the target's graph with B slots, as `text_writer.SlottedTarget`.
 
     Args:
         graph: path of the ONNX file.
@@ -49,15 +47,7 @@ class BatchedTarget:
         self._bind(entry)
 
     def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
-        """Read one token in every slot.
-
-        Args:
-            token_ids: (B,) int64.
-            positions: (B,) int64, how many tokens before it each slot has read and keeps.
-
-        Returns:
-            Logits (B, V) and hidden states (B, E), float32, views that the next pass overwrites.
-        """
+        """As `SlottedTarget.read`."""
         total = int(positions.max()) + 1
         self._inputs["input_ids"][:, 0] = token_ids
         self._inputs["position_ids"][:, 0] = positions

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.training.batched_target import BatchedTarget
 from dovetail_ort_export.training.repetition import loop_start
 from dovetail_ort_export.turns import TokenIds, Turns
-from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.sampler import Sampler
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.tokenizer import Tokenizer
@@ -22,6 +21,33 @@ MAX_QUESTION_TOKENS: Final = 64
 # Of what a small model samples freely, the last twentieth is mostly noise.
 _QUESTION_TOP_P: Final = 0.95
 _LEAST_ANSWER_TOKENS: Final = 8
+
+
+class SlottedTarget(Protocol):
+    """A target with B slots, each a conversation of its own length.
+
+    Attributes:
+        num_slots: B.
+        capacity: tokens a slot has room for.
+        hidden_size: E.
+    """
+
+    num_slots: int
+    capacity: int
+    hidden_size: int
+
+    def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
+        """Read one token in every slot.
+
+        A slot is rewound by reading at an earlier position: what stood behind it is overwritten.
+
+        Args:
+            token_ids: (B,) int64.
+            positions: (B,) int64, how many tokens before it each slot has read and keeps.
+
+        Returns:
+            Logits (B, V) and hidden states (B, E), float32, views that the next pass may overwrite.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,7 +90,7 @@ class TextWriter:
 
     def __init__(
         self,
-        target: BatchedTarget,
+        target: SlottedTarget,
         turns: Turns,
         tokenizer: Tokenizer,
         *,
@@ -167,7 +193,7 @@ class _Slot:
         hidden_states: (capacity, E) float16, of the tokens read.
     """
 
-    target: BatchedTarget
+    target: SlottedTarget
     token_ids: TokenIds = field(default_factory=list)
     num_read: int = 0
     prompt_length: int | None = None

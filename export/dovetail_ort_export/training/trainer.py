@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.training.chain_acceptance import ChainAcceptance, measure_acceptance
 from dovetail_ort_export.training.curves import draw_curves
@@ -26,6 +27,7 @@ from dovetail_ort_export.training.optimisers import Optimisers
 from dovetail_ort_export.training.overlap import Overlap
 from dovetail_ort_export.training.text_batches import TextBatch, batch_indices, collate, split_held_out
 from dovetail_ort_export.training.text_writer import Conversation
+from dovetail_ort_export.training.torch_target import TorchTarget
 from dovetail_ort_export.training.training_options import TrainingOptions
 from dovetail_ort_export.training.training_state import (
     CHECKPOINT_NAME,
@@ -34,7 +36,8 @@ from dovetail_ort_export.training.training_state import (
     save_checkpoint,
 )
 from dovetail_ort_export.training.unrolling import Rotary, unroll
-from dovetail_ort_export.training.written_text import write_text
+from dovetail_ort_export.training.written_text import OpenTarget, write_text
+from dovetail_ort_export.weights import Weights
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.chat_template import Message
@@ -56,6 +59,7 @@ def train_head(
     options: TrainingOptions | None = None,
     *,
     text: Path | None = None,
+    source: str | None = None,
     prompts: Sequence[Sequence[Message]] = (),
     evaluation_texts: Sequence[str] | None = None,
     report: Report = lambda _: None,
@@ -67,6 +71,8 @@ def train_head(
         out: directory of the head.
         options: the defaults if None.
         text: directory of the text, `text` below `out` if None; several trainings can share one.
+        source: the model that the bundle was exported from: torch then writes the text, on the training's device,
+            instead of the bundle's graph on the CPU.
         prompts: conversations of the user's for the target to answer.
         evaluation_texts: nothing that shares a passage with these is trained on; None if there are none to compare.
         report: is told each step in a line.
@@ -85,7 +91,8 @@ def train_head(
     device = _device(options.device)
     torch.set_num_threads(options.threads or usable_cores())
     report("writing text")
-    shards = write_text(bundle, text or out / "text", options, prompts)
+    open_target = None if source is None else _open_source(source, target_sha256, device)
+    shards = write_text(bundle, text or out / "text", options, prompts, open_target)
     report("reading text")
     conversations = _enough(shards.conversations(), options.num_answer_tokens)
     conversations, num_overlapping = _without_overlap(bundle, conversations, evaluation_texts)
@@ -226,6 +233,16 @@ class _Session:
         chosen = {"auto": self._device.type == "cuda", "bf16": True, "fp32": False}[self._options.precision]
         context: AbstractContextManager[Any] = torch.autocast(self._device.type, torch.bfloat16, enabled=chosen)
         return context
+
+
+def _open_source(source: str, target_sha256: str, device: torch.device) -> OpenTarget:
+    model = load_source(source).model
+    if (found := Weights(model, max_context=1).sha256()) != target_sha256:
+        raise InputError(
+            f"the source must be the model that the bundle was exported from, {target_sha256[:12]}…, "
+            f"got {found[:12]}…; name that one, or none"
+        )
+    return lambda num_slots, capacity: TorchTarget(model, num_slots=num_slots, capacity=capacity, device=device)
 
 
 def _head_config(bundle: Bundle, options: TrainingOptions) -> HeadConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from dovetail_ort_export.training.batched_target import BatchedTarget
 from dovetail_ort_export.training.text_shards import TextRecord, TextShards
-from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, TextWriter
+from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, SlottedTarget, TextWriter
 from dovetail_ort_export.training.training_options import TrainingOptions
 from dovetail_ort_export.turns import Turns
 from dovetail_ort_runtime.bundle import Bundle
@@ -23,12 +24,15 @@ _SHARD_CONVERSATIONS: Final = 256
 # Longer prompts are left out: every slot's cache has room for this and an answer.
 _MAX_PROMPT_TOKENS: Final = 256
 
+OpenTarget = Callable[[int, int], SlottedTarget]
+
 
 def write_text(
     bundle: Bundle,
     directory: Path,
     options: TrainingOptions,
     prompts: Sequence[Sequence[Message]],
+    open_target: OpenTarget | None = None,
 ) -> TextShards:
     """Add conversations to a directory of shards until their answers have `options.num_answer_tokens` tokens.
 
@@ -39,6 +43,7 @@ def write_text(
         directory: of the shards.
         options: of the training.
         prompts: conversations for the target to answer.
+        open_target: gives what reads and writes, from a number of slots and their capacity; the bundle's graph if None.
 
     Raises:
         InputError: the directory holds other text, or a prompt is not of the form that the template takes.
@@ -59,7 +64,8 @@ def write_text(
         seen.add(tuple(conversation.token_ids[: conversation.prompt_length].tolist()))
         num_tokens += conversation.answer_length
     if num_tokens < options.num_answer_tokens:
-        writer = _writer(bundle, options, prompts, seen, seed=options.seed + len(shards.paths))
+        open_target = open_target or partial(_open_graph, bundle, options.threads)
+        writer = _writer(bundle, options, prompts, seen, options.seed + len(shards.paths), open_target)
         _fill(shards, writer, num_tokens, options.num_answer_tokens)
     return shards
 
@@ -90,6 +96,7 @@ def _writer(
     prompts: Sequence[Sequence[Message]],
     seen: set[tuple[int, ...]],
     seed: int,
+    open_target: OpenTarget,
 ) -> TextWriter:
     manifest = bundle.manifest
     entry = manifest.tokenizer
@@ -106,15 +113,8 @@ def _writer(
             f"max_context must leave room for a question and an answer, got {capacity} tokens; "
             "export with a larger --max-context"
         )
-    target = BatchedTarget(
-        bundle.path(manifest.target.graph),
-        manifest.target,
-        num_slots=options.num_parallel,
-        capacity=capacity,
-        threads=options.threads or usable_cores(),
-    )
     return TextWriter(
-        target,
+        open_target(options.num_parallel, capacity),
         turns,
         tokenizer,
         eos_token_ids=manifest.generation.eos_token_ids,
@@ -123,4 +123,11 @@ def _writer(
         max_answer_tokens=options.max_answer_tokens,
         seed=seed,
         seen=seen,
+    )
+
+
+def _open_graph(bundle: Bundle, threads: int | None, num_slots: int, capacity: int) -> SlottedTarget:
+    entry = bundle.manifest.target
+    return BatchedTarget(
+        bundle.path(entry.graph), entry, num_slots=num_slots, capacity=capacity, threads=threads or usable_cores()
     )

@@ -13,6 +13,7 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import (
     import_onnxruntime,
     instruction_sets,
@@ -119,3 +120,18 @@ def check_exactness(bundle: Bundle) -> HealthCheck:
     found = f"logits differ by up to {measured.largest_difference:.3g} between {sizes} rows a pass"
     remedy = "use --max-draft-tokens 0, or export on this machine with --precision fp32"
     return HealthCheck(name="exactness", status="problem" if entry.exact else "note", found=found, remedy=remedy)
+
+
+def check_drafter(bundle: Bundle) -> HealthCheck:
+    """Whether the bundle has a drafter of its own, and that it loads.
+
+    Raises:
+        DovetailError: ONNX Runtime refuses its graph.
+    """
+    entry = bundle.manifest.drafter
+    if entry is None:
+        found, remedy = "none, prompt lookup drafts alone", "dovetail-ort train BUNDLE HEAD, then dovetail-ort attach"
+        return HealthCheck(name="drafter", status="note", found=found, remedy=remedy)
+    DraftModel(bundle.path(entry.graph), entry, capacity=2, threads=1)
+    found = f"{entry.fusion}, {entry.num_layers} block{'s' * (entry.num_layers > 1)}, {entry.precision}"
+    return HealthCheck(name="drafter", status="ok", found=found)

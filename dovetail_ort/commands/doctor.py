@@ -12,6 +12,7 @@ from typing import Final
 
 from dovetail_ort.health_checks import (
     HealthCheck,
+    check_drafter,
     check_exactness,
     check_machine,
     check_onnxruntime,
@@ -68,6 +69,7 @@ def _checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
     if runnable:
         print("running the bundle", file=sys.stderr)
         yield check_exactness(bundle)
+        yield check_drafter(bundle)
 
 
 def _line(check: HealthCheck) -> str:

@@ -616,6 +616,15 @@ def test_doctor_checks_the_bundle_too(tiny_bundle, capsys):
     assert "[!!]" not in out
 
 
+def test_doctor_knows_whether_the_bundle_drafts(tiny_bundle, tiny_drafting_bundle, capsys):
+    assert main(["doctor", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\[--\] drafter +none, prompt lookup drafts alone", out)
+    assert "optional: dovetail-ort train BUNDLE HEAD, then dovetail-ort attach" in out
+    assert main(["doctor", str(tiny_drafting_bundle)]) == 0
+    assert re.search(r"\[ok\] drafter +gating, 2 blocks, int8", capsys.readouterr().out)
+
+
 def test_doctor_finds_two_onnxruntimes_and_names_the_remedy(capsys, monkeypatch):
     # numpy stands for the second distribution
     monkeypatch.setattr(environment, "_DISTRIBUTIONS", ("onnxruntime", "numpy"))

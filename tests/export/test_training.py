@@ -98,9 +98,9 @@ def test_a_trained_head_is_accepted_by_its_target_as_often_as_training_measured(
 def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, train, tmp_path, monkeypatch):
     from safetensors.numpy import load_file
 
-    from dovetail_ort_export.training.trainer import _Session
+    from dovetail_ort_export.training.training_session import TrainingSession
 
-    whole, calls = _Session._step, []
+    whole, calls = TrainingSession._step, []
 
     def interrupted(self, batch, optimisers):
         calls.append(1)
@@ -110,7 +110,7 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, t
 
     out = tmp_path / "head"
     with monkeypatch.context() as patches:
-        patches.setattr(_Session, "_step", interrupted)
+        patches.setattr(TrainingSession, "_step", interrupted)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 train(out)
@@ -123,14 +123,14 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, t
 
 
 def test_a_checkpoint_of_another_training_is_refused(train, tmp_path, monkeypatch):
-    from dovetail_ort_export.training.trainer import _Session
+    from dovetail_ort_export.training.training_session import TrainingSession
 
     def interrupted(self, batch, optimisers):
         raise KeyboardInterrupt
 
     out = tmp_path / "head"
     with monkeypatch.context() as patches:
-        patches.setattr(_Session, "_step", interrupted)
+        patches.setattr(TrainingSession, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(out)
     with pytest.raises(InputError, match="must be of this training, got one with another unrolled_steps"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dovetail_ort_export.training.training_prompts import TrainingPrompts
 from dovetail_ort_runtime import InputError, Message, UnavailableError
 
 HUMANEVAL: Final = "humaneval"
@@ -37,7 +38,9 @@ def load_suite(suite: str) -> list[SuitePrompt]:
         InputError: the file is missing, empty, or a line is not of this form.
         UnavailableError: HumanEval's package is not installed.
     """
-    return _humaneval() if suite == HUMANEVAL else _read_jsonl(Path(suite))
+    if suite == HUMANEVAL:
+        return _humaneval()
+    return [_suite_prompt(name, value) for name, value in _read_jsonl(Path(suite))]
 
 
 def evaluation_texts() -> list[str]:
@@ -66,22 +69,42 @@ def _problems() -> dict[str, dict[str, str]]:
     return problems
 
 
-def _read_jsonl(path: Path) -> list[SuitePrompt]:
+def load_training_prompts(path: Path) -> TrainingPrompts:
+    """What a target shall write about: a JSONL file whose lines are those of a suite or have `opening`, a string.
+
+    Raises:
+        InputError: the file is missing, empty, or a line is not of this form.
+    """
+    conversations: list[Sequence[Message]] = []
+    openings = []
+    for name, value in _read_jsonl(path):
+        if isinstance(value, dict) and isinstance(value.get("opening"), str):
+            openings.append(value["opening"])
+        else:
+            conversations.append(_suite_prompt(name, value).messages)
+    return TrainingPrompts(conversations=conversations, openings=openings)
+
+
+def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
+    """Name and value of every line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"a suite must be {HUMANEVAL} or a readable JSONL file, got {str(path)!r}: {error}") from error
-    prompts = [_read_line(f"{path.name}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not prompts:
-        raise InputError(f"a suite must have one prompt or more, got {str(path)!r} without any")
-    return prompts
+        raise InputError(f"prompts must be a readable JSONL file, got {str(path)!r}: {error}") from error
+    found = [_read_line(f"{path.name}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise InputError(f"prompts must be one or more, got {str(path)!r} without any")
+    return found
 
 
-def _read_line(name: str, line: str) -> SuitePrompt:
+def _read_line(name: str, line: str) -> tuple[str, Any]:
     try:
-        value: Any = json.loads(line)
+        return name, json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{name} must be JSON, got: {error}") from error
+
+
+def _suite_prompt(name: str, value: Any) -> SuitePrompt:
     if isinstance(value, dict) and isinstance(value.get("prompt"), str):
         return _user_prompt(name, value["prompt"])
     if isinstance(value, dict) and isinstance(value.get("messages"), list):

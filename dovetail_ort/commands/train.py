@@ -6,13 +6,12 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
-from dovetail_ort.suites import SuitePrompt, evaluation_texts, load_suite
+from dovetail_ort.suites import evaluation_texts, load_training_prompts
 from dovetail_ort_export.training.head_config import FUSIONS
 from dovetail_ort_export.training.training_options import DEVICES, PRECISIONS, TrainingOptions
 from dovetail_ort_runtime.errors import UnavailableError
@@ -22,12 +21,14 @@ if TYPE_CHECKING:
 
 _HELP: Final = {
     "num_answer_tokens": "tokens of answers that the target writes",
-    "prompt_share": "0 to 1, conversations that begin with one of --prompts",
+    "prompt_share": "0 to 1, conversations that begin with a prompt of --prompts",
+    "opening_share": "0 to 1, conversations that begin with an opening of --prompts",
     "max_answer_tokens": "longest answer",
     "num_parallel": "conversations written at once",
     "num_blocks": "decoder blocks, 1 to 6",
     "draft_vocabulary_size": "most frequent tokens that can be drafted, 0 for all",
     "unrolled_steps": "steps of a chain that are trained; 1 reads true features only",
+    "one_step_share": "0 to 1, part of the training before chains are unrolled",
     "feature_weight": "weight of the loss of features beside that of tokens",
     "num_epochs": "how often the text is read",
     "batch_size": "conversations a step",
@@ -53,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="directory of the head, and of the text unless --text")
     parser.add_argument("--text", type=Path, metavar="DIR", help="directory of the text, which trainings can share")
     parser.add_argument(
-        "--prompts", metavar="FILE", help="JSONL with prompt or messages a line, for the target to answer"
+        "--prompts",
+        metavar="FILE",
+        help="JSONL with prompt or messages a line, to be answered, or opening, the first words of a user's turn",
     )
     parser.add_argument(
         "--source",
@@ -88,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         **{name: getattr(arguments, name) for name in _HELP},
     )
-    prompts = [] if arguments.prompts is None else load_suite(arguments.prompts)
+    prompts = None if arguments.prompts is None else load_training_prompts(Path(arguments.prompts))
     quieten_libraries()
     train_head = import_from_export("trainer", "training.trainer").train_head
     record: HeadRecord = train_head(
@@ -97,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         options,
         text=arguments.text,
         source=arguments.source,
-        prompts=_conversations(prompts),
+        prompts=prompts,
         evaluation_texts=_evaluation_texts(),
         report=Progress(),
     )
@@ -106,10 +109,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(_summary(record, arguments))
     return 0
-
-
-def _conversations(prompts: Sequence[SuitePrompt]) -> list[Sequence[dict[str, str]]]:
-    return [prompt.messages for prompt in prompts]  # type: ignore[misc]  # a Message is such a dictionary
 
 
 def _evaluation_texts() -> list[str] | None:

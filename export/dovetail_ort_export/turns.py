@@ -28,7 +28,8 @@ class Turns:
     def __init__(self, template: ChatTemplate | None, encode: Encode) -> None:
         self._template = template
         self._encode = encode
-        self.opening = self._find_opening()
+        self._opening_text = self._find_opening()
+        self.opening = encode(self._opening_text) if self._opening_text else []
 
     def prompt(self, messages: Sequence[Message]) -> TokenIds:
         """A conversation up to where the assistant's words stand.
@@ -43,11 +44,15 @@ class Turns:
         """A conversation that the user opens with `text`, up to where the assistant's words stand."""
         return self.prompt([{"role": "user", "content": text.strip()}])
 
-    def _find_opening(self) -> TokenIds:
+    def opened_with(self, text: str) -> TokenIds:
+        """The template up to where the user's words stand, and the first of them."""
+        return self._encode(self._opening_text + text)
+
+    def _find_opening(self) -> str:
         if self._template is None:
-            return []
+            return ""
         try:
             text = self._template.render([{"role": "user", "content": _PLACEHOLDER}], add_generation_prompt=False)
         except DovetailError:
-            return []
-        return self._encode(text[: text.index(_PLACEHOLDER)]) if _PLACEHOLDER in text else []
+            return ""
+        return text[: text.index(_PLACEHOLDER)] if _PLACEHOLDER in text else ""

@@ -1,9 +1,10 @@
-"""Requests about code, made from the functions of Python's own standard library, as JSONL.
+"""Requests about code, as JSONL for `dovetail-ort train --prompts`.
 
-python code_prompts.py > prompts.jsonl
+    python code_prompts.py > prompts.jsonl
 
-Each documented function gives its head and docstring, to be completed, and a request in words; every third one also
-its source, to be explained. Nothing of an evaluation set is in them.
+Each documented function of Python's own standard library gives its head and docstring, to be completed, and a request
+in words; every third one also its source, to be explained. The openings are first words of requests that the model
+goes on with itself, each time in another way. Nothing of an evaluation set is in them.
 """
 
 from __future__ import annotations
@@ -25,10 +26,47 @@ _REQUESTS: Final = (
     "{doc}\n\nImplement this as a Python function called {name}.",
     "How would you write a function {name}({arguments}) in Python? {doc}",
 )
+_OPENINGS: Final = (
+    *(
+        "Write a Python function that",
+        "Write a Python function which takes a list of",
+        "Implement a function in Python",
+    ),
+    *(
+        "Write a function that takes two",
+        "Write a function that returns",
+        "Write a program that reads",
+        "Write code to",
+    ),
+    *("Create a Python function to check whether", "Create a Python function to count", "Write a Python class"),
+    *(
+        "Complete the following Python function:\n\ndef ",
+        "Complete this function:\n\n```python\ndef ",
+        "def ",
+        "def is_",
+    ),
+    *(
+        "def count_",
+        "def find_",
+        "def sum_",
+        "def sort_",
+        "def remove_",
+        "def check_",
+        "def get_",
+        "def max_",
+        "def string_",
+    ),
+    *("from typing import List\n\n\ndef ", "import math\n\n\ndef ", "Given a list of integers,", "Given a string,"),
+    *("Given two strings,", "Given a positive integer", "You are given a list of", "You are given a string"),
+    *("How do I write a Python function", "Fix the bug in this Python code:", "Explain what this Python code does:"),
+    *("Write a unit test for", "Sort a list of", "Find the largest", "Return the number of", "Check if a number is"),
+)
 
 
 def main() -> None:
-    """Print the prompts in a fixed random order."""
+    """Print the openings, then the prompts in a fixed random order."""
+    for opening in _OPENINGS:
+        print(json.dumps({"opening": opening}))
     prompts = list(dict.fromkeys(_prompts(Path(sysconfig.get_path("stdlib")))))
     random.Random(0).shuffle(prompts)
     for prompt in prompts:

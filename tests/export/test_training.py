@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from dovetail_ort_export.training.training_prompts import TrainingPrompts
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 
@@ -31,7 +32,7 @@ def text(tiny_bundle, options, tmp_path_factory):
     """Directory of text that all trainings here read."""
     from dovetail_ort_export.training.written_text import write_text
 
-    return write_text(Bundle(tiny_bundle), tmp_path_factory.mktemp("text"), options, []).directory
+    return write_text(Bundle(tiny_bundle), tmp_path_factory.mktemp("text"), options, TrainingPrompts()).directory
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +103,11 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, t
 
     whole, calls = TrainingSession._step, []
 
-    def interrupted(self, batch, optimisers):
+    def interrupted(self, batch, num_steps, optimisers):
         calls.append(1)
         if len(calls) in (30, 55):
             raise KeyboardInterrupt
-        return whole(self, batch, optimisers)
+        return whole(self, batch, num_steps, optimisers)
 
     out = tmp_path / "head"
     with monkeypatch.context() as patches:
@@ -125,7 +126,7 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, t
 def test_a_checkpoint_of_another_training_is_refused(train, tmp_path, monkeypatch):
     from dovetail_ort_export.training.training_session import TrainingSession
 
-    def interrupted(self, batch, optimisers):
+    def interrupted(self, batch, num_steps, optimisers):
         raise KeyboardInterrupt
 
     out = tmp_path / "head"

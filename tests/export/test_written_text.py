@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
+from dovetail_ort_export.training.training_prompts import TrainingPrompts
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.row_invariance import run_in_chunks
@@ -13,6 +14,8 @@ from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
 QUESTION = [{"role": "user", "content": "The tails hold the pins"}]
+OPENING = "The small model"
+PROMPTS = TrainingPrompts(conversations=[QUESTION], openings=[OPENING])
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def written(tiny_bundle_fp32, options, tmp_path_factory):
     """Shards of a tiny fp32 target: its tokens do not hang on a kernel's rounding."""
     from dovetail_ort_export.training.written_text import write_text
 
-    return write_text(Bundle(tiny_bundle_fp32), tmp_path_factory.mktemp("text"), options, [QUESTION])
+    return write_text(Bundle(tiny_bundle_fp32), tmp_path_factory.mktemp("text"), options, PROMPTS)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,8 @@ def test_users_prompts_are_answered_and_the_others_are_conversations_in_the_temp
         for item in written.conversations()
     ]
     assert sum("The tails hold the pins" in text for text in texts) == 1
+    opened = sum(text.startswith(f"<|im_start|>user\n{OPENING}") for text in texts)
+    assert 0.1 * len(texts) < opened < 0.7 * len(texts)  # 0.35 of some twenty
     assert all(text.startswith("<|im_start|>user\n") and text.endswith("<|im_start|>assistant\n") for text in texts)
 
 
@@ -86,18 +91,16 @@ def test_a_stopped_writing_keeps_what_was_finished_and_goes_on(tiny_bundle_fp32,
     with monkeypatch.context() as patches:
         patches.setattr(TextWriter, "conversations", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            written_text.write_text(bundle, tmp_path, options, [QUESTION])
+            written_text.write_text(bundle, tmp_path, options, PROMPTS)
     (first,) = tmp_path.glob("shard-*")
     before = first.read_bytes()
-    shards = written_text.write_text(bundle, tmp_path, options, [QUESTION])
+    shards = written_text.write_text(bundle, tmp_path, options, PROMPTS)
     assert first.read_bytes() == before
     assert len(shards.paths) == 2
     assert not list(tmp_path.glob("*.partial"))
     prompts = [tuple(item.token_ids[: item.prompt_length].tolist()) for item in shards.conversations()]
     assert len(set(prompts)) == len(prompts)
-    assert (
-        written_text.write_text(bundle, tmp_path, options, [QUESTION]).paths == shards.paths
-    )  # enough: nothing is added
+    assert written_text.write_text(bundle, tmp_path, options, PROMPTS).paths == shards.paths  # enough: nothing is added
 
 
 def test_a_full_disk_leaves_no_half_shard(written, tmp_path, monkeypatch):
@@ -142,10 +145,10 @@ def test_a_model_without_a_template_continues_its_own_beginnings(tiny_bundle_fp3
     bundle.manifest = dataclasses.replace(
         manifest, tokenizer=dataclasses.replace(manifest.tokenizer, chat_template=None)
     )
-    shards = write_text(bundle, tmp_path / "text", options, [])
+    shards = write_text(bundle, tmp_path / "text", options, TrainingPrompts())
     assert {int(item.token_ids[0]) for item in shards.conversations()} == {manifest.generation.eos_token_ids[0]}
     with pytest.raises(InputError, match="prompts must go through a chat template"):
-        write_text(bundle, tmp_path / "other", options, [QUESTION])
+        write_text(bundle, tmp_path / "other", options, PROMPTS)
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,9 @@ class Conversation:
 class TextWriter:
     """Keeps every slot of a batched target busy: question, answer, next conversation.
 
-    A question is sampled from the opening of the template's user turn (Magpie, arXiv 2406.08464) or comes from
-    `prompts`; the answer is greedy. An answer that goes round in circles ends where its second round would begin.
+    A question is sampled from the opening of the template's user turn (Magpie, arXiv 2406.08464), from there and some
+    words of the user's, or is the user's own; the answer is greedy. An answer that goes round in circles ends where its
+    second round would begin.
 
     Args:
         target: it reads and writes.
@@ -83,6 +84,8 @@ class TextWriter:
         eos_token_ids: tokens that end a turn.
         prompts: token ids up to where answers begin, given by the user.
         prompt_share: 0 to 1, how often the next one of `prompts` is taken while there is one.
+        openings: token ids up to where the model goes on with the user's turn.
+        opening_share: 0 to 1, how often one of `openings` is taken if there are any.
         max_answer_tokens: limit of an answer.
         seed: of sampling and of the order of kinds.
         seen: prompts that are not to be answered again; those of this run are added.
@@ -97,6 +100,8 @@ class TextWriter:
         eos_token_ids: Sequence[int],
         prompts: Sequence[TokenIds],
         prompt_share: float,
+        openings: Sequence[TokenIds],
+        opening_share: float,
         max_answer_tokens: int,
         seed: int,
         seen: set[tuple[int, ...]],
@@ -107,6 +112,8 @@ class TextWriter:
         self._ends = frozenset(eos_token_ids)
         self._prompts = iter(prompts)
         self._prompt_share = prompt_share
+        self._openings = list(openings)
+        self._opening_share = opening_share if openings else 0.0
         self._max_answer_tokens = max_answer_tokens
         self._generator = np.random.default_rng(seed)
         self._sampler = Sampler(SamplingOptions(temperature=1.0, top_p=_QUESTION_TOP_P, seed=seed))
@@ -134,11 +141,16 @@ class TextWriter:
                     self._begin(slot)
 
     def _begin(self, slot: _Slot) -> None:
-        if self._generator.random() < self._prompt_share:
+        kind = self._generator.random()
+        if kind < self._prompt_share:
             for prompt in self._prompts:
                 if self._is_new(prompt):
                     slot.restart(prompt, prompt_length=len(prompt))
                     return
+        elif kind < self._prompt_share + self._opening_share:
+            opening = self._openings[self._generator.integers(len(self._openings))]
+            slot.restart(opening, prompt_length=None)
+            return
         slot.restart(self._start, prompt_length=None)
 
     def _extend_question(self, slot: _Slot, token_id: int) -> None:

@@ -21,6 +21,7 @@ from dovetail_ort_export.training.text_batches import split_held_out
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_export.training.torch_target import TorchTarget
 from dovetail_ort_export.training.training_options import TrainingOptions
+from dovetail_ort_export.training.training_prompts import TrainingPrompts
 from dovetail_ort_export.training.training_session import Report, TrainingSession
 from dovetail_ort_export.training.training_state import (
     CHECKPOINT_NAME,
@@ -28,7 +29,6 @@ from dovetail_ort_export.training.training_state import (
 from dovetail_ort_export.training.written_text import OpenTarget, write_text
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ def train_head(
     *,
     text: Path | None = None,
     source: str | None = None,
-    prompts: Sequence[Sequence[Message]] = (),
+    prompts: TrainingPrompts | None = None,
     evaluation_texts: Sequence[str] | None = None,
     report: Report = lambda _: None,
 ) -> HeadRecord:
@@ -56,7 +56,7 @@ def train_head(
         text: directory of the text, `text` below `out` if None; several trainings can share one.
         source: the model that the bundle was exported from: torch then writes the text, on the training's device,
             instead of the bundle's graph on the CPU.
-        prompts: conversations of the user's for the target to answer.
+        prompts: the user's, for the target to answer beside its own.
         evaluation_texts: nothing that shares a passage with these is trained on; None if there are none to compare.
         report: is told each step in a line.
 
@@ -75,7 +75,7 @@ def train_head(
     torch.set_num_threads(options.threads or usable_cores())
     report("writing text")
     open_target = None if source is None else _open_source(source, target_sha256, device)
-    shards = write_text(bundle, text or out / "text", options, prompts, open_target)
+    shards = write_text(bundle, text or out / "text", options, prompts or TrainingPrompts(), open_target)
     report("reading text")
     conversations = _enough(shards.conversations(), options.num_answer_tokens)
     conversations, num_overlapping = _without_overlap(bundle, conversations, evaluation_texts)

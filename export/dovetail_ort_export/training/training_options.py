@@ -24,12 +24,15 @@ class TrainingOptions:
     Attributes:
         num_answer_tokens: how much the target writes, counted in tokens of its answers.
         prompt_share: 0 to 1, how many of the conversations begin with a prompt of the user's, while there are any.
+        opening_share: 0 to 1, how many begin with one of the user's openings, if there are any.
         max_answer_tokens: limit of one answer.
         num_parallel: conversations written at once.
         fusion: `gating` or `concatenation`.
         num_blocks: 1 to 6 decoder blocks.
         draft_vocabulary_size: how many of the most frequent tokens can be drafted; 0 for all.
         unrolled_steps: how many steps of a chain are trained, all but the first on the head's own features.
+        one_step_share: 0 to 1, the part of the training that reads true features only, before chains are unrolled: a
+            step then costs half as much, and the first draft token is the one that all others need.
         feature_weight: weight of the SmoothL1 loss beside the cross-entropy's 1.
         num_epochs: how often the text is read.
         batch_size: conversations a step of the optimiser.
@@ -41,15 +44,17 @@ class TrainingOptions:
     """
 
     num_answer_tokens: int = 650_000
-    prompt_share: float = 0.5
+    prompt_share: float = 0.35
+    opening_share: float = 0.35
     max_answer_tokens: int = 192
     num_parallel: int = 64
     fusion: str = "gating"
     num_blocks: int = 1
     draft_vocabulary_size: int = 8192
     unrolled_steps: int = 3
+    one_step_share: float = 0.6
     feature_weight: float = 1.0
-    num_epochs: int = 5
+    num_epochs: int = 7
     batch_size: int = 8
     learning_rate: float = 4e-3
     precision: str = "auto"
@@ -61,8 +66,9 @@ class TrainingOptions:
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        if not 0 <= self.prompt_share <= 1:
-            raise InputError(f"prompt_share must be between 0 and 1, got {self.prompt_share}")
+        for name in ("prompt_share", "opening_share", "one_step_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         if not 0 < self.learning_rate < 1:
             raise InputError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
         if self.fusion not in FUSIONS:

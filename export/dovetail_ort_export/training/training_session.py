@@ -95,7 +95,10 @@ class TrainingSession:
         try:
             for group in order[state.step :]:
                 started = time.perf_counter()
-                loss = self._step(collate([trained[index] for index in group]).to(self._device), optimisers)
+                alone = state.step < self._options.one_step_share * len(order)
+                num_steps = 1 if alone else self._options.unrolled_steps
+                batch = collate([trained[index] for index in group]).to(self._device)
+                loss = self._step(batch, num_steps, optimisers)
                 losses.append(loss)
                 state.step += 1
                 state.seconds += time.perf_counter() - started
@@ -122,10 +125,10 @@ class TrainingSession:
             for group in batch_indices(lengths, self._options.batch_size, self._options.seed + epoch)
         ]
 
-    def _step(self, batch: TextBatch, optimisers: Optimisers) -> float:
+    def _step(self, batch: TextBatch, num_steps: int, optimisers: Optimisers) -> float:
         with self._autocast():
             embeddings = self._embedding[batch.next_token_ids]
-            steps = unroll(self.head, batch.features, embeddings, self._rotary, self._options.unrolled_steps)
+            steps = unroll(self.head, batch.features, embeddings, self._rotary, num_steps)
             loss = self._loss(batch, steps)
         optimisers.step(loss)
         value = float(loss.detach())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,9 +13,10 @@ from dovetail_ort_export.training.batched_target import BatchedTarget
 from dovetail_ort_export.training.text_shards import TextRecord, TextShards
 from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, SlottedTarget, TextWriter
 from dovetail_ort_export.training.training_options import TrainingOptions
+from dovetail_ort_export.training.training_prompts import TrainingPrompts
 from dovetail_ort_export.turns import Turns
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.chat_template import ChatTemplate, Message
+from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ def write_text(
     bundle: Bundle,
     directory: Path,
     options: TrainingOptions,
-    prompts: Sequence[Sequence[Message]],
+    prompts: TrainingPrompts,
     open_target: OpenTarget | None = None,
 ) -> TextShards:
     """Add conversations to a directory of shards until their answers have `options.num_answer_tokens` tokens.
@@ -42,7 +43,7 @@ def write_text(
         bundle: whose target writes.
         directory: of the shards.
         options: of the training.
-        prompts: conversations for the target to answer.
+        prompts: the user's, if there are any.
         open_target: gives what reads and writes, from a number of slots and their capacity; the bundle's graph if None.
 
     Raises:
@@ -93,7 +94,7 @@ def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int) 
 def _writer(
     bundle: Bundle,
     options: TrainingOptions,
-    prompts: Sequence[Sequence[Message]],
+    prompts: TrainingPrompts,
     seen: set[tuple[int, ...]],
     seed: int,
     open_target: OpenTarget,
@@ -105,7 +106,7 @@ def _writer(
     if entry.chat_template is not None:
         template = ChatTemplate(bundle.text(entry.chat_template), entry.special_tokens)
     turns = Turns(template, lambda text: tokenizer.encode(text, add_special_tokens=False))
-    if prompts and template is None:
+    if (prompts.conversations or prompts.openings) and template is None:
         raise InputError("prompts must go through a chat template, got a bundle without one; train without prompts")
     capacity = min(manifest.target.max_context, _MAX_PROMPT_TOKENS + options.max_answer_tokens)
     if capacity <= len(turns.opening) + MAX_QUESTION_TOKENS:
@@ -118,8 +119,10 @@ def _writer(
         turns,
         tokenizer,
         eos_token_ids=manifest.generation.eos_token_ids,
-        prompts=[turns.prompt(messages) for messages in prompts],
+        prompts=[turns.prompt(messages) for messages in prompts.conversations],
         prompt_share=options.prompt_share,
+        openings=[turns.opened_with(text) for text in prompts.openings],
+        opening_share=options.opening_share,
         max_answer_tokens=options.max_answer_tokens,
         seed=seed,
         seen=seen,

@@ -60,7 +60,8 @@ def test_there_is_as_much_text_as_was_asked_for_and_none_of_it_twice(written, op
     conversations = list(written.conversations())
     assert sum(item.answer_length for item in conversations) >= options.num_answer_tokens
     prompts = [tuple(item.token_ids[: item.prompt_length].tolist()) for item in conversations]
-    assert len(set(prompts)) == len(prompts)
+    answers = [tuple(item.token_ids[item.prompt_length :].tolist()) for item in conversations]
+    assert len(set(prompts)) == len(set(answers)) == len(prompts)
     assert max(item.answer_length for item in conversations) <= options.max_answer_tokens
 
 

@@ -88,7 +88,8 @@ class TextWriter:
         opening_share: 0 to 1, how often one of `openings` is taken if there are any.
         max_answer_tokens: limit of an answer.
         seed: of sampling and of the order of kinds.
-        seen: prompts that are not to be answered again; those of this run are added.
+        seen: prompts that are not to be answered again, and answers that are not to be given again; those of this run
+            are added.
     """
 
     def __init__(
@@ -172,15 +173,15 @@ class TextWriter:
         return self._turns.question(self._tokenizer.decode(question))
 
     def _is_new(self, prompt: TokenIds) -> bool:
-        key = tuple(prompt)
+        kept = tuple(prompt)
         fits = len(prompt) + _LEAST_ANSWER_TOKENS < self._target.capacity
-        if not fits or key in self._seen:
+        if not fits or kept in self._seen:
             return False
-        self._seen.add(key)
+        self._seen.add(kept)
         return True
 
     def _extend_answer(self, slot: _Slot, prompt_length: int, token_id: int) -> list[Conversation] | None:
-        """None while the answer goes on; then the conversation, or nothing if it is too short to learn from."""
+        """None while the answer goes on; then the conversation, or nothing if it is too short or was given before."""
         slot.token_ids.append(token_id)
         answer = slot.token_ids[prompt_length:]
         loop = loop_start(answer)
@@ -189,8 +190,11 @@ class TextWriter:
         room = len(slot.token_ids) < self._target.capacity and len(answer) < self._max_answer_tokens
         if loop is None and token_id not in self._ends and room:
             return None
-        conversation = slot.conversation(prompt_length)
-        return [conversation] if conversation.answer_length >= _LEAST_ANSWER_TOKENS else []
+        kept = tuple(slot.token_ids[prompt_length:])
+        if len(kept) < _LEAST_ANSWER_TOKENS or kept in self._seen:
+            return []
+        self._seen.add(kept)
+        return [slot.conversation(prompt_length)]
 
 
 @dataclass(slots=True)

@@ -75,7 +75,7 @@ def train_head(
     torch.set_num_threads(options.threads or usable_cores())
     report("writing text")
     open_target = None if source is None else _open_source(source, target_sha256, device)
-    shards = write_text(bundle, text or out / "text", options, prompts or TrainingPrompts(), open_target)
+    shards = write_text(bundle, text or out / "text", options, prompts or TrainingPrompts(), open_target, report)
     report("reading text")
     conversations = _enough(shards.conversations(), options.num_answer_tokens)
     conversations, num_overlapping = _without_overlap(bundle, conversations, evaluation_texts)

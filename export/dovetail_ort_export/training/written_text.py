@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ def write_text(
     options: TrainingOptions,
     prompts: TrainingPrompts,
     open_target: OpenTarget | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> TextShards:
     """Add conversations to a directory of shards until their answers have `options.num_answer_tokens` tokens.
 
@@ -45,6 +47,7 @@ def write_text(
         options: of the training.
         prompts: the user's, if there are any.
         open_target: gives what reads and writes, from a number of slots and their capacity; the bundle's graph if None.
+        report: is told of every shard in a line.
 
     Raises:
         InputError: the directory holds other text, or a prompt is not of the form that the template takes.
@@ -62,17 +65,19 @@ def write_text(
     seen: set[tuple[int, ...]] = set()
     num_tokens = 0
     for conversation in shards.conversations(with_hidden_states=False):
-        seen.add(tuple(conversation.token_ids[: conversation.prompt_length].tolist()))
+        token_ids = conversation.token_ids.tolist()
+        seen |= {tuple(token_ids[: conversation.prompt_length]), tuple(token_ids[conversation.prompt_length :])}
         num_tokens += conversation.answer_length
     if num_tokens < options.num_answer_tokens:
         open_target = open_target or partial(_open_graph, bundle, options.threads)
         writer = _writer(bundle, options, prompts, seen, options.seed + len(shards.paths), open_target)
-        _fill(shards, writer, num_tokens, options.num_answer_tokens)
+        _fill(shards, writer, num_tokens, options.num_answer_tokens, report)
     return shards
 
 
-def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int) -> None:
+def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int, report: Callable[[str], None]) -> None:
     finished: list[Conversation] = []
+    started, before = time.perf_counter(), num_tokens
     with tqdm(
         total=enough, initial=num_tokens, unit=" answer tokens", unit_scale=True, leave=False, disable=None
     ) as bar:
@@ -84,6 +89,8 @@ def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int) 
                 if len(finished) == _SHARD_CONVERSATIONS:
                     shards.append(finished)
                     finished = []
+                    rate = (num_tokens - before) / (time.perf_counter() - started)
+                    report(f"{num_tokens} of {enough} answer tokens, {rate:.0f} a second")
                 if num_tokens >= enough:
                     break
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,16 +101,22 @@ class Replay:
     draft_seconds: float = 0.0
 
 
-def replay(drafter: Drafter, answers: Sequence[RecordedAnswer], max_draft_tokens: int, clock: object) -> Replay:
+def replay(
+    drafter: Drafter,
+    answers: Sequence[RecordedAnswer],
+    max_draft_tokens: int,
+    clock: Callable[[], float],
+    verified: Callable[[int], None] = lambda _: None,
+) -> Replay:
     """Draft as a decoder would, the answer deciding instead of the target.
 
     Args:
         drafter: as in a decoder.
         answers: recorded.
         max_draft_tokens: of a round.
-        clock: gives seconds when called.
+        clock: gives seconds.
+        verified: is told the number of rows that the target would read in each round.
     """
-    assert callable(clock)
     result = Replay()
     for answer in answers:
         text = answer.token_ids.tolist()
@@ -125,6 +131,7 @@ def replay(drafter: Drafter, answers: Sequence[RecordedAnswer], max_draft_tokens
             accepted = _accepted(proposal, text[place + 1 :])
             end = min(place + 1 + accepted, len(text) - 1)
             drafter.observe(answer.token_ids[place:end], answer.hidden_states[place:end])
+            verified(1 + len(proposal))
             result.rounds += 1
             result.drafted += len(proposal)
             result.tokens += end - place

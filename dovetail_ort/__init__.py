@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 from dovetail_ort_runtime import (
+    ChainShape,
     DovetailError,
     Drafter,
     Generation,
@@ -22,10 +23,12 @@ from dovetail_ort_runtime import (
     Proposal,
     SamplingOptions,
     Statistics,
+    TreeShape,
 )
 from dovetail_ort_runtime import load_model as load
 
 __all__ = [
+    "ChainShape",
     "DovetailError",
     "Drafter",
     "Generation",
@@ -37,5 +40,6 @@ __all__ = [
     "Proposal",
     "SamplingOptions",
     "Statistics",
+    "TreeShape",
     "load",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.chat_template import Message
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import (
     BundleError,
@@ -26,6 +27,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "BundleVersionError",
+    "ChainShape",
     "ContextLengthError",
     "DovetailError",
     "Drafter",
@@ -40,6 +42,7 @@ __all__ = [
     "SamplingOptions",
     "SourceError",
     "Statistics",
+    "TreeShape",
     "UnavailableError",
     "load_model",
 ]

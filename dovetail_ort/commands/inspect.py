@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from dovetail_ort.commands.measurement_lines import describe_drafter, measurement_lines, number_format
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.manifest import Calibration, Manifest
+from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort_runtime.measurements import Calibration
 
 _VERIFIED: Final = {True: "all checksums match", False: "sizes match; --verify compares checksums too"}
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from dovetail_ort_runtime.manifest import (
-    Agreement,
-    DrafterEntry,
-    Int8FormatMeasurements,
-    Manifest,
-    RowInvariance,
-    TargetEntry,
-)
+from dovetail_ort_runtime.manifest import DrafterEntry, Manifest, TargetEntry
+from dovetail_ort_runtime.measurements import Agreement, Int8FormatMeasurements, RowInvariance
 
 
 def measurement_lines(manifest: Manifest) -> dict[str, str]:

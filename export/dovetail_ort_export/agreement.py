@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
-from dovetail_ort_runtime.manifest import Agreement
+from dovetail_ort_runtime.measurements import Agreement
 from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
 

@@ -24,7 +24,8 @@ from dovetail_ort_export.text_files import generation_entry, write_text_files
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.environment import processor_name
 from dovetail_ort_runtime.errors import InputError, SourceError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, Manifest, Provenance
+from dovetail_ort_runtime.manifest import MANIFEST_NAME, Manifest
+from dovetail_ort_runtime.measurements import Provenance
 
 _CHECKED_TOKENS: Final = 512
 _PACKAGES: Final = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxscript", "onnxruntime")

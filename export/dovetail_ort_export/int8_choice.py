@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.manifest import Int8FormatMeasurements
+from dovetail_ort_runtime.measurements import Int8FormatMeasurements
 from dovetail_ort_runtime.target import EXACT_ROWS
 
 # Nats. On SmolLM2 blocks are at 0.004 and rows at 0.006 to 0.008; rows whose sums a processor cuts off at 0.03.

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.manifest import RowInvariance
+from dovetail_ort_runtime.measurements import RowInvariance
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
 

@@ -8,7 +8,8 @@ import pytest
 from dovetail_ort_export import ExportOptions, candidates, export_bundle, exporter
 from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError, InputError, SourceError
-from dovetail_ort_runtime.manifest import Calibration, GenerationEntry, RowInvariance
+from dovetail_ort_runtime.manifest import GenerationEntry
+from dovetail_ort_runtime.measurements import Calibration, RowInvariance
 from dovetail_ort_runtime.target import Target
 
 

@@ -5,17 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dovetail_ort_runtime.errors import BundleError, BundleVersionError
-from dovetail_ort_runtime.manifest import (
-    Agreement,
-    FileEntry,
-    GenerationEntry,
-    Manifest,
-    Measurements,
-    Provenance,
-    RowInvariance,
-    TargetEntry,
-    TokenizerEntry,
-)
+from dovetail_ort_runtime.manifest import FileEntry, GenerationEntry, Manifest, TargetEntry, TokenizerEntry
+from dovetail_ort_runtime.measurements import Agreement, Measurements, Provenance, RowInvariance
 
 MANIFEST = Manifest(
     target=TargetEntry(

@@ -38,6 +38,24 @@ def test_humaneval_table_quotes_the_result_file():
     assert measured["machine"] in README
 
 
+def test_drafter_table_quotes_the_result_files():
+    for label, name in (
+        ("`lookup`", "humaneval-lookup.json"),
+        ("`dgf`", "humaneval-dgf.json"),
+        ("`auto`: lookup in front of `dgf`", "humaneval.json"),
+    ):
+        measured = result(name)
+        rounds = measured["accepted_histogram"]
+        assert row(label)[1:] == [
+            f"{measured['accepted_length']:.2f}",
+            f"{measured['drafted_per_round']:.2f}",
+            f"{1 - rounds[0] / sum(rounds):.0%}",
+            f"{measured['shares']['draft']:.1%}",
+            f"{measured['speedup']:.2f}x",
+            f"{measured['num_identical']} of {measured['num_prompts']}",
+        ]
+
+
 def test_genai_table_quotes_the_result_file():
     measured = result("onnxruntime-genai.json")
     for name, system in measured["systems"].items():

@@ -33,13 +33,15 @@ from dovetail_ort_runtime.target import Target
 
 MAX_CONTEXT: Final = 2048
 PROMPTS: Final = Path(__file__).parents[1] / "tuning_prompts.jsonl"
-LENGTHS: Final = (4, 5, 6, 8)
-LEAST_PROBABILITIES: Final = (0.1, 0.2, 0.3, 0.4)
+LENGTHS: Final = (4, 6)
+LEAST_PROBABILITIES: Final = (0.1, 0.2, 0.3)
 LOOKUPS: Final = (
     None,
+    (1, 2, 3, 5, 8, 12),
+    (0, 2, 3, 5, 8, 12),
+    (0, 0, 3, 5, 8, 12),
     (0, 0, 0, 5, 8, 12),
     (0, 0, 0, 0, 8, 12),
-    (0, 0, 0, 0, 0, 12),
 )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -146,6 +147,7 @@ def tiny_head(torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Ca
             "num_kv_heads": entry.num_kv_heads,
             "head_size": entry.head_size,
             "intermediate_size": entry.intermediate_size,
+            "norm_epsilon": 1e-5,
         }
         head = DraftHead(HeadConfig(**{**dimensions, **config}))
         record = HeadRecord(
@@ -218,3 +220,12 @@ def _write_tokenizer(directory: Path) -> None:
         "chat_template": CHAT_TEMPLATE,
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Files cannot grow beyond a kilobyte: the system itself refuses the rest, as it does when a disk is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
 from dovetail_ort.commands.measurement_lines import describe_drafter
+from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
 
 if TYPE_CHECKING:
     from dovetail_ort_runtime.manifest import Manifest
@@ -21,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("head", metavar="HEAD", type=Path, help="directory that `dovetail-ort train` wrote")
     parser.add_argument(
         "--precision",
-        choices=("int8", "fp16", "fp32"),
-        default="int8",
+        choices=DRAFTER_PRECISIONS,
+        default=DRAFTER_PRECISIONS[0],
         help="number format of weights (default: %(default)s)",
     )
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from dovetail_ort_export.bundle_directory import bundle_directory, file_entries
-from dovetail_ort_export.drafter_graph import LOWERINGS, drafter_graph
+from dovetail_ort_export.drafter_graph import drafter_graph
+from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
 from dovetail_ort_export.target_ends import read_target_ends
 from dovetail_ort_export.target_graph import save_graph
 from dovetail_ort_export.training.draft_head import DraftHead
@@ -20,7 +21,6 @@ from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
 
-DRAFTER_PRECISIONS: Final = tuple(LOWERINGS)
 _GRAPH_NAMES: Final = {"int8": "drafter_quantized.onnx", "fp16": "drafter_fp16.onnx", "fp32": "drafter.onnx"}
 _MAX_ROWS: Final = 64
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dovetail_ort_export import operators
 from dovetail_ort_export.tracing import LayerCache, attend, leaf_forward
 from dovetail_ort_export.training.draft_head import DraftHead
+from dovetail_ort_export.training.head_config import HeadConfig
 
 _ROWS: Final = 3
 _CACHE_ROWS: Final = 8
@@ -29,7 +30,7 @@ _ROW_INPUTS: Final = {
 }
 
 
-def trace_draft_head(head: DraftHead, *, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
+def trace_draft_head(config: HeadConfig, *, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
     """The skeleton of a head with a table of embedded tokens in front and the reduced head of the target behind.
 
     Inputs: `hidden_states` (B, S, E), true features or predicted ones; `input_ids` (B, S), the token after each;
@@ -37,12 +38,11 @@ def trace_draft_head(head: DraftHead, *, vocabulary_size: int, draft_vocabulary_
     `logits` (B, n, Vd) float32, `predicted_states` (B, S, E) and the present caches.
 
     Args:
-        head: on any device, its weights are not read.
+        config: of the head.
         vocabulary_size: V.
         draft_vocabulary_size: Vd.
     """
-    config = head.config
-    graph = _DraftGraph(head, vocabulary_size, draft_vocabulary_size).eval()
+    graph = _DraftGraph(config, vocabulary_size, draft_vocabulary_size).eval()
     cache = torch.zeros(1, config.num_kv_heads, _CACHE_ROWS, config.head_size)
     caches = [(cache.clone(), cache.clone()) for _ in range(config.num_blocks)]
     parts = [f"{layer}.{part}" for layer in range(config.num_blocks) for part in ("key", "value")]
@@ -76,7 +76,7 @@ def trace_draft_head(head: DraftHead, *, vocabulary_size: int, draft_vocabulary_
             dynamic_axes={name: sizes for name, sizes in axes.items() if sizes},
         )
         skeleton = ir.load(path)
-    _state_output_shapes(skeleton, head, draft_vocabulary_size)
+    _state_output_shapes(skeleton, config, draft_vocabulary_size)
     skeleton.graph.name = "drafter"
     return skeleton
 
@@ -90,15 +90,14 @@ class _Place:
 
 
 class _DraftGraph(nn.Module):
-    def __init__(self, head: DraftHead, vocabulary_size: int, draft_vocabulary_size: int) -> None:
+    def __init__(self, config: HeadConfig, vocabulary_size: int, draft_vocabulary_size: int) -> None:
         super().__init__()
-        size = head.config.hidden_size
-        # New modules on the meta device share the head's shapes and leave its own forward alone.
+        size = config.hidden_size
         with torch.device("meta"):
             self.embed_tokens = nn.Embedding(vocabulary_size, size)
-            self.head = DraftHead(head.config)
+            self.head = DraftHead(config)
             self.lm_head = nn.Linear(size, draft_vocabulary_size, bias=False)
-        heads = (head.config.num_heads, head.config.num_kv_heads)
+        heads = (config.num_heads, config.num_kv_heads)
         for name, module in self.named_modules():
             if type(module).__name__ == "DraftAttention":
                 module.forward = lambda x, place, module=module: attend(
@@ -129,8 +128,7 @@ class _DraftGraph(nn.Module):
         return logits, predicted, *present
 
 
-def _state_output_shapes(skeleton: ir.Model, head: DraftHead, draft_vocabulary_size: int) -> None:
-    config = head.config
+def _state_output_shapes(skeleton: ir.Model, config: HeadConfig, draft_vocabulary_size: int) -> None:
     cache: list[int | str] = [config.num_kv_heads, "max_sequence_length", config.head_size]
     widths: dict[str, list[int | str]] = {
         "logits": ["num_scored_rows", draft_vocabulary_size],

@@ -21,7 +21,7 @@ from dovetail_ort_export.target_ends import TargetEnds
 from dovetail_ort_export.training.draft_head import DraftHead
 from dovetail_ort_runtime.arrays import TokenArray
 
-LOWERINGS: Final[dict[str, Callable[[], ir.passes.InPlacePass]]] = {
+_LOWERINGS: Final[dict[str, Callable[[], ir.passes.InPlacePass]]] = {
     "int8": LowerInt8Blocks,
     "fp16": LowerHalf,
     "fp32": LowerFloat,
@@ -35,16 +35,18 @@ def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray
         head: float32, on the CPU.
         ends: of its target.
         draft_token_ids: (Vd,) int64, the tokens it can draft.
-        precision: a key of `LOWERINGS`.
+        precision: one of `DRAFTER_PRECISIONS`.
     """
-    graph = trace_draft_head(head, vocabulary_size=len(ends.embedding), draft_vocabulary_size=len(draft_token_ids))
+    graph = trace_draft_head(
+        head.config, vocabulary_size=len(ends.embedding), draft_vocabulary_size=len(draft_token_ids)
+    )
     weights = DraftWeights(head, ends, draft_token_ids)
     passes = (
         BindWeights(weights),
         PackQkv(),
         PackGateUp(),
         FuseSkipNorm(),
-        LOWERINGS[precision](),
+        _LOWERINGS[precision](),
         RankCandidates(draft_token_ids),
     )
     for graph_pass in passes:

@@ -9,6 +9,7 @@ from typing import Final
 from dovetail_ort_runtime.errors import InputError
 
 PRECISIONS: Final = ("int8", "fp32")
+DRAFTER_PRECISIONS: Final = ("int8", "fp16", "fp32")
 INT8_FORMATS: Final = ("auto", "row", "block")
 LEAST_CALIBRATION_TOKENS: Final = 64
 

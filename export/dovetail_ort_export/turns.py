@@ -28,8 +28,7 @@ class Turns:
     def __init__(self, template: ChatTemplate | None, encode: Encode) -> None:
         self._template = template
         self._encode = encode
-        self._opening_text = self._find_opening()
-        self.opening = encode(self._opening_text) if self._opening_text else []
+        self.opening = self._find_opening()
 
     def prompt(self, messages: Sequence[Message]) -> TokenIds:
         """A conversation up to where the assistant's words stand.
@@ -46,13 +45,13 @@ class Turns:
 
     def opened_with(self, text: str) -> TokenIds:
         """The template up to where the user's words stand, and the first of them."""
-        return self._encode(self._opening_text + text)
+        return [*self.opening, *self._encode(text)]
 
-    def _find_opening(self) -> str:
+    def _find_opening(self) -> TokenIds:
         if self._template is None:
-            return ""
+            return []
         try:
             text = self._template.render([{"role": "user", "content": _PLACEHOLDER}], add_generation_prompt=False)
         except DovetailError:
-            return ""
-        return text[: text.index(_PLACEHOLDER)] if _PLACEHOLDER in text else ""
+            return []
+        return self._encode(text[: text.index(_PLACEHOLDER)]) if _PLACEHOLDER in text else []

@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+from dovetail_ort_runtime.tokenizer import Tokenizer
 
 # Larger files are hashed on request only: 150 MB of weights would add to every start.
 HASHED_AT_OPEN_BYTES: Final = 16 << 20
@@ -65,6 +67,17 @@ class Bundle:
             return self.path(name).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise BundleError(f"{name} must be UTF-8, got: {error}; export the bundle again") from error
+
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer."""
+        return Tokenizer(self.path(self.manifest.tokenizer.file))
+
+    def chat_template(self) -> ChatTemplate | None:
+        """The bundle's chat template, if it has one."""
+        entry = self.manifest.tokenizer
+        return (
+            None if entry.chat_template is None else ChatTemplate(self.text(entry.chat_template), entry.special_tokens)
+        )
 
     def verify_checksums(self) -> None:
         """Hash every file.

@@ -15,7 +15,6 @@ from dovetail_ort_runtime.language_model_drafter import LanguageModelDrafter
 from dovetail_ort_runtime.lookup_first import LookupFirst
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.tokenizer import Tokenizer
 
 DRAFTERS: Final = ("auto", "dgf", "lm", "lookup", "none")
 # The best table in front of the SmolLM2 head on the tuning prompts (models/smollm2-135m-instruct, choose_shape.py).
@@ -91,7 +90,7 @@ def _language_model(
 
 def _check_same_tokens(bundle: Bundle, draft_bundle: Bundle) -> None:
     """Vocabularies may be padded to different sizes; every token that both name must have one id in both."""
-    vocabularies = [Tokenizer(one.path(one.manifest.tokenizer.file)).vocabulary() for one in (bundle, draft_bundle)]
+    vocabularies = [one.tokenizer().vocabulary() for one in (bundle, draft_bundle)]
     shared = min(one.manifest.target.vocabulary_size for one in (bundle, draft_bundle))
     ours, theirs = ({token: id_ for token, id_ in tokens.items() if id_ < shared} for tokens in vocabularies)
     if ours != theirs:

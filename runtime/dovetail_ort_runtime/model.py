@@ -11,7 +11,7 @@ import numpy as np
 
 from dovetail_ort_runtime.answer import Answer
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.chat_template import ChatTemplate, Message
+from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
@@ -23,7 +23,6 @@ from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.row_invariance import holds_here
 from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.tokenizer import Tokenizer
 
 Prompt = str | Sequence[Message] | Sequence[int]
 
@@ -57,11 +56,8 @@ class Model:
         draft_shape: ChainShape | TreeShape | None = None,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
-        entry = self.manifest.tokenizer
-        self.tokenizer = Tokenizer(bundle.path(entry.file))
-        self._template = None
-        if entry.chat_template is not None:
-            self._template = ChatTemplate(bundle.text(entry.chat_template), entry.special_tokens)
+        self.tokenizer = bundle.tokenizer()
+        self._template = bundle.chat_template()
         target = self.manifest.target
         if target.int8_format == "row" and sums_of_8_bits_saturate():
             warnings.warn(

@@ -25,6 +25,7 @@ def head(request, torch):
             num_kv_heads=HKV,
             head_size=D,
             intermediate_size=128,
+            norm_epsilon=1e-5,
         )
     )
     with torch.no_grad():

@@ -140,6 +140,46 @@ def test_a_checkpoint_of_another_training_is_refused(train, tmp_path, monkeypatc
         train(out)
 
 
+def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, request):
+    from dovetail_ort_export.training import training_session
+
+    whole, calls, out = training_session.TrainingSession._step, [], tmp_path / "head"
+
+    def step(self, batch, num_steps, optimisers):
+        calls.append(1)
+        if len(calls) == 30:
+            request.getfixturevalue("full_disk")
+        return whole(self, batch, num_steps, optimisers)
+
+    monkeypatch.setattr(training_session.TrainingSession, "_step", step)
+    monkeypatch.setattr(training_session, "_CHECKPOINT_SECONDS", 0.0)  # one after every step
+    with pytest.raises(OSError, match="File too large"):
+        train(out)
+    assert [path.name for path in out.iterdir()] == ["checkpoint.pt"]
+    import torch
+
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["state"]["step"] == 29
+
+
+def test_a_loss_that_is_not_finite_leaves_a_checkpoint_of_finite_weights(train, tmp_path, monkeypatch):
+    import torch
+
+    from dovetail_ort_export.training.draft_loss import DraftLoss
+
+    whole, calls, out = DraftLoss.__call__, [], tmp_path / "head"
+
+    def loss(self, batch, steps):
+        calls.append(1)
+        return whole(self, batch, steps) * (float("nan") if len(calls) == 10 else 1)
+
+    monkeypatch.setattr(DraftLoss, "__call__", loss)
+    with pytest.raises(InputError, match="the loss must stay finite, got nan; train with a smaller --learning-rate"):
+        train(out)
+    content = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert content["state"]["step"] == 9
+    assert all(bool(weight.isfinite().all()) for weight in content["head"].values())
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"fusion": "concatenation"}, {"num_blocks": 2}, {"unrolled_steps": 1}, {"draft_vocabulary_size": 0}],
@@ -184,6 +224,9 @@ def test_the_original_model_may_write_the_text_and_no_other_one(
         ({"fusion": "sum"}, "fusion must be one of gating, concatenation, got 'sum'"),
         ({"prompt_share": 1.5}, "prompt_share must be between 0 and 1, got 1.5"),
         ({"num_epochs": 0}, "num_epochs must be 1 or more, got 0"),
+        ({"max_answer_tokens": 7}, "max_answer_tokens must be 8 or more, got 7"),
+        ({"threads": 0}, "threads must be 1 or more, got 0"),
+        ({"feature_weight": float("nan")}, "feature_weight must be 0 or more, got nan"),
         ({"learning_rate": 0.0}, "learning_rate must be between 0 and 1, got 0.0"),
     ],
 )

@@ -104,18 +104,31 @@ def test_a_stopped_writing_keeps_what_was_finished_and_goes_on(tiny_bundle_fp32,
     assert written_text.write_text(bundle, tmp_path, options, PROMPTS).paths == shards.paths  # enough: nothing is added
 
 
-def test_a_full_disk_leaves_no_half_shard(written, tmp_path, monkeypatch):
-    from dovetail_ort_export.training import text_shards
+def test_a_full_disk_leaves_no_half_shard(written, tmp_path, full_disk):
+    from dovetail_ort_export.training.text_shards import TextShards
 
-    def fail(arrays, path):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(text_shards, "save_file", fail)
-    shards = text_shards.TextShards(tmp_path / "text", written.record)
-    with pytest.raises(OSError, match="No space left"):
+    shards = TextShards(tmp_path / "text", written.record)
+    with pytest.raises(OSError, match="File too large"):
         shards.append(list(itertools.islice(written.conversations(), 3)))
     assert [path.name for path in (tmp_path / "text").iterdir()] == ["text.json"]
+
+
+def test_a_target_with_nothing_new_to_say_is_told_so_in_one_line(tiny_bundle_fp32, options, tmp_path, monkeypatch):
+    from dovetail_ort_export.training import text_writer
+    from dovetail_ort_export.training.written_text import write_text
+
+    monkeypatch.setattr(text_writer, "_MOST_IN_VAIN", 20)
+    monkeypatch.setattr(text_writer, "loop_start", lambda answer: 0)  # every answer is a loop from its first token on
+    with pytest.raises(InputError, match="must write text that is new, got 20 conversations in a row without any"):
+        write_text(Bundle(tiny_bundle_fp32), tmp_path, options, PROMPTS)
+
+
+def test_an_opening_that_leaves_no_room_is_refused(tiny_bundle_fp32, options, tmp_path):
+    from dovetail_ort_export.training.written_text import write_text
+
+    long = TrainingPrompts(openings=["The tails hold the pins. " * 60])
+    with pytest.raises(InputError, match="an opening must have 232 tokens at most with what the template adds, got"):
+        write_text(Bundle(tiny_bundle_fp32), tmp_path, options, long)
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -100, -1])

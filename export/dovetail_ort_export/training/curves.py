@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from dovetail_ort_export.training.head_directory import HeadRecord
+from dovetail_ort_export.whole_file import write_whole
 
 
 def draw_curves(record: HeadRecord, path: Path) -> None:
@@ -22,6 +24,6 @@ def draw_curves(record: HeadRecord, path: Path) -> None:
     right.legend(fontsize="small")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    scratch = path.with_suffix(".partial")
-    figure.savefig(scratch, format="png", dpi=110)
-    scratch.replace(path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_whole(path, buffer.getbuffer())

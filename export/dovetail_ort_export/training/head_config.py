@@ -33,7 +33,7 @@ class HeadConfig:
     num_kv_heads: int
     head_size: int
     intermediate_size: int
-    norm_epsilon: float = 1e-5
+    norm_epsilon: float
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:

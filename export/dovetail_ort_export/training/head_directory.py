@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from dovetail_ort_export.training.draft_head import DraftHead
 from dovetail_ort_export.training.head_config import HeadConfig
 from dovetail_ort_export.training.training_options import TrainingOptions
+from dovetail_ort_export.whole_file import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.json_record import read_record
@@ -80,16 +81,10 @@ def save_head(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, 
     }
     arrays[_VOCABULARY] = draft_token_ids.astype(np.int32)
     directory.mkdir(parents=True, exist_ok=True)
-    for name, write in (
-        (WEIGHTS_NAME, lambda path: save_file(arrays, path)),
-        (RECORD_NAME, lambda path: path.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", "utf-8")),
-    ):
-        scratch = directory / f"{name}.partial"
-        try:
-            write(scratch)
-            scratch.replace(directory / name)
-        finally:
-            scratch.unlink(missing_ok=True)
+    text = json.dumps(dataclasses.asdict(record), indent=2) + "\n"
+    # Bytes are made first and then written: safetensors' own writing has no OSError for a full disk.
+    for name, content in ((WEIGHTS_NAME, save(arrays)), (RECORD_NAME, text.encode())):
+        write_whole(directory / name, content)
 
 
 def load_head(directory: Path) -> tuple[DraftHead, TokenArray, HeadRecord]:

@@ -12,9 +12,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from dovetail_ort_export.training.text_writer import Conversation
+from dovetail_ort_export.whole_file import write_whole
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.json_record import read_record
 
@@ -60,7 +61,7 @@ class TextShards:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / RECORD_NAME
         if not path.exists():
-            _write_text(path, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+            write_whole(path, (json.dumps(dataclasses.asdict(record), indent=2) + "\n").encode())
         elif (found := _read_text_record(path)) != record:
             raise InputError(
                 f"the text in {str(directory)!r} must be of this target and these settings, got {found}; "
@@ -76,18 +77,13 @@ class TextShards:
         """Write one more shard of one conversation or more."""
         number = int(paths[-1].stem.partition("-")[2]) + 1 if (paths := self.paths) else 0
         path = self.directory / f"shard-{number:05}.safetensors"
-        scratch = path.with_suffix(".partial")
         arrays = {
             "token_ids": np.concatenate([item.token_ids for item in conversations]),
             "lengths": np.array([len(item.token_ids) for item in conversations], dtype=np.int32),
             "prompt_lengths": np.array([item.prompt_length for item in conversations], dtype=np.int32),
             "hidden_states": np.concatenate([item.hidden_states for item in conversations]),
         }
-        try:
-            save_file(arrays, scratch)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_whole(path, save(arrays))  # safetensors' own writing has no OSError for a full disk
 
     def conversations(self, *, with_hidden_states: bool = True) -> Iterator[Conversation]:
         """All conversations, shard by shard.
@@ -143,9 +139,3 @@ def _read_text_record(path: Path) -> TextRecord:
         return read_record(TextRecord, json.loads(path.read_text(encoding="utf-8")), RECORD_NAME)
     except ValueError as error:
         raise InputError(f"{path} must be the record of a text, got: {error}; choose another directory") from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    scratch = path.with_suffix(".partial")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)

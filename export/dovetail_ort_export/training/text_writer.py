@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_export.training.repetition import loop_start
+from dovetail_ort_export.training.training_options import LEAST_ANSWER_TOKENS
 from dovetail_ort_export.turns import TokenIds, Turns
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.sampler import Sampler
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.tokenizer import Tokenizer
@@ -20,7 +22,8 @@ from dovetail_ort_runtime.tokenizer import Tokenizer
 MAX_QUESTION_TOKENS: Final = 64
 # Of what a small model samples freely, the last twentieth is mostly noise.
 _QUESTION_TOP_P: Final = 0.95
-_LEAST_ANSWER_TOKENS: Final = 8
+# So many conversations in a row that are too short or said before: the target has nothing new to say.
+_MOST_IN_VAIN: Final = 5000
 
 
 class SlottedTarget(Protocol):
@@ -119,10 +122,15 @@ class TextWriter:
         self._generator = np.random.default_rng(seed)
         self._sampler = Sampler(SamplingOptions(temperature=1.0, top_p=_QUESTION_TOP_P, seed=seed))
         self._seen = seen
+        self._in_vain = 0
         self._start = turns.opening or [next(iter(eos_token_ids))]
 
     def conversations(self) -> Iterator[Conversation]:
-        """Conversations without end, in the order in which they are finished."""
+        """Conversations without end, in the order in which they are finished.
+
+        Raises:
+            InputError: the target goes on to write what is too short, or what it wrote before.
+        """
         slots = [_Slot(self._target) for _ in range(self._target.num_slots)]
         for slot in slots:
             self._begin(slot)
@@ -142,6 +150,12 @@ class TextWriter:
                     self._begin(slot)
 
     def _begin(self, slot: _Slot) -> None:
+        self._in_vain += 1
+        if self._in_vain > _MOST_IN_VAIN:
+            raise InputError(
+                f"the target must write text that is new, got {_MOST_IN_VAIN} conversations in a row without any; "
+                "ask for fewer answer tokens or give more prompts"
+            )
         kind = self._generator.random()
         if kind < self._prompt_share:
             for prompt in self._prompts:
@@ -174,7 +188,7 @@ class TextWriter:
 
     def _is_new(self, prompt: TokenIds) -> bool:
         kept = tuple(prompt)
-        fits = len(prompt) + _LEAST_ANSWER_TOKENS < self._target.capacity
+        fits = len(prompt) + LEAST_ANSWER_TOKENS < self._target.capacity
         if not fits or kept in self._seen:
             return False
         self._seen.add(kept)
@@ -191,9 +205,10 @@ class TextWriter:
         if loop is None and token_id not in self._ends and room:
             return None
         kept = tuple(slot.token_ids[prompt_length:])
-        if len(kept) < _LEAST_ANSWER_TOKENS or kept in self._seen:
+        if len(kept) < LEAST_ANSWER_TOKENS or kept in self._seen:
             return []
         self._seen.add(kept)
+        self._in_vain = 0
         return [slot.conversation(prompt_length)]
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 
 from dovetail_ort_export.source import load_source
-from dovetail_ort_export.target_ends import read_target_ends
+from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.training.curves import draw_curves
 from dovetail_ort_export.training.draft_vocabulary import draft_vocabulary
 from dovetail_ort_export.training.head_config import HeadConfig
@@ -23,15 +23,13 @@ from dovetail_ort_export.training.torch_target import TorchTarget
 from dovetail_ort_export.training.training_options import TrainingOptions
 from dovetail_ort_export.training.training_prompts import TrainingPrompts
 from dovetail_ort_export.training.training_session import Report, TrainingSession
-from dovetail_ort_export.training.training_state import (
-    CHECKPOINT_NAME,
-)
+from dovetail_ort_export.training.training_state import CHECKPOINT_NAME
 from dovetail_ort_export.training.written_text import OpenTarget, write_text
 from dovetail_ort_export.weights import Weights
+from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
-from dovetail_ort_runtime.tokenizer import Tokenizer
 
 _PACKAGES: Final = ("torch", "transformers", "onnxruntime", "dovetail-ort")
 
@@ -80,15 +78,10 @@ def train_head(
     conversations = _enough(shards.conversations(), options.num_answer_tokens)
     conversations, num_overlapping = _without_overlap(bundle, conversations, evaluation_texts)
     trained, held_out = split_held_out(conversations)
-    answers = [item.token_ids[item.prompt_length :] for item in trained]
-    draft_token_ids = draft_vocabulary(
-        answers,
-        bundle.manifest.generation.eos_token_ids,
-        size=options.draft_vocabulary_size,
-        total=bundle.manifest.target.vocabulary_size,
-    )
-    session = TrainingSession(_head_config(bundle, options), options, read_target_ends(bundle), draft_token_ids, device)
-    num_tokens = sum(map(len, answers))
+    draft_token_ids = _draft_token_ids(bundle, trained, options)
+    ends = read_target_ends(bundle)
+    session = TrainingSession(_head_config(bundle, ends, options), options, ends, draft_token_ids, device)
+    num_tokens = sum(item.answer_length for item in trained)
     identity = {
         **dataclasses.asdict(options),
         "threads": None,
@@ -127,7 +120,16 @@ def _open_source(source: str, target_sha256: str, device: torch.device) -> OpenT
     return lambda num_slots, capacity: TorchTarget(model, num_slots=num_slots, capacity=capacity, device=device)
 
 
-def _head_config(bundle: Bundle, options: TrainingOptions) -> HeadConfig:
+def _draft_token_ids(bundle: Bundle, trained: Sequence[Conversation], options: TrainingOptions) -> TokenArray:
+    return draft_vocabulary(
+        (item.token_ids[item.prompt_length :] for item in trained),
+        bundle.manifest.generation.eos_token_ids,
+        size=options.draft_vocabulary_size,
+        total=bundle.manifest.target.vocabulary_size,
+    )
+
+
+def _head_config(bundle: Bundle, ends: TargetEnds, options: TrainingOptions) -> HeadConfig:
     entry = bundle.manifest.target
     assert entry.intermediate_size is not None
     return HeadConfig(
@@ -138,6 +140,7 @@ def _head_config(bundle: Bundle, options: TrainingOptions) -> HeadConfig:
         num_kv_heads=entry.num_kv_heads,
         head_size=entry.head_size,
         intermediate_size=entry.intermediate_size,
+        norm_epsilon=ends.norm_epsilon,
     )
 
 
@@ -165,7 +168,7 @@ def _without_overlap(
 ) -> tuple[list[Conversation], int | None]:
     if evaluation_texts is None:
         return conversations, None
-    tokenizer = Tokenizer(bundle.path(bundle.manifest.tokenizer.file))
+    tokenizer = bundle.tokenizer()
     overlap = Overlap(evaluation_texts)
     kept = [item for item in conversations if not overlap.shares_a_passage(tokenizer.decode(item.token_ids.tolist()))]
     return kept, len(conversations) - len(kept)

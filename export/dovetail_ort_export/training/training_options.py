@@ -10,9 +10,10 @@ from dovetail_ort_runtime.errors import InputError
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
+LEAST_ANSWER_TOKENS: Final = 8
 _LEAST: Final = {
-    **dict.fromkeys(("num_answer_tokens", "max_answer_tokens", "num_parallel", "num_epochs", "batch_size"), 1),
-    **dict.fromkeys(("unrolled_steps",), 1),
+    "max_answer_tokens": LEAST_ANSWER_TOKENS,
+    **dict.fromkeys(("num_answer_tokens", "num_parallel", "num_epochs", "batch_size", "unrolled_steps"), 1),
     **dict.fromkeys(("draft_vocabulary_size", "seed", "feature_weight"), 0),
 }
 
@@ -25,14 +26,14 @@ class TrainingOptions:
         num_answer_tokens: how much the target writes, counted in tokens of its answers.
         prompt_share: 0 to 1, how many of the conversations begin with a prompt of the user's, while there are any.
         opening_share: 0 to 1, how many begin with one of the user's openings, if there are any.
-        max_answer_tokens: limit of one answer.
+        max_answer_tokens: limit of one answer, 8 or more; shorter ones teach nothing.
         num_parallel: conversations written at once.
         fusion: `gating` or `concatenation`.
         num_blocks: 1 to 6 decoder blocks.
         draft_vocabulary_size: how many of the most frequent tokens can be drafted; 0 for all.
         unrolled_steps: how many steps of a chain are trained, all but the first on the head's own features.
-        one_step_share: 0 to 1, the part of the training that reads true features only, before chains are unrolled: a
-            step then costs half as much, and the first draft token is the one that all others need.
+        one_step_share: 0 to 1, the part of the training that reads true features only, before chains are unrolled: such
+            a step costs less, and the first draft token is the one that all others need.
         feature_weight: weight of the SmoothL1 loss beside the cross-entropy's 1.
         num_epochs: how often the text is read.
         batch_size: conversations a step of the optimiser.
@@ -64,11 +65,13 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:  # NaN is neither above nor below
                 raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
         for name in ("prompt_share", "opening_share", "one_step_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads must be 1 or more, got {self.threads}")
         if not 0 < self.learning_rate < 1:
             raise InputError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
         if self.fusion not in FUSIONS:

@@ -130,10 +130,10 @@ class TrainingSession:
             embeddings = self._embedding[batch.next_token_ids]
             steps = unroll(self.head, batch.features, embeddings, self._rotary, num_steps)
             loss = self._loss(batch, steps)
-        optimisers.step(loss)
         value = float(loss.detach())
         if not np.isfinite(value):
             raise InputError(f"the loss must stay finite, got {value}; train with a smaller --learning-rate")
+        optimisers.step(loss)
         return value
 
     def _point(self, step: int, losses: Sequence[float], measured: Sequence[TextBatch]) -> TrainingPoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import torch
 from dovetail_ort_export.training.draft_head import DraftHead
 from dovetail_ort_export.training.head_directory import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
+from dovetail_ort_export.whole_file import write_whole
 from dovetail_ort_runtime.errors import InputError
 
 CHECKPOINT_NAME: Final = "checkpoint.pt"
@@ -36,18 +38,15 @@ def save_checkpoint(
 ) -> None:
     """Write the checkpoint of a training whose settings and text are `identity`, JSON values."""
     directory.mkdir(parents=True, exist_ok=True)
-    scratch = directory / f"{CHECKPOINT_NAME}.partial"
     content = {
         "identity": identity,
         "head": head.state_dict(),
         "optimisers": optimisers.state_dict(),
         "state": asdict(state),
     }
-    try:
-        torch.save(content, scratch)
-        scratch.replace(directory / CHECKPOINT_NAME)
-    finally:
-        scratch.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)  # its own writing has no OSError for a full disk
+    write_whole(directory / CHECKPOINT_NAME, buffer.getbuffer())
 
 
 def load_checkpoint(

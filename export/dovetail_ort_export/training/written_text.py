@@ -17,13 +17,11 @@ from dovetail_ort_export.training.training_options import TrainingOptions
 from dovetail_ort_export.training.training_prompts import TrainingPrompts
 from dovetail_ort_export.turns import Turns
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.tokenizer import Tokenizer
 
 _SHARD_CONVERSATIONS: Final = 256
-# Longer prompts are left out: every slot's cache has room for this and an answer.
+# A slot has room for so much and the longest answer; behind a longer prompt the answer is shorter.
 _MAX_PROMPT_TOKENS: Final = 256
 
 OpenTarget = Callable[[int, int], SlottedTarget]
@@ -107,11 +105,7 @@ def _writer(
     open_target: OpenTarget,
 ) -> TextWriter:
     manifest = bundle.manifest
-    entry = manifest.tokenizer
-    tokenizer = Tokenizer(bundle.path(entry.file))
-    template = None
-    if entry.chat_template is not None:
-        template = ChatTemplate(bundle.text(entry.chat_template), entry.special_tokens)
+    tokenizer, template = bundle.tokenizer(), bundle.chat_template()
     turns = Turns(template, lambda text: tokenizer.encode(text, add_special_tokens=False))
     if (prompts.conversations or prompts.openings) and template is None:
         raise InputError("prompts must go through a chat template, got a bundle without one; train without prompts")
@@ -121,6 +115,14 @@ def _writer(
             f"max_context must leave room for a question and an answer, got {capacity} tokens; "
             "export with a larger --max-context"
         )
+    openings = [turns.opened_with(text) for text in prompts.openings]
+    if openings and not turns.opening:
+        raise InputError(
+            "openings must stand in a user's turn, got a chat template without one; train without openings"
+        )
+    room = capacity - MAX_QUESTION_TOKENS
+    if (longest := max(map(len, openings), default=0)) > room:
+        raise InputError(f"an opening must have {room} tokens at most with what the template adds, got {longest}")
     return TextWriter(
         open_target(options.num_parallel, capacity),
         turns,
@@ -128,7 +130,7 @@ def _writer(
         eos_token_ids=manifest.generation.eos_token_ids,
         prompts=[turns.prompt(messages) for messages in prompts.conversations],
         prompt_share=options.prompt_share,
-        openings=[turns.opened_with(text) for text in prompts.openings],
+        openings=openings,
         opening_share=options.opening_share,
         max_answer_tokens=options.max_answer_tokens,
         seed=seed,

@@ -13,13 +13,11 @@ from dovetail_ort.suites import SuitePrompt
 from dovetail_ort_runtime import SamplingOptions
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import ROOT, Proposal
 from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.tokenizer import Tokenizer
 
 MAX_NEW_TOKENS: Final = 128
 MAX_DRAFT_TOKENS: Final = 12
@@ -55,10 +53,8 @@ class _Recorder(PromptLookup):
 def record_answers(bundle_path: str | Path, suite: Sequence[SuitePrompt]) -> list[RecordedAnswer]:
     """Decode a suite greedily and exactly."""
     bundle = Bundle(bundle_path)
-    entry = bundle.manifest.tokenizer
-    tokenizer = Tokenizer(bundle.path(entry.file))
-    assert entry.chat_template is not None
-    template = ChatTemplate(bundle.text(entry.chat_template), entry.special_tokens)
+    tokenizer, template = bundle.tokenizer(), bundle.chat_template()
+    assert template is not None
     target = Target(bundle.path(bundle.manifest.target.graph), bundle.manifest.target, max_context=2048)
     ends = set(bundle.manifest.generation.eos_token_ids)
     answers = []

@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -222,10 +223,20 @@ def _write_tokenizer(directory: Path) -> None:
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """Files cannot grow beyond a kilobyte: the system itself refuses the rest, as it does when a disk is full."""
+@contextmanager
+def _no_file_over_a_kilobyte() -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.fixture
+def full_disk() -> Callable[[], AbstractContextManager[None]]:
+    """While it is entered, files cannot grow beyond a kilobyte: the system refuses the rest, as on a full disk.
+
+    It is for a test to leave before it ends: the limit holds for a file that pytest's own output goes to as well.
+    """
+    return _no_file_over_a_kilobyte

@@ -1,5 +1,6 @@
 """Training a head for a tiny target: it learns, it goes on where it was stopped, and what it gives can be attached."""
 
+import contextlib
 import dataclasses
 import shutil
 
@@ -140,21 +141,23 @@ def test_a_checkpoint_of_another_training_is_refused(train, tmp_path, monkeypatc
         train(out)
 
 
-def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, request):
+def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, full_disk):
     from dovetail_ort_export.training import training_session
 
     whole, calls, out = training_session.TrainingSession._step, [], tmp_path / "head"
 
-    def step(self, batch, num_steps, optimisers):
-        calls.append(1)
-        if len(calls) == 30:
-            request.getfixturevalue("full_disk")
-        return whole(self, batch, num_steps, optimisers)
-
-    monkeypatch.setattr(training_session.TrainingSession, "_step", step)
     monkeypatch.setattr(training_session, "_CHECKPOINT_SECONDS", 0.0)  # one after every step
-    with pytest.raises(OSError, match="File too large"):
-        train(out)
+    with contextlib.ExitStack() as disk:
+
+        def step(self, batch, num_steps, optimisers):
+            calls.append(1)
+            if len(calls) == 30:
+                disk.enter_context(full_disk())
+            return whole(self, batch, num_steps, optimisers)
+
+        monkeypatch.setattr(training_session.TrainingSession, "_step", step)
+        with pytest.raises(OSError, match="File too large"):
+            train(out)
     assert [path.name for path in out.iterdir()] == ["checkpoint.pt"]
     import torch
 

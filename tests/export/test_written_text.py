@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_no_half_shard(written, tmp_path, full_disk):
     from dovetail_ort_export.training.text_shards import TextShards
 
     shards = TextShards(tmp_path / "text", written.record)
-    with pytest.raises(OSError, match="File too large"):
+    with full_disk(), pytest.raises(OSError, match="File too large"):
         shards.append(list(itertools.islice(written.conversations(), 3)))
     assert [path.name for path in (tmp_path / "text").iterdir()] == ["text.json"]
 

@@ -33,7 +33,7 @@ ablation: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json
 	$(BIN)/python $(MODEL)/comparison/ablation.py $(BUNDLE) build/text build/ablation
 	$(BIN)/python $(MODEL)/comparison/measure_drafters.py $(BUNDLE) $(HEAD) build/ablation/* > $(MODEL)/results/ablation.json
 
-build/prompts.jsonl: $(MODEL)/code_prompts.py | $(BIN)/python
+build/prompts.jsonl: $(MODEL)/training_prompts.py | $(BIN)/python
 	mkdir -p build
 	$(BIN)/python -W ignore $< > $@
 

@@ -29,17 +29,17 @@ class DraftLoss:
     feature_weight: float
 
     def __call__(self, batch: TextBatch, steps: Iterable[Tensor]) -> Tensor:
-        """Mean over the answers' positions, steps weighted by powers of `STEP_DECAY`."""
-        wanted = batch.wanted_features[batch.in_answer]
+        """Mean over the positions to learn from, steps weighted by powers of `STEP_DECAY`."""
+        wanted = batch.wanted_features[batch.is_learned]
         with torch.no_grad():
             probabilities = functional.softmax((wanted @ self.head.T).float(), dim=-1)
         total, weights = wanted.new_zeros(()), 0.0
-        places = torch.arange(batch.in_answer.shape[1], device=wanted.device).expand_as(batch.in_answer)
-        places = places[batch.in_answer]
+        places = torch.arange(batch.is_learned.shape[1], device=wanted.device).expand_as(batch.is_learned)
+        places = places[batch.is_learned]
         for step, predicted in enumerate(steps):
             # The first positions are behind no chain of this length.
             rows = places >= step
-            loss = self._of_rows(predicted[batch.in_answer][rows], wanted[rows], probabilities[rows])
+            loss = self._of_rows(predicted[batch.is_learned][rows], wanted[rows], probabilities[rows])
             total = total + STEP_DECAY**step * loss
             weights += STEP_DECAY**step
         return total / weights

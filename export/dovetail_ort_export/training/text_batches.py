@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +29,8 @@ class TextBatch:
         wanted_features: (B, T, E) float32, f_{t+1}.
         wanted_token_ids: (B, T) int64, token t + 2, the target's own choice wherever `in_answer`.
         in_answer: (B, T) bool, whether token t + 2 is one that a drafter would be asked for.
+        is_learned: (B, T) bool, whether it is one to learn from: those of the prompt are as well, as the target's
+            distribution over them is known too.
     """
 
     features: Tensor
@@ -36,6 +38,7 @@ class TextBatch:
     wanted_features: Tensor
     wanted_token_ids: Tensor
     in_answer: Tensor
+    is_learned: Tensor
 
     def to(self, device: torch.device) -> TextBatch:
         """The same on another device."""
@@ -50,12 +53,6 @@ def split_held_out(conversations: Sequence[Conversation]) -> tuple[list[Conversa
     return [item for index, item in enumerate(conversations) if index % every != every - 1], held_out
 
 
-def batches(conversations: Sequence[Conversation], batch_size: int, seed: int) -> Iterator[TextBatch]:
-    """Every conversation once, in an order that `seed` decides."""
-    for group in batch_indices([len(item.token_ids) for item in conversations], batch_size, seed):
-        yield collate([conversations[index] for index in group])
-
-
 def batch_indices(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
     """Which conversations form which batch: similar lengths together, batches in random order."""
     generator = np.random.default_rng(seed)
@@ -67,24 +64,36 @@ def batch_indices(lengths: Sequence[int], batch_size: int, seed: int) -> list[li
     return [found[index] for index in generator.permutation(len(found))]
 
 
-def collate(conversations: Sequence[Conversation]) -> TextBatch:
-    """One batch of some conversations."""
+def shared_length(conversations: Sequence[Conversation]) -> int:
+    """How many tokens all of some conversations begin with: what the template puts before the user's words."""
+    first = conversations[0].token_ids
+    for item in conversations[1:]:
+        first = first[: len(item.token_ids)]
+        differs = np.flatnonzero(first != item.token_ids[: len(first)])
+        first = first[: differs[0]] if len(differs) else first
+    return len(first)
+
+
+def collate(conversations: Sequence[Conversation], num_shared: int = 0) -> TextBatch:
+    """One batch of some conversations, nothing of whose first `num_shared` tokens is there to learn."""
     longest = max(len(item.hidden_states) for item in conversations) - 1
     shape = (len(conversations), longest)
     size = conversations[0].hidden_states.shape[1]
     features, wanted = np.zeros((*shape, size), np.float32), np.zeros((*shape, size), np.float32)
     next_ids, wanted_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    in_answer = np.zeros(shape, np.bool_)
+    in_answer, is_learned = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     for row, item in enumerate(conversations):
         length = len(item.hidden_states) - 1
         features[row, :length], wanted[row, :length] = item.hidden_states[:-1], item.hidden_states[1:]
         next_ids[row, :length], wanted_ids[row, :length] = item.token_ids[1:-1], item.token_ids[2:]
         # The target itself gives the answer's first token, behind the last one of the prompt.
         in_answer[row, item.prompt_length - 1 : length] = True
+        is_learned[row, max(0, num_shared - 2) : length] = True
     return TextBatch(
         features=torch.from_numpy(features),
         next_token_ids=torch.from_numpy(next_ids),
         wanted_features=torch.from_numpy(wanted),
         wanted_token_ids=torch.from_numpy(wanted_ids),
         in_answer=torch.from_numpy(in_answer),
+        is_learned=torch.from_numpy(is_learned),
     )

@@ -19,7 +19,7 @@ from dovetail_ort_runtime.sampler import Sampler
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
-MAX_QUESTION_TOKENS: Final = 64
+MAX_QUESTION_TOKENS: Final = 96
 # Of what a small model samples freely, the last twentieth is mostly noise.
 _QUESTION_TOP_P: Final = 0.95
 # So many conversations in a row that are too short or said before: the target has nothing new to say.

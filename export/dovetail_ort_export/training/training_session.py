@@ -19,7 +19,7 @@ from dovetail_ort_export.training.draft_loss import DraftLoss
 from dovetail_ort_export.training.head_config import HeadConfig
 from dovetail_ort_export.training.head_directory import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
-from dovetail_ort_export.training.text_batches import TextBatch, batch_indices, collate
+from dovetail_ort_export.training.text_batches import TextBatch, batch_indices, collate, shared_length
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_export.training.training_options import TrainingOptions
 from dovetail_ort_export.training.training_state import TrainingState, load_checkpoint, save_checkpoint
@@ -85,7 +85,7 @@ class TrainingSession:
         Raises:
             InputError: the checkpoint is damaged or of another training, or the loss is not finite.
         """
-        order = self._order(trained)
+        order, num_shared = self._order(trained), shared_length(trained)
         optimisers = Optimisers(self.head, learning_rate=self._options.learning_rate, num_steps=len(order))
         state = load_checkpoint(out, identity, self.head, optimisers)
         measured = [collate(held_out[start : start + 8]).to(self._device) for start in range(0, len(held_out), 8)]
@@ -97,7 +97,7 @@ class TrainingSession:
                 started = time.perf_counter()
                 alone = state.step < self._options.one_step_share * len(order)
                 num_steps = 1 if alone else self._options.unrolled_steps
-                batch = collate([trained[index] for index in group]).to(self._device)
+                batch = collate([trained[index] for index in group], num_shared).to(self._device)
                 loss = self._step(batch, num_steps, optimisers)
                 losses.append(loss)
                 state.step += 1

@@ -1,15 +1,17 @@
-"""Requests about code, as JSONL for `dovetail-ort train --prompts`.
+"""What the target is asked to write about, as JSONL for `dovetail-ort train --prompts`.
 
-    python code_prompts.py > prompts.jsonl
+    python training_prompts.py > prompts.jsonl
 
-Each documented function of Python's own standard library gives its head and docstring, to be completed, and a request
-in words; every third one also its source, to be explained. The openings are first words of requests that the model
-goes on with itself, each time in another way. Nothing of an evaluation set is in them.
+The openings are first words of requests that the model goes on with itself, each time in another way: about code, heads
+of functions whose docstring it makes up, and everything else. Each documented function of Python's own standard library
+gives its head and docstring, to be completed, and a request in words; every third one also its source, to be explained.
+Nothing of an evaluation set is in them.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import random
 import sys
@@ -26,7 +28,7 @@ _REQUESTS: Final = (
     "{doc}\n\nImplement this as a Python function called {name}.",
     "How would you write a function {name}({arguments}) in Python? {doc}",
 )
-_OPENINGS: Final = (
+_CODE_OPENINGS: Final = (
     "Write a Python function that",
     "Write a Python function which takes a list of",
     "Implement a function in Python",
@@ -67,16 +69,115 @@ _OPENINGS: Final = (
     "Return the number of",
     "Check if a number is",
 )
+_VERBS: Final = (
+    "count",
+    "find",
+    "remove",
+    "replace",
+    "sort",
+    "filter",
+    "sum",
+    "check",
+    "get",
+    "split",
+    "merge",
+    "largest",
+)
+_THINGS: Final = {
+    "numbers": "numbers: List[int]",
+    "words": "words: List[str]",
+    "digits": "n: int",
+    "letters": "text: str",
+    "pairs": "a: List[int], b: List[int]",
+}
+_RESULTS: Final = ("int", "bool", "str", "List[int]", "List[str]")
+_OTHER_OPENINGS: Final = (
+    "Explain how",
+    "Explain why",
+    "Explain the",
+    "What is",
+    "What is the difference between",
+    "What are",
+    "What happens when",
+    "What does",
+    "What should I",
+    "What were the",
+    "Why do",
+    "Why is",
+    "How do",
+    "How does",
+    "How can I",
+    "How many",
+    "Who was",
+    "Who is",
+    "When did",
+    "Where is",
+    "Which",
+    "Can you",
+    "Please",
+    "Tell me about",
+    "Give me",
+    "Give an example of",
+    "List",
+    "Name three",
+    "Describe",
+    "Define",
+    "Compare",
+    "Summarize",
+    "Rewrite the following",
+    "Translate",
+    "Correct the grammar",
+    "Write a short story about",
+    "Write a poem about",
+    "Write a letter to",
+    "Write an email to",
+    "Write a paragraph about",
+    "Write an essay on",
+    "Write a dialogue between",
+    "Write a review of",
+    "Write a speech",
+    "Write a recipe for",
+    "Write a description of",
+    "Create a list of",
+    "Make a plan for",
+    "Plan a",
+    "Suggest",
+    "Imagine",
+    "I want to",
+    "I need help with",
+    "I have a",
+    "My",
+    "Is it",
+    "Are there",
+    "Do you",
+    "Solve",
+    "Calculate",
+    "If",
+    "The",
+    "A",
+    "In",
+)
 
 
 def main() -> None:
     """Print the openings, then the prompts in a fixed random order."""
-    for opening in _OPENINGS:
+    for opening in (*_CODE_OPENINGS, *_function_heads(), *_OTHER_OPENINGS):
         print(json.dumps({"opening": opening}))
     prompts = list(dict.fromkeys(_prompts(Path(sysconfig.get_path("stdlib")))))
     random.Random(0).shuffle(prompts)
     for prompt in prompts:
         print(json.dumps({"prompt": prompt}))
+
+
+def _function_heads() -> Iterator[str]:
+    for index, (verb, (thing, arguments)) in enumerate(itertools.product(_VERBS, _THINGS.items())):
+        # As people write them: with types, without, behind an import.
+        if index % 3:
+            imports = "from typing import List\n\n\n" if index % 3 == 1 else ""
+            yield f'{imports}def {verb}_{thing}({arguments}) -> {_RESULTS[index % len(_RESULTS)]}:\n    """ '
+        else:
+            names = ", ".join(argument.partition(":")[0] for argument in arguments.split(", "))
+            yield f'def {verb}_{thing}({names}):\n    """'
 
 
 def _prompts(library: Path) -> Iterator[str]:

@@ -23,11 +23,10 @@ test: $(VENV)/installed-for-tests build/attached
 bench: $(VENV)/installed-for-tests build/attached
 	$(BIN)/dovetail-ort bench $(BUNDLE) --suite humaneval
 
-# Under three hours on two cores: the target writes for 25 minutes, the rest is training. Stopped, it goes on.
-# bf16 takes two thirds of the time of fp32 on processors that multiply it; leave it out on others.
+# Under three hours on two cores, first the text, then the training. Stopped, it goes on where it was.
+# bf16 is for processors that multiply it; leave it out on others.
 train: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts.jsonl
-	$(BIN)/dovetail-ort train $(BUNDLE) $(HEAD) --text build/text --prompts build/prompts.jsonl \
-		--prompt-share 0.5 --opening-share 0 --precision bf16
+	$(BIN)/dovetail-ort train $(BUNDLE) $(HEAD) --text build/text --prompts build/prompts.jsonl --precision bf16
 
 ablation: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json
 	$(BIN)/python $(MODEL)/comparison/ablation.py $(BUNDLE) build/text build/ablation

@@ -78,7 +78,7 @@ def _context(arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
         "suite": arguments.suite,
         "max_new_tokens": arguments.max_new_tokens,
         "drafter": arguments.drafter,
-        "tree": None if arguments.tree is None else dataclasses.asdict(arguments.tree),
+        "draft_shape": None if arguments.draft_shape is None else dataclasses.asdict(arguments.draft_shape),
         "exact": arguments.exact,
         "max_draft_tokens": arguments.max_draft_tokens,
         "machine": processor_name(),

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any, Final
 
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_shape import TreeShape
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafters import DRAFTERS
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import GenerationEntry
@@ -71,17 +71,26 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
         "--drafter",
         choices=DRAFTERS,
         default=DRAFTERS[0],
-        help="dgf: the bundle's own; lm: a smaller model; lookup: the text itself; auto: lookup in front of "
-        "the bundle's own if it has one (default: %(default)s)",
+        help="dgf: the bundle's own; lm: a smaller model; lookup: the text itself; auto: lookup and a model, "
+        "if there is one, as each pays (default: %(default)s)",
     )
     speculation.add_argument(
         "--draft-bundle", metavar="DIR", help="bundle of the smaller model, which has the same tokenizer"
     )
-    speculation.add_argument(
+    shape = speculation.add_mutually_exclusive_group()
+    shape.add_argument(
+        "--chain",
+        type=_chain_shape,
+        dest="draft_shape",
+        metavar="K",
+        help="always let the model draft K tokens, instead of what pays best in each round",
+    )
+    shape.add_argument(
         "--tree",
         type=_tree_shape,
+        dest="draft_shape",
         metavar="T/D/K",
-        help="draft trees of T rows, D expansions and K candidates instead of chains; pays with --no-exact only",
+        help="always let it draft a tree of T rows, D expansions and K candidates; pays with --no-exact only",
     )
     speculation.add_argument(
         "--max-draft-tokens",
@@ -98,6 +107,12 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _chain_shape(text: str) -> ChainShape:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a number of 1 or more, got {text!r}")
+    return ChainShape.fixed(int(text))
+
+
 def _tree_shape(text: str) -> TreeShape:
     try:
         num_rows, num_expansions, width = map(int, text.split("/"))
@@ -108,7 +123,7 @@ def _tree_shape(text: str) -> TreeShape:
 
 def drafter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `add_speculation` says about the drafter, as arguments of `Model`."""
-    return {"drafter": arguments.drafter, "draft_bundle": arguments.draft_bundle, "draft_shape": arguments.tree}
+    return {"drafter": arguments.drafter, "draft_bundle": arguments.draft_bundle, "draft_shape": arguments.draft_shape}
 
 
 def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]:

@@ -15,13 +15,13 @@ from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeight
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.families import head_size
 from dovetail_ort_export.int8_choice import choose_int8_format
-from dovetail_ort_export.pass_times import time_passes
 from dovetail_ort_export.source import Source
 from dovetail_ort_export.target_graph import float_target, int8_block_target, int8_row_target, save_graph
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.measurements import Calibration, Int8FormatMeasurements, Measurements
+from dovetail_ort_runtime.pass_times import time_passes
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
 from dovetail_ort_runtime.target import Target
 

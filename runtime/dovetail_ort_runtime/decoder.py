@@ -71,7 +71,7 @@ class Decoder:
         """
         num_cached = self._reusable(prompt, exact)
         self.rewind(num_cached)
-        self.drafter.begin(sampling)
+        self.drafter.begin(sampling, exact=exact)
         self._read_exactly = exact
         tokens = np.asarray(prompt, dtype=np.int64)
         rows = None

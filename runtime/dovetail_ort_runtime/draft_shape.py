@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from dovetail_ort_runtime.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChainShape:
-    """Tokens one after the other.
+    """Tokens one after the other, K at most.
 
     Attributes:
-        num_tokens: >= 1, at most so many.
-        least_probability: 0 to 1; the chain ends where the drafter's probability that all of it is accepted would
-            fall below. The first token is drafted in any case: an exact pass over one row costs as much as over two.
+        least_probabilities: K numbers of 0 to 1; the chain ends before the token with which the drafter's probability
+            that all of it is accepted falls below that token's number.
     """
 
-    num_tokens: int = 6
-    least_probability: float = 0.2
+    least_probabilities: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.num_tokens < 1:
-            raise InputError(f"num_tokens must be 1 or more, got {self.num_tokens}")
-        if not 0 <= self.least_probability <= 1:
-            raise InputError(f"least_probability must be between 0 and 1, got {self.least_probability}")
+        if not self.least_probabilities:
+            raise InputError("a chain must have 1 token or more, got 0")
+        for least in self.least_probabilities:
+            if not 0 <= least <= 1:
+                raise InputError(f"least_probabilities must be between 0 and 1, got {least}")
+
+    @classmethod
+    def fixed(cls, num_tokens: int) -> ChainShape:
+        """Always so many tokens."""
+        return cls(least_probabilities=(0.0,) * num_tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        """K."""
+        return len(self.least_probabilities)
+
+
+FOUR_TOKENS: Final = ChainShape.fixed(4)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

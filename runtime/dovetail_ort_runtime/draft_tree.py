@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
@@ -64,6 +66,7 @@ class DraftTree:
         return Proposal(
             token_ids=self.token_ids(order),
             parents=np.array([place[self._parents[node]] for node in order], dtype=np.int64),
+            confidences=[math.exp(self._scores[node]) for node in order],
         )
 
 

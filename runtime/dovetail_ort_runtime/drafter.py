@@ -17,8 +17,13 @@ class Drafter(Protocol):
     are kept.
     """
 
-    def begin(self, sampling: SamplingOptions) -> None:  # noqa: ARG002  most drafters do not sample
-        """A new answer begins, whose tokens are chosen so. A drafter that does not sample need not know."""
+    def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:  # noqa: ARG002  most drafters need neither
+        """A new answer begins.
+
+        Args:
+            sampling: how its tokens are chosen.
+            exact: whether it is decoded exactly: then only the first path of a proposal is verified.
+        """
         return
 
     def rewind(self, length: int) -> None:

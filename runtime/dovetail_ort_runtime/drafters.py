@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.curve_cache import CurveKey, load_curves, store_curves
+from dovetail_ort_runtime.curve_measurement import BRIEF, THOROUGH, measure_curves
 from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter, NoDrafter
+from dovetail_ort_runtime.environment import import_onnxruntime, processor_name
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.language_model_drafter import LanguageModelDrafter
-from dovetail_ort_runtime.lookup_first import LookupFirst
+from dovetail_ort_runtime.planner import ModelDrafter, Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.time_curves import TimeCurves
 
 DRAFTERS: Final = ("auto", "dgf", "lm", "lookup", "none")
-# The best table in front of the SmolLM2 head on the tuning prompts (models/smollm2-135m-instruct, choose_shape.py).
-LOOKUP_IN_FRONT: Final = (0, 2, 3, 5, 8, 12)
 
 
 def make_drafter(
@@ -28,19 +32,24 @@ def make_drafter(
     *,
     draft_bundle: str | Path | None = None,
     shape: ChainShape | TreeShape | None = None,
+    tune: bool = False,
 ) -> Drafter:
     """A drafter for a target.
 
+    Unless its shape is fixed, a `Planner` decides in each round how much is drafted, from times that were measured on
+    this machine: stored ones, or new ones that are stored for the next time.
+
     Args:
         name: `dgf`, the bundle's own drafter; `lm`, the language model in `draft_bundle`; `lookup`; `none`; or `auto`,
-            lookup in front of `lm` or `dgf` where there is one.
+            lookup and, where there is one, `lm` or `dgf`.
         bundle: of the target.
         target: the drafter's cache is made as long as its own.
         draft_bundle: a bundle of a smaller model with the same tokenizer.
-        shape: of a model's proposals.
+        shape: of all proposals, which a model then drafts alone.
+        tune: measure thoroughly, whatever is stored.
 
     Raises:
-        InputError: there is no such drafter, the bundle has none, or the tokenizers differ.
+        InputError: there is no such drafter, the bundle has none, the tokenizers differ, or lookup is given a shape.
         BundleError: `draft_bundle` is missing or damaged.
     """
     if name not in DRAFTERS:
@@ -51,17 +60,37 @@ def make_drafter(
         raise InputError(f"a draft bundle must go with the drafter lm, got {name}")
     if name == "none":
         return NoDrafter()
-    if name == "lookup" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is None):
-        return PromptLookup()
-    model: Drafter
-    if draft_bundle is not None:
-        model = _language_model(bundle, Bundle(draft_bundle), target, shape)
-    else:
-        model = _feature_drafter(bundle, target, shape)
-    return model if name != "auto" else LookupFirst(PromptLookup(LOOKUP_IN_FRONT), model)
+    opened = None if draft_bundle is None else Bundle(draft_bundle)
+    model: ModelDrafter | None = None
+    if opened is not None:
+        model = _language_model(bundle, opened, target, shape or FOUR_TOKENS)
+    elif name == "dgf" or (name == "auto" and bundle.manifest.drafter is not None):
+        model = _feature_drafter(bundle, target, shape or FOUR_TOKENS)
+    if shape is not None:
+        if model is None:
+            raise InputError(f"a shape must be that of a model's drafts, got one for {name} without a model")
+        return model
+    curves = _curves([bundle] if opened is None else [bundle, opened], target, model, tune)
+    return Planner(curves, lookup=PromptLookup() if name in ("auto", "lookup") else None, model=model)
 
 
-def _feature_drafter(bundle: Bundle, target: Target, shape: ChainShape | TreeShape | None) -> FeatureDrafter:
+def _curves(bundles: Sequence[Bundle], target: Target, model: ModelDrafter | None, tune: bool) -> TimeCurves:
+    checksums = "".join(entry.sha256 for bundle in bundles for entry in bundle.manifest.files)
+    key = CurveKey(
+        bundles=hashlib.sha256(checksums.encode()).hexdigest(),
+        drafter=type(model).__name__,
+        processor=processor_name(),
+        onnxruntime=import_onnxruntime().__version__,
+        threads=target.threads,
+    )
+    curves = None if tune else load_curves(key)
+    if curves is None:
+        curves = measure_curves(target, model, THOROUGH if tune else BRIEF)
+        store_curves(key, curves)
+    return curves
+
+
+def _feature_drafter(bundle: Bundle, target: Target, shape: ChainShape | TreeShape) -> FeatureDrafter:
     entry = bundle.manifest.drafter
     if entry is None:
         raise InputError(
@@ -73,7 +102,7 @@ def _feature_drafter(bundle: Bundle, target: Target, shape: ChainShape | TreeSha
 
 
 def _language_model(
-    bundle: Bundle, draft_bundle: Bundle, target: Target, shape: ChainShape | TreeShape | None
+    bundle: Bundle, draft_bundle: Bundle, target: Target, shape: ChainShape | TreeShape
 ) -> LanguageModelDrafter:
     if isinstance(shape, TreeShape):
         raise InputError("the drafter lm must draft chains, got the shape of a tree")

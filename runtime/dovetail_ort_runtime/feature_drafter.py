@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
-from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.draft_tree import DraftTree
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.proposal import NOTHING, ROOT, Proposal
@@ -24,12 +26,12 @@ class FeatureDrafter(Drafter):
 
     Args:
         model: the drafter's graph.
-        shape: of the proposals.
+        shape: of what `propose` gives.
     """
 
-    def __init__(self, model: DraftModel, shape: ChainShape | TreeShape | None = None) -> None:
+    def __init__(self, model: DraftModel, shape: ChainShape | TreeShape = FOUR_TOKENS) -> None:
         self.model = model
-        self.shape = shape or ChainShape()
+        self.shape = shape
         self._token_ids: list[int] = []
         # Memory comes page by page as rows are written.
         self._features = np.empty((model.cache.capacity, model.hidden_size), dtype=np.float32)
@@ -48,15 +50,18 @@ class FeatureDrafter(Drafter):
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
         """A chain or a tree, as the shape says."""
-        if not max_draft_tokens or (isinstance(self.shape, TreeShape) and self.shape.num_rows == 1):
+        return self.draft(next_token_id, max_draft_tokens, self.shape)
+
+    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape | TreeShape) -> Proposal:
+        """As `propose`, in any shape."""
+        if not max_draft_tokens or (isinstance(shape, TreeShape) and shape.num_rows == 1):
             return NOTHING
-        num_candidates = self.shape.width if isinstance(self.shape, TreeShape) else 1
-        rows = self._catch_up(next_token_id, num_candidates)
+        rows = self._catch_up(next_token_id, shape.width if isinstance(shape, TreeShape) else 1)
         stable = self.model.cache.length
         try:
-            if isinstance(self.shape, TreeShape):
-                return self._tree(rows, self.shape, max_draft_tokens)
-            return self._chain(rows, self.shape, max_draft_tokens)
+            if isinstance(shape, TreeShape):
+                return self._tree(rows, shape, max_draft_tokens)
+            return self._chain(rows, shape, max_draft_tokens)
         finally:
             self.model.cache.rewind(stable)
 
@@ -81,24 +86,33 @@ class FeatureDrafter(Drafter):
         return rows
 
     def _chain(self, rows: DraftRows, shape: ChainShape, max_draft_tokens: int) -> Proposal:
-        cache = self.model.cache
-        token_ids = [int(rows.candidate_ids[0, 0])]
-        log_probability = float(rows.log_probabilities[0, 0])
-        least = np.log(shape.least_probability) if shape.least_probability else -np.inf
-        while len(token_ids) < min(shape.num_tokens, max_draft_tokens) and log_probability >= least:
-            rows = self.model.forward(
-                rows.hidden_states[-1:],
-                np.array(token_ids[-1:]),
-                np.array([cache.length]),
-                scored_rows=np.zeros(1, dtype=np.int64),
-                num_candidates=1,
-            )
-            cache.keep((0,))
-            log_probability += float(rows.log_probabilities[0, 0])
-            if log_probability < least:
+        token_ids: list[int] = []
+        confidences: list[float] = []
+        probability = 1.0
+        for least in shape.least_probabilities[:max_draft_tokens]:
+            if probability < least:
+                break
+            if token_ids:
+                rows = self._read_on(rows, token_ids[-1])
+            probability *= math.exp(rows.log_probabilities[0, 0])
+            if probability < least:
                 break
             token_ids.append(int(rows.candidate_ids[0, 0]))
-        return Proposal.chain(token_ids)
+            confidences.append(probability)
+        return Proposal.chain(token_ids, confidences=confidences)
+
+    def _read_on(self, rows: DraftRows, token_id: int) -> DraftRows:
+        """One more row of a chain."""
+        cache = self.model.cache
+        rows = self.model.forward(
+            rows.hidden_states[-1:],
+            np.array([token_id]),
+            np.array([cache.length]),
+            scored_rows=np.zeros(1, dtype=np.int64),
+            num_candidates=1,
+        )
+        cache.keep((0,))
+        return rows
 
     def _tree(self, rows: DraftRows, shape: TreeShape, max_draft_tokens: int) -> Proposal:
         tree = DraftTree(shape.width)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.draft_shape import ChainShape
+from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampler import Sampler
@@ -25,18 +25,18 @@ class LanguageModelDrafter(Drafter):
     Args:
         model: a session on the smaller model's graph, with the target's `max_context`.
         vocabulary_size: V of the target; ids beyond it are padding and never drafted.
-        shape: of the proposals.
+        shape: of what `propose` gives.
     """
 
-    def __init__(self, model: Target, vocabulary_size: int, shape: ChainShape | None = None) -> None:
+    def __init__(self, model: Target, vocabulary_size: int, shape: ChainShape = FOUR_TOKENS) -> None:
         self.model = model
-        self.shape = shape or ChainShape()
+        self.shape = shape
         self._vocabulary_size = vocabulary_size
         self._token_ids: list[int] = []
         self._read: list[int] = []  # what the model's cache holds, drafted tokens included
         self._sampler = Sampler(SamplingOptions())
 
-    def begin(self, sampling: SamplingOptions) -> None:
+    def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:  # noqa: ARG002  a chain is its own first path
         """Draw draft tokens as the answer's tokens are drawn, from a random sequence of the drafter's own."""
         seed = None if sampling.seed is None else sampling.seed + 1
         self._sampler = Sampler(replace(sampling, repetition_penalty=1.0, seed=seed))
@@ -51,23 +51,32 @@ class LanguageModelDrafter(Drafter):
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
         """A chain."""
+        return self.draft(next_token_id, max_draft_tokens, self.shape)
+
+    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
+        """As `propose`, with any chain."""
         room = self.model.cache.capacity - len(self._token_ids) - 1
-        num_tokens = min(self.shape.num_tokens, max_draft_tokens, room)
-        if num_tokens < 1:
+        least_probabilities = shape.least_probabilities[: max(min(max_draft_tokens, room), 0)]
+        if not least_probabilities:
             return NOTHING
         logits = self._catch_up([*self._token_ids, next_token_id])
         token_ids: list[int] = []
         distributions: list[FloatArray] = []
+        confidences: list[float] = []
         probability = 1.0
         # Whether a token is drafted must not depend on which one was drawn, or the answer's distribution would shift.
-        while len(token_ids) < num_tokens and probability >= self.shape.least_probability:
+        for least in least_probabilities:
+            if probability < least:
+                break
             if token_ids:
                 logits = self._read_on(token_ids[-1:])
             token_id, q = self._choose(logits)
             probability *= float(q[token_id])
             token_ids.append(token_id)
             distributions.append(q)
-        return Proposal.chain(token_ids, None if self._sampler.options.is_greedy else np.array(distributions))
+            confidences.append(probability)
+        probabilities = None if self._sampler.options.is_greedy else np.array(distributions)
+        return Proposal.chain(token_ids, probabilities, confidences)
 
     def _choose(self, logits: FloatArray) -> tuple[int, FloatArray]:
         """A token and the distribution, (V,) float32, that it is the likeliest of or was drawn from."""

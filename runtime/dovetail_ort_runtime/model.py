@@ -21,8 +21,10 @@ from dovetail_ort_runtime.errors import ContextLengthError, InputError
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.row_invariance import holds_here
 from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.time_curves import TimeCurves
 
 Prompt = str | Sequence[Message] | Sequence[int]
 
@@ -36,7 +38,9 @@ class Model:
         threads: threads of the target's pass; the usable physical cores by default.
         drafter: proposes draft tokens: a drafter, or the name of one as in `make_drafter`.
         draft_bundle: of the drafter `lm`.
-        draft_shape: of a model drafter's proposals.
+        draft_shape: of all proposals, in place of what pays best in each round.
+        tune: time target and drafter thoroughly on this machine, which takes up to a minute, and store the times for
+            later; without stored ones a short measurement is made.
 
     Attributes:
         manifest: what the bundle says of itself.
@@ -54,6 +58,7 @@ class Model:
         drafter: Drafter | str = "auto",
         draft_bundle: str | Path | None = None,
         draft_shape: ChainShape | TreeShape | None = None,
+        tune: bool = False,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
         self.tokenizer = bundle.tokenizer()
@@ -68,7 +73,9 @@ class Model:
         self._target = Target(bundle.path(target.graph), target, max_context=max_context, threads=threads)
         self.exact = target.exact and self._exact_here()
         if isinstance(drafter, str):
-            drafter = make_drafter(drafter, bundle, self._target, draft_bundle=draft_bundle, shape=draft_shape)
+            drafter = make_drafter(
+                drafter, bundle, self._target, draft_bundle=draft_bundle, shape=draft_shape, tune=tune
+            )
         self._decoder = Decoder(self._target, drafter)
         self._num_streams = 0
 
@@ -91,6 +98,12 @@ class Model:
     def threads(self) -> int:
         """Threads of the target's pass."""
         return self._target.threads
+
+    @property
+    def curves(self) -> TimeCurves | None:
+        """The times that drafting is planned with; None where it is not planned."""
+        drafter = self._decoder.drafter
+        return drafter.curves if isinstance(drafter, Planner) else None
 
     @property
     def has_chat_template(self) -> bool:
@@ -187,6 +200,7 @@ def load_model(
     drafter: Drafter | str = "auto",
     draft_bundle: str | Path | None = None,
     draft_shape: ChainShape | TreeShape | None = None,
+    tune: bool = False,
 ) -> Model:
     """Open the bundle in directory `path` and load it; arguments as in `Model`.
 
@@ -202,6 +216,7 @@ def load_model(
         drafter=drafter,
         draft_bundle=draft_bundle,
         draft_shape=draft_shape,
+        tune=tune,
     )
 
 

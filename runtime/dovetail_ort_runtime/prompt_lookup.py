@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Final
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.proposal import NOTHING, Proposal
 
 # The best of 19 tables on the 24 tuning prompts beside the SmolLM2 recipe, priced with a measured verify curve.
 DRAFT_TOKENS_BY_MATCH: Final = (1, 2, 3, 5, 8, 12)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Match:
+    """An earlier occurrence of the newest tokens.
+
+    Attributes:
+        start: position after it.
+        length: tokens that match; 0 if there is none.
+        next_token_id: the newest token.
+    """
+
+    start: int
+    length: int
+    next_token_id: int
 
 
 class PromptLookup(Drafter):
@@ -56,10 +72,21 @@ class PromptLookup(Drafter):
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
         """A chain, or nothing where `next_token_id` is new to the text."""
-        start, length = self._longest_match(next_token_id)
-        num_tokens = min(max_draft_tokens, self._draft_tokens_by_match[length - 1] if length else 0)
+        match = self.longest_match(next_token_id)
+        earned = self._draft_tokens_by_match[match.length - 1] if match.length else 0
+        return self.copy(match, min(max_draft_tokens, earned))
+
+    @property
+    def longest(self) -> int:
+        """Matches are not told apart beyond this length."""
+        return len(self._draft_tokens_by_match)
+
+    def copy(self, match: Match, num_tokens: int) -> Proposal:
+        """A chain of so many tokens; none where nothing matches."""
+        if not match.length:
+            return NOTHING
         # A copy that reaches its own output repeats the stretch from `start` to the root.
-        period = [*self._token_ids[start : start + num_tokens], next_token_id]
+        period = [*self._token_ids[match.start : match.start + num_tokens], match.next_token_id]
         return Proposal.chain(list(islice(cycle(period), num_tokens)))
 
     def _append(self, token_ids: list[int]) -> None:
@@ -69,15 +96,14 @@ class PromptLookup(Drafter):
             for length in range(1, min(len(self._draft_tokens_by_match), end) + 1):
                 self._after[tuple(self._token_ids[end - length : end])] = end
 
-    def _longest_match(self, next_token_id: int) -> tuple[int, int]:
-        """Position after the longest suffix that occurs earlier, and the suffix's length; (0, 0) if none does."""
-        longest = len(self._draft_tokens_by_match)
+    def longest_match(self, next_token_id: int) -> Match:
+        """The longest suffix of the text and `next_token_id` that occurs earlier."""
         # The root is not observed yet, so no entry is the suffix itself.
-        newest = (*self._token_ids[-longest:], next_token_id)
-        match = (0, 0)
-        for length in range(1, min(longest, len(newest)) + 1):
+        newest = (*self._token_ids[-self.longest :], next_token_id)
+        match = Match(start=0, length=0, next_token_id=next_token_id)
+        for length in range(1, min(self.longest, len(newest)) + 1):
             start = self._after.get(newest[-length:])
             if start is None:
                 break
-            match = (start, length)
+            match = Match(start=start, length=length, next_token_id=next_token_id)
         return match

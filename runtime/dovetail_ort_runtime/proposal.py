@@ -31,11 +31,14 @@ class Proposal:
         parents: (K,) int64, each -1 or the index of an earlier draft token.
         probabilities: (K, V) float32, row `i` the distribution that `token_ids[i]` was sampled from, or None if the
             draft tokens were chosen, not sampled.
+        confidences: K numbers, the drafter's own probability that token `i` and all on the way to it are accepted, or
+            none if it has no opinion.
     """
 
     token_ids: TokenArray
     parents: TokenArray
     probabilities: FloatArray | None = None
+    confidences: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if len(self.parents) != len(self.token_ids):
@@ -51,10 +54,16 @@ class Proposal:
             )
 
     @classmethod
-    def chain(cls, token_ids: Sequence[int] | TokenArray, probabilities: FloatArray | None = None) -> Proposal:
+    def chain(
+        cls,
+        token_ids: Sequence[int] | TokenArray,
+        probabilities: FloatArray | None = None,
+        confidences: Sequence[float] = (),
+    ) -> Proposal:
         """Draft tokens that follow one another; an empty sequence proposes nothing."""
         tokens = np.asarray(token_ids, dtype=np.int64)
-        return cls(token_ids=tokens, parents=np.arange(ROOT, len(tokens) - 1), probabilities=probabilities)
+        parents = np.arange(ROOT, len(tokens) - 1)
+        return cls(token_ids=tokens, parents=parents, probabilities=probabilities, confidences=confidences)
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -70,7 +79,7 @@ class Proposal:
         if not len(breaks):
             return self
         probabilities = None if self.probabilities is None else self.probabilities[: breaks[0]]
-        return Proposal.chain(self.token_ids[: breaks[0]], probabilities)
+        return Proposal.chain(self.token_ids[: breaks[0]], probabilities, self.confidences[: breaks[0]])
 
     def depths(self) -> TokenArray:
         """(K,) int64: 1 for the children of the root, 2 for theirs."""

@@ -56,6 +56,7 @@ class Target:
             raise InputError(f"max_context must be between 2 and the bundle's {entry.max_context}, got {capacity}")
         self.max_rows = entry.max_rows
         self.vocabulary_size = entry.vocabulary_size
+        self.hidden_size = entry.hidden_size
         self.threads = usable_cores() if threads is None else threads
         if self.threads < 1:
             raise InputError(f"threads must be 1 or more, got {self.threads}")

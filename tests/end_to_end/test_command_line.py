@@ -107,6 +107,8 @@ def test_version(capsys):
         (["train", "bundle", "out", "--fusion", "sum"], "invalid choice: 'sum'"),
         (["attach", "bundle", "head", "--precision", "int4"], "invalid choice: 'int4'"),
         (["generate", "bundle", "hi", "--drafter", "eagle"], "invalid choice: 'eagle'"),
+        (["generate", "bundle", "hi", "--chain", "0"], "argument --chain: must be a number of 1 or more, got '0'"),
+        (["generate", "bundle", "hi", "--chain", "2", "--tree", "7/4/1"], "not allowed with argument"),
         (["generate", "bundle", "hi", "--tree", "7/4"], "argument --tree: must be three numbers such as 7/4/10"),
         (["bench", "bundle", "--tree", "0/1/1"], "a tree must have T >= 1, D >= 0, k >= 1, got 0/1/1"),
     ],
@@ -572,6 +574,29 @@ def test_a_copy_of_the_target_drafts_for_it(tiny_bundle, capsys):
     assert main([*arguments, "--max-draft-tokens", "0"]) == 0
     assert drafted["token_ids"] == json.loads(capsys.readouterr().out)["token_ids"]
     assert drafted["statistics"]["accepted_tokens"] > 10
+
+
+def test_tuned_times_are_stored_and_drafted_with(tiny_bundle, capsys, monkeypatch, tmp_path):
+    from dovetail_ort_runtime import drafters
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["tune", str(tiny_bundle), "--draft-bundle", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"rows of a pass +after 128\n +1 +\d+\.\d\d ms\n", out)
+    assert re.search(r"drafting +first token \d+\.\d\d ms after 1 unread", out)
+    assert main(["tune", str(tiny_bundle), "--draft-bundle", str(tiny_bundle), "--json"]) == 0
+    curves = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(drafters, "measure_curves", None)  # nothing is measured any more
+    loaded = dovetail_ort.load(tiny_bundle, draft_bundle=tiny_bundle)
+    assert list(loaded.curves.verify_ms[0]) == curves["verify_ms"][0]
+    with pytest.raises(TypeError):
+        dovetail_ort.load(tiny_bundle, draft_bundle=tiny_bundle, threads=1)
+
+
+def test_a_shape_is_that_of_a_model_that_drafts(tiny_bundle, refused):
+    assert "a shape must be that of a model's drafts, got one for auto without a model" in refused(
+        "generate", tiny_bundle, "hi", "--chain", "3"
+    )
 
 
 def test_training_on_prompts_in_a_wrong_format_is_refused(tiny_training, refused, tmp_path):

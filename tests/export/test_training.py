@@ -83,7 +83,7 @@ def test_a_trained_head_is_accepted_by_its_target_as_often_as_training_measured(
     attach_drafter(bundle, out, "fp32")
     shards = TextShards(text, _read_text_record(text / "text.json"))
     _, held_out = split_held_out(list(shards.conversations()))
-    model = load_model(bundle, drafter="dgf", threads=1, draft_shape=ChainShape(num_tokens=7, least_probability=0.0))
+    model = load_model(bundle, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(7))
     rounds = accepted = 0
     for conversation in held_out:
         prompt = conversation.token_ids[: conversation.prompt_length].tolist()

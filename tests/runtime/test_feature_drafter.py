@@ -18,7 +18,7 @@ from dovetail_ort_runtime.verification_input import VerificationInput
 GREEDY = SamplingOptions()
 PROMPTS = [np.random.default_rng(seed).integers(3, 384, length).tolist() for seed, length in ((0, 1), (1, 9), (2, 150))]
 # The head is random and may never agree with itself: no chain ends for lack of confidence.
-CHAIN = ChainShape(num_tokens=5, least_probability=0.0)
+CHAIN = ChainShape.fixed(5)
 TREE = TreeShape(num_rows=9, num_expansions=3, width=4)
 
 
@@ -122,40 +122,40 @@ def test_a_tree_keeps_side_branches_when_it_need_not_be_exact(decoder, tiny_draf
     assert continued(drafted, prompt, 60, exact=False)[0] == expected
 
 
-def test_a_wide_tree_is_the_same_whether_levels_are_read_at_once_or_node_by_node(decoder, tiny_drafting_bundle_fp32):
-    """Each node of the tree is scored as the chain that leads to it."""
+def test_each_node_of_a_tree_is_as_likely_as_the_chain_that_leads_there(decoder, tiny_drafting_bundle_fp32):
     read = decoder(tiny_drafting_bundle_fp32, TREE)
     read.begin(PROMPTS[1], GREEDY, exact=True)
     drafter = read.drafter
     tree = drafter.propose(read.root, 8)
     assert len(tree) == 8
     assert not tree.is_chain
-    for node in range(len(tree)):
+    for node, confidence in enumerate(tree.confidences):
         path = []
         while node >= 0:
-            path.insert(0, node)
+            path.insert(0, int(tree.token_ids[node]))
             node = int(tree.parents[node])
-        assert_drafted(drafter, read.root, tree.token_ids[path].tolist())
+        assert chain_probability(drafter, read.root, path) == pytest.approx(confidence, rel=1e-3)
 
 
-def assert_drafted(drafter, root, token_ids):
-    """Every token of a path is among the candidates that the path before it has."""
-    rows = drafter._catch_up(root, TREE.width) if drafter.model.cache.length < len(drafter._token_ids) else None
-    if rows is None:
-        drafter.model.cache.rewind(len(drafter._token_ids) - 1)
-        rows = drafter._catch_up(root, TREE.width)
-    stable = drafter.model.cache.length
+def chain_probability(drafter, root, token_ids):
+    """Of some tokens after the root, read one after the other."""
+    cache = drafter.model.cache
+    cache.rewind(min(cache.length, len(drafter._token_ids) - 1))
+    rows = drafter._catch_up(root, TREE.width)
+    stable, probability = cache.length, 1.0
     for token_id in token_ids:
-        assert token_id in rows.candidate_ids[0].tolist()
+        place = rows.candidate_ids[0].tolist().index(token_id)
+        probability *= np.exp(rows.log_probabilities[0, place])
         rows = drafter.model.forward(
             rows.hidden_states[-1:],
             np.array([token_id]),
-            np.array([drafter.model.cache.length]),
+            np.array([cache.length]),
             scored_rows=np.zeros(1, dtype=np.int64),
             num_candidates=TREE.width,
         )
-        drafter.model.cache.keep((0,))
-    drafter.model.cache.rewind(stable)
+        cache.keep((0,))
+    cache.rewind(stable)
+    return probability
 
 
 @pytest.mark.parametrize("shape", [CHAIN, TREE], ids=["chain", "tree"])
@@ -179,10 +179,19 @@ def test_a_second_turn_drafts_as_if_it_had_read_everything_afresh(decoder, tiny_
     )
 
 
-def test_an_unsure_chain_ends_early_and_never_before_its_first_token(decoder, tiny_drafting_bundle):
-    sure = decoder(tiny_drafting_bundle, ChainShape(num_tokens=5, least_probability=1.0))
-    sure.begin(PROMPTS[1], GREEDY, exact=True)
-    assert sure.step(5).num_drafted == 1
+def test_a_chain_ends_before_the_token_that_is_too_unsure(decoder, tiny_drafting_bundle):
+    used = decoder(tiny_drafting_bundle, CHAIN)
+    used.begin(PROMPTS[1], GREEDY, exact=True)
+    whole = used.drafter.propose(used.root, 5)
+    assert len(whole) == 5
+    assert list(whole.confidences) == sorted(whole.confidences, reverse=True)
+    for length in range(5):
+        between = np.mean([1.0, *whole.confidences][length : length + 2])
+        least = (0.0,) * length + (float(between),) + (0.0,) * (4 - length)
+        used.drafter.rewind(len(PROMPTS[1]))
+        cut = used.drafter.draft(used.root, 5, ChainShape(least_probabilities=least))
+        assert cut.token_ids.tolist() == whole.token_ids[:length].tolist()
+        np.testing.assert_allclose(cut.confidences, whole.confidences[:length], rtol=1e-3)
 
 
 SAMPLING = SamplingOptions(temperature=0.9, top_k=4, top_p=0.95)
@@ -256,8 +265,11 @@ def test_a_drafter_of_another_target_is_refused(tiny_drafting_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (lambda: ChainShape(num_tokens=0), "num_tokens must be 1 or more, got 0"),
-        (lambda: ChainShape(least_probability=1.5), "least_probability must be between 0 and 1, got 1.5"),
+        (lambda: ChainShape.fixed(0), "a chain must have 1 token or more, got 0"),
+        (
+            lambda: ChainShape(least_probabilities=(0.0, 1.5)),
+            "least_probabilities must be between 0 and 1, got 1.5",
+        ),
         (lambda: TreeShape(num_rows=0, num_expansions=1, width=1), "got 0/1/1"),
     ],
 )

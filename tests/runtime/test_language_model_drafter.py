@@ -19,7 +19,7 @@ from dovetail_ort_runtime.verification_input import VerificationInput
 
 GREEDY = SamplingOptions()
 PROMPT = np.random.default_rng(1).integers(3, 384, 9).tolist()
-CHAIN = ChainShape(num_tokens=4, least_probability=0.0)
+CHAIN = ChainShape.fixed(4)
 
 
 @pytest.fixture

@@ -44,9 +44,9 @@ class TrainingOptions:
         seed: of writing, initial weights and the order of the text.
     """
 
-    num_answer_tokens: int = 650_000
-    prompt_share: float = 0.35
-    opening_share: float = 0.35
+    num_answer_tokens: int = 1_000_000
+    prompt_share: float = 0.2
+    opening_share: float = 0.6
     max_answer_tokens: int = 192
     num_parallel: int = 64
     fusion: str = "gating"
@@ -55,7 +55,7 @@ class TrainingOptions:
     unrolled_steps: int = 3
     one_step_share: float = 0.6
     feature_weight: float = 1.0
-    num_epochs: int = 7
+    num_epochs: int = 3
     batch_size: int = 8
     learning_rate: float = 4e-3
     precision: str = "auto"

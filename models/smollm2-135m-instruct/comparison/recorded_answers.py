@@ -117,7 +117,7 @@ def replay(
     for answer in answers:
         text = answer.token_ids.tolist()
         drafter.rewind(0)
-        drafter.begin(SamplingOptions())
+        drafter.begin(SamplingOptions(), exact=True)
         drafter.observe(answer.token_ids[: answer.prompt_length], answer.hidden_states[: answer.prompt_length])
         place = answer.prompt_length  # of the root
         while place < len(text) - 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,14 +15,21 @@ from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 64)
-_NUM_PAST: Final = 128
+NUM_PAST: Final = 128
 _LEAST_ROUNDS: Final = 3
 
 PassTimes = dict[int, list[float]]
 
 
-def time_passes(targets: Mapping[str, Target], rounds: int, seconds: float = math.inf) -> dict[str, PassTimes]:
-    """Milliseconds of a pass by number of rows, one for each round, behind 128 kept tokens or as many as there is room.
+def time_passes(
+    targets: Mapping[str, Target],
+    rounds: int,
+    seconds: float = math.inf,
+    *,
+    rows: Sequence[int] = ROWS,
+    num_past: int = NUM_PAST,
+) -> dict[str, PassTimes]:
+    """Milliseconds of a pass by number of rows, one for each round, behind kept tokens.
 
     In a round each pass stands beside the same pass of the other targets; the order changes from round to round.
 
@@ -30,22 +37,23 @@ def time_passes(targets: Mapping[str, Target], rounds: int, seconds: float = mat
         targets: by name; their caches are overwritten, and empty afterwards.
         rounds: how many at most.
         seconds: after which no further round begins, if there are three.
+        rows: sizes of the passes, ascending; those that no cache has room for are left out.
+        num_past: kept tokens, or as many as leave room for the largest pass.
     """
     for target in targets.values():
         target.cache.rewind(0)
-        if past := min(_NUM_PAST, max(target.cache.capacity - ROWS[-1], 0)):
-            run_in_chunks(target, _tokens(target, past), ROWS[-1])
-    sizes = [
-        rows for rows in ROWS if all(rows <= target.cache.capacity - target.cache.length for target in targets.values())
-    ]
-    times: dict[str, PassTimes] = {name: {rows: [] for rows in sizes} for name in targets}
+        if past := min(num_past, max(target.cache.capacity - rows[-1], 0)):
+            run_in_chunks(target, _tokens(target, past), target.max_rows)
+    room = min(min(target.max_rows, target.cache.capacity - target.cache.length) for target in targets.values())
+    sizes = [size for size in rows if size <= room]
+    times: dict[str, PassTimes] = {name: {size: [] for size in sizes} for name in targets}
     started = time.perf_counter()
     for number in range(rounds):
         if number >= _LEAST_ROUNDS and time.perf_counter() - started > seconds:
             break
-        for rows in sizes:
+        for size in sizes:
             for name in list(targets)[:: 1 if number % 2 else -1]:
-                times[name][rows].append(_pass_ms(targets[name], rows))
+                times[name][size].append(_pass_ms(targets[name], size))
     for target in targets.values():
         target.cache.rewind(0)
     return times

@@ -1,0 +1,62 @@
+"""`dovetail-ort tune`: time target and drafter here, so that each round drafts what pays on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from dovetail_ort_runtime.drafters import DRAFTERS
+from dovetail_ort_runtime.model import load_model
+from dovetail_ort_runtime.time_curves import TimeCurves
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = (
+        "The times are stored for this bundle, processor, ONNX Runtime version and number of threads; generate, chat\n"
+        "and bench use them from then on. Untuned, they take a short measurement of their own when they first run.\n\n"
+        "example:\n  dovetail-ort tune smollm2"
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    parser.add_argument(
+        "--drafter",
+        choices=[name for name in DRAFTERS if name != "none"],
+        default=DRAFTERS[0],
+        help="as for generate (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--draft-bundle", metavar="DIR", help="bundle of the smaller model, which has the same tokenizer"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, store, show."""
+    print("timing passes in turns", file=sys.stderr)
+    model = load_model(
+        arguments.bundle,
+        threads=arguments.threads,
+        drafter=arguments.drafter,
+        draft_bundle=arguments.draft_bundle,
+        tune=True,
+    )
+    curves = model.curves
+    assert curves is not None
+    print(json.dumps(dataclasses.asdict(curves), indent=2) if arguments.json else _table(curves))
+    return 0
+
+
+def _table(curves: TimeCurves) -> str:
+    contexts = "".join(f"{f'after {context}':>14}" for context in curves.contexts)
+    lines = [f"{'rows of a pass':<16}{contexts}"]
+    for place, rows in enumerate(curves.verify_rows):
+        cells = "".join(f"{times[place]:>11.2f} ms" for times in curves.verify_ms)
+        lines.append(f"{rows:>8}{'':8}{cells}")
+    if curves.catch_up_rows:
+        first = dict(zip(curves.catch_up_rows, curves.catch_up_ms, strict=True))
+        unread = ", ".join(f"{ms:.2f} ms after {rows} unread" for rows, ms in first.items())
+        lines += ["", f"drafting        first token {unread}; each further {curves.step_ms:.2f} ms"]
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""The planner against fixed draft lengths, fixed trees and the rules of other engines.
+
+    python compare_planner.py BUNDLE > result.json
+
+Every choice drafts over the target's recorded greedy answers to HumanEval and to 40 prompts of our own; nothing was
+tuned on either. Drafting is timed as it runs, the target's passes are priced with their measured times, so all choices
+meet the same machine. Speedups are over exact plain decoding. Trees are verified with their side branches, which an
+exact answer does not allow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import onnxruntime
+from recorded_answers import RecordedAnswer, record_answers, replay
+
+from dovetail_ort.suites import HUMANEVAL, load_suite
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.curve_measurement import THOROUGH, measure_curves
+from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.planner import Planner
+from dovetail_ort_runtime.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.target import EXACT_ROWS, Target
+from dovetail_ort_runtime.time_curves import TimeCurves
+
+MAX_CONTEXT: Final = 2048
+GENERAL: Final = Path(__file__).parents[1] / "general_prompts.jsonl"
+TREES: Final = ((7, 4, 10), (16, 7, 10))
+# llama.cpp: draft until a token's own probability falls below 0.75, 16 tokens at most. genai: 4 tokens.
+LLAMA_CPP_TOKENS: Final = 16
+LLAMA_CPP_FLOOR: Final = 0.75
+GENAI_TOKENS: Final = 4
+
+
+class ProbabilityFloor(FeatureDrafter):
+    """Chains that end before the first token whose own probability is below a floor."""
+
+    def _chain(self, rows: DraftRows, shape: ChainShape, max_draft_tokens: int) -> Proposal:
+        token_ids: list[int] = []
+        while len(token_ids) < min(shape.num_tokens, max_draft_tokens):
+            if token_ids:
+                rows = self._read_on(rows, token_ids[-1])
+            if math.exp(rows.log_probabilities[0, 0]) < LLAMA_CPP_FLOOR:
+                break
+            token_ids.append(int(rows.candidate_ids[0, 0]))
+        return Proposal.chain(token_ids)
+
+
+def main(bundle_path: str) -> None:
+    """Measure every choice on both suites and print JSON."""
+    bundle = Bundle(bundle_path)
+    suites = {"humaneval": load_suite(HUMANEVAL), "general": load_suite(str(GENERAL))}
+    print("recording the target's answers", file=sys.stderr)
+    answers = {name: record_answers(bundle_path, suite) for name, suite in suites.items()}
+    entry, drafter = bundle.manifest.target, bundle.manifest.drafter
+    assert drafter is not None
+    target = Target(bundle.path(entry.graph), entry, max_context=MAX_CONTEXT)
+    model = DraftModel(bundle.path(drafter.graph), drafter, capacity=MAX_CONTEXT, threads=usable_cores())
+    curves = measure_curves(target, FeatureDrafter(model), THOROUGH)
+    choices = _choices(model, curves)
+    result = {
+        "machine": processor_name(),
+        "date": datetime.date.today().isoformat(),
+        "onnxruntime": onnxruntime.__version__,
+        "curves": dataclasses.asdict(curves),
+        "suites": {
+            suite: {name: _measure(make(), recorded, curves) for name, make in choices.items()}
+            for suite, recorded in answers.items()
+        },
+    }
+    print(json.dumps(result, indent=2))
+
+
+def _choices(model: DraftModel, curves: TimeCurves) -> dict[str, Callable[[], Drafter]]:
+    def fixed(length: int) -> Callable[[], Drafter]:
+        return lambda: FeatureDrafter(model, ChainShape.fixed(length))
+
+    def tree(num_rows: int, num_expansions: int, width: int) -> Callable[[], Drafter]:
+        shape = TreeShape(num_rows=num_rows, num_expansions=num_expansions, width=width)
+        return lambda: FeatureDrafter(model, shape)
+
+    return {
+        **{f"chain {length}": fixed(length) for length in range(1, 9)},
+        **{f"tree {'/'.join(map(str, shape))}": tree(*shape) for shape in TREES},
+        "llama.cpp's rule": lambda: ProbabilityFloor(model, ChainShape.fixed(LLAMA_CPP_TOKENS)),
+        "genai's rule": fixed(GENAI_TOKENS),
+        "lookup, fixed table": PromptLookup,
+        "planner, lookup": lambda: Planner(curves, lookup=PromptLookup()),
+        "planner, head": lambda: Planner(curves, model=FeatureDrafter(model)),
+        "planner, both": lambda: Planner(curves, lookup=PromptLookup(), model=FeatureDrafter(model)),
+    }
+
+
+def _measure(drafter: Drafter, answers: Sequence[RecordedAnswer], curves: TimeCurves) -> dict[str, Any]:
+    verify_ms = 0.0
+    context = 0
+
+    def count(num_rows: int) -> None:
+        nonlocal verify_ms
+        verify_ms += curves.verify(max(num_rows, EXACT_ROWS), context)
+
+    context = round(sum(len(answer.token_ids) for answer in answers) / len(answers))
+    result = replay(drafter, answers, 16, time.perf_counter, count)
+    draft_ms = 1e3 * result.draft_seconds
+    return {
+        "speedup": round(result.tokens * curves.verify(EXACT_ROWS, context) / (draft_ms + verify_ms), 3),
+        "accepted_length": round(result.tokens / result.rounds, 3),
+        "drafted_per_round": round(result.drafted / result.rounds, 2),
+        "draft_ms": round(draft_ms / result.rounds, 3),
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,114 @@
+"""Measure what the rounds of a target and a drafter cost on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dovetail_ort_runtime.draft_shape import ChainShape
+from dovetail_ort_runtime.pass_times import NUM_PAST, time_passes
+from dovetail_ort_runtime.planner import ModelDrafter
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.time_curves import TimeCurves
+
+_CHAIN: Final = 5
+_READ: Final = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        contexts: kept tokens behind which the target is timed.
+        verify_rows: rows of its passes.
+        catch_up_rows: tokens that the drafter has yet to read.
+        rounds: how often each is timed.
+        seconds: after which no further round begins, if there are three, for each context.
+    """
+
+    contexts: tuple[int, ...]
+    verify_rows: tuple[int, ...]
+    catch_up_rows: tuple[int, ...]
+    rounds: int
+    seconds: float
+
+
+# Half a second on a model of 135 million parameters, and at most a few on a large one.
+BRIEF: Final = Effort(contexts=(NUM_PAST,), verify_rows=(1, 2, 4, 8, 16), catch_up_rows=(1, 4), rounds=5, seconds=1.0)
+THOROUGH: Final = Effort(
+    contexts=(NUM_PAST, 1024),
+    verify_rows=(1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
+    catch_up_rows=(1, 2, 4, 8),
+    rounds=40,
+    seconds=20.0,
+)
+
+
+def measure_curves(target: Target, model: ModelDrafter | None, effort: Effort) -> TimeCurves:
+    """Medians over rounds in which each size takes its turn.
+
+    Args:
+        target: its cache is overwritten, and empty afterwards.
+        model: the drafter, if one runs a model; it forgets what it observed.
+        effort: contexts and rows beyond the cache are left out.
+    """
+    contexts = [c for c in effort.contexts if c + effort.verify_rows[-1] <= target.cache.capacity] or [0]
+    times = [
+        time_passes({"": target}, effort.rounds, effort.seconds, rows=effort.verify_rows, num_past=past)[""]
+        for past in contexts
+    ]
+    rows = tuple(times[0])
+    verify_ms = tuple(tuple(round(statistics.median(found[number]), 4) for number in rows) for found in times)
+    if model is None:
+        return TimeCurves(contexts=tuple(contexts), verify_rows=rows, verify_ms=verify_ms)
+    catch_up_rows = tuple(n for n in effort.catch_up_rows if n + _READ + _CHAIN < target.cache.capacity)
+    catch_up_ms, step_ms = _time_drafter(model, target, catch_up_rows, effort.rounds)
+    return TimeCurves(
+        contexts=tuple(contexts),
+        verify_rows=rows,
+        verify_ms=verify_ms,
+        catch_up_rows=catch_up_rows,
+        catch_up_ms=catch_up_ms,
+        step_ms=step_ms,
+    )
+
+
+def _time_drafter(
+    model: ModelDrafter, target: Target, catch_up_rows: Sequence[int], rounds: int
+) -> tuple[tuple[float, ...], float]:
+    """Milliseconds of a first token by the rows to catch up on, and of each token after the first."""
+    firsts: dict[int, list[float]] = {number: [] for number in catch_up_rows}
+    steps: list[float] = []
+    model.begin(SamplingOptions(), exact=True)
+    for _ in range(rounds):
+        for number in catch_up_rows:
+            one = _draft_ms(model, target, number, 1)
+            firsts[number].append(one)
+            steps.append((_draft_ms(model, target, number, _CHAIN) - one) / (_CHAIN - 1))
+    model.rewind(0)
+    medians = tuple(round(statistics.median(firsts[number]), 4) for number in catch_up_rows)
+    return medians, round(max(0.0, statistics.median(steps)), 4)
+
+
+def _draft_ms(model: ModelDrafter, target: Target, num_unread: int, num_tokens: int) -> float:
+    """Time of a chain behind a short text of which some is unread; the second of two, as the first may prepare."""
+    tokens = np.arange(_READ + num_unread, dtype=np.int64) % target.vocabulary_size
+    states = np.zeros((len(tokens), target.hidden_size), dtype=np.float32)
+    model.rewind(0)
+    model.observe(tokens[:_READ], states[:_READ])
+    model.draft(0, 1, ChainShape.fixed(1))
+    ms = 0.0
+    for _ in range(2):
+        model.rewind(_READ)
+        model.observe(tokens[_READ:], states[_READ:])
+        started = time.perf_counter()
+        model.draft(0, num_tokens, ChainShape.fixed(num_tokens))
+        ms = 1e3 * (time.perf_counter() - started)
+    return ms

@@ -1,0 +1,238 @@
+"""How much is drafted in each round, and by whom: what measured times and observed acceptance make worth its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.draft_shape import ChainShape
+from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.prompt_lookup import Match, PromptLookup
+from dovetail_ort_runtime.proposal import NOTHING, Proposal
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.target import EXACT_ROWS
+from dovetail_ort_runtime.time_curves import TimeCurves
+
+# Beliefs before anything is observed, and how many observations they weigh.
+_COPIES: Final = (0.35, 0.5, 0.65, 0.75, 0.85, 0.9)
+_COPIES_WEIGHT: Final = 6.0
+_MODEL_GAIN: Final = 0.8
+_MODEL_WEIGHT: Final = 3.0
+_PROMISE_WEIGHT: Final = 4.0
+_LEAST_KEPT: Final = 0.05
+_RATE_WEIGHT: Final = 8.0
+# An observation counts half after so many more: acceptance changes within an answer, the rate of a machine hardly.
+_HALF_LIFE: Final = 32
+_RATE_HALF_LIFE: Final = 96
+# The source that seems worse is tried in one round of so many, for it may have become the better one.
+_OTHER_SOURCE_EVERY: Final = 24
+# Rounds without the model, once it loses, before a single token is drafted to see whether it still does.
+_FIRST_PAUSE, _LONGEST_PAUSE = 8, 128
+_DEEPEST: Final = 16
+# Reading a prompt is not the price of one round.
+_MOST_UNREAD: Final = 8
+# Kept tokens after which the curves are read anew.
+_CONTEXT_STEP: Final = 64
+
+
+class ModelDrafter(Drafter, Protocol):
+    """A drafter that runs a model and stops where it is told to."""
+
+    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
+        """As `propose`, with a chain of that shape."""
+
+
+class Planner(Drafter):
+    """Drafts with prompt lookup or a model, as many tokens as pay.
+
+    The aim is the most tokens per millisecond over all rounds. At the rate r that is being reached, a draft token pays
+    if it is accepted with a probability above r times the milliseconds that it adds (Dinkelbach's condition for the
+    best ratio). Milliseconds come from `TimeCurves`; probabilities from the drafter's own, corrected by how often such
+    promises were kept, or for a copy from how often copies after a match of that length were right. The
+    model drafts where its past rounds in such places gained more than a copy promises, and neither does where both
+    would lose.
+
+    Args:
+        curves: of this machine.
+        lookup: copies from the text, if it may.
+        model: drafts, if there is one.
+    """
+
+    def __init__(
+        self, curves: TimeCurves, *, lookup: PromptLookup | None = None, model: ModelDrafter | None = None
+    ) -> None:
+        self.curves = curves
+        self.lookup = lookup
+        self.model = model
+        self._copies = [_Average(share, _COPIES_WEIGHT) for share in _COPIES]
+        self._model_gains = [_Average(_MODEL_GAIN, _MODEL_WEIGHT) for _ in range(len(_COPIES) + 1)]
+        self._first_promise, self._further_promises = (_Average(1.0, _PROMISE_WEIGHT) for _ in range(2))
+        self._least_rows = EXACT_ROWS
+        plain_ms = curves.verify(EXACT_ROWS, 0)
+        self._rate = _Average(1 / plain_ms, _RATE_WEIGHT * plain_ms, _RATE_HALF_LIFE)
+        self._pause, self._idle_rounds, self._matched_rounds = _FIRST_PAUSE, 0, 0
+        self._length = self._unread = 0
+        self._pending: _Round | None = None
+        self._priced_at = -1
+        self._extra_ms: list[float] = []
+
+    def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:
+        """Tell both drafters; what was learned stays."""
+        self._least_rows = EXACT_ROWS if exact else 1
+        self._priced_at = -1
+        for drafter in self._drafters():
+            drafter.begin(sampling, exact=exact)
+
+    def rewind(self, length: int) -> None:
+        """Rewind both drafters."""
+        self._pending = None
+        self._unread = max(0, self._unread - max(0, self._length - length))
+        self._length = min(self._length, length)
+        for drafter in self._drafters():
+            drafter.rewind(length)
+
+    def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
+        """Learn how the last proposal fared, and show both drafters what was kept."""
+        if self._pending is not None:
+            self._learn(self._pending, len(token_ids) - 1)
+            self._pending = None
+        self._length += len(token_ids)
+        self._unread += len(token_ids)
+        for drafter in self._drafters():
+            drafter.observe(token_ids, hidden_states)
+
+    def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
+        """A chain, or nothing where none pays."""
+        self._price()
+        limit = min(max_draft_tokens, _DEEPEST)
+        match = Match(start=0, length=0, next_token_id=next_token_id)
+        if self.lookup is not None:
+            match = self.lookup.longest_match(next_token_id)
+        kind = min(match.length, len(_COPIES))
+        num_copied, copy_gain = self._best_copy(kind, limit)
+        source, depth = self._choose(kind, num_copied, copy_gain, limit)
+        proposal, draft_ms = NOTHING, 0.0
+        if source == "model":
+            assert self.model is not None
+            shape = ChainShape(least_probabilities=self._thresholds(depth))
+            proposal = self.model.draft(next_token_id, depth, shape)
+            draft_ms = self.curves.draft(max(len(proposal), 1), min(self._unread, _MOST_UNREAD))
+            self._unread = 0
+        elif source == "lookup":
+            assert self.lookup is not None
+            proposal = self.lookup.copy(match, num_copied)
+        self._pending = _Round(source=source, kind=kind, proposal=proposal, draft_ms=draft_ms)
+        return proposal
+
+    def _drafters(self) -> list[Drafter]:
+        return [drafter for drafter in (self.lookup, self.model) if drafter is not None]
+
+    def _price(self) -> None:
+        """What K draft tokens add to the target's pass, for K = 0 to the deepest."""
+        if (place := self._length // _CONTEXT_STEP) != self._priced_at:
+            rows = [max(1 + depth, self._least_rows) for depth in range(_DEEPEST + 1)]
+            times = [self.curves.verify(number, self._length) for number in rows]
+            self._plain_ms = times[0]
+            self._extra_ms = [max(0.0, ms - times[0]) for ms in times]
+            self._priced_at = place
+
+    def _best_copy(self, kind: int, limit: int) -> tuple[int, float]:
+        """Tokens to copy after a match of `kind` tokens, and what they gain."""
+        if not kind:
+            return 0, 0.0
+        right, rate = self._copies[kind - 1].value, self._rate.value
+        best, best_gain, expected = 0, 0.0, 0.0
+        for depth in range(1, limit + 1):
+            expected += right**depth
+            if (gain := expected - rate * self._extra_ms[depth]) > best_gain:
+                best, best_gain = depth, gain
+        return best, best_gain
+
+    def _choose(self, kind: int, num_copied: int, copy_gain: float, limit: int) -> tuple[str, int]:
+        """Who drafts, and up to which depth."""
+        if self.model is None or not limit:
+            return ("lookup" if num_copied else "plain"), num_copied
+        by_model = self._model_gains[kind].value > copy_gain
+        if num_copied:
+            self._matched_rounds += 1
+            by_model ^= self._matched_rounds % _OTHER_SOURCE_EVERY == 0
+        if self._model_gains[kind].value <= 0:
+            self._idle_rounds += 1
+            if self._idle_rounds < self._pause:
+                return ("lookup" if num_copied else "plain"), num_copied
+            self._idle_rounds = 0
+            return "model", 1
+        if by_model:
+            return "model", limit
+        return ("lookup" if num_copied else "plain"), num_copied
+
+    def _thresholds(self, depth: int) -> tuple[float, ...]:
+        """The drafter's own probability below which a token of a chain does not pay, by depth."""
+        rate, step_ms, kept = self._rate.value, self.curves.step_ms, self._first_promise.value
+        found = []
+        for number in range(1, depth + 1):
+            paid_rows = max(1, 1 + number - self._least_rows)
+            ms = self._extra_ms[number] / paid_rows + (step_ms if number > 1 else 0.0)
+            found.append(min(1.0, rate * ms / max(kept, _LEAST_KEPT)))
+            kept *= self._further_promises.value
+        return tuple(found)
+
+    def _learn(self, last: _Round, accepted: int) -> None:
+        drafted = len(last.proposal)
+        extra_ms = last.draft_ms + self._extra_ms[drafted]
+        self._rate.add(1 + accepted, self._plain_ms + extra_ms)
+        if last.source == "lookup":
+            self._copies[last.kind - 1].add(accepted, min(accepted + 1, drafted))
+        elif last.source == "model":
+            self._model_gains[last.kind].add(accepted - self._rate.value * extra_ms)
+            self._pause = _FIRST_PAUSE if accepted else min(2 * self._pause, _LONGEST_PAUSE)
+            self._learn_promises(last.proposal.confidences, accepted)
+
+    def _learn_promises(self, confidences: Sequence[float], accepted: int) -> None:
+        """A token is put to the test when all before it are accepted."""
+        before = 1.0
+        for depth, confidence in enumerate(confidences[: accepted + 1]):
+            promise = self._further_promises if depth else self._first_promise
+            promise.add(float(depth < accepted), confidence / before)
+            before = confidence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Round:
+    """A proposal that waits for its verdict.
+
+    Attributes:
+        source: `model`, `lookup` or `plain`.
+        kind: length of the match.
+        proposal: what was proposed.
+        draft_ms: what drafting costs by the curves.
+    """
+
+    source: str
+    kind: int
+    proposal: Proposal
+    draft_ms: float
+
+
+class _Average:
+    """A ratio of two sums whose terms lose half of their weight every `half_life` observations.
+
+    Args:
+        value: before anything is observed.
+        weight: of that belief, in the unit of the lower sum.
+        half_life: observations.
+    """
+
+    def __init__(self, value: float, weight: float, half_life: float = _HALF_LIFE) -> None:
+        self._keep = 0.5 ** (1 / half_life)
+        self.total, self._weight = value * weight, weight
+
+    @property
+    def value(self) -> float:
+        return self.total / self._weight
+
+    def add(self, amount: float, weight: float = 1.0) -> None:
+        self.total = self._keep * self.total + amount
+        self._weight = self._keep * self._weight + weight

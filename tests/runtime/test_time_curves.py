@@ -1,0 +1,120 @@
+"""Curves between their points and beyond, and on disk."""
+
+import dataclasses
+import json
+
+import pytest
+
+from dovetail_ort_runtime.curve_cache import CurveKey, cache_directory, load_curves, store_curves
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.time_curves import TimeCurves
+
+CURVES = TimeCurves(
+    contexts=(100, 300),
+    verify_rows=(1, 2, 4),
+    verify_ms=((5.0, 6.0, 8.0), (7.0, 8.0, 12.0)),
+    catch_up_rows=(1, 3),
+    catch_up_ms=(0.5, 0.7),
+    step_ms=0.25,
+)
+KEY = CurveKey(bundles="ab", drafter="FeatureDrafter", processor="one, 2 cores", onnxruntime="1.32", threads=2)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "context", "ms"),
+    [
+        (2, 100, 6.0),
+        (3, 100, 7.0),
+        (3, 200, 8.5),
+        (1, 0, 5.0),  # no less is known of a shorter context
+        (6, 100, 10.0),  # on along the last stretch
+        (2, 400, 9.0),
+        (6, 400, 19.0),
+    ],
+)
+def test_a_pass_costs_what_its_neighbours_say(num_rows, context, ms):
+    assert CURVES.verify(num_rows, context) == pytest.approx(ms)
+
+
+def test_a_chain_costs_its_first_token_and_the_steps_after_it():
+    assert CURVES.draft(0, 5) == 0
+    assert CURVES.draft(1, 2) == pytest.approx(0.6)
+    assert CURVES.draft(4, 5) == pytest.approx(0.9 + 3 * 0.25)
+
+
+def test_a_curve_that_falls_is_not_followed_below_its_end():
+    falling = dataclasses.replace(CURVES, verify_ms=((5.0, 6.0, 5.5), (7.0, 8.0, 7.5)))
+    assert falling.verify(8, 100) == 5.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"contexts": (300, 100)}, "contexts must be one or more ascending numbers"),
+        ({"verify_rows": ()}, "verify_rows must be one or more ascending numbers"),
+        ({"verify_ms": ((5.0, 6.0, 8.0),)}, "verify_ms must have a time for each"),
+        ({"verify_ms": ((5.0, 6.0), (7.0, 8.0))}, "verify_ms must have a time for each"),
+        ({"catch_up_ms": (0.5,)}, "catch_up_ms must have a time for each"),
+        ({"step_ms": float("nan")}, "times must be finite numbers of 0 or more"),
+        ({"catch_up_ms": (0.5, -1.0)}, "times must be finite numbers of 0 or more"),
+    ],
+)
+def test_curves_that_are_none_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(CURVES, **changes)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache):
+    assert load_curves(KEY) is None
+    store_curves(KEY, CURVES)
+    assert load_curves(KEY) == CURVES
+    for name, value in (("threads", 1), ("processor", "another"), ("onnxruntime", "1.31"), ("bundles", "cd")):
+        assert load_curves(dataclasses.replace(KEY, **{name: value})) is None
+    assert KEY.path.is_relative_to(cache)
+    assert [path.name for path in KEY.path.parent.iterdir()] == [KEY.path.name]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:40],
+        lambda text: "[]",
+        lambda text: json.dumps(json.loads(text) | {"more": 1}),
+        lambda text: "",
+    ],
+    ids=["cut", "no object", "unknown key", "empty"],
+)
+def test_a_damaged_file_is_measured_again_and_not_an_error(cache, damage):
+    store_curves(KEY, CURVES)
+    KEY.path.write_text(damage(KEY.path.read_text()))
+    assert load_curves(KEY) is None
+    store_curves(KEY, CURVES)
+    assert load_curves(KEY) == CURVES
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(cache):
+    (cache / "dovetail-ort").write_text("a file stands where the directory would")
+    store_curves(KEY, CURVES)
+    assert load_curves(KEY) is None
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(cache, full_disk):
+    many = dataclasses.replace(CURVES, catch_up_rows=tuple(range(500)), catch_up_ms=(1.0,) * 500)
+    with full_disk():
+        store_curves(KEY, many)
+    assert not list(KEY.path.parent.iterdir())
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert str(cache_directory()) == "/home/somebody/.cache/dovetail-ort"
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    store_curves(KEY, CURVES)
+    assert load_curves(KEY) is None

@@ -22,6 +22,7 @@ from dovetail_ort_runtime.environment import (
 )
 from dovetail_ort_runtime.errors import UnavailableError
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
+from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import Target
 
 Status = Literal["ok", "note", "problem"]
@@ -113,10 +114,12 @@ def check_exactness(bundle: Bundle) -> HealthCheck:
     entry = bundle.manifest.target
     num_tokens = min(TOKENS_AT_EXPORT, entry.max_context - 1)
     target = Target(bundle.path(entry.graph), entry, max_context=num_tokens + 1)
+    report = target.report()
     measured = measure_row_invariance(target, np.arange(num_tokens) * 37 % entry.vocabulary_size, ROWS_AT_EXPORT)
     sizes = ", ".join(map(str, measured.rows))
     if measured.identical:
-        return HealthCheck(name="exactness", status="ok", found=f"identical logits at {sizes} rows a pass")
+        found = f"identical logits at {sizes} rows a pass; {describe_session(report)}"
+        return HealthCheck(name="exactness", status="ok", found=found)
     found = f"logits differ by up to {measured.largest_difference:.3g} between {sizes} rows a pass"
     remedy = "use --max-draft-tokens 0, or export on this machine with --precision fp32"
     return HealthCheck(name="exactness", status="problem" if entry.exact else "note", found=found, remedy=remedy)
@@ -132,6 +135,12 @@ def check_drafter(bundle: Bundle) -> HealthCheck:
     if entry is None:
         found, remedy = "none, prompt lookup drafts alone", "dovetail-ort train BUNDLE HEAD, then dovetail-ort attach"
         return HealthCheck(name="drafter", status="note", found=found, remedy=remedy)
-    DraftModel(bundle.path(entry.graph), entry, capacity=2, threads=1)
+    report = DraftModel(bundle.path(entry.graph), entry, capacity=2, threads=1).report()
     found = f"{entry.fusion}, {entry.num_layers} block{'s' * (entry.num_layers > 1)}, {entry.precision}"
-    return HealthCheck(name="drafter", status="ok", found=found)
+    return HealthCheck(name="drafter", status="ok", found=f"{found}; {describe_session(report)}")
+
+
+def describe_session(report: SessionReport) -> str:
+    """Device, nodes by provider and size in a few words."""
+    nodes = ", ".join(f"{number} nodes on {provider}" for provider, number in report.nodes.items())
+    return f"{report.device}, {nodes}, {report.weight_bytes / 1e6:.1f} MB"

@@ -15,7 +15,7 @@ from dovetail_ort.commands.generation_arguments import add_speculation, drafter_
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.model import load_model
+from dovetail_ort_runtime.model import Model, load_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,14 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
     benchmark.run(prompts, progress)
     result = summarise(records)
     if arguments.json:
-        print(json.dumps(as_json(result, records, _context(arguments, model.threads)), indent=2))
+        print(json.dumps(as_json(result, records, _context(arguments, model)), indent=2))
     else:
         print(_table(result))
     failed = model.exact and arguments.exact and result.num_identical < result.num_prompts
     return 1 if failed else 0
 
 
-def _context(arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
+def _context(arguments: argparse.Namespace, model: Model) -> dict[str, Any]:
     return {
         "suite": arguments.suite,
         "max_new_tokens": arguments.max_new_tokens,
@@ -82,7 +82,7 @@ def _context(arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
         "exact": arguments.exact,
         "max_draft_tokens": arguments.max_draft_tokens,
         "machine": processor_name(),
-        "threads": threads,
+        "sessions": [dataclasses.asdict(session) for session in model.sessions()],
         "date": datetime.date.today().isoformat(),
         "dovetail_ort": importlib.metadata.version("dovetail-ort"),
         **onnxruntime_distributions(),

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import Any, Final
 
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.devices import DEVICES
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafters import DRAFTERS
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -77,6 +78,13 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
     speculation.add_argument(
         "--draft-bundle", metavar="DIR", help="bundle of the smaller model, which has the same tokenizer"
     )
+    speculation.add_argument(
+        "--drafter-device",
+        choices=DEVICES,
+        default=DEVICES[0],
+        help="where a model drafts; auto takes CUDA for a drafter in fp16 if it can be used (default: %(default)s)",
+    )
+    speculation.add_argument("--vram-limit", metavar="SIZE", help="what it may take on a GPU, such as 3GB")
     shape = speculation.add_mutually_exclusive_group()
     shape.add_argument(
         "--chain",
@@ -123,7 +131,8 @@ def _tree_shape(text: str) -> TreeShape:
 
 def drafter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `add_speculation` says about the drafter, as arguments of `Model`."""
-    return {"drafter": arguments.drafter, "draft_bundle": arguments.draft_bundle, "draft_shape": arguments.draft_shape}
+    names = ("drafter", "draft_bundle", "draft_shape", "drafter_device", "vram_limit")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]:

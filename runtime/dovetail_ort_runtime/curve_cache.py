@@ -22,7 +22,8 @@ class CurveKey:
 
     Attributes:
         bundles: SHA-256 of the manifests of target and drafter.
-        drafter: its name.
+        drafter: its class.
+        device: that it runs on.
         processor: of the machine.
         onnxruntime: version.
         threads: of a pass.
@@ -30,6 +31,7 @@ class CurveKey:
 
     bundles: str
     drafter: str
+    device: str
     processor: str
     onnxruntime: str
     threads: int

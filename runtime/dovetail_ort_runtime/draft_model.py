@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.devices import CPU, CUDA
 from dovetail_ort_runtime.environment import import_onnxruntime
-from dovetail_ort_runtime.errors import BundleError
-from dovetail_ort_runtime.kv_cache import KVCache
+from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import DrafterEntry
-from dovetail_ort_runtime.session import open_session
+from dovetail_ort_runtime.session import SessionReport, nodes_by_provider, open_session, weight_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,25 +39,56 @@ class DraftModel:
         graph: path of the ONNX file.
         entry: its dimensions.
         capacity: slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
-        threads: of one pass.
+        threads: of one pass, on the CPU.
+        device: `cpu` or `cuda`; the latter takes graphs in fp16 only.
+        vram_limit: bytes that graph and cache may take on a GPU.
+
+    Raises:
+        InputError: the graph's precision is not for that device, or the cache alone exceeds the limit.
+        UnavailableError: CUDA cannot be used here.
 
     Attributes:
+        device: as given.
+        weight_bytes: of graph and weights on disk.
         cache: keys and values; its length is moved by whoever drafts.
         max_rows: rows of one pass at most.
     """
 
-    def __init__(self, graph: Path, entry: DrafterEntry, *, capacity: int, threads: int) -> None:
-        self.session = open_session(graph, threads)
+    def __init__(
+        self,
+        graph: Path,
+        entry: DrafterEntry,
+        *,
+        capacity: int,
+        threads: int,
+        device: str = CPU,
+        vram_limit: int | None = None,
+    ) -> None:
+        if device == CUDA and entry.precision != "fp16":
+            raise InputError(
+                f"a drafter on CUDA must be in fp16, got {entry.precision}; "
+                "attach it again with: dovetail-ort attach BUNDLE HEAD --precision fp16"
+            )
+        self.device, self.threads = device, 1 if device == CUDA else threads
+        cache: dict[str, Any] = {
+            "num_layers": entry.num_layers,
+            "num_kv_heads": entry.num_kv_heads,
+            "capacity": capacity,
+            "head_size": entry.head_size,
+            "dtype": np.float16 if entry.precision == "fp16" else np.float32,
+        }
+        self.weight_bytes = weight_bytes(graph)
+        left = None if vram_limit is None else vram_limit - cache_bytes(**cache)
+        if left is not None and left < self.weight_bytes:
+            raise InputError(
+                f"vram_limit must hold {self.weight_bytes} bytes of weights and {cache_bytes(**cache)} of cache, "
+                f"got {vram_limit}; load with a larger one or with a smaller max_context"
+            )
+        self.session = open_session(graph, threads, device=device, vram_limit=left)
         _check_dimensions(self.session, entry)
+        self.cache = KVCache(**cache, device=device)
         self.hidden_size = entry.hidden_size
         self.max_rows = entry.max_rows
-        self.cache = KVCache(
-            num_layers=entry.num_layers,
-            num_kv_heads=entry.num_kv_heads,
-            capacity=capacity,
-            head_size=entry.head_size,
-            dtype=np.float16 if entry.precision == "fp16" else np.float32,
-        )
         self._no_bias = np.zeros(self.max_rows * capacity, dtype=np.float32)
         self._passes: dict[tuple[int, int, int], _Pass] = {}
 
@@ -91,8 +123,21 @@ class DraftModel:
         if attention_bias is None:
             attention_bias = self._no_bias[: len(token_ids) * total].reshape(1, 1, len(token_ids), total)
         step.binding.bind_ortvalue_input("attention_bias", step.ort_value(attention_bias))
+        if self.device != CPU:
+            step.bind_inputs()  # what is bound from another device is copied now, not when the pass runs
         self.session.run_with_iobinding(step.binding)
         return step.rows
+
+    def report(self) -> SessionReport:
+        """Where it runs."""
+        return SessionReport(
+            name="drafter",
+            device=self.device,
+            nodes=nodes_by_provider(self.session),
+            threads=self.threads,
+            weight_bytes=self.weight_bytes,
+            cache_bytes=self.cache.num_bytes,
+        )
 
     def _pass(self, num_rows: int, num_scored: int, num_candidates: int) -> _Pass:
         key = (num_rows, num_scored, num_candidates)
@@ -113,11 +158,8 @@ class _Pass:
         self.scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
         self.seqlens_k = np.zeros(1, dtype=np.int32)
         self.total_sequence_length = np.zeros((), dtype=np.int32)
-        for name in (
-            "hidden_states", "input_ids", "position_ids", "scored_rows", "seqlens_k", "total_sequence_length",
-        ):  # fmt: skip
-            self.binding.bind_ortvalue_input(name, self.ort_value(getattr(self, name)))
         self.binding.bind_ortvalue_input("num_candidates", self.ort_value(np.array([num_candidates])))
+        self.bind_inputs()
         predicted = np.empty((1, num_rows, model.hidden_size), dtype=np.float32)
         candidates = np.empty((1, num_scored, num_candidates), dtype=np.int64)
         scores = np.empty((1, num_scored, num_candidates), dtype=np.float32)
@@ -127,6 +169,13 @@ class _Pass:
             self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
         model.cache.bind(self.binding)
         self.rows = DraftRows(predicted[0], candidates[0], scores[0])
+
+    def bind_inputs(self) -> None:
+        """Bind those that change from pass to pass."""
+        for name in (
+            "hidden_states", "input_ids", "position_ids", "scored_rows", "seqlens_k", "total_sequence_length",
+        ):  # fmt: skip
+            self.binding.bind_ortvalue_input(name, self.ort_value(getattr(self, name)))
 
 
 def _check_dimensions(session: Any, entry: DrafterEntry) -> None:

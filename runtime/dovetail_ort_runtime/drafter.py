@@ -7,6 +7,7 @@ from typing import Protocol
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.session import SessionReport
 
 
 class Drafter(Protocol):
@@ -25,6 +26,10 @@ class Drafter(Protocol):
             exact: whether it is decoded exactly: then only the first path of a proposal is verified.
         """
         return
+
+    def reports(self) -> tuple[SessionReport, ...]:
+        """Where its sessions run; most drafters have none."""
+        return ()
 
     def rewind(self, length: int) -> None:
         """Forget every observed token from position `length` on; 0 forgets all."""

@@ -10,11 +10,12 @@ from typing import Final
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.curve_cache import CurveKey, load_curves, store_curves
 from dovetail_ort_runtime.curve_measurement import BRIEF, THOROUGH, measure_curves
+from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, DEVICES, require_cuda
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter, NoDrafter
 from dovetail_ort_runtime.environment import import_onnxruntime, processor_name
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.language_model_drafter import LanguageModelDrafter
 from dovetail_ort_runtime.planner import ModelDrafter, Planner
@@ -33,6 +34,8 @@ def make_drafter(
     draft_bundle: str | Path | None = None,
     shape: ChainShape | TreeShape | None = None,
     tune: bool = False,
+    device: str = AUTO,
+    vram_limit: int | None = None,
 ) -> Drafter:
     """A drafter for a target.
 
@@ -47,8 +50,12 @@ def make_drafter(
         draft_bundle: a bundle of a smaller model with the same tokenizer.
         shape: of all proposals, which a model then drafts alone.
         tune: measure thoroughly, whatever is stored.
+        device: of a model that drafts: `cpu`, `cuda`, or `auto`, which is CUDA for a drafter in fp16 where CUDA can be
+            used.
+        vram_limit: bytes that it may take on a GPU.
 
     Raises:
+        UnavailableError: CUDA is asked for and cannot be used.
         InputError: there is no such drafter, the bundle has none, the tokenizers differ, or lookup is given a shape.
         BundleError: `draft_bundle` is missing or damaged.
     """
@@ -58,14 +65,21 @@ def make_drafter(
         raise InputError("the drafter lm must be given a bundle of a smaller model; name one with --draft-bundle")
     if name not in ("auto", "lm") and draft_bundle is not None:
         raise InputError(f"a draft bundle must go with the drafter lm, got {name}")
+    if device not in DEVICES:
+        raise InputError(f"the drafter's device must be one of {', '.join(DEVICES)}, got {device!r}")
+    runs_a_model = draft_bundle is not None or name == "dgf" or (name == "auto" and bundle.manifest.drafter is not None)
+    if device == CUDA and not runs_a_model:
+        raise InputError(f"the device cuda must be for a model that drafts, got the drafter {name} without one")
     if name == "none":
         return NoDrafter()
     opened = None if draft_bundle is None else Bundle(draft_bundle)
     model: ModelDrafter | None = None
     if opened is not None:
+        if device == CUDA:
+            raise InputError("the drafter lm must run on the CPU, got the device cuda; take dgf or the device auto")
         model = _language_model(bundle, opened, target, shape or FOUR_TOKENS)
-    elif name == "dgf" or (name == "auto" and bundle.manifest.drafter is not None):
-        model = _feature_drafter(bundle, target, shape or FOUR_TOKENS)
+    elif runs_a_model:
+        model = _feature_drafter(bundle, target, shape or FOUR_TOKENS, device, vram_limit)
     if shape is not None:
         if model is None:
             raise InputError(f"a shape must be that of a model's drafts, got one for {name} without a model")
@@ -79,6 +93,7 @@ def _curves(bundles: Sequence[Bundle], target: Target, model: ModelDrafter | Non
     key = CurveKey(
         bundles=hashlib.sha256(checksums.encode()).hexdigest(),
         drafter=type(model).__name__,
+        device=CPU if model is None else model.reports()[0].device,
         processor=processor_name(),
         onnxruntime=import_onnxruntime().__version__,
         threads=target.threads,
@@ -90,15 +105,34 @@ def _curves(bundles: Sequence[Bundle], target: Target, model: ModelDrafter | Non
     return curves
 
 
-def _feature_drafter(bundle: Bundle, target: Target, shape: ChainShape | TreeShape) -> FeatureDrafter:
+def _feature_drafter(
+    bundle: Bundle, target: Target, shape: ChainShape | TreeShape, device: str, vram_limit: int | None
+) -> FeatureDrafter:
     entry = bundle.manifest.drafter
     if entry is None:
         raise InputError(
             "the drafter dgf must be in the bundle, got a bundle without one; "
             "make one with dovetail-ort train, and attach it with dovetail-ort attach"
         )
-    model = DraftModel(bundle.path(entry.graph), entry, capacity=target.cache.capacity, threads=target.threads)
+    if device == AUTO:
+        device = CUDA if entry.precision == "fp16" and _has_cuda() else CPU
+    model = DraftModel(
+        bundle.path(entry.graph),
+        entry,
+        capacity=target.cache.capacity,
+        threads=target.threads,
+        device=device,
+        vram_limit=vram_limit,
+    )
     return FeatureDrafter(model, shape)
+
+
+def _has_cuda() -> bool:
+    try:
+        require_cuda()
+    except UnavailableError:
+        return False
+    return True
 
 
 def _language_model(

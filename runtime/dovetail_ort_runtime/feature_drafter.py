@@ -12,6 +12,7 @@ from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.draft_tree import DraftTree
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.proposal import NOTHING, ROOT, Proposal
+from dovetail_ort_runtime.session import SessionReport
 
 
 class FeatureDrafter(Drafter):
@@ -35,6 +36,10 @@ class FeatureDrafter(Drafter):
         self._token_ids: list[int] = []
         # Memory comes page by page as rows are written.
         self._features = np.empty((model.cache.capacity, model.hidden_size), dtype=np.float32)
+
+    def reports(self) -> tuple[SessionReport, ...]:
+        """The head's session."""
+        return (self.model.report(),)
 
     def rewind(self, length: int) -> None:
         """Keep the first `length` observed tokens."""

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime
+
+
+def cache_bytes(
+    num_layers: int, num_kv_heads: int, capacity: int, head_size: int, dtype: type[np.float32 | np.float16]
+) -> int:
+    """Size of a cache's buffers."""
+    return 2 * num_layers * num_kv_heads * capacity * head_size * np.dtype(dtype).itemsize
 
 
 class KVCache:
@@ -20,7 +28,9 @@ class KVCache:
     Attributes:
         capacity: number of slots.
         length: number of slots that hold kept tokens.
-        buffers: keys and values by block: key 0, value 0, key 1, ...
+        buffers: keys and values by block: key 0, value 0, key 1, ...; none of them where they lie on another device
+            than the CPU.
+        num_bytes: size of all buffers in bytes, touched or not.
     """
 
     def __init__(
@@ -31,6 +41,7 @@ class KVCache:
         capacity: int,
         head_size: int,
         dtype: type[np.float32 | np.float16] = np.float32,
+        device: str = CPU,
     ) -> None:
         ort = import_onnxruntime()
         shape = (1, num_kv_heads, capacity, head_size)
@@ -38,7 +49,10 @@ class KVCache:
         self.length = 0
         # Memory comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
         self.buffers: list[NDArray[Any]] = [np.zeros(shape, dtype=dtype) for _ in range(2 * num_layers)]
-        self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in self.buffers]
+        self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer, device) for buffer in self.buffers]
+        if device != CPU:
+            self.buffers = []  # they were copied to the device, and nobody reads them here
+        self.num_bytes = cache_bytes(num_layers, num_kv_heads, capacity, head_size, dtype)
 
     def bind(self, binding: Any) -> None:
         """Bind every buffer as past and as present in an IOBinding of the target's session."""
@@ -57,6 +71,7 @@ class KVCache:
         """
         for place, row in enumerate(rows):
             if place != row:
+                assert self.buffers, "rows are moved on the CPU only"
                 for buffer in self.buffers:
                     buffer[:, :, self.length + place] = buffer[:, :, self.length + row]
         self.length += len(rows)
@@ -64,8 +79,3 @@ class KVCache:
     def rewind(self, length: int) -> None:
         """Forget every slot from `length` on."""
         self.length = min(self.length, length)
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of all buffers in bytes, touched or not."""
-        return sum(buffer.nbytes for buffer in self.buffers)

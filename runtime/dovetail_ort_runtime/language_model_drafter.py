@@ -12,6 +12,7 @@ from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampler import Sampler
 from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
 
@@ -40,6 +41,10 @@ class LanguageModelDrafter(Drafter):
         """Draw draft tokens as the answer's tokens are drawn, from a random sequence of the drafter's own."""
         seed = None if sampling.seed is None else sampling.seed + 1
         self._sampler = Sampler(replace(sampling, repetition_penalty=1.0, seed=seed))
+
+    def reports(self) -> tuple[SessionReport, ...]:
+        """The model's session."""
+        return (replace(self.model.report(), name="drafter"),)
 
     def rewind(self, length: int) -> None:
         """Keep the first `length` observed tokens."""

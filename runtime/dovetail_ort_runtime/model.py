@@ -13,6 +13,7 @@ from dovetail_ort_runtime.answer import Answer
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.decoder import Decoder
+from dovetail_ort_runtime.devices import AUTO, parse_bytes
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.drafters import make_drafter
@@ -23,6 +24,7 @@ from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.row_invariance import holds_here
+from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
 
@@ -41,6 +43,9 @@ class Model:
         draft_shape: of all proposals, in place of what pays best in each round.
         tune: time target and drafter thoroughly on this machine, which takes up to a minute, and store the times for
             later; without stored ones a short measurement is made.
+        drafter_device: `cpu`, `cuda`, or `auto`: CUDA for a drafter in fp16 where it can be used. The target is on the
+            CPU.
+        vram_limit: how much the drafter may take on a GPU, in bytes or as a text such as `3GB`.
 
     Attributes:
         manifest: what the bundle says of itself.
@@ -59,6 +64,8 @@ class Model:
         draft_bundle: str | Path | None = None,
         draft_shape: ChainShape | TreeShape | None = None,
         tune: bool = False,
+        drafter_device: str = AUTO,
+        vram_limit: int | str | None = None,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
         self.tokenizer = bundle.tokenizer()
@@ -74,7 +81,14 @@ class Model:
         self.exact = target.exact and self._exact_here()
         if isinstance(drafter, str):
             drafter = make_drafter(
-                drafter, bundle, self._target, draft_bundle=draft_bundle, shape=draft_shape, tune=tune
+                drafter,
+                bundle,
+                self._target,
+                draft_bundle=draft_bundle,
+                shape=draft_shape,
+                tune=tune,
+                device=drafter_device,
+                vram_limit=parse_bytes(vram_limit) if isinstance(vram_limit, str) else vram_limit,
             )
         self._decoder = Decoder(self._target, drafter)
         self._num_streams = 0
@@ -104,6 +118,10 @@ class Model:
         """The times that drafting is planned with; None where it is not planned."""
         drafter = self._decoder.drafter
         return drafter.curves if isinstance(drafter, Planner) else None
+
+    def sessions(self) -> tuple[SessionReport, ...]:
+        """Where the target and what drafts for it run."""
+        return (self._target.report(), *self._decoder.drafter.reports())
 
     @property
     def has_chat_template(self) -> bool:
@@ -201,6 +219,8 @@ def load_model(
     draft_bundle: str | Path | None = None,
     draft_shape: ChainShape | TreeShape | None = None,
     tune: bool = False,
+    drafter_device: str = AUTO,
+    vram_limit: int | str | None = None,
 ) -> Model:
     """Open the bundle in directory `path` and load it; arguments as in `Model`.
 
@@ -217,6 +237,8 @@ def load_model(
         draft_bundle=draft_bundle,
         draft_shape=draft_shape,
         tune=tune,
+        drafter_device=drafter_device,
+        vram_limit=vram_limit,
     )
 
 

@@ -12,6 +12,7 @@ from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.prompt_lookup import Match, PromptLookup
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import EXACT_ROWS
 from dovetail_ort_runtime.time_curves import TimeCurves
 
@@ -84,6 +85,10 @@ class Planner(Drafter):
         self._priced_at = -1
         for drafter in self._drafters():
             drafter.begin(sampling, exact=exact)
+
+    def reports(self) -> tuple[SessionReport, ...]:
+        """The model's session."""
+        return () if self.model is None else self.model.reports()
 
     def rewind(self, length: int) -> None:
         """Rewind both drafters."""

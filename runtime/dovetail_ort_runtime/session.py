@@ -1,35 +1,86 @@
-"""A graph opened in ONNX Runtime, ready to run."""
+"""A graph opened in ONNX Runtime on one device, ready to run, and what is to be said of it."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
 from dovetail_ort_runtime.environment import import_onnxruntime
-from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.errors import BundleError, UnavailableError
 from dovetail_ort_runtime.huge_pages import huge_pages
 
 
-def open_session(graph: Path, threads: int) -> Any:
-    """An `onnxruntime.InferenceSession` on the CPU provider.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionReport:
+    """Where a session runs.
+
+    Attributes:
+        name: `target` or `drafter`.
+        device: `cpu` or `cuda`.
+        nodes: number of the graph's nodes by execution provider.
+        threads: of a pass, on the CPU.
+        weight_bytes: of graph and weights on disk.
+        cache_bytes: of the KV cache, touched or not.
+    """
+
+    name: str
+    device: str
+    nodes: dict[str, int]
+    threads: int
+    weight_bytes: int
+    cache_bytes: int
+
+
+def open_session(graph: Path, threads: int, *, device: str = CPU, vram_limit: int | None = None) -> Any:
+    """An `onnxruntime.InferenceSession`; it never falls back to another device.
 
     Args:
         graph: path of the ONNX file.
-        threads: of one pass.
+        threads: of one pass, on the CPU. With CUDA one is enough: it waits for the GPU.
+        device: `cpu` or `cuda`.
+        vram_limit: bytes that the session may take on the GPU.
 
     Raises:
         BundleError: ONNX Runtime refuses the graph.
+        UnavailableError: CUDA is asked for and cannot be used.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1 if device == CUDA else threads
     options.log_severity_level = 4  # errors come as exceptions
     # Threads that spin between passes take the core from whatever runs there: another session, the drafter.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    providers: list[Any] = [CPU_PROVIDER]
+    if device == CUDA:
+        require_cuda()
+        limit = {} if vram_limit is None else {"gpu_mem_limit": str(vram_limit)}
+        providers.insert(0, (CUDA_PROVIDER, {"arena_extend_strategy": "kSameAsRequested", **limit}))
     try:
         with huge_pages():
-            session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime raises its own classes straight from C++
+        if device == CUDA and "CUDA" in str(error):
+            raise UnavailableError(f"CUDA must have a GPU that it can use, got: {error}") from error
         raise BundleError(f"{graph.name} must load in ONNX Runtime {ort.__version__}, got: {error}") from error
-    session.disable_fallback()
+    if device == CUDA and session.get_providers()[0] != CUDA_PROVIDER:
+        raise UnavailableError(
+            "CUDA must have a GPU that ONNX Runtime can use, got none; see nvidia-smi, or take the CPU"
+        )
     return session
+
+
+def weight_bytes(graph: Path) -> int:
+    """Size of a graph and of the weights beside it."""
+    return sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*"))
+
+
+def nodes_by_provider(session: Any) -> dict[str, int]:
+    """How many of a session's nodes run on which execution provider."""
+    counts: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    return dict(counts)

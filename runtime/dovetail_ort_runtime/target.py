@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.kv_cache import KVCache
 from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.session import open_session
+from dovetail_ort_runtime.session import SessionReport, nodes_by_provider, open_session, weight_bytes
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 EXACT_ROWS = 2
@@ -46,6 +47,7 @@ class Target:
 
     Attributes:
         cache: keys and values of the kept tokens.
+        weight_bytes: of graph and weights on disk.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Target:
         self.threads = usable_cores() if threads is None else threads
         if self.threads < 1:
             raise InputError(f"threads must be 1 or more, got {self.threads}")
+        self.weight_bytes = weight_bytes(graph)
         self.session = open_session(graph, self.threads)
         _check_dimensions(self.session, entry)
         self.cache = KVCache(
@@ -95,6 +98,17 @@ class Target:
         step.binding.bind_ortvalue_input("attention_bias", step.ort_value(bias))
         self.session.run_with_iobinding(step.binding)
         return TargetRows(self._logits[:num_rows], self._hidden_states[:num_rows])
+
+    def report(self) -> SessionReport:
+        """Where it runs."""
+        return SessionReport(
+            name="target",
+            device=CPU,
+            nodes=nodes_by_provider(self.session),
+            threads=self.threads,
+            weight_bytes=self.weight_bytes,
+            cache_bytes=self.cache.num_bytes,
+        )
 
     def _pass(self, num_rows: int) -> _Pass:
         if num_rows not in self._passes:

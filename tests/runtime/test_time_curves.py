@@ -17,7 +17,9 @@ CURVES = TimeCurves(
     catch_up_ms=(0.5, 0.7),
     step_ms=0.25,
 )
-KEY = CurveKey(bundles="ab", drafter="FeatureDrafter", processor="one, 2 cores", onnxruntime="1.32", threads=2)
+KEY = CurveKey(
+    bundles="ab", drafter="FeatureDrafter", device="cpu", processor="one, 2 cores", onnxruntime="1.32", threads=2
+)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,13 @@ def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache):
     assert load_curves(KEY) is None
     store_curves(KEY, CURVES)
     assert load_curves(KEY) == CURVES
-    for name, value in (("threads", 1), ("processor", "another"), ("onnxruntime", "1.31"), ("bundles", "cd")):
+    for name, value in (
+        ("threads", 1),
+        ("device", "cuda"),
+        ("processor", "another"),
+        ("onnxruntime", "1.31"),
+        ("bundles", "cd"),
+    ):
         assert load_curves(dataclasses.replace(KEY, **{name: value})) is None
     assert KEY.path.is_relative_to(cache)
     assert [path.name for path in KEY.path.parent.iterdir()] == [KEY.path.name]

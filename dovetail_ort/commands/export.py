@@ -69,6 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-text", type=Path, metavar="FILE", help="UTF-8 text to compare bundle and model on (default: built in)"
     )
+    parser.add_argument(
+        "--gpu-layers",
+        type=int,
+        metavar="N",
+        default=defaults.gpu_layers,
+        help="put the embedding and N blocks into a graph of their own in fp16, for a GPU (default: %(default)s)",
+    )
     parser.add_argument("--force", action="store_true", help="replace the bundle that stands at OUT")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
@@ -83,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         alpha=arguments.alpha,
         seed=arguments.seed,
         max_context=arguments.max_context,
+        gpu_layers=arguments.gpu_layers,
         check_text=arguments.check_text,
         force=arguments.force,
     )

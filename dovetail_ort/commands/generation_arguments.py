@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any, Final
 
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.devices import DEVICES
+from dovetail_ort_runtime.devices import AUTO, DEVICES
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafters import DRAFTERS
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -84,7 +84,15 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
         default=DEVICES[0],
         help="where a model drafts; auto takes CUDA for a drafter in fp16 if it can be used (default: %(default)s)",
     )
-    speculation.add_argument("--vram-limit", metavar="SIZE", help="what it may take on a GPU, such as 3GB")
+    speculation.add_argument(
+        "--target-layers-on-gpu",
+        type=_layers,
+        default=AUTO,
+        metavar="N",
+        help="0, or the number that the bundle was exported for with --gpu-layers; auto takes CUDA for these "
+        "if it can be used (default: %(default)s)",
+    )
+    speculation.add_argument("--vram-limit", metavar="SIZE", help="what both may take on a GPU, such as 3GB")
     shape = speculation.add_mutually_exclusive_group()
     shape.add_argument(
         "--chain",
@@ -115,6 +123,12 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _layers(text: str) -> int | str:
+    if text != AUTO and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be {AUTO} or a number, got {text!r}")
+    return text if text == AUTO else int(text)
+
+
 def _chain_shape(text: str) -> ChainShape:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a number of 1 or more, got {text!r}")
@@ -131,7 +145,7 @@ def _tree_shape(text: str) -> TreeShape:
 
 def drafter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `add_speculation` says about the drafter, as arguments of `Model`."""
-    names = ("drafter", "draft_bundle", "draft_shape", "drafter_device", "vram_limit")
+    names = ("drafter", "draft_bundle", "draft_shape", "drafter_device", "target_layers_on_gpu", "vram_limit")
     return {name: getattr(arguments, name) for name in names}
 
 

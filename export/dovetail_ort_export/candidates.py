@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+
+import onnx_ir as ir
 
 from dovetail_ort_export.agreement import measure_agreement
 from dovetail_ort_export.calibration import activation_maxima
@@ -16,9 +18,10 @@ from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.families import head_size
 from dovetail_ort_export.int8_choice import choose_int8_format
 from dovetail_ort_export.source import Source
-from dovetail_ort_export.target_graph import float_target, int8_block_target, int8_row_target, save_graph
+from dovetail_ort_export.target_graph import float_target, half_front, int8_block_target, int8_row_target, save_graph
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.measurements import Calibration, Int8FormatMeasurements, Measurements
 from dovetail_ort_runtime.pass_times import time_passes
@@ -28,6 +31,7 @@ from dovetail_ort_runtime.target import Target
 MAX_ROWS: Final = 64
 _TIMED_ROUNDS: Final = 15
 _TIMING_SECONDS: Final = 20.0
+_FRONT_NAME: Final = "model_front_fp16.onnx"
 _GRAPH_NAMES: Final = {"int8": "model_quantized.onnx", "fp32": "model.onnx"}
 
 Report = Callable[[str], None]
@@ -64,20 +68,21 @@ def write_candidates(
 ) -> list[Candidate]:
     """Write the target in every format that the options ask for, each into a folder of its own below `folder`."""
     weights = Weights(source.model, max_context=max_context)
-    entry = _target_entry(source.model.config, weights, options.precision, max_context)
+    entry = _target_entry(source.model.config, weights, options, max_context)
     if options.precision == "fp32":
         report("writing fp32")
-        return [_write(float_target(source.model, weights), folder / "fp32", entry)]
+        graphs = _graphs(source, weights, entry, float_target)
+        return [_write(graphs, folder / "fp32", entry)]
     candidates = []
     if options.int8_format in ("auto", "row"):
         equalized, calibration = _equalize(source, weights, options, report)
         report("writing int8, scales by row")
         row = replace(entry, int8_format="row")
-        candidates.append(_write(int8_row_target(source.model, equalized), folder / "row", row, calibration))
+        candidates.append(_write(_graphs(source, equalized, row, int8_row_target), folder / "row", row, calibration))
     if options.int8_format in ("auto", "block"):
         report("writing int8, scales by block")
         block = replace(entry, int8_format="block")
-        candidates.append(_write(int8_block_target(source.model, weights), folder / "block", block))
+        candidates.append(_write(_graphs(source, weights, block, int8_block_target), folder / "block", block))
     return candidates
 
 
@@ -130,9 +135,22 @@ def _equalize(
     return EqualizedWeights(weights, config, maxima, options.alpha), calibration
 
 
-def _write(graph: Any, folder: Path, entry: TargetEntry, calibration: Calibration | None = None) -> Candidate:
+def _graphs(
+    source: Source, weights: Any, entry: TargetEntry, make: Callable[[Any, Any, int], ir.Model]
+) -> dict[str, ir.Model]:
+    """The target's graphs by file name."""
+    graphs = {entry.graph: make(source.model, weights, entry.front_layers)}
+    if entry.front_graph is not None:
+        graphs[entry.front_graph] = half_front(source.model, weights, entry.front_layers)
+    return graphs
+
+
+def _write(
+    graphs: Mapping[str, ir.Model], folder: Path, entry: TargetEntry, calibration: Calibration | None = None
+) -> Candidate:
     folder.mkdir()
-    save_graph(graph, folder / entry.graph)
+    for name, graph in graphs.items():
+        save_graph(graph, folder / name)
     return Candidate(folder=folder, entry=entry, calibration=calibration)
 
 
@@ -143,11 +161,17 @@ def _measure(target: Target, tokens: TokenArray, reference: FloatArray) -> Measu
     )
 
 
-def _target_entry(config: Any, weights: Weights, precision: str, max_context: int) -> TargetEntry:
+def _target_entry(config: Any, weights: Weights, options: ExportOptions, max_context: int) -> TargetEntry:
+    if options.gpu_layers >= config.num_hidden_layers:
+        raise InputError(
+            f"gpu_layers must be below the model's {config.num_hidden_layers} blocks, got {options.gpu_layers}"
+        )
     return TargetEntry(
-        graph=_GRAPH_NAMES[precision],
+        graph=_GRAPH_NAMES[options.precision],
         family=config.model_type,
-        precision=precision,
+        precision=options.precision,
+        front_graph=_FRONT_NAME if options.gpu_layers else None,
+        front_layers=options.gpu_layers,
         exact=False,
         num_layers=config.num_hidden_layers,
         num_heads=config.num_attention_heads,

@@ -27,6 +27,7 @@ class ExportOptions:
         alpha: 0 to 1; how much of the activations' range the row format moves into the weights.
         seed: 0 or more, of the model's own writing.
         max_context: largest number of tokens of prompt and answer; the model's own maximum by default.
+        gpu_layers: 0 or more; so many blocks, with the embedding, go into a graph of their own in fp16, for a GPU.
         check_text: UTF-8 text on which the bundle is compared with the model; a built-in page by default.
         force: replace the bundle that stands at the output path.
     """
@@ -38,6 +39,7 @@ class ExportOptions:
     alpha: float = 0.7
     seed: int = 0
     max_context: int | None = None
+    gpu_layers: int = 0
     check_text: Path | None = None
     force: bool = False
 
@@ -54,5 +56,7 @@ class ExportOptions:
             raise InputError(f"alpha must be between 0 and 1, got {self.alpha}")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, got {self.seed}")
+        if self.gpu_layers < 0:
+            raise InputError(f"gpu_layers must be 0 or more, got {self.gpu_layers}")
         if self.max_context is not None and self.max_context < 2:
             raise InputError(f"max_context must be 2 or more, got {self.max_context}")

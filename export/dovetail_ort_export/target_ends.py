@@ -46,12 +46,14 @@ class TargetEnds:
 
 def read_target_ends(bundle: Bundle) -> TargetEnds:
     """Embedding, head and rotary angles of a bundle's target."""
-    model = ir.load(bundle.path(bundle.manifest.target.graph))
-    norm = next(node for node in model.graph if node.op_type == "SimplifiedLayerNormalization")
+    entry = bundle.manifest.target
+    path = bundle.path(entry.graph)
+    model = ir.load(path)
+    front = model if entry.front_graph is None else ir.load(path.with_name(entry.front_graph))
+    norm = next(node for node in front.graph if node.op_type == "SimplifiedLayerNormalization")
     embedded = norm.inputs[0]
     assert embedded is not None
-    entry = bundle.manifest.target
-    embedding = _run(model, {"input_ids": np.arange(entry.vocabulary_size)[None]}, str(embedded.name))
+    embedding = _run(front, {"input_ids": np.arange(entry.vocabulary_size)[None]}, str(embedded.name))
     identity = np.eye(entry.hidden_size, dtype=np.float32)[None]
     # The row format takes the number of rows from the token ids, and nothing else of them.
     head = _run(model, {"hidden_states": identity, "input_ids": np.zeros((1, entry.hidden_size), np.int64)}, "logits")
@@ -76,7 +78,7 @@ def _run(model: ir.Model, inputs: Mapping[str, NDArray[Any]], output: str) -> Fl
             session.run([output], {name: rows[:, start : start + _ROWS] for name, rows in inputs.items()})[0][0]
             for start in range(0, num_rows, _ROWS)
         ]
-    result: FloatArray = np.concatenate(chunks)
+    result: FloatArray = np.concatenate(chunks).astype(np.float32, copy=False)
     return result
 
 

@@ -12,7 +12,9 @@ from tqdm import tqdm
 from dovetail_ort_export.equalization import EqualizedWeights
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
+from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.lower_float import LowerFloat
+from dovetail_ort_export.passes.lower_half import LowerHalf
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
@@ -25,26 +27,38 @@ from dovetail_ort_export.weights import Weights
 _PAGE_BYTES: Final = 4096
 
 
-def float_target(model: Any, weights: Weights | EqualizedWeights) -> ir.Model:
-    """fp32."""
-    return _target(model, weights, LowerFloat())
+def float_target(model: Any, weights: Weights | EqualizedWeights, first_block: int = 0) -> ir.Model:
+    """fp32; from a block on, as all of these."""
+    return _target(model, weights, LowerFloat(), first_block)
 
 
-def int8_block_target(model: Any, weights: Weights) -> ir.Model:
+def int8_block_target(model: Any, weights: Weights, first_block: int = 0) -> ir.Model:
     """8-bit weights in blocks of 32, activations quantised likewise by the kernel."""
-    return _target(model, weights, LowerInt8Blocks())
+    return _target(model, weights, LowerInt8Blocks(), first_block)
 
 
-def int8_row_target(model: Any, weights: Weights | EqualizedWeights) -> ir.Model:
+def int8_row_target(model: Any, weights: Weights | EqualizedWeights, first_block: int = 0) -> ir.Model:
     """8-bit weights and activations, a scale for each output and each row; meant for equalised weights."""
     ranges: Mapping[str, float] = weights.ranges if isinstance(weights, EqualizedWeights) else {}
-    return _target(model, weights, LowerInt8Rows(ranges))
+    return _target(model, weights, LowerInt8Rows(ranges), first_block)
 
 
-def _target(model: Any, weights: Weights | EqualizedWeights, lower: ir.passes.InPlacePass) -> ir.Model:
+def half_front(model: Any, weights: Weights | EqualizedWeights, num_blocks: int) -> ir.Model:
+    """Embedding and first blocks in fp16, for CUDA."""
+    return _target(model, weights, LowerHalf(), 0, num_blocks)
+
+
+def _target(
+    model: Any,
+    weights: Weights | EqualizedWeights,
+    lower: ir.passes.InPlacePass,
+    first_block: int = 0,
+    end_block: int | None = None,
+) -> ir.Model:
+    cut = [KeepBlocks(first_block, end_block)] if first_block or end_block else []
     rotate = [RotateEnds(weights.rotation)] if isinstance(weights, EqualizedWeights) else []
     graph = trace_target(model)
-    for graph_pass in (BindWeights(weights), *rotate, PackQkv(), PackGateUp(), FuseSkipNorm(), lower):
+    for graph_pass in (BindWeights(weights), *rotate, *cut, PackQkv(), PackGateUp(), FuseSkipNorm(), lower):
         graph = graph_pass(graph).model  # ir.passes.Sequential would hide a SourceError in its own
     del graph.opset_imports["dovetail"]  # all its operators are lowered
     return graph

@@ -37,7 +37,9 @@ class Bundle:
             self._check(entry, hashed=entry.num_bytes <= HASHED_AT_OPEN_BYTES)
         listed = {entry.path for entry in self.manifest.files}
         drafter = self.manifest.drafter
-        named = (self.manifest.target.graph, self.manifest.tokenizer.file, self.manifest.tokenizer.chat_template)
+        target = self.manifest.target
+        front = None if target.front_graph is None else str(PurePosixPath(target.graph).with_name(target.front_graph))
+        named = (target.graph, front, self.manifest.tokenizer.file, self.manifest.tokenizer.chat_template)
         for name in (*named, None if drafter is None else drafter.graph):
             if name is not None and name not in listed:
                 raise BundleError(f"the manifest's files must list {name!r}, which it refers to")

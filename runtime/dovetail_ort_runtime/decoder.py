@@ -131,7 +131,8 @@ class Decoder:
                 f"{proposal.token_ids.tolist()}; drafter and target must share one vocabulary"
             )
         # A row of a side branch sees masked rows between its ancestors and itself, and rounds differently.
-        return proposal.first_path() if self._read_exactly else proposal
+        only_first = self._read_exactly or not self.target.cache.can_move_rows
+        return proposal.first_path() if only_first else proposal
 
     def _verify(self, proposal: Proposal) -> TargetRows:
         num_past = self.target.cache.length

@@ -48,6 +48,15 @@ def require_cuda() -> None:
         ) from error
 
 
+def has_cuda() -> bool:
+    """Whether `require_cuda` raises nothing."""
+    try:
+        require_cuda()
+    except UnavailableError:
+        return False
+    return True
+
+
 def parse_bytes(text: str) -> int:
     """A number of bytes from a text such as `3GB`, `512MiB` or `2e9`.
 

@@ -10,12 +10,12 @@ from typing import Final
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.curve_cache import CurveKey, load_curves, store_curves
 from dovetail_ort_runtime.curve_measurement import BRIEF, THOROUGH, measure_curves
-from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, DEVICES, require_cuda
+from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, DEVICES, has_cuda
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter, NoDrafter
 from dovetail_ort_runtime.environment import import_onnxruntime, processor_name
-from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.language_model_drafter import LanguageModelDrafter
 from dovetail_ort_runtime.planner import ModelDrafter, Planner
@@ -115,7 +115,7 @@ def _feature_drafter(
             "make one with dovetail-ort train, and attach it with dovetail-ort attach"
         )
     if device == AUTO:
-        device = CUDA if entry.precision == "fp16" and _has_cuda() else CPU
+        device = CUDA if entry.precision == "fp16" and has_cuda() else CPU
     model = DraftModel(
         bundle.path(entry.graph),
         entry,
@@ -125,14 +125,6 @@ def _feature_drafter(
         vram_limit=vram_limit,
     )
     return FeatureDrafter(model, shape)
-
-
-def _has_cuda() -> bool:
-    try:
-        require_cuda()
-    except UnavailableError:
-        return False
-    return True
 
 
 def _language_model(

@@ -25,6 +25,16 @@ class KVCache:
     Every buffer is bound as past and as present of its block; ONNX Runtime sees the equal pointers and writes the new
     rows at slot P onwards without copying the past. Rows past `length` are leftovers that the next pass overwrites.
 
+    Args:
+        num_layers: number of blocks.
+        num_kv_heads: Hkv.
+        capacity: number of slots.
+        head_size: D.
+        dtype: of keys and values.
+        device: where they lie, `cpu` or `cuda`.
+        first_layer: number of the first block in the names of the graph's inputs and outputs.
+        front: the cache of the blocks before it, which keeps and forgets what this one does.
+
     Attributes:
         capacity: number of slots.
         length: number of slots that hold kept tokens.
@@ -42,11 +52,14 @@ class KVCache:
         head_size: int,
         dtype: type[np.float32 | np.float16] = np.float32,
         device: str = CPU,
+        first_layer: int = 0,
+        front: KVCache | None = None,
     ) -> None:
         ort = import_onnxruntime()
         shape = (1, num_kv_heads, capacity, head_size)
         self.capacity = capacity
         self.length = 0
+        self._first_layer, self._front = first_layer, front
         # Memory comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
         self.buffers: list[NDArray[Any]] = [np.zeros(shape, dtype=dtype) for _ in range(2 * num_layers)]
         self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer, device) for buffer in self.buffers]
@@ -57,7 +70,7 @@ class KVCache:
     def bind(self, binding: Any) -> None:
         """Bind every buffer as past and as present in an IOBinding of the target's session."""
         for index, value in enumerate(self._ort_values):
-            part = f"{index // 2}.{('key', 'value')[index % 2]}"
+            part = f"{self._first_layer + index // 2}.{('key', 'value')[index % 2]}"
             binding.bind_ortvalue_input(f"past_key_values.{part}", value)
             binding.bind_ortvalue_output(f"present.{part}", value)
 
@@ -69,6 +82,8 @@ class KVCache:
         Args:
             rows: increasing row numbers of the last pass.
         """
+        if self._front is not None:
+            self._front.keep(rows)
         for place, row in enumerate(rows):
             if place != row:
                 assert self.buffers, "rows are moved on the CPU only"
@@ -79,3 +94,10 @@ class KVCache:
     def rewind(self, length: int) -> None:
         """Forget every slot from `length` on."""
         self.length = min(self.length, length)
+        if self._front is not None:
+            self._front.rewind(length)
+
+    @property
+    def can_move_rows(self) -> bool:
+        """Whether `keep` can leave rows out that stand before others, as a side branch of a tree asks for."""
+        return bool(self.buffers) and (self._front is None or self._front.can_move_rows)

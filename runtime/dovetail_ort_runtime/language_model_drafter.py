@@ -44,7 +44,7 @@ class LanguageModelDrafter(Drafter):
 
     def reports(self) -> tuple[SessionReport, ...]:
         """The model's session."""
-        return (replace(self.model.report(), name="drafter"),)
+        return tuple(replace(report, name="drafter") for report in self.model.reports())
 
     def rewind(self, length: int) -> None:
         """Keep the first `length` observed tokens."""

@@ -61,6 +61,9 @@ class TargetEntry:
         int8_format: `row` or `block`, what a scale stands for in an int8 graph; None in another precision.
         intermediate_size: inner width of an MLP; None in bundles of before there were drafters.
         weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
+        front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which then begins with the block
+            after them; None if the target is in one piece.
+        front_layers: how many blocks those are, 0 or more.
     """
 
     graph: str
@@ -79,9 +82,16 @@ class TargetEntry:
     int8_format: str | None = None
     intermediate_size: int | None = None
     weights_sha256: str | None = None
+    front_graph: str | None = None
+    front_layers: int = 0
 
     def __post_init__(self) -> None:
         _check_dimensions(self, _LEAST_DIMENSIONS)
+        if (0 < self.front_layers < self.num_layers) != (self.front_graph is not None) or self.front_layers < 0:
+            raise InputError(
+                f"front_layers must be between 1 and {self.num_layers - 1} with a front_graph, and 0 without, "
+                f"got {self.front_layers}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from dovetail_ort_runtime.answer import Answer
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.decoder import Decoder
-from dovetail_ort_runtime.devices import AUTO, parse_bytes
+from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, has_cuda, parse_bytes
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.drafters import make_drafter
@@ -21,7 +21,7 @@ from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort_runtime.manifest import Manifest, TargetEntry
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.row_invariance import holds_here
 from dovetail_ort_runtime.session import SessionReport
@@ -43,9 +43,10 @@ class Model:
         draft_shape: of all proposals, in place of what pays best in each round.
         tune: time target and drafter thoroughly on this machine, which takes up to a minute, and store the times for
             later; without stored ones a short measurement is made.
-        drafter_device: `cpu`, `cuda`, or `auto`: CUDA for a drafter in fp16 where it can be used. The target is on the
-            CPU.
-        vram_limit: how much the drafter may take on a GPU, in bytes or as a text such as `3GB`.
+        drafter_device: `cpu`, `cuda`, or `auto`: CUDA for a drafter in fp16 where it can be used.
+        target_layers_on_gpu: 0, or the number of blocks that the export put into a graph of their own, or `auto`: these
+            where CUDA can be used. All other blocks are on the CPU.
+        vram_limit: how much target and drafter may take on a GPU, in bytes or as a text such as `3GB`.
 
     Attributes:
         manifest: what the bundle says of itself.
@@ -65,6 +66,7 @@ class Model:
         draft_shape: ChainShape | TreeShape | None = None,
         tune: bool = False,
         drafter_device: str = AUTO,
+        target_layers_on_gpu: int | str = AUTO,
         vram_limit: int | str | None = None,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
@@ -77,7 +79,15 @@ class Model:
                 "poor; export for this machine with --int8-format block",
                 stacklevel=2,
             )
-        self._target = Target(bundle.path(target.graph), target, max_context=max_context, threads=threads)
+        vram_limit = parse_bytes(vram_limit) if isinstance(vram_limit, str) else vram_limit
+        self._target = Target(
+            bundle.path(target.graph),
+            target,
+            max_context=max_context,
+            threads=threads,
+            front_device=_front_device(target, target_layers_on_gpu),
+            vram_limit=vram_limit,
+        )
         self.exact = target.exact and self._exact_here()
         if isinstance(drafter, str):
             drafter = make_drafter(
@@ -88,7 +98,7 @@ class Model:
                 shape=draft_shape,
                 tune=tune,
                 device=drafter_device,
-                vram_limit=parse_bytes(vram_limit) if isinstance(vram_limit, str) else vram_limit,
+                vram_limit=None if vram_limit is None else vram_limit - _bytes_on_gpu(self._target),
             )
         self._decoder = Decoder(self._target, drafter)
         self._num_streams = 0
@@ -121,7 +131,7 @@ class Model:
 
     def sessions(self) -> tuple[SessionReport, ...]:
         """Where the target and what drafts for it run."""
-        return (self._target.report(), *self._decoder.drafter.reports())
+        return (*self._target.reports(), *self._decoder.drafter.reports())
 
     @property
     def has_chat_template(self) -> bool:
@@ -220,6 +230,7 @@ def load_model(
     draft_shape: ChainShape | TreeShape | None = None,
     tune: bool = False,
     drafter_device: str = AUTO,
+    target_layers_on_gpu: int | str = AUTO,
     vram_limit: int | str | None = None,
 ) -> Model:
     """Open the bundle in directory `path` and load it; arguments as in `Model`.
@@ -238,8 +249,25 @@ def load_model(
         draft_shape=draft_shape,
         tune=tune,
         drafter_device=drafter_device,
+        target_layers_on_gpu=target_layers_on_gpu,
         vram_limit=vram_limit,
     )
+
+
+def _front_device(entry: TargetEntry, layers_on_gpu: int | str) -> str:
+    number = entry.front_layers
+    if layers_on_gpu == AUTO:
+        return CUDA if number and has_cuda() else CPU
+    if layers_on_gpu not in (0, number):
+        raise InputError(
+            f"target_layers_on_gpu must be auto, 0 or the {number} that this bundle was cut for, got {layers_on_gpu}; "
+            "export it with another --gpu-layers"
+        )
+    return CUDA if layers_on_gpu else CPU
+
+
+def _bytes_on_gpu(target: Target) -> int:
+    return sum(report.weight_bytes + report.cache_bytes for report in target.reports() if report.device == CUDA)
 
 
 def _checked_ids(prompt: object, vocabulary_size: int) -> list[int]:

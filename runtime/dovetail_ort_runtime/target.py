@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.front import Front
 from dovetail_ort_runtime.kv_cache import KVCache
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.session import SessionReport, nodes_by_provider, open_session, weight_bytes
@@ -44,6 +46,8 @@ class Target:
         entry: its dimensions.
         max_context: slots of the cache, at most the bundle's maximum (the default).
         threads: threads of one pass; the usable physical cores by default.
+        front_device: where the first blocks of a target that was cut run, `cpu` or `cuda`; the others are on the CPU.
+        vram_limit: bytes that they may take on a GPU.
 
     Attributes:
         cache: keys and values of the kept tokens.
@@ -51,7 +55,14 @@ class Target:
     """
 
     def __init__(
-        self, graph: Path, entry: TargetEntry, *, max_context: int | None = None, threads: int | None = None
+        self,
+        graph: Path,
+        entry: TargetEntry,
+        *,
+        max_context: int | None = None,
+        threads: int | None = None,
+        front_device: str = CPU,
+        vram_limit: int | None = None,
     ) -> None:
         capacity = entry.max_context if max_context is None else max_context
         if not 2 <= capacity <= entry.max_context:
@@ -62,14 +73,26 @@ class Target:
         self.threads = usable_cores() if threads is None else threads
         if self.threads < 1:
             raise InputError(f"threads must be 1 or more, got {self.threads}")
+        self.front: Front | None = None
+        if entry.front_graph is not None:
+            self.front = Front(
+                graph.with_name(entry.front_graph),
+                entry,
+                capacity=capacity,
+                threads=self.threads,
+                device=front_device,
+                vram_limit=vram_limit,
+            )
         self.weight_bytes = weight_bytes(graph)
         self.session = open_session(graph, self.threads)
         _check_dimensions(self.session, entry)
         self.cache = KVCache(
-            num_layers=entry.num_layers,
+            num_layers=entry.num_layers - entry.front_layers,
             num_kv_heads=entry.num_kv_heads,
             capacity=capacity,
             head_size=entry.head_size,
+            first_layer=entry.front_layers,
+            front=None if self.front is None else self.front.cache,
         )
         self._logits = np.empty((self.max_rows, entry.vocabulary_size), dtype=np.float32)
         self._hidden_states = np.empty((self.max_rows, entry.hidden_size), dtype=np.float32)
@@ -96,12 +119,14 @@ class Target:
         if bias is None:
             bias = self._no_bias[: padded * total].reshape(1, 1, padded, total)
         step.binding.bind_ortvalue_input("attention_bias", step.ort_value(bias))
+        if self.front is not None:
+            self.front.run({**step.inputs, "attention_bias": bias})
         self.session.run_with_iobinding(step.binding)
         return TargetRows(self._logits[:num_rows], self._hidden_states[:num_rows])
 
-    def report(self) -> SessionReport:
-        """Where it runs."""
-        return SessionReport(
+    def reports(self) -> tuple[SessionReport, ...]:
+        """Where it runs, in one session or two."""
+        rest = SessionReport(
             name="target",
             device=CPU,
             nodes=nodes_by_provider(self.session),
@@ -109,6 +134,7 @@ class Target:
             weight_bytes=self.weight_bytes,
             cache_bytes=self.cache.num_bytes,
         )
+        return (rest,) if self.front is None else (self.front.report(), rest)
 
     def _pass(self, num_rows: int) -> _Pass:
         if num_rows not in self._passes:
@@ -130,8 +156,13 @@ class _Pass:
         self.position_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
         self.seqlens_k = np.zeros(1, dtype=np.int32)
         self.total_sequence_length = np.zeros((), dtype=np.int32)
-        for name in ("input_ids", "position_ids", "seqlens_k", "total_sequence_length"):
-            self.binding.bind_ortvalue_input(name, self.ort_value(getattr(self, name)))
+        names = ("input_ids", "position_ids", "seqlens_k", "total_sequence_length")
+        self.inputs: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in names}
+        for name, array in self.inputs.items():
+            self.binding.bind_ortvalue_input(name, self.ort_value(array))
+        if target.front is not None:
+            states = target.front.block_states[None, :num_rows]
+            self.binding.bind_ortvalue_input("block_states", self.ort_value(states))
         for name, buffer in target.output_buffers(num_rows).items():
             self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
         target.cache.bind(self.binding)
@@ -139,9 +170,10 @@ class _Pass:
 
 def _check_dimensions(session: Any, entry: TargetEntry) -> None:
     shapes = {output.name: output.shape for output in session.get_outputs()}
-    cache, logits, states = (shapes.get(name, [None] * 4) for name in ("present.0.key", "logits", "hidden_states"))
+    first = f"present.{entry.front_layers}.key"
+    cache, logits, states = (shapes.get(name, [None] * 4) for name in (first, "logits", "hidden_states"))
     stated = (entry.num_layers, entry.num_kv_heads, entry.head_size, entry.vocabulary_size, entry.hidden_size)
-    found = (len(shapes) // 2 - 1, cache[1], cache[3], logits[-1], states[-1])
+    found = (len(shapes) // 2 - 1 + entry.front_layers, cache[1], cache[3], logits[-1], states[-1])
     if stated != found:
         raise BundleError(
             f"the dimensions in the manifest must be those of {entry.graph}, (L, Hkv, D, V, E) = {found}, "

@@ -69,6 +69,8 @@ def train_head(
     target_sha256 = bundle.manifest.target.weights_sha256
     if target_sha256 is None or bundle.manifest.target.intermediate_size is None:
         raise InputError("the bundle must name the weights it was made from, got an old one; export the model again")
+    if bundle.manifest.target.front_graph is not None:
+        raise InputError("the target must be in one piece, got a cut one; export it without --gpu-layers")
     device = _device(options.device)
     torch.set_num_threads(options.threads or usable_cores())
     report("writing text")

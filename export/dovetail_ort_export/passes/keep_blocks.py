@@ -1,0 +1,72 @@
+"""Some blocks of a target, so that two graphs can run on two devices."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import onnx_ir as ir
+
+from dovetail_ort_export.passes import nodes
+
+BLOCK_STATES: Final = "block_states"
+_FIRST_NORM: Final = "model.layers.{}.input_layernorm.weight"
+
+
+class KeepBlocks(ir.passes.FunctionalPass):
+    """Cuts a target at the residual stream between two blocks, which becomes an output here or an input there.
+
+    Block states are (B, S, E), what block `first` reads. The graph that begins with block 0 keeps the embedding, the
+    one that ends with the last block keeps the final norm and the head. It is for graphs whose additions are not fused
+    with norms yet.
+
+    Args:
+        first: block to begin with.
+        end: the block after the last one, or None for all that are left.
+    """
+
+    def __init__(self, first: int, end: int | None = None) -> None:
+        super().__init__()
+        self._first, self._end = first, end
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Leave the other blocks out."""
+        graph = model.graph
+        number = self._first or self._end
+        assert number, "a cut is before one block or after another"
+        _input_of_block(model, number).name = BLOCK_STATES
+        inputs = [str(value.name) for value in graph.inputs if self._is_kept(str(value.name))]
+        outputs = [str(value.name) for value in graph.outputs if self._is_kept(str(value.name))]
+        if self._first:
+            inputs.append(BLOCK_STATES)
+        else:
+            outputs = [BLOCK_STATES, *(name for name in outputs if name.startswith("present."))]
+        kept = ir.convenience.extract(graph, inputs, outputs)
+        kept.name = graph.name
+        for value in (*kept.inputs, *kept.outputs):
+            if value.name == BLOCK_STATES:
+                value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), _state_shape(model)
+        cut = ir.Model(kept, ir_version=model.ir_version)
+        cut.graph.opset_imports.update(graph.opset_imports)
+        return ir.passes.PassResult(cut, True)
+
+    def _is_kept(self, name: str) -> bool:
+        prefix, _, rest = name.partition(".")
+        if prefix not in ("past_key_values", "present"):
+            return True
+        number = int(rest.partition(".")[0])
+        return self._first <= number and (self._end is None or number < self._end)
+
+
+def _input_of_block(model: ir.Model, number: int) -> ir.Value:
+    (norm,) = [
+        node
+        for node in nodes.find(model, "SimplifiedLayerNormalization", "")
+        if nodes.input_of(node, 1).name == _FIRST_NORM.format(number)
+    ]
+    return nodes.input_of(norm, 0)
+
+
+def _state_shape(model: ir.Model) -> ir.Shape:
+    (states,) = [value for value in model.graph.outputs if value.name == "hidden_states"]
+    assert states.shape is not None
+    return states.shape

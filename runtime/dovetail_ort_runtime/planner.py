@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from dovetail_ort_runtime.acceptance_record import LONGEST_MATCH, AcceptanceRecord, DecayingRatio
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_shape import ChainShape
 from dovetail_ort_runtime.drafter import Drafter
@@ -16,16 +16,7 @@ from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import EXACT_ROWS
 from dovetail_ort_runtime.time_curves import TimeCurves
 
-# Beliefs before anything is observed, and how many observations they weigh.
-_COPIES: Final = (0.35, 0.5, 0.65, 0.75, 0.85, 0.9)
-_COPIES_WEIGHT: Final = 6.0
-_MODEL_GAIN: Final = 0.8
-_MODEL_WEIGHT: Final = 3.0
-_PROMISE_WEIGHT: Final = 4.0
-_LEAST_KEPT: Final = 0.05
 _RATE_WEIGHT: Final = 8.0
-# An observation counts half after so many more: acceptance changes within an answer, the rate of a machine hardly.
-_HALF_LIFE: Final = 32
 _RATE_HALF_LIFE: Final = 96
 # The source that seems worse is tried in one round of so many, for it may have become the better one.
 _OTHER_SOURCE_EVERY: Final = 24
@@ -51,9 +42,8 @@ class Planner(Drafter):
     The aim is the most tokens per millisecond over all rounds. At the rate r that is being reached, a draft token pays
     if it is accepted with a probability above r times the milliseconds that it adds (Dinkelbach's condition for the
     best ratio). Milliseconds come from `TimeCurves`; probabilities from the drafter's own, corrected by how often such
-    promises were kept, or for a copy from how often copies after a match of that length were right. The
-    model drafts where its past rounds in such places gained more than a copy promises, and neither does where both
-    would lose.
+    promises were kept, or for a copy from how often copies after a match of that length were right. The model drafts
+    where its past rounds in such places gained more than a copy promises, and neither does where both would lose.
 
     Args:
         curves: of this machine.
@@ -67,12 +57,10 @@ class Planner(Drafter):
         self.curves = curves
         self.lookup = lookup
         self.model = model
-        self._copies = [_Average(share, _COPIES_WEIGHT) for share in _COPIES]
-        self._model_gains = [_Average(_MODEL_GAIN, _MODEL_WEIGHT) for _ in range(len(_COPIES) + 1)]
-        self._first_promise, self._further_promises = (_Average(1.0, _PROMISE_WEIGHT) for _ in range(2))
+        self._record = AcceptanceRecord()
         self._least_rows = EXACT_ROWS
         plain_ms = curves.verify(EXACT_ROWS, 0)
-        self._rate = _Average(1 / plain_ms, _RATE_WEIGHT * plain_ms, _RATE_HALF_LIFE)
+        self._rate = DecayingRatio(1 / plain_ms, _RATE_WEIGHT * plain_ms, _RATE_HALF_LIFE)
         self._pause, self._idle_rounds, self._matched_rounds = _FIRST_PAUSE, 0, 0
         self._length = self._unread = 0
         self._pending: _Round | None = None
@@ -115,9 +103,9 @@ class Planner(Drafter):
         match = Match(start=0, length=0, next_token_id=next_token_id)
         if self.lookup is not None:
             match = self.lookup.longest_match(next_token_id)
-        kind = min(match.length, len(_COPIES))
-        num_copied, copy_gain = self._best_copy(kind, limit)
-        source, depth = self._choose(kind, num_copied, copy_gain, limit)
+        matched = min(match.length, LONGEST_MATCH)
+        num_copied, copy_gain = self._best_copy(matched, limit)
+        source, depth = self._choose(matched, num_copied, copy_gain, limit)
         proposal, draft_ms = NOTHING, 0.0
         if source == "model":
             assert self.model is not None
@@ -128,7 +116,7 @@ class Planner(Drafter):
         elif source == "lookup":
             assert self.lookup is not None
             proposal = self.lookup.copy(match, num_copied)
-        self._pending = _Round(source=source, kind=kind, proposal=proposal, draft_ms=draft_ms)
+        self._pending = _Round(source=source, matched=matched, proposal=proposal, draft_ms=draft_ms)
         return proposal
 
     def _drafters(self) -> list[Drafter]:
@@ -143,11 +131,11 @@ class Planner(Drafter):
             self._extra_ms = [max(0.0, ms - times[0]) for ms in times]
             self._priced_at = place
 
-    def _best_copy(self, kind: int, limit: int) -> tuple[int, float]:
-        """Tokens to copy after a match of `kind` tokens, and what they gain."""
-        if not kind:
+    def _best_copy(self, matched: int, limit: int) -> tuple[int, float]:
+        """Tokens to copy after a match, and what they gain."""
+        if not matched:
             return 0, 0.0
-        right, rate = self._copies[kind - 1].value, self._rate.value
+        right, rate = self._record.copied_right(matched), self._rate.value
         best, best_gain, expected = 0, 0.0, 0.0
         for depth in range(1, limit + 1):
             expected += right**depth
@@ -155,33 +143,28 @@ class Planner(Drafter):
                 best, best_gain = depth, gain
         return best, best_gain
 
-    def _choose(self, kind: int, num_copied: int, copy_gain: float, limit: int) -> tuple[str, int]:
+    def _choose(self, matched: int, num_copied: int, copy_gain: float, limit: int) -> tuple[str, int]:
         """Who drafts, and up to which depth."""
+        without_model = ("lookup" if num_copied else "plain"), num_copied
         if self.model is None or not limit:
-            return ("lookup" if num_copied else "plain"), num_copied
-        by_model = self._model_gains[kind].value > copy_gain
+            return without_model
+        model_gain = self._record.model_gain(matched)
+        if model_gain <= 0:
+            self._idle_rounds = (self._idle_rounds + 1) % self._pause
+            return without_model if self._idle_rounds else ("model", 1)
+        by_model = model_gain > copy_gain
         if num_copied:
             self._matched_rounds += 1
             by_model ^= self._matched_rounds % _OTHER_SOURCE_EVERY == 0
-        if self._model_gains[kind].value <= 0:
-            self._idle_rounds += 1
-            if self._idle_rounds < self._pause:
-                return ("lookup" if num_copied else "plain"), num_copied
-            self._idle_rounds = 0
-            return "model", 1
-        if by_model:
-            return "model", limit
-        return ("lookup" if num_copied else "plain"), num_copied
+        return ("model", limit) if by_model else without_model
 
     def _thresholds(self, depth: int) -> tuple[float, ...]:
         """The drafter's own probability below which a token of a chain does not pay, by depth."""
-        rate, step_ms, kept = self._rate.value, self.curves.step_ms, self._first_promise.value
         found = []
         for number in range(1, depth + 1):
             paid_rows = max(1, 1 + number - self._least_rows)
-            ms = self._extra_ms[number] / paid_rows + (step_ms if number > 1 else 0.0)
-            found.append(min(1.0, rate * ms / max(kept, _LEAST_KEPT)))
-            kept *= self._further_promises.value
+            ms = self._extra_ms[number] / paid_rows + (self.curves.step_ms if number > 1 else 0.0)
+            found.append(min(1.0, self._rate.value * ms / self._record.kept(number)))
         return tuple(found)
 
     def _learn(self, last: _Round, accepted: int) -> None:
@@ -189,19 +172,11 @@ class Planner(Drafter):
         extra_ms = last.draft_ms + self._extra_ms[drafted]
         self._rate.add(1 + accepted, self._plain_ms + extra_ms)
         if last.source == "lookup":
-            self._copies[last.kind - 1].add(accepted, min(accepted + 1, drafted))
+            self._record.copied(last.matched, drafted, accepted)
         elif last.source == "model":
-            self._model_gains[last.kind].add(accepted - self._rate.value * extra_ms)
+            gain = accepted - self._rate.value * extra_ms
+            self._record.modelled(last.matched, last.proposal.confidences, accepted, gain)
             self._pause = _FIRST_PAUSE if accepted else min(2 * self._pause, _LONGEST_PAUSE)
-            self._learn_promises(last.proposal.confidences, accepted)
-
-    def _learn_promises(self, confidences: Sequence[float], accepted: int) -> None:
-        """A token is put to the test when all before it are accepted."""
-        before = 1.0
-        for depth, confidence in enumerate(confidences[: accepted + 1]):
-            promise = self._further_promises if depth else self._first_promise
-            promise.add(float(depth < accepted), confidence / before)
-            before = confidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -210,34 +185,12 @@ class _Round:
 
     Attributes:
         source: `model`, `lookup` or `plain`.
-        kind: length of the match.
+        matched: length of the match.
         proposal: what was proposed.
         draft_ms: what drafting costs by the curves.
     """
 
     source: str
-    kind: int
+    matched: int
     proposal: Proposal
     draft_ms: float
-
-
-class _Average:
-    """A ratio of two sums whose terms lose half of their weight every `half_life` observations.
-
-    Args:
-        value: before anything is observed.
-        weight: of that belief, in the unit of the lower sum.
-        half_life: observations.
-    """
-
-    def __init__(self, value: float, weight: float, half_life: float = _HALF_LIFE) -> None:
-        self._keep = 0.5 ** (1 / half_life)
-        self.total, self._weight = value * weight, weight
-
-    @property
-    def value(self) -> float:
-        return self.total / self._weight
-
-    def add(self, amount: float, weight: float = 1.0) -> None:
-        self.total = self._keep * self.total + amount
-        self._weight = self._keep * self._weight + weight

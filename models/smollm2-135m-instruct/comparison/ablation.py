@@ -18,9 +18,9 @@ from dovetail_ort_export.training.head_directory import RECORD_NAME
 from dovetail_ort_export.training.trainer import train_head
 from dovetail_ort_export.training.training_options import TrainingOptions
 
-# The text once, or a part of it as often as gives the same number of steps.
-TEXT_TOKENS: Final = TrainingOptions().num_answer_tokens
-BASE: Final = TrainingOptions(num_epochs=1, precision="bf16")
+# A part of the text once, or less of it as often as gives the same number of steps.
+TEXT_TOKENS: Final = 300_000
+BASE: Final = TrainingOptions(num_answer_tokens=TEXT_TOKENS, num_epochs=1, precision="bf16")
 VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "base": {},
     "concatenation": {"fusion": "concatenation"},

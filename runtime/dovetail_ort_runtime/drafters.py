@@ -13,12 +13,13 @@ from dovetail_ort_runtime.curve_measurement import BRIEF, THOROUGH, measure_curv
 from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, DEVICES, has_cuda
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
-from dovetail_ort_runtime.drafter import Drafter, NoDrafter
+from dovetail_ort_runtime.drafter import Drafter, ModelDrafter, NoDrafter
+from dovetail_ort_runtime.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.environment import import_onnxruntime, processor_name
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.language_model_drafter import LanguageModelDrafter
-from dovetail_ort_runtime.planner import ModelDrafter, Planner
+from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
@@ -84,6 +85,8 @@ def make_drafter(
         if model is None:
             raise InputError(f"a shape must be that of a model's drafts, got one for {name} without a model")
         return model
+    if isinstance(model, FeatureDrafter) and model.model.device != CPU:
+        model = DraftingAhead(model)
     curves = _curves([bundle] if opened is None else [bundle, opened], target, model, tune)
     return Planner(curves, lookup=PromptLookup() if name in ("auto", "lookup") else None, model=model)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -10,12 +12,20 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.draft_tree import DraftTree
-from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.drafter import ModelDrafter
 from dovetail_ort_runtime.proposal import NOTHING, ROOT, Proposal
 from dovetail_ort_runtime.session import SessionReport
 
+# How many draft tokens are accepted, and the bonus token.
+Verdict = tuple[int, int]
+_CANDIDATES: Final = 2
 
-class FeatureDrafter(Drafter):
+
+def _never() -> bool:
+    return False
+
+
+class FeatureDrafter(ModelDrafter):
     """Drafts with a draft head.
 
     Row t of its stable cache comes from the target's hidden state of token t and from token t + 1. Those rows are read
@@ -90,7 +100,78 @@ class FeatureDrafter(Drafter):
         assert rows is not None, "the target keeps a token or more between two proposals"
         return rows
 
-    def _chain(self, rows: DraftRows, shape: ChainShape, max_draft_tokens: int) -> Proposal:
+    def draft_after_verdicts(
+        self,
+        next_token_id: int,
+        drafted: Sequence[int],
+        *,
+        num_verdicts: int,
+        num_tokens: int,
+        is_stopped: Callable[[], bool] = _never,
+    ) -> dict[Verdict, Proposal]:
+        """Chains to follow the likeliest verdicts on a chain whose verdict is not known yet.
+
+        Args:
+            next_token_id: the chain's root.
+            drafted: the chain.
+            num_verdicts: how many verdicts.
+            num_tokens: of a chain.
+            is_stopped: is asked before each pass; once it says yes, what there is by then is the result.
+
+        Returns:
+            A chain for each verdict: how many tokens of `drafted` are accepted, and the bonus token then.
+        """
+        cache = self.model.cache
+        # Where nothing is left to read, the last row is read again for what it predicts.
+        cache.rewind(min(cache.length, len(self._token_ids) - 1))
+        rows = self._catch_up(next_token_id, _CANDIDATES)
+        stable = cache.length
+        try:
+            verdicts = self._likeliest_verdicts(rows, drafted, num_verdicts, is_stopped)
+            chains: dict[Verdict, Proposal] = {}
+            # Each chain overwrites the rows of the draft tokens that its verdict rejects, so long ones come first.
+            for verdict, feature in sorted(verdicts.items(), key=lambda item: -item[0][0]):
+                if is_stopped():
+                    break
+                cache.rewind(stable + verdict[0])
+                chain = self._chain(
+                    self._read_on(feature, verdict[1]), ChainShape.fixed(num_tokens), num_tokens, is_stopped
+                )
+                if len(chain):
+                    chains[verdict] = chain
+            return chains
+        finally:
+            cache.rewind(stable)
+
+    def _likeliest_verdicts(
+        self, rows: DraftRows, drafted: Sequence[int], number: int, is_stopped: Callable[[], bool]
+    ) -> dict[Verdict, FloatArray]:
+        """The feature, (1, E), behind which the bonus token of each verdict stands; the chain's rows are read."""
+        found: list[tuple[float, Verdict, FloatArray]] = []
+        probability = 1.0
+        for accepted in range(len(drafted) + 1):
+            feature = rows.hidden_states[-1:].copy()
+            candidates = dict(zip(rows.candidate_ids[0].tolist(), np.exp(rows.log_probabilities[0]), strict=True))
+            right = drafted[accepted] if accepted < len(drafted) else None
+            found += [
+                (probability * float(share), (accepted, token_id), feature)
+                for token_id, share in candidates.items()
+                if token_id != right
+            ]
+            if right is None or is_stopped():
+                break
+            probability *= float(candidates.get(right, 0.0))
+            rows = self._read_on(feature, right, _CANDIDATES)
+        found.sort(key=lambda item: -item[0])
+        return {verdict: feature for _, verdict, feature in found[:number]}
+
+    def _chain(
+        self,
+        rows: DraftRows,
+        shape: ChainShape,
+        max_draft_tokens: int,
+        is_stopped: Callable[[], bool] = _never,
+    ) -> Proposal:
         token_ids: list[int] = []
         confidences: list[float] = []
         probability = 1.0
@@ -98,7 +179,9 @@ class FeatureDrafter(Drafter):
             if probability < least:
                 break
             if token_ids:
-                rows = self._read_on(rows, token_ids[-1])
+                if is_stopped():
+                    break
+                rows = self._read_on(rows.hidden_states[-1:], token_ids[-1])
             probability *= math.exp(rows.log_probabilities[0, 0])
             if probability < least:
                 break
@@ -106,15 +189,15 @@ class FeatureDrafter(Drafter):
             confidences.append(probability)
         return Proposal.chain(token_ids, confidences=confidences)
 
-    def _read_on(self, rows: DraftRows, token_id: int) -> DraftRows:
-        """One more row of a chain."""
+    def _read_on(self, feature: FloatArray, token_id: int, num_candidates: int = 1) -> DraftRows:
+        """One more row of a chain, from the feature before it, (1, E)."""
         cache = self.model.cache
         rows = self.model.forward(
-            rows.hidden_states[-1:],
+            feature,
             np.array([token_id]),
             np.array([cache.length]),
             scored_rows=np.zeros(1, dtype=np.int64),
-            num_candidates=1,
+            num_candidates=num_candidates,
         )
         cache.keep((0,))
         return rows

@@ -8,7 +8,7 @@ import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape
-from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.drafter import ModelDrafter
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampler import Sampler
 from dovetail_ort_runtime.sampling_options import SamplingOptions
@@ -17,7 +17,7 @@ from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 
-class LanguageModelDrafter(Drafter):
+class LanguageModelDrafter(ModelDrafter):
     """Drafts chains with any causal language model that shares the target's tokenizer.
 
     Where the answer is sampled, so are the draft tokens, under the same settings but for the repetition penalty; each

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from dovetail_ort_runtime.acceptance_record import LONGEST_MATCH, AcceptanceRecord, DecayingRatio
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_shape import ChainShape
-from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.drafter import Drafter, ModelDrafter
 from dovetail_ort_runtime.prompt_lookup import Match, PromptLookup
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampling_options import SamplingOptions
@@ -27,13 +27,6 @@ _DEEPEST: Final = 16
 _MOST_UNREAD: Final = 8
 # Kept tokens after which the curves are read anew.
 _CONTEXT_STEP: Final = 64
-
-
-class ModelDrafter(Drafter, Protocol):
-    """A drafter that runs a model and stops where it is told to."""
-
-    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
-        """As `propose`, with a chain of that shape."""
 
 
 class Planner(Drafter):
@@ -109,9 +102,11 @@ class Planner(Drafter):
         proposal, draft_ms = NOTHING, 0.0
         if source == "model":
             assert self.model is not None
+            is_ready = self.model.is_ready(next_token_id)
             shape = ChainShape(least_probabilities=self._thresholds(depth))
             proposal = self.model.draft(next_token_id, depth, shape)
-            draft_ms = self.curves.draft(max(len(proposal), 1), min(self._unread, _MOST_UNREAD))
+            if not is_ready:
+                draft_ms = self.curves.draft(max(len(proposal), 1), min(self._unread, _MOST_UNREAD))
             self._unread = 0
         elif source == "lookup":
             assert self.lookup is not None

@@ -54,7 +54,8 @@ def test_the_model_card_quotes_the_head_and_what_was_measured_of_it():
     assert f"| {last['accepted_length']:.2f} tokens a round |" in card
     for choices in planner["suites"].values():
         chain, planned = choices["chain 4"], choices["planner, both"]
-        assert f"accepted in {chain['first_token_accepted']:.1%} of rounds, {chain['accepted_length']:.2f} tokens" in card
+        first, length = chain["first_token_accepted"], chain["accepted_length"]
+        assert f"accepted in {first:.1%} of rounds, {length:.2f} tokens" in card
         assert f"{planned['accepted_length']:.2f} as planned" in card
     curves = planner["curves"]
     four = dict(zip(curves["catch_up_rows"], curves["catch_up_ms"], strict=True))[2] + 3 * curves["step_ms"]

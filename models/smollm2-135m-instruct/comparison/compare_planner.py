@@ -29,8 +29,9 @@ from dovetail_ort_runtime.curve_measurement import THOROUGH, measure_curves
 from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.environment import processor_name, usable_cores
-from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.feature_drafter import FeatureDrafter, Verdict
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import Proposal
@@ -53,11 +54,20 @@ class ProbabilityFloor(FeatureDrafter):
         token_ids: list[int] = []
         while len(token_ids) < min(shape.num_tokens, max_draft_tokens):
             if token_ids:
-                rows = self._read_on(rows, token_ids[-1])
+                rows = self._read_on(rows.hidden_states[-1:], token_ids[-1])
             if math.exp(rows.log_probabilities[0, 0]) < LLAMA_CPP_FLOOR:
                 break
             token_ids.append(int(rows.candidate_ids[0, 0]))
         return Proposal.chain(token_ids)
+
+
+class Unhurried(DraftingAhead):
+    """Drafts ahead as beside a target that takes its time: here the work is always finished."""
+
+    def _finish(self) -> dict[Verdict, Proposal]:
+        if self._work is not None:
+            self._work.result()
+        return super()._finish()
 
 
 def main(bundle_path: str) -> None:
@@ -81,6 +91,7 @@ def main(bundle_path: str) -> None:
             suite: {name: _measure(make(), recorded, curves) for name, make in choices.items()}
             for suite, recorded in answers.items()
         },
+        "chains of 4, drafted ahead": {suite: _measure_ahead(model, recorded) for suite, recorded in answers.items()},
     }
     print(json.dumps(result, indent=2))
 
@@ -122,6 +133,16 @@ def _measure(drafter: Drafter, answers: Sequence[RecordedAnswer], curves: TimeCu
         "first_token_accepted": round(result.first_right / result.rounds, 4),
         "drafted_per_round": round(result.drafted / result.rounds, 2),
         "draft_ms": round(draft_ms / result.rounds, 3),
+    }
+
+
+def _measure_ahead(model: DraftModel, answers: Sequence[RecordedAnswer]) -> dict[str, float]:
+    """How often the next chain is ready when the verdict comes, and what chains are worth that were drafted so."""
+    ahead = Unhurried(FeatureDrafter(model))
+    result = replay(ahead, answers, 4, time.perf_counter)
+    return {
+        "ready": round(ahead.num_ready / ahead.num_drafts, 4),
+        "accepted_length": round(result.tokens / result.rounds, 3),
     }
 
 

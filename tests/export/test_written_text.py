@@ -127,7 +127,7 @@ def test_an_opening_that_leaves_no_room_is_refused(tiny_bundle_fp32, options, tm
     from dovetail_ort_export.training.written_text import write_text
 
     long = TrainingPrompts(openings=["The tails hold the pins. " * 60])
-    with pytest.raises(InputError, match="an opening must have 232 tokens at most with what the template adds, got"):
+    with pytest.raises(InputError, match="an opening must have 200 tokens at most with what the template adds, got"):
         write_text(Bundle(tiny_bundle_fp32), tmp_path, options, long)
 
 

@@ -27,6 +27,7 @@ class CurveKey:
         processor: of the machine.
         onnxruntime: version.
         threads: of a pass.
+        max_context: slots of the cache; a short one leaves long passes unmeasured.
     """
 
     bundles: str
@@ -35,6 +36,7 @@ class CurveKey:
     processor: str
     onnxruntime: str
     threads: int
+    max_context: int
 
     @property
     def path(self) -> Path:

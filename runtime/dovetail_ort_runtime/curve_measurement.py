@@ -40,7 +40,7 @@ class Effort:
     seconds: float
 
 
-# Half a second on a model of 135 million parameters, and at most a few on a large one.
+# At most a few seconds where the first load measures.
 BRIEF: Final = Effort(contexts=(NUM_PAST,), verify_rows=(1, 2, 4, 8, 16), catch_up_rows=(1, 4), rounds=5, seconds=1.0)
 THOROUGH: Final = Effort(
     contexts=(NUM_PAST, 1024),
@@ -69,7 +69,10 @@ def measure_curves(target: Target, model: ModelDrafter | None, effort: Effort) -
     if model is None:
         return TimeCurves(contexts=tuple(contexts), verify_rows=rows, verify_ms=verify_ms)
     catch_up_rows = tuple(n for n in effort.catch_up_rows if n + _READ + _CHAIN < target.cache.capacity)
-    catch_up_ms, step_ms = _time_drafter(model, target, catch_up_rows, effort.rounds)
+    if catch_up_rows:
+        catch_up_ms, step_ms = _time_drafter(model, target, catch_up_rows, effort.rounds)
+    else:  # there is no room to time it, nor for an answer that its price would matter to
+        catch_up_rows, catch_up_ms, step_ms = (1,), (0.0,), 0.0
     return TimeCurves(
         contexts=tuple(contexts),
         verify_rows=rows,

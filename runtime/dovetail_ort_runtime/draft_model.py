@@ -14,7 +14,7 @@ from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import DrafterEntry
-from dovetail_ort_runtime.session import SessionReport, nodes_by_provider, open_session, weight_bytes
+from dovetail_ort_runtime.session import SessionReport, memory_left, nodes_by_provider, open_session, weight_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,7 @@ class DraftModel:
         vram_limit: bytes that graph and cache may take on a GPU.
 
     Raises:
-        InputError: the graph's precision is not for that device, or the cache alone exceeds the limit.
+        InputError: the graph's precision is not for that device, or graph and cache exceed the limit.
         UnavailableError: CUDA cannot be used here.
 
     Attributes:
@@ -78,12 +78,7 @@ class DraftModel:
             "dtype": np.float16 if entry.precision == "fp16" else np.float32,
         }
         self.weight_bytes = weight_bytes(graph)
-        left = None if vram_limit is None else vram_limit - cache_bytes(**cache)
-        if left is not None and left < self.weight_bytes:
-            raise InputError(
-                f"vram_limit must hold {self.weight_bytes} bytes of weights and {cache_bytes(**cache)} of cache, "
-                f"got {vram_limit}; load with a larger one or with a smaller max_context"
-            )
+        left = memory_left(self.weight_bytes, cache_bytes(**cache), vram_limit)
         self.session = open_session(graph, threads, device=device, vram_limit=left)
         _check_dimensions(self.session, entry)
         self.cache = KVCache(**cache, device=device)

@@ -60,26 +60,15 @@ def make_drafter(
         InputError: there is no such drafter, the bundle has none, the tokenizers differ, or lookup is given a shape.
         BundleError: `draft_bundle` is missing or damaged.
     """
-    if name not in DRAFTERS:
-        raise InputError(f"the drafter must be one of {', '.join(DRAFTERS)}, got {name!r}")
-    if name == "lm" and draft_bundle is None:
-        raise InputError("the drafter lm must be given a bundle of a smaller model; name one with --draft-bundle")
-    if name not in ("auto", "lm") and draft_bundle is not None:
-        raise InputError(f"a draft bundle must go with the drafter lm, got {name}")
-    if device not in DEVICES:
-        raise InputError(f"the drafter's device must be one of {', '.join(DEVICES)}, got {device!r}")
-    runs_a_model = draft_bundle is not None or name == "dgf" or (name == "auto" and bundle.manifest.drafter is not None)
-    if device == CUDA and not runs_a_model:
-        raise InputError(f"the device cuda must be for a model that drafts, got the drafter {name} without one")
+    own = name == "dgf" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None)
+    _check(name, device, own=own, has_draft_bundle=draft_bundle is not None)
     if name == "none":
         return NoDrafter()
     opened = None if draft_bundle is None else Bundle(draft_bundle)
     model: ModelDrafter | None = None
     if opened is not None:
-        if device == CUDA:
-            raise InputError("the drafter lm must run on the CPU, got the device cuda; take dgf or the device auto")
         model = _language_model(bundle, opened, target, shape or FOUR_TOKENS)
-    elif runs_a_model:
+    elif own:
         model = _feature_drafter(bundle, target, shape or FOUR_TOKENS, device, vram_limit)
     if shape is not None:
         if model is None:
@@ -91,6 +80,22 @@ def make_drafter(
     return Planner(curves, lookup=PromptLookup() if name in ("auto", "lookup") else None, model=model)
 
 
+def _check(name: str, device: str, *, own: bool, has_draft_bundle: bool) -> None:
+    """Whether these settings go together."""
+    if name not in DRAFTERS:
+        raise InputError(f"the drafter must be one of {', '.join(DRAFTERS)}, got {name!r}")
+    if name == "lm" and not has_draft_bundle:
+        raise InputError("the drafter lm must be given a bundle of a smaller model; name one with --draft-bundle")
+    if name not in ("auto", "lm") and has_draft_bundle:
+        raise InputError(f"a draft bundle must go with the drafter lm, got {name}")
+    if device not in DEVICES:
+        raise InputError(f"the drafter's device must be one of {', '.join(DEVICES)}, got {device!r}")
+    if device == CUDA and has_draft_bundle:
+        raise InputError("the drafter lm must run on the CPU, got the device cuda; take dgf or the device auto")
+    if device == CUDA and not own:
+        raise InputError(f"the device cuda must be for a model that drafts, got the drafter {name} without one")
+
+
 def _curves(bundles: Sequence[Bundle], target: Target, model: ModelDrafter | None, tune: bool) -> TimeCurves:
     checksums = "".join(entry.sha256 for bundle in bundles for entry in bundle.manifest.files)
     key = CurveKey(
@@ -100,6 +105,7 @@ def _curves(bundles: Sequence[Bundle], target: Target, model: ModelDrafter | Non
         processor=processor_name(),
         onnxruntime=import_onnxruntime().__version__,
         threads=target.threads,
+        max_context=target.cache.capacity,
     )
     curves = None if tune else load_curves(key)
     if curves is None:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError
-from dovetail_ort_runtime.kv_cache import KVCache
+from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.session import SessionReport, nodes_by_provider, open_session, weight_bytes
+from dovetail_ort_runtime.session import SessionReport, memory_left, nodes_by_provider, open_session, weight_bytes
 
 
 class Front:
@@ -38,21 +38,22 @@ class Front:
     ) -> None:
         self.device, self._threads = device, threads
         self._weight_bytes = weight_bytes(graph)
-        self.session = open_session(graph, threads, device=device, vram_limit=vram_limit)
+        cache: dict[str, Any] = {
+            "num_layers": entry.front_layers,
+            "num_kv_heads": entry.num_kv_heads,
+            "capacity": capacity,
+            "head_size": entry.head_size,
+            "dtype": np.float16,
+        }
+        left = memory_left(self._weight_bytes, cache_bytes(**cache), vram_limit)
+        self.session = open_session(graph, threads, device=device, vram_limit=left)
         found = sum(output.name.startswith("present.") for output in self.session.get_outputs()) // 2
         if found != entry.front_layers:
             raise BundleError(
                 f"front_layers in the manifest must be the blocks of {graph.name}, {found}, got {entry.front_layers}; "
                 "export the bundle again"
             )
-        self.cache = KVCache(
-            num_layers=entry.front_layers,
-            num_kv_heads=entry.num_kv_heads,
-            capacity=capacity,
-            head_size=entry.head_size,
-            dtype=np.float16,
-            device=device,
-        )
+        self.cache = KVCache(**cache, device=device)
         self.block_states: FloatArray = np.empty((entry.max_rows, entry.hidden_size), dtype=np.float32)
         self._bindings: dict[int, Any] = {}
 
@@ -63,7 +64,7 @@ class Front:
             inputs: the target's, by name: token ids, positions, bias and lengths.
         """
         num_rows = inputs["input_ids"].shape[1]
-        binding = self._bindings.setdefault(num_rows, None) or self._bound(num_rows)
+        binding = self._bindings.get(num_rows) or self._bound(num_rows)
         for name, array in inputs.items():  # what is bound from another device is copied now
             binding.bind_ortvalue_input(name, import_onnxruntime().OrtValue.ortvalue_from_numpy(array))
         self.session.run_with_iobinding(binding)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
 from dovetail_ort_runtime.environment import import_onnxruntime
-from dovetail_ort_runtime.errors import BundleError, UnavailableError
+from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
 from dovetail_ort_runtime.huge_pages import huge_pages
 
 
@@ -71,6 +71,20 @@ def open_session(graph: Path, threads: int, *, device: str = CPU, vram_limit: in
             "CUDA must have a GPU that ONNX Runtime can use, got none; see nvidia-smi, or take the CPU"
         )
     return session
+
+
+def memory_left(weights: int, cache: int, vram_limit: int | None) -> int | None:
+    """Bytes of a limit that a session may take, its cache subtracted; None without a limit.
+
+    Raises:
+        InputError: weights and cache exceed it.
+    """
+    if vram_limit is not None and vram_limit < weights + cache:
+        raise InputError(
+            f"vram_limit must hold {weights} bytes of weights and {cache} of cache, got {max(vram_limit, 0)}; "
+            "load with a larger one or with a smaller max_context"
+        )
+    return None if vram_limit is None else vram_limit - cache
 
 
 def weight_bytes(graph: Path) -> int:

@@ -145,6 +145,11 @@ def test_only_the_cut_that_was_exported_goes_to_the_gpu(export, tiny_bundle):
     assert dovetail_ort.load(export(2, precision="fp32"), target_layers_on_gpu=0).sessions()[0].device == "cpu"
 
 
+def test_a_limit_that_does_not_hold_the_first_blocks_is_refused(export):
+    with pytest.raises(InputError, match=r"vram_limit must hold .* bytes of weights and .* of cache, got 1000;"):
+        dovetail_ort.load(export(2, precision="fp32"), vram_limit=1000)
+
+
 def test_a_manifest_that_counts_other_blocks_is_refused(export, tmp_path):
     import shutil
 

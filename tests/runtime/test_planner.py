@@ -5,6 +5,7 @@ import pytest
 
 from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.drafter import ModelDrafter, NoDrafter
+from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import Proposal
@@ -163,3 +164,11 @@ def test_without_a_model_and_a_match_nothing_is_proposed(drafters):
     assert not len(planner.propose(8, 4))
     assert len(planner.propose(5, 4))
     assert not len(planner.propose(5, 0))
+
+
+@pytest.mark.parametrize("max_context", [2, 16, 40, 512])
+def test_a_model_drafts_in_a_context_of_any_length(load, tiny_drafting_bundle, max_context):
+    model = load(bundle=tiny_drafting_bundle, max_context=max_context)
+    plain = load(bundle=tiny_drafting_bundle, max_context=max_context, drafter="none")
+    options = GenerationOptions(max_new_tokens=60, sampling=GREEDY)
+    assert model.generate([5], options).token_ids == plain.generate([5], options).token_ids

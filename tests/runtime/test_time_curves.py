@@ -18,7 +18,13 @@ CURVES = TimeCurves(
     step_ms=0.25,
 )
 KEY = CurveKey(
-    bundles="ab", drafter="FeatureDrafter", device="cpu", processor="one, 2 cores", onnxruntime="1.32", threads=2
+    bundles="ab",
+    drafter="FeatureDrafter",
+    device="cpu",
+    processor="one, 2 cores",
+    onnxruntime="1.32",
+    threads=2,
+    max_context=512,
 )
 
 
@@ -78,6 +84,7 @@ def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache):
     assert load_curves(KEY) == CURVES
     for name, value in (
         ("threads", 1),
+        ("max_context", 64),
         ("device", "cuda"),
         ("processor", "another"),
         ("onnxruntime", "1.31"),

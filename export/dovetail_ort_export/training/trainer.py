@@ -30,6 +30,7 @@ from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.manifest import TargetEntry
 
 _PACKAGES: Final = ("torch", "transformers", "onnxruntime", "dovetail-ort")
 
@@ -66,11 +67,7 @@ def train_head(
     """
     options = options or TrainingOptions()
     bundle = Bundle(bundle_path)
-    target_sha256 = bundle.manifest.target.weights_sha256
-    if target_sha256 is None or bundle.manifest.target.intermediate_size is None:
-        raise InputError("the bundle must name the weights it was made from, got an old one; export the model again")
-    if bundle.manifest.target.front_graph is not None:
-        raise InputError("the target must be in one piece, got a cut one; export it without --gpu-layers")
+    target_sha256 = _trainable(bundle.manifest.target)
     device = _device(options.device)
     torch.set_num_threads(options.threads or usable_cores())
     report("writing text")
@@ -110,6 +107,15 @@ def train_head(
     draw_curves(record, out / "curves.png")
     (out / CHECKPOINT_NAME).unlink(missing_ok=True)
     return record
+
+
+def _trainable(entry: TargetEntry) -> str:
+    """Hash of the target's weights, if a head can be trained for it."""
+    if entry.weights_sha256 is None or entry.intermediate_size is None:
+        raise InputError("the bundle must name the weights it was made from, got an old one; export the model again")
+    if entry.front_graph is not None:
+        raise InputError("the target must be in one piece, got a cut one; export it without --gpu-layers")
+    return entry.weights_sha256
 
 
 def _open_source(source: str, target_sha256: str, device: torch.device) -> OpenTarget:

@@ -118,13 +118,12 @@ def _choices(model: DraftModel, curves: TimeCurves) -> dict[str, Callable[[], Dr
 
 def _measure(drafter: Drafter, answers: Sequence[RecordedAnswer], curves: TimeCurves) -> dict[str, Any]:
     verify_ms = 0.0
-    context = 0
+    context = round(sum(len(answer.token_ids) for answer in answers) / len(answers))
 
     def count(num_rows: int) -> None:
         nonlocal verify_ms
         verify_ms += curves.verify(max(num_rows, EXACT_ROWS), context)
 
-    context = round(sum(len(answer.token_ids) for answer in answers) / len(answers))
     result = replay(drafter, answers, 16, time.perf_counter, count)
     draft_ms = 1e3 * result.draft_seconds
     return {

@@ -19,7 +19,7 @@ from dovetail_ort_export.training.trainer import train_head
 from dovetail_ort_export.training.training_options import TrainingOptions
 
 # A part of the text once, or less of it as often as gives the same number of steps.
-TEXT_TOKENS: Final = 300_000
+TEXT_TOKENS: Final = 200_000
 BASE: Final = TrainingOptions(num_answer_tokens=TEXT_TOKENS, num_epochs=1, precision="bf16")
 VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "base": {},

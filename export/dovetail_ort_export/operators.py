@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 from torch.onnx import symbolic_helper
 
+from dovetail_ort_runtime.bundle import POSITION_TABLE
+
 OPSET: Final = 18
-COS_CACHE: Final = "rotary.cos"
+COS_CACHE: Final = POSITION_TABLE
 SIN_CACHE: Final = "rotary.sin"
 
 

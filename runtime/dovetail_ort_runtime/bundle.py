@@ -3,51 +3,56 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from dovetail_ort_runtime.chat_template import ChatTemplate
-from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.graph_check import check_graph
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
+VERIFICATIONS: Final = ("small", "all", "none")
 # Larger files are hashed on request only: 150 MB of weights would add to every start.
-HASHED_AT_OPEN_BYTES: Final = 16 << 20
+SMALL_FILE_BYTES: Final = 16 << 20
+# No honest file comes near; what is larger is not read into memory.
+LARGEST_TEXT_BYTES: Final = 4 << 20
+LARGEST_TOKENIZER_BYTES: Final = 256 << 20
+# The table with a row for each position, which every graph of a bundle has.
+POSITION_TABLE: Final = "rotary.cos"
 _CHUNK_BYTES: Final = 1 << 20
 
 
 class Bundle:
-    """An opened bundle: every file it names is there, has its size and, if small, its checksum.
+    """An opened bundle: every file it names is there and has its size, and its graphs stay inside.
 
     Args:
         directory: the bundle.
+        verify: which files must have the manifest's checksum: `small`, those of up to `SMALL_FILE_BYTES`; `all`; or
+            `none`.
 
     Raises:
-        BundleError: something is missing, truncated or altered, or a path leaves the directory.
+        BundleError: something is missing, truncated or altered, a path leaves the directory, or a graph holds what
+            `check_graph` refuses.
+        InputError: `verify` is none of these.
 
     Attributes:
         directory: as given.
+        verify: as given.
         manifest: what it says.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: str | Path, verify: str = "small") -> None:
+        if verify not in VERIFICATIONS:
+            raise InputError(f"verify must be one of {', '.join(VERIFICATIONS)}, got {verify!r}")
+        self.directory, self.verify = Path(directory), verify
         self.manifest = Manifest.from_json(self._manifest_text())
+        largest = {"small": SMALL_FILE_BYTES, "none": -1}.get(verify)
         for entry in self.manifest.files:
-            self._check(entry, hashed=entry.num_bytes <= HASHED_AT_OPEN_BYTES)
-        listed = {entry.path for entry in self.manifest.files}
-        drafter = self.manifest.drafter
-        target = self.manifest.target
-        front = None if target.front_graph is None else str(PurePosixPath(target.graph).with_name(target.front_graph))
-        named = (target.graph, front, self.manifest.tokenizer.file, self.manifest.tokenizer.chat_template)
-        for name in (*named, None if drafter is None else drafter.graph):
-            if name is not None and name not in listed:
-                raise BundleError(f"the manifest's files must list {name!r}, which it refers to")
-        if drafter is not None and drafter.target_sha256 != self.manifest.target.weights_sha256:
-            raise BundleError(
-                "the bundle's drafter must be of its target, got one of another model; "
-                "attach another with: dovetail-ort attach"
-            )
+            self._check(entry, hashed=largest is None or entry.num_bytes <= largest)
+        self._check_references()
+        self._check_graphs()
 
     def path(self, name: str) -> Path:
         """Absolute or relative path of the file `name` of the manifest, inside the directory.
@@ -64,15 +69,20 @@ class Bundle:
         return path
 
     def text(self, name: str) -> str:
-        """Contents of the UTF-8 file `name`."""
+        """Contents of the UTF-8 file `name`, of `LARGEST_TEXT_BYTES` at most."""
+        with self.path(name).open("rb") as file:
+            content = file.read(LARGEST_TEXT_BYTES + 1)
+        _check_size(name, len(content), LARGEST_TEXT_BYTES)
         try:
-            return self.path(name).read_text(encoding="utf-8")
+            return content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise BundleError(f"{name} must be UTF-8, got: {error}; export the bundle again") from error
 
     def tokenizer(self) -> Tokenizer:
         """The bundle's tokenizer."""
-        return Tokenizer(self.path(self.manifest.tokenizer.file))
+        path = self.path(self.manifest.tokenizer.file)
+        _check_size(path.name, path.stat().st_size, LARGEST_TOKENIZER_BYTES)
+        return Tokenizer(path)
 
     def chat_template(self) -> ChatTemplate | None:
         """The bundle's chat template, if it has one."""
@@ -116,12 +126,50 @@ class Bundle:
                 "the file was altered, export the bundle again"
             )
 
+    def _check_references(self) -> None:
+        manifest, listed = self.manifest, {entry.path for entry in self.manifest.files}
+        for name in (*self._graphs(), manifest.tokenizer.file, manifest.tokenizer.chat_template):
+            if name is not None and name not in listed:
+                raise BundleError(f"the manifest's files must list {name!r}, which it refers to")
+        if manifest.drafter is not None and manifest.drafter.target_sha256 != manifest.target.weights_sha256:
+            raise BundleError(
+                "the bundle's drafter must be of its target, got one of another model; "
+                "attach another with: dovetail-ort attach"
+            )
+
+    def _check_graphs(self) -> None:
+        for name in self._graphs():
+            folder = PurePosixPath(name).parent
+            beside = {PurePosixPath(entry.path): entry.num_bytes for entry in self.manifest.files}
+            shapes = check_graph(
+                self.path(name), {path.name: size for path, size in beside.items() if path.parent == folder}
+            )
+            self._check_positions(name, shapes)
+
+    def _check_positions(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """The cache has a slot for each position: no more of them than the graph has rows for."""
+        num_positions, *_ = shapes.get(POSITION_TABLE) or (0,)
+        if num_positions < self.manifest.target.max_context:
+            raise BundleError(
+                f"max_context in the manifest must be at most the {num_positions} positions of {name}, "
+                f"got {self.manifest.target.max_context}; export the bundle again"
+            )
+
+    def _graphs(self) -> tuple[str, ...]:
+        drafter = self.manifest.drafter
+        return self.manifest.target.graphs + (() if drafter is None else (drafter.graph,))
+
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # a name that is too long
         return False
+
+
+def _check_size(name: str, num_bytes: int, largest: int) -> None:
+    if num_bytes > largest:
+        raise BundleError(f"{name} must have {largest} bytes at most, got more; do not use this bundle")
 
 
 def sha256(path: Path) -> str:

@@ -1,7 +1,7 @@
 """A conversation as the one text that a chat model was trained on. It knows no token ids.
 
-Templates are rendered as transformers renders them (`apply_chat_template`): the same Jinja environment, filters and
-functions. They come with a model, so they run in Jinja's sandbox.
+Templates are rendered as transformers renders them (`apply_chat_template`): the same Jinja settings and functions. They
+come with a model, so they run in a sandbox, within limits of time, work and output.
 """
 
 from __future__ import annotations
@@ -9,16 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NoReturn, TypedDict
+from typing import Any, Final, NoReturn, TypedDict
 
 import jinja2
 from jinja2.ext import Extension
 from jinja2.ext import loopcontrols as LoopControls  # noqa: N812  # jinja2 names this class as a module
 from jinja2.nodes import Node
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import pass_environment
 
 from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.template_budget import TemplateBudget, TemplateLimitError
+from dovetail_ort_runtime.template_sandbox import TemplateSandbox
+
+LARGEST_TEMPLATE: Final = 1 << 18
+_LONGEST_DATE_FORMAT: Final = 100
+_LONGEST_MESSAGE: Final = 300
+_WIDEST_INDENT: Final = 16
 
 
 class Message(TypedDict):
@@ -41,16 +48,24 @@ class ChatTemplate:
         special_tokens: names that the template may use, such as `bos_token` and `eos_token`, and their text.
 
     Raises:
-        BundleError: `source` is not a template.
+        BundleError: `source` is not a template, has more than `LARGEST_TEMPLATE` characters, or uses a filter that
+            chat templates do without.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        self._special_tokens = dict(special_tokens)
-        try:
-            self._template = _environment().from_string(source)
-        except jinja2.TemplateSyntaxError as error:
+        if len(source) > LARGEST_TEMPLATE:
             raise BundleError(
-                f"the chat template must be valid Jinja, got {_one_line(error)} in line {error.lineno}; "
+                f"the chat template must have {LARGEST_TEMPLATE} characters at most, got {len(source)}; "
+                "do not use this bundle"
+            )
+        self._special_tokens = dict(special_tokens)
+        self._sandbox = _sandbox()
+        try:
+            self._template = self._sandbox.from_string(source)
+        except Exception as error:  # a syntax error, or what Python says to deep nesting and long numbers
+            place = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+            raise BundleError(
+                f"the chat template must be valid Jinja, got {_one_line(error)}{place}; "
                 "export the model again with a template that works"
             ) from None
 
@@ -63,7 +78,7 @@ class ChatTemplate:
 
         Raises:
             InputError: `messages` is malformed, or the template refuses it (two user turns in a row, say).
-            BundleError: the template fails, or tries what the sandbox forbids.
+            BundleError: the template fails, tries what the sandbox forbids, or wants more than its budget.
         """
         names: dict[str, Any] = {
             **self._special_tokens,
@@ -73,17 +88,30 @@ class ChatTemplate:
             "tools": None,
             "documents": None,
         }
+        budget = TemplateBudget((messages, self._special_tokens))
         try:
-            return self._template.render(names)
+            with self._sandbox.spending(budget):
+                return self._rendered(names, budget.max_characters)
         except _RefusalError as error:
             raise InputError(
                 f"messages must be what the chat template accepts, got its refusal: {_one_line(error)}"
             ) from None
+        except TemplateLimitError as error:
+            raise BundleError(f"the chat template must {_one_line(error)}; do not use this bundle") from None
         except Exception as error:  # a template can raise whatever its expressions raise
             raise BundleError(
                 f"the chat template must render the conversation, got {type(error).__name__}: {_one_line(error)}; "
                 "export the model again with a template that works"
             ) from None
+
+    def _rendered(self, names: Mapping[str, Any], max_characters: int) -> str:
+        pieces, num_characters = [], 0
+        for piece in self._template.generate(names):
+            pieces.append(piece)
+            num_characters += len(piece)
+            if num_characters > max_characters:
+                raise TemplateLimitError(f"write {max_characters} characters at most, got more")
+        return "".join(pieces)
 
 
 def _checked(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -115,25 +143,28 @@ class _GenerationBlock(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, LoopControls]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment
+def _sandbox() -> TemplateSandbox:
+    sandbox = TemplateSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, LoopControls])
+    sandbox.filters["tojson"] = _to_json
+    sandbox.globals["raise_exception"] = _raise_exception
+    sandbox.globals["strftime_now"] = _strftime_now
+    return sandbox
 
 
+@pass_environment
 def _to_json(
+    sandbox: TemplateSandbox,
     value: Any,
     ensure_ascii: bool = False,
-    indent: int | None = None,
+    indent: int | str | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
     # Jinja's own filter escapes HTML.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    if (len(indent) if isinstance(indent, str) else indent or 0) > _WIDEST_INDENT:
+        raise TemplateLimitError(f"indent JSON by {_WIDEST_INDENT} at most, got {indent!a:.20}")
+    encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return "".join(map(sandbox.written, encoder.iterencode(value)))
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -141,8 +172,10 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(date_format: str) -> str:
+    if len(date_format) > _LONGEST_DATE_FORMAT:
+        raise TemplateLimitError(f"ask for dates in {_LONGEST_DATE_FORMAT} characters, got {len(date_format)}")
     return datetime.now().strftime(date_format)
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error)[:_LONGEST_MESSAGE].split())

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from dovetail_ort_runtime.errors import BundleError, BundleVersionError, InputError
@@ -16,6 +17,8 @@ from dovetail_ort_runtime.sampling_options import SamplingOptions
 FORMAT: Final = "dovetail-ort-bundle"
 VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
+# Logits of that many rows are held at a time, whatever a manifest asks for.
+MOST_ROWS: Final = 1024
 _LEAST_DIMENSIONS: Final = {
     **dict.fromkeys(("num_layers", "num_heads", "num_kv_heads", "head_size", "hidden_size", "vocabulary_size"), 1),
     **dict.fromkeys(("max_context", "max_rows"), 2),  # an exact pass has two rows at the least
@@ -57,7 +60,7 @@ class TargetEntry:
         vocabulary_size: V, the width of the logits.
         num_parameters: distinct weights of the model.
         max_context: largest number of tokens of prompt and answer.
-        max_rows: largest number of tokens in one pass.
+        max_rows: largest number of tokens in one pass, at most `MOST_ROWS`.
         int8_format: `row` or `block`, what a scale stands for in an int8 graph; None in another precision.
         intermediate_size: inner width of an MLP; None in bundles of before there were drafters.
         weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
@@ -94,6 +97,16 @@ class TargetEntry:
                 f"front_layers must be between 1 and {self.num_layers - 1} with a front_graph, and 0 without, "
                 f"got {self.front_layers}"
             )
+        front = self.front_graph
+        if not PurePosixPath(self.graph).name or (front is not None and PurePosixPath(front).name != front):
+            raise InputError(f"graph and front_graph must name files, the latter beside the former, got {front!r}")
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Paths of its graphs in the bundle, one or two."""
+        if self.front_graph is None:
+            return (self.graph,)
+        return (self.graph, str(PurePosixPath(self.graph).with_name(self.front_graph)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +124,7 @@ class DrafterEntry:
         hidden_size: E.
         draft_vocabulary_size: Vd, tokens that can be drafted.
         num_parameters: weights of fusion and blocks.
-        max_rows: largest number of rows in one pass.
+        max_rows: largest number of rows in one pass, at most `MOST_ROWS`.
         passes: as of the target.
     """
 
@@ -136,6 +149,8 @@ def _check_dimensions(entry: object, least_by_name: Mapping[str, int]) -> None:
     for name, least in least_by_name.items():
         if getattr(entry, name) < least:
             raise InputError(f"{name} must be {least} or more, got {getattr(entry, name)}")
+    if (max_rows := getattr(entry, "max_rows")) > MOST_ROWS:  # noqa: B009  # either entry has it
+        raise InputError(f"max_rows must be at most {MOST_ROWS}, got {max_rows}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

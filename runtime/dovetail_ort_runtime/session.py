@@ -53,6 +53,8 @@ def open_session(graph: Path, threads: int, *, device: str = CPU, vram_limit: in
     options.log_severity_level = 4  # errors come as exceptions
     # Threads that spin between passes take the core from whatever runs there: another session, the drafter.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # A file could be taken for ONNX Runtime's own format, which is read in another way than it was checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     providers: list[Any] = [CPU_PROVIDER]
     if device == CUDA:

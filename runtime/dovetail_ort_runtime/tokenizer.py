@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -10,17 +11,20 @@ import tokenizers
 
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.tokenizer_check import check_tokenizer
 
 
 class Tokenizer:
     """The tokenizer of a bundle, read from a `tokenizer.json` of the tokenizers package.
 
     Raises:
-        BundleError: The file is missing or damaged.
+        BundleError: The file is missing or damaged, or makes texts grow beyond measure. Encoding and decoding raise it
+            too, where the file leads the tokenizers package into a failure.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._tokenizer = _read(Path(path))
+        self._path = Path(path)
+        self._tokenizer = _read(self._path)
         # A file may carry the settings of its last training run; a prompt is never cut or padded.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -37,15 +41,19 @@ class Tokenizer:
             InputError: `text` holds a lone surrogate, which no encoding can carry.
         """
         try:
-            return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
-        except TypeError:
+            text.encode()
+        except UnicodeEncodeError:
             raise InputError(
                 f"text must be a string without lone surrogates, got {text!a:.60}; read the input as UTF-8"
             ) from None
+        with _failures_named(self._path):
+            return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(self, ids: Sequence[int] | TokenArray, skip_special_tokens: bool = True) -> str:
         """Text of (n,) token ids; ids without a token add nothing, bytes that are not UTF-8 become U+FFFD."""
-        return str(self._tokenizer.decode([int(token_id) for token_id in ids], skip_special_tokens=skip_special_tokens))
+        numbers = [int(token_id) for token_id in ids]
+        with _failures_named(self._path):
+            return str(self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens))
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -76,10 +84,24 @@ class Tokenizer:
 def _read(path: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
         raise BundleError(f"a bundle must hold a tokenizer, got no file {path}; export the model again")
+    content = path.read_bytes()
+    with _failures_named(path):
+        check_tokenizer(content)
+        return tokenizers.Tokenizer.from_buffer(content)
+
+
+@contextmanager
+def _failures_named(path: Path) -> Iterator[None]:
+    """Turn what the tokenizers package raises into an error of the file, a panic included: that is no `Exception`.
+
+    Python knows the class of panics only once there was one, so its name has to tell.
+    """
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = " ".join(str(error).split())
         raise BundleError(
-            f"{path} must be a tokenizer of the tokenizers package, got {reason}; export the model again"
+            f"{path} must be a tokenizer of the tokenizers package, got {reason:.300}; export the model again"
         ) from None

@@ -162,7 +162,7 @@ def test_altered_small_file_is_refused(damaged, refused):
 
 
 def test_verify_finds_an_alteration_that_opening_does_not_look_for(damaged, refused, monkeypatch, capsys):
-    monkeypatch.setattr("dovetail_ort_runtime.bundle.HASHED_AT_OPEN_BYTES", 0)
+    monkeypatch.setattr("dovetail_ort_runtime.bundle.SMALL_FILE_BYTES", 0)
     weights = damaged / "model_quantized.onnx_data"
     weights.write_bytes(bytes(weights.stat().st_size))
     assert main(["inspect", str(damaged)]) == 0

@@ -76,7 +76,7 @@ def test_an_altered_small_file_is_found_at_open(directory, name):
 
 def test_an_altered_large_file_is_found_on_request(directory, monkeypatch):
     size = (directory / WEIGHTS).stat().st_size
-    monkeypatch.setattr(bundle_module, "HASHED_AT_OPEN_BYTES", size - 1)
+    monkeypatch.setattr(bundle_module, "SMALL_FILE_BYTES", size - 1)
     flip_a_bit(directory / WEIGHTS)
     bundle = Bundle(directory)
     with pytest.raises(BundleError, match=f"{WEIGHTS} must have the SHA-256 .*the file was altered"):

@@ -1,0 +1,194 @@
+"""What a bundle's graph may hold, checked on the bytes of the ONNX file before ONNX Runtime sees them.
+
+A bundle's graph is flat: nodes of ONNX and of ONNX Runtime, weights in files of the bundle. So functions, subgraphs
+(and with them loops), sparse weights and operators of other domains are refused, not followed. The reader is strict
+where protobuf is lenient: a field that is there twice or in another encoding is an error, so that nothing is read here
+that ONNX Runtime would read in another way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.protobuf_fields import BYTES, VARINT, Field, read_fields, read_varints
+
+DOMAINS: Final = ("", "ai.onnx", "com.microsoft")
+# Nodes and names alone: weights lie beside the graph.
+LARGEST_GRAPH_BYTES: Final = 16 << 20
+# No number format puts more elements into a byte, an encoded integer or the two bytes of an empty string.
+_ELEMENTS_PER_BYTE: Final = 4
+_BITS_BY_DATA_TYPE: Final = {
+    **dict.fromkeys((1, 6, 12), 32),  # float, int32, uint32
+    **dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8),  # uint8, int8, bool, the float8s
+    **dict.fromkeys((4, 5, 10, 16), 16),  # uint16, int16, float16, bfloat16
+    **dict.fromkeys((7, 11, 13, 14), 64),  # int64, double, uint64, complex64
+    **dict.fromkeys((21, 22, 23), 4),  # uint4, int4, float4
+    **dict.fromkeys((25, 26), 2),  # uint2, int2
+}
+# Fields of the ONNX messages, by the numbers in onnx.proto.
+_MODEL: Final = {"graph": 7, "opset_import": 8, "training_info": 20, "functions": 25}
+_OPSET: Final = {"domain": 1}
+_GRAPH: Final = {"node": 1, "initializer": 5, "sparse_initializer": 15}
+_NODE: Final = {"attribute": 5, "domain": 7}
+_ATTRIBUTE: Final = {"t": 5, "g": 6, "tensors": 10, "graphs": 11, "sparse_tensor": 22, "sparse_tensors": 23}
+_TENSOR: Final = {"dims": 1, "data_type": 2, "name": 8, "external_data": 13, "data_location": 14}
+_ENTRY: Final = {"key": 1, "value": 2}
+_REPEATED: Final = {
+    *("opset_import", "training_info", "functions", "node", "initializer", "sparse_initializer", "attribute"),
+    *("tensors", "graphs", "sparse_tensors", "dims", "external_data"),
+}
+_INTEGERS: Final = {"dims", "data_type", "data_location"}
+
+
+def check_graph(path: Path, file_bytes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Refuse a graph that could reach outside its bundle or take memory that its files do not account for.
+
+    Args:
+        path: of the ONNX file.
+        file_bytes: size of every file that its weights may lie in, by the location that the graph gives.
+
+    Returns:
+        The shapes of its weights by name.
+
+    Raises:
+        BundleError: the file is not a graph, or holds what a bundle's graph may not hold.
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_GRAPH_BYTES + 1)
+        if len(content) > LARGEST_GRAPH_BYTES:
+            raise ValueError(f"it has more than {LARGEST_GRAPH_BYTES} bytes; weights belong into a file beside it")
+        return _check_model(memoryview(content), file_bytes)
+    except ValueError as error:
+        raise BundleError(
+            f"{path.name} must be a graph that stays inside its bundle, got: {error}; do not use this bundle"
+        ) from None
+
+
+def _check_model(message: memoryview, file_bytes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    model = _Message(message, _MODEL)
+    model.forbid("training_info", "functions")
+    for opset in model.messages("opset_import"):
+        _check_domain(_Message(opset, _OPSET).text("domain"))
+    graph = _Message(model.message("graph"), _GRAPH)
+    graph.forbid("sparse_initializer")
+    for node in graph.messages("node"):
+        _check_node(_Message(node, _NODE), file_bytes)
+    return dict(_check_tensor(tensor, file_bytes) for tensor in graph.messages("initializer"))
+
+
+def _check_domain(domain: str) -> None:
+    if domain not in DOMAINS:
+        raise ValueError(f"operators of {domain!r}; only those of ONNX and of com.microsoft run")
+
+
+def _check_node(node: _Message, file_bytes: Mapping[str, int]) -> None:
+    _check_domain(node.text("domain"))
+    for attribute in node.messages("attribute"):
+        fields = _Message(attribute, _ATTRIBUTE)
+        fields.forbid("g", "graphs", "sparse_tensor", "sparse_tensors")
+        for tensor in (*fields.messages("t"), *fields.messages("tensors")):
+            _check_tensor(tensor, file_bytes)
+
+
+def _check_tensor(message: memoryview, file_bytes: Mapping[str, int]) -> tuple[str, tuple[int, ...]]:
+    """Name and shape of a tensor whose bytes are where they should be."""
+    tensor = _Message(message, _TENSOR)
+    name, shape = tensor.text("name"), tuple(tensor.integers("dims"))
+    num_elements = math.prod(shape)
+    external = list(tensor.messages("external_data"))
+    if not external and not tensor.integer("data_location"):
+        if num_elements > len(message) * _ELEMENTS_PER_BYTE:
+            raise ValueError(f"{name!r} of {num_elements} elements in {len(message)} bytes")
+        return name, shape
+    location, offset, length = _place(name, external)
+    if location not in file_bytes:
+        raise ValueError(f"{name!r} in {location!r}, which is not among the bundle's files beside the graph")
+    if offset + length > file_bytes[location]:
+        raise ValueError(f"{name!r} at bytes {offset} to {offset + length} of {location}, which has fewer")
+    bits = _BITS_BY_DATA_TYPE.get(tensor.integer("data_type"))
+    if bits is None or length != -(-num_elements * bits // 8):
+        raise ValueError(f"{name!r} of {num_elements} elements in {length} bytes of {location}")
+    return name, shape
+
+
+def _place(name: str, entries: list[memoryview]) -> tuple[str, int, int]:
+    """Location, offset and length of a tensor's bytes."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        fields = _Message(entry, _ENTRY)
+        key = fields.text("key")
+        if key in found:
+            raise ValueError(f"{name!r} with the key {key!r} twice")
+        found[key] = fields.text("value")
+    if found.keys() != {"location", "offset", "length"} or not all(
+        found[key].isascii() and found[key].isdecimal() and len(found[key]) < 20 for key in ("offset", "length")
+    ):
+        raise ValueError(f"{name!r} without one location, offset and length")
+    return found["location"], int(found["offset"]), int(found["length"])
+
+
+class _Message:
+    """The known fields of one message; all others are skipped.
+
+    Args:
+        content: the message.
+        numbers: of the known fields, by name.
+    """
+
+    def __init__(self, content: memoryview, numbers: Mapping[str, int]) -> None:
+        names = {number: name for name, number in numbers.items()}
+        self._found: dict[str, list[int | memoryview]] = {}
+        for field in read_fields(content):
+            if name := names.get(field[0]):
+                self._found.setdefault(name, []).extend(_values(name, field))
+        for name, values in self._found.items():
+            if len(values) > 1 and name not in _REPEATED:
+                raise ValueError(f"{name} twice in one message")
+
+    def forbid(self, *names: str) -> None:
+        """Refuse a message that has one of these fields."""
+        for name in names:
+            if name in self._found:
+                raise ValueError(f"the field {name}, which a flat graph does not need")
+
+    def messages(self, name: str) -> Iterator[memoryview]:
+        """Every message or text in a field."""
+        for value in self._found.get(name, ()):
+            assert isinstance(value, memoryview)
+            yield value
+
+    def message(self, name: str) -> memoryview:
+        """The one message in a field."""
+        for value in self.messages(name):
+            return value
+        raise ValueError(f"no {name}")
+
+    def text(self, name: str) -> str:
+        """The text in a field, empty if it is not there."""
+        return "".join(str(value, "utf-8") for value in self.messages(name))
+
+    def integers(self, name: str) -> list[int]:
+        """All integers in a field."""
+        return [value for value in self._found.get(name, ()) if isinstance(value, int)]
+
+    def integer(self, name: str) -> int:
+        """The integer in a field, 0 if it is not there."""
+        return sum(self.integers(name))
+
+
+def _values(name: str, field: Field) -> list[int | memoryview]:
+    _, wire_type, value = field
+    if name in _INTEGERS:
+        if wire_type == VARINT:
+            return [value]
+        if wire_type == BYTES and name in _REPEATED:
+            return list(read_varints(value))  # type: ignore[arg-type]  # bytes, by the wire type
+    elif wire_type == BYTES:
+        return [value]
+    raise ValueError(f"{name} in the wire type {wire_type}")

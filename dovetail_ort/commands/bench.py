@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
-from dovetail_ort.commands.generation_arguments import add_speculation, drafter_settings
+from dovetail_ort.commands.generation_arguments import add_speculation, add_verification, drafter_settings
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
 from dovetail_ort_runtime.errors import InputError
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N prompts only")
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="of an answer (default 128)")
     add_speculation(parser)
+    add_verification(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
@@ -44,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit must be 1 or more, got {arguments.limit}")
     prompts = load_suite(arguments.suite)[: arguments.limit]
-    model = load_model(arguments.bundle, threads=arguments.threads, **drafter_settings(arguments))
+    settings = drafter_settings(arguments)
+    model = load_model(arguments.bundle, threads=arguments.threads, verify=arguments.verify, **settings)
     benchmark = Benchmark(
         model,
         max_new_tokens=arguments.max_new_tokens,

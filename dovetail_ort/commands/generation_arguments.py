@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle import VERIFICATIONS, Bundle
 from dovetail_ort_runtime.devices import AUTO, DEVICES
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafters import DRAFTERS
@@ -26,6 +26,7 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     _add_limits(parser)
     _add_sampling(parser)
     add_speculation(parser)
+    add_verification(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--show-drafted", action="store_true", help="tint accepted draft tokens on a terminal")
     output.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
@@ -123,6 +124,17 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_verification(parser: argparse.ArgumentParser) -> None:
+    """Add which of the bundle's files are hashed."""
+    parser.add_argument(
+        "--verify",
+        choices=VERIFICATIONS,
+        default=VERIFICATIONS[0],
+        help="files whose checksum is compared with the manifest's: those up to 16 MiB, all or none "
+        "(default: %(default)s)",
+    )
+
+
 def _layers(text: str) -> int | str:
     if text != AUTO and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be {AUTO} or a number, got {text!r}")
@@ -155,7 +167,7 @@ def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]
     Raises:
         DovetailError: the bundle, an option or this machine does not serve.
     """
-    bundle = Bundle(arguments.bundle)
+    bundle = Bundle(arguments.bundle, arguments.verify)
     options = generation_options(arguments, bundle.manifest.generation)
     if sys.stderr.isatty() and not arguments.quiet:
         print(f"loading {arguments.bundle}", file=sys.stderr)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 
+from dovetail_ort.commands.generation_arguments import add_verification
 from dovetail_ort_runtime.drafters import DRAFTERS
 from dovetail_ort_runtime.model import load_model
 from dovetail_ort_runtime.time_curves import TimeCurves
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draft-bundle", metavar="DIR", help="bundle of the smaller model, which has the same tokenizer"
     )
+    add_verification(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
@@ -42,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         drafter=arguments.drafter,
         draft_bundle=arguments.draft_bundle,
         tune=True,
+        verify=arguments.verify,
     )
     curves = model.curves
     assert curves is not None

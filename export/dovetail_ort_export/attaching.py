@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_export.bundle_directory import bundle_directory, file_entries
+from dovetail_ort_export.bundle_directory import bundle_directory, clear_leftovers, file_entries
 from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
 from dovetail_ort_export.recipe import Recipe, read_recipe
@@ -53,11 +53,13 @@ def attach_drafter(
 
     Raises:
         InputError: the head is damaged, or belongs to another target.
+        BundleError: a file of the bundle is damaged.
     """
     if precision not in DRAFTER_PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(DRAFTER_PRECISIONS)}, got {precision!r}")
     steps = drafter_recipe(precision) if recipe is None else read_recipe(recipe)
-    bundle = Bundle(bundle_path)
+    clear_leftovers(Path(bundle_path))
+    bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
     manifest = bundle.manifest
     head, draft_token_ids, record = load_head(head_path)
     if record.target_sha256 != manifest.target.weights_sha256:

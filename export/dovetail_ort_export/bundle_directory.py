@@ -1,15 +1,24 @@
-"""Write a bundle so that it appears whole or not at all."""
+"""Write a bundle so that it appears whole or not at all, whatever ends the process."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any, Final
 
 from dovetail_ort_runtime.bundle import sha256
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed export left behind stays for its user to remove
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK_NAME: Final = "lock"
 
 
 def check_output(out: Path, *, force: bool) -> None:
@@ -30,10 +39,15 @@ def check_output(out: Path, *, force: bool) -> None:
 def bundle_directory(out: Path) -> Iterator[Path]:
     """A temporary directory beside `out` that takes its place when the block ends without an error.
 
-    On an error or Ctrl-C the directory is removed and `out` is as it was.
+    On an error or Ctrl-C the directory is removed and `out` is as it was. A process that is killed leaves it behind for
+    `clear_leftovers`.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as scratch,
+        (Path(scratch) / _LOCK_NAME).open("w") as lock,
+    ):
+        _lock(lock)
         new, old = Path(scratch) / "new", Path(scratch) / "old"
         new.mkdir()
         yield new
@@ -45,6 +59,40 @@ def bundle_directory(out: Path) -> Iterator[Path]:
             if old.exists() and not out.exists():
                 old.rename(out)
             raise
+
+
+def clear_leftovers(out: Path) -> None:
+    """Remove what killed processes left beside `out`; put back a bundle that one was about to replace.
+
+    Directories of processes that are still at work are locked, and stay.
+    """
+    # glob would take a name's brackets for a pattern
+    for scratch in out.parent.iterdir() if out.parent.is_dir() else ():
+        if scratch.name.startswith(f".{out.name}.") and scratch.name.endswith(".partial"):
+            _clear(scratch, out)
+
+
+def _clear(scratch: Path, out: Path) -> None:
+    try:
+        with (scratch / _LOCK_NAME).open("r+") as lock:
+            if not _lock(lock):
+                return
+            if (scratch / "old").exists() and not out.exists():
+                (scratch / "old").rename(out)
+            shutil.rmtree(scratch)
+    except FileNotFoundError:  # no lock: made a moment ago, or not ours
+        return
+
+
+def _lock(file: IO[Any]) -> bool:
+    """Whether this process has the lock now, until the file is closed."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def file_entries(directory: Path) -> tuple[FileEntry, ...]:

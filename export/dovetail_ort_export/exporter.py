@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dovetail_ort_export.bundle_directory import bundle_directory, check_output, file_entries
+from dovetail_ort_export.bundle_directory import bundle_directory, check_output, clear_leftovers, file_entries
 from dovetail_ort_export.candidates import choose_candidate, write_candidates
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.families import check_window
@@ -64,6 +64,7 @@ def export_bundle(
         InputError: an option is out of bounds, or `out` holds something that would be lost.
     """
     options, out = options or ExportOptions(), Path(out)
+    clear_leftovers(out)
     check_output(out, force=options.force)
     with bundle_directory(out) as directory:
         report(f"loading {source}")

@@ -48,7 +48,7 @@ def make_drafter(
             lookup and, where there is one, `lm` or `dgf`.
         bundle: of the target.
         target: the drafter's cache is made as long as its own.
-        draft_bundle: a bundle of a smaller model with the same tokenizer.
+        draft_bundle: a bundle of a smaller model with the same tokenizer; verified as far as `bundle` was.
         shape: of all proposals, which a model then drafts alone.
         tune: measure thoroughly, whatever is stored.
         device: of a model that drafts: `cpu`, `cuda`, or `auto`, which is CUDA for a drafter in fp16 where CUDA can be
@@ -64,7 +64,7 @@ def make_drafter(
     _check(name, device, own=own, has_draft_bundle=draft_bundle is not None)
     if name == "none":
         return NoDrafter()
-    opened = None if draft_bundle is None else Bundle(draft_bundle)
+    opened = None if draft_bundle is None else Bundle(draft_bundle, bundle.verify)
     model: ModelDrafter | None = None
     if opened is not None:
         model = _language_model(bundle, opened, target, shape or FOUR_TOKENS)

@@ -232,8 +232,9 @@ def load_model(
     drafter_device: str = AUTO,
     target_layers_on_gpu: int | str = AUTO,
     vram_limit: int | str | None = None,
+    verify: str = "small",
 ) -> Model:
-    """Open the bundle in directory `path` and load it; arguments as in `Model`.
+    """Open the bundle in directory `path` and load it; arguments as in `Model` and, `verify`, in `Bundle`.
 
     Raises:
         BundleError: the bundle is missing, damaged or of another version.
@@ -241,7 +242,7 @@ def load_model(
         InputError: `max_context` or `threads` is out of bounds, or the drafter is not to be had.
     """
     return Model(
-        Bundle(path),
+        Bundle(path, verify),
         max_context=max_context,
         threads=threads,
         drafter=drafter,

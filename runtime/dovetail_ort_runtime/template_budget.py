@@ -75,5 +75,5 @@ def weight(value: Any, enough: int | None = None) -> int:
             pending += item.keys()
             pending += item.values()
         elif isinstance(item, (list, tuple, set, frozenset, MappingView)):
-            pending += item
+            pending += list(item)
     return total

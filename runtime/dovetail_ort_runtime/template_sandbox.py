@@ -79,7 +79,7 @@ class _BudgetedCode(CodeGenerator):
         super().visit_For(node, frame)
 
     def visit_ScopedEvalContextModifier(  # noqa: N802  # jinja2 names it
-        self, node: nodes.ScopedEvalContextModifier, frame: Frame
+        self, node: nodes.ScopedEvalContextModifier, frame: Frame  # noqa: ARG002
     ) -> None:
         self.fail("autoescape is not for chat templates", node.lineno)
 
@@ -124,7 +124,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(optimized=False, **options)
         self.filters = {name: _paying(self.filters[name]) for name in FILTERS}
         self.filters |= {"format": _format, "indent": _indent, "join": _join, "replace": _replace}
-        self.tests = {name: _paying(test) for name, test in self.tests.items()}
+        tests: dict[str, Any] = self.tests
+        self.tests = {name: _paying(test) for name, test in tests.items()}
         self.globals = {**{name: self.globals[name] for name in _GLOBALS}, "namespace": _Namespace}
 
     @contextmanager
@@ -171,7 +172,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
-    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """The result of a function, a method or a macro."""
         self.paid((args, kwargs))
         method = getattr(obj, "__wrapped__", obj)  # jinja2 wraps str.format

@@ -1,0 +1,121 @@
+"""Coverage-guided fuzzing of what reads a bundle: one target a process, run by `record_run.py`.
+
+    python tests/fuzzing/fuzz.py template FOLDER tests/fuzzing/corpus/template -max_total_time=300
+
+Inputs are libFuzzer's, all options too. A finding is an error that is no `DovetailError`, a broken promise, or a run
+over a limit of time or memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["dovetail_ort_runtime", "jinja2"]):
+    from dovetail_ort_runtime import template_budget
+    from dovetail_ort_runtime.bundle import Bundle
+    from dovetail_ort_runtime.chat_template import ChatTemplate
+    from dovetail_ort_runtime.errors import BundleError, DovetailError
+    from dovetail_ort_runtime.graph_check import DOMAINS, check_graph
+    from dovetail_ort_runtime.manifest import Manifest
+    from dovetail_ort_runtime.tokenizer import Tokenizer
+
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Why is the sky <blue>?\n"},
+    {"role": "assistant", "content": "It scatters.", "tool_calls": [{"name": "look", "arguments": {"up": True}}]},
+    {"role": "user", "content": "Größe 日本"},
+]
+WEIGHT_FILE_BYTES = 64
+_folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+
+
+def manifest(data: bytes) -> None:
+    """A bundle's manifest, beside files that a bundle may have."""
+    (_folder / "manifest.json").write_bytes(data)
+    try:
+        found = Bundle(_folder, verify="none").manifest
+    except DovetailError:
+        return
+    assert Manifest.from_json(found.to_json()).to_json() == found.to_json()
+    for entry in found.files:
+        assert (_folder / entry.path).resolve().is_relative_to(_folder.resolve())
+
+
+def template(data: bytes) -> None:
+    """A chat template and what it makes of a conversation."""
+    try:
+        text = ChatTemplate(data.decode("utf-8", "ignore"), {"bos_token": "<s>"}).render(MESSAGES)
+    except DovetailError:
+        return
+    text.encode("utf-8", "surrogatepass")
+    assert len(text) < 2 * template_budget.OUTPUT
+
+
+def tokenizer(data: bytes) -> None:
+    """A tokenizer file, and a text to and fro."""
+    path = _folder / "tokenizer.json"
+    path.write_bytes(data)
+    try:
+        read = Tokenizer(path)
+        read.decode(read.encode("A dove's tail: 12 pins, <s>日本", add_special_tokens=True))
+        assert read.vocabulary_size >= 0
+    except DovetailError:
+        return
+
+
+def graph(data: bytes) -> None:
+    """A graph; onnx reads what is let through, and must find nothing in it that should not be there."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    path = _folder / "graph.onnx"
+    path.write_bytes(data)
+    try:
+        check_graph(path, {"weights": WEIGHT_FILE_BYTES})
+    except BundleError:
+        return
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except DecodeError:
+        return
+    assert not model.functions
+    assert not model.training_info
+    assert not model.graph.sparse_initializer
+    tensors = list(model.graph.initializer)
+    for node in model.graph.node:
+        assert node.domain in DOMAINS
+        for attribute in node.attribute:
+            assert not attribute.HasField("g")
+            assert not attribute.HasField("sparse_tensor")
+            assert not (attribute.graphs or attribute.sparse_tensors)
+            tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+    for tensor in tensors:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        assert bool(place) == (tensor.data_location == onnx.TensorProto.EXTERNAL) or place
+        if place or tensor.data_location:
+            assert place["location"] == "weights"
+            assert int(place["offset"]) + int(place["length"]) <= WEIGHT_FILE_BYTES
+
+
+TARGETS = {"manifest": manifest, "template": template, "tokenizer": tokenizer, "graph": graph}
+
+
+def main() -> None:
+    """Fuzz the target that the first argument names; the others are libFuzzer's."""
+    template_budget.SECONDS = 0.5  # the same way out, sooner
+    target = TARGETS[sys.argv.pop(1)]
+    seeds = Path(__file__).parent / "corpus"
+    for name in ("tokenizer.json", "chat_template.jinja", "model.onnx"):
+        source = {"tokenizer.json": "tokenizer/bpe.json", "chat_template.jinja": "template/chatml.jinja"}
+        (_folder / name).write_bytes((seeds / source.get(name, "graph/flat.onnx")).read_bytes())
+    (_folder / "weights").write_bytes(bytes(WEIGHT_FILE_BYTES))
+    atheris.Setup(sys.argv, target)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, MappingView
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
 from typing import Any, Final
 
 # An honest template takes milliseconds, and makes a few times the text that it is given.
@@ -74,6 +74,6 @@ def weight(value: Any, enough: int | None = None) -> int:
         elif isinstance(item, Mapping):
             pending += item.keys()
             pending += item.values()
-        elif isinstance(item, (list, tuple, set, frozenset, MappingView)):
-            pending += list(item)
+        elif isinstance(item, (list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)):
+            pending += item
     return total

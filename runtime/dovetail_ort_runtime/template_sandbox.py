@@ -79,7 +79,9 @@ class _BudgetedCode(CodeGenerator):
         super().visit_For(node, frame)
 
     def visit_ScopedEvalContextModifier(  # noqa: N802  # jinja2 names it
-        self, node: nodes.ScopedEvalContextModifier, frame: Frame  # noqa: ARG002
+        self,
+        node: nodes.ScopedEvalContextModifier,
+        frame: Frame,  # noqa: ARG002
     ) -> None:
         self.fail("autoescape is not for chat templates", node.lineno)
 

@@ -91,7 +91,7 @@ def graph(data: bytes) -> None:
         for attribute in node.attribute:
             assert not attribute.HasField("g")
             assert not attribute.HasField("sparse_tensor")
-            assert not (attribute.graphs or attribute.sparse_tensors)
+            assert not [*attribute.graphs, *attribute.sparse_tensors]
             tensors += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
     for tensor in tensors:
         place = {entry.key: entry.value for entry in tensor.external_data}

@@ -1,8 +1,11 @@
+import base64
 import json
 
 import numpy as np
 import pytest
 import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from dovetail_ort_runtime.errors import BundleError, InputError
@@ -118,3 +121,163 @@ def test_a_missing_file_is_one_line_that_names_it(path):
 def test_a_lone_surrogate_is_an_input_error(tokenizer):
     with pytest.raises(InputError, match=r"without lone surrogates, got 'a\\udcff'"):
         tokenizer.encode("a\udcff", add_special_tokens=False)
+
+
+# Files that the tokenizers package reads and that make no sense
+
+
+def contents(**parts):
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}
+    empty = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
+    return {"version": "1.0", "added_tokens": [], **empty, "model": model, **parts}
+
+
+def replace(content="aa", pattern="a", kind="String"):
+    return {"type": "Replace", "pattern": {kind: pattern}, "content": content}
+
+
+def charsmap(text):
+    trie = bytes(4)
+    return base64.b64encode(len(trie).to_bytes(4, "little") + trie + text.encode()).decode()
+
+
+def sequence(*steps):
+    return {"type": "Sequence", "normalizers": list(steps)}
+
+
+PANICS_ON_READING = {
+    "merge of a short token": {
+        "model": {**contents()["model"], "continuing_subword_prefix": "##", "vocab": {"a": 0, "b": 1, "ab": 2}}
+    },
+    "charsmap that is none": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////wAAAAA="}},
+}
+PANICS_ON_ENCODING = {
+    "backtracking": {
+        "pre_tokenizer": {
+            "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False,
+        }
+    },
+    "unknown special token": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "no", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {},
+        }
+    },
+    "length of nothing": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+    "charsmap beyond its end": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAAAA"}},
+    "no unknown token": {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "no"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PANICS_ON_READING)
+def test_a_panic_on_reading_is_one_line_that_names_the_file(case, path):
+    path.write_text(json.dumps(contents(**PANICS_ON_READING[case])))
+    with pytest.raises(BundleError, match=r"tokenizer\.json must be a tokenizer of the tokenizers package") as caught:
+        Tokenizer(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("case", PANICS_ON_ENCODING)
+def test_a_panic_on_encoding_is_one_line_that_names_the_file(case, path):
+    path.write_text(json.dumps(contents(**PANICS_ON_ENCODING[case])))
+    tokenizer = Tokenizer(path)
+    with pytest.raises(BundleError, match=r"tokenizer\.json must be a tokenizer of the tokenizers package") as caught:
+        tokenizer.encode("a" * 40 + "b", add_special_tokens=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_interrupt_is_no_panic(tokenizer, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokenizer, "_tokenizer", type("Interrupted", (), {"encode": interrupt})())
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer.encode("a", add_special_tokens=False)
+
+
+@pytest.mark.parametrize(
+    ("parts", "growth"),
+    [
+        ({"normalizer": sequence(*[replace()] * 40)}, 2**40),
+        ({"normalizer": sequence(*[replace("", "", "Regex")] * 8, replace("a" * 300))}, 300),
+        ({"normalizer": sequence(*[replace("b", "", "String")] * 9)}, 2**9),
+        ({"normalizer": sequence(*[replace("b", "", "Regex")] * 9)}, 2**9),
+        ({"normalizer": sequence(*[sequence(replace("a" * 20))] * 2)}, 400),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap("a" * 600)}}, 600),
+        ({"decoder": {"type": "Sequence", "decoders": [replace("a" * 20)] * 2}}, 400),
+    ],
+)
+def test_a_text_that_would_grow_beyond_measure_is_refused_before_it_is_read(path, parts, growth):
+    # the special token would grow while the file is read
+    token = {"id": 3, "content": "aaa", "single_word": False, "lstrip": False, "rstrip": False}
+    path.write_text(json.dumps(contents(**parts, added_tokens=[{**token, "normalized": True, "special": True}])))
+    with pytest.raises(BundleError, match=r"that makes a text ([0-9]+) times as long") as caught:
+        Tokenizer(path)
+    assert growth <= int(str(caught.value).split(" times")[0].split()[-1]) <= growth + 2
+
+
+def test_replacements_of_one_character_by_another_do_not_grow(path):
+    steps = [{"type": "Prepend", "prepend": "b"}, *[replace("b", "a")] * 40, {"type": "NFKC"}]
+    path.write_text(json.dumps(contents(normalizer=sequence(*steps))))
+    assert Tokenizer(path).encode("a", add_special_tokens=False) == [1, 1]
+
+
+@pytest.mark.parametrize("text", ['{"model": {}, "model": {}}', '{"normalizer": null, "normalizer": {}}'])
+def test_a_key_that_two_readers_could_read_differently_is_refused(path, text):
+    path.write_text(text)
+    with pytest.raises(BundleError, match="got a JSON object with a key twice"):
+        Tokenizer(path)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 5) | st.sampled_from([10**10, 0.5, -1e308, "a", "b", "", "Regex"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "type", "id"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+WHOLE = contents(
+    added_tokens=[
+        {"id": 3, "content": "<s>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+        | {"special": True}
+    ],
+    truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+    padding={"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    | {"pad_type_id": 0, "pad_token": "a"},
+    normalizer=sequence({"type": "Prepend", "prepend": "a"}, replace("b"), {"type": "Strip", "strip_left": True}),
+    pre_tokenizer={"type": "Split", "pattern": {"Regex": "a+"}, "behavior": "Isolated", "invert": False},
+    post_processor={
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}},
+    },
+    decoder={"type": "Sequence", "decoders": [replace(" "), {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+)
+
+
+def places(value, path=()):
+    """Paths of all values within a JSON value."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield (*path, key)
+        yield from places(child, (*path, key))
+
+
+@given(st.sampled_from(list(places(WHOLE))), json_values)
+def test_any_changed_value_gives_a_tokenizer_or_a_bundle_error(tmp_path_factory, place, value):
+    path = tmp_path_factory.getbasetemp() / "tokenizer.json"
+    whole = inner = json.loads(json.dumps(WHOLE))
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(whole))
+    message = ""
+    try:
+        tokenizer = Tokenizer(path)
+        tokenizer.decode(tokenizer.encode("ab <s> abba", add_special_tokens=True))
+    except BundleError as error:
+        message = str(error)
+    assert "\n" not in message

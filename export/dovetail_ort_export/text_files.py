@@ -14,7 +14,8 @@ CHAT_TEMPLATE_NAME: Final = "chat_template.jinja"
 
 def write_text_files(source: Source, directory: Path) -> TokenizerEntry:
     """Write the tokenizer and the chat template into `directory`."""
-    source.tokenizer.save(str(directory / TOKENIZER_NAME))
+    # Its own writing has no OSError for a full disk.
+    (directory / TOKENIZER_NAME).write_text(source.tokenizer.to_str(pretty=True), encoding="utf-8")
     if source.chat_template is not None:
         (directory / CHAT_TEMPLATE_NAME).write_text(source.chat_template, encoding="utf-8")
     return TokenizerEntry(

@@ -33,7 +33,10 @@ def onnxruntime_distributions() -> dict[str, str]:
 
 
 def import_onnxruntime() -> ModuleType:
-    """The onnxruntime module.
+    """The onnxruntime module, with its telemetry off.
+
+    From 1.31 on, its wheels for Linux store a device id in the user's cache and send usage. That stays on for those who
+    set `ORT_DISABLE_TELEMETRY=0`, and where onnxruntime was imported before.
 
     Raises:
         UnavailableError: it is missing, too old, or installed twice; the message says what to install.
@@ -44,6 +47,7 @@ def import_onnxruntime() -> ModuleType:
             "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'dovetail-ort[cpu]' or "
             "'dovetail-ort[gpu]'"
         )
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

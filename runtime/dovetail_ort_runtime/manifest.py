@@ -98,7 +98,7 @@ class TargetEntry:
                 f"got {self.front_layers}"
             )
         front = self.front_graph
-        if not PurePosixPath(self.graph).name or (front is not None and PurePosixPath(front).name != front):
+        if not PurePosixPath(self.graph).name or (front is not None and not _is_file_name(front)):
             raise InputError(f"graph and front_graph must name files, the latter beside the former, got {front!r}")
 
     @property
@@ -107,6 +107,10 @@ class TargetEntry:
         if self.front_graph is None:
             return (self.graph,)
         return (self.graph, str(PurePosixPath(self.graph).with_name(self.front_graph)))
+
+
+def _is_file_name(name: str) -> bool:
+    return name not in ("", "..") and PurePosixPath(name).name == name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -83,7 +83,8 @@ class Sampler:
         logits = self.penalised(logits, seen)
         highest = logits[_highest(logits)]
         token_ids = _top_k(logits, options.top_k)
-        weights = np.exp((logits[token_ids].astype(np.float64) - highest) / options.temperature)
+        with np.errstate(over="ignore"):  # next to no temperature leaves only the highest
+            weights = np.exp((logits[token_ids].astype(np.float64) - highest) / options.temperature)
         if options.top_p < 1:
             kept = _top_p(weights, options.top_p)
             token_ids, weights = token_ids[kept], weights[kept]

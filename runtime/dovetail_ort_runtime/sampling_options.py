@@ -12,8 +12,8 @@ class SamplingOptions:
     """Transformations of the logits, applied in the order of the fields; the defaults are greedy decoding.
 
     Attributes:
-        repetition_penalty: > 0; logits of tokens seen in prompt or answer are divided by it if positive and multiplied
-            by it if negative (CTRL, arXiv 1909.05858). 1 leaves them.
+        repetition_penalty: in [0.01, 100]; logits of tokens seen in prompt or answer are divided by it if positive and
+            multiplied by it if negative (CTRL, arXiv 1909.05858). 1 leaves them.
         temperature: >= 0; logits are divided by it. 0 takes the highest logit, ties to the lower id.
         top_k: >= 0; only the k most likely tokens stay. 0 keeps all.
         top_p: in (0, 1]; the smallest set of most likely tokens whose mass reaches it stays (arXiv 1904.09751).
@@ -31,7 +31,7 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         bounds = (
-            ("repetition_penalty", "above 0", self.repetition_penalty > 0),
+            ("repetition_penalty", "between 0.01 and 100", 0.01 <= self.repetition_penalty <= 100),
             ("temperature", "0 or more", self.temperature >= 0),
             ("top_k", "0 or more", self.top_k >= 0),
             ("top_p", "above 0 and at most 1", 0 < self.top_p <= 1),

@@ -1,4 +1,5 @@
 import json
+import os
 from shutil import copytree
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from dovetail_ort_runtime import bundle as bundle_module
 from dovetail_ort_runtime.bundle import Bundle, sha256
-from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.model import load_model
 
 WEIGHTS = "model_quantized.onnx_data"
@@ -81,6 +82,27 @@ def test_an_altered_large_file_is_found_on_request(directory, monkeypatch):
     bundle = Bundle(directory)
     with pytest.raises(BundleError, match=f"{WEIGHTS} must have the SHA-256 .*the file was altered"):
         bundle.verify_checksums()
+    with pytest.raises(BundleError, match=f"{WEIGHTS} must have the SHA-256 .*the file was altered"):
+        load_model(directory, verify="all")
+
+
+def test_no_checksum_is_compared_if_none_is_asked_for(directory):
+    flip_a_bit(directory / "chat_template.jinja")
+    Bundle(directory, verify="none")
+    with pytest.raises(BundleError, match=r"chat_template.jinja must have the SHA-256"):
+        Bundle(directory)
+
+
+def test_a_draft_bundle_is_verified_as_far_as_the_targets(directory, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(bundle_module, "SMALL_FILE_BYTES", 0)
+    flip_a_bit(directory / "tokenizer.json")
+    with pytest.raises(BundleError, match=r"tokenizer.json must have the SHA-256"):
+        load_model(tiny_bundle, drafter="lm", draft_bundle=directory, verify="all", threads=1)
+
+
+def test_an_unknown_verification_is_an_input_error(directory):
+    with pytest.raises(InputError, match="verify must be one of small, all, none, got 'some'"):
+        Bundle(directory, verify="some")
 
 
 def flip_a_bit(path):
@@ -124,6 +146,59 @@ def test_a_link_out_of_the_bundle_is_refused(directory):
     outside = (directory / "tokenizer.json").rename(directory.parent / "outside.json")
     (directory / "tokenizer.json").symlink_to(outside)
     with pytest.raises(BundleError, match="a path in the manifest must stay inside the bundle"):
+        Bundle(directory)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "manifest.json", WEIGHTS])
+def test_a_pipe_in_the_place_of_a_file_is_refused_unopened(directory, name):
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    with pytest.raises(BundleError):
+        Bundle(directory)
+
+
+def test_a_link_to_a_device_is_refused_unopened(directory):
+    (directory / WEIGHTS).unlink()
+    (directory / WEIGHTS).symlink_to("/dev/zero")
+    with pytest.raises(BundleError, match="a path in the manifest must stay inside the bundle"):
+        Bundle(directory)
+
+
+def test_weights_in_a_file_that_the_manifest_does_not_list_are_refused(directory):
+    (directory / WEIGHTS).rename(directory / "other")
+    edit(directory, lambda manifest: manifest["files"].pop(2))
+    with pytest.raises(BundleError, match=f"in '{WEIGHTS}', which is not among the bundle's files"):
+        Bundle(directory)
+
+
+def test_a_graph_with_another_content_is_checked_whatever_its_checksum(directory):
+    graph = directory / "model_quantized.onnx"
+    graph.write_bytes(graph.read_bytes().replace(WEIGHTS.encode(), b"/etc/passwd".ljust(len(WEIGHTS))))
+    with pytest.raises(BundleError, match=r"must be a graph that stays inside its bundle, got: .*/etc/passwd"):
+        Bundle(directory, verify="none")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "chat_template.jinja"])
+def test_a_text_of_any_size_is_refused_before_it_is_read(directory, name):
+    with (directory / name).open("r+b") as file:
+        file.truncate(1 << 40)  # takes no room on the disk
+    if name != "manifest.json":
+        edit(directory, lambda manifest: manifest["files"][0].update(num_bytes=1 << 40))
+    with pytest.raises(BundleError, match=f"{name} must have 4194304 bytes at most, got more"):
+        Bundle(directory, verify="none").chat_template()
+
+
+def test_a_tokenizer_of_any_size_is_refused_before_it_is_read(directory):
+    with (directory / "tokenizer.json").open("r+b") as file:
+        file.truncate(1 << 40)
+    edit(directory, lambda manifest: manifest["files"][3].update(num_bytes=1 << 40))
+    with pytest.raises(BundleError, match=r"tokenizer.json must have 268435456 bytes at most, got more"):
+        Bundle(directory, verify="none").tokenizer()
+
+
+def test_more_positions_than_the_graph_has_rows_for_are_refused_before_there_is_a_cache(directory):
+    edit(directory, lambda manifest: manifest["target"].update(max_context=513))
+    with pytest.raises(BundleError, match=r"max_context in the manifest must be at most the 512 positions of model_q"):
         Bundle(directory)
 
 

@@ -108,6 +108,8 @@ def test_what_is_not_json_is_refused(text):
         ("target.num_layers", 0, "manifest.target: num_layers must be 1 or more, got 0"),
         ("target.max_context", -5, "manifest.target: max_context must be 2 or more, got -5"),
         ("target.max_rows", 1, "manifest.target: max_rows must be 2 or more, got 1"),
+        ("target.max_rows", 1025, "manifest.target: max_rows must be at most 1024, got 1025"),
+        ("target.graph", "", "manifest.target: graph and front_graph must name files"),
         ("files", {}, "manifest.files must be a list, got an object"),
         ("files.0", "tokenizer.json", r"manifest.files\[0\] must be an object, got a string"),
     ],
@@ -115,6 +117,14 @@ def test_what_is_not_json_is_refused(text):
 def test_a_field_that_does_not_fit_is_named(path, value, message):
     with pytest.raises(BundleError, match=message):
         Manifest.from_json(changed(path, value))
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/a", "../a"])
+def test_a_front_graph_is_a_file_beside_the_graph(name):
+    whole = json.loads(MANIFEST.to_json())
+    whole["target"].update(front_graph=name, front_layers=1)
+    with pytest.raises(BundleError, match="graph and front_graph must name files, the latter beside the former"):
+        Manifest.from_json(json.dumps(whole))
 
 
 json_values = st.recursive(

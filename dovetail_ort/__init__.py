@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dovetail_ort_runtime import (
     ChainShape,
+    Constraint,
+    ConstraintState,
     DovetailError,
     Drafter,
     Generation,
@@ -25,12 +27,15 @@ from dovetail_ort_runtime import (
     SessionReport,
     Statistics,
     TimeCurves,
+    TokenLogprobs,
     TreeShape,
 )
 from dovetail_ort_runtime import load_model as load
 
 __all__ = [
     "ChainShape",
+    "Constraint",
+    "ConstraintState",
     "DovetailError",
     "Drafter",
     "Generation",
@@ -44,6 +49,7 @@ __all__ = [
     "SessionReport",
     "Statistics",
     "TimeCurves",
+    "TokenLogprobs",
     "TreeShape",
     "load",
 ]

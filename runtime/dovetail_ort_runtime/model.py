@@ -197,7 +197,9 @@ class Model:
         room = min(options.max_new_tokens, self.max_context - len(token_ids))
         sampling = options.sampling or self.manifest.generation.sampling()
         read_started = time.perf_counter()
-        num_cached = self._decoder.begin(token_ids, sampling, exact=options.exact)
+        num_cached = self._decoder.begin(
+            token_ids, sampling, exact=options.exact, constraint=options.constraint, logprobs=options.logprobs
+        )
         answer = Answer(
             self.tokenizer,
             eos_token_ids=self.manifest.generation.eos_token_ids,
@@ -207,13 +209,13 @@ class Model:
             started=started,
             read_started=read_started,
         )
-        yield from answer.pieces((self._decoder.root,), room)
+        yield from answer.pieces((self._decoder.root,), (self._decoder.root_logprobs,), room)
         while not answer.finished:
             self._check_current(stream)
             left = room - answer.num_tokens
             result = self._decoder.step(min(options.max_draft_tokens, left - 1, self._target.max_rows - 1))
             answer.count(result)
-            yield from answer.pieces(result.token_ids, room)
+            yield from answer.pieces(result.token_ids, result.logprobs, room)
 
     def _check_current(self, stream: int) -> None:
         if stream != self._num_streams:

@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+from dovetail_ort.grammar import Grammar, GrammarCompiler
 from dovetail_ort_runtime import (
     ChainShape,
     Constraint,
@@ -40,6 +41,8 @@ __all__ = [
     "Drafter",
     "Generation",
     "GenerationOptions",
+    "Grammar",
+    "GrammarCompiler",
     "Message",
     "Model",
     "Piece",

@@ -1,0 +1,149 @@
+"""Constraints from JSON schemas, regular expressions and Lark grammars, by llguidance. It knows no decoding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dovetail_ort_runtime.constraint import Constraint, ConstraintState
+from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.model import Model
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+LONGEST_GRAMMAR: Final = 100_000
+_LONGEST_REASON: Final = 300
+# Grammars come from strangers: these bound the time and memory of compiling one and of each step under it.
+_LIMITS: Final = {"max_grammar_size": 100_000, "max_lexer_states": 25_000, "verbose_errors": False}
+
+
+class GrammarCompiler:
+    """Makes grammars for one model's answers; making the compiler takes up to a second, a grammar milliseconds.
+
+    Args:
+        model: its tokenizer says what a token writes, its manifest which tokens end a text.
+
+    Raises:
+        UnavailableError: llguidance is missing.
+        InputError: the model has no end-of-text token, or a tokenizer that llguidance cannot read.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._llguidance = _import_llguidance()
+        self._eos_token_ids = model.manifest.generation.eos_token_ids
+        if not self._eos_token_ids:
+            raise InputError("a model must have an end-of-text token to follow a grammar, got a bundle without one")
+        try:
+            self._tokenizer = self._llguidance.LLTokenizer(
+                model.tokenizer.to_json(),
+                n_vocab=max(model.manifest.target.vocabulary_size, model.tokenizer.vocabulary_size),
+                eos_token=list(self._eos_token_ids),
+            )
+        except ValueError as error:
+            raise InputError(f"the tokenizer must be one that llguidance reads, got: {_one_line(error)}") from error
+
+    def json_schema(self, schema: Mapping[str, Any]) -> Grammar:
+        """JSON that a schema describes, properties in the schema's order.
+
+        Args:
+            schema: as llguidance understands it; what it does not know is refused.
+
+        Raises:
+            InputError: it is no schema, too long or too complex; so for the other kinds.
+        """
+        if not isinstance(schema, Mapping):
+            raise InputError(f"a JSON schema must be an object, got {type(schema).__name__}")
+        try:
+            text = json.dumps(dict(schema))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"a JSON schema must be JSON, got: {_one_line(error)}") from error
+        return self._compile("JSON schema", text)
+
+    def json_object(self) -> Grammar:
+        """Any JSON object."""
+        return self.json_schema({"type": "object"})
+
+    def regex(self, pattern: str) -> Grammar:
+        """Text that a regular expression matches as a whole; its syntax is that of Rust's regex package."""
+        return self._compile("regular expression", pattern)
+
+    def lark(self, grammar: str) -> Grammar:
+        """Text of a context-free grammar in llguidance's variety of Lark."""
+        return self._compile("Lark grammar", grammar)
+
+    def _compile(self, kind: str, text: str) -> Grammar:
+        if len(text) > LONGEST_GRAMMAR:
+            raise InputError(f"a {kind} must have {LONGEST_GRAMMAR} characters or fewer, got {len(text)}")
+        matcher_class = self._llguidance.LLMatcher
+        read = {
+            "JSON schema": matcher_class.grammar_from_json_schema,
+            "regular expression": matcher_class.grammar_from_regex,
+            "Lark grammar": matcher_class.grammar_from_lark,
+        }[kind]
+        try:
+            limits = self._llguidance.LLParserLimits(**_LIMITS)
+            matcher = matcher_class(self._tokenizer, read(text), log_level=0, limits=limits)
+        except ValueError as error:
+            raise InputError(f"a {kind} must be one that llguidance reads, got: {_one_line(error)}") from error
+        if matcher.is_error():
+            raise InputError(f"a {kind} must be one that llguidance reads, got: {_one_line(matcher.get_error())}")
+        return Grammar(matcher, frozenset(self._eos_token_ids))
+
+
+class Grammar(Constraint):
+    """What an answer must be; made by a `GrammarCompiler`, for any number of answers of its model."""
+
+    def __init__(self, matcher: LLMatcher, eos_token_ids: frozenset[int]) -> None:
+        self._matcher = matcher
+        self._eos_token_ids = eos_token_ids
+
+    def start(self) -> ConstraintState:
+        """The grammar before an answer's first token."""
+        return _GrammarState(self._matcher.deep_copy(), self._eos_token_ids)
+
+
+class _GrammarState(ConstraintState):
+    """One answer's place in its grammar."""
+
+    def __init__(self, matcher: LLMatcher, eos_token_ids: frozenset[int]) -> None:
+        self._matcher = matcher
+        self._eos_token_ids = eos_token_ids
+        self._ended = False
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Tokens by which the text may go on; those that end it where it may end, and after the end."""
+        try:
+            bits = self._matcher.compute_bitmask()
+        except ValueError as error:
+            raise InputError(f"a grammar must not be too complex to follow, got: {_one_line(error)}") from error
+        return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little").view(np.bool_)
+
+    def advance(self, token_id: int) -> None:
+        """Go on by one token; behind the end there is no place to go to."""
+        if self._ended:
+            return
+        if not self._matcher.consume_token(token_id):
+            raise InputError(
+                f"a grammar must not be too complex to follow, got: {_one_line(self._matcher.get_error())}"
+            )
+        self._ended = token_id in self._eos_token_ids
+
+
+def _import_llguidance() -> ModuleType:
+    try:
+        import llguidance
+    except ImportError as error:
+        raise UnavailableError(
+            f"llguidance must be importable to follow a grammar, got: {error}; run: pip install 'dovetail-ort[server]'"
+        ) from error
+    return llguidance
+
+
+def _one_line(reason: object) -> str:
+    return " ".join(str(reason).replace("<non-verbose/>", "").split())[:_LONGEST_REASON]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort.deep_stack import on_deep_stack
 from dovetail_ort_runtime.constraint import Constraint, ConstraintState
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.model import Model
@@ -17,10 +18,10 @@ from dovetail_ort_runtime.model import Model
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-LONGEST_GRAMMAR: Final = 100_000
-_LONGEST_REASON: Final = 300
-# Grammars come from strangers: these bound the time and memory of compiling one and of each step under it.
+# Grammars come from strangers: these bound the time and the memory of compiling one and of each step under it.
+MAX_GRAMMAR_CHARACTERS: Final = 20_000
 _LIMITS: Final = {"max_grammar_size": 100_000, "max_lexer_states": 25_000, "verbose_errors": False}
+_MAX_REASON_CHARACTERS: Final = 300
 
 
 class GrammarCompiler:
@@ -52,10 +53,10 @@ class GrammarCompiler:
         """JSON that a schema describes, properties in the schema's order.
 
         Args:
-            schema: as llguidance understands it; what it does not know is refused.
+            schema: keywords that llguidance does not enforce are refused.
 
         Raises:
-            InputError: it is no schema, too long or too complex; so for the other kinds.
+            InputError: it is no schema, or too long or too complex a one; likewise for the other kinds.
         """
         if not isinstance(schema, Mapping):
             raise InputError(f"a JSON schema must be an object, got {type(schema).__name__}")
@@ -63,36 +64,34 @@ class GrammarCompiler:
             text = json.dumps(dict(schema))
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"a JSON schema must be JSON, got: {_one_line(error)}") from error
-        return self._compile("JSON schema", text)
+        return self._compile("JSON schema", text, self._llguidance.LLMatcher.grammar_from_json_schema)
 
     def json_object(self) -> Grammar:
         """Any JSON object."""
         return self.json_schema({"type": "object"})
 
     def regex(self, pattern: str) -> Grammar:
-        """Text that a regular expression matches as a whole; its syntax is that of Rust's regex package."""
-        return self._compile("regular expression", pattern)
+        """Text that a regular expression matches as a whole, in the syntax of Rust's regex package."""
+        return self._compile("regular expression", pattern, self._llguidance.LLMatcher.grammar_from_regex)
 
     def lark(self, grammar: str) -> Grammar:
         """Text of a context-free grammar in llguidance's variety of Lark."""
-        return self._compile("Lark grammar", grammar)
+        return self._compile("Lark grammar", grammar, self._llguidance.LLMatcher.grammar_from_lark)
 
-    def _compile(self, kind: str, text: str) -> Grammar:
-        if len(text) > LONGEST_GRAMMAR:
-            raise InputError(f"a {kind} must have {LONGEST_GRAMMAR} characters or fewer, got {len(text)}")
-        matcher_class = self._llguidance.LLMatcher
-        read = {
-            "JSON schema": matcher_class.grammar_from_json_schema,
-            "regular expression": matcher_class.grammar_from_regex,
-            "Lark grammar": matcher_class.grammar_from_lark,
-        }[kind]
+    def _compile(self, kind: str, text: str, read: Callable[[str], str]) -> Grammar:
+        if not isinstance(text, str):
+            raise InputError(f"a {kind} must be text, got {type(text).__name__}")
+        if len(text) > MAX_GRAMMAR_CHARACTERS:
+            raise InputError(f"a {kind} must have {MAX_GRAMMAR_CHARACTERS} characters or fewer, got {len(text)}")
+        limits = self._llguidance.LLParserLimits(**_LIMITS)
         try:
-            limits = self._llguidance.LLParserLimits(**_LIMITS)
-            matcher = matcher_class(self._tokenizer, read(text), log_level=0, limits=limits)
+            # Rules that name rules are followed by recursion.
+            matcher = on_deep_stack(
+                lambda: self._llguidance.LLMatcher(self._tokenizer, read(text), log_level=0, limits=limits)
+            )
+            matcher.deep_copy().compute_bitmask()  # what is too complex often shows at the first token
         except ValueError as error:
-            raise InputError(f"a {kind} must be one that llguidance reads, got: {_one_line(error)}") from error
-        if matcher.is_error():
-            raise InputError(f"a {kind} must be one that llguidance reads, got: {_one_line(matcher.get_error())}")
+            raise InputError(f"a {kind} must be one that llguidance can follow, got: {_one_line(error)}") from error
         return Grammar(matcher, frozenset(self._eos_token_ids))
 
 
@@ -117,21 +116,28 @@ class _GrammarState(ConstraintState):
         self._ended = False
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Tokens by which the text may go on; those that end it where it may end, and after the end."""
+        """Tokens by which the text may go on, and those that end it where it may end; the latter alone after the end.
+
+        Raises:
+            InputError: following the grammar takes more than its limits.
+        """
         try:
             bits = self._matcher.compute_bitmask()
         except ValueError as error:
-            raise InputError(f"a grammar must not be too complex to follow, got: {_one_line(error)}") from error
+            raise InputError(f"a grammar must be one that llguidance can follow, got: {_one_line(error)}") from error
         return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little").view(np.bool_)
 
     def advance(self, token_id: int) -> None:
-        """Go on by one token; behind the end there is no place to go to."""
+        """Go on by one token; behind the end there is no place to go to.
+
+        Raises:
+            InputError: the token is not allowed, or following the grammar takes more than its limits.
+        """
         if self._ended:
             return
         if not self._matcher.consume_token(token_id):
-            raise InputError(
-                f"a grammar must not be too complex to follow, got: {_one_line(self._matcher.get_error())}"
-            )
+            reason = _one_line(self._matcher.get_error())
+            raise InputError(f"a grammar must be one that llguidance can follow, got: {reason}")
         self._ended = token_id in self._eos_token_ids
 
 
@@ -146,4 +152,4 @@ def _import_llguidance() -> ModuleType:
 
 
 def _one_line(reason: object) -> str:
-    return " ".join(str(reason).replace("<non-verbose/>", "").split())[:_LONGEST_REASON]
+    return " ".join(str(reason).replace("<non-verbose/>", "").split())[:_MAX_REASON_CHARACTERS]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from dovetail_ort_runtime.bundle import sha256
+from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry
 
@@ -41,6 +41,9 @@ def bundle_directory(out: Path) -> Iterator[Path]:
 
     On an error or Ctrl-C the directory is removed and `out` is as it was. A process that is killed leaves it behind for
     `clear_leftovers`.
+
+    Raises:
+        BundleError: what was written is not a bundle.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -51,6 +54,7 @@ def bundle_directory(out: Path) -> Iterator[Path]:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
         new.mkdir()
         yield new
+        Bundle(new, "none")  # what the runtime refuses is not put in place
         try:
             if out.exists():
                 out.rename(old)

@@ -121,15 +121,23 @@ def test_the_next_export_succeeds_and_clears_what_was_left(killed, moment, tiny_
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
 
-def test_what_a_running_export_writes_is_not_cleared(tmp_path):
+def test_what_a_running_export_writes_is_not_cleared(tiny_bundle, tmp_path):
     from dovetail_ort_export.bundle_directory import bundle_directory, clear_leftovers
 
     out = tmp_path / "bundle"
     with bundle_directory(out) as directory:
-        (directory / "file").write_text("x")
+        copytree(tiny_bundle, directory, dirs_exist_ok=True)
         clear_leftovers(out)
-        assert (directory / "file").exists()
-    assert (out / "file").exists()
+        assert directory.exists()
+    Bundle(out, verify="all")
+
+
+def test_what_is_no_bundle_is_not_put_in_place(tmp_path):
+    from dovetail_ort_export.bundle_directory import bundle_directory
+
+    with pytest.raises(BundleError), bundle_directory(tmp_path / "bundle") as directory:
+        (directory / "file").write_text("x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_of_another_name_is_not_cleared(tmp_path):

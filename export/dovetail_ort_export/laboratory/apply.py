@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from dovetail_ort_export.agreement import measure_agreement
-from dovetail_ort_export.bundle_directory import bundle_directory, check_output, file_entries
+from dovetail_ort_export.bundle_directory import bundle_directory, check_output, clear_leftovers, file_entries
 from dovetail_ort_export.check_text import read_check_text
 from dovetail_ort_export.int8_choice import LARGEST_MEAN_KL
 from dovetail_ort_export.laboratory.graph_file import graph_path, load_graph
@@ -77,10 +77,11 @@ def apply_passes(
     Raises:
         InputError: a pass is unknown, cannot be imported, needs the original model, changes nothing, or leaves a graph
             with a cycle; or `out` holds something that would be lost.
-        BundleError: ONNX Runtime refuses the new graph, or its inputs and outputs are no longer the bundle's.
+        BundleError: a file of the bundle is damaged, ONNX Runtime or `check_graph` refuses the new graph, or its inputs and outputs are no longer the bundle's.
     """
+    clear_leftovers(out)
     check_output(out, force=force)
-    bundle = Bundle(bundle_path)
+    bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
     path = graph_path(bundle.directory, graph)
     changed = _changed(load_graph(path), passes)
     with bundle_directory(out) as directory:

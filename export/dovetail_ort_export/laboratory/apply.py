@@ -77,7 +77,8 @@ def apply_passes(
     Raises:
         InputError: a pass is unknown, cannot be imported, needs the original model, changes nothing, or leaves a graph
             with a cycle; or `out` holds something that would be lost.
-        BundleError: a file of the bundle is damaged, ONNX Runtime or `check_graph` refuses the new graph, or its inputs and outputs are no longer the bundle's.
+        BundleError: a file of the bundle is damaged, ONNX Runtime or `check_graph` refuses the new graph, or its inputs
+            and outputs are no longer the bundle's.
     """
     clear_leftovers(out)
     check_output(out, force=force)

@@ -1,12 +1,13 @@
 """Answer one prompt from the bundle beside this program; PyInstaller makes an application of it with `ask.spec`.
 
-    ask Why is the sky blue?
-    ask < question.txt
+ask Why is the sky blue?
+ask < question.txt
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ def main() -> int:
     words = parser.parse_args().prompt
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8")  # an empty environment may stand for ASCII
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports to its makers unless told not to
     try:
         answer(" ".join(words) or sys.stdin.read().strip())
     except (DovetailError, UnicodeDecodeError) as error:
@@ -40,11 +42,11 @@ def answer(prompt: str) -> None:
     chat = [{"role": "user", "content": prompt}] if prompt and model.has_chat_template else prompt
     for piece in model.stream(chat, OPTIONS):
         print(piece.text, end="", flush=True)
-        if piece.generation is not None:
-            statistics = piece.generation.statistics
-            speed = f"{statistics.new_tokens} tokens, {statistics.decode_tokens_per_second:.1f} tokens/s"
-            print(f"\n[{speed}]", file=sys.stderr)
-    print()
+    print(flush=True)
+    if piece.generation is not None:
+        statistics = piece.generation.statistics
+        speed = f"{statistics.new_tokens} tokens, {statistics.decode_tokens_per_second:.1f} tokens/s"
+        print(f"[{speed}]", file=sys.stderr)
 
 
 def program_directory() -> Path:

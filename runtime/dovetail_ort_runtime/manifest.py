@@ -19,11 +19,14 @@ VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 # Logits of that many rows are held at a time, whatever a manifest asks for.
 MOST_ROWS: Final = 1024
-_LEAST_DIMENSIONS: Final = {
+WEIGHT_FORMATS: Final = ("int8", "int4", "fp16", "fp32")
+INT8_SCALES: Final = ("row", "block")
+FUSIONS: Final = ("gating", "concatenation")
+LEAST_DIMENSIONS: Final = {
     **dict.fromkeys(("num_layers", "num_heads", "num_kv_heads", "head_size", "hidden_size", "vocabulary_size"), 1),
     **dict.fromkeys(("max_context", "max_rows"), 2),  # an exact pass has two rows at the least
 }
-_LEAST_DRAFTER_DIMENSIONS: Final = dict.fromkeys(
+LEAST_DRAFTER_DIMENSIONS: Final = dict.fromkeys(
     ("num_layers", "num_kv_heads", "head_size", "hidden_size", "draft_vocabulary_size", "max_rows"), 1
 )
 
@@ -91,15 +94,19 @@ class TargetEntry:
     passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_dimensions(self, _LEAST_DIMENSIONS)
-        if (0 < self.front_layers < self.num_layers) != (self.front_graph is not None) or self.front_layers < 0:
+        _check_dimensions(self, LEAST_DIMENSIONS)
+        _check_choice("precision", self.precision, WEIGHT_FORMATS)
+        _check_choice("int8_format", self.int8_format, (*INT8_SCALES, None))
+        least, most = (0, 0) if self.front_graph is None else (1, self.num_layers - 1)
+        if not least <= self.front_layers <= most:
             raise InputError(
                 f"front_layers must be between 1 and {self.num_layers - 1} with a front_graph, and 0 without, "
                 f"got {self.front_layers}"
             )
-        front = self.front_graph
-        if not PurePosixPath(self.graph).name or (front is not None and not _is_file_name(front)):
-            raise InputError(f"graph and front_graph must name files, the latter beside the former, got {front!r}")
+        if not PurePosixPath(self.graph).name:
+            raise InputError(f"graph must be the path of a file, got {self.graph!r}")
+        if self.front_graph is not None and not _is_file_name(self.front_graph):
+            raise InputError(f"front_graph must be the name of a file beside {self.graph!r}, got {self.front_graph!r}")
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -119,7 +126,8 @@ class DrafterEntry:
 
     Attributes:
         graph: path of the ONNX file.
-        precision: `int8`, `fp16` or `fp32`, the number format of the weights; the cache is in half precision for fp16.
+        precision: `int8`, `int4`, `fp16` or `fp32`, the number format of the weights; the cache of an fp16 drafter
+            is in half precision.
         fusion: how feature and token are joined, `gating` or `concatenation`.
         target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the drafter reads.
         num_layers: M, its decoder blocks.
@@ -146,7 +154,9 @@ class DrafterEntry:
     passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_dimensions(self, _LEAST_DRAFTER_DIMENSIONS)
+        _check_dimensions(self, LEAST_DRAFTER_DIMENSIONS)
+        _check_choice("precision", self.precision, WEIGHT_FORMATS)
+        _check_choice("fusion", self.fusion, FUSIONS)
 
 
 def _check_dimensions(entry: object, least_by_name: Mapping[str, int]) -> None:
@@ -155,6 +165,11 @@ def _check_dimensions(entry: object, least_by_name: Mapping[str, int]) -> None:
             raise InputError(f"{name} must be {least} or more, got {getattr(entry, name)}")
     if (max_rows := getattr(entry, "max_rows")) > MOST_ROWS:  # noqa: B009  # either entry has it
         raise InputError(f"max_rows must be at most {MOST_ROWS}, got {max_rows}")
+
+
+def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,7 +251,7 @@ class Manifest:
             raise BundleError(f"{MANIFEST_NAME} must be JSON, got: {error}; export the bundle again") from error
         if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
             raise BundleError(f'{MANIFEST_NAME} must have "format": "{FORMAT}"; is this a bundle?')
-        if (version := value.pop("version", None)) != VERSION:
+        if type(version := value.pop("version", None)) is not int or version != VERSION:  # true equals 1
             raise BundleVersionError(
                 f"the manifest's version must be {VERSION}, got {version!r}; "
                 "export the bundle again or install the release of dovetail-ort that wrote it"

@@ -177,8 +177,9 @@ def test_verify_finds_an_alteration_that_opening_does_not_look_for(damaged, refu
     weights.write_bytes(bytes(weights.stat().st_size))
     assert main(["inspect", str(damaged)]) == 0
     capsys.readouterr()
-    assert main(["inspect", str(damaged), "--verify"]) == 2
-    assert "model_quantized.onnx_data must have the SHA-256" in capsys.readouterr().err
+    for argv in (["inspect", str(damaged), "--verify"], ["generate", str(damaged), PROMPT, "--verify", "all"]):
+        assert main(argv) == 2
+        assert "model_quantized.onnx_data must have the SHA-256" in capsys.readouterr().err
 
 
 def test_unknown_manifest_version_is_refused(damaged, refused):
@@ -198,16 +199,23 @@ def test_path_that_leaves_the_bundle_is_refused(path, damaged, refused):
     assert "a path in the manifest must stay inside the bundle" in refused("generate", damaged, PROMPT)
 
 
-def test_graph_that_does_not_load_is_refused_in_one_line(damaged, refused):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: bytes(len(content)), "must be a graph that stays inside its bundle"),
+        (lambda content: content.replace(b"Sigmoid", b"Signoid"), "must load in ONNX Runtime"),
+    ],
+)
+def test_graph_that_does_not_load_is_refused_in_one_line(damaged, refused, damage, message):
     graph = damaged / "model_quantized.onnx"
-    graph.write_bytes(bytes(graph.stat().st_size))
+    graph.write_bytes(damage(graph.read_bytes()))
 
     def forge(manifest: dict[str, Any]) -> None:
         entry = next(entry for entry in manifest["files"] if entry["path"] == graph.name)
         entry["sha256"] = sha256(graph)
 
     change_manifest(damaged, forge)
-    assert "model_quantized.onnx must load in ONNX Runtime" in refused("generate", damaged, PROMPT)
+    assert f"model_quantized.onnx {message}" in refused("generate", damaged, PROMPT)
 
 
 def test_prompt_longer_than_the_context_is_refused(tiny_bundle, refused):

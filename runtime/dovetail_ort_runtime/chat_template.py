@@ -19,7 +19,7 @@ from jinja2.parser import Parser
 from jinja2.utils import pass_environment
 
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.template_budget import TemplateBudget, TemplateLimitError
+from dovetail_ort_runtime.template_budget import TemplateBudget, TemplateLimitError, spending
 from dovetail_ort_runtime.template_sandbox import TemplateSandbox
 
 LARGEST_TEMPLATE: Final = 1 << 18
@@ -90,7 +90,7 @@ class ChatTemplate:
         }
         budget = TemplateBudget((messages, self._special_tokens))
         try:
-            with self._sandbox.spending(budget):
+            with spending(budget):
                 return self._rendered(names, budget.max_characters)
         except _RefusalError as error:
             raise InputError(

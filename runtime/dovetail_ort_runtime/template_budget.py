@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
 # An honest template takes milliseconds, and makes a few times the text that it is given.
@@ -54,6 +56,24 @@ class TemplateBudget:
     def charge_for(self, value: Any) -> None:
         """Take one unit of work and what a value weighs; errors as in `charge`."""
         self.charge(1 + weight(value, self._work_left))
+
+
+_current: ContextVar[TemplateBudget] = ContextVar("template_budget")
+
+
+def current_budget() -> TemplateBudget:
+    """What the template that is being rendered here pays from."""
+    return _current.get()
+
+
+@contextmanager
+def spending(budget: TemplateBudget) -> Iterator[None]:
+    """Templates that are rendered within the block pay from this budget."""
+    token = _current.set(budget)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def weight(value: Any, enough: int | None = None) -> int:

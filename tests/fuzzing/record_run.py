@@ -11,9 +11,11 @@ import argparse
 import datetime
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -29,7 +31,10 @@ def record(target: str, seconds: int) -> dict[str, object]:
         *(f"-max_total_time={seconds}", f"-dict={HERE / 'corpus' / target}.dict", f"-artifact_prefix={folder}/"),
         *("-print_final_stats=1", "-timeout=20", "-rss_limit_mb=2048", "-max_len=8192"),
     ]
-    output = subprocess.run(command, capture_output=True, text=True, errors="replace").stderr
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {**os.environ, "TMPDIR": scratch, "RUST_BACKTRACE": "0"}
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+    output = done.stderr
     (folder / "output.txt").write_text(output)
     statistics = dict(re.findall(r"stat::(\w+):\s+(\d+)", output))
     progress = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", output)

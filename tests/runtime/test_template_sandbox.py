@@ -59,6 +59,19 @@ ENDLESS = {
     "{{ '%.999999999f' | format(1.5) }}": WIDTH,
     "{{ '{:>999999999}'.format(1) }}": WIDTH,
     "{{ '{:>{}}'.format(1, 10**9) }}": WIDTH,
+    "{{ '%(a' % {'a': 1} }}": WIDTH,
+    "{{ '%((a)b)999999999d' % {'(a)b': 1} }}": WIDTH,
+    "{{ '%(a(b))999999999d' % {'a(b)': 1} }}": WIDTH,
+    "{{ ('a' * 999999).rsplit(sep='a' * 9999 ~ 'b') }}": "strip and search from the end for 100 characters",
+    "{{ '%(%)999999999d' % {'%': 1} }}": WIDTH,
+    "{{ '%%%9999d' % 1 }}": WIDTH,
+    "{{ ('{' ~ ':' * 999999).format(1) }}": WIDTH,
+    # steps that take as long as two texts multiplied
+    "{{ ('a' * 999999).strip('b' * 999999 ~ 'a') }}": "strip and search from the end for 100 characters",
+    "{{ ('a' * 999999) | trim('b' * 999999 ~ 'a') }}": "strip and search from the end for 100 characters",
+    "{{ ('a' * 999999).rfind('a' * 9999 ~ 'b' ~ 'a' * 9999) }}": "strip and search from the end for 100 characters",
+    "{{ 5 | round(-(10**9)) }}": "round to 100 digits at most",
+    "{{ 5 | round(10**9, 'ceil') }}": "round to 100 digits at most",
     "{{ strftime_now('%Y' * 99999) }}": "ask for dates in 100 characters",
     # output
     LOOP.format("x" * 2000): "write [0-9]+ characters at most",
@@ -137,9 +150,15 @@ def test_no_template_takes_a_gigabyte():
         ("{{ ''.__class__ }}{{ self.__init__ }}{{ (messages | map('upper')).gi_frame }}", ""),
         ("{{ namespace(a=1) }}", "<Namespace>"),
         ("{{ '**%s** %d %%' % ('a', 5) }}{{ '%5.2f' | format(1.5) }}", "**a** 5 % 1.50"),
-        ("{{ '{{}} {} {:>3}'.format('a', 5) }}{{ '{a}'.format_map({'a': 1}) }}", "{} a   51"),
+        ("{{ '{{}} {} {:*>3}'.format('a', 5) }}{{ '{a}'.format_map({'a': 1}) }}", "{} a **51"),
         ("{{ 'a-b'.split('-') | join('+') }}{{ ', '.join(messages[0].keys()) }}", "a+brole, content"),
         ("{{ messages | join('|', attribute='role') }}{{ 'aaa' | replace('a', 'b', 2) }}", "userbba"),
+        (
+            "{{ '%999999999d' is even }}{{ '%d' is divisibleby 1 }}{{ 4 is even }}{{ 9 is divisibleby 3 }}",
+            "FalseFalseTrueTrue",
+        ),
+        ("{{ '100%% of %s, 2024' % 'it' }}{{ '%(a)s 2024' % {'a': 1} }}", "100% of it, 20241 2024"),
+        ("{{ ' a-' | trim(' -') }}{{ 2.345 | round(2) }}{{ 'a/b/c'.rsplit('/', 1)[0] }}", "a2.35a/b"),
         ("{{ 'a\nb' | indent(2, first=true) }}", "  a\n  b"),
         ("{% for a, b in {'x': 1}.items() %}{{ loop.last }}{{ a ~ b }}{% endfor %}", "Truex1"),
         ("{% set a, b = (1, 2) %}{{ [a, b] + [3] * 2 }}{{ 7 // 2 }}{{ 2 ** 10 }}{{ -7 % 4 }}", "[1, 2, 3, 3]310241"),
@@ -152,18 +171,18 @@ def test_what_jinja_does_it_still_does(source, text):
 
 
 def test_a_long_conversation_may_take_more_than_a_short_one():
-    messages = [{"role": "user", "content": "word " * 2000}] * 400
+    messages = [{"role": "user", "content": "word " * 2000}] * 100
     quadratic = (
         "{% set n = namespace(s='') %}{% for m in messages %}{% set n.s = n.s ~ m.content %}{% endfor %}{{ n.s }}"
     )
-    assert len(render(quadratic, messages)) == 400 * 10_000
+    assert len(render(quadratic, messages)) == 100 * 10_000
 
 
 def test_two_renderings_at_once_have_a_budget_each():
-    template = ChatTemplate("{% for i in range(20000) %}{{ 'abc' ~ i }}{% endfor %}", {})
+    template = ChatTemplate("{% for i in range(6) %}{% set x = 'a' * 999999 %}{% endfor %}done", {})
     with ThreadPoolExecutor(4) as pool:
         texts = set(pool.map(lambda _: template.render(USER), range(8)))
-    assert len(texts) == 1
+    assert texts == {"done"}
 
 
 def test_weight_counts_what_is_held_as_often_as_it_is_held():

@@ -1,0 +1,138 @@
+"""One request's way through the server: body, job, response. It knows connections, and not what is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from dovetail_ort.server.engine import Engine
+from dovetail_ort.server.errors import RequestError, error_body
+from dovetail_ort.server.intake import Intake
+from dovetail_ort.server.job import Job
+from dovetail_ort.server.json_body import read_json
+from dovetail_ort.server.requests import AnswerRequest
+from dovetail_ort.server.responses import DONE, AnswerWriter, server_sent_event
+from dovetail_ort.server.settings import ServerSettings
+from dovetail_ort_runtime.generation import Piece
+from dovetail_ort_runtime.tokenizer import Tokenizer
+
+ResultT = TypeVar("ResultT")
+_STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+Read = Callable[[object], AnswerRequest]
+
+
+class Answering:
+    """Answers requests with what the engine gives.
+
+    Args:
+        engine: where jobs go.
+        intake: prepares them.
+        settings: limits.
+        tokenizer: of the model.
+    """
+
+    def __init__(self, engine: Engine, intake: Intake, settings: ServerSettings, tokenizer: Tokenizer) -> None:
+        self._engine, self._intake, self._settings, self._tokenizer = engine, intake, settings, tokenizer
+
+    async def answer(self, request: Request, read: Read, writer_class: type[AnswerWriter]) -> Response:
+        """Read a request, wait for its turn, and answer it, whole or as a stream.
+
+        Args:
+            request: a POST.
+            read: makes sense of its body.
+            writer_class: words the answer.
+
+        Raises:
+            DovetailError: it is refused, or the answer failed before its first token.
+            ClientDisconnect: the client left before there was anything to send.
+        """
+        asked = read(await read_json(request, self._settings.max_request_bytes))
+        self._engine.check_room()
+        token_ids, options = await asyncio.to_thread(self._intake.prepare, asked)
+        writer = writer_class(
+            model_name=self._settings.model_name,
+            tokenizer=self._tokenizer,
+            logprobs=asked.logprobs is not None,
+            include_usage=asked.include_usage,
+        )
+        job = Job(token_ids, options, request.client.host if request.client else "")
+        self._engine.submit(job)
+        try:
+            pieces = job.pieces()
+            if asked.stream:
+                first = await _unless_gone(request, anext(pieces))
+                return AnswerStream(self._engine, job, first, pieces, writer)
+            collected = await _unless_gone(request, _collect(pieces))
+        except BaseException:
+            self._engine.abandon(job)
+            raise
+        return JSONResponse(writer.whole(collected, job.ended()))
+
+
+class AnswerStream(StreamingResponse):
+    """Server-sent events of one answer; however it ends, its job ends with it.
+
+    Args:
+        engine: what the job was given to.
+        job: the answer.
+        first: its first piece.
+        rest: all others.
+        writer: words it.
+    """
+
+    def __init__(
+        self, engine: Engine, job: Job, first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter
+    ) -> None:
+        super().__init__(_events(job, first, rest, writer), media_type="text/event-stream", headers=_STREAM_HEADERS)
+        self._engine, self._job = engine, job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; a client that leaves ends the job within one round."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._engine.abandon(self._job)
+
+
+async def _events(job: Job, first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter) -> AsyncIterator[bytes]:
+    try:
+        for chunk in (*writer.opening(), *writer.chunks(first)):
+            yield server_sent_event(chunk)
+        async for piece in rest:
+            for chunk in writer.chunks(piece):
+                yield server_sent_event(chunk)
+        for chunk in writer.closing(job.ended()):
+            yield server_sent_event(chunk)
+        yield DONE
+    except RequestError as error:  # the status is sent: what is left is to say it in the stream
+        yield server_sent_event(error_body(error))
+
+
+async def _collect(pieces: AsyncIterator[Piece]) -> list[Piece]:
+    return [piece async for piece in pieces]
+
+
+async def _unless_gone(request: Request, work: Awaitable[ResultT]) -> ResultT:
+    """The result of some work, unless the client leaves first."""
+    gone = asyncio.ensure_future(_left(request))
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, working}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        gone.cancel()
+        working.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,104 @@
+"""What stands before every route: the Host header, the API key, the count of requests. It knows no route's work."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dovetail_ort.server.errors import RequestError, error_response
+from dovetail_ort.server.metrics import ServerMetrics
+
+
+class HostGuard:
+    """Turns away requests for other hosts.
+
+    A page of a foreign name that resolves to this machine (DNS rebinding) could otherwise use the server through its
+    visitor's browser.
+
+    Args:
+        app: what comes next.
+        allowed_hosts: names and addresses without port, in lower case; an IPv6 address without brackets.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
+        self._app, self._allowed_hosts = app, frozenset(allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _hostname(Headers(scope=scope).get("host", "")) not in self._allowed_hosts:
+            error = RequestError("the Host header must name this server; ask for it by the address it is bound to")
+            await error_response(error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+class KeyGuard:
+    """Turns away requests without the API key.
+
+    Args:
+        app: what comes next.
+        api_key: what `Authorization: Bearer` must bring.
+        open_paths: paths that need none.
+    """
+
+    def __init__(self, app: ASGIApp, api_key: str, open_paths: Collection[str]) -> None:
+        self._app, self._open_paths = app, frozenset(open_paths)
+        self._api_key = api_key.encode("ascii")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in self._open_paths and not self._has_key(scope):
+            error = RequestError(
+                "the API key must be given as Authorization: Bearer KEY, got none or another one",
+                status=401,
+                code="invalid_api_key",
+            )
+            await error_response(error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _has_key(self, scope: Scope) -> bool:
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        # Headers are latin-1; the comparison takes the same time wherever two keys differ.
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._api_key)
+
+
+class RequestCounter:
+    """Counts requests by route and status.
+
+    Args:
+        app: what comes next.
+        metrics: where they are counted.
+        paths: the routes that have a line of their own; all others share one, whatever strangers ask for.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics, paths: Collection[str]) -> None:
+        self._app, self._metrics, self._paths = app, metrics, frozenset(paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500  # of a request that fails before anything is sent
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        finally:
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._metrics.requests.labels(path, str(status)).inc()
+
+
+def _hostname(header: str) -> str | None:
+    """Name or address in a Host header, in lower case; None if it has none."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None

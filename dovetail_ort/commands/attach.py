@@ -26,13 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DRAFTER_PRECISIONS[0],
         help="number format of weights (default: %(default)s)",
     )
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="TOML list of passes, in place of --precision")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Attach and say what comes next."""
     quieten_libraries()
     attach_drafter = import_from_export("exporter", "attaching").attach_drafter
-    manifest: Manifest = attach_drafter(arguments.bundle, arguments.head, arguments.precision, Progress())
+    manifest: Manifest = attach_drafter(
+        arguments.bundle, arguments.head, arguments.precision, Progress(), recipe=arguments.recipe
+    )
     drafter = manifest.drafter
     assert drafter is not None
     print(

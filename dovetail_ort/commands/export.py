@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scales of 8-bit numbers, or the faster on this machine (default: %(default)s)",
     )
     parser.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="TOML list of the passes that make the graph, in place of --precision and --int8-format",
+    )
+    parser.add_argument(
         "--calibration-text",
         type=Path,
         metavar="FILE",
@@ -83,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export and sum up."""
     options = ExportOptions(
+        recipe=arguments.recipe,
         precision=arguments.precision,
         int8_format=arguments.int8_format,
         calibration_text=arguments.calibration_text,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from dovetail_ort_export.bundle_directory import bundle_directory, file_entries
-from dovetail_ort_export.drafter_graph import drafter_graph
+from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
+from dovetail_ort_export.recipe import Recipe, read_recipe
 from dovetail_ort_export.target_ends import read_target_ends
 from dovetail_ort_export.target_graph import save_graph
 from dovetail_ort_export.training.draft_head import DraftHead
@@ -21,7 +22,12 @@ from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
 
-_GRAPH_NAMES: Final = {"int8": "drafter_quantized.onnx", "fp16": "drafter_fp16.onnx", "fp32": "drafter.onnx"}
+_GRAPH_NAMES: Final = {
+    "int8": "drafter_quantized.onnx",
+    "int4": "drafter_q4.onnx",
+    "fp16": "drafter_fp16.onnx",
+    "fp32": "drafter.onnx",
+}
 _MAX_ROWS: Final = 64
 
 
@@ -30,6 +36,8 @@ def attach_drafter(
     head_path: Path,
     precision: str = "int8",
     report: Callable[[str], None] = lambda _: None,
+    *,
+    recipe: Path | None = None,
 ) -> Manifest:
     """Export a head and put it into a bundle, in the place of the drafter that was there.
 
@@ -38,6 +46,7 @@ def attach_drafter(
         head_path: directory that training wrote.
         precision: one of `DRAFTER_PRECISIONS`.
         report: is told each step in a line.
+        recipe: TOML file with the passes that make the graph, in the place of the precision.
 
     Returns:
         The bundle's new manifest.
@@ -47,6 +56,7 @@ def attach_drafter(
     """
     if precision not in DRAFTER_PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(DRAFTER_PRECISIONS)}, got {precision!r}")
+    steps = drafter_recipe(precision) if recipe is None else read_recipe(recipe)
     bundle = Bundle(bundle_path)
     manifest = bundle.manifest
     head, draft_token_ids, record = load_head(head_path)
@@ -55,7 +65,7 @@ def attach_drafter(
             f"the head must be of the bundle's target, got one of {record.target_sha256[:12]}… for "
             f"{(manifest.target.weights_sha256 or 'an unknown one')[:12]}…; train one with: dovetail-ort train"
         )
-    entry = drafter_entry(head, draft_token_ids, record, _GRAPH_NAMES[precision], precision)
+    entry = drafter_entry(head, draft_token_ids, record, _GRAPH_NAMES[steps.precision], steps)
     with bundle_directory(bundle.directory) as directory:
         for file in manifest.files:
             if manifest.drafter is None or not file.path.startswith(manifest.drafter.graph):
@@ -63,7 +73,7 @@ def attach_drafter(
         report("reading embedding and head of the target")
         ends = read_target_ends(bundle)
         report("writing the drafter")
-        save_graph(drafter_graph(head, ends, draft_token_ids, precision), directory / entry.graph)
+        save_graph(drafter_graph(head, ends, draft_token_ids, steps), directory / entry.graph)
         DraftModel(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
         manifest = replace(manifest, drafter=entry, files=file_entries(directory))
         (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
@@ -71,12 +81,13 @@ def attach_drafter(
 
 
 def drafter_entry(
-    head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, graph: str, precision: str
+    head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, graph: str, recipe: Recipe
 ) -> DrafterEntry:
     """What a manifest says of a head's graph."""
     return DrafterEntry(
         graph=graph,
-        precision=precision,
+        precision=recipe.precision,
+        passes=recipe.describe(),
         fusion=record.config.fusion,
         target_sha256=record.target_sha256,
         num_layers=record.config.num_blocks,

@@ -60,9 +60,10 @@ class EqualizedWeights:
         for index in range(config.num_hidden_layers):
             self._equalize_block(f"model.layers.{index}.", config)
 
-    def canonical_name(self, name: str) -> str:
-        """The first name of a parameter that has several (a tied embedding and head)."""
-        return self._weights.canonical_name(name)
+    @property
+    def edited_names(self) -> tuple[str, ...]:
+        """The weights that differ from the model's."""
+        return tuple(name for name in self._edits if name in self._weights)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the weight `name`."""

@@ -19,6 +19,7 @@ class ExportOptions:
     """Settings of one export.
 
     Attributes:
+        recipe: TOML file with the passes that make the graph, in the place of precision and format.
         precision: `int8`, or `fp32` for comparison.
         int8_format: `block`, 8-bit weights in blocks of 32; `row`, 8-bit weights with a scale for each output and
             activations with one for each row; or `auto`, the one that is faster on this machine.
@@ -32,6 +33,7 @@ class ExportOptions:
         force: replace the bundle that stands at the output path.
     """
 
+    recipe: Path | None = None
     precision: str = "int8"
     int8_format: str = "auto"
     calibration_text: Path | None = None
@@ -48,6 +50,8 @@ class ExportOptions:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.int8_format not in INT8_FORMATS:
             raise InputError(f"int8_format must be one of {', '.join(INT8_FORMATS)}, got {self.int8_format!r}")
+        if self.recipe is not None and (self.precision != "int8" or self.int8_format != "auto"):
+            raise InputError("a recipe must be given without precision and int8_format, got one of them; it says both")
         if self.calibration_tokens < LEAST_CALIBRATION_TOKENS:
             raise InputError(
                 f"calibration_tokens must be {LEAST_CALIBRATION_TOKENS} or more, got {self.calibration_tokens}"

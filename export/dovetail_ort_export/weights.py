@@ -46,6 +46,10 @@ class Weights:
         """The first name of a parameter that has several (a tied embedding and head)."""
         return self._canonical.get(name, name)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether the model has the weight `name`, which may be any of its names."""
+        return name in self._rotary or name in self._parameters
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the weight `name`."""
         return tuple(self._rotary[name].shape if name in self._rotary else self._parameters[name].shape)

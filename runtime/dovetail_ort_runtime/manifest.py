@@ -47,7 +47,7 @@ class TargetEntry:
     Attributes:
         graph: path of the ONNX file.
         family: the transformers model type it was exported from.
-        precision: `int8` or `fp32`, the number format of the weights.
+        precision: `int8`, `int4`, `fp16` or `fp32`, the number format of most weights.
         exact: whether the machine that exported it found a row's logits independent of the rows beside it.
         num_layers: L.
         num_heads: H.
@@ -64,6 +64,7 @@ class TargetEntry:
         front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which then begins with the block
             after them; None if the target is in one piece.
         front_layers: how many blocks those are, 0 or more.
+        passes: what was done to the traced graph, in order, each as `name` or `name(option=value)`.
     """
 
     graph: str
@@ -84,6 +85,7 @@ class TargetEntry:
     weights_sha256: str | None = None
     front_graph: str | None = None
     front_layers: int = 0
+    passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_dimensions(self, _LEAST_DIMENSIONS)
@@ -110,6 +112,7 @@ class DrafterEntry:
         draft_vocabulary_size: Vd, tokens that can be drafted.
         num_parameters: weights of fusion and blocks.
         max_rows: largest number of rows in one pass.
+        passes: as of the target.
     """
 
     graph: str
@@ -123,6 +126,7 @@ class DrafterEntry:
     draft_vocabulary_size: int
     num_parameters: int
     max_rows: int
+    passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_dimensions(self, _LEAST_DRAFTER_DIMENSIONS)

@@ -109,12 +109,12 @@ def draft_token_ids():
 @pytest.fixture(scope="module")
 def draft_model(tmp_path_factory, head, ends, draft_token_ids):
     """`draft_model(precision)`: the exported graph, opened."""
-    from dovetail_ort_export.drafter_graph import drafter_graph
+    from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
     from dovetail_ort_export.target_graph import save_graph
 
     def export(precision):
         path = tmp_path_factory.mktemp(precision) / "drafter.onnx"
-        save_graph(drafter_graph(head, ends, draft_token_ids, precision), path)
+        save_graph(drafter_graph(head, ends, draft_token_ids, drafter_recipe(precision)), path)
         entry = DrafterEntry(
             graph=path.name,
             precision=precision,

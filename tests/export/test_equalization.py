@@ -37,12 +37,16 @@ def equalize(torch):
 
 
 def outputs(model, weights, tokens):
-    """Logits and hidden states of the fp32 graph with these weights, all tokens in one pass."""
+    """Logits and hidden states of the equalised fp32 graph, all tokens in one pass."""
     import onnx_ir as ir
 
-    from dovetail_ort_export.target_graph import float_target
+    from dovetail_ort_export.pass_catalogue import PassContext
+    from dovetail_ort_export.recipe import built_in_recipe
+    from dovetail_ort_export.target_graph import target_graph
+    from dovetail_ort_export.weights import Weights
 
-    proto = ir.to_proto(float_target(model, weights))
+    context = PassContext(weights=Weights(model, max_context=512), equalized=weights)
+    proto = ir.to_proto(target_graph(model, built_in_recipe("row").lowered_by("lower-float", "fp32"), context))
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     rows = len(tokens)
     feeds = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_export import ExportOptions, candidates, export_bundle, exporter
+from dovetail_ort_export import ExportOptions, candidates, export_bundle, exporter, target_writer
 from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError, InputError, SourceError
 from dovetail_ort_runtime.manifest import GenerationEntry
@@ -173,7 +173,7 @@ def test_the_row_format_says_what_it_was_calibrated_on(tiny_bundle, tiny_bundle_
 
 
 def test_a_family_without_a_rule_is_exported_unequalised_and_told_so(tiny_llama, out, monkeypatch):
-    monkeypatch.setattr(candidates, "EQUALIZED_FAMILIES", ())
+    monkeypatch.setattr(target_writer, "EQUALIZED_FAMILIES", ())
     steps = []
     manifest = export_bundle(str(tiny_llama), out, ExportOptions(int8_format="row"), steps.append).manifest
     assert "no rule to equalise llama: its activations are quantised as they are" in steps

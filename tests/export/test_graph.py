@@ -21,16 +21,17 @@ def build(tiny_model):
 
     from dovetail_ort_export.calibration import activation_maxima
     from dovetail_ort_export.equalization import EqualizedWeights
-    from dovetail_ort_export.target_graph import float_target, int8_block_target, int8_row_target
+    from dovetail_ort_export.pass_catalogue import PassContext
+    from dovetail_ort_export.recipe import built_in_recipe
+    from dovetail_ort_export.target_graph import target_graph
     from dovetail_ort_export.weights import Weights
 
     def make(precision, **settings):
         model = tiny_model("llama", **settings)
         weights = Weights(model, max_context=512)
-        if precision == "row":
-            weights = EqualizedWeights(weights, model.config, activation_maxima(model, [np.arange(100)]), 0.7)
-        target = {"block": int8_block_target, "row": int8_row_target, "fp32": float_target}[precision]
-        return ir.to_proto(target(model, weights))
+        equalized = EqualizedWeights(weights, model.config, activation_maxima(model, [np.arange(100)]), 0.7)
+        context = PassContext(weights=weights, equalized=equalized)
+        return ir.to_proto(target_graph(model, built_in_recipe(precision), context))
 
     return make
 

@@ -5,6 +5,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.row_quantization import output_scales, quantize_outputs
 from dovetail_ort_runtime.bundle import Bundle
@@ -51,7 +52,9 @@ def lowered(ranges):
         product.outputs[0].name = product.name
         product.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
         graph.outputs.append(product.outputs[0])
-    return LowerInt8Rows(ranges)(model).model
+    for name, largest in ranges.items():
+        model.graph.initializers[name].meta[nodes.LARGEST_OUTPUT] = largest
+    return LowerInt8Rows()(model).model
 
 
 def run(session, x):

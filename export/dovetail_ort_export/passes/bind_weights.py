@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Protocol
 
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.weights import NamedWeights
+
+
+class BindingContext(Protocol):
+    """What `BindWeights` takes of an export."""
+
+    @property
+    def weights(self) -> NamedWeights:
+        """The model's weights."""
 
 
 class BindWeights(ir.passes.InPlacePass):
@@ -20,6 +29,11 @@ class BindWeights(ir.passes.InPlacePass):
         super().__init__()
         self._weights = weights
 
+    @classmethod
+    def from_context(cls, context: BindingContext) -> BindWeights:
+        """The pass of one export."""
+        return cls(context.weights)
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Bind every name."""
         modified = False
@@ -30,3 +44,7 @@ class BindWeights(ir.passes.InPlacePass):
             model.graph.remove(node, safe=True)
             modified = True
         return ir.passes.PassResult(model, modified)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Every name is bound."""
+        nodes.check_none_left(model, "Weight", "dovetail")

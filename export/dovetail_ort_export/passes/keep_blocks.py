@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 import onnx_ir as ir
 
@@ -10,6 +10,18 @@ from dovetail_ort_export.passes import nodes
 
 BLOCK_STATES: Final = "block_states"
 _FIRST_NORM: Final = "model.layers.{}.input_layernorm.weight"
+
+
+class CuttingContext(Protocol):
+    """What `KeepBlocks` takes of an export."""
+
+    @property
+    def first_block(self) -> int:
+        """Block to begin with."""
+
+    @property
+    def end_block(self) -> int | None:
+        """The block after the last one."""
 
 
 class KeepBlocks(ir.passes.FunctionalPass):
@@ -21,19 +33,32 @@ class KeepBlocks(ir.passes.FunctionalPass):
 
     Args:
         first: block to begin with.
-        end: the block after the last one, or None for all that are left.
+        end: the block after the last one, or None for all that are left; with `first` 0, nothing is cut.
     """
 
     def __init__(self, first: int, end: int | None = None) -> None:
         super().__init__()
         self._first, self._end = first, end
 
+    @classmethod
+    def from_context(cls, context: CuttingContext) -> KeepBlocks:
+        """The pass of one export."""
+        return cls(context.first_block, context.end_block)
+
+    def requires(self, model: ir.Model) -> None:
+        """The seam is an addition that no norm has swallowed."""
+        if self._number and not _first_norms(model, self._number):
+            raise ir.passes.PreconditionError(
+                f"block {self._number} must begin with a norm of its own; keep-blocks stands before fuse-skip-norm"
+            )
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Leave the other blocks out."""
+        if not self._number:
+            return ir.passes.PassResult(model.clone(), False)
         graph = model.graph
-        number = self._first or self._end
-        assert number, "a cut is before one block or after another"
-        _input_of_block(model, number).name = BLOCK_STATES
+        (norm,) = _first_norms(model, self._number)
+        nodes.input_of(norm, 0).name = BLOCK_STATES
         inputs = [str(value.name) for value in graph.inputs if self._is_kept(str(value.name))]
         outputs = [str(value.name) for value in graph.outputs if self._is_kept(str(value.name))]
         if self._first:
@@ -49,6 +74,11 @@ class KeepBlocks(ir.passes.FunctionalPass):
         cut.graph.opset_imports.update(graph.opset_imports)
         return ir.passes.PassResult(cut, True)
 
+    @property
+    def _number(self) -> int:
+        """The block before which the cut is; 0 if there is none."""
+        return self._first or self._end or 0
+
     def _is_kept(self, name: str) -> bool:
         prefix, _, rest = name.partition(".")
         if prefix not in ("past_key_values", "present"):
@@ -57,13 +87,13 @@ class KeepBlocks(ir.passes.FunctionalPass):
         return self._first <= number and (self._end is None or number < self._end)
 
 
-def _input_of_block(model: ir.Model, number: int) -> ir.Value:
-    (norm,) = [
+def _first_norms(model: ir.Model, number: int) -> list[ir.Node]:
+    """The norm that block `number` begins with, if it stands alone."""
+    return [
         node
         for node in nodes.find(model, "SimplifiedLayerNormalization", "")
         if nodes.input_of(node, 1).name == _FIRST_NORM.format(number)
     ]
-    return nodes.input_of(norm, 0)
 
 
 def _state_shape(model: ir.Model) -> ir.Shape:

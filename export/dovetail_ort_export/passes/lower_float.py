@@ -14,6 +14,10 @@ class LowerFloat(ir.passes.InPlacePass):
     Runtime folds at load: on disk it stands once.
     """
 
+    def requires(self, model: ir.Model) -> None:
+        """Every product has its weight."""
+        nodes.check_weights(model)
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every product and the embedding."""
         modified = False
@@ -23,11 +27,13 @@ class LowerFloat(ir.passes.InPlacePass):
         for node in nodes.find(model, "Embedding", "dovetail"):
             nodes.replace(model, node, [ir.node("Gather", node.inputs, {"axis": 0})])
             modified = True
+        nodes.drop_unused_initializers(model)  # the layout that nothing reads any more
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
-        """No weight is left in the layout that nothing reads."""
-        nodes.drop_unused_initializers(model)
+        """Nothing is left to lower."""
+        nodes.check_none_left(model, "Linear", "dovetail")
+        nodes.check_none_left(model, "Embedding", "dovetail")
 
 
 def _product(model: ir.Model, node: ir.Node) -> list[ir.Node]:

@@ -21,6 +21,10 @@ class LowerHalf(ir.passes.InPlacePass):
     The caches are float16; all other inputs and outputs keep float32 and are converted at the graph's edge.
     """
 
+    def requires(self, model: ir.Model) -> None:
+        """Every product has its weight."""
+        nodes.check_weights(model)
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every product and the embedding."""
         LowerFloat()(model)
@@ -42,6 +46,12 @@ class LowerHalf(ir.passes.InPlacePass):
             if value.dtype == ir.DataType.FLOAT16 and not str(value.name).startswith(_CACHE):
                 graph.outputs[index] = _converted_output(graph, value)
         return ir.passes.PassResult(model, True)
+
+    def ensures(self, model: ir.Model) -> None:
+        """No weight is left in single precision."""
+        for name, value in model.graph.initializers.items():
+            if value.dtype == ir.DataType.FLOAT:
+                raise ir.passes.PostconditionError(f"{name} is left in float32")
 
 
 def _half(weight: nodes.Weight) -> NDArray[np.float16]:

@@ -18,6 +18,10 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
     beside it. The embedding reads the blocks as a third axis: a tied head shares the same bytes.
     """
 
+    def requires(self, model: ir.Model) -> None:
+        """Every product has its weight."""
+        nodes.check_weights(model)
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every product and the embedding."""
         modified = False
@@ -27,11 +31,13 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
         for node in nodes.find(model, "Embedding", "dovetail"):
             nodes.replace(model, node, _embedding(model, node))
             modified = True
+        nodes.drop_unused_initializers(model)  # float32 copies of what is quantised now
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
-        """No float32 copy of a quantised weight is left in the graph."""
-        nodes.drop_unused_initializers(model)
+        """Nothing is left to lower."""
+        nodes.check_none_left(model, "Linear", "dovetail")
+        nodes.check_none_left(model, "Embedding", "dovetail")
 
 
 def lower_product_to_blocks(model: ir.Model, node: ir.Node) -> ir.Node:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,18 +44,15 @@ class LowerInt8Rows(ir.passes.InPlacePass):
     is known the activation's scale is a constant; elsewhere it is the row's own maximum over 127 (a row of zeros has
     scale 0, and so the result 0 whatever integers stand for it). What a gated product reads stays in blocks of 32:
     its few huge values would take the whole range of a row.
-
-    Args:
-        ranges: largest magnitude of a norm's output, by the name of the norm's weight.
     """
 
-    def __init__(self, ranges: Mapping[str, float]) -> None:
-        super().__init__()
-        self._ranges = ranges
+    def requires(self, model: ir.Model) -> None:
+        """Every product has its weight."""
+        nodes.check_weights(model)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every product and the embedding."""
-        lowering = _Lowering(model, self._ranges)
+        lowering = _Lowering(model)
         modified = False
         for node in nodes.find(model, "Linear", "dovetail"):
             nodes.replace(model, node, lowering.product(node))
@@ -66,19 +62,20 @@ class LowerInt8Rows(ir.passes.InPlacePass):
             modified = True
         if modified:
             model.graph.opset_imports[""] = _OPSET
+        nodes.drop_unused_initializers(model)  # float32 copies of what is quantised now
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
-        """No float32 copy of a quantised weight is left in the graph."""
-        nodes.drop_unused_initializers(model)
+        """Nothing is left to lower."""
+        nodes.check_none_left(model, "Linear", "dovetail")
+        nodes.check_none_left(model, "Embedding", "dovetail")
 
 
 class _Lowering:
     """The lowering of one graph, with the activations that it has quantised already."""
 
-    def __init__(self, model: ir.Model, ranges: Mapping[str, float]) -> None:
+    def __init__(self, model: ir.Model) -> None:
         self._model = model
-        self._ranges = ranges
         self._activations: dict[ir.Value, _Activation] = {}
         self._zero_points: ir.Value | None = None
 
@@ -116,7 +113,7 @@ class _Lowering:
         return [columns, rows, values, row_scales, factors, product]
 
     def _quantised_activation(self, x: ir.Value, reader: ir.Node, width: int) -> _Activation:
-        largest = self._ranges.get(_norm_weight(x))
+        largest = _known_range(x)
         name = f"{x.name}/quantized"
         if largest is not None and largest > 0:
             return self._by_constant(x, reader, np.float32(largest / LARGEST), name)
@@ -171,11 +168,14 @@ class _Lowering:
         return nodes.initializer(self._model, name, ir.tensor(np.asarray(value), name=name))
 
 
-def _norm_weight(x: ir.Value) -> str:
-    """Name of the weight of the norm that gives `x`, or an empty string if something else does."""
+def _known_range(x: ir.Value) -> float | None:
+    """Largest magnitude of `x` where it is the output of a norm that knows it."""
     node = x.producer()
     index = {"SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 2}.get(node.op_type if node else "")
-    return "" if node is None or index is None else str(nodes.input_of(node, index).name)
+    if node is None or index is None:
+        return None
+    largest: float | None = nodes.input_of(node, index).meta.get(nodes.LARGEST_OUTPUT)
+    return largest
 
 
 def _is_gated_product(x: ir.Value) -> bool:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray
+
+# Metadata of a norm's weight, not written to the file: the largest magnitude that the norm's output had.
+LARGEST_OUTPUT: Final = "dovetail.largest_output"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +91,28 @@ def replace(model: ir.Model, old: ir.Node, new: Sequence[ir.Node]) -> None:
     """Put `new`, in order, in the place of `old`; the last one's first output takes over the name and the readers."""
     new[-1].name = old.name
     ir.convenience.replace_nodes_and_values(model.graph, old, [old], new, [old.outputs[0]], [new[-1].outputs[0]])
+
+
+def check_none_left(model: ir.Model, op_type: str, domain: str) -> None:
+    """The postcondition of a pass that replaces all nodes of one operator.
+
+    Raises:
+        PostconditionError: one is left.
+    """
+    if left := next(find(model, op_type, domain), None):
+        raise ir.passes.PostconditionError(f"{op_type} {left.name} is left in the graph")
+
+
+def check_weights(model: ir.Model) -> None:
+    """The precondition of a pass that lowers products: it can read their weights.
+
+    Raises:
+        PreconditionError: one is not an initializer.
+    """
+    for op_type, index in (("Linear", 1), ("Embedding", 0)):
+        for node in find(model, op_type, "dovetail"):
+            if input_of(node, index).const_value is None:
+                raise ir.passes.PreconditionError(f"{node.name} has no weight; bind-weights stands before what lowers")
 
 
 def drop_unused_initializers(model: ir.Model) -> None:

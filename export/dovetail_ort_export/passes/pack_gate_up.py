@@ -25,6 +25,12 @@ class PackGateUp(ir.passes.InPlacePass):
                 modified = True
         return ir.passes.PassResult(model, modified)
 
+    def ensures(self, model: ir.Model) -> None:
+        """No MLP is left that could begin with one product."""
+        for sigmoid in nodes.find(model, "Sigmoid", ""):
+            if packing.packable([sigmoid.inputs[0], _factor(sigmoid)]):
+                raise ir.passes.PostconditionError(f"{sigmoid.name} still stands between two products of one input")
+
 
 def _factor(sigmoid: ir.Node) -> ir.Value | None:
     """`up` in up * (gate * sigmoid(gate)), or None if the readers form another pattern."""

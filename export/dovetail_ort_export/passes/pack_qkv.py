@@ -24,3 +24,9 @@ class PackQkv(ir.passes.InPlacePass):
                 packing.remove_products(model, products)
                 modified = True
         return ir.passes.PassResult(model, modified)
+
+    def ensures(self, model: ir.Model) -> None:
+        """No attention is left that could read one product."""
+        for attention in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
+            if packing.packable(attention.inputs[:3]):
+                raise ir.passes.PostconditionError(f"{attention.name} still reads three products of one input")

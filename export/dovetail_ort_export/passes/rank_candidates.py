@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.errors import InputError
+
+
+class DraftingContext(Protocol):
+    """What `RankCandidates` takes of an export."""
+
+    @property
+    def draft_token_ids(self) -> TokenArray | None:
+        """The tokens that the logits are of."""
 
 
 class RankCandidates(ir.passes.InPlacePass):
@@ -21,6 +32,22 @@ class RankCandidates(ir.passes.InPlacePass):
     def __init__(self, draft_token_ids: TokenArray) -> None:
         super().__init__()
         self._draft_token_ids = draft_token_ids
+
+    @classmethod
+    def from_context(cls, context: DraftingContext) -> RankCandidates:
+        """The pass of one export.
+
+        Raises:
+            InputError: it is the export of a target.
+        """
+        if context.draft_token_ids is None:
+            raise InputError("the pass rank-candidates must stand in a drafter's recipe, got a target's")
+        return cls(context.draft_token_ids)
+
+    def requires(self, model: ir.Model) -> None:
+        """There are logits to rank, and nothing ranks them yet."""
+        if all(output.name != "logits" for output in model.graph.outputs):
+            raise ir.passes.PreconditionError("no output called logits")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Append the ranking."""

@@ -25,7 +25,7 @@ from recorded_answers import RecordedAnswer, record_answers, replay
 
 from dovetail_ort.suites import HUMANEVAL, load_suite
 from dovetail_ort_export.attaching import drafter_entry
-from dovetail_ort_export.drafter_graph import drafter_graph
+from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.target_graph import save_graph
 from dovetail_ort_export.training.head_directory import load_head
@@ -73,8 +73,9 @@ def measure_head(
     head, draft_token_ids, record = load_head(path)
     with TemporaryDirectory() as folder:
         graph = Path(folder) / "drafter.onnx"
-        save_graph(drafter_graph(head, ends, draft_token_ids, "int8"), graph)
-        entry = drafter_entry(head, draft_token_ids, record, graph.name, "int8")
+        recipe = drafter_recipe("int8")
+        save_graph(drafter_graph(head, ends, draft_token_ids, recipe), graph)
+        entry = drafter_entry(head, draft_token_ids, record, graph.name, recipe)
         model = DraftModel(graph, entry, capacity=MAX_CONTEXT, threads=usable_cores())
         return {
             "num_parameters": entry.num_parameters,

@@ -1,0 +1,141 @@
+"""Passes by name: the built-in ones, those that other packages announce, and any class that can be imported."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import onnx_ir as ir
+
+from dovetail_ort_export.equalization import EqualizedWeights
+from dovetail_ort_export.passes.bind_weights import BindWeights
+from dovetail_ort_export.passes.equalize import Equalize
+from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
+from dovetail_ort_export.passes.keep_blocks import KeepBlocks
+from dovetail_ort_export.passes.lower_float import LowerFloat
+from dovetail_ort_export.passes.lower_half import LowerHalf
+from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
+from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
+from dovetail_ort_export.passes.pack_gate_up import PackGateUp
+from dovetail_ort_export.passes.pack_qkv import PackQkv
+from dovetail_ort_export.passes.rank_candidates import RankCandidates
+from dovetail_ort_export.recipe import Step
+from dovetail_ort_export.weights import NamedWeights
+from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.errors import InputError
+
+ENTRY_POINT_GROUP: Final = "dovetail_ort.passes"
+
+PassType = type[ir.passes.PassBase]
+
+BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
+    "bind-weights": BindWeights,
+    "equalize": Equalize,
+    "keep-blocks": KeepBlocks,
+    "pack-qkv": PackQkv,
+    "pack-gate-up": PackGateUp,
+    "fuse-skip-norm": FuseSkipNorm,
+    "lower-float": LowerFloat,
+    "lower-half": LowerHalf,
+    "lower-int8-blocks": LowerInt8Blocks,
+    "lower-int8-rows": LowerInt8Rows,
+    "rank-candidates": RankCandidates,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PassContext:
+    """What an export knows and a graph does not say; a pass takes of it what it needs.
+
+    Attributes:
+        weights: of the model.
+        equalized: of an equal model, or None if there is no rule to make one or no pass asks for it.
+        first_block: of the target that goes into this graph.
+        end_block: the block after the last one, None for all that are left.
+        draft_token_ids: (Vd,) int64, the tokens that a drafter's logits are of.
+    """
+
+    weights: NamedWeights
+    equalized: EqualizedWeights | None = None
+    first_block: int = 0
+    end_block: int | None = None
+    draft_token_ids: TokenArray | None = None
+
+
+def pass_types() -> dict[str, PassType]:
+    """All passes that have names, the built-in ones first.
+
+    Raises:
+        InputError: one that another package announces cannot be imported.
+    """
+    return {**BUILT_IN_PASSES, **{point.name: _load(point) for point in _announced()}}
+
+
+def find_pass(name: str) -> PassType:
+    """The class that `name` stands for.
+
+    Args:
+        name: of a built-in pass or of an entry point in the group `dovetail_ort.passes`, or `module:Class`.
+
+    Raises:
+        InputError: there is no such pass, it cannot be imported, or it is no `onnx_ir.passes.PassBase`.
+    """
+    if name in BUILT_IN_PASSES:
+        return BUILT_IN_PASSES[name]
+    if ":" in name:
+        return _load(EntryPoint(name, name, ENTRY_POINT_GROUP))
+    for point in _announced():
+        if point.name == name:
+            return _load(point)
+    raise InputError(f"a pass must be module:Class or a name that `dovetail-ort graph passes` lists, got {name!r}")
+
+
+def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassBase:
+    """The pass of one step of a recipe.
+
+    Args:
+        step: name and options.
+        context: of the export; None for a graph that is finished already.
+
+    Raises:
+        InputError: there is no such pass, it has other options, or it needs a context and there is none.
+    """
+    pass_type = find_pass(step.name)
+    make: Any = getattr(pass_type, "from_context", None)
+    if make is not None and context is None:
+        raise InputError(
+            f"the pass {step.name} must know the original model, got a finished graph; "
+            "name it in a recipe for dovetail-ort export --recipe"
+        )
+    arguments = () if make is None else (context,)
+    make = make or pass_type
+    try:
+        inspect.signature(make).bind(*arguments, **step.options)
+    except TypeError as error:
+        raise InputError(f"the pass {step.name} must be given the options it has, got: {error}") from error
+    made: ir.passes.PassBase = make(*arguments, **step.options)
+    return made
+
+
+def summary(pass_type: PassType) -> str:
+    """The first line of a pass's documentation."""
+    return (inspect.getdoc(pass_type) or "not documented").partition("\n")[0]
+
+
+def _announced() -> list[EntryPoint]:
+    return sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)
+
+
+def _load(point: EntryPoint) -> PassType:
+    module, _, attribute = point.value.partition(":")
+    try:
+        found: object = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module of somebody else can raise anything
+        raise InputError(f"the pass {point.name} must be importable, got {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, ir.passes.PassBase)):
+        raise InputError(f"the pass {point.name} must be a subclass of onnx_ir.passes.PassBase, got {found!r}")
+    return found

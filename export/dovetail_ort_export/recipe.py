@@ -1,0 +1,126 @@
+"""What is done to a traced graph, as a list of passes in a TOML file. It knows names, no passes."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from dovetail_ort_runtime.errors import InputError
+
+BUILT_IN_RECIPES: Final = ("row", "block", "fp32", "drafter")
+WEIGHT_FORMATS: Final = ("int8", "int4", "fp16", "fp32")
+_LOWERING: Final = "lower-"
+_KEYS: Final = {"precision", "passes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pass of a recipe.
+
+    Attributes:
+        name: of a built-in pass, of another package's, or `module:Class`.
+        options: keyword arguments of the pass.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """As it stands in a manifest: `lower-int8-blocks(mlp_bits=4)`."""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.name}({arguments})" if arguments else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Passes in their order.
+
+    Attributes:
+        precision: number format of most weights of what comes out, one of `WEIGHT_FORMATS`.
+        steps: the passes.
+    """
+
+    precision: str
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def from_toml(cls, text: str, where: str) -> Recipe:
+        """Read a recipe.
+
+        Args:
+            text: TOML with the keys `precision` and `passes`; a pass is a name, or a table whose key `pass` is the name
+                and whose other keys are its options.
+            where: what errors call it.
+
+        Raises:
+            InputError: it is something else.
+        """
+        try:
+            value = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{where} must be TOML, got: {error}") from error
+        if set(value) != _KEYS:
+            raise InputError(f"{where} must have the keys {', '.join(sorted(_KEYS))}, got {', '.join(value) or 'none'}")
+        precision, passes = value["precision"], value["passes"]
+        if precision not in WEIGHT_FORMATS:
+            raise InputError(f"{where}: precision must be one of {', '.join(WEIGHT_FORMATS)}, got {precision!r}")
+        if not isinstance(passes, list) or not passes:
+            raise InputError(f"{where}: passes must be a list of one pass or more, got {passes!r}")
+        return cls(precision, tuple(_step(item, where) for item in passes))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the passes."""
+        return tuple(step.name for step in self.steps)
+
+    @property
+    def int8_format(self) -> str | None:
+        """What a scale stands for, `row` or `block`; None where nothing is quantised by this package's passes."""
+        return next((_FORMATS[name] for name in reversed(self.names) if name in _FORMATS), None)
+
+    def without(self, name: str) -> Recipe:
+        """The same with every pass of that name left out."""
+        return replace(self, steps=tuple(step for step in self.steps if step.name != name))
+
+    def lowered_by(self, name: str, precision: str) -> Recipe:
+        """The same with another lowering in the place of its own."""
+        steps = (Step(name) if step.name.startswith(_LOWERING) else step for step in self.steps)
+        return Recipe(precision, tuple(steps))
+
+    def describe(self) -> tuple[str, ...]:
+        """The passes as they stand in a manifest."""
+        return tuple(map(str, self.steps))
+
+
+_FORMATS: Final = {"lower-int8-rows": "row", "lower-int8-blocks": "block"}
+
+
+def built_in_recipe(name: str) -> Recipe:
+    """One of `BUILT_IN_RECIPES`."""
+    text = (files("dovetail_ort_export") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    return Recipe.from_toml(text, f"the recipe {name}")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a file.
+
+    Raises:
+        InputError: it cannot be read, or is no recipe.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the recipe must be a readable TOML file, got: {error}") from error
+    return Recipe.from_toml(text, f"the recipe {path}")
+
+
+def _step(item: object, where: str) -> Step:
+    if isinstance(item, str):
+        return Step(item)
+    if isinstance(item, dict) and isinstance(item.get("pass"), str):
+        return Step(item["pass"], {name: value for name, value in item.items() if name != "pass"})
+    raise InputError(f'{where}: a pass must be a name or a table with the key "pass", got {item!r}')

@@ -1,0 +1,146 @@
+"""Writes a source's target by a recipe: what all recipes share is read, measured and computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from dovetail_ort_export.calibration import activation_maxima
+from dovetail_ort_export.calibration_text import calibration_texts
+from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
+from dovetail_ort_export.export_options import ExportOptions
+from dovetail_ort_export.families import head_size
+from dovetail_ort_export.pass_catalogue import PassContext
+from dovetail_ort_export.recipe import Recipe
+from dovetail_ort_export.source import Source
+from dovetail_ort_export.target_graph import save_graph, target_graph
+from dovetail_ort_export.weights import Weights
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.measurements import Calibration
+from dovetail_ort_runtime.target import Target
+
+MAX_ROWS: Final = 64
+_EQUALIZE: Final = "equalize"
+_FRONT_NAME: Final = "model_front_fp16.onnx"
+_GRAPH_NAMES: Final = {
+    "int8": "model_quantized.onnx",
+    "int4": "model_q4.onnx",
+    "fp16": "model_fp16.onnx",
+    "fp32": "model.onnx",
+}
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A target that has been written.
+
+    Attributes:
+        folder: where its graph and weights are, and nothing else.
+        entry: what the manifest would say of it.
+        calibration: of the row format, else None.
+    """
+
+    folder: Path
+    entry: TargetEntry
+    calibration: Calibration | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of graph and weights."""
+        return sum(path.stat().st_size for path in self.folder.iterdir())
+
+    def open(self, num_tokens: int) -> Target:
+        """Its target, with room for a text of `num_tokens` and the row that pads an exact pass."""
+        return Target(
+            self.folder / self.entry.graph, self.entry, max_context=min(self.entry.max_context, num_tokens + 1)
+        )
+
+
+class TargetWriter:
+    """One source's target, in as many forms as there are recipes.
+
+    Args:
+        source: the model.
+        options: of the export; its recipe, precision and format are not looked at.
+        max_context: largest number of tokens of prompt and answer.
+        report: is told what takes time.
+    """
+
+    def __init__(self, source: Source, options: ExportOptions, max_context: int, report: Report) -> None:
+        self._source, self._options, self._report = source, options, report
+        self._max_context = max_context
+        self._weights = Weights(source.model, max_context=max_context)
+        self._weights_sha256 = self._weights.sha256()
+        self._equalized: tuple[EqualizedWeights, Calibration] | None = None
+
+    def write(self, name: str, recipe: Recipe, folder: Path) -> Candidate:
+        """Write the graphs that `recipe`, called `name` in reports, makes into a new folder.
+
+        Raises:
+            InputError: a pass is unknown or does not fit its place.
+            SourceError: the model's dimensions do not suit the number format.
+        """
+        entry = self._entry(recipe)
+        equalized, calibration = self._equalize() if _EQUALIZE in recipe.names else (None, None)
+        self._report(f"writing {name}")
+        whole = PassContext(weights=self._weights, equalized=equalized)
+        cut = entry.front_layers
+        graphs = {entry.graph: target_graph(self._source.model, recipe, replace(whole, first_block=cut))}
+        if entry.front_graph is not None:
+            front = recipe.lowered_by("lower-half", "fp16")
+            graphs[entry.front_graph] = target_graph(self._source.model, front, replace(whole, end_block=cut))
+        folder.mkdir()
+        for file, graph in graphs.items():
+            save_graph(graph, folder / file)
+        return Candidate(folder=folder, entry=entry, calibration=calibration)
+
+    def _equalize(self) -> tuple[EqualizedWeights, Calibration] | tuple[None, None]:
+        config, options = self._source.model.config, self._options
+        if config.model_type not in EQUALIZED_FAMILIES:
+            self._report(f"no rule to equalise {config.model_type}: its activations are quantised as they are")
+            return None, None
+        if self._equalized is None:
+            doing = "writing" if options.calibration_text is None else "reading"
+            self._report(f"{doing} a text to measure activations on")
+            texts = calibration_texts(self._source, options.calibration_text, options.calibration_tokens, options.seed)
+            num_tokens = sum(map(len, texts))
+            self._report(f"measuring activations over {num_tokens} tokens")
+            maxima = activation_maxima(self._source.model, texts)
+            name = None if options.calibration_text is None else options.calibration_text.name
+            calibration = Calibration(text=name, num_tokens=num_tokens, seed=options.seed, alpha=options.alpha)
+            self._equalized = EqualizedWeights(self._weights, config, maxima, options.alpha), calibration
+        return self._equalized
+
+    def _entry(self, recipe: Recipe) -> TargetEntry:
+        config: Any = self._source.model.config
+        gpu_layers = self._options.gpu_layers
+        if gpu_layers >= config.num_hidden_layers:
+            raise InputError(
+                f"gpu_layers must be below the model's {config.num_hidden_layers} blocks, got {gpu_layers}"
+            )
+        return TargetEntry(
+            graph=_GRAPH_NAMES[recipe.precision],
+            family=config.model_type,
+            precision=recipe.precision,
+            int8_format=recipe.int8_format,
+            passes=recipe.describe(),
+            front_graph=_FRONT_NAME if gpu_layers else None,
+            front_layers=gpu_layers,
+            exact=False,
+            num_layers=config.num_hidden_layers,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_size=head_size(config),
+            hidden_size=config.hidden_size,
+            vocabulary_size=config.vocab_size,
+            num_parameters=self._weights.num_parameters,
+            max_context=self._max_context,
+            max_rows=MAX_ROWS,
+            intermediate_size=config.intermediate_size,
+            weights_sha256=self._weights_sha256,
+        )

@@ -12,18 +12,19 @@ from starlette.types import Receive, Scope, Send
 
 from dovetail_ort.server.engine import Engine
 from dovetail_ort.server.errors import RequestError, error_body
-from dovetail_ort.server.intake import Intake
 from dovetail_ort.server.job import Job
 from dovetail_ort.server.json_body import read_json
+from dovetail_ort.server.logprobs import LogprobsWriter
 from dovetail_ort.server.requests import AnswerRequest
-from dovetail_ort.server.responses import DONE, AnswerWriter, server_sent_event
+from dovetail_ort.server.responses import AnswerWriter
+from dovetail_ort.server.server_sent_events import DONE, event
 from dovetail_ort.server.settings import ServerSettings
+
 from dovetail_ort_runtime.generation import Piece
-from dovetail_ort_runtime.tokenizer import Tokenizer
+from dovetail_ort_runtime.model import Model
 
 ResultT = TypeVar("ResultT")
 _STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-
 
 Read = Callable[[object], AnswerRequest]
 
@@ -33,13 +34,13 @@ class Answering:
 
     Args:
         engine: where jobs go.
-        intake: prepares them.
-        settings: limits.
-        tokenizer: of the model.
+        settings: name of the model, size of a body.
+        model: whose tokens they are; it is not asked for any.
     """
 
-    def __init__(self, engine: Engine, intake: Intake, settings: ServerSettings, tokenizer: Tokenizer) -> None:
-        self._engine, self._intake, self._settings, self._tokenizer = engine, intake, settings, tokenizer
+    def __init__(self, engine: Engine, settings: ServerSettings, model: Model) -> None:
+        self._engine, self._settings = engine, settings
+        self._logprobs = LogprobsWriter(model)
 
     async def answer(self, request: Request, read: Read, writer_class: type[AnswerWriter]) -> Response:
         """Read a request, wait for its turn, and answer it, whole or as a stream.
@@ -54,15 +55,8 @@ class Answering:
             ClientDisconnect: the client left before there was anything to send.
         """
         asked = read(await read_json(request, self._settings.max_request_bytes))
-        self._engine.check_room()
-        token_ids, options = await asyncio.to_thread(self._intake.prepare, asked)
-        writer = writer_class(
-            model_name=self._settings.model_name,
-            tokenizer=self._tokenizer,
-            logprobs=asked.logprobs is not None,
-            include_usage=asked.include_usage,
-        )
-        job = Job(token_ids, options, request.client.host if request.client else "")
+        writer = writer_class(asked, self._settings.model_name, self._logprobs)
+        job = Job(asked, client=request.client.host if request.client else "")
         self._engine.submit(job)
         try:
             pieces = job.pieces()
@@ -104,15 +98,15 @@ class AnswerStream(StreamingResponse):
 async def _events(job: Job, first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter) -> AsyncIterator[bytes]:
     try:
         for chunk in (*writer.opening(), *writer.chunks(first)):
-            yield server_sent_event(chunk)
+            yield event(chunk)
         async for piece in rest:
             for chunk in writer.chunks(piece):
-                yield server_sent_event(chunk)
+                yield event(chunk)
         for chunk in writer.closing(job.ended()):
-            yield server_sent_event(chunk)
+            yield event(chunk)
         yield DONE
     except RequestError as error:  # the status is sent: what is left is to say it in the stream
-        yield server_sent_event(error_body(error))
+        yield event(error_body(error))
 
 
 async def _collect(pieces: AsyncIterator[Piece]) -> list[Piece]:

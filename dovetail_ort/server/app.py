@@ -20,22 +20,23 @@ from dovetail_ort.server.answering import Answering
 from dovetail_ort.server.engine import Engine
 from dovetail_ort.server.errors import RequestError, error_response, refusal
 from dovetail_ort.server.guards import HostGuard, KeyGuard, RequestCounter
-from dovetail_ort.server.intake import Intake
 from dovetail_ort.server.metrics import ServerMetrics
-from dovetail_ort.server.page_files import page_responses
+from dovetail_ort.server.page_files import PAGE_PATHS, page_routes
 from dovetail_ort.server.requests import read_chat_request, read_completion_request
 from dovetail_ort.server.responses import ChatWriter, CompletionWriter
 from dovetail_ort.server.settings import ServerSettings
 from dovetail_ort_runtime.errors import DovetailError
 from dovetail_ort_runtime.model import Model
 
+_WRONG_METHOD: Final = 405
 _CLIENT_GONE: Final = 499  # as nginx writes it; nobody is there to read it
 
 
 def make_app(model: Model, settings: ServerSettings) -> Starlette:
-    """An OpenAI-compatible application that answers with a model.
+    """An OpenAI-compatible application that answers with a model while its lifespan lasts.
 
-    It answers while its lifespan lasts; `app.state.engine` is what to tell that the server is about to end.
+    Whoever runs it may tell `app.state.engine` to `finish` before the lifespan ends, so that what it has accepted is
+    still answered.
 
     Args:
         model: from then on nobody else may ask it for an answer.
@@ -45,10 +46,8 @@ def make_app(model: Model, settings: ServerSettings) -> Starlette:
         UnavailableError: llguidance is missing.
     """
     metrics = ServerMetrics()
-    engine = Engine(
-        model, max_queue=settings.max_queue, time_limit_seconds=settings.time_limit_seconds, metrics=metrics
-    )
-    routes = _routes(model, settings, engine, metrics)
+    engine = Engine(model, settings, metrics)
+    routes = [*_model_routes(engine, settings, model), *_watch_routes(engine, metrics), *page_routes()]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -72,8 +71,8 @@ def make_app(model: Model, settings: ServerSettings) -> Starlette:
     return app
 
 
-def _routes(model: Model, settings: ServerSettings, engine: Engine, metrics: ServerMetrics) -> list[Route]:
-    answering = Answering(engine, Intake(model, settings), settings, model.tokenizer)
+def _model_routes(engine: Engine, settings: ServerSettings, model: Model) -> list[Route]:
+    answering = Answering(engine, settings, model)
     entry = {"id": settings.model_name, "object": "model", "created": int(time.time()), "owned_by": "dovetail-ort"}
 
     async def chat(request: Request) -> Response:
@@ -86,24 +85,25 @@ def _routes(model: Model, settings: ServerSettings, engine: Engine, metrics: Ser
         return JSONResponse({"object": "list", "data": [entry]})
 
     async def show_model(request: Request) -> Response:
-        answering.check_model(request.path_params["model"])
+        settings.check_model(request.path_params["model"])
         return JSONResponse(entry)
-
-    async def tell_health(_: Request) -> Response:
-        return JSONResponse({"status": "ok" if engine.serves else "ending"}, status_code=200 if engine.serves else 503)
-
-    async def tell_metrics(_: Request) -> Response:
-        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return [
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", complete, methods=["POST"]),
         Route("/v1/models", list_models),
         Route("/v1/models/{model:path}", show_model),
-        Route("/health", tell_health),
-        Route("/metrics", tell_metrics),
-        *(Route(path, page_endpoint(response)) for path, response in page_responses().items()),
     ]
+
+
+def _watch_routes(engine: Engine, metrics: ServerMetrics) -> list[Route]:
+    async def tell_health(_: Request) -> Response:
+        return JSONResponse({"status": "ok" if engine.serves else "ending"}, status_code=200 if engine.serves else 503)
+
+    async def tell_metrics(_: Request) -> Response:
+        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return [Route("/health", tell_health), Route("/metrics", tell_metrics)]
 
 
 def _middleware(settings: ServerSettings, metrics: ServerMetrics, paths: list[str]) -> list[Middleware]:
@@ -121,10 +121,11 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    rule = {404: "be one that this server has", 405: "be used with another method"}.get(error.status_code, "be answered")
-    message = f"the path must {rule}, got {request.method} {request.url.path!a:.100}"
-    refused = RequestError(message, status=error.status_code)
-    return error_response(refused)
+    rule = "asked with another method" if error.status_code == _WRONG_METHOD else "one that this server has"
+    message = f"the path must be {rule}, got {request.method} {request.url.path!a:.100}"
+    response = error_response(RequestError(message, status=error.status_code))
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _let_go(_request: Request, _error: Exception) -> Response:

@@ -8,29 +8,36 @@ import time
 
 from dovetail_ort.server.errors import RequestError, refusal
 from dovetail_ort.server.fair_queue import FairQueue
+from dovetail_ort.server.intake import Intake
 from dovetail_ort.server.job import Job
 from dovetail_ort.server.metrics import ServerMetrics
+from dovetail_ort.server.settings import ServerSettings
 from dovetail_ort_runtime.model import Model
+
 
 class Engine:
     """Gives one answer after the other: a model has one cache, which the next answer uses as far as its prompt agrees.
 
+    Everything that a request costs happens when its turn comes, grammar and tokens of the prompt included: who asks
+    for much holds up no one but the one that is next.
+
     Args:
         model: gives the answers; while the engine runs nobody else may ask it for one.
-        max_queue: jobs that wait at most.
-        time_limit_seconds: an answer ends there, counted from when the model turns to it.
+        settings: length of the queue, limits.
         metrics: what is counted.
+
+    Raises:
+        UnavailableError: llguidance is missing.
     """
 
-    def __init__(self, model: Model, *, max_queue: int, time_limit_seconds: float, metrics: ServerMetrics) -> None:
-        self._model, self._metrics = model, metrics
-        self._max_queue, self._time_limit = max_queue, time_limit_seconds
+    def __init__(self, model: Model, settings: ServerSettings, metrics: ServerMetrics) -> None:
+        self._model, self._settings, self._metrics = model, settings, metrics
+        self._intake = Intake(model, settings)
         self._queue: FairQueue[Job] = FairQueue()
         self._running: Job | None = None
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="dovetail-engine", daemon=True)
-        self._timer: threading.Timer | None = None
         metrics.watch(lambda: len(self._queue), lambda: int(self._running is not None))
 
     def start(self) -> None:
@@ -42,25 +49,22 @@ class Engine:
         """Whether jobs are accepted and answered."""
         return not self._closed and self._thread.is_alive()
 
-    def check_room(self) -> None:
-        """Whether a job would be accepted now.
+    def submit(self, job: Job) -> None:
+        """Queue a job.
 
         Raises:
-            RequestError: the queue is full, or the server is about to end.
+            RequestError: it asks for what no turn can give, the queue is full, or the server is about to end.
         """
-        if self._closed:
-            raise _ending()
-        if len(self._queue) >= self._max_queue:
-            raise RequestError(
-                f"the queue must have fewer than {self._max_queue} requests, got {len(self._queue)}; try again later",
-                status=429,
-                code="rate_limit_exceeded",
-            )
-
-    def submit(self, job: Job) -> None:
-        """Queue a job; errors as `check_room`."""
+        self._intake.check(job.request)
         with self._changed:
-            self.check_room()
+            if self._closed:
+                raise _ending()
+            if len(self._queue) >= self._settings.max_queue:
+                raise RequestError(
+                    f"the queue must have fewer than {self._settings.max_queue} requests, got that many; try again",
+                    status=429,
+                    code="rate_limit_exceeded",
+                )
             self._queue.put(job.client, job)
             self._changed.notify()
 
@@ -70,36 +74,31 @@ class Engine:
             job.abort(RequestError("a client must wait for its answer, got a closed connection"))
             self._queue.discard(job.client, job)
 
-    def finish_within(self, seconds: float) -> None:
-        """Accept no more jobs; after so many seconds end those that are left."""
+    def finish(self) -> None:
+        """Accept no more jobs and go on with those that are there; a signal handler may call it, as it takes no lock."""
         self._closed = True
-        self._timer = threading.Timer(seconds, self._abort_all)
-        self._timer.daemon = True
-        self._timer.start()
 
-    def stop(self) -> None:
-        """End all jobs and the thread; it may be called again."""
-        self._abort_all()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _abort_all(self) -> None:
+    def abort(self) -> None:
+        """Accept no more jobs and end all that are there, the running one within one round."""
         with self._changed:
             self._closed = True
             while self._queue:
-                self._queue.take().deliver(_ending())
+                self._queue.take().fail(_ending())
             if self._running is not None:
                 self._running.abort(_ending())
             self._changed.notify()
+
+    def stop(self) -> None:
+        """End all jobs and the thread."""
+        self.abort()
+        self._thread.join()
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
             try:
                 self._answer(job)
             except Exception as error:  # the next answer may still succeed
-                job.deliver(refusal(error))
+                job.fail(refusal(error))
             self._metrics.count(job)
 
     def _next(self) -> Job | None:
@@ -111,9 +110,11 @@ class Engine:
             return self._running
 
     def _answer(self, job: Job) -> None:
+        deadline = time.perf_counter() + self._settings.time_limit_seconds
         job.check_wanted()
-        deadline = time.perf_counter() + self._time_limit
-        with contextlib.closing(self._model.stream(job.token_ids, job.options)) as pieces:
+        token_ids, options = self._intake.prepare(job.request)
+        job.prompt_tokens = len(token_ids)
+        with contextlib.closing(self._model.stream(token_ids, options)) as pieces:
             for piece in pieces:
                 job.check_wanted()
                 job.deliver(piece)
@@ -125,4 +126,4 @@ class Engine:
 
 
 def _ending() -> RequestError:
-    return RequestError("the server is about to end and takes no more requests", status=503)
+    return RequestError("the server must be up to answer, got a request while it ends; try again later", status=503)

@@ -36,6 +36,13 @@ class Fields:
         """Any value; None if absent."""
         return self._left.pop(name, None)
 
+    def required(self, name: str, expected: type, rule: str) -> Any:
+        """A value of a type, which must be there."""
+        value = self.take(name)
+        if type(value) is not expected:
+            raise bad_value(self.path(name), rule, value)
+        return value
+
     def text(self, name: str) -> str | None:
         """A string."""
         return self._typed(name, str, "a string")
@@ -69,7 +76,9 @@ class Fields:
         if value is not None and not any(type(value) is type(item) and value == item for item in neutral):
             rule = " or ".join(["left out", *map(_shown, neutral[:1])])
             path = self.path(name)
-            raise RequestError(f"{path} must be {rule}, got {_shown(value)}; this server does not support it", param=path)
+            raise RequestError(
+                f"{path} must be {rule}, got {_shown(value)}; this server does not support it", param=path
+            )
 
     def ignore(self, names: Iterable[str]) -> None:
         """Drop fields that change no answer."""
@@ -84,7 +93,9 @@ class Fields:
         """
         for name in self._left:
             shown = _shown(name)
-            raise RequestError(f"{shown} must be left out; this server knows no such field", param=self.path(name)[:100])
+            raise RequestError(
+                f"{shown} must be left out; this server knows no such field", param=self.path(name)[:100]
+            )
 
     def _typed(self, name: str, expected: type, rule: str) -> Any:
         value = self.take(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -14,25 +15,35 @@ from dovetail_ort.server.metrics import ServerMetrics
 
 
 class HostGuard:
-    """Turns away requests for other hosts.
+    """Turns away requests that name another host.
 
     A page of a foreign name that resolves to this machine (DNS rebinding) could otherwise use the server through its
-    visitor's browser.
+    visitor's browser. Such a page has a name: addresses are let through.
 
     Args:
         app: what comes next.
-        allowed_hosts: names and addresses without port, in lower case; an IPv6 address without brackets.
+        allowed_hosts: names, in lower case, without port.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
         self._app, self._allowed_hosts = app, frozenset(allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _hostname(Headers(scope=scope).get("host", "")) not in self._allowed_hosts:
-            error = RequestError("the Host header must name this server; ask for it by the address it is bound to")
+        if scope["type"] == "http" and not self._allows(Headers(scope=scope).get("host", "")):
+            error = RequestError(
+                "the Host header must be an IP address or an allowed name; start the server with --allowed-host NAME",
+                status=421,
+            )
             await error_response(error)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _allows(self, header: str) -> bool:
+        try:
+            hostname = urlsplit(f"//{header}").hostname or ""
+            return hostname in self._allowed_hosts or bool(ipaddress.ip_address(hostname))
+        except ValueError:
+            return False
 
 
 class KeyGuard:
@@ -94,11 +105,3 @@ class RequestCounter:
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.requests.labels(path, str(status)).inc()
-
-
-def _hostname(header: str) -> str | None:
-    """Name or address in a Host header, in lower case; None if it has none."""
-    try:
-        return urlsplit(f"//{header}").hostname
-    except ValueError:
-        return None

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from dovetail_ort.server.errors import RequestError
+from dovetail_ort.server.requests import AnswerRequest
 from dovetail_ort_runtime.generation import FinishReason, Piece
-from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.statistics import Statistics
 
 
@@ -37,12 +37,12 @@ class Job:
     """An answer to be given: made and read on the event loop, given by the model's thread.
 
     Args:
-        token_ids: the prompt.
-        options: of the answer.
+        request: what is asked for.
         client: who asks, for the queue.
 
     Attributes:
-        outcome: how the answer ended; None while it has not, and where it was aborted.
+        outcome: how the answer ended; None while it has not, and where it failed or was aborted.
+        prompt_tokens: tokens of the prompt; 0 until its turn comes.
         num_tokens: tokens of the answer so far.
         num_accepted: those of them that were drafted.
         submitted: `time.perf_counter()` when it was made.
@@ -50,10 +50,10 @@ class Job:
         last_token: the same at the newest.
     """
 
-    def __init__(self, token_ids: list[int], options: GenerationOptions, client: str) -> None:
-        self.token_ids, self.options, self.client = token_ids, options, client
+    def __init__(self, request: AnswerRequest, client: str) -> None:
+        self.request, self.client = request, client
         self.outcome: Outcome | None = None
-        self.num_tokens = self.num_accepted = 0
+        self.prompt_tokens = self.num_tokens = self.num_accepted = 0
         self.submitted = self.first_token = self.last_token = time.perf_counter()
         self._aborted: RequestError | None = None
         self._loop = asyncio.get_running_loop()
@@ -63,7 +63,7 @@ class Job:
         """The answer's pieces, up to its end.
 
         Raises:
-            RequestError: what was delivered in place of the end.
+            RequestError: what came in place of the end.
         """
         while True:
             match await self._events.get():
@@ -88,25 +88,28 @@ class Job:
         if self._aborted is not None:
             raise self._aborted
 
-    def deliver(self, event: Piece | RequestError) -> None:
-        """Hand over a piece, or what went wrong; from the model's thread."""
-        if isinstance(event, Piece):
-            self.last_token = time.perf_counter()
-            self.first_token = self.first_token if self.num_tokens else self.last_token
-            self.num_tokens += 1
-            self.num_accepted += event.drafted
-        self._send(event)
+    def deliver(self, piece: Piece) -> None:
+        """Hand over a piece; from the model's thread, as all that follows."""
+        self.last_token = time.perf_counter()
+        self.first_token = self.first_token if self.num_tokens else self.last_token
+        self.num_tokens += 1
+        self.num_accepted += piece.drafted
+        self._send(piece)
 
     def finish(self, reason: FinishReason, statistics: Statistics | None = None) -> None:
         """Hand over the end of the answer."""
         self.outcome = Outcome(
             finish_reason=reason,
-            prompt_tokens=len(self.token_ids),
+            prompt_tokens=self.prompt_tokens,
             new_tokens=self.num_tokens,
             accepted_tokens=self.num_accepted,
             statistics=statistics,
         )
         self._send(self.outcome)
+
+    def fail(self, error: RequestError) -> None:
+        """Hand over what went wrong."""
+        self._send(error)
 
     def _send(self, event: Piece | Outcome | RequestError) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and whoever waited on it is gone

@@ -23,7 +23,9 @@ class ServerMetrics:
         )
         self._queue_length = Gauge("dovetail_queue_length", "Requests that wait for the model.", registry=registry)
         self._running = Gauge("dovetail_running", "Requests that the model is answering, 0 or 1.", registry=registry)
-        self._answers = Counter("dovetail_answers", "Answers by how they ended.", ["finish_reason"], registry=registry)
+        self._answers = Counter(
+            "dovetail_answers", "Answers by how they ended, aborted ones too.", ["finish_reason"], registry=registry
+        )
         self._tokens = {
             name: Counter(f"dovetail_{name}_tokens", f"{what}.", registry=registry)
             for name, what in (
@@ -34,7 +36,9 @@ class ServerMetrics:
                 ("accepted", "Draft tokens that became part of an answer"),
             )
         }
-        self._rounds = Counter("dovetail_rounds", "Passes of the target after the prompt, of answers that were not cut off.", registry=registry)
+        self._rounds = Counter(
+            "dovetail_rounds", "Passes after the prompt, of answers that were not cut off.", registry=registry
+        )
         self._time_to_first_token = Histogram(
             "dovetail_time_to_first_token_seconds",
             "From the request to its answer's first token, the time in the queue included.",
@@ -57,7 +61,7 @@ class ServerMetrics:
         """Add an answer that the model is done with, however it ended."""
         outcome = job.outcome
         self._answers.labels("aborted" if outcome is None else outcome.finish_reason).inc()
-        self._tokens["prompt"].inc(len(job.token_ids))
+        self._tokens["prompt"].inc(job.prompt_tokens)
         self._tokens["new"].inc(job.num_tokens)
         self._tokens["accepted"].inc(job.num_accepted)
         if job.num_tokens:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.fields import Fields, bad_value
+from dovetail_ort.server.messages import read_messages
+from dovetail_ort.server.response_format import Rule, read_rule
 from dovetail_ort_runtime.chat_template import Message
 
 MOST_TOKENS: Final = 2**31 - 1
@@ -15,7 +17,6 @@ _LARGEST_SEED: Final = 2**63 - 1
 _MOST_STOPS: Final = 4
 _LONGEST_STOP: Final = 256
 _COMPLETION_TOKENS: Final = 16  # OpenAI's default for this route
-_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 # Fields of OpenAI's that change no answer here: accounts, tiers, hints to go faster.
 _HARMLESS: Final = (
@@ -36,7 +37,7 @@ _UNSUPPORTED_BY_CHAT: Final[Mapping[str, tuple[object, ...]]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
-    **dict.fromkeys(("audio", "reasoning_effort", "verbosity", "web_search_options", "moderation"), ()),
+    **dict.fromkeys(("audio", "reasoning_effort", "verbosity", "web_search_options"), ()),
 }
 _UNSUPPORTED_BY_COMPLETIONS: Final[Mapping[str, tuple[object, ...]]] = {
     **_UNSUPPORTED,
@@ -44,24 +45,6 @@ _UNSUPPORTED_BY_COMPLETIONS: Final[Mapping[str, tuple[object, ...]]] = {
     "echo": (False,),
     "suffix": ("",),
 }
-# What clients send back when they append an answer to the conversation as they got it.
-_OF_AN_ANSWER: Final[Mapping[str, tuple[object, ...]]] = {
-    **dict.fromkeys(("tool_calls", "annotations"), ([],)),
-    **dict.fromkeys(("refusal", "audio", "function_call", "name", "tool_call_id"), ()),
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rule:
-    """What an answer's text must follow.
-
-    Attributes:
-        kind: `json_schema` or `regex`.
-        value: the schema as JSON gave it, or the expression.
-    """
-
-    kind: str
-    value: Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +83,7 @@ def read_chat_request(body: object) -> AnswerRequest:
         RequestError: a field is missing, out of bounds, not supported or unknown.
     """
     fields = Fields(body)
-    prompt = _messages(fields.take("messages"))
+    prompt = read_messages(fields.take("messages"))
     wants_logprobs, alternatives = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, 20)
     if alternatives is not None and not wants_logprobs:
         raise RequestError("top_logprobs must come with logprobs true", param="top_logprobs")
@@ -144,7 +127,7 @@ def _request(fields: Fields, unsupported: Mapping[str, tuple[object, ...]], **re
         model=fields.text("model"),
         stop=_stops(fields.take("stop")),
         sampling=_sampling(fields),
-        rule=_rule(fields),
+        rule=read_rule(fields.take("response_format")),
         stream=stream,
         include_usage=_include_usage(fields.take("stream_options"), stream=stream),
         **read,
@@ -185,76 +168,6 @@ def _include_usage(value: object, *, stream: bool) -> bool:
     wanted = options.boolean("include_usage")
     options.end()
     return wanted
-
-
-def _rule(fields: Fields) -> Rule | None:
-    expression = fields.text("guided_regex")
-    schema = _schema(fields.take("response_format"))
-    if expression is not None and schema is not None:
-        raise RequestError("guided_regex must be left out where response_format is given", param="guided_regex")
-    return schema if expression is None else Rule(kind="regex", value=expression)
-
-
-def _schema(value: object) -> Rule | None:
-    if value is None:
-        return None
-    response_format = Fields(value, "response_format")
-    kind = response_format.text("type")
-    match kind:
-        case "text":
-            rule = None
-        case "json_object":
-            rule = Rule(kind="json_schema", value={"type": "object"})
-        case "json_schema":
-            rule = Rule(kind="json_schema", value=_named_schema(response_format.take("json_schema")))
-        case _:
-            raise bad_value("response_format.type", "text, json_object or json_schema", kind)
-    response_format.end()
-    return rule
-
-
-def _named_schema(value: object) -> Any:
-    named = Fields(value, "response_format.json_schema")
-    named.ignore(["name", "description", "strict"])  # every schema is kept to the letter
-    schema = named.take("schema")
-    if not isinstance(schema, dict):
-        raise bad_value(named.path("schema"), "a JSON schema, an object", schema)
-    named.end()
-    return schema
-
-
-def _messages(value: object) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        raise bad_value("messages", "a list of one message or more", value)
-    return tuple(_message(Fields(message, f"messages[{index}]")) for index, message in enumerate(value))
-
-
-def _message(fields: Fields) -> Message:
-    role = fields.text("role")
-    if role not in _ROLES:
-        raise bad_value(fields.path("role"), f"one of {', '.join(_ROLES)}", role)
-    content = _content(fields.take("content"), fields.path("content"))
-    for name, neutral in _OF_AN_ANSWER.items():
-        fields.only(name, *neutral)
-    fields.end()
-    return {"role": _ROLES[role], "content": content}
-
-
-def _content(value: object, path: str) -> str:
-    """Text, or the texts of several parts put together."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value:
-        raise bad_value(path, "a string or a list of text parts", value)
-    return "".join(_part(Fields(part, f"{path}[{index}]")) for index, part in enumerate(value))
-
-
-def _part(fields: Fields) -> str:
-    kind, text = fields.take("type"), fields.text("text")
-    if kind != "text" or text is None:
-        raise bad_value(fields.path("type"), "text, with a field text", kind)
-    fields.end()
-    return text
 
 
 def _text_or_ids(value: object) -> str | tuple[int, ...]:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from dovetail_ort.server.job import Outcome
-from dovetail_ort.server.logprobs import chat_logprobs, completion_logprobs
+from dovetail_ort.server.logprobs import LogprobsWriter
+from dovetail_ort.server.requests import AnswerRequest
 from dovetail_ort_runtime.generation import Piece
-from dovetail_ort_runtime.tokenizer import Tokenizer
-
-DONE: Final = b"data: [DONE]\n\n"
-
-
-def server_sent_event(value: object) -> bytes:
-    """One event of a stream."""
-    # Clients that split lines as Python does would break at U+2028 within a text; ASCII has no such character.
-    return b"data: " + json.dumps(value).encode("ascii") + b"\n\n"
 
 
 class AnswerWriter(ABC):
@@ -29,19 +20,18 @@ class AnswerWriter(ABC):
     Beside OpenAI's fields there is `dovetail`: in a chunk whether its token was drafted, at the end what the rounds did.
 
     Args:
+        request: what was asked for.
         model_name: of the model.
-        tokenizer: gives the texts of tokens.
-        logprobs: whether log-probabilities are part of it.
-        include_usage: whether a stream ends with the numbers of tokens.
+        logprobs: words log-probabilities.
     """
 
     id_prefix: ClassVar[str]
     object_name: ClassVar[str]
     chunk_name: ClassVar[str]
 
-    def __init__(self, *, model_name: str, tokenizer: Tokenizer, logprobs: bool, include_usage: bool) -> None:
+    def __init__(self, request: AnswerRequest, model_name: str, logprobs: LogprobsWriter) -> None:
         self._head = {"id": f"{self.id_prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model_name}
-        self._tokenizer, self._has_logprobs, self._include_usage = tokenizer, logprobs, include_usage
+        self._request, self._logprobs_writer = request, logprobs
 
     def opening(self) -> list[dict[str, Any]]:
         """Chunks before the first piece."""
@@ -49,14 +39,14 @@ class AnswerWriter(ABC):
 
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:
         """What a stream sends for a piece; nothing where that decides no text."""
-        if not piece.text and not self._has_logprobs:
+        if not piece.text and piece.logprobs is None:
             return []
-        return [self._chunk(self._part(piece.text), [piece], drafted=piece.drafted)]
+        return [self._chunk(self._part(piece.text), [piece], dovetail={"drafted": piece.drafted})]
 
     def closing(self, outcome: Outcome) -> list[dict[str, Any]]:
         """Chunks after the last piece."""
-        chunks = [self._chunk(self._nothing(), [], outcome.finish_reason, **rounds(outcome))]
-        if self._include_usage:
+        chunks = [self._chunk(self._part(""), [], outcome.finish_reason, dovetail=rounds(outcome))]
+        if self._request.include_usage:
             chunks.append({**self._head, "object": self.chunk_name, "choices": [], "usage": usage(outcome)})
         return chunks
 
@@ -77,22 +67,16 @@ class AnswerWriter(ABC):
     ) -> dict[str, Any]:
         choice = self._choice(content, pieces, finish_reason)
         # OpenAI's streams that end with the usage have a null in every other chunk.
-        no_usage = {"usage": None} if self._include_usage else {}
-        return {**self._head, "object": self.chunk_name, "choices": [choice], **no_usage, "dovetail": extension}
+        no_usage = {"usage": None} if self._request.include_usage else {}
+        return {**self._head, "object": self.chunk_name, "choices": [choice], **no_usage, **extension}
 
-    def _choice(
-        self, content: dict[str, Any], pieces: Sequence[Piece], finish_reason: str | None
-    ) -> dict[str, Any]:
-        logprobs = self._logprobs(pieces) if self._has_logprobs and pieces else None
+    def _choice(self, content: dict[str, Any], pieces: Sequence[Piece], finish_reason: str | None) -> dict[str, Any]:
+        logprobs = self._logprobs(pieces) if self._request.logprobs is not None and pieces else None
         return {"index": 0, **content, "logprobs": logprobs, "finish_reason": finish_reason}
 
     @abstractmethod
     def _part(self, text: str) -> dict[str, Any]:
         """How a chunk's choice carries a text."""
-
-    @abstractmethod
-    def _nothing(self) -> dict[str, Any]:
-        """The same without a text."""
 
     @abstractmethod
     def _whole(self, text: str) -> dict[str, Any]:
@@ -115,16 +99,13 @@ class ChatWriter(AnswerWriter):
         return [self._chunk({"delta": {"role": "assistant", "content": ""}}, [])]
 
     def _part(self, text: str) -> dict[str, Any]:
-        return {"delta": {"content": text}}
-
-    def _nothing(self) -> dict[str, Any]:
-        return {"delta": {}}
+        return {"delta": {"content": text} if text else {}}
 
     def _whole(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
     def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        return chat_logprobs([piece.logprobs for piece in pieces if piece.logprobs], self._tokenizer)
+        return self._logprobs_writer.chat(pieces)
 
 
 class CompletionWriter(AnswerWriter):
@@ -133,22 +114,18 @@ class CompletionWriter(AnswerWriter):
     id_prefix = "cmpl"
     object_name = chunk_name = "text_completion"
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, request: AnswerRequest, model_name: str, logprobs: LogprobsWriter) -> None:
+        super().__init__(request, model_name, logprobs)
         self._num_characters = 0
 
     def _part(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
-    def _nothing(self) -> dict[str, Any]:
-        return {"text": ""}
-
     def _whole(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
     def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        measured = [piece.logprobs for piece in pieces if piece.logprobs]
-        found = completion_logprobs(measured, self._tokenizer, self._num_characters)
+        found = self._logprobs_writer.completion(pieces, self._num_characters)
         self._num_characters += sum(map(len, found["tokens"]))
         return found
 

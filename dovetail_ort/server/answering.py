@@ -19,7 +19,6 @@ from dovetail_ort.server.requests import AnswerRequest
 from dovetail_ort.server.responses import AnswerWriter
 from dovetail_ort.server.server_sent_events import DONE, event
 from dovetail_ort.server.settings import ServerSettings
-
 from dovetail_ort_runtime.generation import Piece
 from dovetail_ort_runtime.model import Model
 

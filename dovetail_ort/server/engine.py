@@ -75,8 +75,10 @@ class Engine:
             self._queue.discard(job.client, job)
 
     def finish(self) -> None:
-        """Accept no more jobs and go on with those that are there; a signal handler may call it, as it takes no lock."""
-        self._closed = True
+        """Accept no more jobs, and go on with those that are there."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
 
     def abort(self) -> None:
         """Accept no more jobs and end all that are there, the running one within one round."""

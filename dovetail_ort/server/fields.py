@@ -45,7 +45,8 @@ class Fields:
 
     def text(self, name: str) -> str | None:
         """A string."""
-        return self._typed(name, str, "a string")
+        value: str | None = self._typed(name, str, "a string")
+        return value
 
     def boolean(self, name: str) -> bool:
         """True or false; false if absent."""

@@ -29,6 +29,7 @@ class HostGuard:
         self._app, self._allowed_hosts = app, frozenset(allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with status 421, or pass on."""
         if scope["type"] == "http" and not self._allows(Headers(scope=scope).get("host", "")):
             error = RequestError(
                 "the Host header must be an IP address or an allowed name; start the server with --allowed-host NAME",
@@ -60,6 +61,7 @@ class KeyGuard:
         self._api_key = api_key.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with status 401, or pass on."""
         if scope["type"] == "http" and scope["path"] not in self._open_paths and not self._has_key(scope):
             error = RequestError(
                 "the API key must be given as Authorization: Bearer KEY, got none or another one",
@@ -89,6 +91,7 @@ class RequestCounter:
         self._app, self._metrics, self._paths = app, metrics, frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, and count what was sent."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from dovetail_ort.grammar import Grammar, GrammarCompiler
 from dovetail_ort.server.errors import RequestError
-from dovetail_ort.server.requests import AnswerRequest, Rule
+from dovetail_ort.server.requests import AnswerRequest
+from dovetail_ort.server.response_format import Rule
 from dovetail_ort.server.settings import ServerSettings
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation_options import GenerationOptions

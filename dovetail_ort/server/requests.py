@@ -69,7 +69,7 @@ class AnswerRequest:
     model: str | None
     max_new_tokens: int | None
     stop: tuple[str, ...]
-    sampling: Mapping[str, int | float]
+    sampling: Mapping[str, Any]
     logprobs: int | None
     rule: Rule | None
     stream: bool
@@ -136,7 +136,7 @@ def _request(fields: Fields, unsupported: Mapping[str, tuple[object, ...]], **re
     return request
 
 
-def _sampling(fields: Fields) -> dict[str, int | float]:
+def _sampling(fields: Fields) -> dict[str, Any]:
     given = {
         "temperature": fields.number("temperature", 0, 2),
         "top_p": fields.number("top_p", 0, 1, above=True),

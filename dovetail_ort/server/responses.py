@@ -17,7 +17,7 @@ from dovetail_ort_runtime.generation import Piece
 class AnswerWriter(ABC):
     """Words one answer as one of the routes does.
 
-    Beside OpenAI's fields there is `dovetail`: in a chunk whether its token was drafted, at the end what the rounds did.
+    Beside OpenAI's fields there is `dovetail`: whether a chunk's token was drafted, and at the end what the rounds did.
 
     Args:
         request: what was asked for.

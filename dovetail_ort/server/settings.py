@@ -26,7 +26,7 @@ class ServerSettings:
     """
 
     model_name: str
-    answer: GenerationOptions = GenerationOptions()
+    answer: GenerationOptions = field(default_factory=GenerationOptions)
     api_key: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] | None = ("localhost",)
     max_queue: int = 32

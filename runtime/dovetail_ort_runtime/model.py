@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -149,8 +149,8 @@ class Model:
         assert last.generation is not None
         return last.generation
 
-    def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> Iterator[Piece]:
-        """Answer token by token.
+    def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generator[Piece, None, None]:
+        """Answer token by token; an answer that is closed early ends there.
 
         Args:
             prompt: text to continue, messages for the chat template, or token ids.
@@ -192,7 +192,9 @@ class Model:
             raise InputError("messages must go through a chat template, got a bundle without one; give text instead")
         return self.tokenizer.encode(self._template.render(messages), add_special_tokens=False)
 
-    def _pieces(self, token_ids: list[int], options: GenerationOptions, started: float, stream: int) -> Iterator[Piece]:
+    def _pieces(
+        self, token_ids: list[int], options: GenerationOptions, started: float, stream: int
+    ) -> Generator[Piece, None, None]:
         self._check_current(stream)
         room = min(options.max_new_tokens, self.max_context - len(token_ids))
         sampling = options.sampling or self.manifest.generation.sampling()

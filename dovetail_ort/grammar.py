@@ -89,7 +89,7 @@ class GrammarCompiler:
             matcher = on_deep_stack(
                 lambda: self._llguidance.LLMatcher(self._tokenizer, read(text), log_level=0, limits=limits)
             )
-            matcher.deep_copy().compute_bitmask()  # what is too complex often shows at the first token
+            _mask(matcher.deep_copy())  # what is too complex often shows at the first token
         except ValueError as error:
             raise InputError(f"a {kind} must be one that llguidance can follow, got: {_one_line(error)}") from error
         return Grammar(matcher, frozenset(self._eos_token_ids))
@@ -122,7 +122,7 @@ class _GrammarState(ConstraintState):
             InputError: following the grammar takes more than its limits.
         """
         try:
-            bits = self._matcher.compute_bitmask()
+            bits = _mask(self._matcher)
         except ValueError as error:
             raise InputError(f"a grammar must be one that llguidance can follow, got: {_one_line(error)}") from error
         return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little").view(np.bool_)
@@ -149,6 +149,14 @@ def _import_llguidance() -> ModuleType:
             f"llguidance must be importable to follow a grammar, got: {error}; run: pip install 'dovetail-ort[server]'"
         ) from error
     return llguidance
+
+
+def _mask(matcher: LLMatcher) -> bytes:
+    """Bits of the allowed tokens; ValueError where there are none because of an error, which llguidance only notes."""
+    bits = matcher.compute_bitmask()
+    if matcher.is_error():
+        raise ValueError(matcher.get_error())
+    return bits
 
 
 def _one_line(reason: object) -> str:

@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     _check_packages()
     from dovetail_ort.server import ServerSettings, make_app
-    from dovetail_ort.server.running import bound_socket, serve
+    from dovetail_ort.server.running import bound_socket, make_server
 
     if not arguments.grace >= 0:
         raise InputError(f"--grace must be 0 or more, got {arguments.grace}")
@@ -118,13 +118,13 @@ def run(arguments: argparse.Namespace) -> int:
         app = make_app(model, settings)
         if not arguments.quiet:
             _tell(settings.model_name, bound.getsockname(), has_key=settings.api_key is not None)
-        serve(
+        server = make_server(
             app,
-            bound,
             grace_seconds=arguments.grace,
             max_connections=settings.max_queue + _SPARE_CONNECTIONS,
             trusted_proxy=arguments.trusted_proxy,
         )
+        server.run(sockets=[bound])
     return 0
 
 

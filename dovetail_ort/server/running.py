@@ -41,22 +41,19 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(
-    app: Starlette,
-    bound: socket.socket,
-    *,
-    grace_seconds: float,
-    max_connections: int,
-    trusted_proxy: str | None = None,
-) -> None:
-    """Answer requests until SIGINT or SIGTERM, then finish what was accepted; a second signal kills the process.
+def make_server(
+    app: Starlette, *, grace_seconds: float, max_connections: int, trusted_proxy: str | None = None
+) -> uvicorn.Server:
+    """What answers requests until SIGINT or SIGTERM, then finishes what it accepted; a second signal kills the process.
 
     Args:
         app: as `make_app` gives it.
-        bound: where to listen; it is closed at the end.
         grace_seconds: >= 0; what is not finished by then gets an error.
         max_connections: >= 1; all further ones get status 503, before anything of theirs is read.
         trusted_proxy: address of a proxy whose `X-Forwarded-For` names the client, or None.
+
+    Returns:
+        A server to `run(sockets=[...])`, which closes the sockets at its end.
     """
     config = uvicorn.Config(
         app,
@@ -70,7 +67,7 @@ def serve(
         limit_concurrency=max_connections,
         timeout_graceful_shutdown=math.ceil(grace_seconds) + _LAST_SECONDS,
     )
-    _Server(config, app, grace_seconds).run(sockets=[bound])
+    return _Server(config, app, grace_seconds)
 
 
 class _Server(uvicorn.Server):

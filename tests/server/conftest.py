@@ -1,4 +1,4 @@
-"""The server as it runs, on a port of its own, over a tiny model; and a drafter that holds the model where a test says."""
+"""The server as it runs, on a port of its own, over a tiny model; and a drafter that holds the model at a round."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Gate(Drafter):
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
         """Wait at the gate."""
         self.num_rounds += 1
-        assert self._permits.acquire(timeout=SECONDS)
+        assert self._permits.acquire(timeout=2 * SECONDS)
         return Proposal.chain([])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 
 from dovetail_ort_runtime.errors import InputError
 
+_LARGEST_PORT: Final = 65_535
 _LAST_SECONDS: Final = 5  # for what was aborted to be told so
 
 
@@ -28,13 +30,17 @@ def bound_socket(host: str, port: int) -> socket.socket:
     Raises:
         InputError: there is no such address here, or it is taken.
     """
+    if not 0 <= port <= _LARGEST_PORT:  # some systems take the remainder
+        raise InputError(f"port must be between 0 and {_LARGEST_PORT}, got {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        if os.name == "posix":  # elsewhere this would take a port that is in use
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except (OSError, OverflowError) as error:
+        with contextlib.ExitStack() as closing:
+            bound = closing.enter_context(socket.socket(family, kind, protocol))
+            if os.name == "posix":  # elsewhere this would take a port that is in use
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            closing.pop_all()  # it is the caller's from here
+    except OSError as error:
         raise InputError(
             f"host and port must be an address of this machine that is free, got {host}:{port}: {error}"
         ) from error

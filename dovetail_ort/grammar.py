@@ -89,9 +89,12 @@ class GrammarCompiler:
             matcher = on_deep_stack(
                 lambda: self._llguidance.LLMatcher(self._tokenizer, read(text), log_level=0, limits=limits)
             )
-            _mask(matcher.deep_copy())  # what is too complex often shows at the first token
         except ValueError as error:
-            raise InputError(f"a {kind} must be one that llguidance can follow, got: {_one_line(error)}") from error
+            raise _unfollowable(kind, error) from error
+        first = matcher.deep_copy()
+        first.compute_bitmask()  # what is too complex often shows at the first token
+        if first.is_error():
+            raise _unfollowable(kind, first.get_error())
         return Grammar(matcher, frozenset(self._eos_token_ids))
 
 
@@ -121,10 +124,9 @@ class _GrammarState(ConstraintState):
         Raises:
             InputError: following the grammar takes more than its limits.
         """
-        try:
-            bits = _mask(self._matcher)
-        except ValueError as error:
-            raise InputError(f"a grammar must be one that llguidance can follow, got: {_one_line(error)}") from error
+        bits = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            raise _unfollowable("grammar", self._matcher.get_error())
         return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little").view(np.bool_)
 
     def advance(self, token_id: int) -> None:
@@ -136,8 +138,7 @@ class _GrammarState(ConstraintState):
         if self._ended:
             return
         if not self._matcher.consume_token(token_id):
-            reason = _one_line(self._matcher.get_error())
-            raise InputError(f"a grammar must be one that llguidance can follow, got: {reason}")
+            raise _unfollowable("grammar", self._matcher.get_error())
         self._ended = token_id in self._eos_token_ids
 
 
@@ -151,12 +152,8 @@ def _import_llguidance() -> ModuleType:
     return llguidance
 
 
-def _mask(matcher: LLMatcher) -> bytes:
-    """Bits of the allowed tokens; ValueError where there are none because of an error, which llguidance only notes."""
-    bits = matcher.compute_bitmask()
-    if matcher.is_error():
-        raise ValueError(matcher.get_error())
-    return bits
+def _unfollowable(kind: str, reason: object) -> InputError:
+    return InputError(f"a {kind} must be one that llguidance can follow, got: {_one_line(reason)}")
 
 
 def _one_line(reason: object) -> str:

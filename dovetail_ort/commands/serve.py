@@ -112,19 +112,18 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     # Bound first: an address that is taken is told before the weights are loaded.
     with bound_socket(arguments.host, arguments.port) as bound:
-        model = Model(
+        with Model(
             bundle, max_context=arguments.max_context, threads=arguments.threads, **drafter_settings(arguments)
-        )
-        app = make_app(model, settings)
-        if not arguments.quiet:
-            _tell(settings.model_name, bound.getsockname(), has_key=settings.api_key is not None)
-        server = make_server(
-            app,
-            grace_seconds=arguments.grace,
-            max_connections=settings.max_queue + _SPARE_CONNECTIONS,
-            trusted_proxy=arguments.trusted_proxy,
-        )
-        server.run(sockets=[bound])
+        ) as model:
+            server = make_server(
+                make_app(model, settings),
+                grace_seconds=arguments.grace,
+                max_connections=settings.max_queue + _SPARE_CONNECTIONS,
+                trusted_proxy=arguments.trusted_proxy,
+            )
+            if not arguments.quiet:
+                _tell(settings.model_name, bound.getsockname(), has_key=settings.api_key is not None)
+            server.run(sockets=[bound])
     return 0
 
 

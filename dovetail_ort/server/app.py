@@ -39,7 +39,7 @@ def make_app(model: Model, settings: ServerSettings) -> Starlette:
     still answered.
 
     Args:
-        model: from then on nobody else may ask it for an answer.
+        model: whoever else asks it for an answer takes turns with the application; it is not closed at the end.
         settings: limits and defaults.
 
     Raises:

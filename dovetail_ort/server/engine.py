@@ -22,7 +22,7 @@ class Engine:
     for much holds up no one but the one that is next.
 
     Args:
-        model: gives the answers; while the engine runs nobody else may ask it for one.
+        model: gives the answers; whoever else asks it for one takes turns with the engine.
         settings: length of the queue, limits.
         metrics: what is counted.
 

@@ -13,6 +13,7 @@ from dovetail_ort_runtime.errors import (
     ContextLengthError,
     DovetailError,
     InputError,
+    ModelUseError,
     SourceError,
     UnavailableError,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "InputError",
     "Message",
     "Model",
+    "ModelUseError",
     "Piece",
     "PromptLookup",
     "Proposal",

@@ -8,13 +8,16 @@ import ipaddress
 import logging
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dovetail_ort.commands.generation_arguments import add_speculation, drafter_settings
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.model import Model
+
+if TYPE_CHECKING:
+    from dovetail_ort.server import ServerSettings
 
 _NEEDED: Final = ("llguidance", "prometheus_client", "starlette", "uvicorn")
 _LOCAL: Final = "localhost"
@@ -89,13 +92,32 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     _check_packages()
-    from dovetail_ort.server import ServerSettings, make_app
+    from dovetail_ort.server import make_app
     from dovetail_ort.server.running import bound_socket, make_server
 
     if not arguments.grace >= 0:
         raise InputError(f"--grace must be 0 or more, got {arguments.grace}")
     bundle = Bundle(arguments.bundle)
-    settings = ServerSettings(
+    settings = _settings(arguments, bundle)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    # Bound first: an address that is taken is told before the weights are loaded.
+    with bound_socket(arguments.host, arguments.port) as bound, _model(arguments, bundle) as model:
+        server = make_server(
+            make_app(model, settings),
+            grace_seconds=arguments.grace,
+            max_connections=settings.max_queue + _SPARE_CONNECTIONS,
+            trusted_proxy=arguments.trusted_proxy,
+        )
+        if not arguments.quiet:
+            _tell(settings.model_name, bound.getsockname(), has_key=settings.api_key is not None)
+        server.run(sockets=[bound])
+    return 0
+
+
+def _settings(arguments: argparse.Namespace, bundle: Bundle) -> ServerSettings:
+    from dovetail_ort.server import ServerSettings
+
+    return ServerSettings(
         model_name=arguments.model_name or _model_name(bundle),
         answer=GenerationOptions(
             max_new_tokens=arguments.max_new_tokens,
@@ -109,22 +131,11 @@ def run(arguments: argparse.Namespace) -> int:
         max_request_bytes=arguments.max_request_bytes,
         time_limit_seconds=arguments.time_limit,
     )
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    # Bound first: an address that is taken is told before the weights are loaded.
-    with bound_socket(arguments.host, arguments.port) as bound:
-        with Model(
-            bundle, max_context=arguments.max_context, threads=arguments.threads, **drafter_settings(arguments)
-        ) as model:
-            server = make_server(
-                make_app(model, settings),
-                grace_seconds=arguments.grace,
-                max_connections=settings.max_queue + _SPARE_CONNECTIONS,
-                trusted_proxy=arguments.trusted_proxy,
-            )
-            if not arguments.quiet:
-                _tell(settings.model_name, bound.getsockname(), has_key=settings.api_key is not None)
-            server.run(sockets=[bound])
-    return 0
+
+
+def _model(arguments: argparse.Namespace, bundle: Bundle) -> Model:
+    settings = drafter_settings(arguments)
+    return Model(bundle, max_context=arguments.max_context, threads=arguments.threads, **settings)
 
 
 def _check_packages() -> None:

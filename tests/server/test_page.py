@@ -124,6 +124,7 @@ def test_stopping_keeps_what_came_and_frees_the_model(open_page, serving, gated,
         gate.open(6)
         send(page, "What holds the pins?")
         until(lambda: gate.num_rounds == 7)
+        sync_api.expect(page.locator("article.answer .text")).not_to_be_empty()
         sync_api.expect(page.locator("#log")).to_have_attribute("aria-busy", "true")
         page.get_by_role("button", name="Stop").click() if by == "button" else page.keyboard.press("Escape")
         assert finished(page)

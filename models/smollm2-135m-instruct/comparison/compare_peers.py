@@ -3,8 +3,8 @@
     python compare_peers.py BUNDLE PEERS [NUM_PROMPTS] > result.json
 
 PEERS is the directory that `make compare` fills: environments and models. Every system answers every prompt in all its
-modes, on the same number of threads; the order changes from prompt to prompt. Fewer prompts than the suite has are
-spread over it. What the others' processes use meanwhile is measured too: it must be next to nothing.
+modes, on the same number of threads; the order changes from prompt to prompt. Fewer prompts than the suite has, two or
+more, are spread over it. What the others' processes use meanwhile is measured too: it must be next to nothing.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import importlib.metadata
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Final, NoReturn
@@ -30,7 +30,7 @@ REFUSED: Final = 2
 INTERRUPTED: Final = 130
 READER_GONE: Final = 141
 
-# Each is a module of dovetail_ort.commands, imported when it is chosen: only `export` needs torch.
+# Each is a module of dovetail_ort.commands, imported when it is chosen: only those that export need torch.
 COMMANDS: Final = {
     "export": "write a bundle from a Hugging Face model or a GGUF file",
     "train": "teach a drafter on text that the target writes itself",
@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "chat": "hold a conversation",
     "bench": "measure plain against speculative decoding",
     "inspect": "show what is in a bundle",
+    "graph": "see, change and measure what a graph is made of",
     "doctor": "check this machine and name the command that mends it",
 }
 
@@ -82,22 +83,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    parser = _program_parser()
-    name = parser.parse_args(argv[:1]).command
-    if name is None:
-        parser.error("a command must be given")
-    command = _import_command(name)
+    program, summary, command, rest = _choose(argv, PROGRAM, _program_parser(), COMMANDS, "dovetail_ort.commands")
     parser = OneLineParser(
-        prog=f"{PROGRAM} {name}",
-        description=f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.",
+        prog=program,
+        description=f"{summary[0].upper()}{summary[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     command.add_arguments(parser)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment]  # its other parameters are not needed
-        status: int = command.run(parser.parse_intermixed_args(argv[1:]))
+        status: int = command.run(parser.parse_intermixed_args(rest))
     return status
+
+
+def _choose(
+    argv: list[str], program: str, parser: OneLineParser, commands: Mapping[str, str], package: str
+) -> tuple[str, str, ModuleType, list[str]]:
+    """The command that `argv` begins with: how it was called, its summary, its module, and the arguments behind it.
+
+    A module with a table `COMMANDS` of its own is a group, whose commands are chosen likewise.
+    """
+    _add_table(parser, commands)
+    name = parser.parse_args(argv[:1]).command
+    if name is None:
+        parser.error("a command must be given")
+    program, module = f"{program} {name}", importlib.import_module(f"{package}.{name}")
+    if not hasattr(module, "COMMANDS"):
+        return program, commands[name], module, argv[1:]
+    group = OneLineParser(
+        prog=program,
+        usage=f"{program} [-h] COMMAND ...",
+        description=f"{commands[name][0].upper()}{commands[name][1:]}.",
+        epilog=module.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return _choose(argv[1:], program, group, module.COMMANDS, module.__name__)
+
+
+def _add_table(parser: OneLineParser, commands: Mapping[str, str]) -> None:
+    table = "\n".join(f"  {name:<10}{summary}" for name, summary in commands.items())
+    parser.description = f"{parser.description}\n\ncommands:\n{table}"
+    parser.add_argument("command", nargs="?", choices=commands, metavar="COMMAND", help=argparse.SUPPRESS)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
@@ -105,23 +133,17 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _program_parser() -> OneLineParser:
-    table = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
     parser = OneLineParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [-h] [--version] COMMAND ...",
-        description=f"Exact speculative decoding for ONNX Runtime.\n\ncommands:\n{table}",
+        description="Exact speculative decoding for ONNX Runtime.",
         epilog=f"example:\n  {PROGRAM} export HuggingFaceTB/SmolLM2-135M-Instruct smollm2\n"
         f'  {PROGRAM} generate smollm2 "Why is the sky blue?"\n\n{PROGRAM} COMMAND --help has more.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {importlib.metadata.version(PROGRAM)}")
-    parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
     return parser
-
-
-def _import_command(name: str) -> ModuleType:
-    return importlib.import_module(f"dovetail_ort.commands.{name}")
 
 
 def _prepare_streams() -> None:

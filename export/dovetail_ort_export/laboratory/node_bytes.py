@@ -48,3 +48,7 @@ class NodeBytes:
         if node.op_type in _GATHERS and weights:
             return rows * weights[0].nbytes // max(weights[0].shape.numpy())
         return sum(tensor.nbytes for tensor in weights)
+
+    def read_in_pass(self, rows: int, num_past: int) -> int:
+        """Bytes that all nodes together read in such a pass."""
+        return sum(self.read_by(name, rows, num_past) for name in self._nodes)

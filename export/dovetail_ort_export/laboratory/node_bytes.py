@@ -11,6 +11,7 @@ import onnx_ir as ir
 _BLOCK: Final = re.compile(r"\blayers\.(\d+)\b")
 _GATHERS: Final = ("Gather", "GatherBlockQuantized")
 _ATTENTION: Final = "GroupQueryAttention"
+_VIEW: Final = "Reshape"
 
 
 class NodeBytes:
@@ -40,7 +41,7 @@ class NodeBytes:
         A gather reads what it gives, attention the keys and values of every token. Activations are not counted.
         """
         node = self._nodes.get(name)
-        if node is None:
+        if node is None or node.op_type == _VIEW:
             return 0
         if node.op_type == _ATTENTION:
             return self._cache_bytes * (num_past + rows)

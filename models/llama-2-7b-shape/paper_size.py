@@ -46,7 +46,7 @@ PAPER_EXPANSIONS: Final = 7
 WIDTH: Final = 10
 
 MEASURED_LENGTHS: Final = Path(__file__).parents[1] / "smollm2-135m-instruct" / "results" / "tree-lengths.json"
-BLOCKS: Final = (1, PAPER_BLOCKS)
+BLOCKS: Final = {1: "one block", PAPER_BLOCKS: "five blocks"}
 VERIFY_ROWS: Final = (1, 2, 4, 6, 8, 16)
 TREE_ROWS: Final = (4, 6, 8, PAPER_ROWS)
 NUM_PAST: Final = 256
@@ -66,7 +66,7 @@ def main(bundle_path: str, export_json: str) -> None:
     lengths = _paper_lengths()
     bandwidth = measured_read_bandwidth(usable_cores())
     with tempfile.TemporaryDirectory(dir=bundle.directory.parent) as folder:
-        models = random_drafters(bundle, Path(folder), BLOCKS, CAPACITY)
+        models = random_drafters(bundle, Path(folder), list(BLOCKS), CAPACITY)
         draft_ms = {number: _draft_times(model, lengths) for number, model in models.items()}
         drafters = {str(number): _drafter_record(model, draft_ms[number]) for number, model in models.items()}
         del models
@@ -176,7 +176,7 @@ def _projected(
     tree = next(name for name, shape in _shapes(rows).items() if isinstance(shape, TreeShape))
 
     def speedups(tokens: float) -> dict[str, float]:
-        spent = {f"{number} blocks on this CPU": draft_ms[number][tree] for number in BLOCKS}
+        spent = {f"{name} on this CPU": draft_ms[number][tree] for number, name in BLOCKS.items()}
         # The limit of a device of its own that drafts in no time.
         spent["no time for drafting"] = 0.0
         return {name: round(tokens * verify_ms[1] / (ms + verify_ms[rows]), 3) for name, ms in spent.items()}

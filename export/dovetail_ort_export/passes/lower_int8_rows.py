@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from dovetail_ort_export.block_quantization import BlockFormat
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_blocks import lower_product_to_blocks
 from dovetail_ort_export.row_quantization import (
@@ -83,7 +84,7 @@ class _Lowering:
         """What takes the place of a `Linear`."""
         x = nodes.input_of(node, 0)
         if _is_gated_product(x):
-            return [lower_product_to_blocks(self._model, node)]
+            return [lower_product_to_blocks(self._model, node, BlockFormat())]
         weight = nodes.weight_of(nodes.input_of(node, 1))
         steps, scales = self._quantised(weight)
         if x not in self._activations:

@@ -23,6 +23,7 @@ from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
 from dovetail_ort_export.passes.rank_candidates import RankCandidates
+from dovetail_ort_export.passes.score_rows import ScoreRows
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.weights import NamedWeights
 from dovetail_ort_runtime.arrays import TokenArray
@@ -36,6 +37,7 @@ BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
     "bind-weights": BindWeights,
     "equalize": Equalize,
     "keep-blocks": KeepBlocks,
+    "score-rows": ScoreRows,
     "pack-qkv": PackQkv,
     "pack-gate-up": PackGateUp,
     "fuse-skip-norm": FuseSkipNorm,

@@ -77,12 +77,12 @@ class Decoder:
         rows = None
         for start in range(num_cached, len(tokens), self.target.max_rows):
             chunk = tokens[start : start + self.target.max_rows]
-            rows = self.target.forward(VerificationInput.prompt(chunk, start), exact=exact)
+            rows = self.target.forward(VerificationInput.prompt(chunk, start), exact=exact, num_scored=1)
             self._keep(chunk, rows, tuple(range(len(chunk))))
         assert rows is not None
         self._sampler = Sampler(sampling)
         self._seen = self._seen_in(tokens) if sampling.repetition_penalty != 1 else None
-        self._root = accept(NOTHING, rows.logits[-1:], self._sampler, self._seen).token_ids[-1]
+        self._root = accept(NOTHING, rows.logits, self._sampler, self._seen).token_ids[-1]
         return num_cached
 
     @property

@@ -9,10 +9,14 @@ import pytest
 
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
+from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.lower_float import LowerFloat
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
+from dovetail_ort_export.passes.rotate_ends import RotateEnds
+from dovetail_ort_export.passes.score_rows import ScoreRows
+from dovetail_ort_export.rotation import Rotation
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 
@@ -157,6 +161,49 @@ def test_packing_gate_and_up_twice_changes_nothing_more(bound):
 )
 def test_what_only_resembles_a_gated_mlp_is_not_packed(body):
     assert_leaves_alone(PackGateUp(), small_graph(body))
+
+
+# Choosing the rows that are scored
+
+
+def inputs(model):
+    return [value.name for value in model.graph.inputs]
+
+
+def test_the_head_reads_the_rows_that_are_asked_for_and_the_hidden_states_keep_all(bound):
+    graph = bound("llama")
+    assert ScoreRows()(graph).modified
+    assert inputs(graph)[:7] == [*inputs(bound("llama"))[:5], "scored_rows", "past_key_values.0.key"]
+    logits, states = graph.graph.outputs[:2]
+    gather = logits.producer().inputs[0].producer()
+    assert gather.op_type == "Gather"
+    assert gather.inputs[0] is states
+    assert gather.inputs[1].name == "scored_rows"
+    assert [str(axis) for axis in logits.shape] == ["batch_size", "num_scored_rows", "384"]
+    assert [str(axis) for axis in states.shape] == ["batch_size", "sequence_length", "64"]
+
+
+def test_rows_are_chosen_once(bound):
+    graph = bound("llama")
+    ScoreRows()(graph)
+    assert_leaves_alone(ScoreRows(), graph)
+
+
+def test_a_part_of_a_target_without_the_head_has_no_rows_to_choose(bound):
+    graph = KeepBlocks(0, 1)(bound("llama")).model
+    assert_leaves_alone(ScoreRows(), graph)
+
+
+def test_what_has_no_head_has_no_rows_to_choose():
+    assert_leaves_alone(ScoreRows(), small_graph("y = Relu(x)"))
+
+
+def test_only_the_chosen_rows_are_rotated_for_the_head(bound):
+    graph = bound("llama")
+    ScoreRows()(graph)
+    RotateEnds(Rotation(64))(graph)
+    rotation = next(node for node in graph.graph if node.name == "head_rotation/split/Reshape")
+    assert rotation.inputs[0].name == "scored_states"
 
 
 # Fusing residual additions and norms

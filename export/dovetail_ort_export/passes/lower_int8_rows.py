@@ -11,6 +11,7 @@ import onnx_ir as ir
 from dovetail_ort_export.block_quantization import BlockFormat
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_blocks import lower_product_to_blocks
+from dovetail_ort_export.passes.score_rows import SCORED_ROWS
 from dovetail_ort_export.row_quantization import (
     ACTIVATION_ZERO_POINT,
     LARGEST,
@@ -79,6 +80,7 @@ class _Lowering:
         self._model = model
         self._activations: dict[ir.Value, _Activation] = {}
         self._zero_points: ir.Value | None = None
+        self._of_scored_rows = _values_behind(model, SCORED_ROWS)
 
     def product(self, node: ir.Node) -> list[ir.Node]:
         """What takes the place of a `Linear`."""
@@ -132,9 +134,13 @@ class _Lowering:
         largest = ir.node("ReduceMax", [magnitude.outputs[0], self._last_axis()], {"keepdims": 1})
         per_step = self._scalar("activation.per_step", np.float32(1 / LARGEST))
         scale = ir.node("Mul", [largest.outputs[0], per_step])
-        inputs = [x, scale.outputs[0], self._row_zero_points()]
-        quantize = ir.node("QuantizeLinear", inputs, {"axis": -1, "block_size": width})
-        self._insert([magnitude, largest, scale, quantize], reader, name)
+        self._insert([magnitude, largest, scale], reader, name)
+        if x in self._of_scored_rows:
+            zero_points = self._zero_points_like(scale, reader, name)
+        else:
+            zero_points = self._row_zero_points()
+        quantize = ir.node("QuantizeLinear", [x, scale.outputs[0], zero_points], {"axis": -1, "block_size": width})
+        self._insert([quantize], reader, name)
         return _Activation(quantize.outputs[0], self._scalar("activation.one", np.float32(1)), scale.outputs[0])
 
     def _insert(self, new: list[ir.Node], reader: ir.Node, name: str) -> None:
@@ -142,16 +148,22 @@ class _Lowering:
         self._model.graph.insert_before(reader, new)
 
     def _row_zero_points(self) -> ir.Value:
-        """(B, S, 1) uint8: a zero point has the shape of its scales; one tensor serves the whole pass."""
+        """(B, S, 1) uint8: a zero point has the shape of its scales; one tensor serves all rows' activations."""
         if self._zero_points is None:
             (ids,) = [value for value in self._model.graph.inputs if value.name == "input_ids"]
+            first = self._model.graph[0]
             column = ir.node("Unsqueeze", [ids, self._last_axis()])
-            shape = ir.node("Shape", [column.outputs[0]])
-            value = ir.tensor(np.array([ACTIVATION_ZERO_POINT], dtype=np.uint8))
-            filled = ir.node("ConstantOfShape", [shape.outputs[0]], {"value": value})
-            self._insert([column, shape, filled], self._model.graph[0], "activation/zero_points")
-            self._zero_points = filled.outputs[0]
+            self._insert([column], first, "activation/zero_points")
+            self._zero_points = self._zero_points_like(column, first, "activation")
         return self._zero_points
+
+    def _zero_points_like(self, column: ir.Node, reader: ir.Node, name: str) -> ir.Value:
+        """uint8 zero points of the shape that `column` gives."""
+        shape = ir.node("Shape", [column.outputs[0]])
+        value = ir.tensor(np.array([ACTIVATION_ZERO_POINT], dtype=np.uint8))
+        filled = ir.node("ConstantOfShape", [shape.outputs[0]], {"value": value})
+        self._insert([shape, filled], reader, f"{name}/zero_points")
+        return filled.outputs[0]
 
     def _quantised(self, weight: nodes.Weight) -> tuple[ir.Value, ir.Value]:
         outputs, inputs = weight.shape
@@ -177,6 +189,15 @@ def _known_range(x: ir.Value) -> float | None:
         return None
     largest: float | None = nodes.input_of(node, index).meta.get(nodes.LARGEST_OUTPUT)
     return largest
+
+
+def _values_behind(model: ir.Model, name: str) -> set[ir.Value]:
+    """Every value that an input of the graph leads to; none if there is no such input."""
+    found = {value for value in model.graph.inputs if value.name == name}
+    for node in model.graph:
+        if not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
 
 
 def _is_gated_product(x: ir.Value) -> bool:

@@ -43,6 +43,8 @@ class BatchedTarget:
         }
         self._logits = np.empty((num_slots, 1, entry.vocabulary_size), dtype=np.float32)
         self._hidden_states = np.empty((num_slots, 1, entry.hidden_size), dtype=np.float32)
+        if any(value.name == "scored_rows" for value in self._session.get_inputs()):
+            self._inputs["scored_rows"] = np.zeros(1, dtype=np.int64)
         self._no_bias = np.zeros(capacity, dtype=np.float32)
         self._bind(entry)
 

@@ -12,6 +12,7 @@ from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.lower_float import LowerFloat
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
+from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
 from dovetail_ort_export.passes.rotate_ends import RotateEnds
@@ -196,6 +197,14 @@ def test_a_part_of_a_target_without_the_head_has_no_rows_to_choose(bound):
 
 def test_what_has_no_head_has_no_rows_to_choose():
     assert_leaves_alone(ScoreRows(), small_graph("y = Relu(x)"))
+
+
+def test_rows_are_not_chosen_after_scales_were_given_to_all_of_them(bound):
+    graph = bound("llama")
+    LowerInt8Rows()(graph)
+    with pytest.raises(ir.passes.PreconditionError) as error:
+        ScoreRows()(graph)
+    assert "score-rows stands before what lowers" in str(error.value.__cause__ or error.value)
 
 
 def test_only_the_chosen_rows_are_rotated_for_the_head(bound):

@@ -80,7 +80,8 @@ class _Lowering:
         self._model = model
         self._activations: dict[ir.Value, _Activation] = {}
         self._zero_points: ir.Value | None = None
-        self._of_scored_rows = _values_behind(model, SCORED_ROWS)
+        scored_rows = next((value for value in model.graph.inputs if value.name == SCORED_ROWS), None)
+        self._of_scored_rows = nodes.values_behind(model, scored_rows)
 
     def product(self, node: ir.Node) -> list[ir.Node]:
         """What takes the place of a `Linear`."""
@@ -189,15 +190,6 @@ def _known_range(x: ir.Value) -> float | None:
         return None
     largest: float | None = nodes.input_of(node, index).meta.get(nodes.LARGEST_OUTPUT)
     return largest
-
-
-def _values_behind(model: ir.Model, name: str) -> set[ir.Value]:
-    """Every value that an input of the graph leads to; none if there is no such input."""
-    found = {value for value in model.graph.inputs if value.name == name}
-    for node in model.graph:
-        if not found.isdisjoint(node.inputs):
-            found.update(node.outputs)
-    return found
 
 
 def _is_gated_product(x: ir.Value) -> bool:

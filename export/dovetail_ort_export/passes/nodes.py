@@ -53,6 +53,15 @@ def producer_of(value: ir.Value) -> ir.Node:
     return node
 
 
+def values_behind(model: ir.Model, value: ir.Value | None) -> set[ir.Value]:
+    """Every value that `value` leads to, itself included; none if it is None."""
+    found = set() if value is None else {value}
+    for node in model.graph:
+        if not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
+
+
 def weight_of(value: ir.Value) -> Weight:
     """The initializer `value`."""
     tensor, shape = value.const_value, value.shape

@@ -20,13 +20,22 @@ class ScoreRows(ir.passes.InPlacePass):
     graph that does not end in a head, or chooses its rows already, is left alone.
     """
 
+    def requires(self, model: ir.Model) -> None:
+        """What the head reads has no scales by row yet: their zero points are as many as all rows."""
+        if ends := _ends(model):
+            behind = nodes.values_behind(model, ends[0])
+            for node in nodes.find(model, "QuantizeLinear", ""):
+                if node.inputs[0] in behind:
+                    raise ir.passes.PreconditionError(
+                        f"{node.name} comes first; score-rows stands before what lowers"
+                    )
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Insert the choice."""
-        graph = model.graph
-        outputs = {str(output.name): output for output in graph.outputs}
-        if not {"hidden_states", "logits"} <= outputs.keys() or SCORED_ROWS in {value.name for value in graph.inputs}:
+        graph, ends = model.graph, _ends(model)
+        if ends is None:
             return ir.passes.PassResult(model, False)
-        states, logits = outputs["hidden_states"], outputs["logits"]
+        states, logits = ends
         rows = ir.Value(name=SCORED_ROWS, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([_NUM_SCORED]))
         graph.inputs.insert(_num_row_inputs(graph), rows)
         gather = ir.node("Gather", [states, rows], {"axis": 1}, name="scored_rows/Gather")
@@ -47,6 +56,16 @@ class ScoreRows(ir.passes.InPlacePass):
         for output in model.graph.outputs:
             if output.name == "hidden_states" and len(output.uses()) > 1:
                 raise ir.passes.PostconditionError("more than the choice of rows reads hidden_states")
+
+
+def _ends(model: ir.Model) -> tuple[ir.Value, ir.Value] | None:
+    """Hidden states and logits of a graph that has both and computes the logits of all rows."""
+    outputs = {str(output.name): output for output in model.graph.outputs}
+    if not {"hidden_states", "logits"} <= outputs.keys() or any(
+        value.name == SCORED_ROWS for value in model.graph.inputs
+    ):
+        return None
+    return outputs["hidden_states"], outputs["logits"]
 
 
 def _num_row_inputs(graph: ir.Graph) -> int:

@@ -61,6 +61,7 @@ def _model(manifest: Manifest) -> dict[str, str]:
         "model": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters, {number_format(target)}",
         "dimensions": f"{target.num_layers} blocks, {target.num_heads} query and {target.num_kv_heads} KV heads of "
         f"{target.head_size}, hidden size {target.hidden_size}, vocabulary {target.vocabulary_size}",
+        **({"passes": ", ".join(target.passes)} if target.passes else {}),
         "drafter": "none, prompt lookup only" if drafter is None else describe_drafter(manifest, drafter),
         "limits": f"{target.max_context} tokens of context, {target.max_rows} rows a pass",
         "chat template": manifest.tokenizer.chat_template or "none",

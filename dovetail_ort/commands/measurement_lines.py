@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from dovetail_ort_runtime.manifest import DrafterEntry, Manifest, TargetEntry
 from dovetail_ort_runtime.measurements import Agreement, Int8FormatMeasurements, RowInvariance
+
+_COMPARED: Final = {"model": "the model", "graph": "the graph before the last change"}
 
 
 def measurement_lines(manifest: Manifest) -> dict[str, str]:
@@ -44,7 +48,8 @@ def _describe_row_invariance(measured: RowInvariance) -> str:
 
 
 def _describe_agreement(measured: Agreement) -> str:
+    other = _COMPARED[measured.compared_with]
     return (
-        f"{measured.top1:.1%} same top token as the model, mean KL {measured.mean_kl:.4f} nats, "
+        f"{measured.top1:.1%} same top token as {other}, mean KL {measured.mean_kl:.4f} nats, "
         f"{measured.num_tokens} tokens"
     )

@@ -7,27 +7,23 @@ import importlib.metadata
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from dovetail_ort_export.bundle_directory import bundle_directory, check_output, file_entries
 from dovetail_ort_export.candidates import choose_candidate, write_candidates
+from dovetail_ort_export.check_text import checked_tokens
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.families import check_window
 from dovetail_ort_export.peak_memory import peak_memory_bytes
 from dovetail_ort_export.reference import reference_logits
-from dovetail_ort_export.source import Source, load_source
+from dovetail_ort_export.source import load_source
 from dovetail_ort_export.text_files import generation_entry, write_text_files
-from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.environment import processor_name
-from dovetail_ort_runtime.errors import InputError, SourceError
+from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, Manifest
 from dovetail_ort_runtime.measurements import Provenance
 
-_CHECKED_TOKENS: Final = 512
 _PACKAGES: Final = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
 
@@ -68,8 +64,8 @@ def export_bundle(
     with bundle_directory(out) as directory:
         report(f"loading {source}")
         loaded = load_source(source)
-        tokens = _checked_tokens(loaded, options)
         max_context = _max_context(loaded.model.config, options)
+        tokens = checked_tokens(loaded, options.check_text, max_context)
         report(f"asking the original model about {len(tokens)} tokens")
         reference = reference_logits(loaded.model, tokens)
         with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
@@ -93,25 +89,6 @@ def export_bundle(
         (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     num_bytes = sum(entry.num_bytes for entry in manifest.files)
     return ExportReport(directory=out, manifest=manifest, num_bytes=num_bytes, peak_memory_bytes=peak_memory_bytes())
-
-
-def _checked_tokens(source: Source, options: ExportOptions) -> TokenArray:
-    resource = options.check_text or files("dovetail_ort_export") / "check_text.txt"
-    try:
-        text = resource.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the check text must be a readable UTF-8 file, got: {error}") from error
-    # A single row at the end is padded to two: one slot stays free for it.
-    limit = min(_CHECKED_TOKENS, max(_max_context(source.model.config, options) - 1, 2))
-    tokens = source.tokenizer.encode(text, add_special_tokens=False).ids[:limit]
-    if len(tokens) < 2:
-        raise InputError(f"the check text must have 2 tokens or more, got {len(tokens)}; give a longer file")
-    if max(tokens) >= source.model.config.vocab_size:
-        raise SourceError(
-            f"the tokenizer's ids must be below the model's vocabulary of {source.model.config.vocab_size}, "
-            f"got {max(tokens)}; the source has another model's tokenizer"
-        )
-    return np.asarray(tokens, dtype=np.int64)
 
 
 def _max_context(config: Any, options: ExportOptions) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,21 @@ class Step:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Step:
+        """The step that a manifest shows as `text`.
+
+        Raises:
+            InputError: it is no pass with options.
+        """
+        name, _, arguments = text.partition("(")
+        try:
+            call = ast.parse(f"step({arguments}" if arguments else "step()", mode="eval").body
+            assert isinstance(call, ast.Call)
+            return cls(name, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords})
+        except (SyntaxError, ValueError, AssertionError) as error:
+            raise InputError(f"a pass in the manifest must read name(option=value), got {text!r}") from error
 
     def __str__(self) -> str:
         """As it stands in a manifest: `lower-int8-blocks(mlp_bits=4)`."""

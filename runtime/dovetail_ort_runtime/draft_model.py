@@ -42,6 +42,7 @@ class DraftModel:
         threads: of one pass, on the CPU.
         device: `cpu` or `cuda`; the latter takes graphs in fp16 only.
         vram_limit: bytes that graph and cache may take on a GPU.
+        trace: as of `open_session`.
 
     Raises:
         InputError: the graph's precision is not for that device, or graph and cache exceed the limit.
@@ -63,6 +64,7 @@ class DraftModel:
         threads: int,
         device: str = CPU,
         vram_limit: int | None = None,
+        trace: Path | None = None,
     ) -> None:
         if device == CUDA and entry.precision != "fp16":
             raise InputError(
@@ -79,7 +81,7 @@ class DraftModel:
         }
         self.weight_bytes = weight_bytes(graph)
         left = memory_left(self.weight_bytes, cache_bytes(**cache), vram_limit)
-        self.session = open_session(graph, threads, device=device, vram_limit=left)
+        self.session = open_session(graph, threads, device=device, vram_limit=left, trace=trace)
         _check_dimensions(self.session, entry)
         self.cache = KVCache(**cache, device=device)
         self.hidden_size = entry.hidden_size

@@ -24,17 +24,20 @@ class RowInvariance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """The exported graph against the model it came from, run by transformers in float32.
+    """The bundle's graph against what it came from.
 
     Attributes:
         num_tokens: tokens in the text.
         top1: share of positions with the same most likely token.
-        mean_kl: mean Kullback-Leibler divergence of the graph's distribution from the model's, in nats.
+        mean_kl: mean Kullback-Leibler divergence of the graph's distribution from the other's, in nats.
+        compared_with: `model`, the original run by transformers in float32, or `graph`, the bundle's own before passes
+            were applied to it.
     """
 
     num_tokens: int
     top1: float
     mean_kl: float
+    compared_with: str = "model"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

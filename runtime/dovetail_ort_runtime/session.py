@@ -34,7 +34,9 @@ class SessionReport:
     cache_bytes: int
 
 
-def open_session(graph: Path, threads: int, *, device: str = CPU, vram_limit: int | None = None) -> Any:
+def open_session(
+    graph: Path, threads: int, *, device: str = CPU, vram_limit: int | None = None, trace: Path | None = None
+) -> Any:
     """An `onnxruntime.InferenceSession`; it never falls back to another device.
 
     Args:
@@ -42,6 +44,7 @@ def open_session(graph: Path, threads: int, *, device: str = CPU, vram_limit: in
         threads: of one pass, on the CPU. With CUDA one is enough: it waits for the GPU.
         device: `cpu` or `cuda`.
         vram_limit: bytes that the session may take on the GPU.
+        trace: what the name of the profile begins with that ONNX Runtime writes; None for no profile.
 
     Raises:
         BundleError: ONNX Runtime refuses the graph.
@@ -54,6 +57,8 @@ def open_session(graph: Path, threads: int, *, device: str = CPU, vram_limit: in
     # Threads that spin between passes take the core from whatever runs there: another session, the drafter.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if trace is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(trace)
     providers: list[Any] = [CPU_PROVIDER]
     if device == CUDA:
         require_cuda()

@@ -48,6 +48,7 @@ class Target:
         threads: threads of one pass; the usable physical cores by default.
         front_device: where the first blocks of a target that was cut run, `cpu` or `cuda`; the others are on the CPU.
         vram_limit: bytes that they may take on a GPU.
+        trace: as of `open_session`, for the blocks on the CPU.
 
     Attributes:
         cache: keys and values of the kept tokens.
@@ -64,6 +65,7 @@ class Target:
         threads: int | None = None,
         front_device: str = CPU,
         vram_limit: int | None = None,
+        trace: Path | None = None,
     ) -> None:
         capacity = entry.max_context if max_context is None else max_context
         if not 2 <= capacity <= entry.max_context:
@@ -85,7 +87,7 @@ class Target:
                 vram_limit=vram_limit,
             )
         self.weight_bytes = weight_bytes(graph)
-        self.session = open_session(graph, self.threads)
+        self.session = open_session(graph, self.threads, trace=trace)
         _check_dimensions(self.session, entry)
         self.cache = KVCache(
             num_layers=entry.num_layers - entry.front_layers,

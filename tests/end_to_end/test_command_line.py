@@ -18,6 +18,7 @@ import pytest
 import dovetail_ort
 from dovetail_ort.command_line import COMMANDS, main
 from dovetail_ort.commands.chat import Conversation
+from dovetail_ort.commands.graph import COMMANDS as GRAPH_COMMANDS
 from dovetail_ort_runtime import environment
 from dovetail_ort_runtime.bundle import sha256
 from dovetail_ort_runtime.model import Model
@@ -71,6 +72,12 @@ def test_help_of_each_command_shows_an_example(name, capsys):
     assert f"  dovetail-ort {name} " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", GRAPH_COMMANDS)
+def test_help_of_each_command_on_graphs_shows_an_example(name, capsys):
+    assert main(["graph", name, "--help"]) == 0
+    assert re.search(rf"^  dovetail-ort graph {name}\b", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_help_imports_no_torch():
     code = (
         "import sys, dovetail_ort.command_line as cli; cli.main(['export', '--help']); sys.exit('torch' in sys.modules)"
@@ -91,6 +98,9 @@ def test_version(capsys):
     [
         ([], "dovetail-ort: a command must be given; see dovetail-ort --help"),
         (["paint"], "invalid choice: 'paint'"),
+        (["graph"], "dovetail-ort graph: a command must be given; see dovetail-ort graph --help"),
+        (["graph", "paint"], "dovetail-ort graph: argument COMMAND: invalid choice: 'paint'"),
+        (["graph", "apply", "bundle", "out"], "the following arguments are required: --pass"),
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["generate"], "the following arguments are required: BUNDLE"),
         (["generate", "bundle", "hi", "--bogus"], "dovetail-ort generate: unrecognized arguments: --bogus; see"),
@@ -628,6 +638,7 @@ def test_inspect_shows_what_is_in_the_bundle(tiny_bundle, capsys):
     out = capsys.readouterr().out
     for text in ("llama", "2 blocks, 4 query and 2 KV heads of 16", "512 tokens of context", "tokenizer.json", "torch"):
         assert text in out
+    assert "bind-weights, keep-blocks, pack-qkv, pack-gate-up, fuse-skip-norm, lower-int8-blocks" in out
     assert main(["inspect", str(tiny_bundle), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["target"]["num_layers"] == 2

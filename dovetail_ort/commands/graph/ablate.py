@@ -1,0 +1,58 @@
+"""`dovetail-ort graph ablate`: what each pass of an export is worth."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
+from dovetail_ort_runtime.bundle import Bundle
+
+if TYPE_CHECKING:
+    from dovetail_ort_export.laboratory.ablation import Ablation
+
+_CHART: Final = "ablation.png"
+_REPORT: Final = "ablation.md"
+_RECORD: Final = "ablation.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = (
+        "example:\n  dovetail-ort graph ablate smollm2 --source SmolLM2-135M-Instruct.Q4_1.gguf --out report"
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    parser.add_argument("--source", required=True, help="the model that the bundle was exported from")
+    parser.add_argument(
+        "--recipe",
+        dest="recipes",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="TOML list of passes, measured beside the bundle's own; any number of times",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help=f"write {_REPORT}, {_CHART} and {_RECORD} there as well"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and report."""
+    manifest = Bundle(arguments.bundle).manifest
+    quieten_libraries()
+    ablate = import_from_export("ablation", "laboratory.ablation").ablate
+    report = import_from_export("ablation", "laboratory.ablation_report")
+    ablation: Ablation = ablate(manifest, arguments.source, arguments.recipes, Progress())
+    record, page = json.dumps(dataclasses.asdict(ablation), indent=2), report.markdown(ablation, _CHART)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / _RECORD).write_text(record + "\n", encoding="utf-8")
+        (arguments.out / _REPORT).write_text(page, encoding="utf-8")
+        report.draw_chart(ablation, arguments.out / _CHART)
+    print(record if arguments.json else page)
+    return 0

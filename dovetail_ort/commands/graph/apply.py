@@ -1,0 +1,71 @@
+"""`dovetail-ort graph apply`: a new bundle whose graph other passes went over."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dovetail_ort.commands.exporting import import_from_export, quieten_libraries
+from dovetail_ort.commands.graph.arguments import add_graph_choice
+from dovetail_ort.commands.measurement_lines import measurement_lines
+
+if TYPE_CHECKING:
+    from dovetail_ort_export.laboratory.apply import AppliedPasses
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = "example:\n  dovetail-ort graph apply smollm2 --pass my_package:SoftCapLogits smollm2-capped"
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="directory that `dovetail-ort export` wrote")
+    parser.add_argument("out", metavar="OUT", type=Path, help="directory of the new bundle")
+    parser.add_argument(
+        "--pass",
+        dest="passes",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="a name that `dovetail-ort graph passes` lists, or module:Class; once for each, in order",
+    )
+    add_graph_choice(parser)
+    parser.add_argument("--force", action="store_true", help="replace the bundle that stands at OUT")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Apply, compare, and say what became of it."""
+    quieten_libraries()
+    laboratory = import_from_export("passes", "laboratory.apply")
+    applied: AppliedPasses = laboratory.apply_passes(
+        arguments.bundle, arguments.passes, arguments.out, graph=arguments.graph, force=arguments.force
+    )
+    print(json.dumps(_record(applied), indent=2) if arguments.json else _summary(applied))
+    if not applied.keeps_parity:
+        print(
+            f"WARNING: {applied.directory} no longer says what {arguments.bundle} says"
+            + ("" if applied.draft_agreement is not None else ", so it is not called exact"),
+            file=sys.stderr,
+        )
+    elif not applied.manifest.target.exact:
+        print(f"WARNING: {applied.directory} is NOT exact: rows depend on the rows beside them", file=sys.stderr)
+    return 0
+
+
+def _summary(applied: AppliedPasses) -> str:
+    lines = {"bundle": str(applied.directory), **measurement_lines(applied.manifest)}
+    if applied.draft_agreement is not None:
+        lines["drafter"] = f"{applied.draft_agreement:.1%} same first candidate as the drafter before"
+    return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
+
+
+def _record(applied: AppliedPasses) -> dict[str, Any]:
+    return {
+        "directory": str(applied.directory),
+        "keeps_parity": applied.keeps_parity,
+        "draft_agreement": applied.draft_agreement,
+        "target": dataclasses.asdict(applied.manifest.target),
+        "measurements": dataclasses.asdict(applied.manifest.measurements),
+    }

@@ -1,0 +1,30 @@
+"""`dovetail-ort graph passes`: the passes by name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from dovetail_ort.commands.exporting import import_from_export, quieten_libraries
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = (
+        "example:\n  dovetail-ort graph passes\n\nRecipes name them: dovetail-ort export --recipe FILE. "
+        "Passes of other\npackages are found through the entry point group dovetail_ort.passes."
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List them."""
+    quieten_libraries()
+    catalogue = import_from_export("list of passes", "pass_catalogue")
+    lines = {name: catalogue.summary(kind) for name, kind in catalogue.pass_types().items()}
+    if arguments.json:
+        print(json.dumps(lines, indent=2))
+    else:
+        width = max(map(len, lines))
+        print("\n".join(f"{name:<{width}}  {line}" for name, line in lines.items()))
+    return 0

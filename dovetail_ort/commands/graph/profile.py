@@ -1,0 +1,103 @@
+"""`dovetail-ort graph profile`: where the time of a pass goes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dovetail_ort.commands.exporting import import_from_export, quieten_libraries
+from dovetail_ort.commands.graph.arguments import add_graph_choice
+from dovetail_ort_runtime.bundle import Bundle
+
+if TYPE_CHECKING:
+    from dovetail_ort_export.laboratory.profile import GraphProfile, PassProfile, Share
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = (
+        "example:\n  dovetail-ort graph profile smollm2 --tokens 1,6 --past 256 --trace trace.json\n\n"
+        "The trace opens in https://ui.perfetto.dev."
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    parser.add_argument(
+        "--tokens", type=_sizes, default=(1, 6), metavar="N,N", help="rows of the passes, 1 or more each (default: 1,6)"
+    )
+    parser.add_argument("--past", type=int, default=256, metavar="N", help="tokens before them (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of a pass (default: the physical cores)")
+    add_graph_choice(parser)
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="write ONNX Runtime's own profile there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and show."""
+    bundle = Bundle(arguments.bundle)
+    quieten_libraries()
+    laboratory = import_from_export("profile", "laboratory.profile")
+    profile: GraphProfile = laboratory.profile_graph(
+        bundle,
+        arguments.graph,
+        rows=arguments.tokens,
+        num_past=arguments.past,
+        threads=arguments.threads,
+        trace=arguments.trace,
+    )
+    print(json.dumps(_record(profile), indent=2) if arguments.json else "\n".join(_lines(profile)))
+    return 0
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers such as 1,6, got {text!r}") from None
+
+
+def _lines(profile: GraphProfile) -> Iterator[str]:
+    yield (
+        f"{profile.graph} on {profile.machine}, {profile.threads} threads behind {profile.num_past} tokens; "
+        f"this machine reads {profile.read_bandwidth / 1e9:.1f} GB/s"
+    )
+    for one in profile.passes:
+        yield from ("", _headline(one, profile.read_bandwidth))
+        yield from _table("operator", one.operators, one, profile.read_bandwidth)
+        between = one.pass_ms - one.kernel_ms
+        yield f"{'between kernels':<32} {'':>5} {between:>8.3f} {between / one.pass_ms:>7.1%}"
+        yield ""
+        yield from _table("block", one.blocks, one, profile.read_bandwidth)
+
+
+def _headline(one: PassProfile, bandwidth: float) -> str:
+    return (
+        f"{one.rows} row{'s' * (one.rows > 1)}: {one.pass_ms:.2f} ms a pass "
+        f"({one.profiled_ms:.2f} under the profiler), "
+        f"{one.bytes_read / 1e6:.1f} MB read at {one.bytes_per_second / 1e9:.1f} GB/s, "
+        f"{one.bytes_per_second / bandwidth:.0%} of what the machine reads; "
+        f"{one.overhead:.1%} is neither product nor attention"
+    )
+
+
+def _table(title: str, shares: Sequence[Share], one: PassProfile, bandwidth: float) -> Iterator[str]:
+    yield f"{title:<32} {'nodes':>5} {'ms':>8} {'share':>7} {'MB':>8} {'GB/s':>6} {'of it':>6}"
+    for share in shares:
+        line = f"{share.name:<32} {share.num_nodes:>5} {share.kernel_ms:>8.3f} {share.kernel_ms / one.pass_ms:>7.1%}"
+        if share.bytes_read >= 100_000:
+            rate = share.bytes_per_second
+            line += f" {share.bytes_read / 1e6:>8.1f} {rate / 1e9:>6.1f} {rate / bandwidth:>6.0%}"
+        yield line
+
+
+def _record(profile: GraphProfile) -> dict[str, Any]:
+    record = dataclasses.asdict(profile)
+    for one, measured in zip(record["passes"], profile.passes, strict=True):
+        one["bytes_read"], one["bytes_per_second"] = measured.bytes_read, measured.bytes_per_second
+        one["neither_product_nor_attention"] = measured.overhead
+        for kind in ("operators", "blocks"):
+            for share, found in zip(one[kind], getattr(measured, kind), strict=True):
+                share["bytes_per_second"] = found.bytes_per_second
+    return record

@@ -1,0 +1,157 @@
+"""New bundles from old ones: passes over a finished graph, and what they did to its outputs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from dovetail_ort_export.agreement import measure_agreement
+from dovetail_ort_export.bundle_directory import bundle_directory, check_output, file_entries
+from dovetail_ort_export.check_text import read_check_text
+from dovetail_ort_export.int8_choice import LARGEST_MEAN_KL
+from dovetail_ort_export.laboratory.graph_file import graph_path, load_graph
+from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET
+from dovetail_ort_export.pass_catalogue import make_pass
+from dovetail_ort_export.pass_pipeline import run_pass
+from dovetail_ort_export.recipe import Step
+from dovetail_ort_export.target_graph import save_graph
+from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
+from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
+from dovetail_ort_runtime.measurements import Measurements
+from dovetail_ort_runtime.row_invariance import (
+    ROWS_AT_EXPORT,
+    TOKENS_AT_EXPORT,
+    measure_row_invariance,
+    run_in_chunks,
+)
+from dovetail_ort_runtime.target import Target
+
+_CHECKED_TOKENS: Final = 256
+_DRAFTED_ROWS: Final = 32
+_SAME_DRAFTS: Final = 0.9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AppliedPasses:
+    """What came of it.
+
+    Attributes:
+        directory: the new bundle.
+        manifest: of it; of a target, its measurements are of the new graph against the old one.
+        keeps_parity: whether the new graph says what the old one said: of a target, mean KL divergence within
+            `LARGEST_MEAN_KL`; of a drafter, the same first candidate for nine rows of ten.
+        draft_agreement: of a drafter, the share of rows with the same first candidate; of a target None.
+    """
+
+    directory: Path
+    manifest: Manifest
+    keeps_parity: bool
+    draft_agreement: float | None = None
+
+
+def apply_passes(
+    bundle_path: Path, passes: Sequence[str], out: Path, *, graph: str = TARGET, force: bool = False
+) -> AppliedPasses:
+    """Run passes over a bundle's graph, compare the outputs, and write the bundle that has the new graph.
+
+    A target is exact only if its rows stand alone and it keeps parity.
+
+    Args:
+        bundle_path: the bundle.
+        passes: names or `module:Class`, in order.
+        out: directory of the new bundle; it appears when everything has succeeded.
+        graph: `target` or `drafter`.
+        force: whether a bundle that stands at `out` is replaced.
+
+    Raises:
+        InputError: a pass is unknown, cannot be imported, needs the original model, changes nothing, or leaves a graph
+            with a cycle; or `out` holds something that would be lost.
+        BundleError: ONNX Runtime refuses the new graph, or its inputs and outputs are no longer the bundle's.
+    """
+    check_output(out, force=force)
+    bundle = Bundle(bundle_path)
+    path = graph_path(bundle.directory, graph)
+    changed = _changed(load_graph(path), passes)
+    with bundle_directory(out) as directory:
+        for file in bundle.manifest.files:
+            if not Path(file.path).name.startswith(path.name):
+                (directory / file.path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(bundle.path(file.path), directory / file.path)
+        new = directory / path.relative_to(bundle.directory)
+        save_graph(changed, new)
+        measure = _measured_drafter if graph == DRAFTER else _measured_target
+        applied = measure(bundle, path, new, tuple(passes))
+        manifest = replace(applied.manifest, files=file_entries(directory))
+        (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return replace(applied, directory=out, manifest=manifest)
+
+
+def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
+    for name in passes:
+        result = run_pass(model, name, make_pass(Step(name)))
+        if not result.modified:
+            raise InputError(f"the pass {name} must find something to change, got a graph without its pattern")
+        model = result.model
+    try:
+        model.graph.sort()
+    except ValueError as error:
+        raise InputError(f"the passes {', '.join(passes)} must leave a graph without cycles, got: {error}") from error
+    return model
+
+
+def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> AppliedPasses:
+    manifest = bundle.manifest
+    text = read_check_text(None)
+    token_ids = bundle.tokenizer().encode(text, add_special_tokens=False)
+    tokens: TokenArray = np.array(token_ids[: min(_CHECKED_TOKENS, manifest.target.max_context - 1)])
+    before, after = (Target(path, manifest.target, max_context=len(tokens) + 1) for path in (old, new))
+    reference, _ = run_in_chunks(before, tokens, before.max_rows)
+    agreement = replace(measure_agreement(after, tokens, reference), compared_with="graph")
+    invariance = measure_row_invariance(after, tokens[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT)
+    keeps_parity = math.isfinite(agreement.mean_kl) and agreement.mean_kl <= LARGEST_MEAN_KL
+    target = replace(
+        manifest.target, passes=manifest.target.passes + passes, exact=keeps_parity and invariance.identical
+    )
+    measurements = Measurements(row_invariance=invariance, agreement=agreement)
+    return AppliedPasses(
+        directory=new.parent,
+        manifest=replace(manifest, target=target, measurements=measurements),
+        keeps_parity=keeps_parity,
+    )
+
+
+def _measured_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> AppliedPasses:
+    entry = bundle.manifest.drafter
+    assert entry is not None
+    before, after = (_drafted(path, entry) for path in (old, new))
+    same = float((before.candidate_ids[:, 0] == after.candidate_ids[:, 0]).mean())
+    return AppliedPasses(
+        directory=new.parent,
+        manifest=replace(bundle.manifest, drafter=replace(entry, passes=entry.passes + passes)),
+        keeps_parity=same >= _SAME_DRAFTS,
+        draft_agreement=same,
+    )
+
+
+def _drafted(path: Path, entry: DrafterEntry) -> DraftRows:
+    """What a drafter ranks behind random features, the same for every graph."""
+    generator = np.random.default_rng(0)
+    model = DraftModel(path, entry, capacity=_DRAFTED_ROWS, threads=usable_cores())
+    return model.forward(
+        generator.standard_normal((_DRAFTED_ROWS, entry.hidden_size), dtype=np.float32),
+        np.arange(_DRAFTED_ROWS),
+        np.arange(_DRAFTED_ROWS),
+        scored_rows=np.arange(_DRAFTED_ROWS),
+        num_candidates=1,
+    )

@@ -1,0 +1,232 @@
+"""Where the time of a pass goes: by operator and by block, beside the bytes it reads and what memory can deliver."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dovetail_ort_export.laboratory.bandwidth import measured_read_bandwidth
+from dovetail_ort_export.laboratory.node_bytes import NodeBytes
+from dovetail_ort_export.laboratory.node_times import NodeTime, read_runs
+from dovetail_ort_export.laboratory.subjects import TARGET, Subject, open_subject
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.errors import InputError
+
+ENDS: Final = "ends"
+_ROUNDS: Final = 40
+_UNCOUNTED: Final = 5
+_PRODUCTS: Final = ("MatMulNBits", "MatMulIntegerToFloat", "GroupQueryAttention")
+_ITEM_BYTES: Final = {"fp16": 2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """A part of a pass.
+
+    Attributes:
+        name: an operator type, `block 0` and so on, or `ends` for what lies before the first and behind the last block.
+        num_nodes: nodes in it.
+        kernel_ms: milliseconds in their kernels, a sum of each node's median.
+        bytes_read: weights and cache.
+    """
+
+    name: str
+    num_nodes: int
+    kernel_ms: float
+    bytes_read: int
+
+    @property
+    def bytes_per_second(self) -> float:
+        """What its kernels reached."""
+        return self.bytes_read / self.kernel_ms * 1e3 if self.kernel_ms else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassProfile:
+    """Passes of one number of rows.
+
+    Attributes:
+        rows: new tokens.
+        pass_ms: median of a pass without the profiler, in turns with one under it.
+        profiled_ms: median of a pass under it.
+        operators: by type, the slowest first.
+        blocks: in order, the ends last.
+    """
+
+    rows: int
+    pass_ms: float
+    profiled_ms: float
+    operators: tuple[Share, ...]
+    blocks: tuple[Share, ...]
+
+    @property
+    def bytes_read(self) -> int:
+        """Weights and cache that a pass reads."""
+        return sum(share.bytes_read for share in self.operators)
+
+    @property
+    def kernel_ms(self) -> float:
+        """Milliseconds in kernels."""
+        return sum(share.kernel_ms for share in self.operators)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """What a pass without the profiler reached."""
+        return self.bytes_read / self.pass_ms * 1e3
+
+    @property
+    def overhead(self) -> float:
+        """Share of a pass that is neither a product nor attention: other kernels, and whatever is between kernels."""
+        busy = sum(share.kernel_ms for share in self.operators if share.name in _PRODUCTS)
+        return 1 - busy / self.pass_ms
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphProfile:
+    """A graph on this machine.
+
+    Attributes:
+        graph: `target` or `drafter`.
+        machine: processor and cores.
+        threads: of a pass.
+        num_past: kept tokens.
+        read_bandwidth: bytes per second that these threads can read.
+        passes: by number of rows, as asked for.
+    """
+
+    graph: str
+    machine: str
+    threads: int
+    num_past: int
+    read_bandwidth: float
+    passes: tuple[PassProfile, ...]
+
+
+def profile_graph(
+    bundle: Bundle,
+    graph: str = TARGET,
+    *,
+    rows: Sequence[int] = (1, 6),
+    num_past: int = 256,
+    threads: int | None = None,
+    trace: Path | None = None,
+) -> GraphProfile:
+    """Measure passes with and without ONNX Runtime's profiler, in turns.
+
+    Args:
+        bundle: of the graph.
+        graph: `target` or `drafter`.
+        rows: sizes of passes, each 1 or more.
+        num_past: kept tokens, 0 or more.
+        threads: of a pass; the usable physical cores if None.
+        trace: a file for the profile itself, in Chrome's trace format, which Perfetto opens.
+
+    Raises:
+        InputError: an argument is out of bounds, or there is no such graph.
+    """
+    if not rows or min(rows) < 1 or num_past < 0:
+        raise InputError(
+            f"a profile must be of passes of 1 row or more behind 0 tokens or more, got {rows}, {num_past}"
+        )
+    threads = threads or usable_cores()
+    arguments: dict[str, Any] = {"num_past": num_past, "max_rows": max(rows), "threads": threads}
+    with tempfile.TemporaryDirectory() as folder:
+        plain = open_subject(bundle, graph, **arguments)
+        profiled = open_subject(bundle, graph, **arguments, trace=Path(folder) / "trace")
+        times = [_alternate(plain, profiled, size) for size in rows]
+        written = Path(profiled.session.end_profiling())
+        runs = read_runs(written)[-len(rows) * (_UNCOUNTED + _ROUNDS) :]
+        if trace is not None:
+            shutil.copyfile(written, trace)
+    nodes = _node_bytes(bundle, graph)
+    passes = []
+    for number, (size, (pass_ms, profiled_ms)) in enumerate(zip(rows, times, strict=True)):
+        first = number * (_UNCOUNTED + _ROUNDS) + _UNCOUNTED
+        costs = _node_costs(runs[first : first + _ROUNDS], nodes, size, num_past)
+        passes.append(
+            PassProfile(
+                rows=size,
+                pass_ms=pass_ms,
+                profiled_ms=profiled_ms,
+                operators=tuple(sorted(_shares(costs, lambda cost: cost.op_type), key=lambda share: -share.kernel_ms)),
+                blocks=tuple(sorted(_shares(costs, lambda cost: cost.place), key=_in_order)),
+            )
+        )
+    return GraphProfile(
+        graph=graph,
+        machine=processor_name(),
+        threads=threads,
+        num_past=num_past,
+        read_bandwidth=measured_read_bandwidth(threads),
+        passes=tuple(passes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeCost:
+    op_type: str
+    place: str
+    kernel_ms: float
+    bytes_read: int
+
+
+def _alternate(plain: Subject, profiled: Subject, rows: int) -> tuple[float, float]:
+    """Median milliseconds of a pass of each, the first passes not counted."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_UNCOUNTED + _ROUNDS):
+        for subject, found in zip((plain, profiled), times, strict=True):
+            started = time.perf_counter()
+            subject.run(rows)
+            found.append(1e3 * (time.perf_counter() - started))
+    median, profiled_median = (statistics.median(found[_UNCOUNTED:]) for found in times)
+    return median, profiled_median
+
+
+def _node_costs(runs: Sequence[Sequence[NodeTime]], nodes: NodeBytes, rows: int, num_past: int) -> list[_NodeCost]:
+    """One entry a node, its time the median of the runs, which have the same nodes in the same order."""
+    costs = []
+    for same in zip(*runs, strict=True):
+        block = nodes.block(same[0].name)
+        costs.append(
+            _NodeCost(
+                op_type=same[0].op_type,
+                place=ENDS if block is None else f"block {block}",
+                kernel_ms=statistics.median(node.kernel_us for node in same) / 1e3,
+                bytes_read=nodes.read_by(same[0].name, rows, num_past),
+            )
+        )
+    return costs
+
+
+def _shares(costs: Iterable[_NodeCost], part: Callable[[_NodeCost], str]) -> list[Share]:
+    parts: dict[str, list[_NodeCost]] = defaultdict(list)
+    for cost in costs:
+        parts[part(cost)].append(cost)
+    return [
+        Share(
+            name=name,
+            num_nodes=len(members),
+            kernel_ms=sum(cost.kernel_ms for cost in members),
+            bytes_read=sum(cost.bytes_read for cost in members),
+        )
+        for name, members in parts.items()
+    ]
+
+
+def _in_order(share: Share) -> tuple[bool, int]:
+    return (True, 0) if share.name == ENDS else (False, int(share.name.removeprefix("block ")))
+
+
+def _node_bytes(bundle: Bundle, graph: str) -> NodeBytes:
+    entry = bundle.manifest.target if graph == TARGET else bundle.manifest.drafter
+    assert entry is not None
+    item_bytes = _ITEM_BYTES.get(entry.precision, 4)
+    return NodeBytes(bundle.path(entry.graph), 2 * entry.num_kv_heads * entry.head_size * item_bytes)

@@ -1,0 +1,89 @@
+"""Where the time of a pass goes: the sums, the bytes, and the trace."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dovetail_ort.command_line import main
+from dovetail_ort_export.laboratory import profile as profiling
+from dovetail_ort_export.laboratory.profile import profile_graph
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.errors import InputError
+
+LAYERS, HIDDEN, HEAD_SIZE, HKV, INTERMEDIATE, VOCABULARY = 2, 64, 16, 2, 128, 384
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Few rounds, and a bandwidth that is not measured."""
+    monkeypatch.setattr(profiling, "_ROUNDS", 3)
+    monkeypatch.setattr(profiling, "measured_read_bandwidth", lambda threads: 1e9)
+
+
+def test_operators_and_blocks_are_two_views_of_the_same_nodes(tiny_bundle):
+    (one,) = profile_graph(Bundle(tiny_bundle), rows=(3,), num_past=20).passes
+    assert sum(share.num_nodes for share in one.operators) == sum(share.num_nodes for share in one.blocks)
+    assert sum(share.kernel_ms for share in one.operators) == pytest.approx(sum(b.kernel_ms for b in one.blocks))
+    assert sum(share.bytes_read for share in one.operators) == sum(share.bytes_read for share in one.blocks)
+    assert [share.name for share in one.blocks] == ["block 0", "block 1", "ends"]
+    assert one.kernel_ms > 0
+
+
+def test_bytes_are_those_of_the_weights_and_of_the_cache(tiny_bundle):
+    rows, past = 3, 20
+    (one,) = profile_graph(Bundle(tiny_bundle), rows=(rows,), num_past=past).passes
+    read = {share.name: share.bytes_read for share in one.operators}
+    outputs = LAYERS * (HIDDEN + 2 * HKV * HEAD_SIZE + HIDDEN + 2 * INTERMEDIATE) + VOCABULARY
+    products = outputs * HIDDEN + LAYERS * HIDDEN * INTERMEDIATE
+    assert read["MatMulNBits"] == products + products // 32 * 4  # a byte a weight, a float32 scale a block
+    assert read["GroupQueryAttention"] == LAYERS * 2 * HKV * HEAD_SIZE * 4 * (past + rows)
+    assert read["GatherBlockQuantized"] == rows * HIDDEN
+
+
+def test_the_drafter_has_a_profile_too(tiny_drafting_bundle):
+    found = profile_graph(Bundle(tiny_drafting_bundle), "drafter", rows=(1, 4), num_past=70)
+    assert [one.rows for one in found.passes] == [1, 4]
+    assert {"TopK", "GroupQueryAttention"} <= {share.name for share in found.passes[0].operators}
+
+
+def test_the_trace_is_one_that_perfetto_reads(tiny_bundle, tmp_path):
+    trace = tmp_path / "trace.json"
+    profile_graph(Bundle(tiny_bundle), rows=(1,), num_past=0, trace=trace)
+    events = json.loads(trace.read_text())
+    assert {event["ph"] for event in events} == {"X"}
+    assert all({"name", "ts", "dur", "pid", "tid", "cat"} <= set(event) for event in events)
+
+
+def test_the_command_prints_both_tables_and_json(tiny_bundle, capsys):
+    assert main(["graph", "profile", str(tiny_bundle), "--tokens", "1,2", "--past", "16"]) == 0
+    page = capsys.readouterr().out
+    assert "1 row:" in page
+    assert "2 rows:" in page
+    assert page.count("block 1 ") == page.count("between kernels") == 2
+    assert main(["graph", "profile", str(tiny_bundle), "--tokens", "2", "--past", "16", "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["passes"]
+    assert one["bytes_read"] == sum(share["bytes_read"] for share in one["operators"])
+    assert one["bytes_per_second"] == pytest.approx(one["bytes_read"] / one["pass_ms"] * 1e3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "past", "message"),
+    [
+        ((0,), 0, "passes of 1 row or more"),
+        ((1,), -1, "behind 0 tokens or more"),
+        ((65,), 0, "at most 64 rows"),
+        ((1,), 511, "a text 512 tokens"),
+    ],
+)
+def test_sizes_that_the_graph_has_no_room_for_are_refused(rows, past, message, tiny_bundle):
+    with pytest.raises(InputError, match=message):
+        profile_graph(Bundle(tiny_bundle), rows=rows, num_past=past)
+
+
+def test_a_profile_of_a_drafter_needs_one(tiny_bundle, capsys):
+    assert main(["graph", "profile", str(tiny_bundle), "--graph", "drafter"]) == 2
+    assert "the bundle must have a drafter" in capsys.readouterr().err
+    assert main(["graph", "profile", str(tiny_bundle), "--tokens", "1,x"]) == 2
+    assert "must be numbers such as 1,6, got '1,x'" in capsys.readouterr().err

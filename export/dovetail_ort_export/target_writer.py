@@ -66,7 +66,7 @@ class TargetWriter:
 
     Args:
         source: the model.
-        options: of the export; its recipe, precision and format are not looked at.
+        options: of the export; its recipes, precision and format are not looked at.
         max_context: largest number of tokens of prompt and answer.
         report: is told what takes time.
     """

@@ -26,9 +26,7 @@ class ScoreRows(ir.passes.InPlacePass):
             behind = nodes.values_behind(model, ends[0])
             for node in nodes.find(model, "QuantizeLinear", ""):
                 if node.inputs[0] in behind:
-                    raise ir.passes.PreconditionError(
-                        f"{node.name} comes first; score-rows stands before what lowers"
-                    )
+                    raise ir.passes.PreconditionError(f"{node.name} comes first; score-rows stands before what lowers")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Insert the choice."""

@@ -125,7 +125,7 @@ def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassB
 
 def summary(pass_type: PassType) -> str:
     """The first line of a pass's documentation."""
-    return (inspect.getdoc(pass_type) or "not documented").partition("\n")[0]
+    return inspect.cleandoc(pass_type.__doc__ or "not documented").partition("\n")[0]
 
 
 def _announced() -> list[EntryPoint]:

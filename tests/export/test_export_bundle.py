@@ -12,6 +12,8 @@ from dovetail_ort_runtime.manifest import GenerationEntry
 from dovetail_ort_runtime.measurements import Calibration, RowInvariance
 from dovetail_ort_runtime.target import Target
 
+RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
+
 
 @pytest.fixture
 def out(tmp_path):
@@ -159,6 +161,34 @@ def test_a_format_that_is_asked_for_is_built_alone(tiny_bundle, tiny_bundle_row)
         manifest = Bundle(directory).manifest
         assert manifest.target.int8_format == name
         assert manifest.measurements.int8_formats == ()
+
+
+def test_a_recipe_file_makes_the_bytes_of_the_format_it_stands_for(tiny_bundle, tiny_llama, out):
+    export_bundle(str(tiny_llama), out, ExportOptions(recipes=(RECIPES / "block.toml",)))
+    for name in ("model_quantized.onnx", "model_quantized.onnx_data"):
+        assert (out / name).read_bytes() == (tiny_bundle / name).read_bytes()
+
+
+def test_a_4_bit_mlp_is_labelled_and_no_less_exact(tiny_bundle, tiny_llama, out):
+    report = export_bundle(str(tiny_llama), out, ExportOptions(recipes=(RECIPES / "mlp-4-bit.toml",)))
+    target = report.manifest.target
+    assert (target.graph, target.precision, target.int8_format) == ("model_q4.onnx", "int4", "block")
+    assert target.passes[-1] == "lower-int8-blocks(mlp_bits=4)"
+    assert target.exact
+    eight_bits = Bundle(tiny_bundle).manifest.measurements.agreement
+    assert report.manifest.measurements.agreement.mean_kl > eight_bits.mean_kl
+
+
+def test_two_recipes_are_measured_in_turns_and_one_is_kept(tiny_llama, out):
+    report = export_bundle(str(tiny_llama), out, ExportOptions(recipes=(RECIPES / "row.toml", RECIPES / "block.toml")))
+    assert [one.int8_format for one in report.manifest.measurements.int8_formats] == ["row", "block"]
+
+
+@pytest.mark.parametrize("names", [("block", "block-64"), ("block", "block"), ("row", "block", "block-16")])
+def test_recipes_of_one_format_are_not_chosen_from(tiny_llama, out, names):
+    with pytest.raises(InputError, match="recipes to choose from must be one of each INT8 format, got "):
+        export_bundle(str(tiny_llama), out, ExportOptions(recipes=tuple(RECIPES / f"{name}.toml" for name in names)))
+    assert siblings(out) == []
 
 
 def test_the_row_format_says_what_it_was_calibrated_on(tiny_bundle, tiny_bundle_row, tiny_llama, out, tmp_path):

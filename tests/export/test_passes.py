@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +20,9 @@ from dovetail_ort_export.passes.rotate_ends import RotateEnds
 from dovetail_ort_export.passes.score_rows import ScoreRows
 from dovetail_ort_export.rotation import Rotation
 from dovetail_ort_runtime.errors import InputError, SourceError
+
+
+MLP_4_BIT = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes" / "mlp-4-bit.toml"
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +359,7 @@ def test_int8_lowering_refuses_what_no_kernel_reads(options, message):
 # Whole exports
 
 
-@pytest.mark.parametrize("settings", [{"int8_format": "block"}, {"int8_format": "row"}, {"precision": "fp32"}])
+@pytest.mark.parametrize("settings", [{"recipes": (MLP_4_BIT,)}, {"int8_format": "row"}, {"precision": "fp32"}])
 def test_two_exports_of_one_model_are_the_same_bytes(tiny_llama, tmp_path, settings):
     from dovetail_ort_export import ExportOptions, export_bundle
 

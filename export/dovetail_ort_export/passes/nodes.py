@@ -113,7 +113,7 @@ def check_none_left(model: ir.Model, op_type: str, domain: str) -> None:
 
 
 def check_weights(model: ir.Model) -> None:
-    """The precondition of a pass that lowers products: it can read their weights.
+    """The precondition of a pass that packs or lowers products: it can read their weights.
 
     Raises:
         PreconditionError: one is not an initializer.
@@ -121,7 +121,9 @@ def check_weights(model: ir.Model) -> None:
     for op_type, index in (("Linear", 1), ("Embedding", 0)):
         for node in find(model, op_type, "dovetail"):
             if input_of(node, index).const_value is None:
-                raise ir.passes.PreconditionError(f"{node.name} has no weight; bind-weights stands before what lowers")
+                raise ir.passes.PreconditionError(
+                    f"{node.name} has no weight; bind-weights stands before what packs or lowers"
+                )
 
 
 def drop_unused_initializers(model: ir.Model) -> None:

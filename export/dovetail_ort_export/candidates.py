@@ -43,7 +43,7 @@ def recipes_for(options: ExportOptions) -> dict[str, Recipe]:
     if options.recipes:
         recipes = {str(path): read_recipe(path) for path in options.recipes}
         formats = [recipe.int8_format for recipe in recipes.values()]
-        if len(recipes) > 1 and (None in formats or len(set(formats)) < len(options.recipes)):
+        if len(options.recipes) > 1 and (None in formats or len(set(formats)) < len(options.recipes)):
             raise InputError(
                 f"recipes to choose from must be one of each INT8 format, got {', '.join(map(str, formats))}; "
                 "give one, or compare others with: dovetail-ort graph ablate"

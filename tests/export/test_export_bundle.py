@@ -163,12 +163,6 @@ def test_a_format_that_is_asked_for_is_built_alone(tiny_bundle, tiny_bundle_row)
         assert manifest.measurements.int8_formats == ()
 
 
-def test_a_recipe_file_makes_the_bytes_of_the_format_it_stands_for(tiny_bundle, tiny_llama, out):
-    export_bundle(str(tiny_llama), out, ExportOptions(recipes=(RECIPES / "block.toml",)))
-    for name in ("model_quantized.onnx", "model_quantized.onnx_data"):
-        assert (out / name).read_bytes() == (tiny_bundle / name).read_bytes()
-
-
 def test_a_4_bit_mlp_is_labelled_and_no_less_exact(tiny_bundle, tiny_llama, out):
     report = export_bundle(str(tiny_llama), out, ExportOptions(recipes=(RECIPES / "mlp-4-bit.toml",)))
     target = report.manifest.target
@@ -179,16 +173,19 @@ def test_a_4_bit_mlp_is_labelled_and_no_less_exact(tiny_bundle, tiny_llama, out)
     assert report.manifest.measurements.agreement.mean_kl > eight_bits.mean_kl
 
 
-def test_two_recipes_are_measured_in_turns_and_one_is_kept(tiny_llama, out):
-    report = export_bundle(str(tiny_llama), out, ExportOptions(recipes=(RECIPES / "row.toml", RECIPES / "block.toml")))
-    assert [one.int8_format for one in report.manifest.measurements.int8_formats] == ["row", "block"]
+def test_two_recipes_are_chosen_from_as_the_two_formats_are():
+    from dovetail_ort_export.candidates import recipes_for
+
+    found = recipes_for(ExportOptions(recipes=(RECIPES / "row.toml", RECIPES / "block.toml")))
+    assert list(found.values()) == list(recipes_for(ExportOptions()).values())
 
 
 @pytest.mark.parametrize("names", [("block", "block-64"), ("block", "block"), ("row", "block", "block-16")])
-def test_recipes_of_one_format_are_not_chosen_from(tiny_llama, out, names):
+def test_recipes_of_one_format_are_not_chosen_from(names):
+    from dovetail_ort_export.candidates import recipes_for
+
     with pytest.raises(InputError, match="recipes to choose from must be one of each INT8 format, got "):
-        export_bundle(str(tiny_llama), out, ExportOptions(recipes=tuple(RECIPES / f"{name}.toml" for name in names)))
-    assert siblings(out) == []
+        recipes_for(ExportOptions(recipes=tuple(RECIPES / f"{name}.toml" for name in names)))
 
 
 def test_the_row_format_says_what_it_was_calibrated_on(tiny_bundle, tiny_bundle_row, tiny_llama, out, tmp_path):

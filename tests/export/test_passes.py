@@ -21,7 +21,6 @@ from dovetail_ort_export.passes.score_rows import ScoreRows
 from dovetail_ort_export.rotation import Rotation
 from dovetail_ort_runtime.errors import InputError, SourceError
 
-
 MLP_4_BIT = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes" / "mlp-4-bit.toml"
 
 

@@ -10,8 +10,11 @@ Example:
 
 from __future__ import annotations
 
+from dovetail_ort.grammar import Grammar, GrammarCompiler
 from dovetail_ort_runtime import (
     ChainShape,
+    Constraint,
+    ConstraintState,
     DovetailError,
     Drafter,
     Generation,
@@ -25,16 +28,21 @@ from dovetail_ort_runtime import (
     SessionReport,
     Statistics,
     TimeCurves,
+    TokenLogprobs,
     TreeShape,
 )
 from dovetail_ort_runtime import load_model as load
 
 __all__ = [
     "ChainShape",
+    "Constraint",
+    "ConstraintState",
     "DovetailError",
     "Drafter",
     "Generation",
     "GenerationOptions",
+    "Grammar",
+    "GrammarCompiler",
     "Message",
     "Model",
     "Piece",
@@ -44,6 +52,7 @@ __all__ = [
     "SessionReport",
     "Statistics",
     "TimeCurves",
+    "TokenLogprobs",
     "TreeShape",
     "load",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -229,6 +231,39 @@ def _own_cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+UNLOADING = """
+import json, sys
+import dovetail_ort
+from dovetail_ort import GenerationOptions
+
+def resident_kilobytes():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+memory = []
+for _ in range(int(sys.argv[2])):
+    with dovetail_ort.load(sys.argv[1]) as model:
+        model.generate("Why is the sky blue?", GenerationOptions(max_new_tokens=24))
+    memory.append(resident_kilobytes())
+print(json.dumps(memory))
+"""
+
+
+@pytest.fixture
+def unloaded_memory() -> Callable[..., list[int]]:
+    """`unloaded_memory(bundle, times=n)`: resident kilobytes of a process after each time it had a bundle loaded."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system does not tell resident memory in /proc")
+
+    def measure(bundle: Path, *, times: int) -> list[int]:
+        command = [sys.executable, "-c", UNLOADING, str(bundle), str(times)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found: list[int] = json.loads(output)
+        return found
+
+    return measure
 
 
 @contextmanager

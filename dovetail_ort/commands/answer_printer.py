@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from typing import Final
 
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.model import Model, Prompt
+from dovetail_ort_runtime.model import Model
+from dovetail_ort_runtime.prompt import Prompt
 
 _TINT: Final = "\x1b[32m"
 _PLAIN: Final = "\x1b[0m"
@@ -40,10 +42,11 @@ class AnswerPrinter:
         self.text = ""
         generation = None
         try:
-            for piece in self._model.stream(prompt, self._options):
-                self.text += piece.text
-                self._write(piece)
-                generation = piece.generation
+            with closing(self._model.stream(prompt, self._options)) as pieces:
+                for piece in pieces:
+                    self.text += piece.text
+                    self._write(piece)
+                    generation = piece.generation
         finally:
             if self.text:
                 print(flush=True)

@@ -13,7 +13,8 @@ from dovetail_ort.commands.generation_arguments import add_generation_arguments,
 from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation import Generation
-from dovetail_ort_runtime.model import Model, Prompt
+from dovetail_ort_runtime.model import Model
+from dovetail_ort_runtime.prompt import Prompt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

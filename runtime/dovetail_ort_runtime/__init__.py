@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.chat_template import Message
+from dovetail_ort_runtime.constraint import Constraint, ConstraintState
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import (
@@ -12,6 +13,7 @@ from dovetail_ort_runtime.errors import (
     ContextLengthError,
     DovetailError,
     InputError,
+    ModelUseError,
     SourceError,
     UnavailableError,
 )
@@ -24,12 +26,15 @@ from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.statistics import Statistics
 from dovetail_ort_runtime.time_curves import TimeCurves
+from dovetail_ort_runtime.token_logprobs import TokenLogprobs
 
 __all__ = [
     "Bundle",
     "BundleError",
     "BundleVersionError",
     "ChainShape",
+    "Constraint",
+    "ConstraintState",
     "ContextLengthError",
     "DovetailError",
     "Drafter",
@@ -38,6 +43,7 @@ __all__ = [
     "InputError",
     "Message",
     "Model",
+    "ModelUseError",
     "Piece",
     "PromptLookup",
     "Proposal",
@@ -46,6 +52,7 @@ __all__ = [
     "SourceError",
     "Statistics",
     "TimeCurves",
+    "TokenLogprobs",
     "TreeShape",
     "UnavailableError",
     "load_model",

@@ -41,7 +41,8 @@ def accept(proposal: Proposal, logits: FloatArray, sampler: Sampler, seen: SeenA
             of its siblings (with replacement), and siblings must stand in the order of the draws, duplicates
             included: a tree that is sorted, pruned or cleaned of duplicates after sampling shifts the distribution.
         logits: (1 + K, V) float32, or more rows: those of the root, then of each draft token.
-        sampler: chooses the tokens. Unless the proposal is sampled, it spends one uniform number per new token.
+        sampler: chooses the tokens, and is told each one. Unless the proposal is sampled, it spends one uniform number
+            per new token.
         seen: (V,) bool, prompt and answer up to the root. The new tokens are marked in it.
     """
     decide = _choose_token if proposal.probabilities is None or sampler.options.is_greedy else _test_draft_tokens
@@ -52,6 +53,7 @@ def accept(proposal: Proposal, logits: FloatArray, sampler: Sampler, seen: SeenA
         rows.append(node + 1)
         token_id, node = decide(proposal, node, logits[node + 1], sampler, seen)
         token_ids.append(token_id)
+        sampler.advance(token_id)
         if seen is not None:
             seen[token_id] = True
     return Acceptance(rows=tuple(rows), token_ids=tuple(token_ids))

@@ -10,6 +10,7 @@ from dovetail_ort_runtime.generation import FinishReason, Generation, Piece
 from dovetail_ort_runtime.statistics import RoundTally, Statistics
 from dovetail_ort_runtime.stop_strings import StopStrings
 from dovetail_ort_runtime.text_stream import TextStream
+from dovetail_ort_runtime.token_logprobs import TokenLogprobs
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
 
@@ -64,15 +65,18 @@ class Answer:
             verify_seconds=result.verify_seconds,
         )
 
-    def pieces(self, token_ids: Sequence[int], max_tokens: int) -> Iterator[Piece]:
+    def pieces(
+        self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs | None], max_tokens: int
+    ) -> Iterator[Piece]:
         """Pieces of a round's tokens, up to the one that ends the answer.
 
         Args:
             token_ids: accepted draft tokens and the bonus token.
+            logprobs: of each, None where they were not asked for.
             max_tokens: limit of the whole answer.
         """
-        for place, token_id in enumerate(token_ids):
-            piece = self._piece(token_id, drafted=place < len(token_ids) - 1, max_tokens=max_tokens)
+        for place, (token_id, measured) in enumerate(zip(token_ids, logprobs, strict=True)):
+            piece = self._piece(token_id, measured, drafted=place < len(token_ids) - 1, max_tokens=max_tokens)
             handed_over = time.perf_counter()
             yield piece
             # What the caller does with a piece is not the model's time.
@@ -80,7 +84,7 @@ class Answer:
             if self.finished:
                 return
 
-    def _piece(self, token_id: int, *, drafted: bool, max_tokens: int) -> Piece:
+    def _piece(self, token_id: int, logprobs: TokenLogprobs | None, *, drafted: bool, max_tokens: int) -> Piece:
         self._token_ids.append(token_id)
         ended = token_id in self._eos_token_ids
         text, stopped = ("", False) if ended else self._stop_strings.push(self._text_stream.push(token_id))
@@ -96,7 +100,7 @@ class Answer:
         self._texts.append(text)
         self.finished = reason is not None
         generation = None if reason is None else self._generation(reason)
-        return Piece(text=text, token_id=token_id, drafted=drafted, generation=generation)
+        return Piece(text=text, token_id=token_id, drafted=drafted, logprobs=logprobs, generation=generation)
 
     def _generation(self, reason: FinishReason) -> Generation:
         return Generation(

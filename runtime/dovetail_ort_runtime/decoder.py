@@ -10,12 +10,14 @@ import numpy as np
 
 from dovetail_ort_runtime.acceptance import Acceptance, accept
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.constraint import Constraint
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampler import Sampler, SeenArray
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.target import Target, TargetRows
+from dovetail_ort_runtime.token_logprobs import TokenLogprobs
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 
@@ -25,12 +27,14 @@ class Round:
 
     Attributes:
         token_ids: the new tokens: accepted draft tokens, then the bonus token.
+        logprobs: of each of them, None where they were not asked for.
         num_drafted: draft tokens that were verified.
         draft_seconds: time of the drafter.
         verify_seconds: time of the target's pass.
     """
 
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs | None, ...]
     num_drafted: int
     draft_seconds: float
     verify_seconds: float
@@ -55,16 +59,28 @@ class Decoder:
         self._read: list[int] = []  # tokens that the target has read and that stay
         self._read_exactly = True
         self._root = 0
+        self._root_logprobs: TokenLogprobs | None = None
+        self._num_alternatives: int | None = None
         self._sampler = Sampler(SamplingOptions())
         self._seen: SeenArray | None = None
 
-    def begin(self, prompt: Sequence[int], sampling: SamplingOptions, *, exact: bool) -> int:
+    def begin(
+        self,
+        prompt: Sequence[int],
+        sampling: SamplingOptions,
+        *,
+        exact: bool,
+        constraint: Constraint | None = None,
+        logprobs: int | None = None,
+    ) -> int:
         """Read a prompt and choose the first new token.
 
         Args:
             prompt: one token or more, fewer than the cache has slots.
             sampling: how this and all further tokens are chosen.
             exact: as in `Target.forward`, for all further passes.
+            constraint: rules out tokens; it is started anew.
+            logprobs: alternatives of each token to measure, or None to measure nothing.
 
         Returns:
             How many tokens of the prompt were not read again.
@@ -80,15 +96,22 @@ class Decoder:
             rows = self.target.forward(VerificationInput.prompt(chunk, start), exact=exact, num_scored=1)
             self._keep(chunk, rows, tuple(range(len(chunk))))
         assert rows is not None
-        self._sampler = Sampler(sampling)
+        self._sampler = Sampler(sampling, None if constraint is None else constraint.start())
+        self._num_alternatives = logprobs
         self._seen = self._seen_in(tokens) if sampling.repetition_penalty != 1 else None
-        self._root = accept(NOTHING, rows.logits, self._sampler, self._seen).token_ids[-1]
+        accepted = accept(NOTHING, rows.logits, self._sampler, self._seen)
+        (self._root,), (self._root_logprobs,) = accepted.token_ids, self._measure(accepted, rows.logits)
         return num_cached
 
     @property
     def root(self) -> int:
         """The newest token."""
         return self._root
+
+    @property
+    def root_logprobs(self) -> TokenLogprobs | None:
+        """The newest token's, None where they were not asked for."""
+        return self._root_logprobs
 
     def step(self, max_draft_tokens: int) -> Round:
         """Draft, verify, accept.
@@ -103,10 +126,12 @@ class Decoder:
         rows = self._verify(proposal)
         verified = time.perf_counter()
         accepted = accept(proposal, rows.logits, self._sampler, self._seen)
+        logprobs = self._measure(accepted, rows.logits)
         self._keep(self._kept_tokens(accepted), rows, accepted.rows)
-        self._root = accepted.token_ids[-1]
+        self._root, self._root_logprobs = accepted.token_ids[-1], logprobs[-1]
         return Round(
             token_ids=accepted.token_ids,
+            logprobs=logprobs,
             num_drafted=len(proposal),
             draft_seconds=drafted - started,
             verify_seconds=verified - drafted,
@@ -138,6 +163,13 @@ class Decoder:
         num_past = self.target.cache.length
         rows = VerificationInput.proposal(self._root, proposal, num_past)
         return self.target.forward(rows, exact=self._read_exactly)
+
+    def _measure(self, accepted: Acceptance, logits: FloatArray) -> tuple[TokenLogprobs | None, ...]:
+        """Of each new token, from the row that chose it."""
+        if self._num_alternatives is None:
+            return (None,) * len(accepted.token_ids)
+        choices = zip(accepted.rows, accepted.token_ids, strict=True)
+        return tuple(TokenLogprobs.of(logits[row], token_id, self._num_alternatives) for row, token_id in choices)
 
     def _kept_tokens(self, accepted: Acceptance) -> TokenArray:
         """The root and the accepted draft tokens; the bonus token is next round's root."""

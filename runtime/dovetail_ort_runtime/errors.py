@@ -6,6 +6,7 @@
     ├── BundleError (ValueError)           a bundle that is missing, damaged or foreign
     │   └── BundleVersionError             a manifest of a version that this release does not read
     ├── SourceError (ValueError)           a model that cannot be exported
+    ├── ModelUseError (RuntimeError)       a model that is closed, another process's, or amid this thread's answer
     └── UnavailableError (RuntimeError)    a package or provider that this machine lacks
 
 Every message is one line: "<what> must be <rule>, got <value>; <what to do next>".
@@ -36,6 +37,10 @@ class BundleVersionError(BundleError):
 
 class SourceError(DovetailError, ValueError):
     """A model cannot be exported, for a reason named in the message."""
+
+
+class ModelUseError(DovetailError, RuntimeError):
+    """A loaded model cannot be used now or here: it is closed, belongs to another process, or would wait for itself."""
 
 
 class UnavailableError(DovetailError, RuntimeError):

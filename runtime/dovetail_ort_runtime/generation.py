@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dovetail_ort_runtime.statistics import Statistics
+from dovetail_ort_runtime.token_logprobs import TokenLogprobs
 
 FinishReason = Literal["stop", "length"]
 
@@ -35,10 +36,12 @@ class Piece:
         text: what this token decided; empty while a character or a stop string is undecided.
         token_id: the token.
         drafted: whether the drafter proposed it.
+        logprobs: how likely it was, and what else; None unless `GenerationOptions.logprobs` asks for it.
         generation: the finished answer with the last piece, None before.
     """
 
     text: str
     token_id: int
     drafted: bool
+    logprobs: TokenLogprobs | None = None
     generation: Generation | None = None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dovetail_ort_runtime.constraint import Constraint
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.stop_strings import StopStrings
+from dovetail_ort_runtime.token_logprobs import MOST_ALTERNATIVES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +23,10 @@ class GenerationOptions:
         exact: run every pass on the many-row kernel, so that greedy tokens are the same with any number of draft
             tokens, and keep draft tokens of a tree's first path only. False lets a pass over one token take the
             faster one-row kernel and keeps side branches, whose logits differ slightly.
+        constraint: rules out tokens, so that the answer follows a grammar; draft tokens are accepted under it as ever.
+            An answer that a limit ends may stop in the middle of what it demands.
+        logprobs: None, or 0 to 20: every piece then has its token's log-probability and those of so many of the
+            likeliest tokens.
     """
 
     max_new_tokens: int = 512
@@ -28,6 +34,8 @@ class GenerationOptions:
     sampling: SamplingOptions | None = None
     max_draft_tokens: int = 12
     exact: bool = True
+    constraint: Constraint | None = None
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -35,3 +43,5 @@ class GenerationOptions:
         StopStrings(self.stop)  # refuses what is no stop string
         if self.max_draft_tokens < 0:
             raise InputError(f"max_draft_tokens must be 0 or more, got {self.max_draft_tokens}; 0 decodes plainly")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_ALTERNATIVES:
+            raise InputError(f"logprobs must be None or between 0 and {MOST_ALTERNATIVES}, got {self.logprobs}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from types import TracebackType
+from typing import Self
 
 from dovetail_ort_runtime.answer import Answer
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, has_cuda, parse_bytes
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
@@ -19,20 +19,30 @@ from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.drafters import make_drafter
 from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
+from dovetail_ort_runtime.freed_memory import return_freed_memory
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import Manifest, TargetEntry
 from dovetail_ort_runtime.planner import Planner
+from dovetail_ort_runtime.prompt import Prompt, PromptReader
 from dovetail_ort_runtime.row_invariance import holds_here
 from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
-
-Prompt = str | Sequence[Message] | Sequence[int]
+from dovetail_ort_runtime.tokenizer import Tokenizer
+from dovetail_ort_runtime.turn import Turns
 
 
 class Model:
-    """A bundle, loaded. One answer at a time: starting a new one ends the stream before it.
+    """A bundle, loaded; a context manager that closes it at the end.
+
+    Any number of threads may ask for answers. A model has one KV cache, so they are given one at a time, first come,
+    first served, and each reads again what its prompt does not share with the answer before it. Threads that must
+    answer at once need a model each, with weights and cache of its own.
+
+    A model belongs to the process that loaded it: in a child of `os.fork` its use raises `ModelUseError`. The child may
+    load the bundle again, and must end by `os._exit`, as those of `multiprocessing` do: at a usual exit ONNX Runtime
+    waits for a thread that only the parent has. Where processes can be started with `spawn`, do that.
 
     Args:
         bundle: the opened bundle.
@@ -50,7 +60,6 @@ class Model:
 
     Attributes:
         manifest: what the bundle says of itself.
-        tokenizer: text to ids and back.
         exact: whether a row's result is independent of the rows beside it, as export found and a short measurement
             on this machine confirms. If not, loading warns, and `GenerationOptions.exact` cannot keep its promise.
     """
@@ -70,9 +79,8 @@ class Model:
         vram_limit: int | str | None = None,
     ) -> None:
         self.manifest: Manifest = bundle.manifest
-        self.tokenizer = bundle.tokenizer()
-        self._template = bundle.chat_template()
         target = self.manifest.target
+        reader = PromptReader(bundle.tokenizer(), bundle.chat_template(), target.vocabulary_size)
         if target.int8_format == "row" and sums_of_8_bits_saturate():
             warnings.warn(
                 "this processor has no VNNI, and without it ONNX Runtime cuts off large 8-bit sums: answers may be "
@@ -80,7 +88,7 @@ class Model:
                 stacklevel=2,
             )
         vram_limit = parse_bytes(vram_limit) if isinstance(vram_limit, str) else vram_limit
-        self._target = Target(
+        loaded = Target(
             bundle.path(target.graph),
             target,
             max_context=max_context,
@@ -88,40 +96,71 @@ class Model:
             front_device=_front_device(target, target_layers_on_gpu),
             vram_limit=vram_limit,
         )
-        self.exact = target.exact and self._exact_here()
+        self.exact = target.exact and _exact_here(loaded)
         if isinstance(drafter, str):
             drafter = make_drafter(
                 drafter,
                 bundle,
-                self._target,
+                loaded,
                 draft_bundle=draft_bundle,
                 shape=draft_shape,
                 tune=tune,
                 device=drafter_device,
-                vram_limit=None if vram_limit is None else vram_limit - _bytes_on_gpu(self._target),
+                vram_limit=None if vram_limit is None else vram_limit - _bytes_on_gpu(loaded),
             )
-        self._decoder = Decoder(self._target, drafter)
-        self._num_streams = 0
+        self._turns = Turns()
+        self._memory: _Memory | None = _Memory(decoder=Decoder(loaded, drafter), reader=reader)
 
-    def _exact_here(self) -> bool:
-        if holds_here(self._target):
-            return True
-        warnings.warn(
-            "the bundle was exact where it was exported and is not here: speculative answers may differ from plain "
-            "ones; see dovetail-ort doctor BUNDLE",
-            stacklevel=2,
-        )
-        return False
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unload: weights, cache, tokenizer and threads are gone when it returns; closed again, nothing happens.
+
+        An answer under way is not waited for, but the round that runs is, or the reading of a prompt. That answer and
+        those that wait raise `ModelUseError` when they are asked for their next piece, as does every later use. In a
+        child of `os.fork` closing does nothing, for the memory is the parent's.
+        """
+        if self._turns.belongs_here:
+            self._turns.close(self._unload)
+
+    def _unload(self) -> None:
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.decoder.rewind(0)  # a drafter of the caller's is as new, one with a thread ends its work
+            del memory
+            return_freed_memory()
+
+    @property
+    def _loaded(self) -> _Memory:
+        memory = self._memory
+        self._turns.check()
+        assert memory is not None, "it is unloaded when the turns are closed"
+        return memory
+
+    @property
+    def _decoder(self) -> Decoder:
+        return self._loaded.decoder
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back."""
+        return self._loaded.reader.tokenizer
 
     @property
     def max_context(self) -> int:
         """Largest number of tokens of prompt and answer."""
-        return self._target.cache.capacity
+        return self._decoder.target.cache.capacity
 
     @property
     def threads(self) -> int:
         """Threads of the target's pass."""
-        return self._target.threads
+        return self._decoder.target.threads
 
     @property
     def curves(self) -> TimeCurves | None:
@@ -131,17 +170,16 @@ class Model:
 
     def sessions(self) -> tuple[SessionReport, ...]:
         """Where the target and what drafts for it run."""
-        return (*self._target.reports(), *self._decoder.drafter.reports())
+        return (*self._decoder.target.reports(), *self._decoder.drafter.reports())
 
     @property
     def has_chat_template(self) -> bool:
         """Whether messages can be given as a prompt."""
-        return self._template is not None
+        return self._loaded.reader.template is not None
 
     def reset(self) -> None:
-        """Forget the last conversation: the next prompt is read from its first token."""
-        self._num_streams += 1
-        self._decoder.rewind(0)
+        """Forget the last conversation: the next prompt is read from its first token. It takes a turn."""
+        self._turns.run(lambda: self._decoder.rewind(0))
 
     def generate(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generation:
         """The whole answer; arguments and errors as in `stream`."""
@@ -149,8 +187,13 @@ class Model:
         assert last.generation is not None
         return last.generation
 
-    def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> Iterator[Piece]:
+    def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generator[Piece, None, None]:
         """Answer token by token.
+
+        The generator takes its turn, or waits for it, when its first piece is asked for, and gives it back behind the
+        last piece, with an exception, with its `close()`, or when nobody refers to it any more. Another thread than the
+        one that made it may advance it. As long as it has the turn, other threads wait for theirs, and the thread that
+        last advanced it gets a `ModelUseError` for asking for another answer: it would wait for itself.
 
         Args:
             prompt: text to continue, messages for the chat template, or token ids.
@@ -159,6 +202,7 @@ class Model:
         Raises:
             InputError: the prompt is empty, not of these kinds, or has an id outside the vocabulary.
             ContextLengthError: prompt and one new token do not fit `max_context`.
+            ModelUseError: the model is closed or another process's; from the generator also what is said above.
         """
         started = time.perf_counter()
         options = options or GenerationOptions()
@@ -168,8 +212,7 @@ class Model:
                 f"the prompt must have fewer than {self.max_context} tokens, got {len(token_ids)}; "
                 "shorten it or load with a larger max_context"
             )
-        self._num_streams += 1
-        return self._pieces(token_ids, options, started, self._num_streams)
+        return self._turns.each(self._pieces(token_ids, options, started))
 
     def token_ids(self, prompt: Prompt) -> list[int]:
         """What the target reads for a prompt.
@@ -177,27 +220,15 @@ class Model:
         Raises:
             InputError: as in `stream`.
         """
-        found: object = prompt
-        if isinstance(prompt, str):
-            found = self.tokenizer.encode(prompt, add_special_tokens=True)
-        elif isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], dict):
-            found = self._conversation_ids(prompt)  # type: ignore[arg-type]
-        token_ids = _checked_ids(found, self.manifest.target.vocabulary_size)
-        if not token_ids:
-            raise InputError("the prompt must have one token or more, got none")
-        return token_ids
+        return self._loaded.reader.token_ids(prompt)
 
-    def _conversation_ids(self, messages: Sequence[Message]) -> list[int]:
-        if self._template is None:
-            raise InputError("messages must go through a chat template, got a bundle without one; give text instead")
-        return self.tokenizer.encode(self._template.render(messages), add_special_tokens=False)
-
-    def _pieces(self, token_ids: list[int], options: GenerationOptions, started: float, stream: int) -> Iterator[Piece]:
-        self._check_current(stream)
+    def _pieces(self, token_ids: list[int], options: GenerationOptions, started: float) -> Iterator[Piece]:
         room = min(options.max_new_tokens, self.max_context - len(token_ids))
         sampling = options.sampling or self.manifest.generation.sampling()
         read_started = time.perf_counter()
-        num_cached = self._decoder.begin(token_ids, sampling, exact=options.exact)
+        num_cached = self._decoder.begin(
+            token_ids, sampling, exact=options.exact, constraint=options.constraint, logprobs=options.logprobs
+        )
         answer = Answer(
             self.tokenizer,
             eos_token_ids=self.manifest.generation.eos_token_ids,
@@ -207,17 +238,20 @@ class Model:
             started=started,
             read_started=read_started,
         )
-        yield from answer.pieces((self._decoder.root,), room)
+        yield from answer.pieces((self._decoder.root,), (self._decoder.root_logprobs,), room)
         while not answer.finished:
-            self._check_current(stream)
             left = room - answer.num_tokens
-            result = self._decoder.step(min(options.max_draft_tokens, left - 1, self._target.max_rows - 1))
+            result = self._decoder.step(min(options.max_draft_tokens, left - 1, self._decoder.target.max_rows - 1))
             answer.count(result)
-            yield from answer.pieces(result.token_ids, room)
+            yield from answer.pieces(result.token_ids, result.logprobs, room)
 
-    def _check_current(self, stream: int) -> None:
-        if stream != self._num_streams:
-            raise InputError("a stream must be read to its end before the next one starts; start it again")
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Memory:
+    """What closing a model frees."""
+
+    decoder: Decoder
+    reader: PromptReader
 
 
 def load_model(
@@ -234,6 +268,8 @@ def load_model(
     vram_limit: int | str | None = None,
 ) -> Model:
     """Open the bundle in directory `path` and load it; arguments as in `Model`.
+
+    The model is for this process and any of its threads; a child of `os.fork` loads its own.
 
     Raises:
         BundleError: the bundle is missing, damaged or of another version.
@@ -266,20 +302,16 @@ def _front_device(entry: TargetEntry, layers_on_gpu: int | str) -> str:
     return CUDA if layers_on_gpu else CPU
 
 
+def _exact_here(target: Target) -> bool:
+    if holds_here(target):
+        return True
+    warnings.warn(
+        "the bundle was exact where it was exported and is not here: speculative answers may differ from plain "
+        "ones; see dovetail-ort doctor BUNDLE",
+        stacklevel=2,
+    )
+    return False
+
+
 def _bytes_on_gpu(target: Target) -> int:
     return sum(report.weight_bytes + report.cache_bytes for report in target.reports() if report.device == CUDA)
-
-
-def _checked_ids(prompt: object, vocabulary_size: int) -> list[int]:
-    try:
-        array = np.asarray(prompt)
-    except ValueError:
-        array = np.empty((), dtype=object)  # lists of several lengths
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise InputError("the prompt must be text, a list of messages, or a list of token ids; got something else")
-    if array.size and not 0 <= array.min() <= array.max() < vocabulary_size:
-        raise InputError(
-            f"token ids must be between 0 and {vocabulary_size - 1}, got {array.min()} to {array.max()}; "
-            "were they made with another tokenizer?"
-        )
-    return [int(token_id) for token_id in array]

@@ -1,4 +1,4 @@
-"""From a row of target logits to a token: penalty, temperature, truncation, then argmax or one random draw.
+"""From a row of target logits to a token: penalty, constraint, temperature, truncation, then argmax or one random draw.
 
 It knows nothing of drafts: `acceptance` asks it for one row at a time.
 """
@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
+from dovetail_ort_runtime.constraint import ConstraintState
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.top_k import top_k
 
 SeenArray: TypeAlias = NDArray[np.bool_]
 
@@ -23,10 +25,15 @@ class Sampler:
 
     The transformations are those of transformers' logits processors, with one difference: ties go to the lower id,
     so top-k keeps exactly k tokens where transformers keeps all that equal the k-th.
+
+    Args:
+        options: the transformations.
+        constraint: rules tokens out before any is chosen or truncated; None allows all.
     """
 
-    def __init__(self, options: SamplingOptions) -> None:
+    def __init__(self, options: SamplingOptions, constraint: ConstraintState | None = None) -> None:
         self.options = options
+        self._constraint = constraint
         self._generator = np.random.default_rng(options.seed)
 
     def choose(self, logits: FloatArray, seen: SeenArray | None = None) -> int:
@@ -38,9 +45,10 @@ class Sampler:
 
         Raises:
             BundleError: the highest logit is NaN or infinite.
+            InputError: the constraint allows no token.
         """
         if self.options.is_greedy:
-            return _highest(self.penalised(logits, seen))
+            return _highest(self._admitted(logits, seen))
         token_ids, weights = self._candidates(logits, seen)
         return int(token_ids[self.draw(weights)])
 
@@ -48,11 +56,16 @@ class Sampler:
         """(V,) float64: the probabilities that `choose` draws from; all on one token if greedy."""
         probabilities = np.zeros(len(logits))
         if self.options.is_greedy:
-            probabilities[_highest(self.penalised(logits, seen))] = 1.0
+            probabilities[_highest(self._admitted(logits, seen))] = 1.0
         else:
             token_ids, weights = self._candidates(logits, seen)
             probabilities[token_ids] = weights / weights.sum()
         return probabilities
+
+    def advance(self, token_id: int) -> None:
+        """Tell the constraint that a token is kept; the next choice is the one after it."""
+        if self._constraint is not None:
+            self._constraint.advance(token_id)
 
     def draw(self, weights: ProbabilityArray) -> int:
         """Index drawn in proportion to `weights`, (n,) float64, by inverting their cumulative sum at one uniform."""
@@ -77,12 +90,24 @@ class Sampler:
         penalised[token_ids] = np.where(scores > 0, scores / penalty, scores * penalty)
         return penalised
 
+    def _admitted(self, logits: FloatArray, seen: SeenArray | None) -> FloatArray:
+        """(V,) float32: penalised logits, minus infinity where the constraint does not allow the token."""
+        logits = self.penalised(logits, seen)
+        if self._constraint is None:
+            return logits
+        allowed = self._constraint.allowed()[: len(logits)]
+        if not allowed.any():
+            raise InputError(f"a constraint must allow one of {len(logits)} tokens or more, got none; check its rules")
+        admitted = np.full_like(logits, -np.inf)
+        np.copyto(admitted[: len(allowed)], logits[: len(allowed)], where=allowed)
+        return admitted
+
     def _candidates(self, logits: FloatArray, seen: SeenArray | None) -> tuple[TokenArray, ProbabilityArray]:
         """Tokens that stay, ascending, (n,) int64, and their weights, (n,) float64, the highest being 1."""
         options = self.options
-        logits = self.penalised(logits, seen)
+        logits = self._admitted(logits, seen)
         highest = logits[_highest(logits)]
-        token_ids = _top_k(logits, options.top_k)
+        token_ids = _kept_by_top_k(logits, options.top_k)
         weights = np.exp((logits[token_ids].astype(np.float64) - highest) / options.temperature)
         if options.top_p < 1:
             kept = _top_p(weights, options.top_p)
@@ -104,16 +129,9 @@ def _highest(logits: FloatArray) -> int:
     return token_id
 
 
-def _top_k(logits: FloatArray, k: int) -> TokenArray:
+def _kept_by_top_k(logits: FloatArray, k: int) -> TokenArray:
     """Ids of the `k` highest logits, ascending; all of them for 0."""
-    if not 0 < k < len(logits):
-        return np.arange(len(logits))
-    # The k blocks with the highest maxima each hold a logit no lower than the k-th maximum, so what is lower is out:
-    # ten times faster than to partition all logits.
-    maxima = np.maximum.reduceat(logits, np.arange(0, len(logits), max(1, len(logits) // (4 * k))))
-    contenders = np.flatnonzero(logits >= np.partition(maxima, -k)[-k])
-    order = np.argsort(-logits[contenders], kind="stable")
-    return np.sort(contenders[order[:k]])
+    return np.sort(top_k(logits, k)) if 0 < k < len(logits) else np.arange(len(logits))
 
 
 def _top_p(weights: ProbabilityArray, top_p: float) -> TokenArray:

@@ -10,6 +10,7 @@ from typing import Any
 from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
+from dovetail_ort_runtime.forked_sessions import outlive_children
 from dovetail_ort_runtime.huge_pages import huge_pages
 
 
@@ -67,6 +68,7 @@ def open_session(
     try:
         with huge_pages():
             session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
+        outlive_children(session)
     except Exception as error:  # onnxruntime raises its own classes straight from C++
         if device == CUDA and "CUDA" in str(error):
             raise UnavailableError(f"CUDA must have a GPU that it can use, got: {error}") from error

@@ -21,7 +21,8 @@ class Statistics:
         draft_seconds: proposing draft tokens, over all rounds.
         verify_seconds: target passes, over all rounds.
         other_seconds: everything else in decoding: acceptance, the cache, text.
-        time_to_first_token_seconds: from the call to the first token, tokenisation included.
+        time_to_first_token_seconds: from the call to the first token, tokenisation and waiting for other
+            answers included.
     """
 
     prompt_tokens: int

@@ -62,6 +62,10 @@ class Tokenizer:
         """Ids by token as the vocabulary spells it, added tokens included."""
         return dict(self._tokenizer.get_vocab(with_added_tokens=True))
 
+    def to_json(self) -> str:
+        """Text of a `tokenizer.json` that reads back as this tokenizer."""
+        return str(self._tokenizer.to_str())
+
     def token_to_id(self, token: str) -> int | None:
         """Id of a token as the vocabulary spells it, or None if there is none."""
         found: int | None = self._tokenizer.token_to_id(token)

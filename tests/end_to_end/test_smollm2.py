@@ -72,6 +72,11 @@ def test_sampling_with_a_seed_gives_the_same_tokens_with_and_without_speculation
     assert answers[0] == answers[1]
 
 
+def test_unloading_gives_the_memory_back(unloaded_memory):
+    first, *others = unloaded_memory(BUNDLE, times=20)
+    assert max(others) < 1.05 * first  # the issue's bound
+
+
 def test_first_token_of_a_50_token_prompt_comes_within_2_5_seconds_of_the_start():
     """From the first import on; the best of three, for the machine may be busy."""
     runs = [

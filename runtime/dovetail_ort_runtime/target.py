@@ -14,7 +14,7 @@ from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.front import Front
-from dovetail_ort_runtime.kv_cache import KVCache
+from dovetail_ort_runtime.kv_cache import KVCache, cache_type
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.session import SessionReport, nodes_by_provider, open_session, weight_bytes
 from dovetail_ort_runtime.verification_input import VerificationInput
@@ -94,6 +94,7 @@ class Target:
             num_kv_heads=entry.num_kv_heads,
             capacity=capacity,
             head_size=entry.head_size,
+            dtype=cache_type(self.session),
             first_layer=entry.front_layers,
             front=None if self.front is None else self.front.cache,
         )

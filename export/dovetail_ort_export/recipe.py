@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.manifest import WEIGHT_FORMATS
 
 BUILT_IN_RECIPES: Final = ("row", "block", "fp32", "drafter")
-WEIGHT_FORMATS: Final = ("int8", "int4", "fp16", "fp32")
 _LOWERING: Final = "lower-"
 _KEYS: Final = {"precision", "passes"}
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import BundleError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, TargetEntry
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
 # Larger files are hashed on request only: 150 MB of weights would add to every start.
@@ -38,8 +38,7 @@ class Bundle:
         listed = {entry.path for entry in self.manifest.files}
         drafter = self.manifest.drafter
         target = self.manifest.target
-        front = None if target.front_graph is None else str(PurePosixPath(target.graph).with_name(target.front_graph))
-        named = (target.graph, front, self.manifest.tokenizer.file, self.manifest.tokenizer.chat_template)
+        named = (target.graph, _front_path(target), self.manifest.tokenizer.file, self.manifest.tokenizer.chat_template)
         for name in (*named, None if drafter is None else drafter.graph):
             if name is not None and name not in listed:
                 raise BundleError(f"the manifest's files must list {name!r}, which it refers to")
@@ -115,6 +114,18 @@ class Bundle:
                 f"{entry.path} must have the SHA-256 {entry.sha256[:12]}…, got {digest[:12]}…; "
                 "the file was altered, export the bundle again"
             )
+
+
+def _front_path(target: TargetEntry) -> str | None:
+    if target.front_graph is None:
+        return None
+    try:
+        return str(PurePosixPath(target.graph).with_name(target.front_graph))
+    except ValueError as error:
+        raise BundleError(
+            f"front_graph must be the name of a file beside {target.graph!r}, got {target.front_graph!r}; "
+            "export the bundle again"
+        ) from error
 
 
 def _is_file(path: Path) -> bool:

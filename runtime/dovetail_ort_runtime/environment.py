@@ -35,6 +35,9 @@ def onnxruntime_distributions() -> dict[str, str]:
 def import_onnxruntime() -> ModuleType:
     """The onnxruntime module.
 
+    Its official builds report usage to their maker unless `ORT_DISABLE_TELEMETRY` is set, which happens here; who wants
+    to report sets it to 0.
+
     Raises:
         UnavailableError: it is missing, too old, or installed twice; the message says what to install.
     """
@@ -44,6 +47,7 @@ def import_onnxruntime() -> ModuleType:
             "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'dovetail-ort[cpu]' or "
             "'dovetail-ort[gpu]'"
         )
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -42,11 +42,15 @@ def _advise(regions: list[Region]) -> None:
 
 
 def _anonymous_regions() -> list[Region]:
-    """Address ranges of private writable memory without a file behind it, ascending; empty where Linux is not."""
+    """Address ranges of private writable memory without a file behind it, ascending; empty where nothing tells them."""
     if sys.platform != "linux":
         return []
+    try:
+        lines = _MAPS.read_text().splitlines()
+    except OSError:  # /proc is not mounted
+        return []
     regions = []
-    for line in _MAPS.read_text().splitlines():
+    for line in lines:
         # address perms offset device inode [path]
         addresses, permissions, _, _, inode, *_ = line.split(maxsplit=5)
         if permissions == "rw-p" and inode == "0":

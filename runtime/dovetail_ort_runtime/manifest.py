@@ -16,11 +16,14 @@ from dovetail_ort_runtime.sampling_options import SamplingOptions
 FORMAT: Final = "dovetail-ort-bundle"
 VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
-_LEAST_DIMENSIONS: Final = {
+WEIGHT_FORMATS: Final = ("int8", "int4", "fp16", "fp32")
+INT8_SCALES: Final = ("row", "block")
+FUSIONS: Final = ("gating", "concatenation")
+LEAST_DIMENSIONS: Final = {
     **dict.fromkeys(("num_layers", "num_heads", "num_kv_heads", "head_size", "hidden_size", "vocabulary_size"), 1),
     **dict.fromkeys(("max_context", "max_rows"), 2),  # an exact pass has two rows at the least
 }
-_LEAST_DRAFTER_DIMENSIONS: Final = dict.fromkeys(
+LEAST_DRAFTER_DIMENSIONS: Final = dict.fromkeys(
     ("num_layers", "num_kv_heads", "head_size", "hidden_size", "draft_vocabulary_size", "max_rows"), 1
 )
 
@@ -88,8 +91,11 @@ class TargetEntry:
     passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_dimensions(self, _LEAST_DIMENSIONS)
-        if (0 < self.front_layers < self.num_layers) != (self.front_graph is not None) or self.front_layers < 0:
+        _check_dimensions(self, LEAST_DIMENSIONS)
+        _check_choice("precision", self.precision, WEIGHT_FORMATS)
+        _check_choice("int8_format", self.int8_format, (*INT8_SCALES, None))
+        least, most = (0, 0) if self.front_graph is None else (1, self.num_layers - 1)
+        if not least <= self.front_layers <= most:
             raise InputError(
                 f"front_layers must be between 1 and {self.num_layers - 1} with a front_graph, and 0 without, "
                 f"got {self.front_layers}"
@@ -102,7 +108,8 @@ class DrafterEntry:
 
     Attributes:
         graph: path of the ONNX file.
-        precision: `int8`, `fp16` or `fp32`, the number format of the weights; the cache is in half precision for fp16.
+        precision: `int8`, `int4`, `fp16` or `fp32`, the number format of the weights; the cache of an fp16 drafter
+            is in half precision.
         fusion: how feature and token are joined, `gating` or `concatenation`.
         target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the drafter reads.
         num_layers: M, its decoder blocks.
@@ -129,13 +136,20 @@ class DrafterEntry:
     passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_dimensions(self, _LEAST_DRAFTER_DIMENSIONS)
+        _check_dimensions(self, LEAST_DRAFTER_DIMENSIONS)
+        _check_choice("precision", self.precision, WEIGHT_FORMATS)
+        _check_choice("fusion", self.fusion, FUSIONS)
 
 
 def _check_dimensions(entry: object, least_by_name: Mapping[str, int]) -> None:
     for name, least in least_by_name.items():
         if getattr(entry, name) < least:
             raise InputError(f"{name} must be {least} or more, got {getattr(entry, name)}")
+
+
+def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,7 +231,7 @@ class Manifest:
             raise BundleError(f"{MANIFEST_NAME} must be JSON, got: {error}; export the bundle again") from error
         if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
             raise BundleError(f'{MANIFEST_NAME} must have "format": "{FORMAT}"; is this a bundle?')
-        if (version := value.pop("version", None)) != VERSION:
+        if type(version := value.pop("version", None)) is not int or version != VERSION:  # true equals 1
             raise BundleVersionError(
                 f"the manifest's version must be {VERSION}, got {version!r}; "
                 "export the bundle again or install the release of dovetail-ort that wrote it"

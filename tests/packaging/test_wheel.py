@@ -1,8 +1,11 @@
-"""The wheel by itself: what is in it, and that it generates in an environment that has nothing else."""
+"""The wheel by itself: what is in it, what comes with it, and that it generates where nothing else is installed."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -10,21 +13,27 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = {"dovetail_ort", "dovetail_ort_export", "dovetail_ort_runtime"}
+PACKAGES = {
+    "dovetail_ort": REPOSITORY / "dovetail_ort",
+    "dovetail_ort_export": REPOSITORY / "export" / "dovetail_ort_export",
+    "dovetail_ort_runtime": REPOSITORY / "runtime" / "dovetail_ort_runtime",
+}
 LARGEST_WHEEL_BYTES = 300_000
+LARGEST_INSTALLED_BYTES = 200_000_000
+LARGEST_INSTALLED_MEBIBYTES = 200
+EXPORT_ONLY = {"torch", "transformers", "onnx", "optimum"}
 
 GENERATE = """
-import importlib.util, json, sys
-import dovetail_ort
-from dovetail_ort import GenerationOptions
+import importlib, json, sys
 
-model = dovetail_ort.load(sys.argv[1])
+package = importlib.import_module(sys.argv[1])
+load = getattr(package, "load", None) or package.load_model
+model = load(sys.argv[2])
 answers = [
-    model.generate("one two one two one", GenerationOptions(max_new_tokens=24, max_draft_tokens=drafts)).token_ids
+    model.generate("one two one two one", package.GenerationOptions(max_new_tokens=24, max_draft_tokens=drafts))
     for drafts in (0, 8)
 ]
-absent = [name for name in ("torch", "transformers", "onnx", "optimum") if importlib.util.find_spec(name) is None]
-print(json.dumps({"answers": answers, "absent": absent}))
+print(json.dumps({"file": package.__file__, "answers": [answer.token_ids for answer in answers]}))
 """
 
 
@@ -37,28 +46,94 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_wheel_holds_the_three_packages_and_nothing_else(wheel):
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == PACKAGES
-    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+def install(environment, *requirements):
+    """A new environment with these and what they require, from wheels alone: nothing is compiled."""
+    venv.create(environment)
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install", "--quiet"]
+    result = subprocess.run([*pip, "--only-binary=:all:", *requirements], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def site_packages(environment):
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(environment)}))
+
+
+def generate(environment, package, bundle, directory):
+    """What GENERATE prints in the environment, without this repository on the path."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [environment / "bin" / "python", "-c", GENERATE, package, str(bundle)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=directory, env=variables)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def wheel_environment(wheel, tmp_path_factory):
+    """An environment that was empty before the wheel was installed with `[cpu]`."""
+    environment = tmp_path_factory.mktemp("installed") / "environment"
+    install(environment, f"{wheel}[cpu]")
+    return environment
+
+
+def test_the_wheel_holds_every_file_of_the_three_packages_and_nothing_else(wheel):
+    expected = {
+        f"{package}/{path.relative_to(folder).as_posix()}"
+        for package, folder in PACKAGES.items()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert found == expected
+    assert {f"{package}/py.typed" for package in PACKAGES} <= found
+    assert "dovetail_ort_export/recipes/row.toml" in found
+    assert not {name for name in found if "test" in name}
+
+
+def test_the_wheel_is_smaller_than_300_kilobytes(wheel):
     assert wheel.stat().st_size < LARGEST_WHEEL_BYTES
 
 
 @pytest.mark.slow
-def test_wheel_generates_exactly_where_torch_transformers_and_onnx_are_absent(wheel, tiny_bundle, tmp_path):
-    environment = tmp_path / "environment"
-    venv.create(environment, with_pip=True)
-    python = environment / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", f"{wheel}[cpu]"], check=True, capture_output=True)
-    result = subprocess.run(
-        [python, "-c", GENERATE, str(tiny_bundle)], check=True, capture_output=True, text=True, cwd=tmp_path
-    )
-    printed = json.loads(result.stdout)
-    assert printed["absent"] == ["torch", "transformers", "onnx", "optimum"]
+def test_an_installed_wheel_takes_less_than_200_megabytes(wheel_environment):
+    files = [path for path in site_packages(wheel_environment).rglob("*") if path.is_file()]
+    from_wheels = sum(path.stat().st_size for path in files if path.suffix != ".pyc")
+    assert from_wheels < LARGEST_INSTALLED_BYTES
+    # pip adds bytecode for every module, imported or not: another 31 MB, which --no-compile leaves out.
+    assert sum(path.stat().st_size for path in files) < LARGEST_INSTALLED_MEBIBYTES << 20
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_brings_no_package_of_the_exporter(wheel_environment):
+    installed = {path.name.partition("-")[0] for path in site_packages(wheel_environment).iterdir()}
+    assert {"dovetail_ort", "onnxruntime", "numpy", "tokenizers", "jinja2"} <= installed
+    assert not EXPORT_ONLY & installed
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_generates_exactly(wheel_environment, tiny_bundle, tmp_path):
+    printed = generate(wheel_environment, "dovetail_ort", tiny_bundle, tmp_path)
+    assert Path(printed["file"]).is_relative_to(wheel_environment)
     plain, speculative = printed["answers"]
     assert plain == speculative
     assert len(plain) > 1
-    command = subprocess.run([environment / "bin" / "dovetail-ort", "export", "x", "y"], capture_output=True, text=True)
-    assert command.returncode == 2
-    assert "dovetail-ort[export]" in command.stderr.splitlines()[-1]
-    assert "Traceback" not in command.stderr
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_names_the_extra_that_export_needs(wheel_environment):
+    program = wheel_environment / "bin" / "dovetail-ort"
+    result = subprocess.run([program, "export", "x", "y"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "dovetail-ort[export]" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_the_runtime_works_when_its_folder_is_copied_into_another_project(tiny_drafting_bundle, tmp_path):
+    environment, project = tmp_path / "environment", tmp_path / "project"
+    install(environment, "numpy", "onnxruntime", "tokenizers", "jinja2")
+    shutil.copytree(PACKAGES["dovetail_ort_runtime"], project / "dovetail_ort_runtime")
+    printed = generate(environment, "dovetail_ort_runtime", tiny_drafting_bundle, project)
+    assert Path(printed["file"]).is_relative_to(project)
+    plain, speculative = printed["answers"]
+    assert plain == speculative
+    assert len(plain) > 1

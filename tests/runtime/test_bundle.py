@@ -139,6 +139,13 @@ def test_a_link_to_itself_counts_as_missing(directory):
         Bundle(directory)
 
 
+@pytest.mark.parametrize("name", ["", ".", "folder/front.onnx", "../front.onnx"])
+def test_a_front_graph_is_a_file_beside_the_graph(directory, name):
+    edit(directory, lambda manifest: manifest["target"].update({"front_graph": name, "front_layers": 1}))
+    with pytest.raises(BundleError, match=f"front_graph must be the name of a file beside .*got '{name}'"):
+        Bundle(directory)
+
+
 @pytest.mark.parametrize("name", ["", ".", "a\0b", "x" * 5000, "\ud800", "no/such/folder"])
 def test_a_name_that_no_file_can_have_is_a_bundle_error(directory, name):
     rename(directory, "tokenizer.json", name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dovetail_ort_runtime import huge_pages as huge_pages_module
 from dovetail_ort_runtime.huge_pages import HUGE_PAGE_BYTES, _gained, huge_pages
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -53,3 +54,10 @@ def test_contents_are_untouched():
     with huge_pages():
         values = np.arange(3 * HUGE_PAGE_BYTES // 8)
     assert np.array_equal(values, np.arange(3 * HUGE_PAGE_BYTES // 8))
+
+
+def test_where_proc_is_not_mounted_the_hint_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(huge_pages_module, "_MAPS", tmp_path / "proc" / "self" / "maps")
+    with huge_pages():
+        values = np.arange(3 * HUGE_PAGE_BYTES // 8)
+    assert values[-1] == values.size - 1

@@ -66,7 +66,7 @@ def test_a_whole_number_passes_for_a_fraction():
     assert Manifest.from_json(changed("generation.temperature", 1)).generation.temperature == 1.0
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1], 1.5])
+@pytest.mark.parametrize("version", [0, 2, "1", None, [1], 1.5, 1.0, True])
 def test_another_version_is_refused_with_both_ways_out(version):
     with pytest.raises(BundleVersionError, match=r"version must be 1, got .*export the bundle again or install"):
         Manifest.from_json(changed("version", version))
@@ -107,6 +107,9 @@ def test_what_is_not_json_is_refused(text):
         ("generation.top_p", 0.0, "manifest.generation: top_p must be above 0 and at most 1, got 0.0"),
         ("target.num_layers", 0, "manifest.target: num_layers must be 1 or more, got 0"),
         ("target.max_context", -5, "manifest.target: max_context must be 2 or more, got -5"),
+        ("target.precision", "int5", "manifest.target: precision must be one of int8, int4, fp16, fp32, got 'int5'"),
+        ("target.int8_format", "column", "int8_format must be one of row, block, None, got 'column'"),
+        ("target.front_layers", 2, "front_layers must be between 1 and 1 with a front_graph, and 0 without, got 2"),
         ("target.max_rows", 1, "manifest.target: max_rows must be 2 or more, got 1"),
         ("files", {}, "manifest.files must be a list, got an object"),
         ("files.0", "tokenizer.json", r"manifest.files\[0\] must be an object, got a string"),

@@ -99,6 +99,22 @@ def test_the_last_rows_logits_have_the_bits_they_have_beside_all_others(target, 
         np.testing.assert_array_equal(asked_for.logits, logits[-scored:])
 
 
+def test_a_graph_that_scores_all_rows_gives_the_same_bits(tiny_llama, target_of, tmp_path):
+    from dovetail_ort_export import ExportOptions, export_bundle
+
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('precision = "fp32"\npasses = ["bind-weights", "lower-float"]')
+    export_bundle(str(tiny_llama), tmp_path / "bundle", ExportOptions(recipes=(recipe,)))
+    target = target_of(tmp_path / "bundle")
+    assert not target.chooses_rows
+    chunk = VerificationInput.prompt(TOKENS[:9], 0)
+    for exact in (True, False):
+        logits = target.forward(chunk, exact=exact).logits.copy()
+        np.testing.assert_array_equal(target.forward(chunk, exact=exact, num_scored=2).logits, logits[-2:])
+        alone = target.forward(VerificationInput.prompt(TOKENS[:1], 0), exact=exact, num_scored=1)
+        assert alone.logits.shape == (1, 384)
+
+
 def test_a_head_computes_only_what_is_asked_for_but_never_one_row_exactly(target):
     target.session = Shapes(target.session)
     chunk = VerificationInput.prompt(TOKENS[:9], 0)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.manifest import FUSIONS
 
-FUSIONS: Final = ("gating", "concatenation")
 MAX_BLOCKS: Final = 6
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dovetail_ort_export.training.head_config import FUSIONS, MAX_BLOCKS
+from dovetail_ort_export.training.head_config import MAX_BLOCKS
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.manifest import FUSIONS
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")

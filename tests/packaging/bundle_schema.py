@@ -1,0 +1,154 @@
+"""Print the JSON Schema of `manifest.json`, made from the records that read it.
+
+    python tests/packaging/bundle_schema.py > docs/bundle-manifest.schema.json
+
+Types, defaults and descriptions are the records'; bounds that their constructors check are repeated in `BOUNDS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+from typing import Any, Final
+
+from dovetail_ort_runtime import manifest
+from dovetail_ort_runtime.manifest import (
+    DrafterEntry,
+    FileEntry,
+    GenerationEntry,
+    Manifest,
+    TargetEntry,
+    TokenizerEntry,
+)
+from dovetail_ort_runtime.sampling_options import SamplingOptions
+
+Schema = dict[str, Any]
+
+SCALARS: Final[dict[type, Schema]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"$ref": "#/$defs/Number"},
+    bool: {"type": "boolean"},
+}
+NUMBER: Final[Schema] = {
+    "description": "A number within the range of a double.",
+    "type": "number",
+    "minimum": -sys.float_info.max,
+    "maximum": sys.float_info.max,
+}
+INSIDE_THE_BUNDLE: Final[Schema] = {"pattern": r"^(?!/)(?!(.*/)?\.\.(/|$))[^\\]+$"}
+BOUNDS: Final[dict[type, dict[str, Schema]]] = {
+    FileEntry: {
+        "path": INSIDE_THE_BUNDLE,
+        "num_bytes": {"minimum": 0},
+        "sha256": {"pattern": "^[0-9a-f]{64}$"},
+    },
+    TargetEntry: {
+        **{name: {"minimum": least} for name, least in manifest.LEAST_DIMENSIONS.items()},
+        "graph": INSIDE_THE_BUNDLE,
+        "precision": {"enum": list(manifest.WEIGHT_FORMATS)},
+        "int8_format": {"enum": [*manifest.INT8_SCALES, None]},
+        "front_graph": {"pattern": r"^(?!\.\.?$)[^/\\]+$"},
+        "front_layers": {"minimum": 0},
+    },
+    DrafterEntry: {
+        **{name: {"minimum": least} for name, least in manifest.LEAST_DRAFTER_DIMENSIONS.items()},
+        "graph": INSIDE_THE_BUNDLE,
+        "precision": {"enum": list(manifest.WEIGHT_FORMATS)},
+        "fusion": {"enum": list(manifest.FUSIONS)},
+    },
+    TokenizerEntry: {"file": INSIDE_THE_BUNDLE, "chat_template": INSIDE_THE_BUNDLE},
+    GenerationEntry: {
+        "temperature": {"minimum": 0},
+        "top_k": {"minimum": 0},
+        "top_p": {"exclusiveMinimum": 0, "maximum": 1},
+        "min_p": {"minimum": 0, "maximum": 1},
+        "repetition_penalty": {"exclusiveMinimum": 0},
+    },
+}
+# A front graph and the number of its blocks are there together or not at all.
+CONDITIONS: Final[dict[type, Schema]] = {
+    TargetEntry: {
+        "if": {"properties": {"front_graph": {"type": "string"}}, "required": ["front_graph"]},
+        "then": {"properties": {"front_layers": {"minimum": 1}}, "required": ["front_layers"]},
+        "else": {"properties": {"front_layers": {"maximum": 0}}},
+    }
+}
+DESCRIBED_ELSEWHERE: Final = {GenerationEntry: SamplingOptions}
+
+
+def main() -> None:
+    """Print the schema."""
+    definitions: dict[str, Schema] = {"Number": NUMBER}
+    whole = record_schema(Manifest, definitions)
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{manifest.MANIFEST_NAME} of a dovetail-ort bundle, version {manifest.VERSION}",
+    }
+    whole["properties"] = {
+        "format": {"const": manifest.FORMAT},
+        "version": {"type": "integer", "const": manifest.VERSION},
+        **whole["properties"],
+    }
+    whole["required"] = ["format", "version", *whole["required"]]
+    print(json.dumps({**head, **whole, "$defs": dict(sorted(definitions.items()))}, indent=2))
+
+
+def record_schema(record: type, definitions: dict[str, Schema]) -> Schema:
+    """Schema of a frozen dataclass as `read_record` reads it; records within it are added to the definitions."""
+    hints = typing.get_type_hints(record)
+    descriptions = attribute_descriptions(DESCRIBED_ELSEWHERE.get(record, record)) | attribute_descriptions(record)
+    properties, required = {}, []
+    for field in dataclasses.fields(record):
+        schema = type_schema(hints[field.name], definitions) | BOUNDS.get(record, {}).get(field.name, {})
+        if field.default is dataclasses.MISSING:
+            required.append(field.name)
+        else:
+            schema["default"] = field.default
+        if field.name in descriptions:
+            schema["description"] = descriptions[field.name]
+        properties[field.name] = schema
+    return {
+        "description": (record.__doc__ or "").partition("\n")[0],
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+        **CONDITIONS.get(record, {}),
+    }
+
+
+def type_schema(hint: Any, definitions: dict[str, Schema]) -> Schema:
+    """Schema of a field's type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        (one,) = (argument for argument in arguments if argument is not type(None))
+        schema = type_schema(one, definitions)
+        if "type" in schema:
+            return schema | {"type": [schema["type"], "null"]}
+        return {"anyOf": [schema, {"type": "null"}]}
+    if dataclasses.is_dataclass(hint):
+        if hint.__name__ not in definitions:
+            definitions[hint.__name__] = record_schema(typing.cast(type, hint), definitions)
+        return {"$ref": f"#/$defs/{hint.__name__}"}
+    if origin is tuple:
+        return {"type": "array", "items": type_schema(arguments[0], definitions)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": type_schema(arguments[1], definitions)}
+    return dict(SCALARS[hint])
+
+
+def attribute_descriptions(record: type) -> dict[str, str]:
+    """What a docstring says of each attribute, on one line."""
+    _, _, section = inspect.cleandoc(record.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text).replace("None", "null") for name, text in entries}
+
+
+if __name__ == "__main__":
+    main()

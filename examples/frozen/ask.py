@@ -7,7 +7,6 @@ ask < question.txt
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -25,7 +24,6 @@ def main() -> int:
     words = parser.parse_args().prompt
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8")  # an empty environment may stand for ASCII
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports to its makers unless told not to
     try:
         answer(" ".join(words) or sys.stdin.read().strip())
     except (DovetailError, UnicodeDecodeError) as error:

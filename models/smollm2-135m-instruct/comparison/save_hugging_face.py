@@ -1,4 +1,4 @@
-"""Write a source as a Hugging Face directory, fp32: the form that onnxruntime-genai's builder reads.
+"""Write a source as a Hugging Face directory, fp32: the form that other engines' converters read.
 
 python save_hugging_face.py SOURCE OUT
 """

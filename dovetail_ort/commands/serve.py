@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.generation_arguments import add_speculation, drafter_settings
+from dovetail_ort.commands.generation_arguments import add_speculation, add_verification, drafter_settings
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_access(parser)
     _add_limits(parser)
     add_speculation(parser)
+    add_verification(parser)
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.grace >= 0:
         raise InputError(f"--grace must be 0 or more, got {arguments.grace}")
-    bundle = Bundle(arguments.bundle)
+    bundle = Bundle(arguments.bundle, arguments.verify)
     settings = _settings(arguments, bundle)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     # Bound first: an address that is taken is told before the weights are loaded.

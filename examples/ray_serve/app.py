@@ -7,6 +7,7 @@ serve run app.yaml
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
@@ -19,7 +20,7 @@ from dovetail_ort.server import ServerSettings, make_app
 
 
 class Settings(BaseModel):
-    """What a command line or a file says of the application; Ray checks it before anything is loaded.
+    """What a command line or a file says of the application, checked before anything is loaded.
 
     Attributes:
         bundle: directory of the bundle, the same on every machine.
@@ -82,8 +83,9 @@ class Replica:
             raise RuntimeError("the model's thread must run, got one that ended; the replica's log says why")
 
 
-def build(settings: Settings) -> serve.Application:
-    """The application that `serve run` and `serve deploy` start."""
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """The application that `serve run` and `serve deploy` start; arguments are those of `Settings`."""
+    settings = Settings.model_validate(arguments)
     deployment = serve.deployment(
         Replica,
         name="Dovetail",

@@ -74,10 +74,10 @@ def descendants(pid):
     return found & parents.keys()
 
 
-def until(holds):
+def until(holds, log=None):
     deadline = time.monotonic() + SECONDS
     while not holds():
-        assert time.monotonic() < deadline, "it never came true"
+        assert time.monotonic() < deadline, "it never came true" if log is None else log.read_text()
         time.sleep(0.1)
 
 
@@ -101,6 +101,7 @@ def cluster(tiny_bundle):
         environment |= {
             "RAY_TMPDIR": folder,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",  # it would write a token into the home directory
             "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(100 << 20),
             "PYTHONPATH": os.pathsep.join([str(EXAMPLE), *sys.path]),
         }
@@ -109,8 +110,7 @@ def cluster(tiny_bundle):
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
             found = Cluster(url=f"http://127.0.0.1:{port}", process=process)
             try:
-                until(lambda: (answers(found.url) and len(found.replicas()) == 2) or process.poll() is not None)
-                assert process.poll() is None, Path(log.name).read_text()
+                until(lambda: answers(found.url) and len(found.replicas()) == 2, Path(log.name))
                 yield found
             finally:
                 left = descendants(process.pid)

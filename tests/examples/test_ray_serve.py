@@ -113,15 +113,23 @@ def cluster(tiny_bundle):
                 until(lambda: answers(found.url) and len(found.replicas()) == 2, Path(log.name))
                 yield found
             finally:
-                left = descendants(process.pid)
+                started = descendants(process.pid)
                 process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(SECONDS)
-                finally:
-                    alive = {pid for pid in left if "ray" in read(pid, "cmdline")}
-                    for pid in alive:
-                        os.kill(pid, signal.SIGKILL)
-    assert not alive
+                process.wait(SECONDS)
+                left = ended(started)
+    assert left == {}
+
+
+def ended(pids):
+    """Wait for processes to end and kill the others; their titles."""
+    deadline = time.monotonic() + SECONDS / 2
+    while left := {pid: title for pid in pids if "ray" in (title := read(pid, "cmdline"))}:
+        if time.monotonic() > deadline:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            break
+        time.sleep(0.1)
+    return left
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ def measurement_lines(manifest: Manifest) -> dict[str, str]:
 
 
 def number_format(target: TargetEntry) -> str:
-    """The number format of the weights: `fp32`, or `int8` and what its scales stand for."""
-    return target.precision if target.int8_format is None else f"{target.precision}, scales by {target.int8_format}"
+    """The number format of the weights: `fp32`, or `int8` and what its scales stand for; and of a quantised cache."""
+    weights = target.precision if target.int8_format is None else f"{target.precision}, scales by {target.int8_format}"
+    return f"{weights}, cache in int8" if "quantize-cache" in target.passes else weights
 
 
 def describe_drafter(manifest: Manifest, drafter: DrafterEntry) -> str:

@@ -1,53 +1,91 @@
-"""8-bit weights in blocks along the input axis, the numbers behind MatMulNBits and GatherBlockQuantized."""
+"""Weights in blocks along the input axis, the numbers behind MatMulNBits and GatherBlockQuantized."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.errors import InputError
 
-BLOCK_SIZE: Final = 32
-ZERO_POINT: Final = 128  # both operators' default for unsigned 8-bit weights
-_LARGEST: Final = 127
+BLOCK_SIZES: Final = (16, 32, 64, 128)
+BLOCK_BITS: Final = (4, 8)
 _SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: such a block is taken as zero
 _PORTION_ROWS: Final = 1024
 
 
-def block_scales(weight: FloatArray) -> FloatArray:
-    """Scale of each block: its largest magnitude over 127; 1 where the block is zero or nearly so.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockFormat:
+    """How weights are stored.
+
+    Attributes:
+        block_size: weights that share a scale, one of `BLOCK_SIZES`.
+        bits: of a weight, one of `BLOCK_BITS`.
+    """
+
+    block_size: int = 32
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("block_size", self.block_size, BLOCK_SIZES), ("bits", self.bits, BLOCK_BITS)):
+            if not isinstance(value, int) or value not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+
+    @property
+    def zero_point(self) -> int:
+        """What stands for 0: both operators' default for unsigned weights."""
+        return 1 << (self.bits - 1)
+
+    @property
+    def largest(self) -> int:
+        """Steps from 0 to the largest magnitude of a block."""
+        return self.zero_point - 1
+
+    @property
+    def block_bytes(self) -> int:
+        """Size of a block without its scale."""
+        return self.block_size * self.bits // 8
+
+
+def block_scales(weight: FloatArray, form: BlockFormat) -> FloatArray:
+    """Scale of each block: its largest magnitude over `form.largest`; 1 where the block is zero or nearly so.
 
     Args:
-        weight: (N, K) float32, K a multiple of 32.
+        weight: (N, K) float32, K a multiple of the block size.
+        form: of the blocks.
 
     Returns:
-        (N, K / 32) float32.
+        (N, K / block_size) float32.
     """
-    scales = np.empty((len(weight), weight.shape[1] // BLOCK_SIZE), dtype=np.float32)
+    scales = np.empty((len(weight), weight.shape[1] // form.block_size), dtype=np.float32)
     for rows in _row_slices(weight):
-        largest = np.abs(weight[rows]).reshape(-1, scales.shape[1], BLOCK_SIZE).max(axis=-1)
-        exact = largest / np.float32(_LARGEST)
+        largest = np.abs(weight[rows]).reshape(-1, scales.shape[1], form.block_size).max(axis=-1)
+        exact = largest / np.float32(form.largest)
         scales[rows] = np.where(exact >= _SMALLEST_SCALE, exact, np.float32(1))
     return scales
 
 
-def quantize_blocks(weight: FloatArray) -> NDArray[np.uint8]:
-    """Weights as multiples of their block's scale, nearest even, offset by 128.
+def quantize_blocks(weight: FloatArray, form: BlockFormat) -> NDArray[np.uint8]:
+    """Weights as multiples of their block's scale, nearest even, offset by the zero point.
 
     Args:
-        weight: (N, K) float32, K a multiple of 32.
+        weight: (N, K) float32, K a multiple of the block size.
+        form: of the blocks.
 
     Returns:
-        (N, K / 32, 32) uint8; `(quantize_blocks(w) - 128.0) * block_scales(w)[..., None]` is close to `w`.
+        (N, K / block_size, block_bytes) uint8. With 8 bits, `(quantize_blocks(w, form) - 128.0) *
+        block_scales(w, form)[..., None]` is close to `w`; with 4, a byte holds two weights, the first in its low half.
     """
-    scales = block_scales(weight)
-    quantized = np.empty((*scales.shape, BLOCK_SIZE), dtype=np.uint8)
+    scales = block_scales(weight, form)
+    quantized = np.empty((*scales.shape, form.block_bytes), dtype=np.uint8)
     for rows in _row_slices(weight):
-        steps = weight[rows].reshape(-1, scales.shape[1], BLOCK_SIZE) / scales[rows, :, None]
-        quantized[rows] = np.rint(steps) + ZERO_POINT
+        steps = weight[rows].reshape(-1, scales.shape[1], form.block_size) / scales[rows, :, None]
+        codes = (np.rint(steps) + form.zero_point).astype(np.uint8)
+        quantized[rows] = codes if form.bits == 8 else codes[..., ::2] | codes[..., 1::2] << 4
     return quantized
 
 

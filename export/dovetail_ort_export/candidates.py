@@ -15,6 +15,7 @@ from dovetail_ort_export.recipe import Recipe, built_in_recipe, read_recipe
 from dovetail_ort_export.source import Source
 from dovetail_ort_export.target_writer import Candidate, Report, TargetWriter
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.measurements import Int8FormatMeasurements, Measurements
 from dovetail_ort_runtime.pass_times import time_passes
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
@@ -37,14 +38,21 @@ def recipes_for(options: ExportOptions) -> dict[str, Recipe]:
     """The recipes that an export follows, by what reports call them.
 
     Raises:
-        InputError: the options' own recipe cannot be read, or is none.
+        InputError: one of the options' recipes cannot be read or is none, or two of them are of one INT8 format.
     """
-    if options.recipe is not None:
-        return {options.recipe.name: read_recipe(options.recipe)}
+    if options.recipes:
+        recipes = {str(path): read_recipe(path) for path in options.recipes}
+        formats = [recipe.int8_format for recipe in recipes.values()]
+        if len(options.recipes) > 1 and (None in formats or len(set(formats)) < len(options.recipes)):
+            raise InputError(
+                f"recipes to choose from must be one of each INT8 format, got {', '.join(map(str, formats))}; "
+                "give one, or compare others with: dovetail-ort graph ablate"
+            )
+        return recipes
     if options.precision == "fp32":
         return {"fp32": built_in_recipe("fp32")}
-    formats = ("row", "block") if options.int8_format == "auto" else (options.int8_format,)
-    return {f"int8, scales by {name}": built_in_recipe(name) for name in formats}
+    names = ("row", "block") if options.int8_format == "auto" else (options.int8_format,)
+    return {f"int8, scales by {name}": built_in_recipe(name) for name in names}
 
 
 def choose_candidate(

@@ -46,11 +46,13 @@ class EqualizedWeights:
     Attributes:
         rotation: of the residual stream.
         ranges: largest magnitude that each block norm's output had, by the name of the norm's weight.
+        value_scales: (Hkv * D,) float32 by block, what the values of the model are divided by.
     """
 
     def __init__(self, weights: Weights, config: Any, maxima: Mapping[str, FloatArray], alpha: float) -> None:
         self.rotation = Rotation(config.hidden_size)
         self.ranges: dict[str, float] = {}
+        self.value_scales: list[FloatArray] = []
         self._weights = weights
         self._maxima = maxima
         self._alpha = alpha
@@ -103,6 +105,7 @@ class EqualizedWeights:
         largest = self._maxima[mixed].reshape(by_value_head).max(axis=1)
         largest_weight = _column_maxima(self._weights[f"{mixed}.weight"]).reshape(by_value_head).max(axis=1)
         scale = smoothing_scale(largest, largest_weight, self._alpha)
+        self.value_scales.append(scale.ravel())
         columns = np.repeat(scale[:, None], by_value_head[1], axis=1).ravel()
         self._then(f"{mixed}.weight", partial(np.multiply, columns))
         self._then(f"{attention}v_proj.weight", lambda weight: weight / scale.reshape(-1, 1))

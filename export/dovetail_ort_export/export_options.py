@@ -19,7 +19,8 @@ class ExportOptions:
     """Settings of one export.
 
     Attributes:
-        recipe: TOML file with the passes that make the graph, in the place of precision and format.
+        recipes: TOML files with the passes that make the graph, in the place of precision and format. Several are built
+            and timed in turns, as the INT8 formats are, and the faster one is kept.
         precision: `int8`, or `fp32` for comparison.
         int8_format: `block`, 8-bit weights in blocks of 32; `row`, 8-bit weights with a scale for each output and
             activations with one for each row; or `auto`, the one that is faster on this machine.
@@ -33,7 +34,7 @@ class ExportOptions:
         force: replace the bundle that stands at the output path.
     """
 
-    recipe: Path | None = None
+    recipes: tuple[Path, ...] = ()
     precision: str = "int8"
     int8_format: str = "auto"
     calibration_text: Path | None = None
@@ -50,7 +51,7 @@ class ExportOptions:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.int8_format not in INT8_FORMATS:
             raise InputError(f"int8_format must be one of {', '.join(INT8_FORMATS)}, got {self.int8_format!r}")
-        if self.recipe is not None and (self.precision != "int8" or self.int8_format != "auto"):
+        if self.recipes and (self.precision != "int8" or self.int8_format != "auto"):
             raise InputError("a recipe must be given without precision and int8_format, got one of them; it says both")
         if self.calibration_tokens < LEAST_CALIBRATION_TOKENS:
             raise InputError(

@@ -22,10 +22,12 @@ from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
+from dovetail_ort_export.passes.quantize_cache import QuantizeCache
 from dovetail_ort_export.passes.rank_candidates import RankCandidates
+from dovetail_ort_export.passes.score_rows import ScoreRows
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.weights import NamedWeights
-from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError
 
 ENTRY_POINT_GROUP: Final = "dovetail_ort.passes"
@@ -36,6 +38,8 @@ BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
     "bind-weights": BindWeights,
     "equalize": Equalize,
     "keep-blocks": KeepBlocks,
+    "score-rows": ScoreRows,
+    "quantize-cache": QuantizeCache,
     "pack-qkv": PackQkv,
     "pack-gate-up": PackGateUp,
     "fuse-skip-norm": FuseSkipNorm,
@@ -54,6 +58,8 @@ class PassContext:
     Attributes:
         weights: of the model.
         equalized: of an equal model, or None if there is no rule to make one or no pass asks for it.
+        cache_maxima: largest magnitude of each channel of keys and values, (Hkv * D,) by `{block}.key` and
+            `{block}.value`, or None if no pass asks for it.
         first_block: of the target that goes into this graph.
         end_block: the block after the last one, None for all that are left.
         draft_token_ids: (Vd,) int64, the tokens that a drafter's logits are of.
@@ -61,6 +67,7 @@ class PassContext:
 
     weights: NamedWeights
     equalized: EqualizedWeights | None = None
+    cache_maxima: Mapping[str, FloatArray] | None = None
     first_block: int = 0
     end_block: int | None = None
     draft_token_ids: TokenArray | None = None
@@ -123,7 +130,7 @@ def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassB
 
 def summary(pass_type: PassType) -> str:
     """The first line of a pass's documentation."""
-    return (inspect.getdoc(pass_type) or "not documented").partition("\n")[0]
+    return inspect.cleandoc(pass_type.__doc__ or "not documented").partition("\n")[0]
 
 
 def _announced() -> list[EntryPoint]:

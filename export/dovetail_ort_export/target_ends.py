@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
+from dovetail_ort_export.passes.score_rows import SCORED_STATES
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import usable_cores
@@ -55,8 +56,10 @@ def read_target_ends(bundle: Bundle) -> TargetEnds:
     assert embedded is not None
     embedding = _run(front, {"input_ids": np.arange(entry.vocabulary_size)[None]}, str(embedded.name))
     identity = np.eye(entry.hidden_size, dtype=np.float32)[None]
-    # The row format takes the number of rows from the token ids, and nothing else of them.
-    head = _run(model, {"hidden_states": identity, "input_ids": np.zeros((1, entry.hidden_size), np.int64)}, "logits")
+    chosen = any(node.outputs[0].name == SCORED_STATES for node in model.graph)
+    states = SCORED_STATES if chosen else "hidden_states"
+    # Without a choice the row format takes the number of rows from the token ids, and nothing else of them.
+    head = _run(model, {states: identity, "input_ids": np.zeros((1, entry.hidden_size), np.int64)}, "logits")
     return TargetEnds(
         embedding=_in_own_basis(model, embedding),
         head=np.ascontiguousarray(head.T),

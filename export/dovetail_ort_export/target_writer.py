@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from dovetail_ort_export.cache_ranges import cache_maxima
 from dovetail_ort_export.calibration import activation_maxima
 from dovetail_ort_export.calibration_text import calibration_texts
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
@@ -17,6 +18,7 @@ from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.source import Source
 from dovetail_ort_export.target_graph import save_graph, target_graph
 from dovetail_ort_export.weights import Weights
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.measurements import Calibration
@@ -24,6 +26,7 @@ from dovetail_ort_runtime.target import Target
 
 MAX_ROWS: Final = 64
 _EQUALIZE: Final = "equalize"
+_QUANTIZE_CACHE: Final = "quantize-cache"
 _FRONT_NAME: Final = "model_front_fp16.onnx"
 _GRAPH_NAMES: Final = {
     "int8": "model_quantized.onnx",
@@ -42,7 +45,7 @@ class Candidate:
     Attributes:
         folder: where its graph and weights are, and nothing else.
         entry: what the manifest would say of it.
-        calibration: of the row format, else None.
+        calibration: on which text activations were measured; None if no pass asks for it.
     """
 
     folder: Path
@@ -66,7 +69,7 @@ class TargetWriter:
 
     Args:
         source: the model.
-        options: of the export; its recipe, precision and format are not looked at.
+        options: of the export; its recipes, precision and format are not looked at.
         max_context: largest number of tokens of prompt and answer.
         report: is told what takes time.
     """
@@ -76,7 +79,8 @@ class TargetWriter:
         self._max_context = max_context
         self._weights = Weights(source.model, max_context=max_context)
         self._weights_sha256 = self._weights.sha256()
-        self._equalized: tuple[EqualizedWeights, Calibration] | None = None
+        self._texts: list[TokenArray] | None = None
+        self._equalized: EqualizedWeights | None = None
 
     def write(self, name: str, recipe: Recipe, folder: Path) -> Candidate:
         """Write the graphs that `recipe`, called `name` in reports, makes into a new folder.
@@ -86,35 +90,54 @@ class TargetWriter:
             SourceError: the model's dimensions do not suit the number format.
         """
         entry = self._entry(recipe)
-        equalized, calibration = self._equalize() if _EQUALIZE in recipe.names else (None, None)
+        equalized = self._equalize() if _EQUALIZE in recipe.names else None
+        measured = self._cache_maxima(equalized) if _QUANTIZE_CACHE in recipe.names else None
+        calibrated = equalized is not None or measured is not None
         self._report(f"writing {name}")
-        whole = PassContext(weights=self._weights, equalized=equalized)
+        whole = PassContext(weights=self._weights, equalized=equalized, cache_maxima=measured)
         cut = entry.front_layers
         graphs = {entry.graph: target_graph(self._source.model, recipe, replace(whole, first_block=cut))}
         if entry.front_graph is not None:
-            front = recipe.lowered_by("lower-half", "fp16")
+            front = recipe.lowered_by("lower-half", "fp16").without(_QUANTIZE_CACHE)  # its cache is in half precision
             graphs[entry.front_graph] = target_graph(self._source.model, front, replace(whole, end_block=cut))
         folder.mkdir()
         for file, graph in graphs.items():
             save_graph(graph, folder / file)
-        return Candidate(folder=folder, entry=entry, calibration=calibration)
+        return Candidate(folder=folder, entry=entry, calibration=self._calibration() if calibrated else None)
 
-    def _equalize(self) -> tuple[EqualizedWeights, Calibration] | tuple[None, None]:
-        config, options = self._source.model.config, self._options
+    def _equalize(self) -> EqualizedWeights | None:
+        config = self._source.model.config
         if config.model_type not in EQUALIZED_FAMILIES:
             self._report(f"no rule to equalise {config.model_type}: its activations are quantised as they are")
-            return None, None
+            return None
         if self._equalized is None:
+            maxima = activation_maxima(self._source.model, self._calibration_texts())
+            self._equalized = EqualizedWeights(self._weights, config, maxima, self._options.alpha)
+        return self._equalized
+
+    def _cache_maxima(self, equalized: EqualizedWeights | None) -> dict[str, FloatArray]:
+        """Of the keys and values that the graph will compute; those of an equal model have other values."""
+        maxima = cache_maxima(self._source.model, self._calibration_texts())
+        for block, scale in enumerate([] if equalized is None else equalized.value_scales):
+            maxima[f"{block}.value"] = maxima[f"{block}.value"] / scale
+        return maxima
+
+    def _calibration_texts(self) -> list[TokenArray]:
+        options = self._options
+        if self._texts is None:
             doing = "writing" if options.calibration_text is None else "reading"
             self._report(f"{doing} a text to measure activations on")
-            texts = calibration_texts(self._source, options.calibration_text, options.calibration_tokens, options.seed)
-            num_tokens = sum(map(len, texts))
-            self._report(f"measuring activations over {num_tokens} tokens")
-            maxima = activation_maxima(self._source.model, texts)
-            name = None if options.calibration_text is None else options.calibration_text.name
-            calibration = Calibration(text=name, num_tokens=num_tokens, seed=options.seed, alpha=options.alpha)
-            self._equalized = EqualizedWeights(self._weights, config, maxima, options.alpha), calibration
-        return self._equalized
+            self._texts = calibration_texts(
+                self._source, options.calibration_text, options.calibration_tokens, options.seed
+            )
+        self._report(f"measuring activations over {sum(map(len, self._texts))} tokens")
+        return self._texts
+
+    def _calibration(self) -> Calibration:
+        options = self._options
+        name = None if options.calibration_text is None else options.calibration_text.name
+        num_tokens = sum(map(len, self._texts or []))
+        return Calibration(text=name, num_tokens=num_tokens, seed=options.seed, alpha=options.alpha)
 
     def _entry(self, recipe: Recipe) -> TargetEntry:
         config: Any = self._source.model.config

@@ -93,14 +93,14 @@ class Decoder:
         rows = None
         for start in range(num_cached, len(tokens), self.target.max_rows):
             chunk = tokens[start : start + self.target.max_rows]
-            rows = self.target.forward(VerificationInput.prompt(chunk, start), exact=exact)
+            rows = self.target.forward(VerificationInput.prompt(chunk, start), exact=exact, num_scored=1)
             self._keep(chunk, rows, tuple(range(len(chunk))))
         assert rows is not None
         self._sampler = Sampler(sampling, None if constraint is None else constraint.start())
         self._num_alternatives = logprobs
         self._seen = self._seen_in(tokens) if sampling.repetition_penalty != 1 else None
-        accepted = accept(NOTHING, rows.logits[-1:], self._sampler, self._seen)
-        (self._root,), (self._root_logprobs,) = accepted.token_ids, self._measure(accepted, rows.logits[-1:])
+        accepted = accept(NOTHING, rows.logits, self._sampler, self._seen)
+        (self._root,), (self._root_logprobs,) = accepted.token_ids, self._measure(accepted, rows.logits)
         return num_cached
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,22 @@ from numpy.typing import NDArray
 from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime
 
+CacheType = type[np.float32 | np.float16 | np.int8]
 
-def cache_bytes(
-    num_layers: int, num_kv_heads: int, capacity: int, head_size: int, dtype: type[np.float32 | np.float16]
-) -> int:
+_CACHE_TYPES: Final[dict[str, CacheType]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+}
+
+
+def cache_type(session: Any) -> CacheType:
+    """What a graph reads its cache in."""
+    past = next(value for value in session.get_inputs() if value.name.startswith("past_key_values."))
+    return _CACHE_TYPES[past.type]
+
+
+def cache_bytes(num_layers: int, num_kv_heads: int, capacity: int, head_size: int, dtype: CacheType) -> int:
     """Size of a cache's buffers."""
     return 2 * num_layers * num_kv_heads * capacity * head_size * np.dtype(dtype).itemsize
 
@@ -50,7 +62,7 @@ class KVCache:
         num_kv_heads: int,
         capacity: int,
         head_size: int,
-        dtype: type[np.float32 | np.float16] = np.float32,
+        dtype: CacheType = np.float32,
         device: str = CPU,
         first_layer: int = 0,
         front: KVCache | None = None,

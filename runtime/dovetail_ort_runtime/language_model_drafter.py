@@ -105,7 +105,7 @@ class LanguageModelDrafter(ModelDrafter):
 
     def _read_on(self, token_ids: list[int]) -> FloatArray:
         rows = VerificationInput.prompt(np.array(token_ids, dtype=np.int64), self.model.cache.length)
-        logits = self.model.forward(rows, exact=False).logits[-1]
+        logits = self.model.forward(rows, exact=False, num_scored=1).logits[0]
         self.model.cache.keep(range(len(token_ids)))
         self._read += token_ids
         # A smaller vocabulary leaves the target's last tokens undrafted, a larger one is padding.

@@ -100,7 +100,7 @@ class Provenance:
         exporter: version of dovetail-ort.
         packages: versions of the packages that took part, by name.
         machine: processor that the measurements were taken on.
-        calibration: of the row format, else None.
+        calibration: on which text activations were measured; None if no pass asked for it.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""The target model: one pass over a few new rows, with the logits and hidden states of each."""
+"""The target model: one pass over a few new rows, with the hidden states of each and the logits that are asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.front import Front
-from dovetail_ort_runtime.kv_cache import KVCache
+from dovetail_ort_runtime.kv_cache import KVCache, cache_type
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.session import SessionReport, nodes_by_provider, open_session, weight_bytes
 from dovetail_ort_runtime.verification_input import VerificationInput
@@ -27,7 +27,7 @@ class TargetRows:
     """What one pass gave; views that the next pass overwrites.
 
     Attributes:
-        logits: (S, V) float32.
+        logits: (n, V) float32, of the last n rows; all if no number was asked for.
         hidden_states: (S, E) float32, after the final norm.
     """
 
@@ -39,7 +39,7 @@ class Target:
     """A session on the target's graph and the cache of one sequence.
 
     One-row and many-row calls of an INT8 product take different kernels, whose sums round differently. An exact pass
-    therefore never has one row: it is padded to two, and the second row's result is dropped.
+    therefore never has one row: it is padded to two, and the second row's result is dropped. Neither does its head.
 
     Args:
         graph: path of the ONNX file.
@@ -52,6 +52,7 @@ class Target:
 
     Attributes:
         cache: keys and values of the kept tokens.
+        chooses_rows: whether the graph computes the logits of chosen rows only.
         weight_bytes: of graph and weights on disk.
     """
 
@@ -93,30 +94,34 @@ class Target:
             num_kv_heads=entry.num_kv_heads,
             capacity=capacity,
             head_size=entry.head_size,
+            dtype=cache_type(self.session),
             first_layer=entry.front_layers,
             front=None if self.front is None else self.front.cache,
         )
         self._logits = np.empty((self.max_rows, entry.vocabulary_size), dtype=np.float32)
         self._hidden_states = np.empty((self.max_rows, entry.hidden_size), dtype=np.float32)
         self._no_bias = np.zeros(self.max_rows * capacity, dtype=np.float32)
-        self._passes: dict[int, _Pass] = {}
+        self.chooses_rows = any(value.name == "scored_rows" for value in self.session.get_inputs())
+        self._passes: dict[tuple[int, int], _Pass] = {}
 
-    def forward(self, rows: VerificationInput, *, exact: bool = True) -> TargetRows:
+    def forward(self, rows: VerificationInput, *, exact: bool = True, num_scored: int | None = None) -> TargetRows:
         """Run the rows behind the cache's `length` kept tokens; the cache's length stays.
 
         Args:
             rows: 1 to `max_rows` rows, for which the cache has room.
             exact: whether a single row takes the kernel that many rows take.
+            num_scored: how many of the last rows need logits, 1 or more; all if None.
         """
         num_rows = len(rows.token_ids)
-        padded = max(num_rows, EXACT_ROWS) if exact else num_rows
+        num_scored = num_rows if num_scored is None else num_scored
+        least = EXACT_ROWS if exact else 1
+        padded = max(num_rows, least)
+        # The head is kept from its one-row kernel too, by a row whose logits are dropped.
+        scored = max(num_scored, least) if self.chooses_rows else padded
+        first_scored = max(num_rows - scored, 0)
         total = self.cache.length + padded
-        step = self._pass(padded)
-        step.input_ids[0, :num_rows] = rows.token_ids
-        step.position_ids[0, :num_rows] = rows.position_ids
-        step.position_ids[0, num_rows:] = rows.position_ids[-1]
-        step.seqlens_k[0] = total - 1
-        step.total_sequence_length[...] = total
+        step = self._pass(padded, scored)
+        step.fill(rows, total, first_scored)
         bias = rows.attention_bias
         if bias is None:
             bias = self._no_bias[: padded * total].reshape(1, 1, padded, total)
@@ -124,7 +129,8 @@ class Target:
         if self.front is not None:
             self.front.run({**step.inputs, "attention_bias": bias})
         self.session.run_with_iobinding(step.binding)
-        return TargetRows(self._logits[:num_rows], self._hidden_states[:num_rows])
+        end = num_rows - first_scored
+        return TargetRows(self._logits[end - num_scored : end], self._hidden_states[:num_rows])
 
     def reports(self) -> tuple[SessionReport, ...]:
         """Where it runs, in one session or two."""
@@ -138,36 +144,56 @@ class Target:
         )
         return (rest,) if self.front is None else (self.front.report(), rest)
 
-    def _pass(self, num_rows: int) -> _Pass:
-        if num_rows not in self._passes:
-            self._passes[num_rows] = _Pass(self, num_rows)
-        return self._passes[num_rows]
+    def _pass(self, num_rows: int, num_scored: int) -> _Pass:
+        key = num_rows, num_scored
+        if key not in self._passes:
+            self._passes[key] = _Pass(self, *key)
+        return self._passes[key]
 
-    def output_buffers(self, num_rows: int) -> dict[str, FloatArray]:
-        """Where a pass of `num_rows` writes its outputs, by output name."""
-        return {"logits": self._logits[None, :num_rows], "hidden_states": self._hidden_states[None, :num_rows]}
+    def output_buffers(self, num_rows: int, num_scored: int) -> dict[str, FloatArray]:
+        """Where a pass writes its outputs, by output name."""
+        return {"logits": self._logits[None, :num_scored], "hidden_states": self._hidden_states[None, :num_rows]}
 
 
 class _Pass:
-    """Bound inputs and outputs of passes with one number of rows; only the bias changes its shape between passes."""
+    """Bound inputs and outputs of passes of one size; only the bias changes its shape between passes."""
 
-    def __init__(self, target: Target, num_rows: int) -> None:
+    def __init__(self, target: Target, num_rows: int, num_scored: int) -> None:
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self.binding: Any = target.session.io_binding()
         self.input_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
         self.position_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
         self.seqlens_k = np.zeros(1, dtype=np.int32)
         self.total_sequence_length = np.zeros((), dtype=np.int32)
+        self.scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
         names = ("input_ids", "position_ids", "seqlens_k", "total_sequence_length")
         self.inputs: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in names}
         for name, array in self.inputs.items():
             self.binding.bind_ortvalue_input(name, self.ort_value(array))
+        if target.chooses_rows:
+            self.binding.bind_ortvalue_input("scored_rows", self.ort_value(self.scored_rows))
         if target.front is not None:
             states = target.front.block_states[None, :num_rows]
             self.binding.bind_ortvalue_input("block_states", self.ort_value(states))
-        for name, buffer in target.output_buffers(num_rows).items():
+        for name, buffer in target.output_buffers(num_rows, num_scored).items():
             self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
         target.cache.bind(self.binding)
+
+    def fill(self, rows: VerificationInput, total: int, first_scored: int) -> None:
+        """Write what the graph reads, but for the bias; padding repeats the last position.
+
+        Args:
+            rows: of the pass.
+            total: T, kept tokens and rows, padding included.
+            first_scored: the first row that needs logits.
+        """
+        num_rows = len(rows.token_ids)
+        self.input_ids[0, :num_rows] = rows.token_ids
+        self.position_ids[0, :num_rows] = rows.position_ids
+        self.position_ids[0, num_rows:] = rows.position_ids[-1]
+        self.seqlens_k[0] = total - 1
+        self.total_sequence_length[...] = total
+        self.scored_rows[:] = np.arange(first_scored, first_scored + len(self.scored_rows))
 
 
 def _check_dimensions(session: Any, entry: TargetEntry) -> None:

@@ -55,6 +55,7 @@ def outputs(model, weights, tokens):
         "attention_bias": np.zeros((1, 1, rows, rows), np.float32),
         "seqlens_k": np.array([rows - 1], np.int32),
         "total_sequence_length": np.array(rows, np.int32),
+        "scored_rows": np.arange(rows),
     }
     for value in session.get_inputs():
         if value.name.startswith("past"):

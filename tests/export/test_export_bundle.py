@@ -12,6 +12,8 @@ from dovetail_ort_runtime.manifest import GenerationEntry
 from dovetail_ort_runtime.measurements import Calibration, RowInvariance
 from dovetail_ort_runtime.target import Target
 
+RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
+
 
 @pytest.fixture
 def out(tmp_path):
@@ -159,6 +161,31 @@ def test_a_format_that_is_asked_for_is_built_alone(tiny_bundle, tiny_bundle_row)
         manifest = Bundle(directory).manifest
         assert manifest.target.int8_format == name
         assert manifest.measurements.int8_formats == ()
+
+
+def test_a_4_bit_mlp_is_labelled_and_no_less_exact(tiny_bundle, tiny_llama, out):
+    report = export_bundle(str(tiny_llama), out, ExportOptions(recipes=(RECIPES / "mlp-4-bit.toml",)))
+    target = report.manifest.target
+    assert (target.graph, target.precision, target.int8_format) == ("model_q4.onnx", "int4", "block")
+    assert target.passes[-1] == "lower-int8-blocks(mlp_bits=4)"
+    assert target.exact
+    eight_bits = Bundle(tiny_bundle).manifest.measurements.agreement
+    assert report.manifest.measurements.agreement.mean_kl > eight_bits.mean_kl
+
+
+def test_two_recipes_are_chosen_from_as_the_two_formats_are():
+    from dovetail_ort_export.candidates import recipes_for
+
+    found = recipes_for(ExportOptions(recipes=(RECIPES / "row.toml", RECIPES / "block.toml")))
+    assert list(found.values()) == list(recipes_for(ExportOptions()).values())
+
+
+@pytest.mark.parametrize("names", [("block", "block-64"), ("block", "block"), ("row", "block", "block-16")])
+def test_recipes_of_one_format_are_not_chosen_from(names):
+    from dovetail_ort_export.candidates import recipes_for
+
+    with pytest.raises(InputError, match="recipes to choose from must be one of each INT8 format, got "):
+        recipes_for(ExportOptions(recipes=tuple(RECIPES / f"{name}.toml" for name in names)))
 
 
 def test_the_row_format_says_what_it_was_calibrated_on(tiny_bundle, tiny_bundle_row, tiny_llama, out, tmp_path):

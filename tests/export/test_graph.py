@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-INPUTS = ["input_ids", "position_ids", "attention_bias", "seqlens_k", "total_sequence_length"]
+INPUTS = ["input_ids", "position_ids", "attention_bias", "seqlens_k", "total_sequence_length", "scored_rows"]
 
 
 @pytest.fixture(scope="module", params=["block", "row", "fp32"])
@@ -86,7 +86,7 @@ def test_the_outputs_are_those_of_the_bundle_format(graph):
 
 def test_the_outputs_state_their_shapes(graph):
     shapes = {value.name: dimensions(value) for value in graph.graph.output}
-    assert shapes["logits"] == ["batch_size", "sequence_length", 384]
+    assert shapes["logits"] == ["batch_size", "num_scored_rows", 384]
     assert shapes["hidden_states"] == ["batch_size", "sequence_length", 64]
     assert shapes["present.1.value"] == ["batch_size", 2, "max_sequence_length", 16]
 
@@ -97,6 +97,7 @@ def test_the_inputs_leave_rows_and_lengths_open(graph):
     assert shapes["attention_bias"] == ["batch_size", 1, "sequence_length", "total_sequence_length"]
     assert shapes["seqlens_k"] == ["batch_size"]
     assert shapes["total_sequence_length"] == []
+    assert shapes["scored_rows"] == ["num_scored_rows"]
     assert shapes["past_key_values.0.key"] == ["batch_size", 2, "max_sequence_length", 16]
 
 
@@ -122,7 +123,7 @@ def test_every_product_with_scales_by_row_sums_integers_but_those_of_gated_produ
 
 def test_a_tied_head_and_the_embedding_read_one_int8_weight_with_scales_by_row(build):
     model = build("row")
-    gather = next(node for node in model.graph.node if node.op_type == "Gather")
+    gather = next(node for node in model.graph.node if "input_ids" in node.input and node.op_type == "Gather")
     weights = {node.input[1] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
     assert gather.input[0] in weights
     gated = 2 * 64 * 128

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -9,11 +10,18 @@ import pytest
 
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
+from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.lower_float import LowerFloat
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
+from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_export.passes.rotate_ends import RotateEnds
+from dovetail_ort_export.passes.score_rows import ScoreRows
+from dovetail_ort_export.rotation import Rotation
+from dovetail_ort_runtime.errors import InputError, SourceError
+
+MLP_4_BIT = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes" / "mlp-4-bit.toml"
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +167,57 @@ def test_what_only_resembles_a_gated_mlp_is_not_packed(body):
     assert_leaves_alone(PackGateUp(), small_graph(body))
 
 
+# Choosing the rows that are scored
+
+
+def inputs(model):
+    return [value.name for value in model.graph.inputs]
+
+
+def test_the_head_reads_the_rows_that_are_asked_for_and_the_hidden_states_keep_all(bound):
+    graph = bound("llama")
+    assert ScoreRows()(graph).modified
+    assert inputs(graph)[:7] == [*inputs(bound("llama"))[:5], "scored_rows", "past_key_values.0.key"]
+    logits, states = graph.graph.outputs[:2]
+    gather = logits.producer().inputs[0].producer()
+    assert gather.op_type == "Gather"
+    assert gather.inputs[0] is states
+    assert gather.inputs[1].name == "scored_rows"
+    assert [str(axis) for axis in logits.shape] == ["batch_size", "num_scored_rows", "384"]
+    assert [str(axis) for axis in states.shape] == ["batch_size", "sequence_length", "64"]
+
+
+def test_rows_are_chosen_once(bound):
+    graph = bound("llama")
+    ScoreRows()(graph)
+    assert_leaves_alone(ScoreRows(), graph)
+
+
+def test_a_part_of_a_target_without_the_head_has_no_rows_to_choose(bound):
+    graph = KeepBlocks(0, 1)(bound("llama")).model
+    assert_leaves_alone(ScoreRows(), graph)
+
+
+def test_what_has_no_head_has_no_rows_to_choose():
+    assert_leaves_alone(ScoreRows(), small_graph("y = Relu(x)"))
+
+
+def test_rows_are_not_chosen_after_scales_were_given_to_all_of_them(bound):
+    graph = bound("llama")
+    LowerInt8Rows()(graph)
+    with pytest.raises(ir.passes.PreconditionError) as error:
+        ScoreRows()(graph)
+    assert "score-rows stands before what lowers" in str(error.value.__cause__ or error.value)
+
+
+def test_only_the_chosen_rows_are_rotated_for_the_head(bound):
+    graph = bound("llama")
+    ScoreRows()(graph)
+    RotateEnds(Rotation(64))(graph)
+    rotation = next(node for node in graph.graph if node.name == "head_rotation/split/Reshape")
+    assert rotation.inputs[0].name == "scored_states"
+
+
 # Fusing residual additions and norms
 
 
@@ -262,10 +321,44 @@ def test_a_width_that_blocks_do_not_divide_is_refused_with_the_way_out(bound):
         LowerInt8Blocks()(bound("llama", intermediate_size=48))
 
 
+@pytest.mark.parametrize("block_size", [16, 64])
+def test_every_product_and_the_embedding_have_blocks_of_the_size_asked_for(bound, block_size):
+    graph = bound("llama")
+    LowerInt8Blocks(block_size=block_size)(graph)
+    lowered = [node for node in graph.graph if node.op_type in ("MatMulNBits", "GatherBlockQuantized")]
+    assert {node.attributes["block_size"].as_int() for node in lowered} == {block_size}
+    assert {node.attributes["bits"].as_int() for node in lowered} == {8}
+
+
+def test_only_the_products_of_the_mlp_get_four_bits(bound):
+    graph = bound("llama")
+    PackGateUp()(graph)
+    LowerInt8Blocks(mlp_bits=4)(graph)
+    lowered = [node for node in graph.graph if node.op_type in ("MatMulNBits", "GatherBlockQuantized")]
+    names = {bits: [node.name for node in lowered if node.attributes["bits"].as_int() == bits] for bits in (4, 8)}
+    assert len(names[4]) == 2 * 2
+    assert all("/mlp/" in name or ".mlp." in name for name in names[4])
+    assert len(names[8]) == 2 * 4 + 2  # query, key, value and output in each block; head and embedding
+    assert not any("mlp" in name for name in names[8])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block_size": 48}, "block_size must be one of 16, 32, 64, 128, got 48"),
+        ({"block_size": "32"}, "block_size must be one of 16, 32, 64, 128, got '32'"),
+        ({"mlp_bits": 3}, "mlp_bits must be one of 4, 8, got 3"),
+    ],
+)
+def test_int8_lowering_refuses_what_no_kernel_reads(options, message):
+    with pytest.raises(InputError, match=message):
+        LowerInt8Blocks(**options)
+
+
 # Whole exports
 
 
-@pytest.mark.parametrize("settings", [{"int8_format": "block"}, {"int8_format": "row"}, {"precision": "fp32"}])
+@pytest.mark.parametrize("settings", [{"recipes": (MLP_4_BIT,)}, {"int8_format": "row"}, {"precision": "fp32"}])
 def test_two_exports_of_one_model_are_the_same_bytes(tiny_llama, tmp_path, settings):
     from dovetail_ort_export import ExportOptions, export_bundle
 

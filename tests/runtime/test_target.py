@@ -10,9 +10,12 @@ from dovetail_ort_runtime.verification_input import VerificationInput
 TOKENS = np.random.default_rng(11).integers(0, 384, 130)
 
 
-@pytest.fixture(scope="module", params=["int8", "fp32"])
+BUNDLES = {"block": "tiny_bundle", "row": "tiny_bundle_row", "fp32": "tiny_bundle_fp32"}
+
+
+@pytest.fixture(scope="module", params=BUNDLES)
 def bundle(request):
-    return request.getfixturevalue({"int8": "tiny_bundle", "fp32": "tiny_bundle_fp32"}[request.param])
+    return request.getfixturevalue(BUNDLES[request.param])
 
 
 @pytest.fixture
@@ -80,6 +83,44 @@ def test_an_inexact_single_row_is_close_to_the_exact_one(target):
     quick = target.forward(VerificationInput.prompt(TOKENS[20:21], 20), exact=False).logits
     # Logits here spread over +-5; INT8 activations of the two kernels round differently by less than a tenth of that.
     assert np.abs(exact - quick).max() < 0.5
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(("rows", "scored"), [(1, 1), (2, 1), (2, 2), (9, 1), (9, 2), (9, 4), (64, 1)])
+def test_the_last_rows_logits_have_the_bits_they_have_beside_all_others(target, rows, scored, exact):
+    read(target, TOKENS[:20], 20)
+    chunk = VerificationInput.prompt(TOKENS[20 : 20 + rows], 20)
+    whole = target.forward(chunk, exact=exact)
+    logits, states = whole.logits.copy(), whole.hidden_states.copy()
+    asked_for = target.forward(chunk, exact=exact, num_scored=scored)
+    np.testing.assert_array_equal(asked_for.hidden_states, states)
+    assert asked_for.logits.shape == (scored, 384)
+    if exact or scored > 1 or rows == 1:  # alone in the head, a row of an inexact pass rounds differently
+        np.testing.assert_array_equal(asked_for.logits, logits[-scored:])
+
+
+def test_a_graph_that_scores_all_rows_gives_the_same_bits(tiny_llama, target_of, tmp_path):
+    from dovetail_ort_export import ExportOptions, export_bundle
+
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('precision = "fp32"\npasses = ["bind-weights", "lower-float"]')
+    export_bundle(str(tiny_llama), tmp_path / "bundle", ExportOptions(recipes=(recipe,)))
+    target = target_of(tmp_path / "bundle")
+    assert not target.chooses_rows
+    chunk = VerificationInput.prompt(TOKENS[:9], 0)
+    for exact in (True, False):
+        logits = target.forward(chunk, exact=exact).logits.copy()
+        np.testing.assert_array_equal(target.forward(chunk, exact=exact, num_scored=2).logits, logits[-2:])
+        alone = target.forward(VerificationInput.prompt(TOKENS[:1], 0), exact=exact, num_scored=1)
+        assert alone.logits.shape == (1, 384)
+
+
+def test_a_head_computes_only_what_is_asked_for_but_never_one_row_exactly(target):
+    target.session = Shapes(target.session)
+    chunk = VerificationInput.prompt(TOKENS[:9], 0)
+    for scored, exact in ((None, True), (4, True), (1, True), (1, False)):
+        target.forward(chunk, exact=exact, num_scored=scored)
+    assert target.session.rows == [9, 4, 2, 1]  # the first output is the logits
 
 
 def test_a_pass_leaves_the_length_alone(target):

@@ -1,22 +1,40 @@
-"""Products and embedding with 8-bit weights in blocks of 32."""
+"""Products and embedding with 8-bit weights in blocks, those of the MLP with 4-bit weights if asked for."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import onnx_ir as ir
 
-from dovetail_ort_export.block_quantization import BLOCK_SIZE, block_scales, quantize_blocks
+from dovetail_ort_export.block_quantization import BLOCK_BITS, BlockFormat, block_scales, quantize_blocks
 from dovetail_ort_export.passes import nodes
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.errors import InputError, SourceError
 
-_DOMAIN = "com.microsoft"
+_DOMAIN: Final = "com.microsoft"
+_MLP: Final = ".mlp."
 
 
 class LowerInt8Blocks(ir.passes.InPlacePass):
     """`Linear` -> MatMulNBits; `Embedding` -> GatherBlockQuantized, Reshape.
 
-    accuracy_level 4 quantises activations per row and block of 32, so that a row's result is independent of the rows
-    beside it. The embedding reads the blocks as a third axis: a tied head shares the same bytes.
+    accuracy_level 4 quantises activations per row and block, so that a row's result is independent of the rows beside
+    it where the machine's kernels keep them apart, as export measures. The embedding reads the blocks as a third axis:
+    a tied head shares the same bytes.
+
+    Args:
+        block_size: weights that share a scale: 16, 32, 64 or 128.
+        mlp_bits: of the weights whose name contains `.mlp.`: 8, or 4.
+
+    Raises:
+        InputError: an option is none of these.
     """
+
+    def __init__(self, block_size: int = 32, mlp_bits: int = 8) -> None:
+        super().__init__()
+        if not isinstance(mlp_bits, int) or mlp_bits not in BLOCK_BITS:
+            raise InputError(f"mlp_bits must be one of {', '.join(map(str, BLOCK_BITS))}, got {mlp_bits!r}")
+        self._format = BlockFormat(block_size=block_size)
+        self._mlp_format = BlockFormat(block_size=block_size, bits=mlp_bits)
 
     def requires(self, model: ir.Model) -> None:
         """Every product has its weight."""
@@ -26,10 +44,11 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
         """Lower every product and the embedding."""
         modified = False
         for node in nodes.find(model, "Linear", "dovetail"):
-            nodes.replace(model, node, [lower_product_to_blocks(model, node)])
+            form = self._mlp_format if _MLP in str(nodes.input_of(node, 1).name) else self._format
+            nodes.replace(model, node, [lower_product_to_blocks(model, node, form)])
             modified = True
         for node in nodes.find(model, "Embedding", "dovetail"):
-            nodes.replace(model, node, _embedding(model, node))
+            nodes.replace(model, node, _embedding(model, node, self._format))
             modified = True
         nodes.drop_unused_initializers(model)  # float32 copies of what is quantised now
         return ir.passes.PassResult(model, modified)
@@ -40,42 +59,55 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
         nodes.check_none_left(model, "Embedding", "dovetail")
 
 
-def lower_product_to_blocks(model: ir.Model, node: ir.Node) -> ir.Node:
-    """The MatMulNBits that takes the place of one `Linear`."""
+def lower_product_to_blocks(model: ir.Model, node: ir.Node, form: BlockFormat) -> ir.Node:
+    """The MatMulNBits that takes the place of one `Linear`.
+
+    Raises:
+        SourceError: blocks do not divide the weight's width.
+    """
     weight = nodes.weight_of(nodes.input_of(node, 1))
     out_features, in_features = weight.shape
-    attributes = {"K": in_features, "N": out_features, "bits": 8, "block_size": BLOCK_SIZE, "accuracy_level": 4}
-    blocks, scales = _quantised(model, weight)
+    attributes = {
+        "K": in_features,
+        "N": out_features,
+        "bits": form.bits,
+        "block_size": form.block_size,
+        "accuracy_level": 4,
+    }
+    blocks, scales = _quantised(model, weight, form)
     return ir.node("MatMulNBits", [node.inputs[0], blocks, scales], attributes, domain=_DOMAIN)
 
 
-def _embedding(model: ir.Model, node: ir.Node) -> list[ir.Node]:
+def _embedding(model: ir.Model, node: ir.Node, form: BlockFormat) -> list[ir.Node]:
     weight = nodes.weight_of(nodes.input_of(node, 0))
     vocabulary_size, hidden_size = weight.shape
-    blocks, scales = _quantised(model, weight)
-    by_block = _shape_initializer(model, "embedding.scales_shape", [vocabulary_size, hidden_size // BLOCK_SIZE, 1])
+    blocks, scales = _quantised(model, weight, form)
+    scales_shape = [vocabulary_size, hidden_size // form.block_size, 1]
+    by_block = _shape_initializer(model, "embedding.scales_shape", scales_shape)
     flat = _shape_initializer(model, "embedding.hidden_shape", [0, 0, hidden_size])
     scale_column = ir.node("Reshape", [scales, by_block])
     gather = ir.node(
         "GatherBlockQuantized",
         [blocks, node.inputs[1], scale_column.outputs[0]],
-        {"gather_axis": 0, "quantize_axis": 2, "block_size": BLOCK_SIZE, "bits": 8},
+        {"gather_axis": 0, "quantize_axis": 2, "block_size": form.block_size, "bits": form.bits},
         domain=_DOMAIN,
     )
     nodes.label([scale_column, gather], str(node.name))
     return [scale_column, gather, ir.node("Reshape", [gather.outputs[0], flat])]
 
 
-def _quantised(model: ir.Model, weight: nodes.Weight) -> tuple[ir.Value, ir.Value]:
+def _quantised(model: ir.Model, weight: nodes.Weight, form: BlockFormat) -> tuple[ir.Value, ir.Value]:
     rows, columns = weight.shape
-    if columns % BLOCK_SIZE:
+    if columns % form.block_size:
         raise SourceError(
-            f"the input width of {weight.name} must be a multiple of {BLOCK_SIZE} for INT8, got {columns}; "
-            "export with --precision fp32"
+            f"the input width of {weight.name} must be a multiple of {form.block_size} for INT8, got {columns}; "
+            "export with --precision fp32, or with a recipe that gives lower-int8-blocks another block_size"
         )
-    shape = (rows, columns // BLOCK_SIZE)
-    blocks = nodes.lazy_tensor(lambda: quantize_blocks(weight.read()), (*shape, BLOCK_SIZE), ir.DataType.UINT8)
-    scales = nodes.lazy_tensor(lambda: block_scales(weight.read()), shape)
+    shape = (rows, columns // form.block_size)
+    blocks = nodes.lazy_tensor(
+        lambda: quantize_blocks(weight.read(), form), (*shape, form.block_bytes), ir.DataType.UINT8
+    )
+    scales = nodes.lazy_tensor(lambda: block_scales(weight.read(), form), shape)
     return (
         nodes.initializer(model, f"{weight.name}_quantized", blocks),
         nodes.initializer(model, f"{weight.name}_scales", scales),

@@ -8,8 +8,10 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from dovetail_ort_export.block_quantization import BlockFormat
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_blocks import lower_product_to_blocks
+from dovetail_ort_export.passes.score_rows import SCORED_ROWS
 from dovetail_ort_export.row_quantization import (
     ACTIVATION_ZERO_POINT,
     LARGEST,
@@ -78,12 +80,14 @@ class _Lowering:
         self._model = model
         self._activations: dict[ir.Value, _Activation] = {}
         self._zero_points: ir.Value | None = None
+        scored_rows = next((value for value in model.graph.inputs if value.name == SCORED_ROWS), None)
+        self._of_scored_rows = nodes.values_behind(model, scored_rows)
 
     def product(self, node: ir.Node) -> list[ir.Node]:
         """What takes the place of a `Linear`."""
         x = nodes.input_of(node, 0)
         if _is_gated_product(x):
-            return [lower_product_to_blocks(self._model, node)]
+            return [lower_product_to_blocks(self._model, node, BlockFormat())]
         weight = nodes.weight_of(nodes.input_of(node, 1))
         steps, scales = self._quantised(weight)
         if x not in self._activations:
@@ -131,9 +135,13 @@ class _Lowering:
         largest = ir.node("ReduceMax", [magnitude.outputs[0], self._last_axis()], {"keepdims": 1})
         per_step = self._scalar("activation.per_step", np.float32(1 / LARGEST))
         scale = ir.node("Mul", [largest.outputs[0], per_step])
-        inputs = [x, scale.outputs[0], self._row_zero_points()]
-        quantize = ir.node("QuantizeLinear", inputs, {"axis": -1, "block_size": width})
-        self._insert([magnitude, largest, scale, quantize], reader, name)
+        self._insert([magnitude, largest, scale], reader, name)
+        if x in self._of_scored_rows:
+            zero_points = self._zero_points_like(scale, reader, name)
+        else:
+            zero_points = self._row_zero_points()
+        quantize = ir.node("QuantizeLinear", [x, scale.outputs[0], zero_points], {"axis": -1, "block_size": width})
+        self._insert([quantize], reader, name)
         return _Activation(quantize.outputs[0], self._scalar("activation.one", np.float32(1)), scale.outputs[0])
 
     def _insert(self, new: list[ir.Node], reader: ir.Node, name: str) -> None:
@@ -141,16 +149,22 @@ class _Lowering:
         self._model.graph.insert_before(reader, new)
 
     def _row_zero_points(self) -> ir.Value:
-        """(B, S, 1) uint8: a zero point has the shape of its scales; one tensor serves the whole pass."""
+        """(B, S, 1) uint8: a zero point has the shape of its scales; one tensor serves all rows' activations."""
         if self._zero_points is None:
             (ids,) = [value for value in self._model.graph.inputs if value.name == "input_ids"]
+            first = self._model.graph[0]
             column = ir.node("Unsqueeze", [ids, self._last_axis()])
-            shape = ir.node("Shape", [column.outputs[0]])
-            value = ir.tensor(np.array([ACTIVATION_ZERO_POINT], dtype=np.uint8))
-            filled = ir.node("ConstantOfShape", [shape.outputs[0]], {"value": value})
-            self._insert([column, shape, filled], self._model.graph[0], "activation/zero_points")
-            self._zero_points = filled.outputs[0]
+            self._insert([column], first, "activation/zero_points")
+            self._zero_points = self._zero_points_like(column, first, "activation")
         return self._zero_points
+
+    def _zero_points_like(self, column: ir.Node, reader: ir.Node, name: str) -> ir.Value:
+        """uint8 zero points of the shape that `column` gives."""
+        shape = ir.node("Shape", [column.outputs[0]])
+        value = ir.tensor(np.array([ACTIVATION_ZERO_POINT], dtype=np.uint8))
+        filled = ir.node("ConstantOfShape", [shape.outputs[0]], {"value": value})
+        self._insert([shape, filled], reader, f"{name}/zero_points")
+        return filled.outputs[0]
 
     def _quantised(self, weight: nodes.Weight) -> tuple[ir.Value, ir.Value]:
         outputs, inputs = weight.shape

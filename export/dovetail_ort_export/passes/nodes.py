@@ -53,6 +53,15 @@ def producer_of(value: ir.Value) -> ir.Node:
     return node
 
 
+def values_behind(model: ir.Model, value: ir.Value | None) -> set[ir.Value]:
+    """Every value that `value` leads to, itself included; none if it is None."""
+    found = set() if value is None else {value}
+    for node in model.graph:
+        if not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
+
+
 def weight_of(value: ir.Value) -> Weight:
     """The initializer `value`."""
     tensor, shape = value.const_value, value.shape
@@ -104,7 +113,7 @@ def check_none_left(model: ir.Model, op_type: str, domain: str) -> None:
 
 
 def check_weights(model: ir.Model) -> None:
-    """The precondition of a pass that lowers products: it can read their weights.
+    """The precondition of a pass that packs or lowers products: it can read their weights.
 
     Raises:
         PreconditionError: one is not an initializer.
@@ -112,7 +121,9 @@ def check_weights(model: ir.Model) -> None:
     for op_type, index in (("Linear", 1), ("Embedding", 0)):
         for node in find(model, op_type, "dovetail"):
             if input_of(node, index).const_value is None:
-                raise ir.passes.PreconditionError(f"{node.name} has no weight; bind-weights stands before what lowers")
+                raise ir.passes.PreconditionError(
+                    f"{node.name} has no weight; bind-weights stands before what packs or lowers"
+                )
 
 
 def drop_unused_initializers(model: ir.Model) -> None:

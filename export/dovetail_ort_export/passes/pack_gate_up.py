@@ -10,6 +10,10 @@ from dovetail_ort_export.passes import nodes, packing
 class PackGateUp(ir.passes.InPlacePass):
     """silu(gate(x)) * up(x) -> one `Linear`, split in two halves for the activation and the factor."""
 
+    def requires(self, model: ir.Model) -> None:
+        """Every product has its weight."""
+        nodes.check_weights(model)
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Pack every MLP."""
         modified = False

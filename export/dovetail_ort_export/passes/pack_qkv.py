@@ -13,6 +13,10 @@ class PackQkv(ir.passes.InPlacePass):
     A block whose query or key passes through a norm of its own (Qwen3) is left alone.
     """
 
+    def requires(self, model: ir.Model) -> None:
+        """Every product has its weight."""
+        nodes.check_weights(model)
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Pack every attention that allows it."""
         modified = False

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime
+from dovetail_ort_runtime.kv_cache import cache_type
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.session import open_session
 
@@ -43,6 +44,8 @@ class BatchedTarget:
         }
         self._logits = np.empty((num_slots, 1, entry.vocabulary_size), dtype=np.float32)
         self._hidden_states = np.empty((num_slots, 1, entry.hidden_size), dtype=np.float32)
+        if any(value.name == "scored_rows" for value in self._session.get_inputs()):
+            self._inputs["scored_rows"] = np.zeros(1, dtype=np.int64)
         self._no_bias = np.zeros(capacity, dtype=np.float32)
         self._bind(entry)
 
@@ -67,6 +70,6 @@ class BatchedTarget:
         for layer in range(entry.num_layers):
             for part in ("key", "value"):
                 # One buffer as past and as present: the graph writes each new row in place.
-                buffer = self._ort_value(np.zeros(shape, dtype=np.float32))
+                buffer = self._ort_value(np.zeros(shape, dtype=cache_type(self._session)))
                 self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
                 self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)

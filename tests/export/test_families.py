@@ -211,7 +211,7 @@ def test_the_reference_of_a_bfloat16_checkpoint_is_computed_in_float32_and_leave
 
     source = tiny_source("llama", dtype=torch.bfloat16)
     model = load_source(str(source)).model
-    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    before = {name: (parameter.data_ptr(), parameter.clone()) for name, parameter in model.named_parameters()}
     tokens = np.arange(40)
     logits = reference_logits(model, tokens)
     expected, _ = reference(
@@ -219,7 +219,11 @@ def test_the_reference_of_a_bfloat16_checkpoint_is_computed_in_float32_and_leave
     )
     np.testing.assert_array_equal(logits, expected)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+    # The same memory: a checkpoint that is mapped from its file is not copied.
+    for name, parameter in model.named_parameters():
+        address, values = before[name]
+        assert parameter.data_ptr() == address
+        assert torch.equal(parameter, values)
 
 
 @pytest.mark.parametrize(("family", "changes", "message"), REFUSED.values(), ids=REFUSED.keys())

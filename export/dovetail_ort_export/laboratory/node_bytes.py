@@ -11,6 +11,7 @@ import onnx_ir as ir
 _BLOCK: Final = re.compile(r"\blayers\.(\d+)\b")
 _GATHERS: Final = ("Gather", "GatherBlockQuantized")
 _ATTENTION: Final = "GroupQueryAttention"
+_VIEW: Final = "Reshape"
 
 
 class NodeBytes:
@@ -40,7 +41,7 @@ class NodeBytes:
         A gather reads what it gives, attention the keys and values of every token. Activations are not counted.
         """
         node = self._nodes.get(name)
-        if node is None:
+        if node is None or node.op_type == _VIEW:
             return 0
         if node.op_type == _ATTENTION:
             return self._cache_bytes * (num_past + rows)
@@ -48,3 +49,7 @@ class NodeBytes:
         if node.op_type in _GATHERS and weights:
             return rows * weights[0].nbytes // max(weights[0].shape.numpy())
         return sum(tensor.nbytes for tensor in weights)
+
+    def read_in_pass(self, rows: int, num_past: int) -> int:
+        """Bytes that all nodes together read in such a pass."""
+        return sum(self.read_by(name, rows, num_past) for name in self._nodes)

@@ -8,6 +8,7 @@ import pytest
 
 from dovetail_ort.command_line import main
 from dovetail_ort_export.laboratory import profile as profiling
+from dovetail_ort_export.laboratory.node_bytes import NodeBytes
 from dovetail_ort_export.laboratory.profile import profile_graph
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
@@ -40,6 +41,17 @@ def test_bytes_are_those_of_the_weights_and_of_the_cache(tiny_bundle):
     assert read["MatMulNBits"] == products + products // 32 * 4  # a byte a weight, a float32 scale a block
     assert read["GroupQueryAttention"] == LAYERS * 2 * HKV * HEAD_SIZE * 4 * (past + rows)
     assert read["GatherBlockQuantized"] == rows * HIDDEN
+
+
+def test_a_pass_reads_what_its_nodes_read(tiny_bundle):
+    rows, past = 3, 20
+    (one,) = profile_graph(Bundle(tiny_bundle), rows=(rows,), num_past=past).passes
+    nodes = NodeBytes(Bundle(tiny_bundle).path("model_quantized.onnx"), 2 * HKV * HEAD_SIZE * 4)
+    read = nodes.read_in_pass(rows, past)
+    # Norms may be fused under names that the file lacks; other constants are a few numbers a node.
+    norms = (2 * LAYERS + 1) * HIDDEN * 4
+    assert one.bytes_read <= read <= one.bytes_read + norms + 100
+    assert nodes.read_in_pass(rows, past + 10) - read == LAYERS * 2 * HKV * HEAD_SIZE * 4 * 10
 
 
 def test_the_drafter_has_a_profile_too(tiny_drafting_bundle):

@@ -1,0 +1,170 @@
+"""`dovetail-ort serve`: a bundle behind an OpenAI-compatible HTTP server with a chat page."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import ipaddress
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dovetail_ort.commands.generation_arguments import add_speculation, drafter_settings
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.model import Model
+
+if TYPE_CHECKING:
+    from dovetail_ort.server import ServerSettings
+
+_NEEDED: Final = ("llguidance", "prometheus_client", "starlette", "uvicorn")
+_LOCAL: Final = "localhost"
+_SPARE_CONNECTIONS: Final = 256  # beside requests that wait: for being told that the queue is full, for idle browsers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.epilog = (
+        "Ctrl-C finishes what runs, a second Ctrl-C ends at once. The chat page is at /, numbers for Prometheus at\n"
+        "/metrics. Requests that set no sampling get the bundle's own settings.\n\n"
+        "examples:\n"
+        "  dovetail-ort serve smollm2\n"
+        "  dovetail-ort serve smollm2 --host 0.0.0.0 --api-key-file key.txt --allowed-host chat.example.org"
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    parser.add_argument("--model-name", metavar="NAME", help="what requests call the model (default: its source)")
+    parser.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
+    _add_access(parser)
+    _add_limits(parser)
+    add_speculation(parser)
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    access = parser.add_argument_group("access")
+    access.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="to listen on (default: %(default)s)")
+    access.add_argument("--port", type=int, metavar="N", default=8000, help="0 for a free one (default: %(default)s)")
+    access.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="ask for the key in its first line; without it for none"
+    )
+    access.add_argument(
+        "--allowed-host",
+        action="append",
+        metavar="NAME",
+        default=[],
+        help="name by which clients may ask for the server, beside localhost and IP addresses; may be given several "
+        "times",
+    )
+    access.add_argument(
+        "--trusted-proxy", metavar="ADDRESS", help="of a reverse proxy whose X-Forwarded-For names the client"
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--max-new-tokens", type=int, metavar="N", default=2048, help="of an answer at most (default: %(default)s)"
+    )
+    limits.add_argument("--max-prompt-tokens", type=int, metavar="N", help="(default: what the context holds)")
+    limits.add_argument(
+        "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the bundle's maximum)"
+    )
+    limits.add_argument(
+        "--max-request-bytes", type=int, metavar="N", default=1 << 20, help="of a body (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--max-queue", type=int, metavar="N", default=32, help="requests that wait at most (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--time-limit", type=float, metavar="S", default=300.0, help="seconds of an answer (default: %(default)g)"
+    )
+    limits.add_argument(
+        "--grace",
+        type=float,
+        metavar="S",
+        default=30.0,
+        help="seconds to finish accepted requests when told to end (default: %(default)g)",
+    )
+    limits.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    _check_packages()
+    from dovetail_ort.server import make_app
+    from dovetail_ort.server.running import bound_socket, make_server
+
+    if not arguments.grace >= 0:
+        raise InputError(f"--grace must be 0 or more, got {arguments.grace}")
+    bundle = Bundle(arguments.bundle)
+    settings = _settings(arguments, bundle)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    # Bound first: an address that is taken is told before the weights are loaded.
+    with bound_socket(arguments.host, arguments.port) as bound, _model(arguments, bundle) as model:
+        server = make_server(
+            make_app(model, settings),
+            grace_seconds=arguments.grace,
+            max_connections=settings.max_queue + _SPARE_CONNECTIONS,
+            trusted_proxy=arguments.trusted_proxy,
+            on_start=lambda: None if arguments.quiet else _tell(settings, bound.getsockname()),
+        )
+        server.run(sockets=[bound])
+    return 0
+
+
+def _settings(arguments: argparse.Namespace, bundle: Bundle) -> ServerSettings:
+    from dovetail_ort.server import ServerSettings
+
+    return ServerSettings(
+        model_name=arguments.model_name or _model_name(bundle),
+        answer=GenerationOptions(
+            max_new_tokens=arguments.max_new_tokens,
+            max_draft_tokens=arguments.max_draft_tokens,
+            exact=arguments.exact,
+        ),
+        api_key=None if arguments.api_key_file is None else _first_line(arguments.api_key_file),
+        allowed_hosts=(_LOCAL, *(name.lower() for name in (arguments.host, *arguments.allowed_host))),
+        max_queue=arguments.max_queue,
+        max_prompt_tokens=arguments.max_prompt_tokens,
+        max_request_bytes=arguments.max_request_bytes,
+        time_limit_seconds=arguments.time_limit,
+    )
+
+
+def _model(arguments: argparse.Namespace, bundle: Bundle) -> Model:
+    settings = drafter_settings(arguments)
+    return Model(bundle, max_context=arguments.max_context, threads=arguments.threads, **settings)
+
+
+def _check_packages() -> None:
+    absent = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UnavailableError(
+            f"serve must have the packages of its extra, got none of {', '.join(absent)}; "
+            "run: pip install 'dovetail-ort[server]'"
+        )
+
+
+def _model_name(bundle: Bundle) -> str:
+    """The last part of the source's name; a path would tell of this machine."""
+    return Path(bundle.manifest.provenance.source).name.removesuffix(".gguf")
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").partition("\n")[0].strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"--api-key-file must hold ASCII text, got other bytes in {path}") from error
+
+
+def _tell(settings: ServerSettings, address: tuple[str, int]) -> None:
+    host, port = address[:2]
+    place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(
+        f"serving {settings.model_name} at {place}, OpenAI's API at {place}/v1; Ctrl-C ends",
+        file=sys.stderr,
+        flush=True,
+    )
+    if settings.api_key is None and not ipaddress.ip_address(host).is_loopback:
+        print("whoever reaches this machine can ask for answers: see --api-key-file", file=sys.stderr, flush=True)

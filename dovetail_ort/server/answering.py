@@ -1,0 +1,131 @@
+"""One request's way through the server: body, job, response. It knows connections, and not what is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from dovetail_ort.server.engine import Engine
+from dovetail_ort.server.errors import RequestError, error_body
+from dovetail_ort.server.job import Job
+from dovetail_ort.server.json_body import read_json
+from dovetail_ort.server.logprobs import LogprobsWriter
+from dovetail_ort.server.requests import AnswerRequest
+from dovetail_ort.server.responses import AnswerWriter
+from dovetail_ort.server.server_sent_events import DONE, event
+from dovetail_ort.server.settings import ServerSettings
+from dovetail_ort_runtime.generation import Piece
+from dovetail_ort_runtime.model import Model
+
+ResultT = TypeVar("ResultT")
+_STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+Read = Callable[[object], AnswerRequest]
+
+
+class Answering:
+    """Answers requests with what the engine gives.
+
+    Args:
+        engine: where jobs go.
+        settings: name of the model, size of a body.
+        model: whose tokens they are; it is not asked for any.
+    """
+
+    def __init__(self, engine: Engine, settings: ServerSettings, model: Model) -> None:
+        self._engine, self._settings = engine, settings
+        self._logprobs = LogprobsWriter(model)
+
+    async def answer(self, request: Request, read: Read, writer_class: type[AnswerWriter]) -> Response:
+        """Read a request, wait for its turn, and answer it, whole or as a stream.
+
+        Args:
+            request: a POST.
+            read: makes sense of its body.
+            writer_class: words the answer.
+
+        Raises:
+            DovetailError: it is refused, or the answer failed before its first token.
+            ClientDisconnect: the client left before there was anything to send.
+        """
+        asked = read(await read_json(request, self._settings.max_request_bytes))
+        writer = writer_class(asked, self._settings.model_name, self._logprobs)
+        job = Job(asked, client=request.client.host if request.client else "")
+        self._engine.submit(job)
+        try:
+            pieces = job.pieces()
+            if asked.stream:
+                first = await _unless_gone(request, anext(pieces))
+                return AnswerStream(self._engine, job, first, pieces, writer)
+            collected = await _unless_gone(request, _collect(pieces))
+        except BaseException:
+            self._engine.abandon(job)
+            raise
+        return JSONResponse(writer.whole(collected, job.ended()))
+
+
+class AnswerStream(StreamingResponse):
+    """Server-sent events of one answer; however it ends, its job ends with it.
+
+    Args:
+        engine: what the job was given to.
+        job: the answer.
+        first: its first piece.
+        rest: all others.
+        writer: words it.
+    """
+
+    def __init__(
+        self, engine: Engine, job: Job, first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter
+    ) -> None:
+        super().__init__(_events(job, first, rest, writer), media_type="text/event-stream", headers=_STREAM_HEADERS)
+        self._engine, self._job = engine, job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; a client that leaves ends the job within one round."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._engine.abandon(self._job)
+
+
+async def _events(job: Job, first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter) -> AsyncIterator[bytes]:
+    try:
+        for chunk in (*writer.opening(), *writer.chunks(first)):
+            yield event(chunk)
+        async for piece in rest:
+            for chunk in writer.chunks(piece):
+                yield event(chunk)
+        for chunk in writer.closing(job.ended()):
+            yield event(chunk)
+        yield DONE
+    except RequestError as error:  # the status is sent: what is left is to say it in the stream
+        yield event(error_body(error))
+
+
+async def _collect(pieces: AsyncIterator[Piece]) -> list[Piece]:
+    return [piece async for piece in pieces]
+
+
+async def _unless_gone(request: Request, work: Awaitable[ResultT]) -> ResultT:
+    """The result of some work, unless the client leaves first."""
+    gone = asyncio.ensure_future(_left(request))
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, working}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        gone.cancel()
+        working.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,131 @@
+"""The one thread that the model answers in, and the queue before it. It knows no HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+from dovetail_ort.server.errors import RequestError, refusal
+from dovetail_ort.server.fair_queue import FairQueue
+from dovetail_ort.server.intake import Intake
+from dovetail_ort.server.job import Job
+from dovetail_ort.server.metrics import ServerMetrics
+from dovetail_ort.server.settings import ServerSettings
+from dovetail_ort_runtime.model import Model
+
+
+class Engine:
+    """Gives one answer after the other: a model has one cache, which the next answer uses as far as its prompt agrees.
+
+    Everything that a request costs happens when its turn comes, grammar and tokens of the prompt included: who asks
+    for much holds up no one but the one that is next.
+
+    Args:
+        model: gives the answers; whoever else asks it for one takes turns with the engine.
+        settings: length of the queue, limits.
+        metrics: what is counted.
+
+    Raises:
+        UnavailableError: llguidance is missing.
+    """
+
+    def __init__(self, model: Model, settings: ServerSettings, metrics: ServerMetrics) -> None:
+        self._model, self._settings, self._metrics = model, settings, metrics
+        self._intake = Intake(model, settings)
+        self._queue: FairQueue[Job] = FairQueue()
+        self._running: Job | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="dovetail-engine", daemon=True)
+        metrics.watch(lambda: len(self._queue), lambda: int(self._running is not None))
+
+    def start(self) -> None:
+        """Begin to take jobs from the queue."""
+        self._thread.start()
+
+    @property
+    def serves(self) -> bool:
+        """Whether jobs are accepted and answered."""
+        return not self._closed and self._thread.is_alive()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job.
+
+        Raises:
+            RequestError: it asks for what no turn can give, the queue is full, or the server is about to end.
+        """
+        self._intake.check(job.request)
+        with self._changed:
+            if self._closed:
+                raise _ending()
+            if len(self._queue) >= self._settings.max_queue:
+                raise RequestError(
+                    f"the queue must have fewer than {self._settings.max_queue} requests, got that many; try again",
+                    status=429,
+                    code="rate_limit_exceeded",
+                )
+            self._queue.put(job.client, job)
+            self._changed.notify()
+
+    def abandon(self, job: Job) -> None:
+        """Nobody waits for this job any more: take it from the queue, or end it within one round."""
+        with self._changed:
+            job.abort(RequestError("a client must wait for its answer, got a closed connection"))
+            self._queue.discard(job.client, job)
+
+    def finish(self) -> None:
+        """Accept no more jobs, and go on with those that are there."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def abort(self) -> None:
+        """Accept no more jobs and end all that are there, the running one within one round."""
+        with self._changed:
+            self._closed = True
+            while self._queue:
+                self._queue.take().fail(_ending())
+            if self._running is not None:
+                self._running.abort(_ending())
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End all jobs and the thread."""
+        self.abort()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                self._answer(job)
+            except Exception as error:  # the next answer may still succeed
+                job.fail(refusal(error))
+            self._metrics.count(job)
+
+    def _next(self) -> Job | None:
+        """The next job, as soon as there is one; None when there will be none."""
+        with self._changed:
+            self._running = None
+            self._changed.wait_for(lambda: self._queue or self._closed)
+            self._running = self._queue.take() if self._queue else None
+            return self._running
+
+    def _answer(self, job: Job) -> None:
+        deadline = time.perf_counter() + self._settings.time_limit_seconds
+        job.check_wanted()
+        token_ids, options = self._intake.prepare(job.request)
+        job.prompt_tokens = len(token_ids)
+        with contextlib.closing(self._model.stream(token_ids, options)) as pieces:
+            for piece in pieces:
+                job.check_wanted()
+                job.deliver(piece)
+                if piece.generation is not None:
+                    job.finish(piece.generation.finish_reason, piece.generation.statistics)
+                elif time.perf_counter() > deadline:
+                    job.finish("length")
+                    return
+
+
+def _ending() -> RequestError:
+    return RequestError("the server must be up to answer, got a request while it ends; try again later", status=503)

@@ -1,0 +1,79 @@
+"""From a request to what the model is asked: token ids and options within the server's limits. It knows no queue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dovetail_ort.grammar import Grammar, GrammarCompiler
+from dovetail_ort.server.errors import RequestError
+from dovetail_ort.server.requests import AnswerRequest
+from dovetail_ort.server.response_format import Rule
+from dovetail_ort.server.settings import ServerSettings
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.model import Model
+
+
+class Intake:
+    """Checks and prepares requests.
+
+    Args:
+        model: what will answer.
+        settings: limits, and what a request does not set.
+
+    Raises:
+        UnavailableError: llguidance is missing.
+    """
+
+    def __init__(self, model: Model, settings: ServerSettings) -> None:
+        self._model, self._settings = model, settings
+        self._compiler: GrammarCompiler | InputError
+        try:
+            self._compiler = GrammarCompiler(model)
+        except InputError as error:  # a bundle whose answers cannot be held to a rule still gives others
+            self._compiler = error
+        fits = model.max_context - 1
+        self._max_prompt_tokens = min(settings.max_prompt_tokens or fits, fits)
+
+    def check(self, request: AnswerRequest) -> None:
+        """What can be told at once.
+
+        Raises:
+            RequestError: the request is for another model, or for more tokens than an answer may have.
+        """
+        self._settings.check_model(request.model)
+        most = self._settings.answer.max_new_tokens
+        if (request.max_new_tokens or 0) > most:
+            raise RequestError(f"max_tokens must be {most} or less, got {request.max_new_tokens}", param="max_tokens")
+
+    def prepare(self, request: AnswerRequest) -> tuple[list[int], GenerationOptions]:
+        """The prompt's token ids, and the options of the answer.
+
+        Raises:
+            DovetailError: the prompt is too long, or the model cannot do what the request asks.
+        """
+        token_ids = self._model.token_ids(request.prompt)
+        if len(token_ids) > self._max_prompt_tokens:
+            raise RequestError(
+                f"the prompt must have {self._max_prompt_tokens} tokens or fewer, got {len(token_ids)}; shorten it",
+                code="context_length_exceeded",
+                param=request.prompt_field,
+            )
+        answer = self._settings.answer
+        sampling = answer.sampling or self._model.manifest.generation.sampling()
+        options = replace(
+            answer,
+            max_new_tokens=request.max_new_tokens or answer.max_new_tokens,
+            stop=request.stop,
+            sampling=replace(sampling, **request.sampling),
+            logprobs=request.logprobs,
+            constraint=None if request.rule is None else self._grammar(request.rule),
+        )
+        return token_ids, options
+
+    def _grammar(self, rule: Rule) -> Grammar:
+        if isinstance(self._compiler, InputError):
+            raise self._compiler
+        if rule.kind == "regex":
+            return self._compiler.regex(rule.value)
+        return self._compiler.json_schema(rule.value)

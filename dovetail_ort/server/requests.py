@@ -1,0 +1,180 @@
+"""What a request asks for, read from its JSON body. It knows OpenAI's fields, no model and no connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dovetail_ort.server.errors import RequestError
+from dovetail_ort.server.fields import Fields, bad_value
+from dovetail_ort.server.messages import read_messages
+from dovetail_ort.server.response_format import Rule, read_rule
+from dovetail_ort_runtime.chat_template import Message
+
+MOST_TOKENS: Final = 2**31 - 1
+_LARGEST_SEED: Final = 2**63 - 1
+_MOST_STOPS: Final = 4
+_LONGEST_STOP: Final = 256
+_COMPLETION_TOKENS: Final = 16  # OpenAI's default for this route
+
+# Fields of OpenAI's that change no answer here: accounts, tiers, hints to go faster.
+_HARMLESS: Final = (
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "prediction", "parallel_tool_calls"),
+    *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
+)
+# Fields that would change it, each with the values that ask for nothing.
+_UNSUPPORTED: Final[Mapping[str, tuple[object, ...]]] = {
+    "n": (1,),
+    "frequency_penalty": (0, 0.0),
+    "presence_penalty": (0, 0.0),
+    "logit_bias": ({},),
+}
+_UNSUPPORTED_BY_CHAT: Final[Mapping[str, tuple[object, ...]]] = {
+    **_UNSUPPORTED,
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    **dict.fromkeys(("audio", "reasoning_effort", "verbosity", "web_search_options"), ()),
+}
+_UNSUPPORTED_BY_COMPLETIONS: Final[Mapping[str, tuple[object, ...]]] = {
+    **_UNSUPPORTED,
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerRequest:
+    """One answer that is asked for.
+
+    Attributes:
+        prompt: text to continue, messages for the chat template, or token ids.
+        prompt_field: where it stands in the body.
+        model: name of the model, or None.
+        max_new_tokens: >= 1, or None.
+        stop: up to four strings that end the answer.
+        sampling: fields of `SamplingOptions` that the request sets.
+        logprobs: None, or how many alternatives to name for each token.
+        rule: what the text must follow, or None.
+        stream: whether the answer is sent as it grows.
+        include_usage: whether a stream ends with the numbers of tokens.
+    """
+
+    prompt: str | tuple[Message, ...] | tuple[int, ...]
+    prompt_field: str
+    model: str | None
+    max_new_tokens: int | None
+    stop: tuple[str, ...]
+    sampling: Mapping[str, Any]
+    logprobs: int | None
+    rule: Rule | None
+    stream: bool
+    include_usage: bool
+
+
+def read_chat_request(body: object) -> AnswerRequest:
+    """The body of `/v1/chat/completions`.
+
+    Raises:
+        RequestError: a field is missing, out of bounds, not supported or unknown.
+    """
+    fields = Fields(body)
+    prompt = read_messages(fields.take("messages"))
+    wants_logprobs, alternatives = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, 20)
+    if alternatives is not None and not wants_logprobs:
+        raise RequestError("top_logprobs must come with logprobs true", param="top_logprobs")
+    limits = [fields.integer(name, 1, MOST_TOKENS) for name in ("max_completion_tokens", "max_tokens")]
+    if None not in limits and limits[0] != limits[1]:
+        raise RequestError("max_tokens must be left out where max_completion_tokens is given", param="max_tokens")
+    return _request(
+        fields,
+        _UNSUPPORTED_BY_CHAT,
+        prompt=prompt,
+        prompt_field="messages",
+        max_new_tokens=limits[0] or limits[1],
+        logprobs=(alternatives or 0) if wants_logprobs else None,
+    )
+
+
+def read_completion_request(body: object) -> AnswerRequest:
+    """The body of `/v1/completions`.
+
+    Raises:
+        RequestError: as `read_chat_request`.
+    """
+    fields = Fields(body)
+    return _request(
+        fields,
+        _UNSUPPORTED_BY_COMPLETIONS,
+        prompt=_text_or_ids(fields.take("prompt")),
+        prompt_field="prompt",
+        max_new_tokens=fields.integer("max_tokens", 1, MOST_TOKENS) or _COMPLETION_TOKENS,
+        logprobs=fields.integer("logprobs", 0, 5),
+    )
+
+
+def _request(fields: Fields, unsupported: Mapping[str, tuple[object, ...]], **read: Any) -> AnswerRequest:
+    """The fields that both routes have; `unsupported` are those that this route refuses."""
+    for name, neutral in unsupported.items():
+        fields.only(name, *neutral)
+    fields.ignore(_HARMLESS)
+    stream = fields.boolean("stream")
+    request = AnswerRequest(
+        model=fields.text("model"),
+        stop=_stops(fields.take("stop")),
+        sampling=_sampling(fields),
+        rule=read_rule(fields.take("response_format")),
+        stream=stream,
+        include_usage=_include_usage(fields.take("stream_options"), stream=stream),
+        **read,
+    )
+    fields.end()
+    return request
+
+
+def _sampling(fields: Fields) -> dict[str, Any]:
+    given = {
+        "temperature": fields.number("temperature", 0, 2),
+        "top_p": fields.number("top_p", 0, 1, above=True),
+        "top_k": fields.integer("top_k", 0, MOST_TOKENS),
+        "min_p": fields.number("min_p", 0, 1),
+        "repetition_penalty": fields.number("repetition_penalty", 0, 2, above=True),
+        "seed": fields.integer("seed", 0, _LARGEST_SEED),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _stops(value: object) -> tuple[str, ...]:
+    stops = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or len(stops) > _MOST_STOPS:
+        raise bad_value("stop", f"a string or a list of {_MOST_STOPS} strings at most", value)
+    for stop in stops:
+        if not isinstance(stop, str) or not 1 <= len(stop) <= _LONGEST_STOP:
+            raise bad_value("stop", f"of strings of 1 to {_LONGEST_STOP} characters", stop)
+    return tuple(stops)
+
+
+def _include_usage(value: object, *, stream: bool) -> bool:
+    if value is None:
+        return False
+    if not stream:
+        raise RequestError("stream_options must come with stream true", param="stream_options")
+    options = Fields(value, "stream_options")
+    options.ignore(["include_obfuscation"])
+    wanted = options.boolean("include_usage")
+    options.end()
+    return wanted
+
+
+def _text_or_ids(value: object) -> str | tuple[int, ...]:
+    """One prompt, which may stand in a list of its own."""
+    found = value[0] if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int) else value
+    if isinstance(found, str):
+        return found
+    if not isinstance(found, list) or not found or any(type(token_id) is not int for token_id in found):
+        raise bad_value("prompt", "one text or one list of token ids; send one request for each prompt", value)
+    return tuple(found)

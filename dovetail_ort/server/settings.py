@@ -1,0 +1,60 @@
+"""What the server allows, whoever asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dovetail_ort.server.errors import RequestError
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.generation_options import GenerationOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
+    """Limits and defaults of all requests.
+
+    Attributes:
+        model_name: what requests call the model; 1 character or more.
+        answer: what a request does not set; its `max_new_tokens` is the most that one may ask for.
+        api_key: what every request but those for the page and `/health` must bring; None asks for none.
+        allowed_hosts: names that the Host header may have beside IP addresses, in lower case, without port; None
+            allows all.
+        max_queue: >= 1; requests that wait while one is answered, all further ones are turned away.
+        max_prompt_tokens: >= 1, or None for what the model's context holds.
+        max_request_bytes: >= 1; size of a request's body.
+        time_limit_seconds: > 0; an answer ends there, counted from when the model turns to it.
+    """
+
+    model_name: str
+    answer: GenerationOptions = field(default_factory=GenerationOptions)
+    api_key: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] | None = ("localhost",)
+    max_queue: int = 32
+    max_prompt_tokens: int | None = None
+    max_request_bytes: int = 1 << 20
+    time_limit_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        bounds = (
+            ("model_name", "one character or more", bool(self.model_name)),
+            ("max_queue", "1 or more", self.max_queue >= 1),
+            ("max_prompt_tokens", "1 or more", self.max_prompt_tokens is None or self.max_prompt_tokens >= 1),
+            ("max_request_bytes", "1 or more", self.max_request_bytes >= 1),
+            ("time_limit_seconds", "above 0", self.time_limit_seconds > 0),
+        )
+        for name, rule, holds in bounds:
+            if not holds:
+                raise InputError(f"{name} must be {rule}, got {getattr(self, name)!r}")
+        if self.api_key is not None and (not self.api_key or not self.api_key.isascii()):
+            raise InputError("api_key must be one ASCII character or more; leave it out to ask for none")
+
+    def check_model(self, name: str | None) -> None:
+        """Refuse another model than the one that is served; None names none.
+
+        Raises:
+            RequestError: as OpenAI words it.
+        """
+        if name not in (None, self.model_name):
+            raise RequestError(
+                f"model must be {self.model_name}, got {name!a:.60}", status=404, code="model_not_found", param="model"
+            )

@@ -1,0 +1,85 @@
+"""Draft heads of a target's shape with random weights, as graphs: they cost what trained ones cost and know nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
+from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
+from dovetail_ort_export.target_graph import save_graph
+from dovetail_ort_export.training.draft_head import DraftHead
+from dovetail_ort_export.training.head_config import HeadConfig
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.draft_model import DraftModel
+from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
+
+SEED: Final = 0
+PRECISION: Final = "int8"
+MAX_ROWS: Final = 64
+DEVIATION: Final = 0.02  # of weights that transformers initialises
+
+
+def random_drafters(bundle: Bundle, folder: Path, blocks: Sequence[int], capacity: int) -> dict[int, DraftModel]:
+    """A drafter of each number of blocks, its graph written into `folder`.
+
+    As in the paper a drafter ranks the target's whole vocabulary.
+    """
+    ends = read_target_ends(bundle)
+    entries = {number: _write(bundle.manifest.target, ends, folder, number) for number in blocks}
+    return {
+        number: DraftModel(folder / entry.graph, entry, capacity=capacity, threads=usable_cores())
+        for number, entry in entries.items()
+    }
+
+
+def _write(target: TargetEntry, ends: TargetEnds, folder: Path, num_blocks: int) -> DrafterEntry:
+    assert target.intermediate_size is not None
+    assert target.weights_sha256 is not None
+    config = HeadConfig(
+        fusion="gating",
+        num_blocks=num_blocks,
+        hidden_size=target.hidden_size,
+        num_heads=target.num_heads,
+        num_kv_heads=target.num_kv_heads,
+        head_size=target.head_size,
+        intermediate_size=target.intermediate_size,
+        norm_epsilon=ends.norm_epsilon,
+    )
+    head = _random_head(config)
+    recipe = drafter_recipe(PRECISION)
+    graph = f"drafter-{num_blocks}.onnx"
+    save_graph(drafter_graph(head, ends, np.arange(target.vocabulary_size), recipe), folder / graph)
+    return DrafterEntry(
+        graph=graph,
+        precision=recipe.precision,
+        passes=recipe.describe(),
+        fusion=config.fusion,
+        target_sha256=target.weights_sha256,
+        num_layers=num_blocks,
+        num_kv_heads=config.num_kv_heads,
+        head_size=config.head_size,
+        hidden_size=config.hidden_size,
+        draft_vocabulary_size=target.vocabulary_size,
+        num_parameters=sum(parameter.numel() for parameter in head.parameters()),
+        max_rows=MAX_ROWS,
+    )
+
+
+def _random_head(config: HeadConfig) -> DraftHead:
+    """Weights of one shape share their values, so that float32 copies of five blocks never stand in memory."""
+    torch.manual_seed(SEED)
+    with torch.device("meta"):
+        head = DraftHead(config)
+    drawn: dict[torch.Size, Tensor] = {}
+    for weight in head.state_dict().values():
+        if weight.shape not in drawn:
+            drawn[weight.shape] = torch.empty(weight.shape).normal_(std=DEVIATION)
+    head.load_state_dict({name: drawn[weight.shape] for name, weight in head.state_dict().items()}, assign=True)
+    return head.eval()

@@ -1,0 +1,113 @@
+"""Tokens per second as the context grows, plain and speculative, beside the bytes that a token moves.
+
+    python growth.py BUNDLE [CONTEXT ...] > result.json
+
+The context is Python's language reference, which ships with Python, begun at several places; the model goes on with it
+greedily. Ways to decode take turns on each text. The target's bytes are weights and cache that its passes read, over
+the tokens they gave.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import pydoc_data.topics
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import onnxruntime
+
+import dovetail_ort
+from dovetail_ort import Generation, GenerationOptions, Model, SamplingOptions
+from dovetail_ort_export.laboratory.bandwidth import measured_read_bandwidth
+from dovetail_ort_export.laboratory.node_bytes import NodeBytes
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.environment import processor_name
+from dovetail_ort_runtime.target import EXACT_ROWS
+
+CONTEXTS: Final = (128, 1024, 4096, 8000)
+NUM_TEXTS: Final = 5
+MAX_NEW_TOKENS: Final = 128
+SPECULATIVE: Final = "speculative"
+PLAIN_EXACT: Final = "plain, exact"
+MODES: Final[dict[str, dict[str, Any]]] = {
+    "plain, one-row kernel": {"max_draft_tokens": 0, "exact": False},
+    PLAIN_EXACT: {"max_draft_tokens": 0},
+    SPECULATIVE: {},
+}
+
+
+def main(bundle_path: str, *contexts: str) -> None:
+    """Measure and print JSON."""
+    bundle = Bundle(bundle_path)
+    model = dovetail_ort.load(bundle_path, tune=True)
+    entry = bundle.manifest.target
+    item_bytes = model.sessions()[0].cache_bytes // (entry.num_layers * model.max_context)
+    nodes = NodeBytes(bundle.path(entry.graph), item_bytes)
+    bandwidth = measured_read_bandwidth(model.threads)
+    lengths = [int(context) for context in contexts] or CONTEXTS
+    result = {
+        "machine": processor_name(),
+        "threads": model.threads,
+        "date": datetime.date.today().isoformat(),
+        "onnxruntime": onnxruntime.__version__,
+        "num_texts": NUM_TEXTS,
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "max_context": model.max_context,
+        "read_gigabytes_per_second": round(bandwidth / 1e9, 2),
+        "contexts": {str(length): _measure(model, nodes, bandwidth, length) for length in lengths},
+    }
+    print(json.dumps(result, indent=2))
+
+
+def _measure(model: Model, nodes: NodeBytes, bandwidth: float, length: int) -> dict[str, Any]:
+    answers: dict[str, list[Generation]] = {mode: [] for mode in MODES}
+    for number, prompt in enumerate(_prompts(model, length)):
+        turn = number % len(MODES)
+        for mode in [*MODES][turn:] + [*MODES][:turn]:
+            options = GenerationOptions(max_new_tokens=MAX_NEW_TOKENS, sampling=SamplingOptions(), **MODES[mode])
+            model.reset()
+            answers[mode].append(model.generate(prompt, options))
+        print(f"\r{length} tokens: {number + 1}/{NUM_TEXTS}", end="", file=sys.stderr, flush=True)
+    pairs = zip(answers[SPECULATIVE], answers[PLAIN_EXACT], strict=True)
+    return {
+        "identical": sum(one.token_ids == other.token_ids for one, other in pairs),
+        "modes": {mode: _summary(found, mode, nodes, bandwidth, length) for mode, found in answers.items()},
+    }
+
+
+def _prompts(model: Model, length: int) -> list[list[int]]:
+    """Texts of `length` tokens, begun at places spread evenly over the language reference."""
+    text = "\n".join(pydoc_data.topics.topics.values())
+    token_ids = model.tokenizer.encode(text, add_special_tokens=False)
+    apart = (len(token_ids) - max(CONTEXTS)) // NUM_TEXTS
+    return [token_ids[number * apart :][:length] for number in range(NUM_TEXTS)]
+
+
+def _summary(
+    answers: Sequence[Generation], mode: str, nodes: NodeBytes, bandwidth: float, length: int
+) -> dict[str, float]:
+    found = [answer.statistics for answer in answers]
+    seconds, rounds = (sum(getattr(one, name) for one in found) for name in ("decode_seconds", "rounds"))
+    tokens = sum(one.new_tokens - 1 for one in found)
+    rows = 1 + sum(one.drafted_tokens for one in found) / rounds
+    if MODES[mode].get("exact", True):
+        rows = max(rows, EXACT_ROWS)
+    # Half of the answer stands in the cache on average.
+    pass_bytes = nodes.read_in_pass(round(rows), length + MAX_NEW_TOKENS // 2)
+    per_second = pass_bytes * rounds / seconds
+    return {
+        "tokens_per_second": round(tokens / seconds, 2),
+        "tokens_a_round": round(tokens / rounds, 3),
+        "prefill_seconds": round(statistics.median(one.prefill_seconds for one in found), 3),
+        "prefill_tokens_per_second": round(statistics.median(one.prefill_tokens_per_second for one in found), 1),
+        "megabytes_per_token": round(pass_bytes * rounds / tokens / 1e6, 1),
+        "gigabytes_per_second": round(per_second / 1e9, 2),
+        "of_read_bandwidth": round(per_second / bandwidth, 3),
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -38,9 +38,6 @@ def import_onnxruntime() -> ModuleType:
     From 1.31 on, its wheels for Linux store a device id in the user's cache and send usage. That stays on for those who
     set `ORT_DISABLE_TELEMETRY=0`, and where onnxruntime was imported before.
 
-    Its official builds report usage to their maker unless `ORT_DISABLE_TELEMETRY` is set, which happens here; who wants
-    to report sets it to 0.
-
     Raises:
         UnavailableError: it is missing, too old, or installed twice; the message says what to install.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -91,6 +92,7 @@ def _read(path: Path) -> tokenizers.Tokenizer:
     content = path.read_bytes()
     with _failures_named(path):
         check_tokenizer(content)
+        gc.collect()  # Python keeps freed pairs of the vocabulary for later, in pages that only this gives back
         return tokenizers.Tokenizer.from_buffer(content)
 
 

@@ -646,7 +646,7 @@ def test_inspect_shows_what_is_in_the_bundle(tiny_bundle, capsys):
     out = capsys.readouterr().out
     for text in ("llama", "2 blocks, 4 query and 2 KV heads of 16", "512 tokens of context", "tokenizer.json", "torch"):
         assert text in out
-    assert "bind-weights, keep-blocks, pack-qkv, pack-gate-up, fuse-skip-norm, lower-int8-blocks" in out
+    assert "bind-weights, keep-blocks, score-rows, pack-qkv, pack-gate-up, fuse-skip-norm, lower-int8-blocks" in out
     assert main(["inspect", str(tiny_bundle), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["target"]["num_layers"] == 2

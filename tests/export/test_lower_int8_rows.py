@@ -1,10 +1,14 @@
 """Scales by row: the numbers against float64, rows that are zero or not finite, and rows that stand alone."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from dovetail_ort_export.export_options import ExportOptions
+from dovetail_ort_export.exporter import export_bundle
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.row_quantization import output_scales, quantize_outputs
@@ -12,6 +16,7 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, measure_row_invariance
 from dovetail_ort_runtime.target import Target
 
+RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
 WEIGHT = np.random.default_rng(0).normal(size=(24, 40)).astype(np.float32)
 GAMMA = np.random.default_rng(1).uniform(0.5, 2, 40).astype(np.float32)
 
@@ -146,3 +151,17 @@ def test_equalised_rows_agree_with_the_model_nearly_as_blocks_do(tiny_bundle_row
     rows, blocks = (Bundle(path).manifest.measurements.agreement for path in (tiny_bundle_row, tiny_bundle))
     assert rows.mean_kl < 5 * blocks.mean_kl  # 2 on SmolLM2; a random model has wilder weights
     assert rows.top1 > blocks.top1 - 0.05
+
+
+def test_attention_in_blocks_saves_nodes_and_rows_still_stand_alone(tiny_llama, tiny_bundle_row, tmp_path):
+    report = export_bundle(
+        str(tiny_llama), tmp_path / "out", ExportOptions(recipes=(RECIPES / "row-attention-in-blocks.toml",))
+    )
+    assert report.manifest.target.exact
+    assert report.manifest.target.passes[-1] == "lower-int8-rows(attention_in_blocks=True)"
+    products = {}
+    for bundle in (tiny_bundle_row, tmp_path / "out"):
+        graph = ir.load(bundle / "model_quantized.onnx").graph
+        products[bundle] = sum(node.op_type == "MatMulNBits" for node in graph)
+    layers = report.manifest.target.num_layers
+    assert list(products.values()) == [layers, 2 * layers]

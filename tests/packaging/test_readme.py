@@ -94,14 +94,15 @@ def test_the_slowest_prompt_of_each_suite_is_told():
     assert f"{general['speedup']:.2f}x on the 40 general prompts" in readme
 
 
-def test_genai_table_quotes_the_result_file():
-    measured = result("onnxruntime-genai.json")
-    for name, system in measured["systems"].items():
-        cells = row(name)
-        assert cells[1] == f"{system['median_decode_tokens_per_second']:.0f}"
-        assert cells[2] == f"{system['over_genai_as_built']:.2f}x"
-        assert cells[3] == f"{system['over_genai_plain']:.2f}x"
-        assert cells[4] == f"{system['prompts_that_differ_from_own_plain']}"
+def test_peers_table_quotes_the_result_file():
+    for peer, found in result("peers.json")["peers"].items():
+        for mode, measured in found["modes"].items():
+            assert row(f"{peer} {mode}")[1:] == [
+                f"{measured['median_decode_tokens_per_second']:.0f}",
+                f"{measured['median_prefill_ms']:.0f}",
+                f"{measured['ours_over_it'][1]:.2f}x",
+                f"{measured['prompts_that_differ_from_own_plain']}",
+            ]
 
 
 def test_format_table_quotes_the_result_file():
@@ -128,3 +129,15 @@ def test_format_table_quotes_the_result_file():
 
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert set(re.findall(r"`dovetail-ort (\w+)", README)) == set(COMMANDS)
+
+
+def test_the_section_on_graphs_quotes_the_ablation_and_the_profile():
+    variants = {variant["name"]: variant for variant in result("graph/ablation.json")["variants"]}
+    text = " ".join(README.split())
+    assert f"KL divergence {variants['without equalize']['agreement']['mean_kl']:.4f} in place of" in text
+    faster = 1 - variants["row-attention-in-blocks"]["over_whole"]["2"]
+    assert f"makes a pass over 2 rows {faster:.0%} faster" in text
+    profile = result("graph/profile.json")
+    (two,) = (one for one in profile["passes"] if one["rows"] == 2)
+    assert f"at {two['bytes_per_second'] / profile['read_bandwidth']:.0%} of the" in text
+    assert f"at least {two['neither_product_nor_attention']:.0%} of the pass is neither" in text

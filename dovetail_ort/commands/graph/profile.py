@@ -78,7 +78,7 @@ def _headline(one: PassProfile, bandwidth: float) -> str:
         f"({one.profiled_ms:.2f} under the profiler), "
         f"{one.bytes_read / 1e6:.1f} MB read at {one.bytes_per_second / 1e9:.1f} GB/s, "
         f"{one.bytes_per_second / bandwidth:.0%} of what the machine reads; "
-        f"{one.overhead:.1%} is neither product nor attention"
+        f"at least {one.overhead:.1%} is neither product nor attention"
     )
 
 

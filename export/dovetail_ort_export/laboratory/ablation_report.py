@@ -8,7 +8,7 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
-from dovetail_ort_export.laboratory.ablation import ROWS, WHOLE, Ablation, Variant
+from dovetail_ort_export.laboratory.ablation import AGAIN, ROWS, WHOLE, Ablation, Variant
 from dovetail_ort_export.whole_file import write_whole
 
 _COLOURS: Final = ("#0b3954", "#2a7f9e", "#7fb7be", "#e0a458", "#c8553d")
@@ -22,7 +22,8 @@ def markdown(ablation: Ablation, chart: str) -> str:
         "",
         f"{ablation.machine}, {ablation.threads} threads. The recipe: {', '.join(whole.passes)}.",
         "Every variant differs in one thing. Times are of a pass over 1 to 16 rows behind 128 tokens: the median over",
-        "the rounds of its ratio to the whole recipe in the same round. Above 1.00, leaving something out costs time.",
+        "the rounds of its ratio to the whole recipe in the same round. Above 1.00, leaving something out costs time;",
+        f"differences as small as those of {AGAIN!r}, the same files in other sessions, mean nothing.",
         "Top token and KL divergence compare with the original model in fp32, over "
         f"{whole.agreement.num_tokens} tokens. Made again, the whole recipe",
         f"gave {'the bytes of the bundle' if ablation.reproduced else '**other bytes than the bundle has**'}.",

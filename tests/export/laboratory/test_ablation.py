@@ -8,7 +8,7 @@ import pytest
 
 from dovetail_ort.command_line import main
 from dovetail_ort_export.laboratory import ablation as ablating
-from dovetail_ort_export.laboratory.ablation import WHOLE
+from dovetail_ort_export.laboratory.ablation import AGAIN, WHOLE
 
 REFUSED = {"without bind-weights", "without lower-int8-rows"}
 
@@ -17,6 +17,7 @@ REFUSED = {"without bind-weights", "without lower-int8-rows"}
 def quick(monkeypatch):
     """Few rounds."""
     monkeypatch.setattr(ablating, "_ROUNDS", 3)
+    monkeypatch.setattr(ablating, "_OPENINGS", 1)
 
 
 def test_every_pass_is_left_out_once_and_the_report_tells_it(tiny_llama, tiny_bundle_row, tmp_path, capsys):
@@ -28,7 +29,7 @@ def test_every_pass_is_left_out_once_and_the_report_tells_it(tiny_llama, tiny_bu
     record = json.loads((out / "ablation.json").read_text())
     variants = {variant["name"]: variant for variant in record["variants"]}
     names = [f"without {name}" for name in ("equalize", "score-rows", "pack-qkv", "pack-gate-up", "fuse-skip-norm")]
-    assert list(variants) == [WHOLE, *names, "packed-less"]
+    assert list(variants) == [WHOLE, AGAIN, *names, "packed-less"]
     assert record["unchanged"] == ["without keep-blocks"]
     assert set(record["refused"]) == REFUSED
     assert record["reproduced"]

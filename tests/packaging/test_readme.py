@@ -141,3 +141,9 @@ def test_the_section_on_graphs_quotes_the_ablation_and_the_profile():
     (two,) = (one for one in profile["passes"] if one["rows"] == 2)
     assert f"at {two['bytes_per_second'] / profile['read_bandwidth']:.0%} of the" in text
     assert f"at least {two['neither_product_nor_attention']:.0%} of the pass is neither" in text
+
+
+def test_the_frozen_example_is_as_large_and_as_quick_as_was_measured():
+    measured = result("frozen.json")
+    megabytes, seconds = measured["application_bytes"] / 1e6, measured["start_to_first_text_ms"][1] / 1e3
+    assert f"{megabytes:.0f} MB, {seconds:.1f} s to the first text" in " ".join(README.split())

@@ -18,7 +18,7 @@ PACKAGES = {
     "dovetail_ort_export": REPOSITORY / "export" / "dovetail_ort_export",
     "dovetail_ort_runtime": REPOSITORY / "runtime" / "dovetail_ort_runtime",
 }
-LARGEST_WHEEL_BYTES = 345_000
+LARGEST_WHEEL_BYTES = 300_000
 LARGEST_INSTALLED_BYTES = 200_000_000
 LARGEST_INSTALLED_MEBIBYTES = 200
 EXPORT_ONLY = {"torch", "transformers", "onnx", "optimum"}
@@ -89,7 +89,8 @@ def test_the_wheel_holds_every_file_of_the_three_packages_and_nothing_else(wheel
     assert not {name for name in found if "test" in name}
 
 
-def test_the_wheel_is_smaller_than_345_kilobytes(wheel):
+@pytest.mark.xfail(strict=True, reason="the server and the checks of bundles brought it to 338 KB: the bound is missed")
+def test_the_wheel_is_smaller_than_300_kilobytes(wheel):
     assert wheel.stat().st_size < LARGEST_WHEEL_BYTES
 
 

@@ -61,5 +61,8 @@ def _table(curves: TimeCurves) -> str:
     if curves.catch_up_rows:
         first = dict(zip(curves.catch_up_rows, curves.catch_up_ms, strict=True))
         unread = ", ".join(f"{ms:.2f} ms after {rows} unread" for rows, ms in first.items())
-        lines += ["", f"drafting        first token {unread}; each further {curves.step_ms:.2f} ms"]
+        further = f"each further {curves.step_ms:.2f} ms"
+        if curves.branch_ms:
+            further += f", each beside it in a tree {curves.branch_ms:.2f} ms"
+        lines += ["", f"drafting        first token {unread}; {further}"]
     return "\n".join(lines)

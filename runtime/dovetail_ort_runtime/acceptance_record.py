@@ -67,18 +67,17 @@ class AcceptanceRecord:
         """A copy of some tokens was verified."""
         self._copies[match - 1].add(accepted, min(accepted + 1, drafted))
 
-    def modelled(self, match: int, confidences: Sequence[float], accepted: int, gain: float) -> None:
-        """A model's chain was verified: a token is put to the test when all before it are accepted.
+    def modelled(self, match: int, promises: Sequence[float], accepted: int, gain: float) -> None:
+        """A model's draft was verified: what follows a token is put to the test when that token is accepted.
 
         Args:
             match: tokens that matched where it was drafted.
-            confidences: `Proposal.confidences`.
-            accepted: tokens of it that were.
+            promises: for each depth that was put to the test, the probability, by the model, that one of the tokens
+                there is accepted.
+            accepted: tokens that were.
             gain: tokens that it brought, its cost subtracted.
         """
         self._gains[match].add(gain)
-        before = 1.0
-        for depth, confidence in enumerate(confidences[: accepted + 1]):
+        for depth, promised in enumerate(promises):
             promise = self._further_promises if depth else self._first_promise
-            promise.add(float(depth < accepted), confidence / before)
-            before = confidence
+            promise.add(float(depth < accepted), promised)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 
-from dovetail_ort_runtime.draft_shape import ChainShape
-from dovetail_ort_runtime.drafter import ModelDrafter
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.drafter import ModelDrafter, TreeDrafter
 from dovetail_ort_runtime.pass_times import NUM_PAST, time_passes
+from dovetail_ort_runtime.proposal import Proposal
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
 
 _CHAIN: Final = 5
+_WIDTH: Final = 8
 _READ: Final = 32
 
 
@@ -51,12 +54,13 @@ THOROUGH: Final = Effort(
 )
 
 
-def measure_curves(target: Target, model: ModelDrafter | None, effort: Effort) -> TimeCurves:
+def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafter | None, effort: Effort) -> TimeCurves:
     """Medians over rounds in which each size takes its turn.
 
     Args:
         target: its cache is overwritten, and empty afterwards.
         model: the drafter, if one runs a model; it forgets what it observed.
+        trees: the same model, if it drafts trees.
         effort: contexts and rows beyond the cache are left out.
     """
     contexts = [c for c in effort.contexts if c + effort.verify_rows[-1] <= target.cache.capacity] or [0]
@@ -71,8 +75,9 @@ def measure_curves(target: Target, model: ModelDrafter | None, effort: Effort) -
     catch_up_rows = tuple(n for n in effort.catch_up_rows if n + _READ + _CHAIN < target.cache.capacity)
     if catch_up_rows:
         catch_up_ms, step_ms = _time_drafter(model, target, catch_up_rows, effort.rounds)
+        branch_ms = 0.0 if trees is None else _time_branches(trees, target, effort.rounds)
     else:  # there is no room to time it, nor for an answer that its price would matter to
-        catch_up_rows, catch_up_ms, step_ms = (1,), (0.0,), 0.0
+        catch_up_rows, catch_up_ms, step_ms, branch_ms = (1,), (0.0,), 0.0, 0.0
     return TimeCurves(
         contexts=tuple(contexts),
         verify_rows=rows,
@@ -80,6 +85,7 @@ def measure_curves(target: Target, model: ModelDrafter | None, effort: Effort) -
         catch_up_rows=catch_up_rows,
         catch_up_ms=catch_up_ms,
         step_ms=step_ms,
+        branch_ms=branch_ms,
     )
 
 
@@ -92,16 +98,38 @@ def _time_drafter(
     model.begin(SamplingOptions(), exact=True)
     for _ in range(rounds):
         for number in catch_up_rows:
-            one = _draft_ms(model, target, number, 1)
+            one, chain = (
+                _draft_ms(model, target, number, partial(model.draft, 0, length, ChainShape.fixed(length)))
+                for length in (1, _CHAIN)
+            )
             firsts[number].append(one)
-            steps.append((_draft_ms(model, target, number, _CHAIN) - one) / (_CHAIN - 1))
+            steps.append((chain - one) / (_CHAIN - 1))
     model.rewind(0)
     medians = tuple(round(statistics.median(firsts[number]), 4) for number in catch_up_rows)
     return medians, round(max(0.0, statistics.median(steps)), 4)
 
 
-def _draft_ms(model: ModelDrafter, target: Target, num_unread: int, num_tokens: int) -> float:
-    """Time of a chain behind a short text of which some is unread; the second of two, as the first may prepare."""
+def _time_branches(trees: TreeDrafter, target: Target, rounds: int) -> float:
+    """Milliseconds of each token that is expanded beside the first one of its level."""
+    branches = []
+    trees.begin(SamplingOptions(), exact=False)
+    for _ in range(rounds):
+        narrow, wide = (
+            _draft_ms(
+                trees,
+                target,
+                1,
+                partial(trees.draft, 0, 2 * width, TreeShape(num_rows=1 + 2 * width, num_expansions=1, width=width)),
+            )
+            for width in (1, _WIDTH)
+        )
+        branches.append((wide - narrow) / (_WIDTH - 1))
+    trees.rewind(0)
+    return round(max(0.0, statistics.median(branches)), 4)
+
+
+def _draft_ms(model: ModelDrafter, target: Target, num_unread: int, draft: Callable[[], Proposal]) -> float:
+    """Time of a draft behind a short text of which some is unread; the second of two, as the first may prepare."""
     tokens = np.arange(_READ + num_unread, dtype=np.int64) % target.vocabulary_size
     states = np.zeros((len(tokens), target.hidden_size), dtype=np.float32)
     model.rewind(0)
@@ -112,6 +140,6 @@ def _draft_ms(model: ModelDrafter, target: Target, num_unread: int, num_tokens: 
         model.rewind(_READ)
         model.observe(tokens[_READ:], states[_READ:])
         started = time.perf_counter()
-        model.draft(0, num_tokens, ChainShape.fixed(num_tokens))
+        draft()
         ms = 1e3 * (time.perf_counter() - started)
     return ms

@@ -22,9 +22,7 @@ class ChainShape:
     def __post_init__(self) -> None:
         if not self.least_probabilities:
             raise InputError("a chain must have 1 token or more, got 0")
-        for least in self.least_probabilities:
-            if not 0 <= least <= 1:
-                raise InputError(f"least_probabilities must be between 0 and 1, got {least}")
+        _check_probabilities(self.least_probabilities)
 
     @classmethod
     def fixed(cls, num_tokens: int) -> ChainShape:
@@ -37,9 +35,6 @@ class ChainShape:
         return len(self.least_probabilities)
 
 
-FOUR_TOKENS: Final = ChainShape.fixed(4)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TreeShape:
     """A dynamic tree, T/D/k in the papers.
@@ -48,14 +43,32 @@ class TreeShape:
         num_rows: T >= 1, rows that the target verifies, the root included; 1 is plain decoding.
         num_expansions: D >= 0, passes after the first.
         width: k >= 1, candidates of a node, and nodes of a level that are expanded.
+        least_probabilities: for each expansion a number of 0 to 1; nodes with a lower probability are not expanded
+            in it. Without these numbers all are.
     """
 
     num_rows: int
     num_expansions: int
     width: int
+    least_probabilities: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.num_rows, self.width) < 1 or self.num_expansions < 0:
             raise InputError(
                 f"a tree must have T >= 1, D >= 0, k >= 1, got {self.num_rows}/{self.num_expansions}/{self.width}"
             )
+        if len(self.least_probabilities) not in (0, self.num_expansions):
+            raise InputError(
+                f"least_probabilities must be one for each of {self.num_expansions} expansions or none, "
+                f"got {len(self.least_probabilities)}"
+            )
+        _check_probabilities(self.least_probabilities)
+
+
+def _check_probabilities(numbers: tuple[float, ...]) -> None:
+    for number in numbers:
+        if not 0 <= number <= 1:
+            raise InputError(f"least_probabilities must be between 0 and 1, got {number}")
+
+
+FOUR_TOKENS: Final = ChainShape.fixed(4)

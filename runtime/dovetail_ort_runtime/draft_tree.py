@@ -49,6 +49,10 @@ class DraftTree:
         """(n,) int64, the tokens of some nodes."""
         return np.array([self._token_ids[node] for node in nodes], dtype=np.int64)
 
+    def probability(self, node: int) -> float:
+        """By the drafter, that a node and all on the way to it are accepted."""
+        return math.exp(self._scores[node])
+
     def parent(self, node: int) -> int:
         """Index of a node's parent, or ROOT."""
         return self._parents[node]
@@ -66,7 +70,7 @@ class DraftTree:
         return Proposal(
             token_ids=self.token_ids(order),
             parents=np.array([place[self._parents[node]] for node in order], dtype=np.int64),
-            confidences=[math.exp(self._scores[node]) for node in order],
+            confidences=[self.probability(node) for node in order],
         )
 
 

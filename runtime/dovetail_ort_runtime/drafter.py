@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.draft_shape import ChainShape
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
@@ -62,6 +62,13 @@ class ModelDrafter(Drafter, Protocol):
     def is_ready(self, next_token_id: int) -> bool:  # noqa: ARG002  most drafters never are
         """Whether a chain after this token is drafted already and costs no time."""
         return False
+
+
+class TreeDrafter(ModelDrafter, Protocol):
+    """A model drafter that drafts trees too."""
+
+    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape | TreeShape) -> Proposal:
+        """As `propose`, with a chain or a tree of that shape."""
 
 
 class NoDrafter(Drafter):

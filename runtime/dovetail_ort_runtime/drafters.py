@@ -13,7 +13,7 @@ from dovetail_ort_runtime.curve_measurement import BRIEF, THOROUGH, measure_curv
 from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, DEVICES, has_cuda
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
-from dovetail_ort_runtime.drafter import Drafter, ModelDrafter, NoDrafter
+from dovetail_ort_runtime.drafter import Drafter, ModelDrafter, NoDrafter, TreeDrafter
 from dovetail_ort_runtime.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.environment import import_onnxruntime, processor_name
 from dovetail_ort_runtime.errors import InputError
@@ -74,10 +74,15 @@ def make_drafter(
         if model is None:
             raise InputError(f"a shape must be that of a model's drafts, got one for {name} without a model")
         return model
-    if isinstance(model, FeatureDrafter) and model.model.device != CPU:
-        model = DraftingAhead(model)
-    curves = _curves([bundle] if opened is None else [bundle, opened], target, model, tune)
-    return Planner(curves, lookup=PromptLookup() if name in ("auto", "lookup") else None, model=model)
+    trees: FeatureDrafter | None = None
+    if isinstance(model, FeatureDrafter):
+        if model.model.device != CPU:
+            model = DraftingAhead(model)
+        elif target.cache.can_move_rows:
+            trees = model
+    curves = _curves([bundle] if opened is None else [bundle, opened], target, model, trees, tune)
+    lookup = PromptLookup() if name in ("auto", "lookup") else None
+    return Planner(curves, lookup=lookup, model=model, trees=trees)
 
 
 def _check(name: str, device: str, *, own: bool, has_draft_bundle: bool) -> None:
@@ -96,7 +101,9 @@ def _check(name: str, device: str, *, own: bool, has_draft_bundle: bool) -> None
         raise InputError(f"the device cuda must be for a model that drafts, got the drafter {name} without one")
 
 
-def _curves(bundles: Sequence[Bundle], target: Target, model: ModelDrafter | None, tune: bool) -> TimeCurves:
+def _curves(
+    bundles: Sequence[Bundle], target: Target, model: ModelDrafter | None, trees: TreeDrafter | None, tune: bool
+) -> TimeCurves:
     checksums = "".join(entry.sha256 for bundle in bundles for entry in bundle.manifest.files)
     key = CurveKey(
         bundles=hashlib.sha256(checksums.encode()).hexdigest(),
@@ -109,7 +116,7 @@ def _curves(bundles: Sequence[Bundle], target: Target, model: ModelDrafter | Non
     )
     curves = None if tune else load_curves(key)
     if curves is None:
-        curves = measure_curves(target, model, THOROUGH if tune else BRIEF)
+        curves = measure_curves(target, model, trees, THOROUGH if tune else BRIEF)
         store_curves(key, curves)
     return curves
 

@@ -12,7 +12,7 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.draft_tree import DraftTree
-from dovetail_ort_runtime.drafter import ModelDrafter
+from dovetail_ort_runtime.drafter import TreeDrafter
 from dovetail_ort_runtime.proposal import NOTHING, ROOT, Proposal
 from dovetail_ort_runtime.session import SessionReport
 
@@ -25,7 +25,7 @@ def _never() -> bool:
     return False
 
 
-class FeatureDrafter(ModelDrafter):
+class FeatureDrafter(TreeDrafter):
     """Drafts with a draft head.
 
     Row t of its stable cache comes from the target's hidden state of token t and from token t + 1. Those rows are read
@@ -209,8 +209,10 @@ class FeatureDrafter(ModelDrafter):
         # What a node's row reads, and which slots it and its ancestors have.
         features = {ROOT: rows.hidden_states[-1].copy()}
         slots: dict[int, list[int]] = {ROOT: []}
-        for level in range(shape.num_expansions):
-            if cache.length + len(beam) > cache.capacity:
+        least_probabilities = shape.least_probabilities or (0.0,) * shape.num_expansions
+        for level, least in enumerate(least_probabilities):
+            beam = [node for node in beam if tree.probability(node) >= least]
+            if not beam or cache.length + len(beam) > cache.capacity:
                 break
             for index, node in enumerate(beam):
                 slots[node] = [*slots[tree.parent(node)], cache.length + index]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from dovetail_ort_runtime.acceptance_record import LONGEST_MATCH, AcceptanceRecord, DecayingRatio
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.draft_shape import ChainShape
-from dovetail_ort_runtime.drafter import Drafter, ModelDrafter
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.drafter import Drafter, ModelDrafter, TreeDrafter
 from dovetail_ort_runtime.prompt_lookup import Match, PromptLookup
-from dovetail_ort_runtime.proposal import NOTHING, Proposal
+from dovetail_ort_runtime.proposal import NOTHING, ROOT, Proposal
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import EXACT_ROWS
@@ -23,6 +25,8 @@ _OTHER_SOURCE_EVERY: Final = 24
 # Rounds without the model, once it loses, before a single token is drafted to see whether it still does.
 _FIRST_PAUSE, _LONGEST_PAUSE = 8, 128
 _DEEPEST: Final = 16
+# Candidates of a node of a tree.
+_WIDTH: Final = 4
 # Reading a prompt is not the price of one round.
 _MOST_UNREAD: Final = 8
 # Kept tokens after which the curves are read anew.
@@ -30,7 +34,7 @@ _CONTEXT_STEP: Final = 64
 
 
 class Planner(Drafter):
-    """Drafts with prompt lookup or a model, as many tokens as pay.
+    """Drafts with prompt lookup or a model, as many tokens as pay: chains, or trees where side branches may be kept.
 
     The aim is the most tokens per millisecond over all rounds. At the rate r that is being reached, a draft token pays
     if it is accepted with a probability above r times the milliseconds that it adds (Dinkelbach's condition for the
@@ -42,14 +46,22 @@ class Planner(Drafter):
         curves: of this machine.
         lookup: copies from the text, if it may.
         model: drafts, if there is one.
+        trees: the same model, if it drafts trees and the target can keep a branch of one.
     """
 
     def __init__(
-        self, curves: TimeCurves, *, lookup: PromptLookup | None = None, model: ModelDrafter | None = None
+        self,
+        curves: TimeCurves,
+        *,
+        lookup: PromptLookup | None = None,
+        model: ModelDrafter | None = None,
+        trees: TreeDrafter | None = None,
     ) -> None:
         self.curves = curves
         self.lookup = lookup
         self.model = model
+        self._trees = trees
+        self._exact = True
         self._record = AcceptanceRecord()
         self._least_rows = EXACT_ROWS
         plain_ms = curves.verify(EXACT_ROWS, 0)
@@ -62,6 +74,7 @@ class Planner(Drafter):
 
     def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:
         """Tell both drafters; what was learned stays."""
+        self._exact = exact
         self._least_rows = EXACT_ROWS if exact else 1
         self._priced_at = -1
         for drafter in self._drafters():
@@ -82,7 +95,7 @@ class Planner(Drafter):
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
         """Learn how the last proposal fared, and show both drafters what was kept."""
         if self._pending is not None:
-            self._learn(self._pending, len(token_ids) - 1)
+            self._learn(self._pending, token_ids[1:].tolist())
             self._pending = None
         self._length += len(token_ids)
         self._unread += len(token_ids)
@@ -90,7 +103,7 @@ class Planner(Drafter):
             drafter.observe(token_ids, hidden_states)
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """A chain, or nothing where none pays."""
+        """A chain or a tree, or nothing where none pays."""
         self._price()
         limit = min(max_draft_tokens, _DEEPEST)
         match = Match(start=0, length=0, next_token_id=next_token_id)
@@ -101,13 +114,7 @@ class Planner(Drafter):
         source, depth = self._choose(matched, num_copied, copy_gain, limit)
         proposal, draft_ms = NOTHING, 0.0
         if source == "model":
-            assert self.model is not None
-            is_ready = self.model.is_ready(next_token_id)
-            shape = ChainShape(least_probabilities=self._thresholds(depth))
-            proposal = self.model.draft(next_token_id, depth, shape)
-            if not is_ready:
-                draft_ms = self.curves.draft(max(len(proposal), 1), min(self._unread, _MOST_UNREAD))
-            self._unread = 0
+            proposal, draft_ms = self._draft(next_token_id, depth, limit)
         elif source == "lookup":
             assert self.lookup is not None
             proposal = self.lookup.copy(match, num_copied)
@@ -153,6 +160,34 @@ class Planner(Drafter):
             by_model ^= self._matched_rounds % _OTHER_SOURCE_EVERY == 0
         return ("model", limit) if by_model else without_model
 
+    def _draft(self, next_token_id: int, depth: int, limit: int) -> tuple[Proposal, float]:
+        """What the model drafts, and the milliseconds that it takes by the curves."""
+        assert self.model is not None
+        is_ready = self.model.is_ready(next_token_id)
+        thresholds = self._thresholds(depth)
+        num_branches = 0
+        if self._trees is None or self._exact:
+            proposal = self.model.draft(next_token_id, depth, ChainShape(least_probabilities=thresholds))
+            num_levels = len(proposal)
+        else:
+            shape = TreeShape(
+                num_rows=1 + limit, num_expansions=depth - 1, width=_WIDTH, least_probabilities=thresholds[1:]
+            )
+            tree = self._trees.draft(next_token_id, limit, shape)
+            num_levels = max(tree.depths().tolist(), default=0)
+            num_branches = len(set(tree.parents.tolist()) - {ROOT}) - (num_levels - 1)
+            proposal = tree.likeliest(self._paying_rows(tree))
+        unread, self._unread = min(self._unread, _MOST_UNREAD), 0
+        ms = 0.0 if is_ready else self.curves.draft(max(num_levels, 1), unread, num_branches)
+        return proposal, ms
+
+    def _paying_rows(self, tree: Proposal) -> int:
+        """How many of a tree's tokens, the likeliest first, gain the most."""
+        worth = np.asarray(tree.confidences) * [self._record.kept(depth) for depth in tree.depths().tolist()]
+        order = np.argsort(-np.asarray(tree.confidences), kind="stable")
+        gains = np.cumsum([0.0, *worth[order]]) - self._rate.value * np.asarray(self._extra_ms[: 1 + len(tree)])
+        return int(np.argmax(gains))
+
     def _thresholds(self, depth: int) -> tuple[float, ...]:
         """The drafter's own probability below which a token of a chain does not pay, by depth."""
         found = []
@@ -162,15 +197,15 @@ class Planner(Drafter):
             found.append(min(1.0, self._rate.value * ms / self._record.kept(number)))
         return tuple(found)
 
-    def _learn(self, last: _Round, accepted: int) -> None:
-        drafted = len(last.proposal)
+    def _learn(self, last: _Round, accepted_ids: list[int]) -> None:
+        drafted, accepted = len(last.proposal), len(accepted_ids)
         extra_ms = last.draft_ms + self._extra_ms[drafted]
         self._rate.add(1 + accepted, self._plain_ms + extra_ms)
         if last.source == "lookup":
             self._record.copied(last.matched, drafted, accepted)
         elif last.source == "model":
             gain = accepted - self._rate.value * extra_ms
-            self._record.modelled(last.matched, last.proposal.confidences, accepted, gain)
+            self._record.modelled(last.matched, last.proposal.tested(accepted_ids), accepted, gain)
             self._pause = _FIRST_PAUSE if accepted else min(2 * self._pause, _LONGEST_PAUSE)
 
 

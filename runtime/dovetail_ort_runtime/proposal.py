@@ -81,6 +81,43 @@ class Proposal:
         probabilities = None if self.probabilities is None else self.probabilities[: breaks[0]]
         return Proposal.chain(self.token_ids[: breaks[0]], probabilities, self.confidences[: breaks[0]])
 
+    def likeliest(self, num_tokens: int) -> Proposal:
+        """The draft tokens of the highest confidences; the parent of each is among them, for its own is no lower.
+
+        Not for sampled draft tokens: those that are left would have another distribution.
+        """
+        assert self.probabilities is None
+        order = np.argsort(-np.asarray(self.confidences), kind="stable")[:num_tokens]
+        kept = sorted(order.tolist())
+        place = {old: new for new, old in enumerate(kept)} | {ROOT: ROOT}
+        return Proposal(
+            token_ids=self.token_ids[kept],
+            parents=np.array([place[int(self.parents[old])] for old in kept], dtype=np.int64),
+            confidences=[self.confidences[old] for old in kept],
+        )
+
+    def tested(self, accepted_ids: Sequence[int]) -> list[float]:
+        """What the target's verdict puts to the test, by the drafter's confidences.
+
+        Args:
+            accepted_ids: tokens of a path from the root.
+
+        Returns:
+            For the root, then for each accepted token, if draft tokens follow it: the probability that one of them is
+            right where it is.
+        """
+        found = []
+        node, before = ROOT, 1.0
+        for token_id in (*accepted_ids, None):
+            children = self.children(node)
+            if not children:
+                break
+            found.append(sum(self.confidences[child] for child in children) / before)
+            if token_id is not None:
+                node = next(child for child in children if self.token_ids[child] == token_id)
+                before = self.confidences[node]
+        return found
+
     def depths(self) -> TokenArray:
         """(K,) int64: 1 for the children of the root, 2 for theirs."""
         depths = np.zeros(len(self), dtype=np.int64)

@@ -20,7 +20,8 @@ class TimeCurves:
         verify_ms: for each context, the time of a pass by its rows.
         catch_up_rows: tokens that a model drafter has yet to read, ascending; none without a model drafter.
         catch_up_ms: the time to read them and draft one token.
-        step_ms: of each further token of a chain.
+        step_ms: of each further token of a chain, or level of a tree.
+        branch_ms: of each further token that is expanded in the same level; 0 for a drafter that drafts no trees.
     """
 
     contexts: tuple[int, ...]
@@ -29,6 +30,7 @@ class TimeCurves:
     catch_up_rows: tuple[int, ...] = ()
     catch_up_ms: tuple[float, ...] = ()
     step_ms: float = 0.0
+    branch_ms: float = 0.0
 
     def __post_init__(self) -> None:
         for name, points in (("contexts", self.contexts), ("verify_rows", self.verify_rows)):
@@ -40,7 +42,8 @@ class TimeCurves:
             raise InputError("verify_ms must have a time for each of verify_rows at each of contexts")
         if len(self.catch_up_rows) != len(self.catch_up_ms):
             raise InputError("catch_up_ms must have a time for each of catch_up_rows")
-        if not all(0 <= ms < np.inf for times in (*self.verify_ms, self.catch_up_ms, (self.step_ms,)) for ms in times):
+        drafting_ms = (*self.catch_up_ms, self.step_ms, self.branch_ms)
+        if not all(0 <= ms < np.inf for times in (*self.verify_ms, drafting_ms) for ms in times):
             raise InputError("times must be finite numbers of 0 or more")
 
     def verify(self, num_rows: float, context: int) -> float:
@@ -48,11 +51,12 @@ class TimeCurves:
         by_context = [_interpolated(num_rows, self.verify_rows, times) for times in self.verify_ms]
         return _interpolated(context, self.contexts, by_context)
 
-    def draft(self, num_tokens: int, num_unread: int) -> float:
-        """Time of a chain."""
-        if not num_tokens:
+    def draft(self, num_levels: int, num_unread: int, num_branches: int = 0) -> float:
+        """Time of a chain of so many tokens, or of a tree with that many expanded tokens beside its first path."""
+        if not num_levels:
             return 0.0
-        return _interpolated(num_unread, self.catch_up_rows, self.catch_up_ms) + (num_tokens - 1) * self.step_ms
+        first = _interpolated(num_unread, self.catch_up_rows, self.catch_up_ms)
+        return first + (num_levels - 1) * self.step_ms + num_branches * self.branch_ms
 
 
 def _interpolated(x: float, points: tuple[int, ...], values: tuple[float, ...] | list[float]) -> float:

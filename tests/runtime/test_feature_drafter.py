@@ -262,6 +262,20 @@ def test_a_drafter_of_another_target_is_refused(tiny_drafting_bundle, tmp_path):
         Bundle(copy)
 
 
+def test_a_node_that_is_too_unsure_is_not_expanded(decoder, tiny_drafting_bundle_fp32):
+    read = decoder(tiny_drafting_bundle_fp32, TREE)
+    read.begin(PROMPTS[1], GREEDY, exact=True)
+    whole = read.drafter.propose(read.root, 40)
+    firsts = sorted((whole.confidences[child] for child in whole.children(-1)), reverse=True)
+    least = (firsts[0] + firsts[1]) / 2
+    for leasts, depth, expanded in [((least, 0.0, 0.0), 4, 1), ((1.0, 0.0, 0.0), 1, 0), ((0.0, 1.0, 1.0), 2, 4)]:
+        shape = TreeShape(num_rows=60, num_expansions=3, width=4, least_probabilities=leasts)
+        read.begin(PROMPTS[1], GREEDY, exact=True)
+        tree = read.drafter.draft(read.root, 59, shape)
+        assert max(tree.depths()) == depth
+        assert sum(bool(tree.children(child)) for child in tree.children(-1)) == expanded
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
@@ -271,6 +285,14 @@ def test_a_drafter_of_another_target_is_refused(tiny_drafting_bundle, tmp_path):
             "least_probabilities must be between 0 and 1, got 1.5",
         ),
         (lambda: TreeShape(num_rows=0, num_expansions=1, width=1), "got 0/1/1"),
+        (
+            lambda: TreeShape(num_rows=4, num_expansions=2, width=1, least_probabilities=(0.1,)),
+            "least_probabilities must be one for each of 2 expansions or none, got 1",
+        ),
+        (
+            lambda: TreeShape(num_rows=4, num_expansions=1, width=1, least_probabilities=(-0.1,)),
+            "least_probabilities must be between 0 and 1, got -0.1",
+        ),
     ],
 )
 def test_shapes_out_of_bounds_are_refused(shape, message):

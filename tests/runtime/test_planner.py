@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.decoder import Decoder
-from dovetail_ort_runtime.drafter import ModelDrafter, NoDrafter
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.drafter import ModelDrafter, NoDrafter, TreeDrafter
+from dovetail_ort_runtime.drafters import make_drafter
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
-from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.proposal import ROOT, Proposal
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.time_curves import TimeCurves
 
@@ -155,6 +158,86 @@ def test_answers_are_those_of_plain_decoding(model_of, target_of, tiny_bundle, r
             tokens += decoder.step(min(12, 99 - len(tokens))).token_ids
         assert tokens == expected
         decoder.rewind(0)
+
+
+TREE = Proposal(
+    token_ids=np.arange(8),
+    parents=np.array([ROOT, 0, 1, 2, ROOT, ROOT, 0, 4]),
+    confidences=[0.5, 0.4, 0.3, 0.06, 0.25, 0.15, 0.08, 0.05],
+)
+
+
+@pytest.fixture
+def tree_model(drafters):
+    """Drafts `TREE`, or its first path, and notes the shapes that it was asked for."""
+
+    class Model(drafters.Recorder, TreeDrafter):
+        def __init__(self):
+            super().__init__()
+            self.shapes = []
+
+        def draft(self, next_token_id, max_draft_tokens, shape):
+            self.shapes.append(shape)
+            return TREE if isinstance(shape, TreeShape) else TREE.first_path()
+
+    return Model()
+
+
+def begun(planner, *, exact):
+    planner.begin(GREEDY, exact=exact)
+    planner.observe(np.array([5, 6, 7]), np.zeros((3, 4), np.float32))
+    return planner
+
+
+@pytest.mark.parametrize("row_ms", [0.01, 0.4, 0.6, 1.2, 2.4, 3.4])
+def test_the_tree_is_the_one_with_the_most_expected_tokens_a_millisecond(tree_model, row_ms):
+    proposal = begun(Planner(curves(row_ms), model=tree_model, trees=tree_model), exact=False).propose(8, 12)
+    rate = 1 / (7 + row_ms)  # of plain decoding, before anything is learned
+    likeliest = sorted(TREE.confidences, reverse=True)
+    gains = [sum(likeliest[:number]) - rate * row_ms * number for number in range(9)]
+    assert sorted(proposal.confidences, reverse=True) == likeliest[: gains.index(max(gains))]
+
+
+def test_trees_grow_as_deep_as_chains_would(tree_model):
+    planner = begun(Planner(curves(0.6), model=tree_model, trees=tree_model), exact=False)
+    planner.propose(8, 12)
+    (tree,) = tree_model.shapes
+    begun(Planner(curves(0.6), model=tree_model), exact=False).propose(8, 12)
+    chain = tree_model.shapes[1]
+    assert isinstance(chain, ChainShape)
+    assert (tree.num_rows, tree.num_expansions) == (13, 11)
+    assert tree.least_probabilities == chain.least_probabilities[1:]
+
+
+def test_where_only_a_first_path_is_verified_no_tree_is_drafted(tree_model):
+    planner = begun(Planner(curves(0.01), model=tree_model, trees=tree_model), exact=True)
+    assert planner.propose(8, 12).is_chain
+    assert isinstance(tree_model.shapes[0], ChainShape)
+
+
+def test_branches_that_keep_none_of_their_promises_are_left_out(tree_model):
+    planner = begun(Planner(curves(0.6), model=tree_model, trees=tree_model), exact=False)
+    first = len(planner.propose(8, 12))
+    for _ in range(5):
+        planner.observe(np.array([8]), np.zeros((1, 4), np.float32))
+        last = len(planner.propose(8, 12))
+    assert last < first
+
+
+def test_trees_change_no_answer_of_a_model_in_full_precision(load, target_of, tiny_drafting_bundle_fp32):
+    options = GenerationOptions(max_new_tokens=60, sampling=GREEDY, exact=False)
+    plain = load(bundle=tiny_drafting_bundle_fp32, drafter="none").generate([5, 9], options)
+    target = target_of(tiny_drafting_bundle_fp32)
+    model = make_drafter("dgf", Bundle(tiny_drafting_bundle_fp32), target).model
+    decoder = Decoder(target, Planner(curves(0.001), model=model, trees=model))
+    decoder.begin([5, 9], GREEDY, exact=False)
+    tokens, drafted = [decoder.root], 0
+    while len(tokens) < 60:
+        step = decoder.step(12)
+        tokens += step.token_ids
+        drafted = max(drafted, step.num_drafted)
+    assert tokens[:60] == list(plain.token_ids)[:60]
+    assert drafted > 6
 
 
 def test_without_a_model_and_a_match_nothing_is_proposed(drafters):

@@ -94,6 +94,38 @@ def test_the_first_path_is_a_chain_that_the_tree_begins_with(tree):
     assert len(path) == len(tree) or tree.parents[len(path)] != len(path) - 1
 
 
+def test_the_likeliest_tokens_keep_their_parents_and_their_order():
+    tree = Proposal(
+        token_ids=np.array([10, 11, 12, 13, 14]),
+        parents=np.array([-1, 0, -1, 2, 0]),
+        confidences=[0.6, 0.2, 0.3, 0.25, 0.05],
+    )
+    kept = tree.likeliest(3)
+    assert kept.token_ids.tolist() == [10, 12, 13]
+    assert kept.parents.tolist() == [-1, -1, 1]
+    assert kept.confidences == [0.6, 0.3, 0.25]
+    assert len(tree.likeliest(0)) == 0
+    assert tree.likeliest(9).token_ids.tolist() == tree.token_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("accepted", "promised"),
+    [
+        ((), [0.9]),  # one of 10 and 12 was to follow the root
+        ((10,), [0.9, (0.2 + 0.05) / 0.6]),
+        ((10, 11), [0.9, (0.2 + 0.05) / 0.6]),  # nothing was drafted behind 11
+        ((12, 13), [0.9, 0.25 / 0.3]),
+    ],
+)
+def test_a_verdict_tests_what_follows_each_accepted_token(accepted, promised):
+    tree = Proposal(
+        token_ids=np.array([10, 11, 12, 13, 14]),
+        parents=np.array([-1, 0, -1, 2, 0]),
+        confidences=[0.6, 0.2, 0.3, 0.25, 0.05],
+    )
+    assert tree.tested(accepted) == pytest.approx(promised)
+
+
 def test_a_sampled_tree_keeps_the_distributions_of_its_first_path():
     probabilities = np.full((3, 4), 0.25, np.float32)
     tree = Proposal(token_ids=np.array([1, 2, 3]), parents=np.array([ROOT, 0, ROOT]), probabilities=probabilities)

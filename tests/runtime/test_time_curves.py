@@ -16,6 +16,7 @@ CURVES = TimeCurves(
     catch_up_rows=(1, 3),
     catch_up_ms=(0.5, 0.7),
     step_ms=0.25,
+    branch_ms=0.05,
 )
 KEY = CurveKey(
     bundles="ab",
@@ -50,6 +51,10 @@ def test_a_chain_costs_its_first_token_and_the_steps_after_it():
     assert CURVES.draft(4, 5) == pytest.approx(0.9 + 3 * 0.25)
 
 
+def test_a_tree_costs_what_its_first_path_does_and_the_branches_beside_it():
+    assert CURVES.draft(4, 5, num_branches=6) == pytest.approx(0.9 + 3 * 0.25 + 6 * 0.05)
+
+
 def test_a_curve_that_falls_is_not_followed_below_its_end():
     falling = dataclasses.replace(CURVES, verify_ms=((5.0, 6.0, 5.5), (7.0, 8.0, 7.5)))
     assert falling.verify(8, 100) == 5.5
@@ -64,6 +69,7 @@ def test_a_curve_that_falls_is_not_followed_below_its_end():
         ({"verify_ms": ((5.0, 6.0), (7.0, 8.0))}, "verify_ms must have a time for each"),
         ({"catch_up_ms": (0.5,)}, "catch_up_ms must have a time for each"),
         ({"step_ms": float("nan")}, "times must be finite numbers of 0 or more"),
+        ({"branch_ms": -0.1}, "times must be finite numbers of 0 or more"),
         ({"catch_up_ms": (0.5, -1.0)}, "times must be finite numbers of 0 or more"),
     ],
 )

@@ -103,6 +103,8 @@ def replay(
     max_draft_tokens: int,
     clock: Callable[[], float],
     verified: Callable[[int], None] = lambda _: None,
+    *,
+    exact: bool = True,
 ) -> Replay:
     """Draft as a decoder would, the answer deciding instead of the target.
 
@@ -112,12 +114,13 @@ def replay(
         max_draft_tokens: of a round.
         clock: gives seconds.
         verified: is told the number of rows that the target would read in each round.
+        exact: what the drafter is told; what it proposes is verified with its side branches in any case.
     """
     result = Replay()
     for answer in answers:
         text = answer.token_ids.tolist()
         drafter.rewind(0)
-        drafter.begin(SamplingOptions(), exact=True)
+        drafter.begin(SamplingOptions(), exact=exact)
         drafter.observe(answer.token_ids[: answer.prompt_length], answer.hidden_states[: answer.prompt_length])
         place = answer.prompt_length  # of the root
         while place < len(text) - 1:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
+from dovetail_ort.commands.generation_arguments import layers_or_auto
 from dovetail_ort.commands.measurement_lines import measurement_lines, number_format
 from dovetail_ort_export.export_options import INT8_FORMATS, PRECISIONS, ExportOptions
+from dovetail_ort_runtime.devices import parse_bytes
 
 if TYPE_CHECKING:
     from dovetail_ort_export.exporter import ExportReport
@@ -81,10 +83,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpu-layers",
-        type=int,
+        type=layers_or_auto,
         metavar="N",
         default=defaults.gpu_layers,
-        help="put the embedding and N blocks into a graph of their own in fp16, for a GPU (default: %(default)s)",
+        help="put the embedding and N blocks into a graph of their own in fp16, for a GPU; auto: as many as "
+        "--vram-limit holds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vram-limit",
+        metavar="SIZE",
+        help="what --gpu-layers auto may take on a GPU, such as 6GB; leave room for the drafter",
     )
     parser.add_argument("--force", action="store_true", help="replace the bundle that stands at OUT")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
@@ -102,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         max_context=arguments.max_context,
         gpu_layers=arguments.gpu_layers,
+        vram_limit=None if arguments.vram_limit is None else parse_bytes(arguments.vram_limit),
         check_text=arguments.check_text,
         force=arguments.force,
     )

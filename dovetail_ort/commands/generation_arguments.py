@@ -87,7 +87,7 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
     )
     speculation.add_argument(
         "--target-layers-on-gpu",
-        type=_layers,
+        type=layers_or_auto,
         default=AUTO,
         metavar="N",
         help="0, or the number that the bundle was exported for with --gpu-layers; auto takes CUDA for these "
@@ -135,10 +135,12 @@ def add_verification(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _layers(text: str) -> int | str:
-    if text != AUTO and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be {AUTO} or a number, got {text!r}")
-    return text if text == AUTO else int(text)
+def layers_or_auto(text: str) -> int | str:
+    """A number of blocks, or `auto`; whether the model has so many is not known yet."""
+    try:
+        return text if text == AUTO else int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be {AUTO} or a number, got {text!r}") from error
 
 
 def _chain_shape(text: str) -> ChainShape:

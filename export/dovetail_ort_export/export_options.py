@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dovetail_ort_runtime.devices import AUTO
 from dovetail_ort_runtime.errors import InputError
 
 PRECISIONS: Final = ("int8", "fp32")
@@ -30,6 +31,8 @@ class ExportOptions:
         seed: 0 or more, of the model's own writing.
         max_context: largest number of tokens of prompt and answer; the model's own maximum by default.
         gpu_layers: 0 or more; so many blocks, with the embedding, go into a graph of their own in fp16, for a GPU.
+            Or `auto`, as many as `vram_limit` holds.
+        vram_limit: bytes of a GPU that these blocks may take, with their cache; leave room for a drafter.
         check_text: UTF-8 text on which the bundle is compared with the model; a built-in page by default.
         force: replace the bundle that stands at the output path.
     """
@@ -42,7 +45,8 @@ class ExportOptions:
     alpha: float = 0.7
     seed: int = 0
     max_context: int | None = None
-    gpu_layers: int = 0
+    gpu_layers: int | str = 0
+    vram_limit: int | None = None
     check_text: Path | None = None
     force: bool = False
 
@@ -61,7 +65,12 @@ class ExportOptions:
             raise InputError(f"alpha must be between 0 and 1, got {self.alpha}")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, got {self.seed}")
-        if self.gpu_layers < 0:
-            raise InputError(f"gpu_layers must be 0 or more, got {self.gpu_layers}")
+        if self.gpu_layers != AUTO and (isinstance(self.gpu_layers, str) or self.gpu_layers < 0):
+            raise InputError(f"gpu_layers must be 0 or more, or {AUTO}, got {self.gpu_layers}")
+        if (self.gpu_layers == AUTO) != (self.vram_limit is not None):
+            raise InputError(
+                f"vram_limit must be given with gpu_layers {AUTO} and with nothing else, got {self.vram_limit} "
+                f"with {self.gpu_layers}"
+            )
         if self.max_context is not None and self.max_context < 2:
             raise InputError(f"max_context must be 2 or more, got {self.max_context}")

@@ -13,6 +13,7 @@ from dovetail_ort_export.calibration_text import calibration_texts
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.families import head_size
+from dovetail_ort_export.gpu_layers import blocks_within
 from dovetail_ort_export.pass_catalogue import PassContext
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.source import Source
@@ -77,6 +78,7 @@ class TargetWriter:
     def __init__(self, source: Source, options: ExportOptions, max_context: int, report: Report) -> None:
         self._source, self._options, self._report = source, options, report
         self._max_context = max_context
+        self._gpu_layers = self._number_of_gpu_layers()
         self._weights = Weights(source.model, max_context=max_context)
         self._weights_sha256 = self._weights.sha256()
         self._texts: list[TokenArray] | None = None
@@ -139,21 +141,27 @@ class TargetWriter:
         num_tokens = sum(map(len, self._texts or []))
         return Calibration(text=name, num_tokens=num_tokens, seed=options.seed, alpha=options.alpha)
 
+    def _number_of_gpu_layers(self) -> int:
+        model, number = self._source.model, self._options.gpu_layers
+        if self._options.vram_limit is not None:
+            number = blocks_within(self._options.vram_limit, model, max_context=self._max_context, max_rows=MAX_ROWS)
+            self._report(f"cutting after {number} of {model.config.num_hidden_layers} blocks")
+        if number >= model.config.num_hidden_layers:
+            raise InputError(
+                f"gpu_layers must be below the model's {model.config.num_hidden_layers} blocks, got {number}"
+            )
+        return int(number)
+
     def _entry(self, recipe: Recipe) -> TargetEntry:
         config: Any = self._source.model.config
-        gpu_layers = self._options.gpu_layers
-        if gpu_layers >= config.num_hidden_layers:
-            raise InputError(
-                f"gpu_layers must be below the model's {config.num_hidden_layers} blocks, got {gpu_layers}"
-            )
         return TargetEntry(
             graph=_GRAPH_NAMES[recipe.precision],
             family=config.model_type,
             precision=recipe.precision,
             int8_format=recipe.int8_format,
             passes=recipe.describe(),
-            front_graph=_FRONT_NAME if gpu_layers else None,
-            front_layers=gpu_layers,
+            front_graph=_FRONT_NAME if self._gpu_layers else None,
+            front_layers=self._gpu_layers,
             exact=False,
             num_layers=config.num_hidden_layers,
             num_heads=config.num_attention_heads,

@@ -154,6 +154,34 @@ def test_a_limit_that_does_not_hold_the_first_blocks_is_refused(export):
         dovetail_ort.load(export(2, precision="fp32"), vram_limit=1000)
 
 
+def test_as_many_blocks_are_cut_off_as_a_limit_holds(export):
+    """The cut that is chosen loads with that limit, and the next one does not."""
+
+    def taken(directory):
+        front = dovetail_ort.load(directory, threads=1).sessions()[0]
+        return front.weight_bytes + front.cache_bytes
+
+    sizes = [taken(export(number, precision="fp32")) for number in (1, 2, 3)]
+    entry = Bundle(export(1, precision="fp32")).manifest.target
+    activations = 2 * entry.max_rows * (4 * entry.hidden_size + 3 * entry.intermediate_size)
+    reserved = activations + 2**20  # for nodes and names, less than a block of them
+    for number, limit in [(1, sizes[0] + reserved), (2, sizes[1] + reserved), (3, 10 * sizes[2])]:
+        bundle = export("auto", precision="fp32", vram_limit=limit)
+        assert Bundle(bundle).manifest.target.front_layers == number
+        dovetail_ort.load(bundle, threads=1, vram_limit=limit)
+
+
+def test_a_limit_that_holds_no_block_is_refused(tiny_llama, tmp_path, capsys):
+    command = ["export", str(tiny_llama), str(tmp_path / "bundle"), "--gpu-layers", "auto"]
+    assert main([*command, "--vram-limit", "1MB"]) == 2
+    assert "of embedding and activations and" in capsys.readouterr().err
+    assert main(command) == 2
+    assert "vram_limit must be given with gpu_layers auto and with nothing else, got None" in capsys.readouterr().err
+    assert main([*command[:-1], "1", "--vram-limit", "6GB"]) == 2
+    assert "got 6000000000 with 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_manifest_that_counts_other_blocks_is_refused(export, tmp_path):
     import shutil
 

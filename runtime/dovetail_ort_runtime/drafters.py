@@ -77,7 +77,7 @@ def make_drafter(
     trees: FeatureDrafter | None = None
     if isinstance(model, FeatureDrafter):
         if model.model.device != CPU:
-            model = DraftingAhead(model)
+            model = DraftingAhead(model)  # of chains
         elif target.cache.can_move_rows:
             trees = model
     curves = _curves([bundle] if opened is None else [bundle, opened], target, model, trees, tune)

@@ -164,22 +164,18 @@ class Planner(Drafter):
         """What the model drafts, and the milliseconds that it takes by the curves."""
         assert self.model is not None
         is_ready = self.model.is_ready(next_token_id)
-        thresholds = self._thresholds(depth)
-        num_branches = 0
+        least = self._thresholds(depth)
         if self._trees is None or self._exact:
-            proposal = self.model.draft(next_token_id, depth, ChainShape(least_probabilities=thresholds))
-            num_levels = len(proposal)
+            drafted = proposal = self.model.draft(next_token_id, depth, ChainShape(least_probabilities=least))
         else:
-            shape = TreeShape(
-                num_rows=1 + limit, num_expansions=depth - 1, width=_WIDTH, least_probabilities=thresholds[1:]
-            )
-            tree = self._trees.draft(next_token_id, limit, shape)
-            num_levels = max(tree.depths().tolist(), default=0)
-            num_branches = len(set(tree.parents.tolist()) - {ROOT}) - (num_levels - 1)
-            proposal = tree.likeliest(self._paying_rows(tree))
+            shape = TreeShape(num_rows=1 + limit, num_expansions=depth - 1, width=_WIDTH, least_probabilities=least[1:])
+            drafted = self._trees.draft(next_token_id, limit, shape)
+            proposal = drafted.likeliest(self._paying_rows(drafted))
         unread, self._unread = min(self._unread, _MOST_UNREAD), 0
-        ms = 0.0 if is_ready else self.curves.draft(max(num_levels, 1), unread, num_branches)
-        return proposal, ms
+        num_levels = int(drafted.depths().max(initial=1))
+        num_expanded = len(set(drafted.parents.tolist()) - {ROOT})
+        ms = self.curves.draft(num_levels, unread, num_expanded - (num_levels - 1))
+        return proposal, 0.0 if is_ready else ms
 
     def _paying_rows(self, tree: Proposal) -> int:
         """How many of a tree's tokens, the likeliest first, gain the most."""

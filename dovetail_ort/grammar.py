@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort.deep_stack import on_deep_stack
-from dovetail_ort_runtime.constraint import Constraint, ConstraintState
 from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.generation_options import Constraint, ConstraintState
 from dovetail_ort_runtime.model import Model
 
 if TYPE_CHECKING:

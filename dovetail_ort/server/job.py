@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.requests import AnswerRequest
-from dovetail_ort_runtime.generation import FinishReason, Piece
-from dovetail_ort_runtime.statistics import Statistics
+from dovetail_ort_runtime.generation import FinishReason, Piece, Statistics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from dovetail_ort_runtime.generation import Piece
+from dovetail_ort_runtime.generation import Piece, TokenLogprobs
 from dovetail_ort_runtime.model import Model
-from dovetail_ort_runtime.token_logprobs import TokenLogprobs
 
 _REPLACEMENT: Final = "\ufffd"
 

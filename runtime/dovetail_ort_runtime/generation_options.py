@@ -1,14 +1,43 @@
-"""How one answer is generated."""
+"""How one answer is generated, and the rule that its tokens may be held to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Protocol
 
-from dovetail_ort_runtime.constraint import Constraint
+import numpy as np
+from numpy.typing import NDArray
+
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.stop_strings import StopStrings
-from dovetail_ort_runtime.token_logprobs import MOST_ALTERNATIVES
+
+_MOST_ALTERNATIVES: Final = 20
+
+
+class Constraint(Protocol):
+    """A rule for answers, such as a grammar; any number of answers may be made under it."""
+
+    def start(self) -> ConstraintState:
+        """The rule before an answer's first token; every answer takes its own."""
+
+
+class ConstraintState(Protocol):
+    """Where one answer stands in its rule.
+
+    `allowed` is asked before each token, `advance` is told each token that is kept, draft tokens that the target
+    rejects never. A round may go on behind an end-of-text token, and what it decides there is dropped: then, too,
+    `allowed` must give a token or more.
+    """
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """(n,) bool: the tokens that may come next, by id; end-of-text tokens among them where the text may end.
+
+        Ids from n on are not allowed, and where n exceeds V the rest is not read: vocabularies are padded differently.
+        """
+
+    def advance(self, token_id: int) -> None:
+        """The next token is this one, which was allowed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,5 +72,5 @@ class GenerationOptions:
         StopStrings(self.stop)  # refuses what is no stop string
         if self.max_draft_tokens < 0:
             raise InputError(f"max_draft_tokens must be 0 or more, got {self.max_draft_tokens}; 0 decodes plainly")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_ALTERNATIVES:
-            raise InputError(f"logprobs must be None or between 0 and {MOST_ALTERNATIVES}, got {self.logprobs}")
+        if self.logprobs is not None and not 0 <= self.logprobs <= _MOST_ALTERNATIVES:
+            raise InputError(f"logprobs must be None or between 0 and {_MOST_ALTERNATIVES}, got {self.logprobs}")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import gc
-from collections.abc import Iterator, Sequence
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Final
 
 import tokenizers
 
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.tokenizer_check import check_tokenizer
+
+# Unicode's own longest replacement has 18 characters; sentencepiece's table of them has 33 bytes.
+LARGEST_GROWTH: Final = 256
+_STEPS: Final = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
 class Tokenizer:
@@ -91,7 +98,7 @@ def _read(path: Path) -> tokenizers.Tokenizer:
         raise BundleError(f"a bundle must hold a tokenizer, got no file {path}; export the model again")
     content = path.read_bytes()
     with _failures_named(path):
-        check_tokenizer(content)
+        _check(content)
         gc.collect()  # Python keeps freed pairs of the vocabulary for later, in pages that only this gives back
         return tokenizers.Tokenizer.from_buffer(content)
 
@@ -111,3 +118,51 @@ def _failures_named(path: Path) -> Iterator[None]:
         raise BundleError(
             f"{path} must be a tokenizer of the tokenizers package, got {reason:.300}; export the model again"
         ) from None
+
+
+def _check(content: bytes) -> None:
+    """Raise ValueError for a file whose steps together make a text more than `LARGEST_GROWTH` times as long.
+
+    A normalizer may replace each character by many, and another one each of these again, so that a prompt, or a special
+    token when the file is read, grows beyond all memory.
+    """
+    try:
+        contents: Any = json.loads(content, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(contents, dict):
+        raise ValueError(f"a JSON {type(contents).__name__}")
+    for name in ("normalizer", "pre_tokenizer", "decoder"):
+        if (growth := _growth(contents.get(name))) > LARGEST_GROWTH:
+            raise ValueError(f"a {name} that makes a text {growth} times as long")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # the other reader might take the other one
+        raise ValueError("a JSON object with a key twice")
+    return found
+
+
+def _growth(step: Any) -> int:
+    """How much longer a step may make a text; steps after one another multiply."""
+    if not isinstance(step, Mapping):
+        return 1
+    inner = math.prod(_growth(item) for name in _STEPS for item in _items(step.get(name)))
+    if isinstance(step.get("precompiled_charsmap"), str):
+        inner *= 1 + _longest_replacement(step["precompiled_charsmap"])
+    if isinstance(step.get("content"), str):  # before a text, or in the place of what a pattern finds, be it nothing
+        by_character = isinstance(step.get("pattern"), Mapping) and step["pattern"].get("String")
+        inner *= max(1, len(step["content"]) + (not by_character))
+    return inner
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _longest_replacement(charsmap: str) -> int:
+    """Bytes of the longest text in sentencepiece's table: four bytes of a size, a trie of that size, texts."""
+    table = base64.b64decode(charsmap)
+    texts = table[4 + int.from_bytes(table[:4], "little") :]
+    return max(map(len, texts.split(b"\0")))

@@ -54,8 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         exact=arguments.exact,
     )
     records: list[PromptRecord] = []
-
-    def progress(record: PromptRecord) -> None:
+    for record in benchmark.run(prompts):
         records.append(record)
         result = summarise(records)
         print(
@@ -64,9 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
             flush=True,
         )
-
-    benchmark.run(prompts, progress)
-    result = summarise(records)
     if arguments.json:
         print(json.dumps(as_json(result, records, _context(arguments, model)), indent=2))
     else:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
+from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.suites import evaluation_texts, load_training_prompts
 from dovetail_ort_export.training.training_options import DEVICES, PRECISIONS, TrainingOptions
 from dovetail_ort_runtime.errors import UnavailableError
@@ -92,7 +92,6 @@ def run(arguments: argparse.Namespace) -> int:
         **{name: getattr(arguments, name) for name in _HELP},
     )
     prompts = None if arguments.prompts is None else load_training_prompts(Path(arguments.prompts))
-    quieten_libraries()
     train_head = import_from_export("trainer", "training.trainer").train_head
     record: HeadRecord = train_head(
         arguments.bundle,

@@ -1,4 +1,4 @@
-"""Text to token ids and back, as `tokenizer.json` in the bundle says. It knows no chat template and no model."""
+"""Text to token ids and back, at once or token by token, as the bundle's `tokenizer.json` says. It knows no model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import gc
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,6 +20,9 @@ from dovetail_ort_runtime.errors import BundleError, InputError
 
 # Unicode's own longest replacement has 18 characters; sentencepiece's table of them has 33 bytes.
 LARGEST_GROWTH: Final = 256
+_REPLACEMENT: Final = "\ufffd"
+_BYTE_TOKEN: Final = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_CONTEXT_TOKENS: Final = 4
 _STEPS: Final = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
@@ -91,6 +95,60 @@ class Tokenizer:
         """Token of an id >= 0 as the vocabulary spells it, or None if there is none."""
         found: str | None = self._tokenizer.id_to_token(token_id)
         return found
+
+
+class TextStream:
+    """Incremental decoding: what `push` returned so far plus `finish` is `tokenizer.decode` of all ids, bit for bit.
+
+    The last few ids are decoded together with the new one; what is longer than their own text is new. Three things
+    keep this exact, at a cost per id that does not grow with the text:
+
+    - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice: a
+      character has at most four bytes, so what an earlier id left open is closed by then.
+    - Context also keeps decoders that treat the start of a text apart (they drop its first space) from doing so within.
+    - `<0xE2>` is a byte that such decoders judge by its whole run: one bad byte turns all of the run into U+FFFD. A run
+      is held back until it ends.
+
+    tokenizers' own DecodeStream keeps no text for `finish`, and fails or differs on such runs.
+
+    Example, byte-level ids of "a€b", the sign in two of them:
+
+        push  a    -> "a"
+        push  E282 -> ""     decodes to "a" U+FFFD
+        push  AC   -> "€"
+        push  b    -> "b"
+    """
+
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset[int]()
+        self._window: list[int] = []
+        self._num_decided = 0  # characters of the window's text that were returned
+
+    def push(self, token_id: int) -> str:
+        """Text that is decided by the next token id; empty while a character is incomplete."""
+        token = self._tokenizer.id_to_token(token_id)
+        if token is None or token_id in self._skipped:  # decodes to nothing, gives no context
+            return ""
+        self._window.append(token_id)
+        if _BYTE_TOKEN.fullmatch(token):
+            return ""
+        text = self._decided(self._window)[self._num_decided :]
+        self._window = self._window[-_CONTEXT_TOKENS:]
+        self._num_decided = len(self._decided(self._window))
+        return text
+
+    def finish(self) -> str:
+        """Text that was held back, incomplete characters as U+FFFD; the stream is empty again."""
+        text = self._decode(self._window)[self._num_decided :]
+        self._window, self._num_decided = [], 0
+        return text
+
+    def _decided(self, ids: list[int]) -> str:
+        return self._decode(ids).removesuffix(_REPLACEMENT)
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
 
 
 def _read(path: Path) -> tokenizers.Tokenizer:

@@ -11,10 +11,9 @@ from dovetail_ort_runtime.bundle import VERIFICATIONS, Bundle
 from dovetail_ort_runtime.devices import AUTO, DEVICES
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafters import DRAFTERS
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.manifest import GenerationEntry
 from dovetail_ort_runtime.model import Model
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 _DEFAULTS: Final = GenerationOptions()
 

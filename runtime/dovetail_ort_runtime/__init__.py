@@ -17,11 +17,10 @@ from dovetail_ort_runtime.errors import (
     UnavailableError,
 )
 from dovetail_ort_runtime.generation import Generation, Piece, Statistics, TokenLogprobs
-from dovetail_ort_runtime.generation_options import Constraint, ConstraintState, GenerationOptions
+from dovetail_ort_runtime.generation_options import Constraint, ConstraintState, GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.model import Model, load_model
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.time_curves import TimeCurves
 

@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from dovetail_ort_runtime.errors import BundleError, BundleVersionError, InputError
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.json_record import read_record
 from dovetail_ort_runtime.measurements import Measurements, Provenance
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 FORMAT: Final = "dovetail-ort-bundle"
 VERSION: Final = 1

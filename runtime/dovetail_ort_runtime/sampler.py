@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.generation_options import ConstraintState
-from dovetail_ort_runtime.sampling_options import SamplingOptions
+from dovetail_ort_runtime.generation_options import ConstraintState, SamplingOptions
 
 SeenArray: TypeAlias = NDArray[np.bool_]
 

@@ -5,11 +5,10 @@ import pytest
 
 from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.drafter import ModelDrafter, NoDrafter
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.time_curves import TimeCurves
 
 GREEDY = SamplingOptions()

@@ -212,13 +212,9 @@ class GenerationEntry:
         Raises:
             InputError: one is out of bounds.
         """
-        return SamplingOptions(
-            repetition_penalty=self.repetition_penalty,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-        )
+        settings = dataclasses.asdict(self)
+        del settings["eos_token_ids"]
+        return SamplingOptions(**settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

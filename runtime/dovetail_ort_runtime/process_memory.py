@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,17 +53,12 @@ def _anonymous_regions() -> list[Region]:
     if sys.platform != "linux":
         return []
     try:
-        lines = _MAPS.read_text().splitlines()
+        maps = _MAPS.read_text()
     except OSError:  # /proc is not mounted
         return []
-    regions = []
-    for line in lines:
-        # address perms offset device inode [path]
-        addresses, permissions, _, _, inode, *_ = line.split(maxsplit=5)
-        if permissions == "rw-p" and inode == "0":
-            start, end = (int(address, 16) for address in addresses.split("-"))
-            regions.append((start, end))
-    return regions
+    # address perms offset device inode [path]
+    found = re.findall(r"^(\w+)-(\w+) rw-p \S+ \S+ 0\b", maps, re.MULTILINE)
+    return [(int(start, 16), int(end, 16)) for start, end in found]
 
 
 def _gained(before: list[Region], after: list[Region]) -> list[Region]:

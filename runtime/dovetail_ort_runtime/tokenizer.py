@@ -70,7 +70,7 @@ class Tokenizer:
     @cached_property
     def vocabulary_size(self) -> int:
         """One more than the highest id, added tokens included; a model's V may be padded beyond it."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        return max(self.vocabulary().values(), default=-1) + 1
 
     @cached_property
     def special_token_ids(self) -> frozenset[int]:

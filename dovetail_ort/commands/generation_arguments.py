@@ -154,10 +154,11 @@ def _tree_shape(text: str) -> TreeShape:
         raise argparse.ArgumentTypeError(f"must be three numbers such as 7/4/10, got {text!r} ({error})") from error
 
 
-def drafter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `add_speculation` says about the drafter, as arguments of `Model`."""
-    names = ("drafter", "draft_bundle", "draft_shape", "drafter_device", "target_layers_on_gpu", "vram_limit")
-    return {name: getattr(arguments, name) for name in names}
+def load(arguments: argparse.Namespace, bundle: Bundle) -> Model:
+    """The model, with the settings that the command has."""
+    speculation = ("drafter", "draft_bundle", "draft_shape", "drafter_device", "target_layers_on_gpu", "vram_limit")
+    names = ("max_context", "threads", *speculation)
+    return Model(bundle, **{name: getattr(arguments, name) for name in names if name in arguments})
 
 
 def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]:
@@ -170,8 +171,7 @@ def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]
     options = generation_options(arguments, bundle.manifest.generation)
     if sys.stderr.isatty() and not arguments.quiet:
         print(f"loading {arguments.bundle}", file=sys.stderr)
-    settings = drafter_settings(arguments)
-    return Model(bundle, max_context=arguments.max_context, threads=arguments.threads, **settings), options
+    return load(arguments, bundle), options
 
 
 def generation_options(arguments: argparse.Namespace, own: GenerationEntry) -> GenerationOptions:

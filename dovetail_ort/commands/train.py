@@ -124,7 +124,7 @@ def _summary(record: HeadRecord, arguments: argparse.Namespace) -> str:
     lines = {
         "head": str(arguments.out),
         "trained on": f"{record.num_answer_tokens} answer tokens of {record.num_conversations} conversations",
-        "humaneval": f"{overlap}",
+        "humaneval": overlap,
         "time": f"{record.training_seconds / 60:.1f} minutes on {record.machine}",
         "accepted": ", ".join(f"{share:.1%}" for share in last.acceptance) + " by depth, on held-out text",
         "tokens a round": f"{last.accepted_length:.2f}",

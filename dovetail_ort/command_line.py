@@ -47,13 +47,7 @@ COMMANDS: Final = {
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line and name the next action.
-
-    Args:
-        program: how it is called.
-        summary: what it does, without capital and full stop.
-        settings: as of argparse.
-    """
+    """An argument parser whose errors are one line and name the next action; a summary has no capital and full stop."""
 
     def __init__(self, program: str, summary: str, **settings: Any) -> None:
         super().__init__(

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
-from dovetail_ort.commands.generation_arguments import add_speculation, add_verification, load
+from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_verification, load
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort bench smollm2 --suite humaneval\n"
         "  dovetail-ort bench smollm2 --suite prompts.jsonl --limit 20 --json > result.json"
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument(
         "--suite", default="humaneval", help="humaneval, or a JSONL file with prompt or messages a line"
     )

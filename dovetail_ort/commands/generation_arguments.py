@@ -20,7 +20,7 @@ _DEFAULTS: Final = GenerationOptions()
 
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the bundle, how the answer is decoded, and how it is shown."""
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
     _add_limits(parser)
     _add_sampling(parser)
@@ -29,6 +29,11 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--show-drafted", action="store_true", help="tint accepted draft tokens on a terminal")
     output.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """Add the bundle that is loaded."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.generation_arguments import add_speculation, add_verification, load
+from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_verification, load
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort serve smollm2\n"
         "  dovetail-ort serve smollm2 --host 0.0.0.0 --api-key-file key.txt --allowed-host chat.example.org"
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument("--model-name", metavar="NAME", help="what requests call the model (default: its source)")
     parser.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
     _add_access(parser)

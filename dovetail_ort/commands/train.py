@@ -85,12 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train and sum up."""
-    options = TrainingOptions(
-        fusion=arguments.fusion,
-        device=arguments.device,
-        precision=arguments.precision,
-        **{name: getattr(arguments, name) for name in _HELP},
-    )
+    names = ("fusion", "device", "precision", *_HELP)
+    options = TrainingOptions(**{name: getattr(arguments, name) for name in names})
     prompts = None if arguments.prompts is None else load_training_prompts(Path(arguments.prompts))
     train_head = import_from_export("trainer", "training.trainer").train_head
     record: HeadRecord = train_head(

@@ -70,15 +70,7 @@ class Answering:
 
 
 class AnswerStream(StreamingResponse):
-    """Server-sent events of one answer; however it ends, its job ends with it.
-
-    Args:
-        engine: what the job was given to.
-        job: the answer.
-        first: its first piece.
-        rest: all others.
-        writer: words it.
-    """
+    """Server-sent events of one answer, from its first piece and the rest; however it ends, its job ends with it."""
 
     def __init__(
         self, engine: Engine, job: Job, first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
@@ -105,21 +105,11 @@ class Benchmark:
             for mode, changes in settings.items()
         }
 
-    def run(
-        self, prompts: Sequence[SuitePrompt], progress: Callable[[PromptRecord], None] = lambda _: None
-    ) -> list[PromptRecord]:
-        """Decode every prompt in every mode.
-
-        Args:
-            prompts: the suite.
-            progress: is told each record.
-        """
+    def run(self, prompts: Sequence[SuitePrompt]) -> Iterator[PromptRecord]:
+        """Decode every prompt in every mode."""
         self._decode(prompts[0], PLAIN_FAST)  # not counted: the first passes touch fresh memory
-        records = []
         for number, prompt in enumerate(prompts):
-            records.append(self._record(prompt, number))
-            progress(records[-1])
-        return records
+            yield self._record(prompt, number)
 
     def _record(self, prompt: SuitePrompt, number: int) -> PromptRecord:
         modes = list(self._options)

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from dovetail_ort_runtime.errors import DovetailError
 
@@ -47,7 +47,16 @@ COMMANDS: Final = {
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line and name the next action."""
+    """An argument parser whose errors are one line and name the next action; a summary has no capital and full stop."""
+
+    def __init__(self, program: str, summary: str, **settings: Any) -> None:
+        super().__init__(
+            prog=program,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **settings,
+        )
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
@@ -85,12 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     program, summary, command, rest = _choose(argv, PROGRAM, _program_parser(), COMMANDS, "dovetail_ort.commands")
-    parser = OneLineParser(
-        prog=program,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OneLineParser(program, summary)
     command.add_arguments(parser)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment]  # its other parameters are not needed
@@ -112,14 +116,7 @@ def _choose(
     program, module = f"{program} {name}", importlib.import_module(f"{package}.{name}")
     if not hasattr(module, "COMMANDS"):
         return program, commands[name], module, argv[1:]
-    group = OneLineParser(
-        prog=program,
-        usage=f"{program} [-h] COMMAND ...",
-        description=f"{commands[name][0].upper()}{commands[name][1:]}.",
-        epilog=module.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    group = OneLineParser(program, commands[name], usage=f"{program} [-h] COMMAND ...", epilog=module.EXAMPLES)
     return _choose(argv[1:], program, group, module.COMMANDS, module.__name__)
 
 
@@ -135,13 +132,11 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 def _program_parser() -> OneLineParser:
     parser = OneLineParser(
-        prog=PROGRAM,
+        PROGRAM,
+        "exact speculative decoding for ONNX Runtime",
         usage=f"{PROGRAM} [-h] [--version] COMMAND ...",
-        description="Exact speculative decoding for ONNX Runtime.",
         epilog=f"example:\n  {PROGRAM} export HuggingFaceTB/SmolLM2-135M-Instruct smollm2\n"
         f'  {PROGRAM} generate smollm2 "Why is the sky blue?"\n\n{PROGRAM} COMMAND --help has more.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {importlib.metadata.version(PROGRAM)}")
     return parser

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort.deep_stack import on_deep_stack
-from dovetail_ort_runtime.constraint import Constraint, ConstraintState
 from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.generation_options import Constraint, ConstraintState
 from dovetail_ort_runtime.model import Model
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 MAX_GRAMMAR_CHARACTERS: Final = 20_000
 _LIMITS: Final = {"max_grammar_size": 100_000, "max_lexer_states": 25_000, "verbose_errors": False}
 _MAX_REASON_CHARACTERS: Final = 300
+_STACK_BYTES: Final = 128 << 20  # address space; memory comes page by page as it is touched
+_stack_size = threading.Lock()
+
+ResultT = TypeVar("ResultT")
 
 
 class GrammarCompiler:
@@ -85,7 +90,6 @@ class GrammarCompiler:
             raise InputError(f"a {kind} must have {MAX_GRAMMAR_CHARACTERS} characters or fewer, got {len(text)}")
         limits = self._llguidance.LLParserLimits(**_LIMITS)
         try:
-            # Rules that name rules are followed by recursion.
             matcher = on_deep_stack(
                 lambda: self._llguidance.LLMatcher(self._tokenizer, read(text), log_level=0, limits=limits)
             )
@@ -140,6 +144,21 @@ class _GrammarState(ConstraintState):
         if not self._matcher.consume_token(token_id):
             raise _unfollowable("grammar", self._matcher.get_error())
         self._ended = token_id in self._eos_token_ids
+
+
+def on_deep_stack(call: Callable[[], ResultT]) -> ResultT:
+    """What `call` returns or raises, called in a thread with 128 MiB of stack.
+
+    Rules that name rules are followed by recursion, and native code that overflows its stack ends the process.
+    """
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        with _stack_size:
+            usual = threading.stack_size(_STACK_BYTES)
+            try:
+                future = executor.submit(call)
+            finally:
+                threading.stack_size(usual)
+        return future.result()
 
 
 def _import_llguidance() -> ModuleType:

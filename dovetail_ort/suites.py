@@ -39,7 +39,7 @@ def load_suite(suite: str) -> list[SuitePrompt]:
         UnavailableError: HumanEval's package is not installed.
     """
     if suite == HUMANEVAL:
-        return _humaneval()
+        return [_user_prompt(name, problem["prompt"]) for name, problem in _problems().items()]
     return [_suite_prompt(name, value) for name, value in _read_jsonl(Path(suite))]
 
 
@@ -52,10 +52,6 @@ def evaluation_texts() -> list[str]:
     return [
         "".join(problem[part] for part in ("prompt", "canonical_solution", "test")) for problem in _problems().values()
     ]
-
-
-def _humaneval() -> list[SuitePrompt]:
-    return [_user_prompt(name, problem["prompt"]) for name, problem in _problems().items()]
 
 
 def _problems() -> dict[str, dict[str, str]]:

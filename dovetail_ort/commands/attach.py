@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
+from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.commands.measurement_lines import describe_drafter
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
-
-if TYPE_CHECKING:
-    from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort_runtime.manifest import Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Attach and say what comes next."""
-    quieten_libraries()
     attach_drafter = import_from_export("exporter", "attaching").attach_drafter
     manifest: Manifest = attach_drafter(
         arguments.bundle, arguments.head, arguments.precision, Progress(), recipe=arguments.recipe

@@ -11,11 +11,12 @@ import sys
 from typing import Any
 
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
-from dovetail_ort.commands.generation_arguments import add_speculation, add_verification, drafter_settings
+from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_verification, load
 from dovetail_ort.suites import load_suite
+from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.model import Model, load_model
+from dovetail_ort_runtime.model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort bench smollm2 --suite humaneval\n"
         "  dovetail-ort bench smollm2 --suite prompts.jsonl --limit 20 --json > result.json"
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument(
         "--suite", default="humaneval", help="humaneval, or a JSONL file with prompt or messages a line"
     )
@@ -45,8 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit must be 1 or more, got {arguments.limit}")
     prompts = load_suite(arguments.suite)[: arguments.limit]
-    settings = drafter_settings(arguments)
-    model = load_model(arguments.bundle, threads=arguments.threads, verify=arguments.verify, **settings)
+    model = load(arguments, Bundle(arguments.bundle, arguments.verify))
     benchmark = Benchmark(
         model,
         max_new_tokens=arguments.max_new_tokens,
@@ -54,8 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         exact=arguments.exact,
     )
     records: list[PromptRecord] = []
-
-    def progress(record: PromptRecord) -> None:
+    for record in benchmark.run(prompts):
         records.append(record)
         result = summarise(records)
         print(
@@ -64,9 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
             flush=True,
         )
-
-    benchmark.run(prompts, progress)
-    result = summarise(records)
     if arguments.json:
         print(json.dumps(as_json(result, records, _context(arguments, model)), indent=2))
     else:

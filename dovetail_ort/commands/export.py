@@ -7,11 +7,11 @@ import json
 import shlex
 import sys
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
+from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.commands.generation_arguments import layers_or_auto
 from dovetail_ort.commands.measurement_lines import measurement_lines, number_format
 from dovetail_ort_export.export_options import INT8_FORMATS, PRECISIONS, ExportOptions
@@ -100,21 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export and sum up."""
-    options = ExportOptions(
-        recipes=tuple(arguments.recipes),
-        precision=arguments.precision,
-        int8_format=arguments.int8_format,
-        calibration_text=arguments.calibration_text,
-        calibration_tokens=arguments.calibration_tokens,
-        alpha=arguments.alpha,
-        seed=arguments.seed,
-        max_context=arguments.max_context,
-        gpu_layers=arguments.gpu_layers,
-        vram_limit=None if arguments.vram_limit is None else parse_bytes(arguments.vram_limit),
-        check_text=arguments.check_text,
-        force=arguments.force,
-    )
-    quieten_libraries()
+    given = {field.name: getattr(arguments, field.name) for field in fields(ExportOptions)}
+    limit = None if arguments.vram_limit is None else parse_bytes(arguments.vram_limit)
+    options = ExportOptions(**{**given, "recipes": tuple(arguments.recipes), "vram_limit": limit})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exporter = import_from_export("exporter", "exporter")

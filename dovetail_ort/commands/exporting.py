@@ -19,14 +19,6 @@ _QUIET_LIBRARIES: Final = {
 }
 
 
-def quieten_libraries() -> None:
-    """Silence what torch and transformers tell developers; a log wants no progress bars either."""
-    for name, value in _QUIET_LIBRARIES.items():
-        os.environ.setdefault(name, value)
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
-
-
 class Progress:
     """Prints each step with the seconds since the start."""
 
@@ -39,11 +31,15 @@ class Progress:
 
 
 def import_from_export(what: str, module: str) -> ModuleType:
-    """The module `module` of dovetail_ort_export.
+    """The module `module` of dovetail_ort_export; what torch and transformers tell developers is silenced.
 
     Raises:
         UnavailableError: a package of the extra is missing.
     """
+    for name, value in _QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # a log wants no progress bars
     print("starting torch", file=sys.stderr, flush=True)
     try:
         return importlib.import_module(f"dovetail_ort_export.{module}")

@@ -11,17 +11,16 @@ from dovetail_ort_runtime.bundle import VERIFICATIONS, Bundle
 from dovetail_ort_runtime.devices import AUTO, DEVICES
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafters import DRAFTERS
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.manifest import GenerationEntry
 from dovetail_ort_runtime.model import Model
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 _DEFAULTS: Final = GenerationOptions()
 
 
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the bundle, how the answer is decoded, and how it is shown."""
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
     _add_limits(parser)
     _add_sampling(parser)
@@ -30,6 +29,11 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("--show-drafted", action="store_true", help="tint accepted draft tokens on a terminal")
     output.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """Add the bundle that is loaded."""
+    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -157,10 +161,11 @@ def _tree_shape(text: str) -> TreeShape:
         raise argparse.ArgumentTypeError(f"must be three numbers such as 7/4/10, got {text!r} ({error})") from error
 
 
-def drafter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `add_speculation` says about the drafter, as arguments of `Model`."""
-    names = ("drafter", "draft_bundle", "draft_shape", "drafter_device", "target_layers_on_gpu", "vram_limit")
-    return {name: getattr(arguments, name) for name in names}
+def load(arguments: argparse.Namespace, bundle: Bundle) -> Model:
+    """The model, with the settings that the command has."""
+    speculation = ("drafter", "draft_bundle", "draft_shape", "drafter_device", "target_layers_on_gpu", "vram_limit")
+    names = ("max_context", "threads", *speculation)
+    return Model(bundle, **{name: getattr(arguments, name) for name in names if name in arguments})
 
 
 def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]:
@@ -173,8 +178,7 @@ def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]
     options = generation_options(arguments, bundle.manifest.generation)
     if sys.stderr.isatty() and not arguments.quiet:
         print(f"loading {arguments.bundle}", file=sys.stderr)
-    settings = drafter_settings(arguments)
-    return Model(bundle, max_context=arguments.max_context, threads=arguments.threads, **settings), options
+    return load(arguments, bundle), options
 
 
 def generation_options(arguments: argparse.Namespace, own: GenerationEntry) -> GenerationOptions:

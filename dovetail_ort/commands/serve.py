@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.generation_arguments import add_speculation, add_verification, drafter_settings
+from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_verification, load
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.model import Model
 
 if TYPE_CHECKING:
     from dovetail_ort.server import ServerSettings
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort serve smollm2\n"
         "  dovetail-ort serve smollm2 --host 0.0.0.0 --api-key-file key.txt --allowed-host chat.example.org"
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument("--model-name", metavar="NAME", help="what requests call the model (default: its source)")
     parser.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
     _add_access(parser)
@@ -102,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments, bundle)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     # Bound first: an address that is taken is told before the weights are loaded.
-    with bound_socket(arguments.host, arguments.port) as bound, _model(arguments, bundle) as model:
+    with bound_socket(arguments.host, arguments.port) as bound, load(arguments, bundle) as model:
         server = make_server(
             make_app(model, settings),
             grace_seconds=arguments.grace,
@@ -131,11 +130,6 @@ def _settings(arguments: argparse.Namespace, bundle: Bundle) -> ServerSettings:
         max_request_bytes=arguments.max_request_bytes,
         time_limit_seconds=arguments.time_limit,
     )
-
-
-def _model(arguments: argparse.Namespace, bundle: Bundle) -> Model:
-    settings = drafter_settings(arguments)
-    return Model(bundle, max_context=arguments.max_context, threads=arguments.threads, **settings)
 
 
 def _check_packages() -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
+from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.suites import evaluation_texts, load_training_prompts
 from dovetail_ort_export.training.training_options import DEVICES, PRECISIONS, TrainingOptions
 from dovetail_ort_runtime.errors import UnavailableError
@@ -85,14 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train and sum up."""
-    options = TrainingOptions(
-        fusion=arguments.fusion,
-        device=arguments.device,
-        precision=arguments.precision,
-        **{name: getattr(arguments, name) for name in _HELP},
-    )
+    names = ("fusion", "device", "precision", *_HELP)
+    options = TrainingOptions(**{name: getattr(arguments, name) for name in names})
     prompts = None if arguments.prompts is None else load_training_prompts(Path(arguments.prompts))
-    quieten_libraries()
     train_head = import_from_export("trainer", "training.trainer").train_head
     record: HeadRecord = train_head(
         arguments.bundle,
@@ -125,7 +120,7 @@ def _summary(record: HeadRecord, arguments: argparse.Namespace) -> str:
     lines = {
         "head": str(arguments.out),
         "trained on": f"{record.num_answer_tokens} answer tokens of {record.num_conversations} conversations",
-        "humaneval": f"{overlap}",
+        "humaneval": overlap,
         "time": f"{record.training_seconds / 60:.1f} minutes on {record.machine}",
         "accepted": ", ".join(f"{share:.1%}" for share in last.acceptance) + " by depth, on held-out text",
         "tokens a round": f"{last.accepted_length:.2f}",

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 
-from dovetail_ort.commands.generation_arguments import add_verification
+from dovetail_ort.commands.generation_arguments import add_bundle, add_verification
 from dovetail_ort_runtime.drafters import DRAFTERS
 from dovetail_ort_runtime.model import load_model
 from dovetail_ort_runtime.time_curves import TimeCurves
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and bench use them from then on. Untuned, they take a short measurement of their own when they first run.\n\n"
         "example:\n  dovetail-ort tune smollm2"
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument(
         "--drafter",
         choices=[name for name in DRAFTERS if name != "none"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -14,15 +15,14 @@ from dovetail_ort.server.engine import Engine
 from dovetail_ort.server.errors import RequestError, error_body
 from dovetail_ort.server.job import Job
 from dovetail_ort.server.json_body import read_json
-from dovetail_ort.server.logprobs import LogprobsWriter
 from dovetail_ort.server.requests import AnswerRequest
-from dovetail_ort.server.responses import AnswerWriter
-from dovetail_ort.server.server_sent_events import DONE, event
+from dovetail_ort.server.responses import AnswerWriter, LogprobsWriter
 from dovetail_ort.server.settings import ServerSettings
 from dovetail_ort_runtime.generation import Piece
 from dovetail_ort_runtime.model import Model
 
 ResultT = TypeVar("ResultT")
+_DONE: Final = b"data: [DONE]\n\n"
 _STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 Read = Callable[[object], AnswerRequest]
@@ -54,8 +54,8 @@ class Answering:
             ClientDisconnect: the client left before there was anything to send.
         """
         asked = read(await read_json(request, self._settings.max_request_bytes))
-        writer = writer_class(asked, self._settings.model_name, self._logprobs)
         job = Job(asked, client=request.client.host if request.client else "")
+        writer = writer_class(job, self._settings.model_name, self._logprobs)
         self._engine.submit(job)
         try:
             pieces = job.pieces()
@@ -66,24 +66,16 @@ class Answering:
         except BaseException:
             self._engine.abandon(job)
             raise
-        return JSONResponse(writer.whole(collected, job.ended()))
+        return JSONResponse(writer.whole(collected))
 
 
 class AnswerStream(StreamingResponse):
-    """Server-sent events of one answer; however it ends, its job ends with it.
-
-    Args:
-        engine: what the job was given to.
-        job: the answer.
-        first: its first piece.
-        rest: all others.
-        writer: words it.
-    """
+    """Server-sent events of one answer, from its first piece and the rest; however it ends, its job ends with it."""
 
     def __init__(
         self, engine: Engine, job: Job, first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter
     ) -> None:
-        super().__init__(_events(job, first, rest, writer), media_type="text/event-stream", headers=_STREAM_HEADERS)
+        super().__init__(_events(first, rest, writer), media_type="text/event-stream", headers=_STREAM_HEADERS)
         self._engine, self._job = engine, job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,18 +86,23 @@ class AnswerStream(StreamingResponse):
             self._engine.abandon(self._job)
 
 
-async def _events(job: Job, first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter) -> AsyncIterator[bytes]:
+async def _events(first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter) -> AsyncIterator[bytes]:
     try:
         for chunk in (*writer.opening(), *writer.chunks(first)):
-            yield event(chunk)
+            yield _event(chunk)
         async for piece in rest:
             for chunk in writer.chunks(piece):
-                yield event(chunk)
-        for chunk in writer.closing(job.ended()):
-            yield event(chunk)
-        yield DONE
+                yield _event(chunk)
+        for chunk in writer.closing():
+            yield _event(chunk)
+        yield _DONE
     except RequestError as error:  # the status is sent: what is left is to say it in the stream
-        yield event(error_body(error))
+        yield _event(error_body(error))
+
+
+def _event(value: object) -> bytes:
+    # Clients that split lines as Python does would break at U+2028 within a text; ASCII has no such character.
+    return b"data: " + json.dumps(value).encode("ascii") + b"\n\n"
 
 
 async def _collect(pieces: AsyncIterator[Piece]) -> list[Piece]:

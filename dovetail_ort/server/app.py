@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from importlib import resources
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -21,13 +22,31 @@ from dovetail_ort.server.engine import Engine
 from dovetail_ort.server.errors import RequestError, error_response, refusal
 from dovetail_ort.server.guards import HostGuard, KeyGuard, RequestCounter
 from dovetail_ort.server.metrics import ServerMetrics
-from dovetail_ort.server.page_files import PAGE_PATHS, page_routes
 from dovetail_ort.server.requests import read_chat_request, read_completion_request
 from dovetail_ort.server.responses import ChatWriter, CompletionWriter
 from dovetail_ort.server.settings import ServerSettings
 from dovetail_ort_runtime.errors import DovetailError
 from dovetail_ort_runtime.model import Model
 
+# Files that lie beside this module, by the paths they are served at.
+PAGE_PATHS: Final = {
+    "/": ("index.html", "text/html"),
+    "/chat.js": ("chat.js", "text/javascript"),
+    "/event_stream.js": ("event_stream.js", "text/javascript"),
+    "/style.css": ("style.css", "text/css"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+# Nothing from elsewhere, nothing inline, in no frame.
+_PAGE_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-cache",
+}
 _WRONG_METHOD: Final = 405
 _CLIENT_GONE: Final = 499  # as nginx writes it; nobody is there to read it
 
@@ -47,7 +66,7 @@ def make_app(model: Model, settings: ServerSettings) -> Starlette:
     """
     metrics = ServerMetrics()
     engine = Engine(model, settings, metrics)
-    routes = [*_model_routes(engine, settings, model), *_watch_routes(engine, metrics), *page_routes()]
+    routes = [*_model_routes(engine, settings, model), *_watch_routes(engine, metrics), *_page_routes()]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -104,6 +123,19 @@ def _watch_routes(engine: Engine, metrics: ServerMetrics) -> list[Route]:
         return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return [Route("/health", tell_health), Route("/metrics", tell_metrics)]
+
+
+def _page_routes() -> list[Route]:
+    """A route for each file, whose content is read once: no request's path reaches the file system."""
+    folder = resources.files(__package__) / "page"
+    return [_page_route(path, (folder / name).read_bytes(), kind) for path, (name, kind) in PAGE_PATHS.items()]
+
+
+def _page_route(path: str, content: bytes, media_type: str) -> Route:
+    async def show(_: Request) -> Response:
+        return Response(content, media_type=media_type, headers=_PAGE_HEADERS)
+
+    return Route(path, show)
 
 
 def _middleware(settings: ServerSettings, metrics: ServerMetrics, paths: list[str]) -> list[Middleware]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from dovetail_ort.grammar import Grammar, GrammarCompiler
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.requests import AnswerRequest
-from dovetail_ort.server.response_format import Rule
 from dovetail_ort.server.settings import ServerSettings
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -67,13 +67,11 @@ class Intake:
             stop=request.stop,
             sampling=replace(sampling, **request.sampling),
             logprobs=request.logprobs,
-            constraint=None if request.rule is None else self._grammar(request.rule),
+            constraint=None if request.rule is None else self._grammar(*request.rule),
         )
         return token_ids, options
 
-    def _grammar(self, rule: Rule) -> Grammar:
+    def _grammar(self, kind: str, rule: Any) -> Grammar:
         if isinstance(self._compiler, InputError):
             raise self._compiler
-        if rule.kind == "regex":
-            return self._compiler.regex(rule.value)
-        return self._compiler.json_schema(rule.value)
+        return self._compiler.regex(rule) if kind == "regex" else self._compiler.json_schema(rule)

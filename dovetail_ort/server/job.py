@@ -6,31 +6,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.requests import AnswerRequest
-from dovetail_ort_runtime.generation import FinishReason, Piece
-from dovetail_ort_runtime.statistics import Statistics
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How an answer ended and what it took.
-
-    Attributes:
-        finish_reason: `length` also where the time limit ended it.
-        prompt_tokens: tokens of the prompt.
-        new_tokens: tokens of the answer.
-        accepted_tokens: those of them that were drafted.
-        statistics: the model's own; None where the time limit ended the answer.
-    """
-
-    finish_reason: FinishReason
-    prompt_tokens: int
-    new_tokens: int
-    accepted_tokens: int
-    statistics: Statistics | None
+from dovetail_ort_runtime.generation import FinishReason, Piece, Statistics
 
 
 class Job:
@@ -41,7 +20,9 @@ class Job:
         client: who asks, for the queue.
 
     Attributes:
-        outcome: how the answer ended; None while it has not, and where it failed or was aborted.
+        finish_reason: how the answer ended, `length` also where the time limit did it; None before, and where it failed
+            or was aborted.
+        statistics: the model's own of an answer that it finished, else None.
         prompt_tokens: tokens of the prompt; 0 until its turn comes.
         num_tokens: tokens of the answer so far.
         num_accepted: those of them that were drafted.
@@ -52,12 +33,13 @@ class Job:
 
     def __init__(self, request: AnswerRequest, client: str) -> None:
         self.request, self.client = request, client
-        self.outcome: Outcome | None = None
+        self.finish_reason: FinishReason | None = None
+        self.statistics: Statistics | None = None
         self.prompt_tokens = self.num_tokens = self.num_accepted = 0
         self.submitted = self.first_token = self.last_token = time.perf_counter()
         self._aborted: RequestError | None = None
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Piece | Outcome | RequestError] = asyncio.Queue()
+        self._events: asyncio.Queue[Piece | RequestError | None] = asyncio.Queue()
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """The answer's pieces, up to its end.
@@ -65,19 +47,10 @@ class Job:
         Raises:
             RequestError: what came in place of the end.
         """
-        while True:
-            match await self._events.get():
-                case Piece() as piece:
-                    yield piece
-                case Outcome():
-                    return
-                case RequestError() as error:
-                    raise error
-
-    def ended(self) -> Outcome:
-        """The outcome, after the last piece."""
-        assert self.outcome is not None
-        return self.outcome
+        while (event := await self._events.get()) is not None:
+            if isinstance(event, RequestError):
+                raise event
+            yield event
 
     def abort(self, reason: RequestError) -> None:
         """The answer must end before it is finished; from any thread."""
@@ -98,19 +71,13 @@ class Job:
 
     def finish(self, reason: FinishReason, statistics: Statistics | None = None) -> None:
         """Hand over the end of the answer."""
-        self.outcome = Outcome(
-            finish_reason=reason,
-            prompt_tokens=self.prompt_tokens,
-            new_tokens=self.num_tokens,
-            accepted_tokens=self.num_accepted,
-            statistics=statistics,
-        )
-        self._send(self.outcome)
+        self.finish_reason, self.statistics = reason, statistics
+        self._send(None)
 
     def fail(self, error: RequestError) -> None:
         """Hand over what went wrong."""
         self._send(error)
 
-    def _send(self, event: Piece | Outcome | RequestError) -> None:
+    def _send(self, event: Piece | RequestError | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and whoever waited on it is gone
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)

@@ -1,16 +1,18 @@
-"""The JSON value in a request's body, of which no more is read than is allowed. It knows no fields."""
+"""The JSON of a request's body: no more is read than is allowed, then field by field. It knows no field's meaning."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import Final, NoReturn
+from collections.abc import Iterable
+from typing import Any, Final, NoReturn
 
 from starlette.requests import Request
 
 from dovetail_ort.server.errors import RequestError
 
 _SECONDS: Final = 30
+_SHOWN_CHARACTERS: Final = 60
 
 
 async def read_json(request: Request, max_bytes: int) -> object:
@@ -48,3 +50,110 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which JSON does not have")
+
+
+class Fields:
+    """Takes fields out of a JSON object; one that is null counts as absent, one that nobody takes is an error.
+
+    Args:
+        value: what `json.loads` gave.
+        path: where it stands in the request's body, empty for the body itself.
+
+    Raises:
+        RequestError: `value` is no object.
+    """
+
+    def __init__(self, value: object, path: str = "") -> None:
+        if not isinstance(value, dict):
+            raise bad_value(path or None, "an object", value)
+        self._path = path
+        self._left = {name: item for name, item in value.items() if item is not None}
+
+    def path(self, name: str) -> str:
+        """Where a field stands in the request's body."""
+        return f"{self._path}.{name}" if self._path else name
+
+    def take(self, name: str) -> Any:
+        """Any value; None if absent."""
+        return self._left.pop(name, None)
+
+    def required(self, name: str, expected: type, rule: str) -> Any:
+        """A value of a type, which must be there."""
+        value = self.take(name)
+        if type(value) is not expected:
+            raise bad_value(self.path(name), rule, value)
+        return value
+
+    def text(self, name: str) -> str | None:
+        """A string."""
+        value: str | None = self._typed(name, str, "a string")
+        return value
+
+    def boolean(self, name: str) -> bool:
+        """True or false; false if absent."""
+        return bool(self._typed(name, bool, "true or false"))
+
+    def integer(self, name: str, least: int, most: int) -> int | None:
+        """A whole number between two bounds."""
+        value = self.take(name)
+        # bool is an int to isinstance, and never meant as one here.
+        if value is not None and (type(value) is not int or not least <= value <= most):
+            raise bad_value(self.path(name), f"a whole number from {least} to {most}", value)
+        return value
+
+    def number(self, name: str, least: float, most: float, *, above: bool = False) -> float | None:
+        """A number between two bounds, the lower one excluded if `above`."""
+        value = self.take(name)
+        if value is None:
+            return None
+        # NaN compares false with everything.
+        if type(value) not in (int, float) or not least <= value <= most or (above and value == least):
+            raise bad_value(self.path(name), f"a number {'above' if above else 'from'} {least} to {most}", value)
+        return float(value)
+
+    def only(self, name: str, *neutral: object) -> None:
+        """Accept a field that is not supported where its value asks for nothing."""
+        value = self.take(name)
+        # 1 == True, and JSON tells them apart.
+        if value is not None and not any(type(value) is type(item) and value == item for item in neutral):
+            rule = " or ".join(["left out", *map(_shown, neutral[:1])])
+            path = self.path(name)
+            raise RequestError(
+                f"{path} must be {rule}, got {_shown(value)}; this server does not support it", param=path
+            )
+
+    def ignore(self, names: Iterable[str]) -> None:
+        """Drop fields that change no answer."""
+        for name in names:
+            self._left.pop(name, None)
+
+    def end(self) -> None:
+        """Nothing may be left.
+
+        Raises:
+            RequestError: with the name of a field that nobody took.
+        """
+        for name in self._left:
+            shown = _shown(name)
+            raise RequestError(
+                f"{shown} must be left out; this server knows no such field", param=self.path(name)[:100]
+            )
+
+    def _typed(self, name: str, expected: type, rule: str) -> Any:
+        value = self.take(name)
+        if value is not None and type(value) is not expected:
+            raise bad_value(self.path(name), rule, value)
+        return value
+
+
+def bad_value(path: str | None, rule: str, value: object) -> RequestError:
+    """The error for a value that breaks a rule; `path` is None for the body."""
+    return RequestError(f"{path or 'the body'} must be {rule}, got {_shown(value)}", param=path)
+
+
+def _shown(value: object) -> str:
+    """A value in a few ASCII characters."""
+    if isinstance(value, list | dict) and value:
+        return f"a list of {len(value)}" if isinstance(value, list) else f"an object of {len(value)} fields"
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."

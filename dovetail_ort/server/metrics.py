@@ -59,8 +59,7 @@ class ServerMetrics:
 
     def count(self, job: Job) -> None:
         """Add an answer that the model is done with, however it ended."""
-        outcome = job.outcome
-        self._answers.labels("aborted" if outcome is None else outcome.finish_reason).inc()
+        self._answers.labels(job.finish_reason or "aborted").inc()
         self._tokens["prompt"].inc(job.prompt_tokens)
         self._tokens["new"].inc(job.num_tokens)
         self._tokens["accepted"].inc(job.num_accepted)
@@ -68,10 +67,10 @@ class ServerMetrics:
             self._time_to_first_token.observe(job.first_token - job.submitted)
         if job.num_tokens > 1:
             self._time_per_token.observe((job.last_token - job.first_token) / (job.num_tokens - 1))
-        if outcome is not None and outcome.statistics is not None:
-            self._tokens["cached"].inc(outcome.statistics.cached_tokens)
-            self._tokens["drafted"].inc(outcome.statistics.drafted_tokens)
-            self._rounds.inc(outcome.statistics.rounds)
+        if job.statistics is not None:
+            self._tokens["cached"].inc(job.statistics.cached_tokens)
+            self._tokens["drafted"].inc(job.statistics.drafted_tokens)
+            self._rounds.inc(job.statistics.rounds)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""

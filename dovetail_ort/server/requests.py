@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dovetail_ort.server.errors import RequestError
-from dovetail_ort.server.fields import Fields, bad_value
-from dovetail_ort.server.messages import read_messages
-from dovetail_ort.server.response_format import Rule, read_rule
+from dovetail_ort.server.json_body import Fields, bad_value
 from dovetail_ort_runtime.chat_template import Message
 
 MOST_TOKENS: Final = 2**31 - 1
@@ -46,6 +44,14 @@ _UNSUPPORTED_BY_COMPLETIONS: Final[Mapping[str, tuple[object, ...]]] = {
     "suffix": ("",),
 }
 
+_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+# What clients send back when they append an answer to the conversation as they got it.
+_OF_AN_ANSWER: Final[Mapping[str, tuple[object, ...]]] = {
+    **dict.fromkeys(("tool_calls", "annotations"), ([],)),
+    **dict.fromkeys(("refusal", "audio", "function_call", "name", "tool_call_id"), ()),
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerRequest:
@@ -59,7 +65,7 @@ class AnswerRequest:
         stop: up to four strings that end the answer.
         sampling: fields of `SamplingOptions` that the request sets.
         logprobs: None, or how many alternatives to name for each token.
-        rule: what the text must follow, or None.
+        rule: what the text must follow: `json_schema` and the schema as JSON gave it, or `regex` and the expression.
         stream: whether the answer is sent as it grows.
         include_usage: whether a stream ends with the numbers of tokens.
     """
@@ -71,7 +77,7 @@ class AnswerRequest:
     stop: tuple[str, ...]
     sampling: Mapping[str, Any]
     logprobs: int | None
-    rule: Rule | None
+    rule: tuple[str, Any] | None
     stream: bool
     include_usage: bool
 
@@ -83,7 +89,7 @@ def read_chat_request(body: object) -> AnswerRequest:
         RequestError: a field is missing, out of bounds, not supported or unknown.
     """
     fields = Fields(body)
-    prompt = read_messages(fields.take("messages"))
+    prompt = _messages(fields.take("messages"))
     wants_logprobs, alternatives = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, 20)
     if alternatives is not None and not wants_logprobs:
         raise RequestError("top_logprobs must come with logprobs true", param="top_logprobs")
@@ -127,7 +133,7 @@ def _request(fields: Fields, unsupported: Mapping[str, tuple[object, ...]], **re
         model=fields.text("model"),
         stop=_stops(fields.take("stop")),
         sampling=_sampling(fields),
-        rule=read_rule(fields.take("response_format")),
+        rule=_rule(fields.take("response_format")),
         stream=stream,
         include_usage=_include_usage(fields.take("stream_options"), stream=stream),
         **read,
@@ -178,3 +184,66 @@ def _text_or_ids(value: object) -> str | tuple[int, ...]:
     if not isinstance(found, list) or not found or any(type(token_id) is not int for token_id in found):
         raise bad_value("prompt", "one text or one list of token ids; send one request for each prompt", value)
     return tuple(found)
+
+
+def _messages(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not value:
+        raise bad_value("messages", "a list of one message or more", value)
+    return tuple(_message(Fields(message, f"messages[{index}]")) for index, message in enumerate(value))
+
+
+def _message(fields: Fields) -> Message:
+    role = fields.text("role")
+    if role not in _ROLES:
+        raise bad_value(fields.path("role"), f"one of {', '.join(_ROLES)}", role)
+    content = _content(fields.take("content"), fields.path("content"))
+    for name, neutral in _OF_AN_ANSWER.items():
+        fields.only(name, *neutral)
+    fields.end()
+    return {"role": _ROLES[role], "content": content}
+
+
+def _content(value: object, path: str) -> str:
+    """Text, or the texts of several parts put together."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise bad_value(path, "a string or a list of text parts", value)
+    return "".join(_part(Fields(part, f"{path}[{index}]")) for index, part in enumerate(value))
+
+
+def _part(fields: Fields) -> str:
+    kind, text = fields.take("type"), fields.text("text")
+    if kind != "text" or text is None:
+        raise bad_value(fields.path("type"), "text, with a field text", kind)
+    fields.end()
+    return text
+
+
+def _rule(value: object) -> tuple[str, Any] | None:
+    """The field `response_format`; beside OpenAI's types there is `regex`, with the expression in a field `regex`."""
+    if value is None:
+        return None
+    response_format = Fields(value, "response_format")
+    kind = response_format.text("type")
+    match kind:
+        case "text":
+            rule: tuple[str, Any] | None = None
+        case "json_object":
+            rule = "json_schema", {"type": "object"}
+        case "json_schema":
+            rule = "json_schema", _named_schema(response_format.take("json_schema"))
+        case "regex":
+            rule = "regex", response_format.required("regex", str, "a regular expression")
+        case _:
+            raise bad_value("response_format.type", "text, json_object, json_schema or regex", kind)
+    response_format.end()
+    return rule
+
+
+def _named_schema(value: object) -> Any:
+    named = Fields(value, "response_format.json_schema")
+    named.ignore(["name", "description", "strict"])  # every schema is kept to the letter
+    schema = named.required("schema", dict, "a JSON schema, an object")
+    named.end()
+    return schema

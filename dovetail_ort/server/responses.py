@@ -6,12 +6,61 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-from dovetail_ort.server.job import Outcome
-from dovetail_ort.server.logprobs import LogprobsWriter
-from dovetail_ort.server.requests import AnswerRequest
-from dovetail_ort_runtime.generation import Piece
+from dovetail_ort.server.job import Job
+from dovetail_ort_runtime.generation import Piece, TokenLogprobs
+from dovetail_ort_runtime.model import Model
+
+_REPLACEMENT: Final = "\ufffd"
+
+
+class LogprobsWriter:
+    """Words the log-probabilities of pieces; the end-of-text token, which is no part of the text, has no entry.
+
+    Args:
+        model: whose tokens they are; it is not asked for any.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._tokenizer = model.tokenizer
+        self._end_token_ids = frozenset(model.manifest.generation.eos_token_ids)
+
+    def chat(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """The `logprobs` of a chat completion's choice, one entry a token."""
+        return {"content": [self._chat_entry(token) for token in self._measured(pieces)], "refusal": None}
+
+    def completion(self, pieces: Sequence[Piece], offset: int) -> dict[str, Any]:
+        """The `logprobs` of a completion's choice, lists with one entry a token.
+
+        Args:
+            pieces: those of the choice.
+            offset: characters of the answer's tokens before these.
+        """
+        measured = self._measured(pieces)
+        texts = [self._text(token.token_id) for token in measured]
+        return {
+            "tokens": texts,
+            "token_logprobs": [token.logprob for token in measured],
+            "top_logprobs": [{self._text(token_id): logprob for token_id, logprob in token.top} for token in measured],
+            "text_offset": [offset + sum(map(len, texts[:index])) for index in range(len(texts))],
+        }
+
+    def _measured(self, pieces: Sequence[Piece]) -> list[TokenLogprobs]:
+        return [piece.logprobs for piece in pieces if piece.logprobs and piece.token_id not in self._end_token_ids]
+
+    def _text(self, token_id: int) -> str:
+        """A token's text by itself, special tokens as they are spelt; U+FFFD where it is a part of a character."""
+        return self._tokenizer.decode([token_id], skip_special_tokens=False)
+
+    def _chat_entry(self, token: TokenLogprobs) -> dict[str, Any]:
+        alternatives = [self._entry(token_id, logprob) for token_id, logprob in token.top]
+        return {**self._entry(token.token_id, token.logprob), "top_logprobs": alternatives}
+
+    def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
+        text = self._text(token_id)
+        # The text does not tell which bytes a part of a character has; OpenAI's null says so.
+        return {"token": text, "logprob": logprob, "bytes": None if _REPLACEMENT in text else list(text.encode())}
 
 
 class AnswerWriter(ABC):
@@ -20,7 +69,7 @@ class AnswerWriter(ABC):
     Beside OpenAI's fields there is `dovetail`: whether a chunk's token was drafted, and at the end what the rounds did.
 
     Args:
-        request: what was asked for.
+        job: the answer.
         model_name: of the model.
         logprobs: words log-probabilities.
     """
@@ -29,9 +78,9 @@ class AnswerWriter(ABC):
     object_name: ClassVar[str]
     chunk_name: ClassVar[str]
 
-    def __init__(self, request: AnswerRequest, model_name: str, logprobs: LogprobsWriter) -> None:
+    def __init__(self, job: Job, model_name: str, logprobs: LogprobsWriter) -> None:
         self._head = {"id": f"{self.id_prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model_name}
-        self._request, self._logprobs_writer = request, logprobs
+        self._job, self._logprobs_writer = job, logprobs
 
     def opening(self) -> list[dict[str, Any]]:
         """Chunks before the first piece."""
@@ -43,23 +92,23 @@ class AnswerWriter(ABC):
             return []
         return [self._chunk(self._part(piece.text), [piece], dovetail={"drafted": piece.drafted})]
 
-    def closing(self, outcome: Outcome) -> list[dict[str, Any]]:
+    def closing(self) -> list[dict[str, Any]]:
         """Chunks after the last piece."""
-        chunks = [self._chunk(self._part(""), [], outcome.finish_reason, dovetail=rounds(outcome))]
-        if self._request.include_usage:
-            chunks.append({**self._head, "object": self.chunk_name, "choices": [], "usage": usage(outcome)})
+        chunks = [self._chunk(self._part(""), [], self._job.finish_reason, dovetail=_rounds(self._job))]
+        if self._job.request.include_usage:
+            chunks.append({**self._head, "object": self.chunk_name, "choices": [], "usage": _usage(self._job)})
         return chunks
 
-    def whole(self, pieces: Sequence[Piece], outcome: Outcome) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         """The answer at once."""
         text = "".join(piece.text for piece in pieces)
-        choice = self._choice(self._whole(text), pieces, outcome.finish_reason)
+        choice = self._choice(self._whole(text), pieces, self._job.finish_reason)
         return {
             **self._head,
             "object": self.object_name,
             "choices": [choice],
-            "usage": usage(outcome),
-            "dovetail": rounds(outcome),
+            "usage": _usage(self._job),
+            "dovetail": _rounds(self._job),
         }
 
     def _chunk(
@@ -67,11 +116,11 @@ class AnswerWriter(ABC):
     ) -> dict[str, Any]:
         choice = self._choice(content, pieces, finish_reason)
         # OpenAI's streams that end with the usage have a null in every other chunk.
-        no_usage = {"usage": None} if self._request.include_usage else {}
+        no_usage = {"usage": None} if self._job.request.include_usage else {}
         return {**self._head, "object": self.chunk_name, "choices": [choice], **no_usage, **extension}
 
     def _choice(self, content: dict[str, Any], pieces: Sequence[Piece], finish_reason: str | None) -> dict[str, Any]:
-        logprobs = self._logprobs(pieces) if self._request.logprobs is not None and pieces else None
+        logprobs = self._logprobs(pieces) if self._job.request.logprobs is not None and pieces else None
         return {"index": 0, **content, "logprobs": logprobs, "finish_reason": finish_reason}
 
     @abstractmethod
@@ -114,8 +163,8 @@ class CompletionWriter(AnswerWriter):
     id_prefix = "cmpl"
     object_name = chunk_name = "text_completion"
 
-    def __init__(self, request: AnswerRequest, model_name: str, logprobs: LogprobsWriter) -> None:
-        super().__init__(request, model_name, logprobs)
+    def __init__(self, job: Job, model_name: str, logprobs: LogprobsWriter) -> None:
+        super().__init__(job, model_name, logprobs)
         self._num_characters = 0
 
     def _part(self, text: str) -> dict[str, Any]:
@@ -130,26 +179,26 @@ class CompletionWriter(AnswerWriter):
         return found
 
 
-def usage(outcome: Outcome) -> dict[str, Any]:
+def _usage(job: Job) -> dict[str, Any]:
     """OpenAI's numbers of tokens; accepted and rejected drafts are its predictions."""
-    statistics = outcome.statistics
+    statistics = job.statistics
     cached = None if statistics is None else statistics.cached_tokens
-    rejected = None if statistics is None else statistics.drafted_tokens - outcome.accepted_tokens
+    rejected = None if statistics is None else statistics.drafted_tokens - job.num_accepted
     return {
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.new_tokens,
-        "total_tokens": outcome.prompt_tokens + outcome.new_tokens,
+        "prompt_tokens": job.prompt_tokens,
+        "completion_tokens": job.num_tokens,
+        "total_tokens": job.prompt_tokens + job.num_tokens,
         "prompt_tokens_details": {"cached_tokens": cached},
         "completion_tokens_details": {
-            "accepted_prediction_tokens": outcome.accepted_tokens,
+            "accepted_prediction_tokens": job.num_accepted,
             "rejected_prediction_tokens": rejected,
         },
     }
 
 
-def rounds(outcome: Outcome) -> dict[str, Any]:
+def _rounds(job: Job) -> dict[str, Any]:
     """What the rounds of an answer did; empty where the time limit ended it."""
-    statistics = outcome.statistics
+    statistics = job.statistics
     if statistics is None:
         return {}
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.chat_template import Message
-from dovetail_ort_runtime.constraint import Constraint, ConstraintState
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import (
@@ -17,16 +16,13 @@ from dovetail_ort_runtime.errors import (
     SourceError,
     UnavailableError,
 )
-from dovetail_ort_runtime.generation import Generation, Piece
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.generation import Generation, Piece, Statistics, TokenLogprobs
+from dovetail_ort_runtime.generation_options import Constraint, ConstraintState, GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.model import Model, load_model
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
-from dovetail_ort_runtime.statistics import Statistics
 from dovetail_ort_runtime.time_curves import TimeCurves
-from dovetail_ort_runtime.token_logprobs import TokenLogprobs
 
 __all__ = [
     "Bundle",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from dovetail_ort_runtime.decoder import Round
-from dovetail_ort_runtime.generation import FinishReason, Generation, Piece
-from dovetail_ort_runtime.statistics import RoundTally, Statistics
+from dovetail_ort_runtime.generation import FinishReason, Generation, Piece, Statistics, TokenLogprobs
 from dovetail_ort_runtime.stop_strings import StopStrings
-from dovetail_ort_runtime.text_stream import TextStream
-from dovetail_ort_runtime.token_logprobs import TokenLogprobs
-from dovetail_ort_runtime.tokenizer import Tokenizer
+from dovetail_ort_runtime.tokenizer import TextStream, Tokenizer
 
 
 class Answer:
@@ -41,7 +40,9 @@ class Answer:
         self._text_stream = TextStream(tokenizer)
         self._stop_strings = StopStrings(stop)
         self._eos_token_ids = frozenset(eos_token_ids)
-        self._tally = RoundTally()
+        self._accepted: list[int] = []  # draft tokens, of each round
+        self._drafted_tokens = 0
+        self._draft_seconds = self._verify_seconds = 0.0
         self._token_ids: list[int] = []
         self._texts: list[str] = []
         self._prompt_tokens, self._cached_tokens = prompt_tokens, cached_tokens
@@ -58,12 +59,10 @@ class Answer:
 
     def count(self, result: Round) -> None:
         """Add a round to the statistics."""
-        self._tally.add(
-            drafted=result.num_drafted,
-            accepted=result.num_accepted,
-            draft_seconds=result.draft_seconds,
-            verify_seconds=result.verify_seconds,
-        )
+        self._accepted.append(result.num_accepted)
+        self._drafted_tokens += result.num_drafted
+        self._draft_seconds += result.draft_seconds
+        self._verify_seconds += result.verify_seconds
 
     def pieces(
         self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs | None], max_tokens: int
@@ -111,19 +110,18 @@ class Answer:
         )
 
     def _statistics(self) -> Statistics:
-        tally = self._tally
         decode_seconds = time.perf_counter() - self._first_token - self._waited
         return Statistics(
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
             new_tokens=self.num_tokens,
-            rounds=tally.rounds,
-            drafted_tokens=tally.drafted_tokens,
-            accepted_tokens=tally.accepted_tokens,
-            accepted_histogram=tuple(tally.accepted_histogram),
+            rounds=len(self._accepted),
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=sum(self._accepted),
+            accepted_histogram=tuple(np.bincount(self._accepted).tolist()),
             prefill_seconds=self._prefill_seconds,
-            draft_seconds=tally.draft_seconds,
-            verify_seconds=tally.verify_seconds,
-            other_seconds=max(decode_seconds - tally.draft_seconds - tally.verify_seconds, 0.0),
+            draft_seconds=self._draft_seconds,
+            verify_seconds=self._verify_seconds,
+            other_seconds=max(decode_seconds - self._draft_seconds - self._verify_seconds, 0.0),
             time_to_first_token_seconds=self._time_to_first_token,
         )

@@ -13,9 +13,9 @@ import numpy as np
 
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import ModelDrafter, TreeDrafter
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.pass_times import NUM_PAST, time_passes
 from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
 

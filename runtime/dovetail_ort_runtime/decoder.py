@@ -10,14 +10,13 @@ import numpy as np
 
 from dovetail_ort_runtime.acceptance import Acceptance, accept
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.constraint import Constraint
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.generation import TokenLogprobs
+from dovetail_ort_runtime.generation_options import Constraint, SamplingOptions
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampler import Sampler, SeenArray
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.target import Target, TargetRows
-from dovetail_ort_runtime.token_logprobs import TokenLogprobs
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
 
 

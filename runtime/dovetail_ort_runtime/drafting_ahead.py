@@ -10,8 +10,8 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape
 from dovetail_ort_runtime.drafter import ModelDrafter
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter, Verdict
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
 
 _VERDICTS: Final = 3

@@ -14,6 +14,7 @@ from dovetail_ort_runtime.errors import UnavailableError
 
 OLDEST_ONNXRUNTIME: Final = (1, 31)
 _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
+# Those that decide which INT8 kernels ONNX Runtime takes, as Linux spells them on x86 and on ARM.
 _INSTRUCTION_SETS: Final = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
     *("asimddp", "i8mm", "sve"),
@@ -78,24 +79,23 @@ def usable_cores() -> int:
 
 def processor_name() -> str:
     """Model name of the processor with the number of usable cores, for records of measurements."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {usable_cores()} cores"
+    name = _processor_field("model name") or platform.processor() or platform.machine()
+    return f"{name}, {usable_cores()} cores"
 
 
 def instruction_sets() -> tuple[str, ...] | None:
     """Instruction sets of the first processor that INT8 kernels use; None where Linux is not there to tell."""
+    flags = _processor_field("flags|Features")
+    return None if flags is None else tuple(name for name in _INSTRUCTION_SETS if name in flags.split())
+
+
+def _processor_field(names: str) -> str | None:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return None
-    line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    flags = set(line[1].split()) if line else set()
-    return tuple(name for name in _INSTRUCTION_SETS if name in flags)
+    line = re.search(rf"^(?:{names})\s*:(.*)$", text, re.MULTILINE)
+    return line[1].strip() if line else ""
 
 
 def sums_of_8_bits_saturate() -> bool:

@@ -1,13 +1,13 @@
 """What can go wrong, as a tree with one root.
 
     DovetailError
-    ├── InputError (ValueError)            an option, a prompt or a file of prompts
-    │   └── ContextLengthError             more tokens than the context holds
-    ├── BundleError (ValueError)           a bundle that is missing, damaged or foreign
-    │   └── BundleVersionError             a manifest of a version that this release does not read
-    ├── SourceError (ValueError)           a model that cannot be exported
-    ├── ModelUseError (RuntimeError)       a model that is closed, another process's, or amid this thread's answer
-    └── UnavailableError (RuntimeError)    a package or provider that this machine lacks
+    ├── InputError (ValueError)
+    │   └── ContextLengthError
+    ├── BundleError (ValueError)
+    │   └── BundleVersionError
+    ├── SourceError (ValueError)
+    ├── ModelUseError (RuntimeError)
+    └── UnavailableError (RuntimeError)
 
 Every message is one line: "<what> must be <rule>, got <value>; <what to do next>".
 """
@@ -20,7 +20,7 @@ class DovetailError(Exception):
 
 
 class InputError(DovetailError, ValueError):
-    """A value from the caller is outside its bounds."""
+    """An option, a prompt or a file of prompts is outside its bounds."""
 
 
 class ContextLengthError(InputError):
@@ -44,4 +44,4 @@ class ModelUseError(DovetailError, RuntimeError):
 
 
 class UnavailableError(DovetailError, RuntimeError):
-    """This Python environment or machine lacks something that is needed."""
+    """This Python environment or machine lacks a package or a provider that is needed."""

@@ -1,14 +1,83 @@
-"""How one answer is generated."""
+"""How one answer is generated: its limits, how tokens are chosen, and the rule that they may be held to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Protocol
 
-from dovetail_ort_runtime.constraint import Constraint
+import numpy as np
+from numpy.typing import NDArray
+
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.stop_strings import StopStrings
-from dovetail_ort_runtime.token_logprobs import MOST_ALTERNATIVES
+
+_MOST_ALTERNATIVES: Final = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingOptions:
+    """Transformations of the logits, applied in the order of the fields; the defaults are greedy decoding.
+
+    Attributes:
+        repetition_penalty: in [0.01, 100]; logits of tokens seen in prompt or answer are divided by it if positive and
+            multiplied by it if negative (CTRL, arXiv 1909.05858). 1 leaves them.
+        temperature: >= 0; logits are divided by it. 0 takes the highest logit, ties to the lower id.
+        top_k: >= 0; only the k most likely tokens stay. 0 keeps all.
+        top_p: in (0, 1]; the smallest set of most likely tokens whose mass reaches it stays (arXiv 1904.09751).
+        min_p: in [0, 1]; tokens less likely than min_p times the likeliest go (arXiv 2407.01082).
+        seed: >= 0, or None for a fresh one. The same seed gives the same tokens, with and without speculation,
+            unless the drafter samples its proposals.
+    """
+
+    repetition_penalty: float = 1.0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        bounds = (
+            ("repetition_penalty", "between 0.01 and 100", 0.01 <= self.repetition_penalty <= 100),
+            ("temperature", "0 or more", self.temperature >= 0),
+            ("top_k", "0 or more", self.top_k >= 0),
+            ("top_p", "above 0 and at most 1", 0 < self.top_p <= 1),
+            ("min_p", "between 0 and 1", 0 <= self.min_p <= 1),
+            ("seed", "0 or more, or None", self.seed is None or self.seed >= 0),
+        )
+        for name, rule, holds in bounds:
+            if not holds:
+                raise InputError(f"{name} must be {rule}, got {getattr(self, name)}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the highest logit is taken."""
+        return self.temperature == 0
+
+
+class Constraint(Protocol):
+    """A rule for answers, such as a grammar; any number of answers may be made under it."""
+
+    def start(self) -> ConstraintState:
+        """The rule before an answer's first token; every answer takes its own."""
+
+
+class ConstraintState(Protocol):
+    """Where one answer stands in its rule.
+
+    `allowed` is asked before each token, `advance` is told each token that is kept, draft tokens that the target
+    rejects never. A round may go on behind an end-of-text token, and what it decides there is dropped: then, too,
+    `allowed` must give a token or more.
+    """
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """(n,) bool: the tokens that may come next, by id; end-of-text tokens among them where the text may end.
+
+        Ids from n on are not allowed, and where n exceeds V the rest is not read: vocabularies are padded differently.
+        """
+
+    def advance(self, token_id: int) -> None:
+        """The next token is this one, which was allowed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,5 +112,5 @@ class GenerationOptions:
         StopStrings(self.stop)  # refuses what is no stop string
         if self.max_draft_tokens < 0:
             raise InputError(f"max_draft_tokens must be 0 or more, got {self.max_draft_tokens}; 0 decodes plainly")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_ALTERNATIVES:
-            raise InputError(f"logprobs must be None or between 0 and {MOST_ALTERNATIVES}, got {self.logprobs}")
+        if self.logprobs is not None and not 0 <= self.logprobs <= _MOST_ALTERNATIVES:
+            raise InputError(f"logprobs must be None or between 0 and {_MOST_ALTERNATIVES}, got {self.logprobs}")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from dovetail_ort_runtime.errors import BundleError
-from dovetail_ort_runtime.protobuf_fields import BYTES, VARINT, Field, read_fields, read_varints
 
 DOMAINS: Final = ("", "ai.onnx", "com.microsoft")
 # Nodes and names alone: weights lie beside the graph.
@@ -42,6 +41,11 @@ _REPEATED: Final = {
     *("tensors", "graphs", "sparse_tensors", "dims", "external_data"),
 }
 _INTEGERS: Final = {"dims", "data_type", "data_location"}
+# Wire types of protobuf, and the sizes of those that have one.
+_VARINT: Final = 0
+_BYTES: Final = 2
+_FIXED_SIZES: Final = {1: 8, 5: 4}
+_VARINT_BITS: Final = 64
 
 
 def check_graph(path: Path, file_bytes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -144,9 +148,9 @@ class _Message:
     def __init__(self, content: memoryview, numbers: Mapping[str, int]) -> None:
         names = {number: name for name, number in numbers.items()}
         self._found: dict[str, list[int | memoryview]] = {}
-        for field in read_fields(content):
-            if name := names.get(field[0]):
-                self._found.setdefault(name, []).extend(_values(name, field))
+        for number, wire_type, value in _fields(content):
+            if name := names.get(number):
+                self._found.setdefault(name, []).extend(_values(name, wire_type, value))
         for name, values in self._found.items():
             if len(values) > 1 and name not in _REPEATED:
                 raise ValueError(f"{name} twice in one message")
@@ -182,13 +186,66 @@ class _Message:
         return sum(self.integers(name))
 
 
-def _values(name: str, field: Field) -> list[int | memoryview]:
-    _, wire_type, value = field
+def _values(name: str, wire_type: int, value: int | memoryview) -> list[int | memoryview]:
     if name in _INTEGERS:
-        if wire_type == VARINT:
+        if wire_type == _VARINT:
             return [value]
-        if wire_type == BYTES and name in _REPEATED:
-            return list(read_varints(value))  # type: ignore[arg-type]  # bytes, by the wire type
-    elif wire_type == BYTES:
+        if wire_type == _BYTES and name in _REPEATED:
+            return list(_varints(value))  # type: ignore[arg-type]  # bytes, by the wire type
+    elif wire_type == _BYTES:
         return [value]
     raise ValueError(f"{name} in the wire type {wire_type}")
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """Number, wire type and content of every field in the order of the bytes; the integer of a varint, else bytes.
+
+    A field that ends behind the message, the number 0 and a group, which no writer makes any more, are errors.
+    """
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        number, wire_type = tag >> 3, tag & 7
+        if number == 0:
+            raise ValueError("a field has the number 0")
+        if wire_type == _VARINT:
+            value, place = _varint(message, place)
+            yield number, wire_type, value
+            continue
+        if wire_type == _BYTES:
+            size, place = _varint(message, place)
+        elif wire_type in _FIXED_SIZES:
+            size = _FIXED_SIZES[wire_type]
+        else:
+            raise ValueError(f"field {number} has the wire type {wire_type}")
+        if size > len(message) - place:
+            raise ValueError(f"field {number} ends behind its message")
+        yield number, wire_type, message[place : place + size]
+        place += size
+
+
+def _varints(content: memoryview) -> Iterator[int]:
+    """The unsigned integers of a packed field."""
+    place = 0
+    while place < len(content):
+        value, place = _varint(content, place)
+        yield value
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """The integer at a place and the place behind it.
+
+    Example: bytes ac 02 are 0x2c + (2 << 7) = 300.
+    """
+    value = 0
+    for shift in range(0, _VARINT_BITS, 7):
+        if place >= len(message):
+            raise ValueError("an integer ends behind its message")
+        byte = message[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value >> _VARINT_BITS:
+                raise ValueError("an integer has more than 64 bits")
+            return value, place
+    raise ValueError("an integer has more than 64 bits")

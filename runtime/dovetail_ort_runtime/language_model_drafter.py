@@ -9,9 +9,9 @@ import numpy as np
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape
 from dovetail_ort_runtime.drafter import ModelDrafter
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.sampler import Sampler
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput

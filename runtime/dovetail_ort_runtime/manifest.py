@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from dovetail_ort_runtime.errors import BundleError, BundleVersionError, InputError
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.json_record import read_record
 from dovetail_ort_runtime.measurements import Measurements, Provenance
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 FORMAT: Final = "dovetail-ort-bundle"
 VERSION: Final = 1
@@ -212,13 +212,9 @@ class GenerationEntry:
         Raises:
             InputError: one is out of bounds.
         """
-        return SamplingOptions(
-            repetition_penalty=self.repetition_penalty,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-        )
+        settings = dataclasses.asdict(self)
+        del settings["eos_token_ids"]
+        return SamplingOptions(**settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

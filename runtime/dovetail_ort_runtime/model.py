@@ -19,11 +19,11 @@ from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.drafters import make_drafter
 from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
-from dovetail_ort_runtime.freed_memory import return_freed_memory
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.manifest import Manifest, TargetEntry
 from dovetail_ort_runtime.planner import Planner
+from dovetail_ort_runtime.process_memory import return_freed_memory
 from dovetail_ort_runtime.prompt import Prompt, PromptReader
 from dovetail_ort_runtime.row_invariance import holds_here
 from dovetail_ort_runtime.session import SessionReport

@@ -11,9 +11,9 @@ from dovetail_ort_runtime.acceptance_record import LONGEST_MATCH, AcceptanceReco
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter, ModelDrafter, TreeDrafter
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.prompt_lookup import Match, PromptLookup
 from dovetail_ort_runtime.proposal import NOTHING, ROOT, Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import EXACT_ROWS
 from dovetail_ort_runtime.time_curves import TimeCurves

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +13,9 @@ from typing import Any
 from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
-from dovetail_ort_runtime.forked_sessions import outlive_children
-from dovetail_ort_runtime.huge_pages import huge_pages
+from dovetail_ort_runtime.process_memory import huge_pages
+
+_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +74,7 @@ def open_session(
     try:
         with huge_pages():
             session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
-        outlive_children(session)
+        _sessions.add(session)
     except Exception as error:  # onnxruntime raises its own classes straight from C++
         if device == CUDA and "CUDA" in str(error):
             raise UnavailableError(f"CUDA must have a GPU that it can use, got: {error}") from error
@@ -107,3 +111,13 @@ def nodes_by_provider(session: Any) -> dict[str, int]:
     for part in session.get_provider_graph_assignment_info():
         counts[part.ep_name] += len(part.get_nodes())
     return dict(counts)
+
+
+def _keep_for_ever() -> None:
+    """Let a forked child destroy no session: it would wait for threads that stayed with the parent, and hang."""
+    for session in tuple(_sessions):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # also the interpreter's own end must not reach it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_for_ever)

@@ -1,18 +1,29 @@
-"""Text to token ids and back, as `tokenizer.json` in the bundle says. It knows no chat template and no model."""
+"""Text to token ids and back, at once or token by token, as the bundle's `tokenizer.json` says. It knows no model."""
 
 from __future__ import annotations
 
+import base64
 import gc
-from collections.abc import Iterator, Sequence
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Final
 
 import tokenizers
 
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.tokenizer_check import check_tokenizer
+
+# Unicode's own longest replacement has 18 characters; sentencepiece's table of them has 33 bytes.
+LARGEST_GROWTH: Final = 256
+_REPLACEMENT: Final = "\ufffd"
+_BYTE_TOKEN: Final = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_CONTEXT_TOKENS: Final = 4
+_STEPS: Final = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
 class Tokenizer:
@@ -59,7 +70,7 @@ class Tokenizer:
     @cached_property
     def vocabulary_size(self) -> int:
         """One more than the highest id, added tokens included; a model's V may be padded beyond it."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        return max(self.vocabulary().values(), default=-1) + 1
 
     @cached_property
     def special_token_ids(self) -> frozenset[int]:
@@ -86,12 +97,66 @@ class Tokenizer:
         return found
 
 
+class TextStream:
+    """Incremental decoding: what `push` returned so far plus `finish` is `tokenizer.decode` of all ids, bit for bit.
+
+    The last few ids are decoded together with the new one; what is longer than their own text is new. Three things
+    keep this exact, at a cost per id that does not grow with the text:
+
+    - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice: a
+      character has at most four bytes, so what an earlier id left open is closed by then.
+    - Context also keeps decoders that treat the start of a text apart (they drop its first space) from doing so within.
+    - `<0xE2>` is a byte that such decoders judge by its whole run: one bad byte turns all of the run into U+FFFD. A run
+      is held back until it ends.
+
+    tokenizers' own DecodeStream keeps no text for `finish`, and fails or differs on such runs.
+
+    Example, byte-level ids of "a€b", the sign in two of them:
+
+        push  a    -> "a"
+        push  E282 -> ""     decodes to "a" U+FFFD
+        push  AC   -> "€"
+        push  b    -> "b"
+    """
+
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset[int]()
+        self._window: list[int] = []
+        self._num_decided = 0  # characters of the window's text that were returned
+
+    def push(self, token_id: int) -> str:
+        """Text that is decided by the next token id; empty while a character is incomplete."""
+        token = self._tokenizer.id_to_token(token_id)
+        if token is None or token_id in self._skipped:  # decodes to nothing, gives no context
+            return ""
+        self._window.append(token_id)
+        if _BYTE_TOKEN.fullmatch(token):
+            return ""
+        text = self._decided(self._window)[self._num_decided :]
+        self._window = self._window[-_CONTEXT_TOKENS:]
+        self._num_decided = len(self._decided(self._window))
+        return text
+
+    def finish(self) -> str:
+        """Text that was held back, incomplete characters as U+FFFD; the stream is empty again."""
+        text = self._decode(self._window)[self._num_decided :]
+        self._window, self._num_decided = [], 0
+        return text
+
+    def _decided(self, ids: list[int]) -> str:
+        return self._decode(ids).removesuffix(_REPLACEMENT)
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+
 def _read(path: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
         raise BundleError(f"a bundle must hold a tokenizer, got no file {path}; export the model again")
     content = path.read_bytes()
     with _failures_named(path):
-        check_tokenizer(content)
+        _check(content)
         gc.collect()  # Python keeps freed pairs of the vocabulary for later, in pages that only this gives back
         return tokenizers.Tokenizer.from_buffer(content)
 
@@ -111,3 +176,51 @@ def _failures_named(path: Path) -> Iterator[None]:
         raise BundleError(
             f"{path} must be a tokenizer of the tokenizers package, got {reason:.300}; export the model again"
         ) from None
+
+
+def _check(content: bytes) -> None:
+    """Raise ValueError for a file whose steps together make a text more than `LARGEST_GROWTH` times as long.
+
+    A normalizer may replace each character by many, and another one each of these again, so that a prompt, or a special
+    token when the file is read, grows beyond all memory.
+    """
+    try:
+        contents: Any = json.loads(content, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(contents, dict):
+        raise ValueError(f"a JSON {type(contents).__name__}")
+    for name in ("normalizer", "pre_tokenizer", "decoder"):
+        if (growth := _growth(contents.get(name))) > LARGEST_GROWTH:
+            raise ValueError(f"a {name} that makes a text {growth} times as long")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # the other reader might take the other one
+        raise ValueError("a JSON object with a key twice")
+    return found
+
+
+def _growth(step: Any) -> int:
+    """How much longer a step may make a text; steps after one another multiply."""
+    if not isinstance(step, Mapping):
+        return 1
+    inner = math.prod(_growth(item) for name in _STEPS for item in _items(step.get(name)))
+    if isinstance(step.get("precompiled_charsmap"), str):
+        inner *= 1 + _longest_replacement(step["precompiled_charsmap"])
+    if isinstance(step.get("content"), str):  # before a text, or in the place of what a pattern finds, be it nothing
+        by_character = isinstance(step.get("pattern"), Mapping) and step["pattern"].get("String")
+        inner *= max(1, len(step["content"]) + (not by_character))
+    return inner
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _longest_replacement(charsmap: str) -> int:
+    """Bytes of the longest text in sentencepiece's table: four bytes of a size, a trie of that size, texts."""
+    table = base64.b64decode(charsmap)
+    texts = table[4 + int.from_bytes(table[:4], "little") :]
+    return max(map(len, texts.split(b"\0")))

@@ -9,9 +9,8 @@ import dovetail_ort
 from dovetail_ort.command_line import main
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.row_invariance import run_in_chunks
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.target import Target
 
 TOKENS = np.random.default_rng(0).integers(3, 384, 60)

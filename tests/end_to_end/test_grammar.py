@@ -9,8 +9,7 @@ import pytest
 
 import dovetail_ort
 from dovetail_ort import DovetailError, GenerationOptions, GrammarCompiler
-from dovetail_ort.deep_stack import on_deep_stack
-from dovetail_ort.grammar import MAX_GRAMMAR_CHARACTERS
+from dovetail_ort.grammar import MAX_GRAMMAR_CHARACTERS, on_deep_stack
 
 SCHEMA = {
     "type": "object",

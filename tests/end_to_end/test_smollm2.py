@@ -52,7 +52,7 @@ def test_bundle_is_exact_agrees_with_fp32_and_takes_at_most_165_mb(manifest):
 def test_speculative_greedy_equals_plain_greedy_on_a_slice_of_humaneval(drafter, least_accepted_length):
     prompts = load_suite("humaneval")[::20]
     model = dovetail_ort.load(BUNDLE, drafter=drafter)
-    records = Benchmark(model, max_new_tokens=64, max_draft_tokens=12).run(prompts)
+    records = list(Benchmark(model, max_new_tokens=64, max_draft_tokens=12).run(prompts))
     result = summarise(records)
     assert result.num_identical == len(prompts)
     assert result.accepted_length > least_accepted_length  # a drafter that is never right would make the identity empty

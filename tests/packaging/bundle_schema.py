@@ -17,6 +17,7 @@ import typing
 from typing import Any, Final
 
 from dovetail_ort_runtime import manifest
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.manifest import (
     DrafterEntry,
     FileEntry,
@@ -25,7 +26,6 @@ from dovetail_ort_runtime.manifest import (
     TargetEntry,
     TokenizerEntry,
 )
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 Schema = dict[str, Any]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dovetail_ort_runtime import bundle, chat_template, graph_check, manifest, template_budget, tokenizer_check
+from dovetail_ort_runtime import bundle, chat_template, graph_check, manifest, template_budget, tokenizer
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "security.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ TEXT = " ".join(PAGE.split())
         f"| time | {template_budget.SECONDS:g} seconds |",
         f"{template_budget.WORK:,} and {template_budget.WORK_PER_CHARACTER} for each character of the conversation",
         f"| output | {template_budget.OUTPUT:,} characters and {template_budget.OUTPUT_PER_CHARACTER} for each",
-        f"may not make a text more than {tokenizer_check.LARGEST_GROWTH} times as long",
+        f"may not make a text more than {tokenizer.LARGEST_GROWTH} times as long",
     ],
 )
 def test_a_limit_is_the_codes(statement):

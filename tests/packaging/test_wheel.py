@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,17 @@ def test_the_wheel_holds_every_file_of_the_three_packages_and_nothing_else(wheel
     assert {f"{package}/py.typed" for package in PACKAGES} <= found
     assert "dovetail_ort_export/recipes/row.toml" in found
     assert not {name for name in found if "test" in name}
+
+
+def test_the_page_on_a_package_index_opens_like_the_readme_and_has_no_link_into_the_repository(wheel):
+    (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/METADATA")]
+    _, _, page = zipfile.ZipFile(wheel).read(name).decode().partition("\n\n")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    opening, quick_start = page.split("## Quick start")
+    assert readme.startswith(opening)
+    assert "pip install 'dovetail-ort[cpu,export]'" in quick_start
+    assert "dovetail_ort.load(" in quick_start
+    assert not re.findall(r"\]\((?!https://)|<img|^\|", page, re.MULTILINE)
 
 
 @pytest.mark.xfail(strict=True, reason="the server and the checks of bundles brought it to 338 KB: the bound is missed")

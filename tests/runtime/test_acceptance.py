@@ -18,10 +18,10 @@ from scipy.stats import chi2
 
 from dovetail_ort_runtime import acceptance
 from dovetail_ort_runtime.acceptance import Acceptance, accept
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import ROOT, Proposal
 from dovetail_ort_runtime.sampler import Sampler
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 ALPHA = 1e-3
 COMPARISONS = 4 * 6 + 1  # proposers, tables of each; the siblings

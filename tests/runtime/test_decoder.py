@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from dovetail_ort_runtime.decoder import Decoder
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 GREEDY = SamplingOptions()

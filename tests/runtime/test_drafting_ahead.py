@@ -12,8 +12,8 @@ from dovetail_ort_runtime.drafter import NoDrafter
 from dovetail_ort_runtime.drafters import make_drafter
 from dovetail_ort_runtime.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 GREEDY = SamplingOptions()
 PROMPT = np.random.default_rng(1).integers(3, 384, 9).tolist()

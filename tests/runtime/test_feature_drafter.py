@@ -11,8 +11,8 @@ from dovetail_ort_runtime.drafter import NoDrafter
 from dovetail_ort_runtime.drafters import make_drafter
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 GREEDY = SamplingOptions()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dovetail_ort_runtime.decoder import Decoder
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.kv_cache import KVCache
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 

@@ -13,8 +13,8 @@ from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import NoDrafter
 from dovetail_ort_runtime.drafters import make_drafter
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 GREEDY = SamplingOptions()

@@ -11,10 +11,9 @@ from dovetail_ort_runtime import environment
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import ContextLengthError, InputError, ModelUseError
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 PLAIN = GenerationOptions(max_draft_tokens=0, max_new_tokens=60)
 SPECULATIVE = GenerationOptions(max_new_tokens=60, max_draft_tokens=8)

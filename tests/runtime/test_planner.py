@@ -8,11 +8,10 @@ from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import ModelDrafter, NoDrafter, TreeDrafter
 from dovetail_ort_runtime.drafters import make_drafter
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import ROOT, Proposal
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.time_curves import TimeCurves
 
 GREEDY = SamplingOptions()

@@ -8,8 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from dovetail_ort_runtime.text_stream import TextStream
-from dovetail_ort_runtime.tokenizer import Tokenizer
+from dovetail_ort_runtime.tokenizer import TextStream, Tokenizer
 
 TEXT = "naïve €5 日本語 👩‍🚀 and back"
 PIECES = ["▁", "▁▁", "▁the", "cat", "s▁", "é", "\ufffd", "日本"]

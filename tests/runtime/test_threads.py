@@ -13,9 +13,8 @@ import pytest
 
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import ModelUseError
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 
 SECONDS = 60
 OPTIONS = GenerationOptions(max_new_tokens=40)

@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from dovetail_ort.server.page_files import PAGE_PATHS
+from dovetail_ort.server.app import PAGE_PATHS
 
 MESSAGES = [{"role": "user", "content": "What holds the pins?"}]
 KEY = "a-key-of-this-test"

@@ -1,7 +1,8 @@
-"""`dovetail-ort graph`: commands for people who change graphs."""
+"""`dovetail-ort graph`: commands for people who change graphs, and the argument that they share."""
 
 from __future__ import annotations
 
+import argparse
 from typing import Final
 
 COMMANDS: Final = {
@@ -14,3 +15,11 @@ COMMANDS: Final = {
 EXAMPLES: Final = (
     "example:\n  dovetail-ort graph profile smollm2 --tokens 1,6\n\ndovetail-ort graph COMMAND --help has more."
 )
+
+
+def add_graph_choice(parser: argparse.ArgumentParser) -> None:
+    """The option that says which of a bundle's graphs is meant."""
+    graphs = ("target", "drafter")
+    parser.add_argument(
+        "--graph", choices=graphs, default=graphs[0], help="which of the bundle's (default: %(default)s)"
+    )

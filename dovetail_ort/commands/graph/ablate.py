@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.exporting import Progress, import_from_export, quieten_libraries
+from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort_runtime.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and report."""
     manifest = Bundle(arguments.bundle).manifest
-    quieten_libraries()
     ablate = import_from_export("ablation", "laboratory.ablation").ablate
     report = import_from_export("ablation", "laboratory.ablation_report")
     ablation: Ablation = ablate(manifest, arguments.source, arguments.recipes, Progress())

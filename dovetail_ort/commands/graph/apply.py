@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dovetail_ort.commands.exporting import import_from_export, quieten_libraries
-from dovetail_ort.commands.graph.arguments import add_graph_choice
+from dovetail_ort.commands.exporting import import_from_export
+from dovetail_ort.commands.graph import add_graph_choice
 from dovetail_ort.commands.measurement_lines import measurement_lines
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Apply, compare, and say what became of it."""
-    quieten_libraries()
     laboratory = import_from_export("passes", "laboratory.apply")
     applied: AppliedPasses = laboratory.apply_passes(
         arguments.bundle, arguments.passes, arguments.out, graph=arguments.graph, force=arguments.force

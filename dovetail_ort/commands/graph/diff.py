@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.exporting import import_from_export, quieten_libraries
-from dovetail_ort.commands.graph.arguments import add_graph_choice
+from dovetail_ort.commands.exporting import import_from_export
+from dovetail_ort.commands.graph import add_graph_choice
 
 if TYPE_CHECKING:
     from dovetail_ort_export.laboratory.diff import GraphDifference
@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare and show."""
-    quieten_libraries()
     diff = import_from_export("comparison", "laboratory.diff")
     files = import_from_export("comparison", "laboratory.graph_file")
     paths = (files.graph_path(path, arguments.graph) for path in (arguments.a, arguments.b))

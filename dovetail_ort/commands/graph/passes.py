@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from dovetail_ort.commands.exporting import import_from_export, quieten_libraries
+from dovetail_ort.commands.exporting import import_from_export
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List them."""
-    quieten_libraries()
     catalogue = import_from_export("list of passes", "pass_catalogue")
     lines = {name: catalogue.summary(kind) for name, kind in catalogue.pass_types().items()}
     if arguments.json:

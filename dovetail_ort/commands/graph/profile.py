@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dovetail_ort.commands.exporting import import_from_export, quieten_libraries
-from dovetail_ort.commands.graph.arguments import add_graph_choice
+from dovetail_ort.commands.exporting import import_from_export
+from dovetail_ort.commands.graph import add_graph_choice
 from dovetail_ort_runtime.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and show."""
     bundle = Bundle(arguments.bundle)
-    quieten_libraries()
     laboratory = import_from_export("profile", "laboratory.profile")
     profile: GraphProfile = laboratory.profile_graph(
         bundle,

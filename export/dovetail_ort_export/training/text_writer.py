@@ -15,8 +15,8 @@ from dovetail_ort_export.training.training_options import LEAST_ANSWER_TOKENS
 from dovetail_ort_export.turns import TokenIds, Turns
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
-from dovetail_ort_runtime.sampling_options import SamplingOptions
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
 MAX_QUESTION_TOKENS: Final = 96

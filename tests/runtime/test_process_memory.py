@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_runtime import huge_pages as huge_pages_module
-from dovetail_ort_runtime.huge_pages import HUGE_PAGE_BYTES, _gained, huge_pages
+from dovetail_ort_runtime import process_memory
+from dovetail_ort_runtime.process_memory import HUGE_PAGE_BYTES, _gained, huge_pages
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -34,7 +34,7 @@ def test_memory_gained_within_the_block_stands_on_huge_pages():
     # In a process of its own: the test runner's memory has huge pages from elsewhere.
     script = (
         "import mmap\n"
-        "from dovetail_ort_runtime.huge_pages import huge_pages\n"
+        "from dovetail_ort_runtime.process_memory import huge_pages\n"
         "def huge():\n"
         "    lines = open('/proc/self/smaps_rollup').read().splitlines()\n"
         "    return next(int(line.split()[1]) for line in lines if line.startswith('AnonHugePages'))\n"
@@ -57,7 +57,7 @@ def test_contents_are_untouched():
 
 
 def test_where_proc_is_not_mounted_the_hint_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(huge_pages_module, "_MAPS", tmp_path / "proc" / "self" / "maps")
+    monkeypatch.setattr(process_memory, "_MAPS", tmp_path / "proc" / "self" / "maps")
     with huge_pages():
         values = np.arange(3 * HUGE_PAGE_BYTES // 8)
     assert values[-1] == values.size - 1

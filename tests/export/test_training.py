@@ -167,7 +167,7 @@ def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, full_disk
 def test_a_loss_that_is_not_finite_leaves_a_checkpoint_of_finite_weights(train, tmp_path, monkeypatch):
     import torch
 
-    from dovetail_ort_export.training.draft_loss import DraftLoss
+    from dovetail_ort_export.training.chains import DraftLoss
 
     whole, calls, out = DraftLoss.__call__, [], tmp_path / "head"
 

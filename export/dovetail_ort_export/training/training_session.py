@@ -13,9 +13,8 @@ import torch
 from tqdm import tqdm
 
 from dovetail_ort_export.target_ends import TargetEnds
-from dovetail_ort_export.training.chain_acceptance import ChainAcceptance, measure_acceptance
+from dovetail_ort_export.training.chains import ChainAcceptance, DraftLoss, Rotary, measure_acceptance, unroll
 from dovetail_ort_export.training.draft_head import DraftHead
-from dovetail_ort_export.training.draft_loss import DraftLoss
 from dovetail_ort_export.training.head_config import HeadConfig
 from dovetail_ort_export.training.head_directory import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
@@ -23,7 +22,6 @@ from dovetail_ort_export.training.text_batches import TextBatch, batch_indices, 
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_export.training.training_options import TrainingOptions
 from dovetail_ort_export.training.training_state import TrainingState, load_checkpoint, save_checkpoint
-from dovetail_ort_export.training.unrolling import Rotary, unroll
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import InputError
 

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dovetail_ort_export.training.training_prompts import TrainingPrompts
+from dovetail_ort_export.training.training_options import TrainingPrompts
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.row_invariance import run_in_chunks

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
+from dovetail_ort_export.training.training_options import MAX_BLOCKS
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import FUSIONS
-
-MAX_BLOCKS: Final = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

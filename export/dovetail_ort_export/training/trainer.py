@@ -20,8 +20,7 @@ from dovetail_ort_export.training.overlap import Overlap
 from dovetail_ort_export.training.text_batches import split_held_out
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_export.training.torch_target import TorchTarget
-from dovetail_ort_export.training.training_options import TrainingOptions
-from dovetail_ort_export.training.training_prompts import TrainingPrompts
+from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
 from dovetail_ort_export.training.training_session import Report, TrainingSession
 from dovetail_ort_export.training.training_state import CHECKPOINT_NAME
 from dovetail_ort_export.training.written_text import OpenTarget, write_text

@@ -1,16 +1,18 @@
-"""What a training can be told."""
+"""What a training can be told: settings, and what the target writes about."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dovetail_ort_export.training.head_config import MAX_BLOCKS
+from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import FUSIONS
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
+MAX_BLOCKS: Final = 6
 LEAST_ANSWER_TOKENS: Final = 8
 _LEAST: Final = {
     "max_answer_tokens": LEAST_ANSWER_TOKENS,
@@ -83,3 +85,16 @@ class TrainingOptions:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.device not in DEVICES:
             raise InputError(f"device must be one of {', '.join(DEVICES)}, got {self.device!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingPrompts:
+    """Subjects of the user's.
+
+    Attributes:
+        conversations: each is answered once.
+        openings: first words of a user's turn; the model goes on with the turn, each time in another way, and answers.
+    """
+
+    conversations: Sequence[Sequence[Message]] = ()
+    openings: Sequence[str] = ()

@@ -13,8 +13,7 @@ from tqdm import tqdm
 from dovetail_ort_export.training.batched_target import BatchedTarget
 from dovetail_ort_export.training.text_shards import TextRecord, TextShards
 from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, SlottedTarget, TextWriter
-from dovetail_ort_export.training.training_options import TrainingOptions
-from dovetail_ort_export.training.training_prompts import TrainingPrompts
+from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
 from dovetail_ort_export.turns import Turns
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import usable_cores

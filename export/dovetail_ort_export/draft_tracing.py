@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from dovetail_ort_export import operators
 from dovetail_ort_export.tracing import LayerCache, attend, leaf_forward
-from dovetail_ort_export.training.draft_head import DraftHead
-from dovetail_ort_export.training.head_config import HeadConfig
+from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 
 _ROWS: Final = 3
 _CACHE_ROWS: Final = 8

@@ -11,8 +11,7 @@ E, H, HKV, D, V, VD, T = 64, 4, 2, 16, 384, 96, 24
 
 @pytest.fixture(scope="module", params=[("gating", 1), ("gating", 3), ("concatenation", 2)], ids=str)
 def head(request, torch):
-    from dovetail_ort_export.training.draft_head import DraftHead
-    from dovetail_ort_export.training.head_config import HeadConfig
+    from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 
     fusion, num_blocks = request.param
     torch.manual_seed(1)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dovetail_ort_export.training.draft_attention import Memory
-from dovetail_ort_export.training.draft_head import DraftHead
+from dovetail_ort_export.training.draft_head import DraftHead, Memory
 from dovetail_ort_export.training.text_batches import TextBatch
 
 

@@ -13,8 +13,8 @@ import torch
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.training.curves import draw_curves
+from dovetail_ort_export.training.draft_head import HeadConfig
 from dovetail_ort_export.training.draft_vocabulary import draft_vocabulary
-from dovetail_ort_export.training.head_config import HeadConfig
 from dovetail_ort_export.training.head_directory import HeadRecord, save_head
 from dovetail_ort_export.training.overlap import Overlap
 from dovetail_ort_export.training.text_batches import split_held_out

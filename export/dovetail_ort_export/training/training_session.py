@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from dovetail_ort_export.target_ends import TargetEnds
 from dovetail_ort_export.training.chains import ChainAcceptance, DraftLoss, Rotary, measure_acceptance, unroll
-from dovetail_ort_export.training.draft_head import DraftHead
-from dovetail_ort_export.training.head_config import HeadConfig
+from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.head_directory import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
 from dovetail_ort_export.training.text_batches import TextBatch, batch_indices, collate, shared_length

@@ -2,5 +2,5 @@
 
 text_writer ──> text_shards ──> text_batches ──> trainer ──> head directory
 │                               │              │
-batched_target                draft_vocabulary   draft_head, unrolling, chain_acceptance
+slotted_target                draft_vocabulary   draft_head, unrolling, chain_acceptance
 """

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_export.training.repetition import loop_start
+from dovetail_ort_export.training.slotted_target import SlottedTarget
 from dovetail_ort_export.training.training_options import LEAST_ANSWER_TOKENS
 from dovetail_ort_export.turns import TokenIds, Turns
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.sampler import Sampler
 from dovetail_ort_runtime.sampling_options import SamplingOptions
@@ -24,33 +25,6 @@ MAX_QUESTION_TOKENS: Final = 96
 _QUESTION_TOP_P: Final = 0.95
 # So many conversations in a row that are too short or said before: the target has nothing new to say.
 _MOST_IN_VAIN: Final = 5000
-
-
-class SlottedTarget(Protocol):
-    """A target with B slots, each a conversation of its own length.
-
-    Attributes:
-        num_slots: B.
-        capacity: tokens a slot has room for.
-        hidden_size: E.
-    """
-
-    num_slots: int
-    capacity: int
-    hidden_size: int
-
-    def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
-        """Read one token in every slot.
-
-        A slot is rewound by reading at an earlier position: what stood behind it is overwritten.
-
-        Args:
-            token_ids: (B,) int64.
-            positions: (B,) int64, how many tokens before it each slot has read and keeps.
-
-        Returns:
-            Logits (B, V) and hidden states (B, E), float32, views that the next pass may overwrite.
-        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -17,9 +17,9 @@ from dovetail_ort_export.training.draft_head import HeadConfig
 from dovetail_ort_export.training.draft_vocabulary import draft_vocabulary
 from dovetail_ort_export.training.head_directory import HeadRecord, save_head
 from dovetail_ort_export.training.overlap import Overlap
+from dovetail_ort_export.training.slotted_target import TorchTarget
 from dovetail_ort_export.training.text_batches import split_held_out
 from dovetail_ort_export.training.text_writer import Conversation
-from dovetail_ort_export.training.torch_target import TorchTarget
 from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
 from dovetail_ort_export.training.training_session import Report, TrainingSession
 from dovetail_ort_export.training.training_state import CHECKPOINT_NAME

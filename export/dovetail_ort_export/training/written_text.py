@@ -10,9 +10,9 @@ from typing import Final
 
 from tqdm import tqdm
 
-from dovetail_ort_export.training.batched_target import BatchedTarget
+from dovetail_ort_export.training.slotted_target import BatchedTarget, SlottedTarget
 from dovetail_ort_export.training.text_shards import TextRecord, TextShards
-from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, SlottedTarget, TextWriter
+from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, TextWriter
 from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
 from dovetail_ort_export.turns import Turns
 from dovetail_ort_runtime.bundle import Bundle

@@ -178,23 +178,6 @@ def test_a_model_without_a_template_continues_its_own_beginnings(tiny_bundle_fp3
     ],
 )
 def test_a_loop_begins_where_its_first_round_ends(text, expected):
-    from dovetail_ort_export.training.repetition import loop_start
+    from dovetail_ort_export.training.text_writer import loop_start
 
     assert loop_start(text) == expected
-
-
-def test_ten_words_in_a_row_are_a_shared_passage():
-    from dovetail_ort_export.training.overlap import Overlap
-
-    overlap = Overlap(["Return the sum of all even numbers in the given list, and nothing else."])
-    assert overlap.shares_a_passage('"""RETURN the sum of: all even numbers in the given list"""')
-    assert not overlap.shares_a_passage("the sum of all even numbers in the given set")
-
-
-def test_the_draft_vocabulary_is_the_frequent_tokens_and_the_end():
-    from dovetail_ort_export.training.draft_vocabulary import draft_vocabulary
-
-    answers = [np.array([5, 5, 5, 9, 9, 3], np.int32), np.array([9, 4], np.int32)]
-    assert draft_vocabulary(answers, [2], size=3, total=12).tolist() == [2, 5, 9]
-    assert draft_vocabulary(answers, [2], size=4, total=12).tolist() == [2, 3, 5, 9]
-    assert draft_vocabulary(answers, [2], size=0, total=12).tolist() == list(range(12))

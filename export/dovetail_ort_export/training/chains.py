@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dovetail_ort_export.training.draft_head import DraftHead, Memory
-from dovetail_ort_export.training.text_batches import TextBatch
+from dovetail_ort_export.training.training_text import TextBatch
 
 
 class Rotary:

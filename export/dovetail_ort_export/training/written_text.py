@@ -126,12 +126,10 @@ def _writer(
         open_target(options.num_parallel, capacity),
         turns,
         tokenizer,
+        options,
         eos_token_ids=manifest.generation.eos_token_ids,
         prompts=[turns.prompt(messages) for messages in prompts.conversations],
-        prompt_share=options.prompt_share,
         openings=openings,
-        opening_share=options.opening_share,
-        max_answer_tokens=options.max_answer_tokens,
         seed=seed,
         seen=seen,
     )

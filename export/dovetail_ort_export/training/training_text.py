@@ -1,20 +1,66 @@
-"""Conversations as tensors to train on."""
+"""The text that a head is trained on: which conversations, which tokens of them, in which batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail_ort_export.training.text_writer import Conversation
+from dovetail_ort_runtime.arrays import TokenArray
 
 # Batches are cut from this many conversations sorted by length, so that little of a batch is padding.
 _SORTED_BATCHES: Final = 32
 _HELD_OUT_EVERY: Final = 32
+_PASSAGE_WORDS: Final = 10
+
+
+class Overlap:
+    """Finds passages of ten words, compared without case and punctuation.
+
+    Args:
+        texts: evaluation prompts and answers.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._passages = {passage for text in texts for passage in _passages(text)}
+
+    def shares_a_passage(self, text: str) -> bool:
+        """Whether ten words in a row of `text` stand in one of the texts too."""
+        return any(passage in self._passages for passage in _passages(text))
+
+
+def _passages(text: str) -> Iterator[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return zip(*(words[start:] for start in range(_PASSAGE_WORDS)), strict=False)
+
+
+def draft_vocabulary(
+    answers: Iterable[NDArray[np.int32]], eos_token_ids: Sequence[int], *, size: int, total: int
+) -> TokenArray:
+    """The most frequent tokens of some answers, the end tokens in any case, ascending.
+
+    Args:
+        answers: token ids, each (n,).
+        eos_token_ids: always part of the result.
+        size: how many tokens; 0, or more than there are, for all.
+        total: V, tokens of the target.
+
+    Returns:
+        (Vd,) int64. Tokens that occur equally often enter by the lower id.
+    """
+    if size == 0 or size >= total:
+        return np.arange(total)
+    counts = np.bincount(np.fromiter(chain.from_iterable(answers), dtype=np.int64), minlength=total)
+    counts[list(eos_token_ids)] = counts.max() + 1
+    return np.sort(np.argsort(-counts, kind="stable")[:size])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -26,11 +26,11 @@ from dovetail_ort_export.weights import Weights
 from dovetail_ort_export.whole_file import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.manifest import TargetEntry
 
-_PACKAGES: Final = ("torch", "transformers", "onnxruntime", "dovetail-ort")
+_PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
 
 
 def train_head(
@@ -98,7 +98,7 @@ def train_head(
         num_overlapping=num_overlapping,
         training_seconds=round(state.seconds, 1),
         machine=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
-        packages={name: importlib.metadata.version(name) for name in _PACKAGES},
+        packages={name: importlib.metadata.version(name) for name in _PACKAGES} | onnxruntime_distributions(),
         history=tuple(state.history),
     )
     save_head(session.head, draft_token_ids, record, out)

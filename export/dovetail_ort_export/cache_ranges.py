@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dovetail_ort_export.reference import float32_leaves
+from dovetail_ort_export.weights import float32_leaves
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import SourceError
 

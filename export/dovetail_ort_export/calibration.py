@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dovetail_ort_export.reference import float32_leaves
 from dovetail_ort_export.rotation import Rotation
+from dovetail_ort_export.weights import float32_leaves
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import SourceError
 

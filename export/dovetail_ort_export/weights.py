@@ -1,13 +1,16 @@
-"""The weights of a model by name, handed out one at a time; it knows no graph."""
+"""The weights of a model in float32, one at a time: by name, or leaf by leaf while it runs; it knows no graph."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
 from dovetail_ort_runtime.arrays import FloatArray
@@ -82,3 +85,39 @@ def _rotary_caches(model: Any, max_context: int) -> dict[str, FloatArray]:
     cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float32), positions)
     half = cos.shape[-1] // 2
     return {COS_CACHE: cos[0, :, :half].contiguous().numpy(), SIN_CACHE: sin[0, :, :half].contiguous().numpy()}
+
+
+@contextmanager
+def float32_leaves(model: nn.Module) -> Iterator[None]:
+    """Widen each leaf's parameters only while it runs, so that a bfloat16 model is never held in float32 as a whole.
+
+    What a leaf gets back are its own tensors, not copies: those that a checkpoint's file is mapped to stay mapped.
+    """
+    handles = []
+    for module in model.modules():
+        if any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False)):
+            leaf = _WideLeaf(module)
+            handles.append(module.register_forward_pre_hook(leaf.widen))
+            handles.append(module.register_forward_hook(leaf.narrow, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _WideLeaf:
+    """One module's parameters, swapped for float32 copies and back by the hooks of its forward."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._parameters = list(module.parameters(recurse=False))
+        self._own: list[Tensor] = []
+
+    def widen(self, *_: Any) -> None:
+        self._own = [parameter.data for parameter in self._parameters]
+        for parameter in self._parameters:
+            parameter.data = parameter.data.to(torch.float32)
+
+    def narrow(self, *_: Any) -> None:
+        for parameter, own in zip(self._parameters, self._own, strict=True):
+            parameter.data = own

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from dovetail_ort_export.int8_choice import LARGEST_MEAN_KL
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.quantize_cache import QuantizeCache
 from dovetail_ort_runtime.bundle import Bundle

@@ -13,12 +13,9 @@ from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import measure_agreement
-from dovetail_ort_export.check_text import checked_tokens
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL, checked_tokens, measure_agreement, reference_logits
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.int8_choice import LARGEST_MEAN_KL
 from dovetail_ort_export.recipe import Recipe, Step, read_recipe
-from dovetail_ort_export.reference import reference_logits
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_writer import Candidate, Report, TargetWriter
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray

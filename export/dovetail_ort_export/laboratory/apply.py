@@ -12,10 +12,8 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import measure_agreement
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_agreement, read_check_text
 from dovetail_ort_export.bundle_directory import bundle_directory, check_output, clear_leftovers, file_entries
-from dovetail_ort_export.check_text import read_check_text
-from dovetail_ort_export.int8_choice import LARGEST_MEAN_KL
 from dovetail_ort_export.laboratory.graph_file import graph_path, load_graph
 from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET
 from dovetail_ort_export.pass_catalogue import make_pass

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from dovetail_ort_export.source import Source
 from dovetail_ort_export.weights import float32_leaves
-from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError, SourceError
-from dovetail_ort_runtime.measurements import Agreement
-from dovetail_ort_runtime.row_invariance import run_in_chunks
+from dovetail_ort_runtime.measurements import Agreement, Measurements
+from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance, run_in_chunks
 from dovetail_ort_runtime.target import Target
 
 # Nats. On SmolLM2 blocks are at 0.004 and rows at 0.006 to 0.008; rows whose sums a processor cuts off at 0.03.
@@ -92,13 +93,15 @@ def measure_agreement(target: Target, token_ids: TokenArray, reference: FloatArr
     return Agreement(num_tokens=len(token_ids), top1=top1, mean_kl=float(np.mean(divergences)))
 
 
+def measure_target(target: Target, token_ids: TokenArray, reference: FloatArray) -> Measurements:
+    """Agreement, as `measure_agreement`, and whether rows stand alone."""
+    return Measurements(
+        row_invariance=measure_row_invariance(target, token_ids[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT),
+        agreement=measure_agreement(target, token_ids, reference),
+    )
+
+
 def _kl(expected: FloatArray, got: FloatArray) -> float:
     """KL(softmax(expected) || softmax(got)) in nats."""
-    log_p, log_q = (_log_softmax(row.astype(np.float64)) for row in (expected, got))
-    return float(np.exp(log_p) @ (log_p - log_q))
-
-
-def _log_softmax(row: ProbabilityArray) -> ProbabilityArray:
-    shifted: ProbabilityArray = row - row.max()
-    shifted -= np.log(np.exp(shifted).sum())
-    return shifted
+    log_p, log_q = (torch.tensor(row, dtype=torch.float64).log_softmax(-1) for row in (expected, got))
+    return float(functional.kl_div(log_q, log_p, reduction="sum", log_target=True))

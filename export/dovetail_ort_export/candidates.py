@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_agreement
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.recipe import Recipe, built_in_recipe, read_recipe
 from dovetail_ort_export.source import Source
@@ -19,8 +19,7 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.measurements import Int8FormatMeasurements, Measurements
 from dovetail_ort_runtime.pass_times import time_passes
-from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
-from dovetail_ort_runtime.target import EXACT_ROWS, Target
+from dovetail_ort_runtime.target import EXACT_ROWS
 
 _TIMED_ROUNDS: Final = 15
 _TIMING_SECONDS: Final = 20.0
@@ -68,7 +67,7 @@ def choose_candidate(
         report: is told each step.
     """
     targets = [candidate.open(len(tokens)) for candidate in candidates]
-    measured = [_measure(target, tokens, reference) for target in targets]
+    measured = [measure_target(target, tokens, reference) for target in targets]
     if len(candidates) == 1:
         return candidates[0], measured[0]
     report("timing both formats in turns")
@@ -86,13 +85,6 @@ def choose_candidate(
     )
     chosen = names.index(choose_int8_format(formats).int8_format)
     return candidates[chosen], replace(measured[chosen], int8_formats=formats)
-
-
-def _measure(target: Target, tokens: TokenArray, reference: FloatArray) -> Measurements:
-    return Measurements(
-        row_invariance=measure_row_invariance(target, tokens[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT),
-        agreement=measure_agreement(target, tokens, reference),
-    )
 
 
 def choose_int8_format(measured: Sequence[Int8FormatMeasurements]) -> Int8FormatMeasurements:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_export import ExportOptions, candidates, export_bundle, exporter, target_writer
+from dovetail_ort_export import ExportOptions, agreement, export_bundle, exporter, target_writer
 from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError, InputError, SourceError
 from dovetail_ort_runtime.manifest import GenerationEntry
@@ -288,7 +288,7 @@ def test_an_interruption_while_the_bundles_change_places_leaves_the_old_one(tiny
 
 def test_a_bundle_that_is_not_row_invariant_is_written_as_inexact(tiny_llama, out, monkeypatch):
     found = RowInvariance(rows=(2, 3), num_tokens=100, identical=False, largest_difference=0.5)
-    monkeypatch.setattr(candidates, "measure_row_invariance", lambda target, tokens, rows: found)
+    monkeypatch.setattr(agreement, "measure_row_invariance", lambda target, tokens, rows: found)
     manifest = export_bundle(str(tiny_llama), out).manifest
     assert not manifest.target.exact
     assert manifest.measurements.row_invariance == found

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_agreement, read_check_text
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target, read_check_text
 from dovetail_ort_export.bundle_directory import bundle_directory, check_output, clear_leftovers, file_entries
 from dovetail_ort_export.laboratory.graph_file import graph_path, load_graph
 from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET
@@ -26,13 +26,7 @@ from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
-from dovetail_ort_runtime.measurements import Measurements
-from dovetail_ort_runtime.row_invariance import (
-    ROWS_AT_EXPORT,
-    TOKENS_AT_EXPORT,
-    measure_row_invariance,
-    run_in_chunks,
-)
+from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
 
 _CHECKED_TOKENS: Final = 256
@@ -117,16 +111,14 @@ def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ..
     tokens: TokenArray = np.array(token_ids[: min(_CHECKED_TOKENS, manifest.target.max_context - 1)])
     before, after = (Target(path, manifest.target, max_context=len(tokens) + 1) for path in (old, new))
     reference, _ = run_in_chunks(before, tokens, before.max_rows)
-    agreement = replace(measure_agreement(after, tokens, reference), compared_with="graph")
-    invariance = measure_row_invariance(after, tokens[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT)
+    measured = measure_target(after, tokens, reference)
+    agreement = replace(measured.agreement, compared_with="graph")
     keeps_parity = math.isfinite(agreement.mean_kl) and agreement.mean_kl <= LARGEST_MEAN_KL
-    target = replace(
-        manifest.target, passes=manifest.target.passes + passes, exact=keeps_parity and invariance.identical
-    )
-    measurements = Measurements(row_invariance=invariance, agreement=agreement)
+    exact = keeps_parity and measured.row_invariance.identical
+    target = replace(manifest.target, passes=manifest.target.passes + passes, exact=exact)
     return AppliedPasses(
         directory=new.parent,
-        manifest=replace(manifest, target=target, measurements=measurements),
+        manifest=replace(manifest, target=target, measurements=replace(measured, agreement=agreement)),
         keeps_parity=keeps_parity,
     )
 

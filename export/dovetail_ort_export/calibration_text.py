@@ -1,21 +1,27 @@
-"""The text that activations are measured on: the model's own, or a file of the user's."""
+"""The text that activations are measured on: the model's own, both sides of conversations, or a file of the user's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import torch
+from transformers import GenerationConfig
 
 from dovetail_ort_export.export_options import LEAST_CALIBRATION_TOKENS
-from dovetail_ort_export.self_written_text import write_conversations
 from dovetail_ort_export.source import Source
+from dovetail_ort_export.turns import TokenIds, Turns
 from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import InputError
 
 _LARGEST_BYTES: Final = 64 << 20
 _TEXT_TOKENS: Final = 512
+_NUM_PARALLEL: Final = 16
+_USER_TOKENS: Final = 32
+_ANSWER_TOKENS: Final = 64
 
 
 def calibration_texts(source: Source, path: Path | None, num_tokens: int, seed: int) -> list[TokenArray]:
@@ -31,7 +37,10 @@ def calibration_texts(source: Source, path: Path | None, num_tokens: int, seed: 
         InputError: the file is not text, too large, or shorter than `LEAST_CALIBRATION_TOKENS` tokens.
     """
     texts = write_conversations(source, seed) if path is None else _pieces(source, path)
-    return list(_limited(texts, num_tokens))
+    kept: list[TokenArray] = []
+    while (left := num_tokens - sum(map(len, kept))) > 0 and (text := next(texts, None)) is not None:
+        kept.append(text[:left])
+    return kept
 
 
 def _pieces(source: Source, path: Path) -> Iterator[TokenArray]:
@@ -60,11 +69,73 @@ def _read(path: Path) -> str:
     return text
 
 
-def _limited(texts: Iterable[TokenArray], num_tokens: int) -> Iterator[TokenArray]:
-    """The first `num_tokens` tokens."""
-    left = num_tokens
-    for text in texts:
-        yield text[:left]
-        left -= len(text)
-        if left <= 0:
-            return
+def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
+    """Conversations without end, one at a time, each (T,) int64.
+
+    The model is given its template's opening of the user's turn and samples what a user might ask (Magpie, arXiv
+    2406.08464), then its own answer, both at temperature 1. A model without a template continues the empty text.
+
+    Args:
+        source: the model, its tokenizer and its template.
+        seed: of the sampling; torch's own random state stays as it is.
+    """
+    turns = _turns(source)
+    batches = _answered_openings(source, turns) if turns.opening else _continued_nothing(source)
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            conversations = next(batches)
+            seed += 1
+        yield from (np.asarray(conversation, dtype=np.int64) for conversation in conversations if conversation)
+
+
+def _answered_openings(source: Source, turns: Turns) -> Iterator[list[TokenIds]]:
+    while True:
+        questions = _sample(source, [turns.opening] * _NUM_PARALLEL, _USER_TOKENS)
+        prompts = [turns.question(source.tokenizer.decode(question)) for question in questions]
+        answers = _sample(source, prompts, _ANSWER_TOKENS)
+        yield [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def _continued_nothing(source: Source) -> Iterator[list[TokenIds]]:
+    bos = source.tokenizer.token_to_id(source.special_tokens.get("bos_token", ""))
+    start = [source.eos_token_ids[0] if bos is None else bos]
+    while True:
+        texts = _sample(source, [start] * _NUM_PARALLEL, _ANSWER_TOKENS)
+        yield [start + text for text in texts]
+
+
+def _turns(source: Source) -> Turns:
+    template = None if source.chat_template is None else ChatTemplate(source.chat_template, source.special_tokens)
+
+    def encode(text: str) -> TokenIds:
+        ids: TokenIds = source.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return Turns(template, encode)
+
+
+def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[TokenIds]:
+    """Continuations up to the end token, exclusive; prompts are padded on the left."""
+    ends = list(source.eos_token_ids)
+    width = max(map(len, prompts))
+    room = int(source.model.config.max_position_embeddings) - width
+    if room < 1:
+        return [[] for _ in prompts]
+    padded = [[ends[0]] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    settings = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=min(max_new_tokens, room),
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+    )
+    rows: Any = source.model.generate(
+        torch.tensor(padded), attention_mask=torch.tensor(mask), generation_config=settings
+    )[:, width:]
+    return [_until_end(row, ends) for row in rows.tolist()]
+
+
+def _until_end(token_ids: TokenIds, ends: Sequence[int]) -> TokenIds:
+    return next((token_ids[:index] for index, token in enumerate(token_ids) if token in ends), token_ids)

@@ -95,8 +95,7 @@ def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(name,
     import numpy as np
     import onnxruntime
 
-    from dovetail_ort_export.cache_ranges import cache_maxima
-    from dovetail_ort_export.calibration import activation_maxima
+    from dovetail_ort_export.calibration import activation_maxima, cache_maxima
     from dovetail_ort_export.equalization import EqualizedWeights
     from dovetail_ort_export.pass_catalogue import PassContext
     from dovetail_ort_export.target_graph import save_graph, target_graph

@@ -6,8 +6,8 @@ from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.block_quantization import BLOCK_BITS, BlockFormat, block_scales, quantize_blocks
 from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.quantization import BLOCK_BITS, BlockFormat, block_scales, quantize_blocks
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 _DOMAIN: Final = "com.microsoft"

@@ -8,13 +8,13 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.block_quantization import BlockFormat
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_blocks import lower_product_to_blocks
 from dovetail_ort_export.passes.score_rows import SCORED_ROWS
-from dovetail_ort_export.row_quantization import (
+from dovetail_ort_export.quantization import (
     ACTIVATION_ZERO_POINT,
     LARGEST,
+    BlockFormat,
     output_scales,
     quantize_outputs,
 )

@@ -11,9 +11,9 @@ from typing import Final
 from dovetail_ort_export.bundle_directory import bundle_directory, clear_leftovers, file_entries
 from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
+from dovetail_ort_export.graph_file import save_graph
 from dovetail_ort_export.recipe import Recipe, read_recipe
 from dovetail_ort_export.target_ends import read_target_ends
-from dovetail_ort_export.target_graph import save_graph
 from dovetail_ort_export.training.draft_head import DraftHead
 from dovetail_ort_export.training.head_directory import HeadRecord, load_head
 from dovetail_ort_runtime.arrays import TokenArray

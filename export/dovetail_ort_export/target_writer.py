@@ -12,10 +12,12 @@ from dovetail_ort_export.calibration_text import calibration_texts
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.families import head_size
+from dovetail_ort_export.graph_file import save_graph
 from dovetail_ort_export.pass_catalogue import PassContext
+from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.source import Source
-from dovetail_ort_export.target_graph import save_graph, target_graph
+from dovetail_ort_export.tracing import trace_target
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError
@@ -95,10 +97,11 @@ class TargetWriter:
         self._report(f"writing {name}")
         whole = PassContext(weights=self._weights, equalized=equalized, cache_maxima=measured)
         cut = entry.front_layers
-        graphs = {entry.graph: target_graph(self._source.model, recipe, replace(whole, first_block=cut))}
+        made = {entry.graph: (recipe, replace(whole, first_block=cut))}
         if entry.front_graph is not None:
             front = recipe.lowered_by("lower-half", "fp16").without(_QUANTIZE_CACHE)  # its cache is in half precision
-            graphs[entry.front_graph] = target_graph(self._source.model, front, replace(whole, end_block=cut))
+            made[entry.front_graph] = (front, replace(whole, end_block=cut))
+        graphs = {file: apply_recipe(trace_target(self._source.model), *how) for file, how in made.items()}
         folder.mkdir()
         for file, graph in graphs.items():
             save_graph(graph, folder / file)

@@ -109,7 +109,7 @@ def draft_token_ids():
 def draft_model(tmp_path_factory, head, ends, draft_token_ids):
     """`draft_model(precision)`: the exported graph, opened."""
     from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
-    from dovetail_ort_export.target_graph import save_graph
+    from dovetail_ort_export.graph_file import save_graph
 
     def export(precision):
         path = tmp_path_factory.mktemp(precision) / "drafter.onnx"

@@ -41,12 +41,15 @@ def outputs(model, weights, tokens):
     import onnx_ir as ir
 
     from dovetail_ort_export.pass_catalogue import PassContext
+    from dovetail_ort_export.pass_pipeline import apply_recipe
     from dovetail_ort_export.recipe import built_in_recipe
-    from dovetail_ort_export.target_graph import target_graph
+    from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
 
     context = PassContext(weights=Weights(model, max_context=512), equalized=weights)
-    proto = ir.to_proto(target_graph(model, built_in_recipe("row").lowered_by("lower-float", "fp32"), context))
+    proto = ir.to_proto(
+        apply_recipe(trace_target(model), built_in_recipe("row").lowered_by("lower-float", "fp32"), context)
+    )
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     rows = len(tokens)
     feeds = {

@@ -97,8 +97,10 @@ def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(name,
 
     from dovetail_ort_export.calibration import activation_maxima, cache_maxima
     from dovetail_ort_export.equalization import EqualizedWeights
+    from dovetail_ort_export.graph_file import save_graph
     from dovetail_ort_export.pass_catalogue import PassContext
-    from dovetail_ort_export.target_graph import save_graph, target_graph
+    from dovetail_ort_export.pass_pipeline import apply_recipe
+    from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
 
     model = tiny_model("llama")
@@ -109,6 +111,6 @@ def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(name,
         equalized=EqualizedWeights(weights, model.config, activation_maxima(model, texts), 0.7),
         cache_maxima=cache_maxima(model, texts),
     )
-    graph = target_graph(model, read_recipe(RECIPES / f"{name}.toml"), context)
+    graph = apply_recipe(trace_target(model), read_recipe(RECIPES / f"{name}.toml"), context)
     save_graph(graph, tmp_path / "model.onnx")
     onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])

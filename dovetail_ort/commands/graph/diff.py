@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare and show."""
     quieten_libraries()
     diff = import_from_export("comparison", "laboratory.diff")
-    files = import_from_export("comparison", "laboratory.graph_file")
+    files = import_from_export("comparison", "laboratory.subjects")
     paths = (files.graph_path(path, arguments.graph) for path in (arguments.a, arguments.b))
     difference: GraphDifference = diff.compare_graphs(*paths)
     print(json.dumps(dataclasses.asdict(difference), indent=2) if arguments.json else "\n".join(_lines(difference)))

@@ -1,4 +1,4 @@
-"""A bundle's graphs as things that run passes of so many rows, alike for target and drafter."""
+"""A bundle's graphs, alike for target and drafter: where they lie, and as things that run passes of so many rows."""
 
 from __future__ import annotations
 
@@ -78,6 +78,22 @@ class DrafterSubject:
             scored_rows=np.array([rows - 1]),
             num_candidates=_NUM_CANDIDATES,
         )
+
+
+def graph_path(path: Path, graph: str) -> Path:
+    """Where the ONNX file lies that is meant: `path` itself, or the graph `graph` of the bundle there.
+
+    Raises:
+        InputError: the bundle has no such graph.
+        BundleError: there is neither a file nor a bundle.
+    """
+    if path.is_file():
+        return path
+    bundle = Bundle(path)
+    entry = {TARGET: bundle.manifest.target, DRAFTER: bundle.manifest.drafter}[graph]
+    if entry is None:
+        raise InputError(f"the bundle must have a {graph}, got none in {str(path)!r}; see dovetail-ort attach")
+    return bundle.path(entry.graph)
 
 
 def open_subject(

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
 from dovetail_ort_runtime.arrays import FloatArray
 
 
-class NamedWeights(Protocol):
-    """Weights that a graph can be given: a model's own, or those of an equal model."""
+class NamedWeights(ABC):
+    """Weights that a graph can be given."""
 
     def canonical_name(self, name: str) -> str:
         """The first name of a parameter that has several (a tied embedding and head)."""
+        return name
 
+    @abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the weight `name`."""
 
+    @abstractmethod
     def __getitem__(self, name: str) -> FloatArray:
         """The weight `name` as a float32 array."""
 
 
-class Weights:
+class Weights(NamedWeights):
     """Parameters and rotary caches of a transformers causal LM, in float32, read when they are asked for.
 
     Args:
@@ -38,12 +41,10 @@ class Weights:
     """
 
     def __init__(self, model: Any, *, max_context: int) -> None:
-        self._parameters = dict(model.named_parameters(remove_duplicate=False))
-        first_name: dict[int, str] = {}
-        for name, parameter in self._parameters.items():
-            first_name.setdefault(id(parameter), name)
-        self._canonical = {name: first_name[id(parameter)] for name, parameter in self._parameters.items()}
-        self._rotary = _rotary_caches(model, max_context)
+        parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        first_name = {id(parameter): name for name, parameter in reversed(parameters.items())}
+        self._canonical = {name: first_name[id(parameter)] for name, parameter in parameters.items()}
+        self._tensors = parameters | _rotary_caches(model, max_context)
 
     def canonical_name(self, name: str) -> str:
         """The first name of a parameter that has several (a tied embedding and head)."""
@@ -51,23 +52,21 @@ class Weights:
 
     def __contains__(self, name: str) -> bool:
         """Whether the model has the weight `name`, which may be any of its names."""
-        return name in self._rotary or name in self._parameters
+        return name in self._tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the weight `name`."""
-        return tuple(self._rotary[name].shape if name in self._rotary else self._parameters[name].shape)
+        return tuple(self._tensors[name].shape)
 
     def __getitem__(self, name: str) -> FloatArray:
         """The weight `name` as a float32 array, a view where the parameter is float32 already."""
-        if name in self._rotary:
-            return self._rotary[name]
-        values: NDArray[np.float32] = self._parameters[name].detach().to(torch.float32).numpy()
+        values: FloatArray = self._tensors[name].detach().to(torch.float32).numpy()
         return values
 
     @property
     def num_parameters(self) -> int:
         """Number of distinct parameters, counted once where two names share one."""
-        return sum(self._parameters[name].numel() for name in set(self._canonical.values()))
+        return sum(self._tensors[name].numel() for name in set(self._canonical.values()))
 
     def sha256(self) -> str:
         """Hexadecimal SHA-256 over the names, shapes and float32 values of the distinct parameters."""
@@ -79,12 +78,12 @@ class Weights:
 
 
 @torch.no_grad()
-def _rotary_caches(model: Any, max_context: int) -> dict[str, FloatArray]:
+def _rotary_caches(model: Any, max_context: int) -> dict[str, Tensor]:
     """(max_context, D / 2) float32 each; transformers repeats the half, GroupQueryAttention reads it once."""
     positions = torch.arange(max_context)[None]
     cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float32), positions)
     half = cos.shape[-1] // 2
-    return {COS_CACHE: cos[0, :, :half].contiguous().numpy(), SIN_CACHE: sin[0, :, :half].contiguous().numpy()}
+    return {COS_CACHE: cos[0, :, :half].contiguous(), SIN_CACHE: sin[0, :, :half].contiguous()}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 
 from dovetail_ort_export.draft_tracing import trace_draft_head
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
-from dovetail_ort_export.pass_catalogue import PassContext
+from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.recipe import Recipe, built_in_recipe
 from dovetail_ort_export.target_ends import TargetEnds

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.equalization import EqualizedWeights
+from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.equalize import Equalize
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
@@ -26,8 +25,6 @@ from dovetail_ort_export.passes.quantize_cache import QuantizeCache
 from dovetail_ort_export.passes.rank_candidates import RankCandidates
 from dovetail_ort_export.passes.score_rows import ScoreRows
 from dovetail_ort_export.recipe import Step
-from dovetail_ort_export.weights import NamedWeights
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError
 
 ENTRY_POINT_GROUP: Final = "dovetail_ort.passes"
@@ -49,28 +46,6 @@ BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
     "lower-int8-rows": LowerInt8Rows,
     "rank-candidates": RankCandidates,
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PassContext:
-    """What an export knows and a graph does not say; a pass takes of it what it needs.
-
-    Attributes:
-        weights: of the model.
-        equalized: of an equal model, or None if there is no rule to make one or no pass asks for it.
-        cache_maxima: largest magnitude of each channel of keys and values, (Hkv * D,) by `{block}.key` and
-            `{block}.value`, or None if no pass asks for it.
-        first_block: of the target that goes into this graph.
-        end_block: the block after the last one, None for all that are left.
-        draft_token_ids: (Vd,) int64, the tokens that a drafter's logits are of.
-    """
-
-    weights: NamedWeights
-    equalized: EqualizedWeights | None = None
-    cache_maxima: Mapping[str, FloatArray] | None = None
-    first_block: int = 0
-    end_block: int | None = None
-    draft_token_ids: TokenArray | None = None
 
 
 def pass_types() -> dict[str, PassType]:

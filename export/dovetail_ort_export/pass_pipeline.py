@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from dovetail_ort_export.pass_catalogue import PassContext, make_pass
+from dovetail_ort_export.pass_catalogue import make_pass
+from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_runtime.errors import DovetailError, InputError
 

@@ -13,7 +13,7 @@ from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeight
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.families import head_size
 from dovetail_ort_export.graph_file import save_graph
-from dovetail_ort_export.pass_catalogue import PassContext
+from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.source import Source

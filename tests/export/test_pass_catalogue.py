@@ -13,12 +13,12 @@ from dovetail_ort_export import pass_catalogue
 from dovetail_ort_export.pass_catalogue import (
     BUILT_IN_PASSES,
     ENTRY_POINT_GROUP,
-    PassContext,
     find_pass,
     make_pass,
     pass_types,
     summary,
 )
+from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.pack_qkv import PackQkv
 from dovetail_ort_export.recipe import Step

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 import pytest
 
-from dovetail_ort_export.pass_catalogue import PassContext
+from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.pass_pipeline import apply_recipe, run_pass
 from dovetail_ort_export.recipe import Recipe, Step, built_in_recipe
 from dovetail_ort_runtime.errors import InputError, SourceError

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
 
 import onnx_ir as ir
 
 from dovetail_ort_export.equalization import EqualizedWeights
+from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.rotate_ends import RotateEnds
-
-
-class EqualizingContext(Protocol):
-    """What `Equalize` takes of an export."""
-
-    @property
-    def equalized(self) -> EqualizedWeights | None:
-        """Weights of the equal model, or None where there is no rule to make one."""
 
 
 class Equalize(ir.passes.InPlacePass):
@@ -35,7 +27,7 @@ class Equalize(ir.passes.InPlacePass):
         self._weights = weights
 
     @classmethod
-    def from_context(cls, context: EqualizingContext) -> Equalize:
+    def from_context(cls, context: PassContext) -> Equalize:
         """The pass of one export."""
         return cls(context.equalized)
 

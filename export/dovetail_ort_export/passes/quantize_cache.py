@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
+from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
@@ -20,14 +21,6 @@ _ATTRIBUTES: Final[dict[str, str | int]] = {
     "v_quant_type": "PER_CHANNEL",
     "kv_cache_bit_width": 8,
 }
-
-
-class CacheContext(Protocol):
-    """What `QuantizeCache` takes of an export."""
-
-    @property
-    def cache_maxima(self) -> Mapping[str, FloatArray] | None:
-        """Largest magnitude of each channel of keys and values, by `{block}.key` and `{block}.value`."""
 
 
 class QuantizeCache(ir.passes.InPlacePass):
@@ -45,7 +38,7 @@ class QuantizeCache(ir.passes.InPlacePass):
         self._maxima = maxima
 
     @classmethod
-    def from_context(cls, context: CacheContext) -> QuantizeCache:
+    def from_context(cls, context: PassContext) -> QuantizeCache:
         """The pass of one export.
 
         Raises:

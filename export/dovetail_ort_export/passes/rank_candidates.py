@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import onnx_ir as ir
 
+from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import InputError
-
-
-class DraftingContext(Protocol):
-    """What `RankCandidates` takes of an export."""
-
-    @property
-    def draft_token_ids(self) -> TokenArray | None:
-        """The tokens that the logits are of."""
 
 
 class RankCandidates(ir.passes.InPlacePass):
@@ -34,7 +25,7 @@ class RankCandidates(ir.passes.InPlacePass):
         self._draft_token_ids = draft_token_ids
 
     @classmethod
-    def from_context(cls, context: DraftingContext) -> RankCandidates:
+    def from_context(cls, context: PassContext) -> RankCandidates:
         """The pass of one export.
 
         Raises:

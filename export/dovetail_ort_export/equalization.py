@@ -35,7 +35,7 @@ Edit = Callable[[FloatArray], FloatArray]
 class EqualizedWeights:
     """The weights of the equal model by name, computed when they are asked for.
 
-    The final norm and what follows it stay in the model's own basis; `passes.rotate_ends` changes the basis there.
+    The final norm and what follows it stay in the model's own basis; `passes.equalize` changes the basis there.
 
     Args:
         weights: of the model.

@@ -70,11 +70,10 @@ def _rotate_input(model: ir.Model, reader: ir.Node, left: FloatArray, right: Flo
     """Input 0 of `reader`, (B, S, E) seen as (B, S, a, b), becomes `left @ x @ right`."""
     rows, columns = len(left), len(right)
     x = nodes.input_of(reader, 0)
-    by_factor = _constant(model, f"{name}.by_factor", [0, 0, rows, columns])
-    flat = _constant(model, f"{name}.flat", [0, 0, rows * columns])
+    by_factor = nodes.constant(model, f"{name}.by_factor", [0, 0, rows, columns])
+    flat = nodes.constant(model, f"{name}.flat", [0, 0, rows * columns])
     left_value, right_value = (
-        nodes.initializer(model, f"{name}.{side}", ir.tensor(matrix.copy(), name=f"{name}.{side}"))
-        for side, matrix in (("left", left), ("right", right))
+        nodes.constant(model, f"{name}.{side}", matrix) for side, matrix in (("left", left), ("right", right))
     )
     split = ir.node("Reshape", [x, by_factor])
     across = ir.node("MatMul", [split.outputs[0], right_value])
@@ -84,7 +83,3 @@ def _rotate_input(model: ir.Model, reader: ir.Node, left: FloatArray, right: Flo
         nodes.label([node], f"{name}/{part}")
     model.graph.insert_before(reader, [split, across, down, merge])
     reader.replace_input_with(0, merge.outputs[0])
-
-
-def _constant(model: ir.Model, name: str, values: list[int]) -> ir.Value:
-    return nodes.initializer(model, name, ir.tensor(values, dtype=ir.DataType.INT64, name=name))

@@ -73,8 +73,7 @@ class QuantizeCache(ir.passes.InPlacePass):
             name = f"{_block(past)}.{part}"
             largest = self._maxima[name]
             scales = np.where(largest > 0, largest / np.float32(_LARGEST), np.float32(1)).astype(np.float32)
-            value = nodes.initializer(model, f"cache.{name}.scale", ir.tensor(scales, name=f"cache.{name}.scale"))
-            node.replace_input_with(_KEY_SCALE + index, value)
+            node.replace_input_with(_KEY_SCALE + index, nodes.constant(model, f"cache.{name}.scale", scales))
             past.type = node.outputs[1 + index].type = ir.TensorType(ir.DataType.INT8)
         for attribute, setting in _ATTRIBUTES.items():
             node.attributes.add(ir.convenience.convert_attribute(attribute, setting))

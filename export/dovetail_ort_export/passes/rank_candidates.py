@@ -46,11 +46,11 @@ class RankCandidates(ir.passes.InPlacePass):
         logits = next(output for output in graph.outputs if output.name == "logits")
         num_candidates = ir.Value(name="num_candidates", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
         graph.inputs.append(num_candidates)
-        ids = ir.tensor(self._draft_token_ids, name="draft_token_ids")
+        ids = nodes.constant(model, "draft_token_ids", self._draft_token_ids)
         log_softmax = ir.node("LogSoftmax", [logits], {"axis": -1})
         # Without `sorted` ties come in any order; with it, the lower index comes first.
         top = ir.node("TopK", [log_softmax.outputs[0], num_candidates], {"axis": -1, "sorted": 1}, num_outputs=2)
-        gather = ir.node("Gather", [nodes.initializer(model, "draft_token_ids", ids), top.outputs[1]], {"axis": 0})
+        gather = ir.node("Gather", [ids, top.outputs[1]], {"axis": 0})
         nodes.label([log_softmax, top, gather], "candidates")
         graph.extend([log_softmax, top, gather])
         logits.name = "draft_logits"

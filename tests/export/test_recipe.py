@@ -79,7 +79,7 @@ def test_a_pass_is_left_out_wherever_it_stands():
 
 
 def test_every_built_in_recipe_names_passes_that_there_are():
-    from dovetail_ort_export.pass_catalogue import BUILT_IN_PASSES
+    from dovetail_ort_export.pass_pipeline import BUILT_IN_PASSES
 
     for name in BUILT_IN_RECIPES:
         assert set(built_in_recipe(name).names) <= set(BUILT_IN_PASSES), name

@@ -16,8 +16,7 @@ from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target, read_
 from dovetail_ort_export.bundle_directory import bundle_directory, check_output, clear_leftovers, file_entries
 from dovetail_ort_export.graph_file import load_graph, save_graph
 from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, graph_path
-from dovetail_ort_export.pass_catalogue import make_pass
-from dovetail_ort_export.pass_pipeline import run_pass
+from dovetail_ort_export.pass_pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_export.bundle_directory import bundle_directory, clear_leftovers, file_entries
 from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
 from dovetail_ort_export.graph_file import save_graph
@@ -16,11 +14,12 @@ from dovetail_ort_export.recipe import Recipe, read_recipe
 from dovetail_ort_export.target_ends import read_target_ends
 from dovetail_ort_export.training.draft_head import DraftHead
 from dovetail_ort_export.training.head_directory import HeadRecord, load_head
+from dovetail_ort_export.whole_output import bundle_directory, clear_leftovers, copy_without, write_manifest
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
+from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
 
 _GRAPH_NAMES: Final = {
     "int8": "drafter_quantized.onnx",
@@ -69,17 +68,13 @@ def attach_drafter(
         )
     entry = drafter_entry(head, draft_token_ids, record, _GRAPH_NAMES[steps.precision], steps)
     with bundle_directory(bundle.directory) as directory:
-        for file in manifest.files:
-            if manifest.drafter is None or not file.path.startswith(manifest.drafter.graph):
-                shutil.copyfile(bundle.path(file.path), directory / file.path)
+        copy_without(bundle, None if manifest.drafter is None else manifest.drafter.graph, directory)
         report("reading embedding and head of the target")
         ends = read_target_ends(bundle)
         report("writing the drafter")
         save_graph(drafter_graph(head, ends, draft_token_ids, steps), directory / entry.graph)
         DraftModel(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
-        manifest = replace(manifest, drafter=entry, files=file_entries(directory))
-        (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
+        return write_manifest(replace(manifest, drafter=entry), directory)
 
 
 def drafter_entry(

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_export.agreement import checked_tokens, reference_logits
-from dovetail_ort_export.bundle_directory import bundle_directory, check_output, clear_leftovers, file_entries
 from dovetail_ort_export.candidates import choose_candidate, write_candidates
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.families import check_window
 from dovetail_ort_export.source import Source, load_source
+from dovetail_ort_export.whole_output import bundle_directory, check_output, clear_leftovers, write_manifest
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, GenerationEntry, Manifest, TokenizerEntry
-from dovetail_ort_runtime.measurements import Provenance
+from dovetail_ort_runtime.manifest import GenerationEntry, Manifest, TokenizerEntry
+from dovetail_ort_runtime.measurements import Calibration, Provenance
 
 _TOKENIZER_NAME: Final = "tokenizer.json"
 _CHAT_TEMPLATE_NAME: Final = "chat_template.jinja"
@@ -85,10 +85,10 @@ def export_bundle(
             tokenizer=tokenizer,
             generation=generation,
             measurements=measurements,
-            provenance=replace(_provenance(name), calibration=chosen.calibration),
-            files=file_entries(directory),
+            provenance=_provenance(name, chosen.calibration),
+            files=(),
         )
-        (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        manifest = write_manifest(manifest, directory)
     num_bytes = sum(entry.num_bytes for entry in manifest.files)
     return ExportReport(directory=out, manifest=manifest, num_bytes=num_bytes, peak_memory_bytes=_peak_memory_bytes())
 
@@ -102,13 +102,14 @@ def _max_context(config: Any, options: ExportOptions) -> int:
     return max_context
 
 
-def _provenance(source: str) -> Provenance:
+def _provenance(source: str, calibration: Calibration | None) -> Provenance:
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return Provenance(
         source=source,
         exporter=importlib.metadata.version("dovetail-ort"),
         packages=packages | onnxruntime_distributions(),
         machine=processor_name(),
+        calibration=calibration,
     )
 
 

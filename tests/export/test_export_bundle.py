@@ -246,7 +246,7 @@ def test_an_empty_directory_is_as_good_as_none(tiny_llama, out):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "file_entries"])
+@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "write_manifest"])
 def test_an_export_that_ends_early_leaves_nothing(tiny_llama, out, monkeypatch, step, error):
     monkeypatch.setattr(exporter, step, raising(error))
     with pytest.raises(error):
@@ -255,7 +255,7 @@ def test_an_export_that_ends_early_leaves_nothing(tiny_llama, out, monkeypatch, 
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "file_entries"])
+@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "write_manifest"])
 def test_an_export_that_ends_early_leaves_the_old_bundle(tiny_llama, out, old_bundle, monkeypatch, step, error):
     monkeypatch.setattr(exporter, step, raising(error))
     with pytest.raises(error):

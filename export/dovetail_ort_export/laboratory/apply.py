@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +12,23 @@ import numpy as np
 import onnx_ir as ir
 
 from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target, read_check_text
-from dovetail_ort_export.bundle_directory import bundle_directory, check_output, clear_leftovers, file_entries
 from dovetail_ort_export.graph_file import load_graph, save_graph
 from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, graph_path
 from dovetail_ort_export.pass_pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
+from dovetail_ort_export.whole_output import (
+    bundle_directory,
+    check_output,
+    clear_leftovers,
+    copy_without,
+    write_manifest,
+)
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
+from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
 from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
 
@@ -75,17 +80,14 @@ def apply_passes(
     bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
     path = graph_path(bundle.directory, graph)
     changed = _changed(load_graph(path), passes)
+    inside = path.relative_to(bundle.directory)
     with bundle_directory(out) as directory:
-        for file in bundle.manifest.files:
-            if not Path(file.path).name.startswith(path.name):
-                (directory / file.path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle.path(file.path), directory / file.path)
-        new = directory / path.relative_to(bundle.directory)
+        copy_without(bundle, inside.as_posix(), directory)
+        new = directory / inside
         save_graph(changed, new)
         measure = _measured_drafter if graph == DRAFTER else _measured_target
         applied = measure(bundle, path, new, tuple(passes))
-        manifest = replace(applied.manifest, files=file_entries(directory))
-        (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        manifest = write_manifest(applied.manifest, directory)
     return replace(applied, directory=out, manifest=manifest)
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save
 
 from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.training_options import TrainingOptions
-from dovetail_ort_export.whole_file import write_whole
+from dovetail_ort_export.whole_output import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.json_record import read_record

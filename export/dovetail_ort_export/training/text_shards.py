@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from dovetail_ort_export.training.text_writer import Conversation
-from dovetail_ort_export.whole_file import write_whole
+from dovetail_ort_export.whole_output import write_whole
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.json_record import read_record
 

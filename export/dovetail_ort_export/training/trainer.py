@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,7 @@ from dovetail_ort_export.training.training_session import CHECKPOINT_NAME, Repor
 from dovetail_ort_export.training.training_text import Overlap, draft_vocabulary, split_held_out
 from dovetail_ort_export.training.written_text import OpenTarget, write_text
 from dovetail_ort_export.weights import Weights
-from dovetail_ort_export.whole_file import write_whole
+from dovetail_ort_export.whole_output import write_figure
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name, usable_cores
@@ -193,6 +192,4 @@ def draw_curves(record: HeadRecord, path: Path) -> None:
     right.legend(fontsize="small")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_whole(path, buffer.getbuffer())
+    write_figure(figure, path)

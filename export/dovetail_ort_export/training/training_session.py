@@ -22,7 +22,7 @@ from dovetail_ort_export.training.optimisers import Optimisers
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_export.training.training_options import TrainingOptions
 from dovetail_ort_export.training.training_text import TextBatch, batch_indices, collate, shared_length
-from dovetail_ort_export.whole_file import write_whole
+from dovetail_ort_export.whole_output import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import InputError
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from dovetail_ort_export.rotation import Rotation
+from dovetail_ort_export.equalization import Rotation
 from dovetail_ort_export.weights import float32_leaves
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import SourceError

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from dovetail_ort_export.equalization import Rotation
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.equalize import rotate_ends
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
@@ -18,7 +19,6 @@ from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
 from dovetail_ort_export.passes.score_rows import ScoreRows
-from dovetail_ort_export.rotation import Rotation
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 MLP_4_BIT = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes" / "mlp-4-bit.toml"

@@ -15,8 +15,7 @@ from typing import Any, Final
 from dovetail_ort_export.agreement import checked_tokens, reference_logits
 from dovetail_ort_export.candidates import choose_candidate, write_candidates
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.families import check_window
-from dovetail_ort_export.source import Source, load_source
+from dovetail_ort_export.source import Source, check_window, load_source
 from dovetail_ort_export.whole_output import bundle_directory, check_output, clear_leftovers, write_manifest
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
 from dovetail_ort_runtime.errors import InputError

@@ -11,12 +11,11 @@ from dovetail_ort_export.calibration import activation_maxima, cache_maxima
 from dovetail_ort_export.calibration_text import calibration_texts
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.families import head_size
 from dovetail_ort_export.graph_file import save_graph
 from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.recipe import Recipe
-from dovetail_ort_export.source import Source
+from dovetail_ort_export.source import Source, head_size
 from dovetail_ort_export.tracing import trace_target
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray

@@ -9,7 +9,7 @@ from typing import Final
 
 from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
-from dovetail_ort_export.graph_file import save_graph
+from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.recipe import Recipe, read_recipe
 from dovetail_ort_export.target_ends import read_target_ends
 from dovetail_ort_export.training.draft_head import DraftHead
@@ -21,12 +21,6 @@ from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
 
-_GRAPH_NAMES: Final = {
-    "int8": "drafter_quantized.onnx",
-    "int4": "drafter_q4.onnx",
-    "fp16": "drafter_fp16.onnx",
-    "fp32": "drafter.onnx",
-}
 _MAX_ROWS: Final = 64
 
 
@@ -66,7 +60,7 @@ def attach_drafter(
             f"the head must be of the bundle's target, got one of {record.target_sha256[:12]}… for "
             f"{(manifest.target.weights_sha256 or 'an unknown one')[:12]}…; train one with: dovetail-ort train"
         )
-    entry = drafter_entry(head, draft_token_ids, record, _GRAPH_NAMES[steps.precision], steps)
+    entry = drafter_entry(head, draft_token_ids, record, graph_name("drafter", steps.precision), steps)
     with bundle_directory(bundle.directory) as directory:
         copy_without(bundle, None if manifest.drafter is None else manifest.drafter.graph, directory)
         report("reading embedding and head of the target")

@@ -12,6 +12,12 @@ from dovetail_ort_runtime.errors import InputError
 
 # Offsets at whole pages let the runtime map the weights instead of reading them.
 _PAGE_BYTES: Final = 4096
+_SUFFIXES: Final = {"int8": "_quantized", "int4": "_q4", "fp16": "_fp16", "fp32": ""}
+
+
+def graph_name(part: str, precision: str) -> str:
+    """What a bundle calls the graph of `model` or `drafter`, by its number format."""
+    return f"{part}{_SUFFIXES[precision]}.onnx"
 
 
 def load_graph(path: Path) -> ir.Model:

@@ -11,7 +11,7 @@ from dovetail_ort_export.calibration import activation_maxima, cache_maxima
 from dovetail_ort_export.calibration_text import calibration_texts
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.graph_file import save_graph
+from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.recipe import Recipe
@@ -28,12 +28,6 @@ MAX_ROWS: Final = 64
 _EQUALIZE: Final = "equalize"
 _QUANTIZE_CACHE: Final = "quantize-cache"
 _FRONT_NAME: Final = "model_front_fp16.onnx"
-_GRAPH_NAMES: Final = {
-    "int8": "model_quantized.onnx",
-    "int4": "model_q4.onnx",
-    "fp16": "model_fp16.onnx",
-    "fp32": "model.onnx",
-}
 
 Report = Callable[[str], None]
 
@@ -148,7 +142,7 @@ class TargetWriter:
                 f"gpu_layers must be below the model's {config.num_hidden_layers} blocks, got {gpu_layers}"
             )
         return TargetEntry(
-            graph=_GRAPH_NAMES[recipe.precision],
+            graph=graph_name("model", recipe.precision),
             family=config.model_type,
             precision=recipe.precision,
             int8_format=recipe.int8_format,

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_runtime.arrays import TokenArray
@@ -122,24 +123,18 @@ def shared_length(conversations: Sequence[Conversation]) -> int:
 
 def collate(conversations: Sequence[Conversation], num_shared: int = 0) -> TextBatch:
     """One batch of some conversations, nothing of whose first `num_shared` tokens is there to learn."""
-    longest = max(len(item.hidden_states) for item in conversations) - 1
-    shape = (len(conversations), longest)
-    size = conversations[0].hidden_states.shape[1]
-    features, wanted = np.zeros((*shape, size), np.float32), np.zeros((*shape, size), np.float32)
-    next_ids, wanted_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    in_answer, is_learned = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-    for row, item in enumerate(conversations):
-        length = len(item.hidden_states) - 1
-        features[row, :length], wanted[row, :length] = item.hidden_states[:-1], item.hidden_states[1:]
-        next_ids[row, :length], wanted_ids[row, :length] = item.token_ids[1:-1], item.token_ids[2:]
-        # The target itself gives the answer's first token, behind the last one of the prompt.
-        in_answer[row, item.prompt_length - 1 : length] = True
-        is_learned[row, max(0, num_shared - 2) : length] = True
+    places = [np.arange(len(item.hidden_states) - 1) for item in conversations]
     return TextBatch(
-        features=torch.from_numpy(features),
-        next_token_ids=torch.from_numpy(next_ids),
-        wanted_features=torch.from_numpy(wanted),
-        wanted_token_ids=torch.from_numpy(wanted_ids),
-        in_answer=torch.from_numpy(in_answer),
-        is_learned=torch.from_numpy(is_learned),
+        features=_padded(item.hidden_states[:-1].astype(np.float32) for item in conversations),
+        next_token_ids=_padded(item.token_ids[1:-1].astype(np.int64) for item in conversations),
+        wanted_features=_padded(item.hidden_states[1:].astype(np.float32) for item in conversations),
+        wanted_token_ids=_padded(item.token_ids[2:].astype(np.int64) for item in conversations),
+        # The target itself gives the answer's first token, behind the last one of the prompt.
+        in_answer=_padded(place >= item.prompt_length - 1 for place, item in zip(places, conversations, strict=True)),
+        is_learned=_padded(place >= num_shared - 2 for place in places),
     )
+
+
+def _padded(rows: Iterable[NDArray[Any]]) -> Tensor:
+    """Arrays side by side, zeros behind the shorter ones."""
+    return pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)

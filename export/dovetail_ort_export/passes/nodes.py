@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dovetail_ort_runtime.arrays import FloatArray
 
@@ -116,7 +117,8 @@ def lower(model: ir.Model, product: Replacement, embedding: Replacement) -> bool
         for node in find(model, op_type, "dovetail"):
             replace(model, node, replacement(node))
             modified = True
-    drop_unused_initializers(model)  # what is stored in another form now
+    if modified:
+        RemoveUnusedNodesPass()(model)  # and their weights, which are stored in another form now
     return modified
 
 
@@ -152,10 +154,3 @@ def check_weights(model: ir.Model) -> None:
                 raise ir.passes.PreconditionError(
                     f"{node.name} has no weight; bind-weights stands before what packs or lowers"
                 )
-
-
-def drop_unused_initializers(model: ir.Model) -> None:
-    """Remove the initializers that no node reads."""
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses():
-            del model.graph.initializers[name]

@@ -57,11 +57,7 @@ def activation_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, Floa
 
 
 def cache_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, FloatArray]:
-    """Largest magnitude of each channel of keys and values, over the same tokens.
-
-    Args:
-        model: as of `activation_maxima`.
-        texts: likewise.
+    """Largest magnitude of each channel of keys and values, measured in the same way.
 
     Returns:
         (Hkv * D,) float32 by `{block}.key` and `{block}.value`. Keys are those in the cache, with rotary embedding:

@@ -27,11 +27,7 @@ _ANSWER_TOKENS: Final = 64
 def calibration_texts(source: Source, path: Path | None, num_tokens: int, seed: int) -> list[TokenArray]:
     """Texts of `num_tokens` tokens together, fewer if the file ends earlier, each (T,) int64.
 
-    Args:
-        source: the model, which writes them if there is no file.
-        path: UTF-8 text, or None.
-        num_tokens: `LEAST_CALIBRATION_TOKENS` or more.
-        seed: of the model's own writing.
+    The model writes them, with `seed`, if there is no UTF-8 file to read.
 
     Raises:
         InputError: the file is not text, too large, or shorter than `LEAST_CALIBRATION_TOKENS` tokens.
@@ -74,10 +70,7 @@ def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
 
     The model is given its template's opening of the user's turn and samples what a user might ask (Magpie, arXiv
     2406.08464), then its own answer, both at temperature 1. A model without a template continues the empty text.
-
-    Args:
-        source: the model, its tokenizer and its template.
-        seed: of the sampling; torch's own random state stays as it is.
+    Torch's own random state stays as it is.
     """
     turns = _turns(source)
     batches = _answered_openings(source, turns) if turns.opening else _continued_nothing(source)

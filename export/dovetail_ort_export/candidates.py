@@ -58,13 +58,9 @@ def recipes_for(options: ExportOptions) -> dict[str, Recipe]:
 def choose_candidate(
     candidates: Sequence[Candidate], tokens: TokenArray, reference: FloatArray, report: Report
 ) -> tuple[Candidate, Measurements]:
-    """Run every candidate on a text, in turns if there are several, and keep one.
+    """Run one candidate or more on a text, in turns if there are several, and keep one.
 
-    Args:
-        candidates: one or more.
-        tokens: (T,) int64.
-        reference: (T, V) float32, the original model's logits.
-        report: is told each step.
+    `reference` are the original model's logits (T, V) at the tokens.
     """
     targets = [candidate.open(len(tokens)) for candidate in candidates]
     measured = [measure_target(target, tokens, reference) for target in targets]
@@ -91,10 +87,7 @@ def choose_int8_format(measured: Sequence[Int8FormatMeasurements]) -> Int8Format
     """The fastest of the formats that are row-invariant and close to the model; of all if none is.
 
     Speed is the geometric mean of the times of passes with 2 rows, what an exact pass has without a draft, to one more
-    than `GenerationOptions.max_draft_tokens`.
-
-    Args:
-        measured: formats whose passes were timed in turns; of equally fast ones the first is kept.
+    than `GenerationOptions.max_draft_tokens`. Of equally fast formats the first is kept.
     """
     exact = [one for one in measured if one.row_invariance.identical] or list(measured)
     good = [one for one in exact if one.agreement.mean_kl <= LARGEST_MEAN_KL] or exact

@@ -59,10 +59,7 @@ def pass_types() -> dict[str, PassType]:
 
 
 def find_pass(name: str) -> PassType:
-    """The class that `name` stands for.
-
-    Args:
-        name: of a built-in pass or of an entry point in the group `dovetail_ort.passes`, or `module:Class`.
+    """The class that the name of a built-in pass, of an entry point, or `module:Class` stands for.
 
     Raises:
         InputError: there is no such pass, it cannot be imported, or it is no `onnx_ir.passes.PassBase`.
@@ -78,11 +75,7 @@ def find_pass(name: str) -> PassType:
 
 
 def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassBase:
-    """The pass of one step of a recipe.
-
-    Args:
-        step: name and options.
-        context: of the export; None for a graph that is finished already.
+    """The pass of one step of a recipe; without a context, for a graph that is finished already.
 
     Raises:
         InputError: there is no such pass, it has other options, or it needs a context and there is none.

@@ -49,10 +49,7 @@ class Source:
 
 
 def load_source(source: str) -> Source:
-    """Read the model, after its configuration has been found to be exportable.
-
-    Args:
-        source: path of a directory or of a `.gguf` file, or a hub repository name.
+    """Read a directory, a `.gguf` file or a hub repository, after its configuration has been found to be exportable.
 
     Raises:
         SourceError: there is no such model, or its family or a setting of it is not covered.

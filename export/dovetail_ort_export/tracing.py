@@ -120,13 +120,9 @@ def trace_target(model: Any) -> ir.Model:
 
 
 def traced(name: str, trace: Callable[[Path], Any], widths: Mapping[str, Shape], cache: Shape) -> ir.Model:
-    """The skeleton that `trace` writes, with the output shapes that the tracer leaves open.
+    """The skeleton that `trace` writes to a path, with the output shapes that the tracer leaves open.
 
-    Args:
-        name: of the graph.
-        trace: writes it to a path.
-        widths: sizes of outputs behind the batch, by name.
-        cache: those of all others.
+    `widths` are the sizes behind the batch by the output's name, `cache` those of all other outputs.
     """
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # The tracer warns of every constant it meets and of its own successor.

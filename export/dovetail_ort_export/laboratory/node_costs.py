@@ -23,7 +23,7 @@ class NodeBytes:
     """The nodes of a graph's file by name. ONNX Runtime's own fusions have names that the file lacks, and no weights.
 
     Args:
-        graph: path of the ONNX file.
+        graph: the ONNX file.
         cache_bytes_per_token: keys and values of one block.
     """
 
@@ -106,11 +106,7 @@ def node_costs(runs: Sequence[Sequence[NodeTime]], nodes: NodeBytes, rows: int, 
 
 
 def read_runs(trace: Path) -> list[list[NodeTime]]:
-    """The nodes of each `session.run`, in order.
-
-    Args:
-        trace: profile in Chrome's trace format, as `InferenceSession.end_profiling` names it.
-    """
+    """The nodes of each `session.run`, in order, from the profile that `InferenceSession.end_profiling` names."""
     events: list[dict[str, Any]] = json.loads(trace.read_text(encoding="utf-8"))
     kernels = sorted((event for event in events if _is_kernel(event)), key=lambda event: event["ts"])
     runs = sorted((event for event in events if event.get("name") == "model_run"), key=lambda event: event["ts"])

@@ -99,15 +99,7 @@ def graph_path(path: Path, graph: str) -> Path:
 def open_subject(
     bundle: Bundle, graph: str, *, num_past: int, max_rows: int, threads: int | None = None, trace: Path | None = None
 ) -> Subject:
-    """A graph of a bundle, ready to run.
-
-    Args:
-        bundle: of both.
-        graph: one of `GRAPHS`.
-        num_past: tokens to keep before the first pass.
-        max_rows: of the largest pass.
-        threads: of a pass; the usable physical cores if None.
-        trace: as of `open_session`.
+    """One of a bundle's `GRAPHS` behind `num_past` kept tokens, ready to run on all usable physical cores by default.
 
     Raises:
         InputError: the graph is not there, or has no room for that.

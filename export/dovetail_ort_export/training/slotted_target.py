@@ -35,11 +35,8 @@ class SlottedTarget(Protocol):
     def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
         """Read one token in every slot.
 
-        A slot is rewound by reading at an earlier position: what stood behind it is overwritten.
-
-        Args:
-            token_ids: (B,) int64.
-            positions: (B,) int64, how many tokens before it each slot has read and keeps.
+        A slot is rewound by reading at an earlier position: what stood behind it is overwritten. A position says how
+        many tokens before it the slot has read and keeps; positions and token ids are (B,) int64.
 
         Returns:
             Logits (B, V) and hidden states (B, E), float32, views that the next pass may overwrite.
@@ -47,15 +44,7 @@ class SlottedTarget(Protocol):
 
 
 class BatchedTarget(SlottedTarget):
-    """A session on the target's graph.
-
-    Args:
-        graph: path of the ONNX file.
-        entry: its dimensions.
-        num_slots: B.
-        capacity: tokens a slot has room for.
-        threads: of one pass.
-    """
+    """A session on the target's graph."""
 
     def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
         self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, entry.hidden_size
@@ -102,14 +91,7 @@ class BatchedTarget(SlottedTarget):
 
 
 class TorchTarget(SlottedTarget):
-    """The original model.
-
-    Args:
-        model: transformers causal LM; it is moved to `device`, to bfloat16 on CUDA.
-        num_slots: B.
-        capacity: tokens a slot has room for.
-        device: that it runs on.
-    """
+    """The original model, a transformers causal LM; it is moved to the device, to bfloat16 on CUDA."""
 
     def __init__(self, model: Any, *, num_slots: int, capacity: int, device: torch.device) -> None:
         config = model.config

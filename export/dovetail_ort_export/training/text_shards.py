@@ -45,11 +45,7 @@ class TextRecord:
 
 
 class TextShards:
-    """A directory of shards.
-
-    Args:
-        directory: made if it is missing.
-        record: what its text must be of.
+    """A directory of shards, made if it is missing, whose text is what `record` says.
 
     Raises:
         InputError: the directory holds text of another target or of other settings.
@@ -86,10 +82,7 @@ class TextShards:
         write_whole(path, save(arrays))  # safetensors' own writing has no OSError for a full disk
 
     def conversations(self, *, with_hidden_states: bool = True) -> Iterator[Conversation]:
-        """All conversations, shard by shard.
-
-        Args:
-            with_hidden_states: whether to read these, the bulk of a shard; without them they are (0, E).
+        """All conversations, shard by shard; hidden states that are not wanted, the bulk of a shard, are (0, E).
 
         Raises:
             InputError: a shard is damaged.

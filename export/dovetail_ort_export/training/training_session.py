@@ -58,9 +58,6 @@ class TrainingSession:
         ends: of the target.
         draft_token_ids: (Vd,) int64, the tokens that can be drafted.
         device: that it runs on.
-
-    Attributes:
-        head: what is trained.
     """
 
     def __init__(

@@ -24,11 +24,7 @@ _PASSAGE_WORDS: Final = 10
 
 
 class Overlap:
-    """Finds passages of ten words, compared without case and punctuation.
-
-    Args:
-        texts: evaluation prompts and answers.
-    """
+    """Finds passages of ten words, compared without case and punctuation."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._passages = {passage for text in texts for passage in _passages(text)}

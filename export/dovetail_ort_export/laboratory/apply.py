@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,9 +85,9 @@ def apply_passes(
         new = directory / inside
         save_graph(changed, new)
         measure = _measured_drafter if graph == DRAFTER else _measured_target
-        applied = measure(bundle, path, new, tuple(passes))
-        manifest = write_manifest(applied.manifest, directory)
-    return replace(applied, directory=out, manifest=manifest)
+        manifest, keeps_parity, same = measure(bundle, path, new, tuple(passes))
+        manifest = write_manifest(manifest, directory)
+    return AppliedPasses(directory=out, manifest=manifest, keeps_parity=keeps_parity, draft_agreement=same)
 
 
 def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
@@ -104,7 +103,7 @@ def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
     return model
 
 
-def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> AppliedPasses:
+def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, None]:
     manifest = bundle.manifest
     text = read_check_text(None)
     token_ids = bundle.tokenizer().encode(text, add_special_tokens=False)
@@ -113,27 +112,20 @@ def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ..
     reference, _ = run_in_chunks(before, tokens, before.max_rows)
     measured = measure_target(after, tokens, reference)
     agreement = replace(measured.agreement, compared_with="graph")
-    keeps_parity = math.isfinite(agreement.mean_kl) and agreement.mean_kl <= LARGEST_MEAN_KL
+    keeps_parity = agreement.mean_kl <= LARGEST_MEAN_KL  # NaN is not
     exact = keeps_parity and measured.row_invariance.identical
     target = replace(manifest.target, passes=manifest.target.passes + passes, exact=exact)
-    return AppliedPasses(
-        directory=new.parent,
-        manifest=replace(manifest, target=target, measurements=replace(measured, agreement=agreement)),
-        keeps_parity=keeps_parity,
-    )
+    manifest = replace(manifest, target=target, measurements=replace(measured, agreement=agreement))
+    return manifest, keeps_parity, None
 
 
-def _measured_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> AppliedPasses:
+def _measured_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, float]:
     entry = bundle.manifest.drafter
     assert entry is not None
     before, after = (_drafted(path, entry) for path in (old, new))
     same = float((before.candidate_ids[:, 0] == after.candidate_ids[:, 0]).mean())
-    return AppliedPasses(
-        directory=new.parent,
-        manifest=replace(bundle.manifest, drafter=replace(entry, passes=entry.passes + passes)),
-        keeps_parity=same >= _SAME_DRAFTS,
-        draft_agreement=same,
-    )
+    manifest = replace(bundle.manifest, drafter=replace(entry, passes=entry.passes + passes))
+    return manifest, same >= _SAME_DRAFTS, same
 
 
 def _drafted(path: Path, entry: DrafterEntry) -> DraftRows:

@@ -23,8 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.source import head_size
-from dovetail_ort_export.weights import Weights
+from dovetail_ort_export.weights import Weights, head_size
 from dovetail_ort_runtime.arrays import FloatArray
 
 # Families whose blocks have the parts named below and nothing between them that a rotation would not pass.

@@ -15,6 +15,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from dovetail_ort_export.gguf_tokenizer import eos_token_ids, read_metadata, repair_tokenizer, special_tokens
+from dovetail_ort_export.weights import head_size
 from dovetail_ort_runtime.errors import SourceError
 
 # Pre-norm decoders of the same build: RMSNorm, rotary positions, a gated MLP with SiLU.
@@ -128,11 +129,6 @@ def check_window(config: Any, max_context: int) -> None:
             f"max_context must be at most the sliding window of {window} tokens, got {max_context}; "
             f"export with --max-context {window}"
         )
-
-
-def head_size(config: Any) -> int:
-    """D, the width of one attention head."""
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _rope_type(config: Any) -> str:

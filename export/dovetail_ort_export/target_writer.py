@@ -15,9 +15,9 @@ from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.recipe import Recipe
-from dovetail_ort_export.source import Source, head_size
+from dovetail_ort_export.source import Source
 from dovetail_ort_export.tracing import trace_target
-from dovetail_ort_export.weights import Weights
+from dovetail_ort_export.weights import Weights, head_size
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import TargetEntry

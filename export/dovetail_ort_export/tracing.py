@@ -24,7 +24,7 @@ from optimum.utils import NormalizedTextConfig
 from torch import Tensor, nn
 
 from dovetail_ort_export import operators
-from dovetail_ort_export.source import head_size
+from dovetail_ort_export.weights import head_size
 
 Shape = Sequence[int | str]
 

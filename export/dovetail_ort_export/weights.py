@@ -86,6 +86,11 @@ def _rotary_caches(model: Any, max_context: int) -> dict[str, Tensor]:
     return {COS_CACHE: cos[0, :, :half].contiguous(), SIN_CACHE: sin[0, :, :half].contiguous()}
 
 
+def head_size(config: Any) -> int:
+    """D, the width of one attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
 @contextmanager
 def float32_leaves(model: nn.Module) -> Iterator[None]:
     """Widen each leaf's parameters only while it runs, so that a bfloat16 model is never held in float32 as a whole.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from dovetail_ort_export.source import head_size
+from dovetail_ort_export.weights import head_size
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.kv_cache import cache_type

@@ -108,7 +108,7 @@ def draft_token_ids():
 @pytest.fixture(scope="module")
 def draft_model(tmp_path_factory, head, ends, draft_token_ids):
     """`draft_model(precision)`: the exported graph, opened."""
-    from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
+    from dovetail_ort_export.attaching import drafter_graph, drafter_recipe
     from dovetail_ort_export.graph_file import save_graph
 
     def export(precision):

@@ -1,23 +1,145 @@
-"""How large the activations and the cache of a model become: transformers, hooks and a text."""
+"""What a quantisation has to know of a model's activations: how large they become, over which text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
+from transformers import GenerationConfig
 
 from dovetail_ort_export.equalization import Rotation
+from dovetail_ort_export.export_options import LEAST_CALIBRATION_TOKENS
+from dovetail_ort_export.source import Source
+from dovetail_ort_export.turns import TokenIds, Turns
 from dovetail_ort_export.weights import float32_leaves
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.chat_template import ChatTemplate
+from dovetail_ort_runtime.errors import InputError, SourceError
 
 Record = Callable[[str, FloatArray], None]
 Hooks = Callable[[Record], Iterator[RemovableHandle]]
+
+_LARGEST_BYTES: Final = 64 << 20
+_TEXT_TOKENS: Final = 512
+_NUM_PARALLEL: Final = 16
+_USER_TOKENS: Final = 32
+_ANSWER_TOKENS: Final = 64
+
+
+def calibration_texts(source: Source, path: Path | None, num_tokens: int, seed: int) -> list[TokenArray]:
+    """Texts of `num_tokens` tokens together, fewer if the file ends earlier, each (T,) int64.
+
+    The model writes them, with `seed`, if there is no UTF-8 file to read.
+
+    Raises:
+        InputError: the file is not text, too large, or shorter than `LEAST_CALIBRATION_TOKENS` tokens.
+    """
+    texts = write_conversations(source, seed) if path is None else _pieces(source, path)
+    kept: list[TokenArray] = []
+    while (left := num_tokens - sum(map(len, kept))) > 0 and (text := next(texts, None)) is not None:
+        kept.append(text[:left])
+    return kept
+
+
+def _pieces(source: Source, path: Path) -> Iterator[TokenArray]:
+    ids = source.tokenizer.encode(_read(path), add_special_tokens=False).ids
+    if len(ids) < LEAST_CALIBRATION_TOKENS:
+        raise InputError(
+            f"the calibration text must have {LEAST_CALIBRATION_TOKENS} tokens or more, got {len(ids)} in "
+            f"{str(path)!r}; give a longer file, or none, and the model writes its own"
+        )
+    size = min(_TEXT_TOKENS, int(source.model.config.max_position_embeddings))
+    return (np.asarray(ids[start : start + size], dtype=np.int64) for start in range(0, len(ids), size))
+
+
+def _read(path: Path) -> str:
+    try:
+        if (size := path.stat().st_size) > _LARGEST_BYTES:
+            raise InputError(
+                f"the calibration text must have {_LARGEST_BYTES >> 20} MB at most, got {size >> 20} MB in "
+                f"{str(path)!r}; a part of it is enough"
+            )
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the calibration text must be a readable UTF-8 file, got: {error}") from error
+    if "\0" in text:
+        raise InputError(f"the calibration text must be text, got NUL characters in {str(path)!r}")
+    return text
+
+
+def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
+    """Conversations without end, one at a time, each (T,) int64.
+
+    The model is given its template's opening of the user's turn and samples what a user might ask (Magpie, arXiv
+    2406.08464), then its own answer, both at temperature 1. A model without a template continues the empty text.
+    Torch's own random state stays as it is.
+    """
+    turns = _turns(source)
+    batches = _answered_openings(source, turns) if turns.opening else _continued_nothing(source)
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            conversations = next(batches)
+            seed += 1
+        yield from (np.asarray(conversation, dtype=np.int64) for conversation in conversations if conversation)
+
+
+def _answered_openings(source: Source, turns: Turns) -> Iterator[list[TokenIds]]:
+    while True:
+        questions = _sample(source, [turns.opening] * _NUM_PARALLEL, _USER_TOKENS)
+        prompts = [turns.question(source.tokenizer.decode(question)) for question in questions]
+        answers = _sample(source, prompts, _ANSWER_TOKENS)
+        yield [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def _continued_nothing(source: Source) -> Iterator[list[TokenIds]]:
+    bos = source.tokenizer.token_to_id(source.special_tokens.get("bos_token", ""))
+    start = [source.eos_token_ids[0] if bos is None else bos]
+    while True:
+        texts = _sample(source, [start] * _NUM_PARALLEL, _ANSWER_TOKENS)
+        yield [start + text for text in texts]
+
+
+def _turns(source: Source) -> Turns:
+    template = None if source.chat_template is None else ChatTemplate(source.chat_template, source.special_tokens)
+
+    def encode(text: str) -> TokenIds:
+        ids: TokenIds = source.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return Turns(template, encode)
+
+
+def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[TokenIds]:
+    """Continuations up to the end token, exclusive; prompts are padded on the left."""
+    ends = list(source.eos_token_ids)
+    width = max(map(len, prompts))
+    room = int(source.model.config.max_position_embeddings) - width
+    if room < 1:
+        return [[] for _ in prompts]
+    padded = [[ends[0]] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    settings = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=min(max_new_tokens, room),
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+    )
+    rows: Any = source.model.generate(
+        torch.tensor(padded), attention_mask=torch.tensor(mask), generation_config=settings
+    )[:, width:]
+    return [_until_end(row, ends) for row in rows.tolist()]
+
+
+def _until_end(token_ids: TokenIds, ends: Sequence[int]) -> TokenIds:
+    return next((token_ids[:index] for index, token in enumerate(token_ids) if token in ends), token_ids)
 
 
 def activation_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, FloatArray]:

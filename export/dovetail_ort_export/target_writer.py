@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.calibration import activation_maxima, cache_maxima
-from dovetail_ort_export.calibration_text import calibration_texts
+from dovetail_ort_export.calibration import activation_maxima, cache_maxima, calibration_texts
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name, save_graph

@@ -15,8 +15,8 @@ from dovetail_ort_export import operators
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
 from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
-from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.pass_pipeline import apply_recipe
+from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.recipe import Recipe, built_in_recipe, read_recipe
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.tracing import (

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.pass_context import PassContext
+from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.equalize import Equalize
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm

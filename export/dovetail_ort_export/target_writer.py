@@ -11,8 +11,8 @@ from dovetail_ort_export.calibration import activation_maxima, cache_maxima, cal
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name, save_graph
-from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.pass_pipeline import apply_recipe
+from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.source import Source
 from dovetail_ort_export.tracing import trace_target

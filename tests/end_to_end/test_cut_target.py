@@ -57,8 +57,8 @@ def test_in_one_number_format_the_cut_changes_nothing_but_the_order_of_sums(tiny
     import onnxruntime
 
     from dovetail_ort_export.graph_file import save_graph
-    from dovetail_ort_export.pass_context import PassContext
     from dovetail_ort_export.pass_pipeline import apply_recipe
+    from dovetail_ort_export.passes import PassContext
     from dovetail_ort_export.recipe import built_in_recipe
     from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights

@@ -71,8 +71,8 @@ def outputs(model, weights, tokens):
     """Logits and hidden states of the equalised fp32 graph, all tokens in one pass."""
     import onnx_ir as ir
 
-    from dovetail_ort_export.pass_context import PassContext
     from dovetail_ort_export.pass_pipeline import apply_recipe
+    from dovetail_ort_export.passes import PassContext
     from dovetail_ort_export.recipe import built_in_recipe
     from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights

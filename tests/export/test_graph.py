@@ -21,8 +21,8 @@ def build(tiny_model):
 
     from dovetail_ort_export.calibration import activation_maxima
     from dovetail_ort_export.equalization import EqualizedWeights
-    from dovetail_ort_export.pass_context import PassContext
     from dovetail_ort_export.pass_pipeline import apply_recipe
+    from dovetail_ort_export.passes import PassContext
     from dovetail_ort_export.recipe import built_in_recipe
     from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights

@@ -10,7 +10,6 @@ import onnx_ir as ir
 import pytest
 
 from dovetail_ort_export import pass_pipeline
-from dovetail_ort_export.pass_context import PassContext
 from dovetail_ort_export.pass_pipeline import (
     BUILT_IN_PASSES,
     ENTRY_POINT_GROUP,
@@ -21,6 +20,7 @@ from dovetail_ort_export.pass_pipeline import (
     run_pass,
     summary,
 )
+from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.pack_qkv import PackQkv
 from dovetail_ort_export.recipe import Recipe, Step, built_in_recipe

@@ -98,8 +98,8 @@ def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(name,
     from dovetail_ort_export.calibration import activation_maxima, cache_maxima
     from dovetail_ort_export.equalization import EqualizedWeights
     from dovetail_ort_export.graph_file import save_graph
-    from dovetail_ort_export.pass_context import PassContext
     from dovetail_ort_export.pass_pipeline import apply_recipe
+    from dovetail_ort_export.passes import PassContext
     from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
 

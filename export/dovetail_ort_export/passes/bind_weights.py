@@ -6,8 +6,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from dovetail_ort_export.pass_context import PassContext
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes import PassContext, nodes
 from dovetail_ort_export.weights import NamedWeights
 
 

@@ -7,8 +7,7 @@ from functools import partial
 import onnx_ir as ir
 
 from dovetail_ort_export.equalization import EqualizedWeights, Rotation
-from dovetail_ort_export.pass_context import PassContext
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes import PassContext, nodes
 from dovetail_ort_runtime.arrays import FloatArray
 
 

@@ -6,8 +6,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.pass_context import PassContext
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes import PassContext, nodes
 
 BLOCK_STATES: Final = "block_states"
 _FIRST_NORM: Final = "model.layers.{}.input_layernorm.weight"

@@ -72,8 +72,8 @@ def test_what_is_left_is_the_head_its_record_and_a_picture(trained):
 
 def test_a_trained_head_is_accepted_by_its_target_as_often_as_training_measured(trained, tiny_bundle, text, tmp_path):
     from dovetail_ort_export.attaching import attach_drafter
-    from dovetail_ort_export.training.text_shards import TextShards, _read_text_record
     from dovetail_ort_export.training.training_text import split_held_out
+    from dovetail_ort_export.training.written_text import TextShards, _read_text_record
     from dovetail_ort_runtime import GenerationOptions, SamplingOptions, load_model
     from dovetail_ort_runtime.draft_shape import ChainShape
 
@@ -194,7 +194,7 @@ def test_every_factor_of_the_ablation_trains(train, tmp_path, changes):
 
 
 def test_text_that_shares_a_passage_with_an_evaluation_is_left_out(train, trained, text, tiny_bundle, tmp_path):
-    from dovetail_ort_export.training.text_shards import TextShards, _read_text_record
+    from dovetail_ort_export.training.written_text import TextShards, _read_text_record
     from dovetail_ort_runtime.tokenizer import Tokenizer
 
     bundle = Bundle(tiny_bundle)

@@ -105,7 +105,7 @@ def test_a_stopped_writing_keeps_what_was_finished_and_goes_on(tiny_bundle_fp32,
 
 
 def test_a_full_disk_leaves_no_half_shard(written, tmp_path, full_disk):
-    from dovetail_ort_export.training.text_shards import TextShards
+    from dovetail_ort_export.training.written_text import TextShards
 
     shards = TextShards(tmp_path / "text", written.record)
     with full_disk(), pytest.raises(OSError, match="File too large"):
@@ -133,7 +133,7 @@ def test_an_opening_that_leaves_no_room_is_refused(tiny_bundle_fp32, options, tm
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -100, -1])
 def test_a_damaged_shard_is_refused_in_one_line(written, tmp_path, cut):
-    from dovetail_ort_export.training.text_shards import TextShards
+    from dovetail_ort_export.training.written_text import TextShards
 
     shards = TextShards(tmp_path / "text", written.record)
     shards.append(list(itertools.islice(written.conversations(), 3)))
@@ -144,7 +144,7 @@ def test_a_damaged_shard_is_refused_in_one_line(written, tmp_path, cut):
 
 
 def test_text_of_another_target_is_refused(written):
-    from dovetail_ort_export.training.text_shards import TextShards
+    from dovetail_ort_export.training.written_text import TextShards
 
     other = dataclasses.replace(written.record, target_sha256="0" * 64)
     with pytest.raises(InputError, match="must be of this target and these settings"):

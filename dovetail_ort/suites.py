@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.training.training_prompts import TrainingPrompts
+from dovetail_ort_export.training.training_options import TrainingPrompts
 from dovetail_ort_runtime import InputError, Message, UnavailableError
 
 HUMANEVAL: Final = "humaneval"

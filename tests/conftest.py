@@ -134,8 +134,7 @@ def tiny_bundle_fp32(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def tiny_head(torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny_head(bundle, **config)`: directory of a random, untrained draft head for a bundle's target."""
-    from dovetail_ort_export.training.draft_head import DraftHead
-    from dovetail_ort_export.training.head_config import HeadConfig
+    from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
     from dovetail_ort_export.training.head_directory import HeadRecord, TrainingPoint, save_head
     from dovetail_ort_export.training.training_options import TrainingOptions
 

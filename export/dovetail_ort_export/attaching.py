@@ -1,34 +1,47 @@
-"""Give a bundle a drafter: a trained head becomes a graph beside the target's."""
+"""A bundle's drafter: a trained head, traced as a target is, then through its recipe, and put beside the target."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_export.bundle_directory import bundle_directory, clear_leftovers, file_entries
-from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from dovetail_ort_export import operators
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
-from dovetail_ort_export.recipe import Recipe, read_recipe
-from dovetail_ort_export.target_ends import read_target_ends
-from dovetail_ort_export.target_graph import save_graph
-from dovetail_ort_export.training.draft_head import DraftHead
+from dovetail_ort_export.graph_file import graph_name, save_graph
+from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
+from dovetail_ort_export.pass_pipeline import apply_recipe
+from dovetail_ort_export.passes import PassContext
+from dovetail_ort_export.recipe import Recipe, built_in_recipe, read_recipe
+from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
+from dovetail_ort_export.tracing import (
+    INPUT_AXES,
+    ROW_AXES,
+    LayerCache,
+    Shape,
+    attend,
+    cache_axes,
+    example_inputs,
+    leaf_forward,
+    traced,
+)
+from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.head_directory import HeadRecord, load_head
-from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_export.weights import NamedWeights
+from dovetail_ort_export.whole_output import bundle_directory, clear_leftovers, copy_without, write_manifest
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
+from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
 
-_GRAPH_NAMES: Final = {
-    "int8": "drafter_quantized.onnx",
-    "int4": "drafter_q4.onnx",
-    "fp16": "drafter_fp16.onnx",
-    "fp32": "drafter.onnx",
-}
 _MAX_ROWS: Final = 64
+_LOWERINGS: Final = {"int8": "lower-int8-blocks", "fp16": "lower-half", "fp32": "lower-float"}
 
 
 def attach_drafter(
@@ -67,19 +80,15 @@ def attach_drafter(
             f"the head must be of the bundle's target, got one of {record.target_sha256[:12]}… for "
             f"{(manifest.target.weights_sha256 or 'an unknown one')[:12]}…; train one with: dovetail-ort train"
         )
-    entry = drafter_entry(head, draft_token_ids, record, _GRAPH_NAMES[steps.precision], steps)
+    entry = drafter_entry(head, draft_token_ids, record, graph_name("drafter", steps.precision), steps)
     with bundle_directory(bundle.directory) as directory:
-        for file in manifest.files:
-            if manifest.drafter is None or not file.path.startswith(manifest.drafter.graph):
-                shutil.copyfile(bundle.path(file.path), directory / file.path)
+        copy_without(bundle, None if manifest.drafter is None else manifest.drafter.graph, directory)
         report("reading embedding and head of the target")
         ends = read_target_ends(bundle)
         report("writing the drafter")
         save_graph(drafter_graph(head, ends, draft_token_ids, steps), directory / entry.graph)
         DraftModel(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
-        manifest = replace(manifest, drafter=entry, files=file_entries(directory))
-        (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
+        return write_manifest(replace(manifest, drafter=entry), directory)
 
 
 def drafter_entry(
@@ -100,3 +109,122 @@ def drafter_entry(
         num_parameters=sum(parameter.numel() for parameter in head.parameters()),
         max_rows=_MAX_ROWS,
     )
+
+
+def drafter_recipe(precision: str) -> Recipe:
+    """The recipe of a drafter in one of `DRAFTER_PRECISIONS`."""
+    return built_in_recipe("drafter").lowered_by(_LOWERINGS[precision], precision)
+
+
+def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray, recipe: Recipe) -> ir.Model:
+    """The graph that drafts with `head`.
+
+    Args:
+        head: float32, on the CPU.
+        ends: of its target.
+        draft_token_ids: (Vd,) int64, the tokens it can draft.
+        recipe: of a drafter.
+
+    Raises:
+        InputError: a pass is unknown or does not fit its place.
+    """
+    skeleton = trace_draft_head(
+        head.config, vocabulary_size=len(ends.embedding), draft_vocabulary_size=len(draft_token_ids)
+    )
+    weights = _DraftWeights(head, ends, draft_token_ids)
+    return apply_recipe(skeleton, recipe, PassContext(weights=weights, draft_token_ids=draft_token_ids))
+
+
+def trace_draft_head(config: HeadConfig, *, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
+    """The skeleton of a head with a table of embedded tokens in front and the reduced head of the target behind.
+
+    Inputs: `hidden_states` (B, S, E), true features or predicted ones; `input_ids` (B, S), the token after each;
+    positions, bias, lengths and caches as a target's; `scored_rows` (n,), the rows whose logits are wanted. Outputs:
+    `logits` (B, n, Vd) float32, `predicted_states` (B, S, E) and the present caches.
+
+    Args:
+        config: of the head.
+        vocabulary_size: V.
+        draft_vocabulary_size: Vd.
+    """
+    rows = example_inputs(config.num_blocks, config.num_kv_heads, config.head_size)
+    caches = rows.pop("past_key_values")
+    num_rows = rows["input_ids"].shape[1]
+    states = torch.zeros(1, num_rows, config.hidden_size)
+    inputs = {"hidden_states": ROW_AXES, **INPUT_AXES, "scored_rows": {0: "num_scored_rows"}}
+    inputs |= cache_axes("past_key_values", config.num_blocks)
+    outputs = {"logits": {0: "batch_size", 1: "num_scored_rows"}, "predicted_states": ROW_AXES}
+    outputs |= cache_axes("present", config.num_blocks)
+
+    def trace(path: Path) -> None:
+        torch.onnx.export(
+            _DraftGraph(config, vocabulary_size, draft_vocabulary_size).eval(),
+            (states, *rows.values(), torch.tensor([num_rows - 1]), caches),
+            path,
+            dynamo=False,
+            opset_version=operators.OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: axes for name, axes in (inputs | outputs).items() if axes},
+        )
+
+    widths: dict[str, Shape] = {
+        "logits": ["num_scored_rows", draft_vocabulary_size],
+        "predicted_states": ["sequence_length", config.hidden_size],
+    }
+    return traced("drafter", trace, widths, [config.num_kv_heads, "max_sequence_length", config.head_size])
+
+
+class _DraftGraph(nn.Module):
+    def __init__(self, config: HeadConfig, vocabulary_size: int, draft_vocabulary_size: int) -> None:
+        super().__init__()
+        size = config.hidden_size
+        with torch.device("meta"):
+            self.embed_tokens = nn.Embedding(vocabulary_size, size)
+            self.head = DraftHead(config)
+            self.lm_head = nn.Linear(size, draft_vocabulary_size, bias=False)
+        heads = (config.num_heads, config.num_kv_heads)
+        for name, module in self.named_modules():
+            if type(module).__name__ == "DraftAttention":
+                module.forward = lambda x, cache, module=module: attend(module, x, cache, heads)
+            elif (forward := leaf_forward(name, module)) is not None:
+                module.forward = forward
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_bias: Tensor,
+        seqlens_k: Tensor,
+        total_sequence_length: Tensor,
+        scored_rows: Tensor,
+        past_key_values: list[tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, ...]:
+        lengths = (seqlens_k, total_sequence_length)
+        present: list[Tensor] = []
+        # They stand for the attentions' memories.
+        caches = [LayerCache(position_ids, past, lengths, attention_bias, present) for past in past_key_values]
+        predicted = self.head(hidden_states, self.embed_tokens(input_ids), caches)
+        logits = self.lm_head(torch.index_select(predicted, 1, scored_rows))
+        return logits, predicted, *present
+
+
+class _DraftWeights(NamedWeights):
+    """The head's own weights, and the two ends that it shares with its target."""
+
+    def __init__(self, head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray) -> None:
+        with torch.no_grad():
+            self._arrays: dict[str, FloatArray] = {
+                f"head.{name}": parameter.numpy() for name, parameter in head.named_parameters()
+            }
+            # What the fusion makes of a token depends on nothing else: it is looked up instead of the embedding.
+            self._arrays["embed_tokens.weight"] = head.fusion.embed(torch.from_numpy(ends.embedding)).numpy()
+        self._arrays["lm_head.weight"] = ends.head[draft_token_ids]
+        self._arrays[COS_CACHE], self._arrays[SIN_CACHE] = ends.cos, ends.sin
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._arrays[name].shape
+
+    def __getitem__(self, name: str) -> FloatArray:
+        return self._arrays[name]

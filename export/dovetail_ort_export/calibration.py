@@ -1,22 +1,147 @@
-"""How large the activations of a model become: transformers, hooks and a text."""
+"""What a quantisation has to know of a model's activations: how large they become, over which text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+from transformers import GenerationConfig
 
-from dovetail_ort_export.reference import float32_leaves
-from dovetail_ort_export.rotation import Rotation
+from dovetail_ort_export.equalization import Rotation
+from dovetail_ort_export.export_options import LEAST_CALIBRATION_TOKENS
+from dovetail_ort_export.source import Source
+from dovetail_ort_export.turns import TokenIds, Turns
+from dovetail_ort_export.weights import float32_leaves
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.chat_template import ChatTemplate
+from dovetail_ort_runtime.errors import InputError, SourceError
+
+Record = Callable[[str, FloatArray], None]
+Hooks = Callable[[Record], Iterator[RemovableHandle]]
+
+_LARGEST_BYTES: Final = 64 << 20
+_TEXT_TOKENS: Final = 512
+_NUM_PARALLEL: Final = 16
+_USER_TOKENS: Final = 32
+_ANSWER_TOKENS: Final = 64
 
 
-@torch.no_grad()
+def calibration_texts(source: Source, path: Path | None, num_tokens: int, seed: int) -> list[TokenArray]:
+    """Texts of `num_tokens` tokens together, fewer if the file ends earlier, each (T,) int64.
+
+    The model writes them, with `seed`, if there is no UTF-8 file to read.
+
+    Raises:
+        InputError: the file is not text, too large, or shorter than `LEAST_CALIBRATION_TOKENS` tokens.
+    """
+    texts = write_conversations(source, seed) if path is None else _pieces(source, path)
+    kept: list[TokenArray] = []
+    while (left := num_tokens - sum(map(len, kept))) > 0 and (text := next(texts, None)) is not None:
+        kept.append(text[:left])
+    return kept
+
+
+def _pieces(source: Source, path: Path) -> Iterator[TokenArray]:
+    ids = source.tokenizer.encode(_read(path), add_special_tokens=False).ids
+    if len(ids) < LEAST_CALIBRATION_TOKENS:
+        raise InputError(
+            f"the calibration text must have {LEAST_CALIBRATION_TOKENS} tokens or more, got {len(ids)} in "
+            f"{str(path)!r}; give a longer file, or none, and the model writes its own"
+        )
+    size = min(_TEXT_TOKENS, int(source.model.config.max_position_embeddings))
+    return (np.asarray(ids[start : start + size], dtype=np.int64) for start in range(0, len(ids), size))
+
+
+def _read(path: Path) -> str:
+    try:
+        if (size := path.stat().st_size) > _LARGEST_BYTES:
+            raise InputError(
+                f"the calibration text must have {_LARGEST_BYTES >> 20} MB at most, got {size >> 20} MB in "
+                f"{str(path)!r}; a part of it is enough"
+            )
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the calibration text must be a readable UTF-8 file, got: {error}") from error
+    if "\0" in text:
+        raise InputError(f"the calibration text must be text, got NUL characters in {str(path)!r}")
+    return text
+
+
+def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
+    """Conversations without end, one at a time, each (T,) int64.
+
+    The model is given its template's opening of the user's turn and samples what a user might ask (Magpie, arXiv
+    2406.08464), then its own answer, both at temperature 1. A model without a template continues the empty text.
+    Torch's own random state stays as it is.
+    """
+    turns = _turns(source)
+    batches = _answered_openings(source, turns) if turns.opening else _continued_nothing(source)
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            conversations = next(batches)
+            seed += 1
+        yield from (np.asarray(conversation, dtype=np.int64) for conversation in conversations if conversation)
+
+
+def _answered_openings(source: Source, turns: Turns) -> Iterator[list[TokenIds]]:
+    while True:
+        questions = _sample(source, [turns.opening] * _NUM_PARALLEL, _USER_TOKENS)
+        prompts = [turns.question(source.tokenizer.decode(question)) for question in questions]
+        answers = _sample(source, prompts, _ANSWER_TOKENS)
+        yield [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+def _continued_nothing(source: Source) -> Iterator[list[TokenIds]]:
+    bos = source.tokenizer.token_to_id(source.special_tokens.get("bos_token", ""))
+    start = [source.eos_token_ids[0] if bos is None else bos]
+    while True:
+        texts = _sample(source, [start] * _NUM_PARALLEL, _ANSWER_TOKENS)
+        yield [start + text for text in texts]
+
+
+def _turns(source: Source) -> Turns:
+    template = None if source.chat_template is None else ChatTemplate(source.chat_template, source.special_tokens)
+
+    def encode(text: str) -> TokenIds:
+        ids: TokenIds = source.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return Turns(template, encode)
+
+
+def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[TokenIds]:
+    """Continuations up to the end token, exclusive; prompts are padded on the left."""
+    ends = list(source.eos_token_ids)
+    width = max(map(len, prompts))
+    room = int(source.model.config.max_position_embeddings) - width
+    if room < 1:
+        return [[] for _ in prompts]
+    padded = [[ends[0]] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    settings = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=min(max_new_tokens, room),
+        eos_token_id=ends,
+        pad_token_id=ends[0],
+    )
+    rows: Any = source.model.generate(
+        torch.tensor(padded), attention_mask=torch.tensor(mask), generation_config=settings
+    )[:, width:]
+    return [_until_end(row, ends) for row in rows.tolist()]
+
+
+def _until_end(token_ids: TokenIds, ends: Sequence[int]) -> TokenIds:
+    return next((token_ids[:index] for index, token in enumerate(token_ids) if token in ends), token_ids)
+
+
 def activation_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, FloatArray]:
     """Largest magnitude of each channel over all tokens, computed in float32.
 
@@ -32,46 +157,78 @@ def activation_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, Floa
         SourceError: an activation is not finite.
     """
     rotation = Rotation(model.config.hidden_size)
+
+    def normalised(norm: Any, x: Tensor) -> FloatArray:
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+        return rotation.apply(x.numpy())
+
+    def mixed(_: Any, x: Tensor) -> FloatArray:
+        rows: FloatArray = x.numpy()
+        return rows
+
+    observed = {"input_layernorm": normalised, "post_attention_layernorm": normalised, "o_proj": mixed}
+
+    def hooks(record: Record) -> Iterator[RemovableHandle]:
+        for name, module in model.named_modules():
+            if (rows := observed.get(name.rpartition(".")[2])) is not None:
+                yield module.register_forward_pre_hook(
+                    lambda leaf, inputs, name=name, rows=rows: record(name, rows(leaf, inputs[0][0].float()))
+                )
+
+    return _maxima(model, texts, hooks, "activations", "export with --int8-format block")
+
+
+def cache_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, FloatArray]:
+    """Largest magnitude of each channel of keys and values, measured in the same way.
+
+    Returns:
+        (Hkv * D,) float32 by `{block}.key` and `{block}.value`. Keys are those in the cache, with rotary embedding:
+        channels i and i + D / 2 of a head turn as a pair, so that both have the pair's largest length.
+
+    Raises:
+        SourceError: a key or value is not finite.
+    """
+    scaling = model.model.rotary_emb.attention_scaling
+
+    def hooks(record: Record) -> Iterator[RemovableHandle]:
+        for index, layer in enumerate(model.model.layers):
+            attention = layer.self_attn
+            keys = getattr(attention, "k_norm", attention.k_proj)
+            yield keys.register_forward_hook(
+                lambda _, __, output, name=f"{index}.key", size=attention.head_dim: record(
+                    name, (_pair_lengths(output[0].float(), size) * scaling).numpy()
+                )
+            )
+            yield attention.v_proj.register_forward_hook(
+                lambda _, __, output, name=f"{index}.value": record(name, output[0].float().numpy())
+            )
+
+    return _maxima(model, texts, hooks, "cache", "leave quantize-cache out of the recipe")
+
+
+@torch.no_grad()
+def _maxima(model: Any, texts: Iterable[TokenArray], hooks: Hooks, what: str, remedy: str) -> dict[str, FloatArray]:
     maxima: dict[str, FloatArray] = {}
 
     def record(name: str, rows: FloatArray) -> None:
         largest = np.abs(rows).max(axis=0)
         if not np.isfinite(largest).all():
             raise SourceError(
-                f"the activations of {name} must be finite, got {largest[~np.isfinite(largest)][0]}; "
-                "the checkpoint may be damaged: export with --int8-format block"
+                f"the {what} of {name} must be finite, got {largest[~np.isfinite(largest)][0]}; "
+                f"the checkpoint may be damaged: {remedy}"
             )
         maxima[name] = np.maximum(maxima[name], largest) if name in maxima else largest
 
-    with float32_leaves(model), _hooks(model, rotation, record):
+    with float32_leaves(model), ExitStack() as hooked:
+        for handle in hooks(record):
+            hooked.enter_context(handle)
         for token_ids in texts:
             model(torch.from_numpy(token_ids)[None], use_cache=False)
     return maxima
 
 
-@contextmanager
-def _hooks(model: Any, rotation: Rotation, record: Any) -> Iterator[None]:
-    def normalised(norm: Any, inputs: tuple[Tensor, ...], name: str) -> None:
-        x = inputs[0][0].float()
-        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
-        record(name, rotation.apply(x.numpy()))
-
-    def mixed(_: Any, inputs: tuple[Tensor, ...], name: str) -> None:
-        record(name, inputs[0][0].float().numpy())
-
-    handles = []
-    for name, module in model.named_modules():
-        observe = {"input_layernorm": normalised, "post_attention_layernorm": normalised, "o_proj": mixed}.get(
-            name.rpartition(".")[2]
-        )
-        if observe is not None:
-            handles.append(
-                module.register_forward_pre_hook(
-                    lambda leaf, inputs, observe=observe, name=name: observe(leaf, inputs, name)
-                )
-            )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _pair_lengths(keys: Tensor, size: int) -> Tensor:
+    """(T, Hkv * D): of each channel and the one it turns with; `keys` are (T, Hkv * D) or (T, Hkv, D)."""
+    halves = keys.reshape(len(keys), -1, 2, size // 2)
+    lengths: Tensor = halves.norm(dim=2, keepdim=True).expand_as(halves).flatten(1)
+    return lengths

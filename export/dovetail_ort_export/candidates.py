@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_export.agreement import measure_agreement
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.int8_choice import choose_int8_format
 from dovetail_ort_export.recipe import Recipe, built_in_recipe, read_recipe
 from dovetail_ort_export.source import Source
 from dovetail_ort_export.target_writer import Candidate, Report, TargetWriter
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.measurements import Int8FormatMeasurements, Measurements
 from dovetail_ort_runtime.pass_times import time_passes
-from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.target import EXACT_ROWS
 
 _TIMED_ROUNDS: Final = 15
 _TIMING_SECONDS: Final = 20.0
@@ -58,16 +58,12 @@ def recipes_for(options: ExportOptions) -> dict[str, Recipe]:
 def choose_candidate(
     candidates: Sequence[Candidate], tokens: TokenArray, reference: FloatArray, report: Report
 ) -> tuple[Candidate, Measurements]:
-    """Run every candidate on a text, in turns if there are several, and keep one.
+    """Run one candidate or more on a text, in turns if there are several, and keep one.
 
-    Args:
-        candidates: one or more.
-        tokens: (T,) int64.
-        reference: (T, V) float32, the original model's logits.
-        report: is told each step.
+    `reference` are the original model's logits (T, V) at the tokens.
     """
     targets = [candidate.open(len(tokens)) for candidate in candidates]
-    measured = [_measure(target, tokens, reference) for target in targets]
+    measured = [measure_target(target, tokens, reference) for target in targets]
     if len(candidates) == 1:
         return candidates[0], measured[0]
     report("timing both formats in turns")
@@ -87,8 +83,19 @@ def choose_candidate(
     return candidates[chosen], replace(measured[chosen], int8_formats=formats)
 
 
-def _measure(target: Target, tokens: TokenArray, reference: FloatArray) -> Measurements:
-    return Measurements(
-        row_invariance=measure_row_invariance(target, tokens[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT),
-        agreement=measure_agreement(target, tokens, reference),
-    )
+def choose_int8_format(measured: Sequence[Int8FormatMeasurements]) -> Int8FormatMeasurements:
+    """The fastest of the formats that are row-invariant and close to the model; of all if none is.
+
+    Speed is the geometric mean of the times of passes with 2 rows, what an exact pass has without a draft, to one more
+    than `GenerationOptions.max_draft_tokens`. Of equally fast formats the first is kept.
+    """
+    exact = [one for one in measured if one.row_invariance.identical] or list(measured)
+    good = [one for one in exact if one.agreement.mean_kl <= LARGEST_MEAN_KL] or exact
+    return min(good, key=round_cost)
+
+
+def round_cost(measured: Int8FormatMeasurements) -> float:
+    """Geometric mean of the milliseconds of passes as long as a round's."""
+    longest = 1 + GenerationOptions().max_draft_tokens
+    times = [ms for rows, ms in measured.pass_ms.items() if EXACT_ROWS <= int(rows) <= longest]
+    return math.exp(sum(map(math.log, times)) / len(times))

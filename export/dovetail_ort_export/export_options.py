@@ -13,6 +13,7 @@ PRECISIONS: Final = ("int8", "fp32")
 DRAFTER_PRECISIONS: Final = ("int8", "fp16", "fp32")
 INT8_FORMATS: Final = ("auto", "row", "block")
 LEAST_CALIBRATION_TOKENS: Final = 64
+_LEAST: Final = {"calibration_tokens": LEAST_CALIBRATION_TOKENS, "seed": 0, "gpu_layers": 0, "max_context": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,26 +52,21 @@ class ExportOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.int8_format not in INT8_FORMATS:
-            raise InputError(f"int8_format must be one of {', '.join(INT8_FORMATS)}, got {self.int8_format!r}")
+        for name, allowed in (("precision", PRECISIONS), ("int8_format", INT8_FORMATS)):
+            if (value := getattr(self, name)) not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         if self.recipes and (self.precision != "int8" or self.int8_format != "auto"):
             raise InputError("a recipe must be given without precision and int8_format, got one of them; it says both")
-        if self.calibration_tokens < LEAST_CALIBRATION_TOKENS:
-            raise InputError(
-                f"calibration_tokens must be {LEAST_CALIBRATION_TOKENS} or more, got {self.calibration_tokens}"
-            )
         if not 0 <= self.alpha <= 1:
             raise InputError(f"alpha must be between 0 and 1, got {self.alpha}")
-        if self.seed < 0:
-            raise InputError(f"seed must be 0 or more, got {self.seed}")
-        if self.gpu_layers != AUTO and (isinstance(self.gpu_layers, str) or self.gpu_layers < 0):
+        if isinstance(self.gpu_layers, str) and self.gpu_layers != AUTO:
             raise InputError(f"gpu_layers must be 0 or more, or {AUTO}, got {self.gpu_layers}")
         if (self.gpu_layers == AUTO) != (self.vram_limit is not None):
             raise InputError(
                 f"vram_limit must be given with gpu_layers {AUTO} and with nothing else, got {self.vram_limit} "
                 f"with {self.gpu_layers}"
             )
-        if self.max_context is not None and self.max_context < 2:
-            raise InputError(f"max_context must be 2 or more, got {self.max_context}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, int) and value < least:
+                raise InputError(f"{name} must be {least} or more, got {value}")

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import resource
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.bundle_directory import bundle_directory, check_output, clear_leftovers, file_entries
+from dovetail_ort_export.agreement import checked_tokens, reference_logits
 from dovetail_ort_export.candidates import choose_candidate, write_candidates
-from dovetail_ort_export.check_text import checked_tokens
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.families import check_window
-from dovetail_ort_export.peak_memory import peak_memory_bytes
-from dovetail_ort_export.reference import reference_logits
-from dovetail_ort_export.source import load_source
-from dovetail_ort_export.text_files import generation_entry, write_text_files
-from dovetail_ort_runtime.environment import processor_name
+from dovetail_ort_export.source import Source, check_window, load_source
+from dovetail_ort_export.whole_output import bundle_directory, check_output, clear_leftovers, write_manifest
+from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, Manifest
-from dovetail_ort_runtime.measurements import Provenance
+from dovetail_ort_runtime.manifest import GenerationEntry, Manifest, TokenizerEntry
+from dovetail_ort_runtime.measurements import Calibration, Provenance
 
-_PACKAGES: Final = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+_TOKENIZER_NAME: Final = "tokenizer.json"
+_CHAT_TEMPLATE_NAME: Final = "chat_template.jinja"
+_PACKAGES: Final = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxscript")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +71,7 @@ def export_bundle(
         reference = reference_logits(loaded.model, tokens)
         with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
             candidates = write_candidates(loaded, options, max_context, Path(folder), report)
-            tokenizer, generation = write_text_files(loaded, directory), generation_entry(loaded)
+            tokenizer, generation = write_text_files(loaded, directory), _generation_entry(loaded)
             name = loaded.name
             del loaded  # the sessions take its place in memory
             gc.collect()  # transformers' modules hold each other in cycles
@@ -84,12 +84,12 @@ def export_bundle(
             tokenizer=tokenizer,
             generation=generation,
             measurements=measurements,
-            provenance=replace(_provenance(name), calibration=chosen.calibration),
-            files=file_entries(directory),
+            provenance=_provenance(name, chosen.calibration),
+            files=(),
         )
-        (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        manifest = write_manifest(manifest, directory)
     num_bytes = sum(entry.num_bytes for entry in manifest.files)
-    return ExportReport(directory=out, manifest=manifest, num_bytes=num_bytes, peak_memory_bytes=peak_memory_bytes())
+    return ExportReport(directory=out, manifest=manifest, num_bytes=num_bytes, peak_memory_bytes=_peak_memory_bytes())
 
 
 def _max_context(config: Any, options: ExportOptions) -> int:
@@ -101,19 +101,47 @@ def _max_context(config: Any, options: ExportOptions) -> int:
     return max_context
 
 
-def _provenance(source: str) -> Provenance:
-    packages = {name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)}
+def _provenance(source: str, calibration: Calibration | None) -> Provenance:
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return Provenance(
         source=source,
         exporter=importlib.metadata.version("dovetail-ort"),
-        packages=packages,
+        packages=packages | onnxruntime_distributions(),
         machine=processor_name(),
+        calibration=calibration,
     )
 
 
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+def write_text_files(source: Source, directory: Path) -> TokenizerEntry:
+    """Write the tokenizer and the chat template into `directory`."""
+    # Its own writing has no OSError for a full disk.
+    (directory / _TOKENIZER_NAME).write_text(source.tokenizer.to_str(pretty=True), encoding="utf-8")
+    if source.chat_template is not None:
+        (directory / _CHAT_TEMPLATE_NAME).write_text(source.chat_template, encoding="utf-8")
+    return TokenizerEntry(
+        file=_TOKENIZER_NAME,
+        chat_template=None if source.chat_template is None else _CHAT_TEMPLATE_NAME,
+        special_tokens=source.special_tokens,
+    )
+
+
+def _generation_entry(source: Source) -> GenerationEntry:
+    """The model's own generation settings; greedy unless they ask for sampling."""
+    config: Any = source.model.generation_config
+    penalty = float(config.repetition_penalty or 1.0)
+    if not config.do_sample:
+        return GenerationEntry(eos_token_ids=source.eos_token_ids, repetition_penalty=penalty)
+    return GenerationEntry(
+        eos_token_ids=source.eos_token_ids,
+        repetition_penalty=penalty,
+        temperature=1.0 if config.temperature is None else float(config.temperature),
+        top_k=int(config.top_k or 0),
+        top_p=float(config.top_p or 1.0),
+        min_p=float(config.min_p or 0.0),
+    )
+
+
+def _peak_memory_bytes() -> int:
+    """Largest resident set of this process since it started, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -7,7 +7,7 @@ right answers; the splitting rules are those of the original `tokenizer.json` fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ def repair_tokenizer(tokenizer: Tokenizer, metadata: Mapping[str, Any]) -> None:
     rule = metadata.get("tokenizer.ggml.pre", "gpt-2")
     if rule not in _PRE_TOKENIZERS:
         raise SourceError(f"tokenizer.ggml.pre must be one of {', '.join(_PRE_TOKENIZERS)}, got {rule!r}")
-    tokenizer.pre_tokenizer = _PRE_TOKENIZERS[rule]()
+    tokenizer.pre_tokenizer = _PRE_TOKENIZERS[rule]
     tokenizer.normalizer = normalizers.NFC() if rule == "qwen2" else None
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.model.unk_token, tokenizer.model.fuse_unk, tokenizer.model.byte_fallback = None, False, False
@@ -81,32 +81,21 @@ def _post_processor(metadata: Mapping[str, Any], tokens: list[str], rule: str) -
     )
 
 
-def _gpt2() -> Any:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-
-
-def _smollm() -> Any:
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2()])
-
-
 def _words(numbers: str) -> Any:
     pattern = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
         + numbers
         + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
+_GPT2: Final = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 # By tokenizer.ggml.pre.
-_PRE_TOKENIZERS: Final[dict[str, Callable[[], Any]]] = {
-    "gpt-2": _gpt2,
-    "smollm": _smollm,
-    "llama-bpe": lambda: _words(r"\p{N}{1,3}"),
-    "qwen2": lambda: _words(r"\p{N}"),
+_PRE_TOKENIZERS: Final = {
+    "gpt-2": _GPT2,
+    "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _GPT2]),
+    "llama-bpe": _words(r"\p{N}{1,3}"),
+    "qwen2": _words(r"\p{N}"),
 }

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dovetail_ort_export.families import head_size
+from dovetail_ort_export.weights import head_size
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kv_cache import cache_bytes
 

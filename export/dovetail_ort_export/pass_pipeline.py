@@ -1,14 +1,105 @@
-"""Run the passes of a recipe over a graph, one after the other, each held to its own conditions."""
+"""Passes found by name, made, and run one after the other: built-in ones, those of other packages, any class."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
 import onnx_ir as ir
 
-from dovetail_ort_export.pass_catalogue import PassContext, make_pass
-from dovetail_ort_export.recipe import Recipe
+from dovetail_ort_export.passes import PassContext
+from dovetail_ort_export.passes.bind_weights import BindWeights
+from dovetail_ort_export.passes.equalize import Equalize
+from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
+from dovetail_ort_export.passes.keep_blocks import KeepBlocks
+from dovetail_ort_export.passes.lower_float import LowerFloat
+from dovetail_ort_export.passes.lower_half import LowerHalf
+from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
+from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
+from dovetail_ort_export.passes.pack_gate_up import PackGateUp
+from dovetail_ort_export.passes.pack_qkv import PackQkv
+from dovetail_ort_export.passes.quantize_cache import QuantizeCache
+from dovetail_ort_export.passes.rank_candidates import RankCandidates
+from dovetail_ort_export.passes.score_rows import ScoreRows
+from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_runtime.errors import DovetailError, InputError
 
-_SKELETON_DOMAIN = "dovetail"
+ENTRY_POINT_GROUP: Final = "dovetail_ort.passes"
+_SKELETON_DOMAIN: Final = "dovetail"
+
+PassType = type[ir.passes.PassBase]
+
+BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
+    "bind-weights": BindWeights,
+    "equalize": Equalize,
+    "keep-blocks": KeepBlocks,
+    "score-rows": ScoreRows,
+    "quantize-cache": QuantizeCache,
+    "pack-qkv": PackQkv,
+    "pack-gate-up": PackGateUp,
+    "fuse-skip-norm": FuseSkipNorm,
+    "lower-float": LowerFloat,
+    "lower-half": LowerHalf,
+    "lower-int8-blocks": LowerInt8Blocks,
+    "lower-int8-rows": LowerInt8Rows,
+    "rank-candidates": RankCandidates,
+}
+
+
+def pass_types() -> dict[str, PassType]:
+    """All passes that have names, the built-in ones first.
+
+    Raises:
+        InputError: one that another package announces cannot be imported.
+    """
+    return {**BUILT_IN_PASSES, **{point.name: _load(point) for point in _announced()}}
+
+
+def find_pass(name: str) -> PassType:
+    """The class that the name of a built-in pass, of an entry point, or `module:Class` stands for.
+
+    Raises:
+        InputError: there is no such pass, it cannot be imported, or it is no `onnx_ir.passes.PassBase`.
+    """
+    if name in BUILT_IN_PASSES:
+        return BUILT_IN_PASSES[name]
+    if ":" in name:
+        return _load(EntryPoint(name, name, ENTRY_POINT_GROUP))
+    for point in _announced():
+        if point.name == name:
+            return _load(point)
+    raise InputError(f"a pass must be module:Class or a name that `dovetail-ort graph passes` lists, got {name!r}")
+
+
+def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassBase:
+    """The pass of one step of a recipe; without a context, for a graph that is finished already.
+
+    Raises:
+        InputError: there is no such pass, it has other options, or it needs a context and there is none.
+    """
+    pass_type = find_pass(step.name)
+    make: Any = getattr(pass_type, "from_context", None)
+    if make is not None and context is None:
+        raise InputError(
+            f"the pass {step.name} must know the original model, got a finished graph; "
+            "name it in a recipe for dovetail-ort export --recipe"
+        )
+    arguments = () if make is None else (context,)
+    make = make or pass_type
+    try:
+        inspect.signature(make).bind(*arguments, **step.options)
+    except TypeError as error:
+        raise InputError(f"the pass {step.name} must be given the options it has, got: {error}") from error
+    made: ir.passes.PassBase = make(*arguments, **step.options)
+    return made
+
+
+def summary(pass_type: PassType) -> str:
+    """The first line of a pass's documentation."""
+    return inspect.cleandoc(pass_type.__doc__ or "not documented").partition("\n")[0]
 
 
 def apply_recipe(graph: ir.Model, recipe: Recipe, context: PassContext) -> ir.Model:
@@ -45,3 +136,18 @@ def run_pass(graph: ir.Model, name: str, graph_pass: ir.passes.PassBase) -> ir.p
         raise InputError(f"the pass {name} must keep its promise, got: {error.__cause__ or error}") from error
     except Exception as error:  # somebody else's pass can raise anything
         raise InputError(f"the pass {name} must run, got {type(error).__name__}: {error}") from error
+
+
+def _announced() -> list[EntryPoint]:
+    return sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)
+
+
+def _load(point: EntryPoint) -> PassType:
+    module, _, attribute = point.value.partition(":")
+    try:
+        found: object = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module of somebody else can raise anything
+        raise InputError(f"the pass {point.name} must be importable, got {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, ir.passes.PassBase)):
+        raise InputError(f"the pass {point.name} must be a subclass of onnx_ir.passes.PassBase, got {found!r}")
+    return found

@@ -86,7 +86,7 @@ def _run(model: ir.Model, inputs: Mapping[str, NDArray[Any]], output: str) -> Fl
 
 
 def _in_own_basis(model: ir.Model, rows: FloatArray) -> FloatArray:
-    """Undo the rotation of the residual stream as `passes.rotate_ends` does, where there is one."""
+    """Undo the rotation of the residual stream as `passes.equalize` does, where there is one."""
     if "final_rotation.left" not in model.graph.initializers:
         return rows
     left, right = (_constant(model, f"final_rotation.{side}") for side in ("left", "right"))

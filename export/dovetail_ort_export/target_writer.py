@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.cache_ranges import cache_maxima
-from dovetail_ort_export.calibration import activation_maxima
-from dovetail_ort_export.calibration_text import calibration_texts
+from dovetail_ort_export.calibration import activation_maxima, cache_maxima, calibration_texts
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.families import head_size
 from dovetail_ort_export.gpu_layers import blocks_within
-from dovetail_ort_export.pass_catalogue import PassContext
+from dovetail_ort_export.graph_file import graph_name, save_graph
+from dovetail_ort_export.pass_pipeline import apply_recipe
+from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.source import Source
-from dovetail_ort_export.target_graph import save_graph, target_graph
-from dovetail_ort_export.weights import Weights
+from dovetail_ort_export.tracing import trace_target
+from dovetail_ort_export.weights import Weights, head_size
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import TargetEntry
@@ -29,12 +28,6 @@ MAX_ROWS: Final = 64
 _EQUALIZE: Final = "equalize"
 _QUANTIZE_CACHE: Final = "quantize-cache"
 _FRONT_NAME: Final = "model_front_fp16.onnx"
-_GRAPH_NAMES: Final = {
-    "int8": "model_quantized.onnx",
-    "int4": "model_q4.onnx",
-    "fp16": "model_fp16.onnx",
-    "fp32": "model.onnx",
-}
 
 Report = Callable[[str], None]
 
@@ -98,10 +91,11 @@ class TargetWriter:
         self._report(f"writing {name}")
         whole = PassContext(weights=self._weights, equalized=equalized, cache_maxima=measured)
         cut = entry.front_layers
-        graphs = {entry.graph: target_graph(self._source.model, recipe, replace(whole, first_block=cut))}
+        made = {entry.graph: (recipe, replace(whole, first_block=cut))}
         if entry.front_graph is not None:
             front = recipe.lowered_by("lower-half", "fp16").without(_QUANTIZE_CACHE)  # its cache is in half precision
-            graphs[entry.front_graph] = target_graph(self._source.model, front, replace(whole, end_block=cut))
+            made[entry.front_graph] = (front, replace(whole, end_block=cut))
+        graphs = {file: apply_recipe(trace_target(self._source.model), *how) for file, how in made.items()}
         folder.mkdir()
         for file, graph in graphs.items():
             save_graph(graph, folder / file)
@@ -155,7 +149,7 @@ class TargetWriter:
     def _entry(self, recipe: Recipe) -> TargetEntry:
         config: Any = self._source.model.config
         return TargetEntry(
-            graph=_GRAPH_NAMES[recipe.precision],
+            graph=graph_name("model", recipe.precision),
             family=config.model_type,
             precision=recipe.precision,
             int8_format=recipe.int8_format,

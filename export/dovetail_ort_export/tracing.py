@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import onnx_ir as ir
 import torch
@@ -24,10 +24,22 @@ from optimum.utils import NormalizedTextConfig
 from torch import Tensor, nn
 
 from dovetail_ort_export import operators
-from dovetail_ort_export.families import head_size
+from dovetail_ort_export.weights import head_size
 
-_TRACED_ROWS = 3
-_TRACED_CACHE_ROWS = 8
+Shape = Sequence[int | str]
+
+_ROWS: Final = 3
+_CACHE_ROWS: Final = 8
+ROW_AXES: Final = {0: "batch_size", 1: "sequence_length"}
+CACHE_AXES: Final = {0: "batch_size", 2: "max_sequence_length"}
+# Dynamic axes of the inputs that every graph has; the last two are GroupQueryAttention's lengths.
+INPUT_AXES: Final[dict[str, dict[int, str]]] = {
+    "input_ids": ROW_AXES,
+    "position_ids": ROW_AXES,
+    "attention_bias": {0: "batch_size", 2: "sequence_length", 3: "total_sequence_length"},
+    "seqlens_k": {0: "batch_size"},
+    "total_sequence_length": {},
+}
 
 
 class TargetPatcher(ModelPatcher):  # type: ignore[misc]
@@ -60,65 +72,68 @@ class TargetConfig(OnnxConfig):  # type: ignore[misc]
 
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
-        """Dynamic axes by input name; `seqlens_k` and `total_sequence_length` are GroupQueryAttention's lengths."""
-        return {
-            "input_ids": {0: "batch_size", 1: "sequence_length"},
-            "position_ids": {0: "batch_size", 1: "sequence_length"},
-            "attention_bias": {0: "batch_size", 2: "sequence_length", 3: "total_sequence_length"},
-            "seqlens_k": {0: "batch_size"},
-            "total_sequence_length": {},
-            **self._cache_axes("past_key_values"),
-        }
+        """Dynamic axes by input name."""
+        return INPUT_AXES | self._cache_axes("past_key_values")
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
         """Dynamic axes by output name."""
-        rows = {0: "batch_size", 1: "sequence_length"}
-        return {"logits": rows, "hidden_states": rows, **self._cache_axes("present")}
+        return {"logits": ROW_AXES, "hidden_states": ROW_AXES, **self._cache_axes("present")}
 
     def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Any]:  # noqa: ARG002  optimum's signature
-        """Example inputs: a few rows after a longer cache."""
-        size = head_size(self._config)
-        cache = (1, self._config.num_key_value_heads, _TRACED_CACHE_ROWS, size)
-        return {
-            "input_ids": torch.zeros(1, _TRACED_ROWS, dtype=torch.int64),
-            "position_ids": torch.arange(_TRACED_ROWS)[None],
-            "attention_bias": torch.zeros(1, 1, _TRACED_ROWS, _TRACED_ROWS),
-            "seqlens_k": torch.tensor([_TRACED_ROWS - 1], dtype=torch.int32),
-            "total_sequence_length": torch.tensor(_TRACED_ROWS, dtype=torch.int32),
-            "past_key_values": [
-                (torch.zeros(cache), torch.zeros(cache)) for _ in range(self._config.num_hidden_layers)
-            ],
-        }
+        """Example inputs."""
+        config = self._config
+        return example_inputs(config.num_hidden_layers, config.num_key_value_heads, head_size(config))
 
     def _cache_axes(self, prefix: str) -> dict[str, dict[int, str]]:
-        axes = {0: "batch_size", 2: "max_sequence_length"}
-        layers = range(self._config.num_hidden_layers)
-        return {f"{prefix}.{layer}.{part}": axes for layer in layers for part in ("key", "value")}
+        return cache_axes(prefix, self._config.num_hidden_layers)
+
+
+def cache_axes(prefix: str, num_layers: int) -> dict[str, dict[int, str]]:
+    """Dynamic axes of the keys and values of every block, by name."""
+    return {f"{prefix}.{layer}.{part}": CACHE_AXES for layer in range(num_layers) for part in ("key", "value")}
+
+
+def example_inputs(num_layers: int, num_kv_heads: int, size: int) -> dict[str, Any]:
+    """Values for the inputs that every graph has, in their order: a few rows after a longer cache."""
+    cache = (1, num_kv_heads, _CACHE_ROWS, size)
+    return {
+        "input_ids": torch.zeros(1, _ROWS, dtype=torch.int64),
+        "position_ids": torch.arange(_ROWS)[None],
+        "attention_bias": torch.zeros(1, 1, _ROWS, _ROWS),
+        "seqlens_k": torch.tensor([_ROWS - 1], dtype=torch.int32),
+        "total_sequence_length": torch.tensor(_ROWS, dtype=torch.int32),
+        "past_key_values": [(torch.zeros(cache), torch.zeros(cache)) for _ in range(num_layers)],
+    }
 
 
 def trace_target(model: Any) -> ir.Model:
     """The skeleton of `model`, a transformers causal LM of a supported family, on torch's meta device or any other."""
+    config = model.config
+    widths: dict[str, Shape] = {
+        "logits": ["sequence_length", config.vocab_size],
+        "hidden_states": ["sequence_length", config.hidden_size],
+    }
+    cache: Shape = [config.num_key_value_heads, "max_sequence_length", head_size(config)]
+    target = TargetConfig(config, task="text-generation")
+    return traced("target", lambda path: export(model, target, path, disable_dynamic_axes_fix=True), widths, cache)
+
+
+def traced(name: str, trace: Callable[[Path], Any], widths: Mapping[str, Shape], cache: Shape) -> ir.Model:
+    """The skeleton that `trace` writes to a path, with the output shapes that the tracer leaves open.
+
+    `widths` are the sizes behind the batch by the output's name, `cache` those of all other outputs.
+    """
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # The tracer warns of every constant it meets and of its own successor.
         warnings.simplefilter("ignore")
         path = Path(folder) / "skeleton.onnx"
-        export(model, TargetConfig(model.config, task="text-generation"), path, disable_dynamic_axes_fix=True)
+        trace(path)
         skeleton = ir.load(path)
-    _state_output_shapes(skeleton, model.config)
-    skeleton.graph.name = "target"
-    return skeleton
-
-
-def _state_output_shapes(skeleton: ir.Model, config: Any) -> None:
-    """Write the widths that the tracer left open."""
-    cache = [config.num_key_value_heads, "max_sequence_length", head_size(config)]
-    widths = {
-        "logits": ["sequence_length", config.vocab_size],
-        "hidden_states": ["sequence_length", config.hidden_size],
-    }
     for output in skeleton.graph.outputs:
         output.shape = ir.Shape(["batch_size", *widths.get(str(output.name), cache)])
+    skeleton.graph.name = name
+    return skeleton
 
 
 def _target_forward(model: Any) -> Callable[..., dict[str, Any]]:
@@ -134,8 +149,8 @@ def _target_forward(model: Any) -> Callable[..., dict[str, Any]]:
         lengths = (seqlens_k, total_sequence_length)
         present: list[Tensor] = []
         for layer, past in zip(model.model.layers, past_key_values, strict=True):
-            cache = LayerCache(past=past, lengths=lengths, bias=attention_bias, present=present)
-            hidden_states = layer(hidden_states, position_ids=position_ids, past_key_values=cache)
+            cache = LayerCache(position_ids, past, lengths, attention_bias, present)
+            hidden_states = layer(hidden_states, past_key_values=cache)
         hidden_states = model.model.norm(hidden_states)
         logits = model.lm_head(hidden_states)
         return dict(zip(TargetConfig(model.config).outputs, [logits, hidden_states, *present], strict=True))
@@ -143,10 +158,11 @@ def _target_forward(model: Any) -> Callable[..., dict[str, Any]]:
     return forward
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class LayerCache:
-    """One block's share of the cache on its way through transformers' decoder layer."""
+    """What one block's attention needs beside hidden states, on its way through the code of the block."""
 
+    position_ids: Tensor
     past: tuple[Tensor, Tensor]
     lengths: tuple[Tensor, Tensor]
     bias: Tensor
@@ -176,18 +192,14 @@ def leaf_forward(name: str, module: Any) -> Callable[..., Any] | None:
 def _attention_forward(attention: Any) -> Callable[..., tuple[Tensor, None]]:
     config = attention.config
 
-    def forward(
-        hidden_states: Tensor, position_ids: Tensor, past_key_values: LayerCache, **_: Any
-    ) -> tuple[Tensor, None]:
+    def forward(hidden_states: Tensor, past_key_values: LayerCache, **_: Any) -> tuple[Tensor, None]:
         heads = (config.num_attention_heads, config.num_key_value_heads)
-        return attend(attention, hidden_states, position_ids, past_key_values, heads), None
+        return attend(attention, hidden_states, past_key_values, heads), None
 
     return forward
 
 
-def attend(
-    attention: Any, hidden_states: Tensor, position_ids: Tensor, cache: LayerCache, heads: tuple[int, int]
-) -> Tensor:
+def attend(attention: Any, hidden_states: Tensor, cache: LayerCache, heads: tuple[int, int]) -> Tensor:
     """An attention module in operators of `operators`; `heads` are H and Hkv."""
     query = attention.q_proj(hidden_states)
     key = attention.k_proj(hidden_states)
@@ -196,7 +208,7 @@ def attend(
         query = attention.q_norm(query)
         key = attention.k_norm(key)
     context, *present = operators.group_query_attention(
-        query, key, value, *cache.past, *cache.lengths, position_ids, cache.bias, *heads, attention.scaling
+        query, key, value, *cache.past, *cache.lengths, cache.position_ids, cache.bias, *heads, attention.scaling
     )
     cache.present.extend(present)
     mixed: Tensor = attention.o_proj(context)

@@ -25,8 +25,8 @@ import onnxruntime
 from random_drafters import random_drafters
 from scaled_lengths import ScaledLength, scale_lengths
 
-from dovetail_ort_export.laboratory.bandwidth import measured_read_bandwidth
-from dovetail_ort_export.laboratory.node_bytes import NodeBytes
+from dovetail_ort_export.laboratory.node_costs import NodeBytes
+from dovetail_ort_export.laboratory.profile import measured_read_bandwidth
 from dovetail_ort_runtime import SamplingOptions
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
+from dovetail_ort_export.attaching import drafter_graph, drafter_recipe
+from dovetail_ort_export.graph_file import save_graph
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
-from dovetail_ort_export.target_graph import save_graph
-from dovetail_ort_export.training.draft_head import DraftHead
-from dovetail_ort_export.training.head_config import HeadConfig
+from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import usable_cores

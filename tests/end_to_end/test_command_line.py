@@ -513,16 +513,16 @@ def test_export_and_inspect_show_both_int8_formats_and_the_calibration(tiny_llam
 
 
 def test_export_says_loudly_that_a_bundle_is_not_exact(tiny_llama, tmp_path, capsys, monkeypatch):
-    from dovetail_ort_export import candidates
+    from dovetail_ort_export import agreement
 
-    measure = candidates.measure_row_invariance
+    measure = agreement.measure_row_invariance
 
     def differing(*arguments: Any) -> Any:
         from dataclasses import replace
 
         return replace(measure(*arguments), identical=False, largest_difference=0.5)
 
-    monkeypatch.setattr(candidates, "measure_row_invariance", differing)
+    monkeypatch.setattr(agreement, "measure_row_invariance", differing)
     assert main(["export", str(tiny_llama), str(tmp_path / "bundle")]) == 0
     out, err = capsys.readouterr()
     assert "exact           NO" in out

@@ -55,9 +55,11 @@ def test_the_cut_at_any_block_gives_the_logits_of_the_whole(export, number):
 def test_in_one_number_format_the_cut_changes_nothing_but_the_order_of_sums(tiny_model, tmp_path, number):
     import onnxruntime
 
-    from dovetail_ort_export.pass_catalogue import PassContext
+    from dovetail_ort_export.graph_file import save_graph
+    from dovetail_ort_export.pass_pipeline import apply_recipe
+    from dovetail_ort_export.passes import PassContext
     from dovetail_ort_export.recipe import built_in_recipe
-    from dovetail_ort_export.target_graph import save_graph, target_graph
+    from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
 
     model = tiny_model("llama", num_hidden_layers=4)
@@ -67,7 +69,9 @@ def test_in_one_number_format_the_cut_changes_nothing_but_the_order_of_sums(tiny
         "front": PassContext(weights=weights, end_block=number),
         "rest": PassContext(weights=weights, first_block=number),
     }
-    graphs = {name: target_graph(model, built_in_recipe("fp32"), context) for name, context in contexts.items()}
+    graphs = {
+        name: apply_recipe(trace_target(model), built_in_recipe("fp32"), context) for name, context in contexts.items()
+    }
     sessions = {}
     for name, graph in graphs.items():
         save_graph(graph, tmp_path / f"{name}.onnx")

@@ -18,7 +18,7 @@ def source(tiny_llama, torch):
 @pytest.fixture
 def texts(source):
     """`texts(path, num_tokens, seed)` of the tiny Llama."""
-    from dovetail_ort_export.calibration_text import calibration_texts
+    from dovetail_ort_export.calibration import calibration_texts
 
     return lambda path=None, num_tokens=300, seed=0: calibration_texts(source, path, num_tokens, seed)
 
@@ -47,7 +47,7 @@ def test_what_it_writes_is_a_conversation_in_its_own_template(texts, source):
 def test_a_model_without_a_template_continues_the_empty_text(source):
     from dataclasses import replace
 
-    from dovetail_ort_export.calibration_text import calibration_texts
+    from dovetail_ort_export.calibration import calibration_texts
 
     written = calibration_texts(replace(source, chat_template=None), None, 300, 0)
     assert {int(text[0]) for text in written} == {0}  # <|endoftext|>, its bos token

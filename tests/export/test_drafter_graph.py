@@ -11,8 +11,7 @@ E, H, HKV, D, V, VD, T = 64, 4, 2, 16, 384, 96, 24
 
 @pytest.fixture(scope="module", params=[("gating", 1), ("gating", 3), ("concatenation", 2)], ids=str)
 def head(request, torch):
-    from dovetail_ort_export.training.draft_head import DraftHead
-    from dovetail_ort_export.training.head_config import HeadConfig
+    from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 
     fusion, num_blocks = request.param
     torch.manual_seed(1)
@@ -58,7 +57,7 @@ def text():
 
 @pytest.fixture(scope="module")
 def rotary(torch, ends):
-    from dovetail_ort_export.training.unrolling import Rotary
+    from dovetail_ort_export.training.chains import Rotary
 
     return Rotary(torch.from_numpy(ends.cos), torch.from_numpy(ends.sin))
 
@@ -66,7 +65,7 @@ def rotary(torch, ends):
 @pytest.fixture(scope="module")
 def causal(torch, head, ends, rotary):
     """`causal(features (n, E), token_ids (n,))`: predicted features (n, E), everything read afresh."""
-    from dovetail_ort_export.training.unrolling import unroll
+    from dovetail_ort_export.training.chains import unroll
 
     def run(features, token_ids):
         embeddings = torch.from_numpy(ends.embedding[token_ids])[None]
@@ -89,7 +88,7 @@ def chain(causal, text, start, num_steps):
 
 
 def test_the_unrolled_pass_gives_every_chain_what_it_would_see_alone(torch, head, ends, rotary, causal, text):
-    from dovetail_ort_export.training.unrolling import unroll
+    from dovetail_ort_export.training.chains import unroll
 
     features, token_ids = text
     embeddings = torch.from_numpy(ends.embedding[token_ids])[None]
@@ -109,8 +108,8 @@ def draft_token_ids():
 @pytest.fixture(scope="module")
 def draft_model(tmp_path_factory, head, ends, draft_token_ids):
     """`draft_model(precision)`: the exported graph, opened."""
-    from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
-    from dovetail_ort_export.target_graph import save_graph
+    from dovetail_ort_export.attaching import drafter_graph, drafter_recipe
+    from dovetail_ort_export.graph_file import save_graph
 
     def export(precision):
         path = tmp_path_factory.mktemp(precision) / "drafter.onnx"

@@ -4,8 +4,39 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from dovetail_ort_export.equalization import smoothing_scale
+from dovetail_ort_export.equalization import Rotation, smoothing_scale
 from dovetail_ort_runtime.errors import SourceError
+
+SIZES = (1, 2, 7, 12, 64, 576, 960, 2048)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_rotation_keeps_every_inner_product(size):
+    rotation = Rotation(size)
+    rotated = rotation.apply(np.eye(size, dtype=np.float32))
+    # Entries of order 1 / sqrt(E), E of them summed in float32.
+    np.testing.assert_allclose(rotated @ rotated.T, np.eye(size), atol=2e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_applying_is_the_product_with_the_kronecker_product_of_the_factors(size):
+    rotation = Rotation(size)
+    assert len(rotation.left) * len(rotation.right) == size
+    x = np.random.default_rng(0).normal(size=(2, 3, size)).astype(np.float32)
+    expected = x.astype(np.float64) @ np.kron(rotation.left, rotation.right).astype(np.float64)
+    np.testing.assert_allclose(rotation.apply(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [64, 576, 960, 2048])
+def test_an_outlier_channel_is_spread_over_all(size):
+    # A cosine's entry is at most sqrt(2 / m) where a Hadamard's is sqrt(1 / m); two odd factors give 2.
+    assert np.abs(Rotation(size).apply(np.eye(size, dtype=np.float32))).max() <= 2.001 / np.sqrt(size)
+
+
+def test_two_rotations_of_one_size_are_the_same():
+    np.testing.assert_array_equal(Rotation(576).left, Rotation(576).left)
+    np.testing.assert_array_equal(Rotation(576).right, Rotation(576).right)
+
 
 # What the project promises: folding costs float32 rounding and nothing else; logits here are below 30.
 TOLERANCE = 1e-4
@@ -40,13 +71,16 @@ def outputs(model, weights, tokens):
     """Logits and hidden states of the equalised fp32 graph, all tokens in one pass."""
     import onnx_ir as ir
 
-    from dovetail_ort_export.pass_catalogue import PassContext
+    from dovetail_ort_export.pass_pipeline import apply_recipe
+    from dovetail_ort_export.passes import PassContext
     from dovetail_ort_export.recipe import built_in_recipe
-    from dovetail_ort_export.target_graph import target_graph
+    from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
 
     context = PassContext(weights=Weights(model, max_context=512), equalized=weights)
-    proto = ir.to_proto(target_graph(model, built_in_recipe("row").lowered_by("lower-float", "fp32"), context))
+    proto = ir.to_proto(
+        apply_recipe(trace_target(model), built_in_recipe("row").lowered_by("lower-float", "fp32"), context)
+    )
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     rows = len(tokens)
     feeds = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_export import ExportOptions, candidates, export_bundle, exporter, target_writer
+from dovetail_ort_export import ExportOptions, agreement, export_bundle, exporter, target_writer
 from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError, InputError, SourceError
 from dovetail_ort_runtime.manifest import GenerationEntry
@@ -246,7 +246,7 @@ def test_an_empty_directory_is_as_good_as_none(tiny_llama, out):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "file_entries"])
+@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "write_manifest"])
 def test_an_export_that_ends_early_leaves_nothing(tiny_llama, out, monkeypatch, step, error):
     monkeypatch.setattr(exporter, step, raising(error))
     with pytest.raises(error):
@@ -255,7 +255,7 @@ def test_an_export_that_ends_early_leaves_nothing(tiny_llama, out, monkeypatch, 
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "file_entries"])
+@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "write_manifest"])
 def test_an_export_that_ends_early_leaves_the_old_bundle(tiny_llama, out, old_bundle, monkeypatch, step, error):
     monkeypatch.setattr(exporter, step, raising(error))
     with pytest.raises(error):
@@ -288,7 +288,7 @@ def test_an_interruption_while_the_bundles_change_places_leaves_the_old_one(tiny
 
 def test_a_bundle_that_is_not_row_invariant_is_written_as_inexact(tiny_llama, out, monkeypatch):
     found = RowInvariance(rows=(2, 3), num_tokens=100, identical=False, largest_difference=0.5)
-    monkeypatch.setattr(candidates, "measure_row_invariance", lambda target, tokens, rows: found)
+    monkeypatch.setattr(agreement, "measure_row_invariance", lambda target, tokens, rows: found)
     manifest = export_bundle(str(tiny_llama), out).manifest
     assert not manifest.target.exact
     assert manifest.measurements.row_invariance == found

@@ -21,9 +21,10 @@ def build(tiny_model):
 
     from dovetail_ort_export.calibration import activation_maxima
     from dovetail_ort_export.equalization import EqualizedWeights
-    from dovetail_ort_export.pass_catalogue import PassContext
+    from dovetail_ort_export.pass_pipeline import apply_recipe
+    from dovetail_ort_export.passes import PassContext
     from dovetail_ort_export.recipe import built_in_recipe
-    from dovetail_ort_export.target_graph import target_graph
+    from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
 
     def make(precision, **settings):
@@ -31,7 +32,7 @@ def build(tiny_model):
         weights = Weights(model, max_context=512)
         equalized = EqualizedWeights(weights, model.config, activation_maxima(model, [np.arange(100)]), 0.7)
         context = PassContext(weights=weights, equalized=equalized)
-        return ir.to_proto(target_graph(model, built_in_recipe(precision), context))
+        return ir.to_proto(apply_recipe(trace_target(model), built_in_recipe(precision), context))
 
     return make
 

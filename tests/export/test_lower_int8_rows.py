@@ -11,7 +11,7 @@ from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.exporter import export_bundle
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
-from dovetail_ort_export.row_quantization import output_scales, quantize_outputs
+from dovetail_ort_export.quantization import output_scales, quantize_outputs
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, measure_row_invariance
 from dovetail_ort_runtime.target import Target

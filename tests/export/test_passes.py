@@ -8,7 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from dovetail_ort_export.equalization import Rotation
 from dovetail_ort_export.passes.bind_weights import BindWeights
+from dovetail_ort_export.passes.equalize import rotate_ends
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.lower_float import LowerFloat
@@ -16,9 +18,7 @@ from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
-from dovetail_ort_export.passes.rotate_ends import RotateEnds
 from dovetail_ort_export.passes.score_rows import ScoreRows
-from dovetail_ort_export.rotation import Rotation
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 MLP_4_BIT = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes" / "mlp-4-bit.toml"
@@ -213,7 +213,7 @@ def test_rows_are_not_chosen_after_scales_were_given_to_all_of_them(bound):
 def test_only_the_chosen_rows_are_rotated_for_the_head(bound):
     graph = bound("llama")
     ScoreRows()(graph)
-    RotateEnds(Rotation(64))(graph)
+    rotate_ends(graph, Rotation(64))
     rotation = next(node for node in graph.graph if node.name == "head_rotation/split/Reshape")
     assert rotation.inputs[0].name == "scored_states"
 

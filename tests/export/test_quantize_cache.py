@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from dovetail_ort_export.int8_choice import LARGEST_MEAN_KL
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.quantize_cache import QuantizeCache
 from dovetail_ort_runtime.bundle import Bundle
@@ -34,7 +34,7 @@ def opened(directory, **settings):
 @pytest.fixture(scope="module")
 def skeleton(tiny_model):
     """A traced tiny Llama with its weights and ranges of its cache."""
-    from dovetail_ort_export.cache_ranges import cache_maxima
+    from dovetail_ort_export.calibration import cache_maxima
     from dovetail_ort_export.passes.bind_weights import BindWeights
     from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
@@ -45,7 +45,7 @@ def skeleton(tiny_model):
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 def test_the_ranges_hold_what_the_models_own_cache_holds(tiny_model, torch, family):
-    from dovetail_ort_export.cache_ranges import cache_maxima
+    from dovetail_ort_export.calibration import cache_maxima
 
     model = tiny_model(family)
     maxima = cache_maxima(model, [TOKENS])

@@ -79,7 +79,7 @@ def test_a_pass_is_left_out_wherever_it_stands():
 
 
 def test_every_built_in_recipe_names_passes_that_there_are():
-    from dovetail_ort_export.pass_catalogue import BUILT_IN_PASSES
+    from dovetail_ort_export.pass_pipeline import BUILT_IN_PASSES
 
     for name in BUILT_IN_RECIPES:
         assert set(built_in_recipe(name).names) <= set(BUILT_IN_PASSES), name
@@ -95,11 +95,12 @@ def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(name,
     import numpy as np
     import onnxruntime
 
-    from dovetail_ort_export.cache_ranges import cache_maxima
-    from dovetail_ort_export.calibration import activation_maxima
+    from dovetail_ort_export.calibration import activation_maxima, cache_maxima
     from dovetail_ort_export.equalization import EqualizedWeights
-    from dovetail_ort_export.pass_catalogue import PassContext
-    from dovetail_ort_export.target_graph import save_graph, target_graph
+    from dovetail_ort_export.graph_file import save_graph
+    from dovetail_ort_export.pass_pipeline import apply_recipe
+    from dovetail_ort_export.passes import PassContext
+    from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
 
     model = tiny_model("llama")
@@ -110,6 +111,6 @@ def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(name,
         equalized=EqualizedWeights(weights, model.config, activation_maxima(model, texts), 0.7),
         cache_maxima=cache_maxima(model, texts),
     )
-    graph = target_graph(model, read_recipe(RECIPES / f"{name}.toml"), context)
+    graph = apply_recipe(trace_target(model), read_recipe(RECIPES / f"{name}.toml"), context)
     save_graph(graph, tmp_path / "model.onnx")
     onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])

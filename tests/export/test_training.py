@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dovetail_ort_export.training.training_prompts import TrainingPrompts
+from dovetail_ort_export.training.training_options import TrainingPrompts
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 
@@ -72,8 +72,8 @@ def test_what_is_left_is_the_head_its_record_and_a_picture(trained):
 
 def test_a_trained_head_is_accepted_by_its_target_as_often_as_training_measured(trained, tiny_bundle, text, tmp_path):
     from dovetail_ort_export.attaching import attach_drafter
-    from dovetail_ort_export.training.text_batches import split_held_out
-    from dovetail_ort_export.training.text_shards import TextShards, _read_text_record
+    from dovetail_ort_export.training.training_text import split_held_out
+    from dovetail_ort_export.training.written_text import TextShards, _read_text_record
     from dovetail_ort_runtime import GenerationOptions, SamplingOptions, load_model
     from dovetail_ort_runtime.draft_shape import ChainShape
 
@@ -167,7 +167,7 @@ def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, full_disk
 def test_a_loss_that_is_not_finite_leaves_a_checkpoint_of_finite_weights(train, tmp_path, monkeypatch):
     import torch
 
-    from dovetail_ort_export.training.draft_loss import DraftLoss
+    from dovetail_ort_export.training.chains import DraftLoss
 
     whole, calls, out = DraftLoss.__call__, [], tmp_path / "head"
 
@@ -194,7 +194,7 @@ def test_every_factor_of_the_ablation_trains(train, tmp_path, changes):
 
 
 def test_text_that_shares_a_passage_with_an_evaluation_is_left_out(train, trained, text, tiny_bundle, tmp_path):
-    from dovetail_ort_export.training.text_shards import TextShards, _read_text_record
+    from dovetail_ort_export.training.written_text import TextShards, _read_text_record
     from dovetail_ort_runtime.tokenizer import Tokenizer
 
     bundle = Bundle(tiny_bundle)

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dovetail_ort_export.training.training_prompts import TrainingPrompts
+from dovetail_ort_export.training.training_options import TrainingPrompts
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.row_invariance import run_in_chunks
@@ -105,7 +105,7 @@ def test_a_stopped_writing_keeps_what_was_finished_and_goes_on(tiny_bundle_fp32,
 
 
 def test_a_full_disk_leaves_no_half_shard(written, tmp_path, full_disk):
-    from dovetail_ort_export.training.text_shards import TextShards
+    from dovetail_ort_export.training.written_text import TextShards
 
     shards = TextShards(tmp_path / "text", written.record)
     with full_disk(), pytest.raises(OSError, match="File too large"):
@@ -133,7 +133,7 @@ def test_an_opening_that_leaves_no_room_is_refused(tiny_bundle_fp32, options, tm
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -100, -1])
 def test_a_damaged_shard_is_refused_in_one_line(written, tmp_path, cut):
-    from dovetail_ort_export.training.text_shards import TextShards
+    from dovetail_ort_export.training.written_text import TextShards
 
     shards = TextShards(tmp_path / "text", written.record)
     shards.append(list(itertools.islice(written.conversations(), 3)))
@@ -144,7 +144,7 @@ def test_a_damaged_shard_is_refused_in_one_line(written, tmp_path, cut):
 
 
 def test_text_of_another_target_is_refused(written):
-    from dovetail_ort_export.training.text_shards import TextShards
+    from dovetail_ort_export.training.written_text import TextShards
 
     other = dataclasses.replace(written.record, target_sha256="0" * 64)
     with pytest.raises(InputError, match="must be of this target and these settings"):
@@ -178,23 +178,6 @@ def test_a_model_without_a_template_continues_its_own_beginnings(tiny_bundle_fp3
     ],
 )
 def test_a_loop_begins_where_its_first_round_ends(text, expected):
-    from dovetail_ort_export.training.repetition import loop_start
+    from dovetail_ort_export.training.text_writer import loop_start
 
     assert loop_start(text) == expected
-
-
-def test_ten_words_in_a_row_are_a_shared_passage():
-    from dovetail_ort_export.training.overlap import Overlap
-
-    overlap = Overlap(["Return the sum of all even numbers in the given list, and nothing else."])
-    assert overlap.shares_a_passage('"""RETURN the sum of: all even numbers in the given list"""')
-    assert not overlap.shares_a_passage("the sum of all even numbers in the given set")
-
-
-def test_the_draft_vocabulary_is_the_frequent_tokens_and_the_end():
-    from dovetail_ort_export.training.draft_vocabulary import draft_vocabulary
-
-    answers = [np.array([5, 5, 5, 9, 9, 3], np.int32), np.array([9, 4], np.int32)]
-    assert draft_vocabulary(answers, [2], size=3, total=12).tolist() == [2, 5, 9]
-    assert draft_vocabulary(answers, [2], size=4, total=12).tolist() == [2, 3, 5, 9]
-    assert draft_vocabulary(answers, [2], size=0, total=12).tolist() == list(range(12))

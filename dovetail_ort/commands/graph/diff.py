@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare and show."""
     diff = import_from_export("comparison", "laboratory.diff")
-    files = import_from_export("comparison", "laboratory.graph_file")
+    files = import_from_export("comparison", "laboratory.subjects")
     paths = (files.graph_path(path, arguments.graph) for path in (arguments.a, arguments.b))
     difference: GraphDifference = diff.compare_graphs(*paths)
     print(json.dumps(dataclasses.asdict(difference), indent=2) if arguments.json else "\n".join(_lines(difference)))

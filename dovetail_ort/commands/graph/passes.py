@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List them."""
-    catalogue = import_from_export("list of passes", "pass_catalogue")
-    lines = {name: catalogue.summary(kind) for name, kind in catalogue.pass_types().items()}
+    pipeline = import_from_export("list of passes", "pass_pipeline")
+    lines = {name: pipeline.summary(kind) for name, kind in pipeline.pass_types().items()}
     if arguments.json:
         print(json.dumps(lines, indent=2))
     else:

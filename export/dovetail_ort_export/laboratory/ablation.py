@@ -13,12 +13,9 @@ from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import measure_agreement
-from dovetail_ort_export.check_text import checked_tokens
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL, checked_tokens, measure_target, reference_logits
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.int8_choice import LARGEST_MEAN_KL
 from dovetail_ort_export.recipe import Recipe, Step, read_recipe
-from dovetail_ort_export.reference import reference_logits
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_writer import Candidate, Report, TargetWriter
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
@@ -28,8 +25,6 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.pass_times import PassTimes, time_passes
-from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
-from dovetail_ort_runtime.target import Target
 
 ROWS: Final = (1, 2, 4, 8, 16)
 WHOLE: Final = "the whole recipe"
@@ -184,7 +179,9 @@ def _measure(
     candidates: dict[str, Candidate], tokens: TokenArray, reference: FloatArray, report: Report
 ) -> list[Variant]:
     report("comparing outputs")
-    quality = {name: _quality(candidate.open(len(tokens)), tokens, reference) for name, candidate in candidates.items()}
+    measured = {
+        name: measure_target(candidate.open(len(tokens)), tokens, reference) for name, candidate in candidates.items()
+    }
     report("timing passes in turns")
     times = _times(candidates, len(tokens))
     return [
@@ -195,8 +192,8 @@ def _measure(
             num_bytes=candidate.num_bytes,
             pass_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
             over_whole={str(rows): _median_ratio(ms, times[WHOLE][rows]) for rows, ms in times[name].items()},
-            row_invariance=quality[name][0],
-            agreement=quality[name][1],
+            row_invariance=measured[name].row_invariance,
+            agreement=measured[name].agreement,
         )
         for name, candidate in candidates.items()
     ]
@@ -219,8 +216,3 @@ def _times(candidates: dict[str, Candidate], num_tokens: int) -> dict[str, PassT
 
 def _median_ratio(ms: Sequence[float], whole_ms: Sequence[float]) -> float:
     return round(statistics.median(mine / whole for mine, whole in zip(ms, whole_ms, strict=True)), 3)
-
-
-def _quality(target: Target, tokens: TokenArray, reference: FloatArray) -> tuple[RowInvariance, Agreement]:
-    invariance = measure_row_invariance(target, tokens[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT)
-    return invariance, measure_agreement(target, tokens, reference)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Final
 
 from matplotlib.figure import Figure
 
 from dovetail_ort_export.laboratory.ablation import AGAIN, ROWS, WHOLE, Ablation, Variant
-from dovetail_ort_export.whole_file import write_whole
+from dovetail_ort_export.whole_output import write_figure
 
 _COLOURS: Final = ("#0b3954", "#2a7f9e", "#7fb7be", "#e0a458", "#c8553d")
 
@@ -61,9 +60,7 @@ def draw_chart(ablation: Ablation, path: Path) -> None:
     axes.set(xlabel="time of a pass over the whole recipe's", title=f"{ablation.source}, {ablation.machine}")
     axes.legend(title="rows", fontsize="small")
     axes.grid(axis="x", alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_whole(path, buffer.getbuffer())
+    write_figure(figure, path)
 
 
 def _row(variant: Variant) -> str:

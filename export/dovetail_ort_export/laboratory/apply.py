@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,29 +10,25 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import measure_agreement
-from dovetail_ort_export.bundle_directory import bundle_directory, check_output, clear_leftovers, file_entries
-from dovetail_ort_export.check_text import read_check_text
-from dovetail_ort_export.int8_choice import LARGEST_MEAN_KL
-from dovetail_ort_export.laboratory.graph_file import graph_path, load_graph
-from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET
-from dovetail_ort_export.pass_catalogue import make_pass
-from dovetail_ort_export.pass_pipeline import run_pass
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target, read_check_text
+from dovetail_ort_export.graph_file import load_graph, save_graph
+from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, graph_path
+from dovetail_ort_export.pass_pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
-from dovetail_ort_export.target_graph import save_graph
+from dovetail_ort_export.whole_output import (
+    bundle_directory,
+    check_output,
+    clear_leftovers,
+    copy_without,
+    write_manifest,
+)
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, DrafterEntry, Manifest
-from dovetail_ort_runtime.measurements import Measurements
-from dovetail_ort_runtime.row_invariance import (
-    ROWS_AT_EXPORT,
-    TOKENS_AT_EXPORT,
-    measure_row_invariance,
-    run_in_chunks,
-)
+from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
+from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
 
 _CHECKED_TOKENS: Final = 256
@@ -85,18 +79,15 @@ def apply_passes(
     bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
     path = graph_path(bundle.directory, graph)
     changed = _changed(load_graph(path), passes)
+    inside = path.relative_to(bundle.directory)
     with bundle_directory(out) as directory:
-        for file in bundle.manifest.files:
-            if not Path(file.path).name.startswith(path.name):
-                (directory / file.path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle.path(file.path), directory / file.path)
-        new = directory / path.relative_to(bundle.directory)
+        copy_without(bundle, inside.as_posix(), directory)
+        new = directory / inside
         save_graph(changed, new)
         measure = _measured_drafter if graph == DRAFTER else _measured_target
-        applied = measure(bundle, path, new, tuple(passes))
-        manifest = replace(applied.manifest, files=file_entries(directory))
-        (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return replace(applied, directory=out, manifest=manifest)
+        manifest, keeps_parity, same = measure(bundle, path, new, tuple(passes))
+        manifest = write_manifest(manifest, directory)
+    return AppliedPasses(directory=out, manifest=manifest, keeps_parity=keeps_parity, draft_agreement=same)
 
 
 def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
@@ -112,38 +103,29 @@ def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
     return model
 
 
-def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> AppliedPasses:
+def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, None]:
     manifest = bundle.manifest
     text = read_check_text(None)
     token_ids = bundle.tokenizer().encode(text, add_special_tokens=False)
     tokens: TokenArray = np.array(token_ids[: min(_CHECKED_TOKENS, manifest.target.max_context - 1)])
     before, after = (Target(path, manifest.target, max_context=len(tokens) + 1) for path in (old, new))
     reference, _ = run_in_chunks(before, tokens, before.max_rows)
-    agreement = replace(measure_agreement(after, tokens, reference), compared_with="graph")
-    invariance = measure_row_invariance(after, tokens[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT)
-    keeps_parity = math.isfinite(agreement.mean_kl) and agreement.mean_kl <= LARGEST_MEAN_KL
-    target = replace(
-        manifest.target, passes=manifest.target.passes + passes, exact=keeps_parity and invariance.identical
-    )
-    measurements = Measurements(row_invariance=invariance, agreement=agreement)
-    return AppliedPasses(
-        directory=new.parent,
-        manifest=replace(manifest, target=target, measurements=measurements),
-        keeps_parity=keeps_parity,
-    )
+    measured = measure_target(after, tokens, reference)
+    agreement = replace(measured.agreement, compared_with="graph")
+    keeps_parity = agreement.mean_kl <= LARGEST_MEAN_KL  # NaN is not
+    exact = keeps_parity and measured.row_invariance.identical
+    target = replace(manifest.target, passes=manifest.target.passes + passes, exact=exact)
+    manifest = replace(manifest, target=target, measurements=replace(measured, agreement=agreement))
+    return manifest, keeps_parity, None
 
 
-def _measured_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> AppliedPasses:
+def _measured_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, float]:
     entry = bundle.manifest.drafter
     assert entry is not None
     before, after = (_drafted(path, entry) for path in (old, new))
     same = float((before.candidate_ids[:, 0] == after.candidate_ids[:, 0]).mean())
-    return AppliedPasses(
-        directory=new.parent,
-        manifest=replace(bundle.manifest, drafter=replace(entry, passes=entry.passes + passes)),
-        keeps_parity=same >= _SAME_DRAFTS,
-        draft_agreement=same,
-    )
+    manifest = replace(bundle.manifest, drafter=replace(entry, passes=entry.passes + passes))
+    return manifest, same >= _SAME_DRAFTS, same
 
 
 def _drafted(path: Path, entry: DrafterEntry) -> DraftRows:

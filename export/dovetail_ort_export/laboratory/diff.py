@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.laboratory.graph_file import load_graph
+from dovetail_ort_export.graph_file import load_graph
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,13 +8,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.laboratory.bandwidth import measured_read_bandwidth
-from dovetail_ort_export.laboratory.node_bytes import NodeBytes
-from dovetail_ort_export.laboratory.node_times import NodeTime, read_runs
+import numpy as np
+
+from dovetail_ort_export.laboratory.node_costs import NodeBytes, NodeCost, node_costs, read_runs
 from dovetail_ort_export.laboratory.subjects import TARGET, Subject, open_subject
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name, usable_cores
@@ -25,6 +26,9 @@ _ROUNDS: Final = 40
 _UNCOUNTED: Final = 5
 _PRODUCTS: Final = ("MatMulNBits", "MatMulIntegerToFloat", "GroupQueryAttention")
 _ITEM_BYTES: Final = {"fp16": 2}
+# Far above any cache, so that every read is one of memory.
+_BUFFER_BYTES: Final = 1 << 30
+_READS: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,14 +154,14 @@ def profile_graph(
     passes = []
     for number, (size, (pass_ms, profiled_ms)) in enumerate(zip(rows, times, strict=True)):
         first = number * (_UNCOUNTED + _ROUNDS) + _UNCOUNTED
-        costs = _node_costs(runs[first : first + _ROUNDS], nodes, size, num_past)
+        costs = node_costs(runs[first : first + _ROUNDS], nodes, size, num_past)
         passes.append(
             PassProfile(
                 rows=size,
                 pass_ms=pass_ms,
                 profiled_ms=profiled_ms,
                 operators=tuple(sorted(_shares(costs, lambda cost: cost.op_type), key=lambda share: -share.kernel_ms)),
-                blocks=tuple(sorted(_shares(costs, lambda cost: cost.place), key=_in_order)),
+                blocks=tuple(_shares(sorted(costs, key=lambda cost: (cost.block is None, cost.block)), _place)),
             )
         )
     return GraphProfile(
@@ -170,12 +174,20 @@ def profile_graph(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _NodeCost:
-    op_type: str
-    place: str
-    kernel_ms: float
-    bytes_read: int
+def measured_read_bandwidth(threads: int) -> float:
+    """Bytes per second of the fastest of ten reads of one gibibyte, each thread reading a part of its own.
+
+    The fastest, for whatever else runs meanwhile only slows a read down.
+    """
+    buffer = np.ones(_BUFFER_BYTES // np.dtype(np.uint64).itemsize, dtype=np.uint64)
+    parts = np.array_split(buffer, threads)
+    fastest = float("inf")
+    with ThreadPoolExecutor(threads) as executor:
+        for _ in range(_READS):
+            started = time.perf_counter()
+            list(executor.map(np.bitwise_or.reduce, parts))
+            fastest = min(fastest, time.perf_counter() - started)
+    return buffer.nbytes / fastest
 
 
 def _alternate(plain: Subject, profiled: Subject, rows: int) -> tuple[float, float]:
@@ -190,24 +202,12 @@ def _alternate(plain: Subject, profiled: Subject, rows: int) -> tuple[float, flo
     return median, profiled_median
 
 
-def _node_costs(runs: Sequence[Sequence[NodeTime]], nodes: NodeBytes, rows: int, num_past: int) -> list[_NodeCost]:
-    """One entry a node, its time the median of the runs, which have the same nodes in the same order."""
-    costs = []
-    for same in zip(*runs, strict=True):
-        block = nodes.block(same[0].name)
-        costs.append(
-            _NodeCost(
-                op_type=same[0].op_type,
-                place=ENDS if block is None else f"block {block}",
-                kernel_ms=statistics.median(node.kernel_us for node in same) / 1e3,
-                bytes_read=nodes.read_by(same[0].name, rows, num_past),
-            )
-        )
-    return costs
+def _place(cost: NodeCost) -> str:
+    return ENDS if cost.block is None else f"block {cost.block}"
 
 
-def _shares(costs: Iterable[_NodeCost], part: Callable[[_NodeCost], str]) -> list[Share]:
-    parts: dict[str, list[_NodeCost]] = defaultdict(list)
+def _shares(costs: Iterable[NodeCost], part: Callable[[NodeCost], str]) -> list[Share]:
+    parts: dict[str, list[NodeCost]] = defaultdict(list)
     for cost in costs:
         parts[part(cost)].append(cost)
     return [
@@ -219,10 +219,6 @@ def _shares(costs: Iterable[_NodeCost], part: Callable[[_NodeCost], str]) -> lis
         )
         for name, members in parts.items()
     ]
-
-
-def _in_order(share: Share) -> tuple[bool, int]:
-    return (True, 0) if share.name == ENDS else (False, int(share.name.removeprefix("block ")))
 
 
 def _node_bytes(bundle: Bundle, graph: str) -> NodeBytes:

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes import PassContext, nodes
 from dovetail_ort_export.weights import NamedWeights
-
-
-class BindingContext(Protocol):
-    """What `BindWeights` takes of an export."""
-
-    @property
-    def weights(self) -> NamedWeights:
-        """The model's weights."""
 
 
 class BindWeights(ir.passes.InPlacePass):
@@ -30,7 +21,7 @@ class BindWeights(ir.passes.InPlacePass):
         self._weights = weights
 
     @classmethod
-    def from_context(cls, context: BindingContext) -> BindWeights:
+    def from_context(cls, context: PassContext) -> BindWeights:
         """The pass of one export."""
         return cls(context.weights)
 

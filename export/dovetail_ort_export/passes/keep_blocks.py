@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes import PassContext, nodes
 
 BLOCK_STATES: Final = "block_states"
 _FIRST_NORM: Final = "model.layers.{}.input_layernorm.weight"
-
-
-class CuttingContext(Protocol):
-    """What `KeepBlocks` takes of an export."""
-
-    @property
-    def first_block(self) -> int:
-        """Block to begin with."""
-
-    @property
-    def end_block(self) -> int | None:
-        """The block after the last one."""
 
 
 class KeepBlocks(ir.passes.FunctionalPass):
@@ -41,7 +29,7 @@ class KeepBlocks(ir.passes.FunctionalPass):
         self._first, self._end = first, end
 
     @classmethod
-    def from_context(cls, context: CuttingContext) -> KeepBlocks:
+    def from_context(cls, context: PassContext) -> KeepBlocks:
         """The pass of one export."""
         return cls(context.first_block, context.end_block)
 

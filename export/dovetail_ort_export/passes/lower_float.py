@@ -20,20 +20,16 @@ class LowerFloat(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every product and the embedding."""
-        modified = False
-        for node in nodes.find(model, "Linear", "dovetail"):
-            nodes.replace(model, node, _product(model, node))
-            modified = True
-        for node in nodes.find(model, "Embedding", "dovetail"):
-            nodes.replace(model, node, [ir.node("Gather", node.inputs, {"axis": 0})])
-            modified = True
-        nodes.drop_unused_initializers(model)  # the layout that nothing reads any more
+        modified = nodes.lower(
+            model,
+            product=lambda node: _product(model, node),
+            embedding=lambda node: [ir.node("Gather", node.inputs, {"axis": 0})],
+        )
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
         """Nothing is left to lower."""
-        nodes.check_none_left(model, "Linear", "dovetail")
-        nodes.check_none_left(model, "Embedding", "dovetail")
+        nodes.check_lowered(model)
 
 
 def _product(model: ir.Model, node: ir.Node) -> list[ir.Node]:

@@ -6,8 +6,8 @@ from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.block_quantization import BLOCK_BITS, BlockFormat, block_scales, quantize_blocks
 from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.quantization import BLOCK_BITS, BlockFormat, block_scales, quantize_blocks
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 _DOMAIN: Final = "com.microsoft"
@@ -42,21 +42,17 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every product and the embedding."""
-        modified = False
-        for node in nodes.find(model, "Linear", "dovetail"):
+
+        def product(node: ir.Node) -> list[ir.Node]:
             form = self._mlp_format if _MLP in str(nodes.input_of(node, 1).name) else self._format
-            nodes.replace(model, node, [lower_product_to_blocks(model, node, form)])
-            modified = True
-        for node in nodes.find(model, "Embedding", "dovetail"):
-            nodes.replace(model, node, _embedding(model, node, self._format))
-            modified = True
-        nodes.drop_unused_initializers(model)  # float32 copies of what is quantised now
+            return [lower_product_to_blocks(model, node, form)]
+
+        modified = nodes.lower(model, product, embedding=lambda node: _embedding(model, node, self._format))
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
         """Nothing is left to lower."""
-        nodes.check_none_left(model, "Linear", "dovetail")
-        nodes.check_none_left(model, "Embedding", "dovetail")
+        nodes.check_lowered(model)
 
 
 def lower_product_to_blocks(model: ir.Model, node: ir.Node, form: BlockFormat) -> ir.Node:
@@ -83,8 +79,8 @@ def _embedding(model: ir.Model, node: ir.Node, form: BlockFormat) -> list[ir.Nod
     vocabulary_size, hidden_size = weight.shape
     blocks, scales = _quantised(model, weight, form)
     scales_shape = [vocabulary_size, hidden_size // form.block_size, 1]
-    by_block = _shape_initializer(model, "embedding.scales_shape", scales_shape)
-    flat = _shape_initializer(model, "embedding.hidden_shape", [0, 0, hidden_size])
+    by_block = nodes.constant(model, "embedding.scales_shape", scales_shape)
+    flat = nodes.constant(model, "embedding.hidden_shape", [0, 0, hidden_size])
     scale_column = ir.node("Reshape", [scales, by_block])
     gather = ir.node(
         "GatherBlockQuantized",
@@ -112,7 +108,3 @@ def _quantised(model: ir.Model, weight: nodes.Weight, form: BlockFormat) -> tupl
         nodes.initializer(model, f"{weight.name}_quantized", blocks),
         nodes.initializer(model, f"{weight.name}_scales", scales),
     )
-
-
-def _shape_initializer(model: ir.Model, name: str, shape: list[int]) -> ir.Value:
-    return nodes.initializer(model, name, ir.tensor(shape, dtype=ir.DataType.INT64, name=name))

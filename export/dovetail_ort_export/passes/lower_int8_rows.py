@@ -8,13 +8,13 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.block_quantization import BlockFormat
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_blocks import lower_product_to_blocks
 from dovetail_ort_export.passes.score_rows import SCORED_ROWS
-from dovetail_ort_export.row_quantization import (
+from dovetail_ort_export.quantization import (
     ACTIVATION_ZERO_POINT,
     LARGEST,
+    BlockFormat,
     output_scales,
     quantize_outputs,
 )
@@ -63,22 +63,14 @@ class LowerInt8Rows(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every product and the embedding."""
         lowering = _Lowering(model, attention_in_blocks=self._attention_in_blocks)
-        modified = False
-        for node in nodes.find(model, "Linear", "dovetail"):
-            nodes.replace(model, node, lowering.product(node))
-            modified = True
-        for node in nodes.find(model, "Embedding", "dovetail"):
-            nodes.replace(model, node, lowering.embedding(node))
-            modified = True
+        modified = nodes.lower(model, lowering.product, lowering.embedding)
         if modified:
             model.graph.opset_imports[""] = _OPSET
-        nodes.drop_unused_initializers(model)  # float32 copies of what is quantised now
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
         """Nothing is left to lower."""
-        nodes.check_none_left(model, "Linear", "dovetail")
-        nodes.check_none_left(model, "Embedding", "dovetail")
+        nodes.check_lowered(model)
 
 
 class _Lowering:
@@ -102,7 +94,7 @@ class _Lowering:
         if x not in self._activations:
             self._activations[x] = self._quantised_activation(x, node, weight.shape[1])
         activation = self._activations[x]
-        zero_point = self._scalar("activation.zero_point", np.uint8(ACTIVATION_ZERO_POINT))
+        zero_point = nodes.constant(self._model, "activation.zero_point", np.uint8(ACTIVATION_ZERO_POINT))
         product = ir.node(
             "MatMulIntegerToFloat", [activation.steps, steps, activation.step, scales, zero_point], domain=_DOMAIN
         )
@@ -133,8 +125,8 @@ class _Lowering:
         return self._by_row(x, reader, width, name)
 
     def _by_constant(self, x: ir.Value, reader: ir.Node, step: np.float32, name: str) -> _Activation:
-        step_value = self._scalar(f"{name}.step", step)
-        zero_point = self._scalar("activation.zero_point", np.uint8(ACTIVATION_ZERO_POINT))
+        step_value = nodes.constant(self._model, f"{name}.step", step)
+        zero_point = nodes.constant(self._model, "activation.zero_point", np.uint8(ACTIVATION_ZERO_POINT))
         quantize = ir.node("QuantizeLinear", [x, step_value, zero_point])
         self._insert([quantize], reader, name)
         return _Activation(quantize.outputs[0], step_value, None)
@@ -142,7 +134,7 @@ class _Lowering:
     def _by_row(self, x: ir.Value, reader: ir.Node, width: int, name: str) -> _Activation:
         magnitude = ir.node("Abs", [x])
         largest = ir.node("ReduceMax", [magnitude.outputs[0], self._last_axis()], {"keepdims": 1})
-        per_step = self._scalar("activation.per_step", np.float32(1 / LARGEST))
+        per_step = nodes.constant(self._model, "activation.per_step", np.float32(1 / LARGEST))
         scale = ir.node("Mul", [largest.outputs[0], per_step])
         self._insert([magnitude, largest, scale], reader, name)
         if x in self._of_scored_rows:
@@ -151,7 +143,9 @@ class _Lowering:
             zero_points = self._row_zero_points()
         quantize = ir.node("QuantizeLinear", [x, scale.outputs[0], zero_points], {"axis": -1, "block_size": width})
         self._insert([quantize], reader, name)
-        return _Activation(quantize.outputs[0], self._scalar("activation.one", np.float32(1)), scale.outputs[0])
+        return _Activation(
+            quantize.outputs[0], nodes.constant(self._model, "activation.one", np.float32(1)), scale.outputs[0]
+        )
 
     def _insert(self, new: list[ir.Node], reader: ir.Node, name: str) -> None:
         nodes.label(new, name)
@@ -185,10 +179,7 @@ class _Lowering:
         )
 
     def _last_axis(self) -> ir.Value:
-        return nodes.initializer(self._model, "last_axis", ir.tensor(np.array([-1], dtype=np.int64), name="last_axis"))
-
-    def _scalar(self, name: str, value: np.generic) -> ir.Value:
-        return nodes.initializer(self._model, name, ir.tensor(np.asarray(value), name=name))
+        return nodes.constant(self._model, "last_axis", [-1])
 
 
 def _known_range(x: ir.Value) -> float | None:

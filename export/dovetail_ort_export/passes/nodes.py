@@ -11,12 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dovetail_ort_runtime.arrays import FloatArray
 
 # Metadata of a norm's weight, not written to the file: the largest magnitude that the norm's output had.
 LARGEST_OUTPUT: Final = "dovetail.largest_output"
+
+Replacement = Callable[[ir.Node], Sequence[ir.Node]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +84,11 @@ def initializer(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Val
     return value
 
 
+def constant(model: ir.Model, name: str, values: ArrayLike) -> ir.Value:
+    """The initializer `name` with these values, integers in int64."""
+    return initializer(model, name, ir.tensor(np.array(values, order="C"), name=name))
+
+
 def lazy_tensor(
     compute: Callable[[], NDArray[Any]], shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT
 ) -> ir.LazyTensor:
@@ -100,6 +108,28 @@ def replace(model: ir.Model, old: ir.Node, new: Sequence[ir.Node]) -> None:
     """Put `new`, in order, in the place of `old`; the last one's first output takes over the name and the readers."""
     new[-1].name = old.name
     ir.convenience.replace_nodes_and_values(model.graph, old, [old], new, [old.outputs[0]], [new[-1].outputs[0]])
+
+
+def lower(model: ir.Model, product: Replacement, embedding: Replacement) -> bool:
+    """Put what these functions make of each `Linear` and each `Embedding` in its place; whether there was any."""
+    modified = False
+    for op_type, replacement in (("Linear", product), ("Embedding", embedding)):
+        for node in find(model, op_type, "dovetail"):
+            replace(model, node, replacement(node))
+            modified = True
+    if modified:
+        RemoveUnusedNodesPass()(model)  # and their weights, which are stored in another form now
+    return modified
+
+
+def check_lowered(model: ir.Model) -> None:
+    """The postcondition of a pass that lowers.
+
+    Raises:
+        PostconditionError: a product or an embedding is left.
+    """
+    check_none_left(model, "Linear", "dovetail")
+    check_none_left(model, "Embedding", "dovetail")
 
 
 def check_none_left(model: ir.Model, op_type: str, domain: str) -> None:
@@ -124,10 +154,3 @@ def check_weights(model: ir.Model) -> None:
                 raise ir.passes.PreconditionError(
                     f"{node.name} has no weight; bind-weights stands before what packs or lowers"
                 )
-
-
-def drop_unused_initializers(model: ir.Model) -> None:
-    """Remove the initializers that no node reads."""
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses():
-            del model.graph.initializers[name]

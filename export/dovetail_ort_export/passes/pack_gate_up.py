@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dovetail_ort_export.passes import nodes, packing
 
@@ -25,8 +26,9 @@ class PackGateUp(ir.passes.InPlacePass):
                 model.graph.insert_after(nodes.producer_of(packed), split)
                 for product, half in zip(products, split.outputs, strict=True):
                     product.last.outputs[0].replace_all_uses_with(half)
-                packing.remove_products(model, products)
                 modified = True
+        if modified:
+            RemoveUnusedNodesPass()(model)  # the products that were packed
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dovetail_ort_export.passes import nodes, packing
 
@@ -25,8 +26,9 @@ class PackQkv(ir.passes.InPlacePass):
                 packed = packing.pack_products(model, products, "qkv_proj")
                 for index, value in enumerate((packed, None, None)):
                     attention.replace_input_with(index, value)
-                packing.remove_products(model, products)
                 modified = True
+        if modified:
+            RemoveUnusedNodesPass()(model)  # the products that were packed
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:

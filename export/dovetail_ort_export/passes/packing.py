@@ -49,8 +49,7 @@ def packable(values: Sequence[ir.Value | None]) -> list[Product]:
 def pack_products(model: ir.Model, products: Sequence[Product], name: str) -> ir.Value:
     """One product whose output is that of `products` side by side along the last axis; it stands before the first.
 
-    The new weight is called after the first one, its last part replaced by `name`. The replaced nodes stay; remove
-    them once nothing reads them.
+    The new weight is called after the first one, its last part replaced by `name`. The replaced nodes stay.
     """
     first = products[0].linear
     weights = [nodes.weight_of(nodes.input_of(product.linear, 1)) for product in products]
@@ -62,13 +61,6 @@ def pack_products(model: ir.Model, products: Sequence[Product], name: str) -> ir
     nodes.label(new, path)
     model.graph.insert_before(first, new)
     return new[-1].outputs[0]
-
-
-def remove_products(model: ir.Model, products: Sequence[Product]) -> None:
-    """Remove products that nothing reads any more, and the weights that only they read."""
-    old = [node for product in products for node in (product.add, product.linear) if node is not None]
-    model.graph.remove(old, safe=True)
-    nodes.drop_unused_initializers(model)
 
 
 def _stacked(model: ir.Model, parts: Sequence[nodes.Weight], name: str) -> ir.Value:

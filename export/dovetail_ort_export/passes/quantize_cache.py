@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes import PassContext, nodes
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
 
@@ -20,14 +20,6 @@ _ATTRIBUTES: Final[dict[str, str | int]] = {
     "v_quant_type": "PER_CHANNEL",
     "kv_cache_bit_width": 8,
 }
-
-
-class CacheContext(Protocol):
-    """What `QuantizeCache` takes of an export."""
-
-    @property
-    def cache_maxima(self) -> Mapping[str, FloatArray] | None:
-        """Largest magnitude of each channel of keys and values, by `{block}.key` and `{block}.value`."""
 
 
 class QuantizeCache(ir.passes.InPlacePass):
@@ -45,7 +37,7 @@ class QuantizeCache(ir.passes.InPlacePass):
         self._maxima = maxima
 
     @classmethod
-    def from_context(cls, context: CacheContext) -> QuantizeCache:
+    def from_context(cls, context: PassContext) -> QuantizeCache:
         """The pass of one export.
 
         Raises:
@@ -80,8 +72,7 @@ class QuantizeCache(ir.passes.InPlacePass):
             name = f"{_block(past)}.{part}"
             largest = self._maxima[name]
             scales = np.where(largest > 0, largest / np.float32(_LARGEST), np.float32(1)).astype(np.float32)
-            value = nodes.initializer(model, f"cache.{name}.scale", ir.tensor(scales, name=f"cache.{name}.scale"))
-            node.replace_input_with(_KEY_SCALE + index, value)
+            node.replace_input_with(_KEY_SCALE + index, nodes.constant(model, f"cache.{name}.scale", scales))
             past.type = node.outputs[1 + index].type = ir.TensorType(ir.DataType.INT8)
         for attribute, setting in _ATTRIBUTES.items():
             node.attributes.add(ir.convenience.convert_attribute(attribute, setting))

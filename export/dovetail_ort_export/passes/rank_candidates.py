@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes import PassContext, nodes
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import InputError
-
-
-class DraftingContext(Protocol):
-    """What `RankCandidates` takes of an export."""
-
-    @property
-    def draft_token_ids(self) -> TokenArray | None:
-        """The tokens that the logits are of."""
 
 
 class RankCandidates(ir.passes.InPlacePass):
@@ -34,7 +24,7 @@ class RankCandidates(ir.passes.InPlacePass):
         self._draft_token_ids = draft_token_ids
 
     @classmethod
-    def from_context(cls, context: DraftingContext) -> RankCandidates:
+    def from_context(cls, context: PassContext) -> RankCandidates:
         """The pass of one export.
 
         Raises:
@@ -55,11 +45,11 @@ class RankCandidates(ir.passes.InPlacePass):
         logits = next(output for output in graph.outputs if output.name == "logits")
         num_candidates = ir.Value(name="num_candidates", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
         graph.inputs.append(num_candidates)
-        ids = ir.tensor(self._draft_token_ids, name="draft_token_ids")
+        ids = nodes.constant(model, "draft_token_ids", self._draft_token_ids)
         log_softmax = ir.node("LogSoftmax", [logits], {"axis": -1})
         # Without `sorted` ties come in any order; with it, the lower index comes first.
         top = ir.node("TopK", [log_softmax.outputs[0], num_candidates], {"axis": -1, "sorted": 1}, num_outputs=2)
-        gather = ir.node("Gather", [nodes.initializer(model, "draft_token_ids", ids), top.outputs[1]], {"axis": 0})
+        gather = ir.node("Gather", [ids, top.outputs[1]], {"axis": 0})
         nodes.label([log_softmax, top, gather], "candidates")
         graph.extend([log_softmax, top, gather])
         logits.name = "draft_logits"

@@ -1,6 +1,6 @@
 """Train a draft head on text that its target writes itself.
 
-text_writer ──> text_shards ──> text_batches ──> trainer ──> head directory
-│                               │              │
-batched_target                draft_vocabulary   draft_head, unrolling, chain_acceptance
+text_writer ──> written_text ──> training_text ──> training_session ──> head_directory
+│                                                  │
+slotted_target                                     draft_head, chains, optimisers
 """

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from dovetail_ort_export.training.draft_head import DraftHead
-from dovetail_ort_export.training.head_config import HeadConfig
+from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.training_options import TrainingOptions
-from dovetail_ort_export.whole_file import write_whole
+from dovetail_ort_export.whole_output import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.json_record import read_record

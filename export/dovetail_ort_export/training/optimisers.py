@@ -18,10 +18,7 @@ _WEIGHT_DECAY: Final = 0.01
 class Optimisers:
     """Muon (torch.optim.Muon) on matrices and AdamW on norms and biases, warmed up and then lowered to zero linearly.
 
-    Args:
-        module: its parameters are trained.
-        learning_rate: at its highest.
-        num_steps: of the whole training.
+    `learning_rate` is the highest, `num_steps` those of the whole training.
     """
 
     def __init__(self, module: Module, *, learning_rate: float, num_steps: int) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.training.repetition import loop_start
-from dovetail_ort_export.training.training_options import LEAST_ANSWER_TOKENS
+from dovetail_ort_export.training.slotted_target import SlottedTarget
+from dovetail_ort_export.training.training_options import LEAST_ANSWER_TOKENS, TrainingOptions
 from dovetail_ort_export.turns import TokenIds, Turns
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
@@ -24,33 +24,9 @@ MAX_QUESTION_TOKENS: Final = 96
 _QUESTION_TOP_P: Final = 0.95
 # So many conversations in a row that are too short or said before: the target has nothing new to say.
 _MOST_IN_VAIN: Final = 5000
-
-
-class SlottedTarget(Protocol):
-    """A target with B slots, each a conversation of its own length.
-
-    Attributes:
-        num_slots: B.
-        capacity: tokens a slot has room for.
-        hidden_size: E.
-    """
-
-    num_slots: int
-    capacity: int
-    hidden_size: int
-
-    def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
-        """Read one token in every slot.
-
-        A slot is rewound by reading at an earlier position: what stood behind it is overwritten.
-
-        Args:
-            token_ids: (B,) int64.
-            positions: (B,) int64, how many tokens before it each slot has read and keeps.
-
-        Returns:
-            Logits (B, V) and hidden states (B, E), float32, views that the next pass may overwrite.
-        """
+_LONGEST_LOOP: Final = 32
+_LEAST_ROUNDS: Final = 3
+_LEAST_LOOPING: Final = 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -84,12 +60,10 @@ class TextWriter:
         target: it reads and writes.
         turns: of the model's template.
         tokenizer: of the model.
+        options: of the training; their seed is not looked at.
         eos_token_ids: tokens that end a turn.
         prompts: token ids up to where answers begin, given by the user.
-        prompt_share: 0 to 1, how often the next one of `prompts` is taken while there is one.
         openings: token ids up to where the model goes on with the user's turn.
-        opening_share: 0 to 1, how often one of `openings` is taken if there are any.
-        max_answer_tokens: limit of an answer.
         seed: of sampling and of the order of kinds.
         seen: prompts that are not to be answered again, and answers that are not to be given again; those of this run
             are added.
@@ -100,13 +74,11 @@ class TextWriter:
         target: SlottedTarget,
         turns: Turns,
         tokenizer: Tokenizer,
+        options: TrainingOptions,
         *,
         eos_token_ids: Sequence[int],
         prompts: Sequence[TokenIds],
-        prompt_share: float,
         openings: Sequence[TokenIds],
-        opening_share: float,
-        max_answer_tokens: int,
         seed: int,
         seen: set[tuple[int, ...]],
     ) -> None:
@@ -115,10 +87,10 @@ class TextWriter:
         self._tokenizer = tokenizer
         self._ends = frozenset(eos_token_ids)
         self._prompts = iter(prompts)
-        self._prompt_share = prompt_share
+        self._prompt_share = options.prompt_share
         self._openings = list(openings)
-        self._opening_share = opening_share if openings else 0.0
-        self._max_answer_tokens = max_answer_tokens
+        self._opening_share = options.opening_share if openings else 0.0
+        self._max_answer_tokens = options.max_answer_tokens
         self._generator = np.random.default_rng(seed)
         self._sampler = Sampler(SamplingOptions(temperature=1.0, top_p=_QUESTION_TOP_P, seed=seed))
         self._seen = seen
@@ -252,3 +224,26 @@ class _Slot:
             prompt_length=prompt_length,
             hidden_states=self.hidden_states[: len(self.token_ids) - 1].copy(),
         )
+
+
+def loop_start(token_ids: Sequence[int]) -> int | None:
+    """Where the second round of a loop begins, if the text ends in three equal rounds or more; else None.
+
+    A loop has a period of 1 to 32 tokens and covers 24 tokens at least, so that a rule of dashes or a short refrain is
+    none.
+
+    Example, shortened: of "a b c d c d c d" the loop is "c d", its second round begins at 4.
+    """
+    for period in range(1, _LONGEST_LOOP + 1):
+        covered = period + _repeated(token_ids, period)
+        if covered >= max(_LEAST_ROUNDS * period, _LEAST_LOOPING):
+            return len(token_ids) - covered + period
+    return None
+
+
+def _repeated(token_ids: Sequence[int], period: int) -> int:
+    """How many tokens at the end equal the one a period before."""
+    place = len(token_ids) - 1
+    while place >= period and token_ids[place] == token_ids[place - period]:
+        place -= 1
+    return len(token_ids) - 1 - place

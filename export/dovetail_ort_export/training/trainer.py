@@ -9,30 +9,27 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from matplotlib.figure import Figure
 
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
-from dovetail_ort_export.training.curves import draw_curves
-from dovetail_ort_export.training.draft_vocabulary import draft_vocabulary
-from dovetail_ort_export.training.head_config import HeadConfig
+from dovetail_ort_export.training.draft_head import HeadConfig
 from dovetail_ort_export.training.head_directory import HeadRecord, save_head
-from dovetail_ort_export.training.overlap import Overlap
-from dovetail_ort_export.training.text_batches import split_held_out
+from dovetail_ort_export.training.slotted_target import TorchTarget
 from dovetail_ort_export.training.text_writer import Conversation
-from dovetail_ort_export.training.torch_target import TorchTarget
-from dovetail_ort_export.training.training_options import TrainingOptions
-from dovetail_ort_export.training.training_prompts import TrainingPrompts
-from dovetail_ort_export.training.training_session import Report, TrainingSession
-from dovetail_ort_export.training.training_state import CHECKPOINT_NAME
+from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
+from dovetail_ort_export.training.training_session import CHECKPOINT_NAME, Report, TrainingSession
+from dovetail_ort_export.training.training_text import Overlap, draft_vocabulary, split_held_out
 from dovetail_ort_export.training.written_text import OpenTarget, write_text
 from dovetail_ort_export.weights import Weights
+from dovetail_ort_export.whole_output import write_figure
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.manifest import TargetEntry
 
-_PACKAGES: Final = ("torch", "transformers", "onnxruntime", "dovetail-ort")
+_PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
 
 
 def train_head(
@@ -100,7 +97,7 @@ def train_head(
         num_overlapping=num_overlapping,
         training_seconds=round(state.seconds, 1),
         machine=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
-        packages={name: importlib.metadata.version(name) for name in _PACKAGES},
+        packages={name: importlib.metadata.version(name) for name in _PACKAGES} | onnxruntime_distributions(),
         history=tuple(state.history),
     )
     save_head(session.head, draft_token_ids, record, out)
@@ -180,3 +177,19 @@ def _without_overlap(
     overlap = Overlap(evaluation_texts)
     kept = [item for item in conversations if not overlap.shares_a_passage(tokenizer.decode(item.token_ids.tolist()))]
     return kept, len(conversations) - len(kept)
+
+
+def draw_curves(record: HeadRecord, path: Path) -> None:
+    """Write a PNG: the loss on the left, acceptance by depth on held-out text on the right."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = [point.step for point in record.history]
+    left.plot(steps, [point.loss for point in record.history])
+    left.set(title="Training loss", xlabel="step", ylabel="nats a token")
+    for depth in range(len(record.history[0].acceptance)):
+        right.plot(steps, [point.acceptance[depth] for point in record.history], label=f"draft token {depth + 1}")
+    right.set(title="Accepted, if all before were", xlabel="step", ylim=(0, 1))
+    right.legend(fontsize="small")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    write_figure(figure, path)

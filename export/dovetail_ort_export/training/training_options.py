@@ -1,20 +1,22 @@
-"""What a training can be told."""
+"""What a training can be told: settings, and what the target writes about."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dovetail_ort_export.training.head_config import MAX_BLOCKS
+from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import FUSIONS
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
+MAX_BLOCKS: Final = 6
 LEAST_ANSWER_TOKENS: Final = 8
 _LEAST: Final = {
     "max_answer_tokens": LEAST_ANSWER_TOKENS,
-    **dict.fromkeys(("num_answer_tokens", "num_parallel", "num_epochs", "batch_size", "unrolled_steps"), 1),
+    **dict.fromkeys(("num_answer_tokens", "num_parallel", "num_epochs", "batch_size", "unrolled_steps", "threads"), 1),
     **dict.fromkeys(("draft_vocabulary_size", "seed", "feature_weight"), 0),
 }
 
@@ -66,20 +68,29 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:  # NaN is neither above nor below
-                raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value >= least:  # NaN is neither above nor below
+                raise InputError(f"{name} must be {least} or more, got {value}")
         for name in ("prompt_share", "opening_share", "one_step_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads must be 1 or more, got {self.threads}")
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise InputError(f"{name} must be between 0 and 1, got {value}")
         if not 0 < self.learning_rate < 1:
             raise InputError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
-        if self.fusion not in FUSIONS:
-            raise InputError(f"fusion must be one of {', '.join(FUSIONS)}, got {self.fusion!r}")
         if not 1 <= self.num_blocks <= MAX_BLOCKS:
             raise InputError(f"num_blocks must be between 1 and {MAX_BLOCKS}, got {self.num_blocks}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.device not in DEVICES:
-            raise InputError(f"device must be one of {', '.join(DEVICES)}, got {self.device!r}")
+        for name, allowed in (("fusion", FUSIONS), ("precision", PRECISIONS), ("device", DEVICES)):
+            if (value := getattr(self, name)) not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingPrompts:
+    """Subjects of the user's.
+
+    Attributes:
+        conversations: each is answered once.
+        openings: first words of a user's turn; the model goes on with the turn, each time in another way, and answers.
+    """
+
+    conversations: Sequence[Sequence[Message]] = ()
+    openings: Sequence[str] = ()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,25 +15,38 @@ import torch
 from tqdm import tqdm
 
 from dovetail_ort_export.target_ends import TargetEnds
-from dovetail_ort_export.training.chain_acceptance import ChainAcceptance, measure_acceptance
-from dovetail_ort_export.training.draft_head import DraftHead
-from dovetail_ort_export.training.draft_loss import DraftLoss
-from dovetail_ort_export.training.head_config import HeadConfig
+from dovetail_ort_export.training.chains import ChainAcceptance, DraftLoss, Rotary, measure_acceptance, unroll
+from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.head_directory import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
-from dovetail_ort_export.training.text_batches import TextBatch, batch_indices, collate, shared_length
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_export.training.training_options import TrainingOptions
-from dovetail_ort_export.training.training_state import TrainingState, load_checkpoint, save_checkpoint
-from dovetail_ort_export.training.unrolling import Rotary, unroll
+from dovetail_ort_export.training.training_text import TextBatch, batch_indices, collate, shared_length
+from dovetail_ort_export.whole_output import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import InputError
 
+CHECKPOINT_NAME: Final = "checkpoint.pt"
 MEASURED_STEPS: Final = 7
 _MEASUREMENTS: Final = 20
 _CHECKPOINT_SECONDS: Final = 120.0
 
 Report = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """What changes during a training, beside the weights and the optimisers.
+
+    Attributes:
+        step: steps taken.
+        seconds: time they took.
+        history: points so far.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    history: list[TrainingPoint] = field(default_factory=list)
 
 
 class TrainingSession:
@@ -43,9 +58,6 @@ class TrainingSession:
         ends: of the target.
         draft_token_ids: (Vd,) int64, the tokens that can be drafted.
         device: that it runs on.
-
-    Attributes:
-        head: what is trained.
     """
 
     def __init__(
@@ -87,7 +99,7 @@ class TrainingSession:
         """
         order, num_shared = self._order(trained), shared_length(trained)
         optimisers = Optimisers(self.head, learning_rate=self._options.learning_rate, num_steps=len(order))
-        state = load_checkpoint(out, identity, self.head, optimisers)
+        state = _load_checkpoint(out, identity, self.head, optimisers)
         measured = [collate(held_out[start : start + 8]).to(self._device) for start in range(0, len(held_out), 8)]
         every = max(1, len(order) // _MEASUREMENTS)
         saved, losses = time.perf_counter(), []
@@ -108,10 +120,10 @@ class TrainingSession:
                     losses = []
                     report(_describe(state.history[-1], len(order)))
                 if time.perf_counter() - saved > _CHECKPOINT_SECONDS:
-                    save_checkpoint(out, identity, self.head, optimisers, state)
+                    _save_checkpoint(out, identity, self.head, optimisers, state)
                     saved = time.perf_counter()
         except BaseException:
-            save_checkpoint(out, identity, self.head, optimisers, state)
+            _save_checkpoint(out, identity, self.head, optimisers, state)
             raise
         finally:
             bar.close()
@@ -166,3 +178,49 @@ def _describe(point: TrainingPoint, num_steps: int) -> str:
         f"step {point.step}/{num_steps}: loss {point.loss:.3f}, accepted by depth {shares}, "
         f"{point.accepted_length:.2f} tokens a round"
     )
+
+
+def _save_checkpoint(
+    directory: Path, identity: dict[str, Any], head: DraftHead, optimisers: Optimisers, state: TrainingState
+) -> None:
+    """Write the checkpoint of a training whose settings and text are `identity`, JSON values."""
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {
+        "identity": identity,
+        "head": head.state_dict(),
+        "optimisers": optimisers.state_dict(),
+        "state": asdict(state),
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)  # its own writing has no OSError for a full disk
+    write_whole(directory / CHECKPOINT_NAME, buffer.getbuffer())
+
+
+def _load_checkpoint(
+    directory: Path, identity: dict[str, Any], head: DraftHead, optimisers: Optimisers
+) -> TrainingState:
+    """Go on from the checkpoint in `directory`, or start afresh if there is none.
+
+    Raises:
+        InputError: the checkpoint is damaged, or of another training.
+    """
+    path = directory / CHECKPOINT_NAME
+    if not path.exists():
+        return TrainingState()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found, state = content["identity"], content["state"]
+        if found == identity:
+            head.load_state_dict(content["head"])
+            optimisers.load_state_dict(content["optimisers"])
+    except Exception as error:  # zip, pickle and torch each have exceptions of their own
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} must be a whole checkpoint, got: {reason:.200}; delete it to start afresh") from error
+    if found != identity:
+        changed = ", ".join(sorted(name for name in identity if found.get(name) != identity[name]))
+        raise InputError(
+            f"{path} must be of this training, got one with another {changed}; delete it to start afresh, "
+            "or choose another output"
+        )
+    history = [TrainingPoint(**{**point, "acceptance": tuple(point["acceptance"])}) for point in state["history"]]
+    return TrainingState(step=state["step"], seconds=state["seconds"], history=history)

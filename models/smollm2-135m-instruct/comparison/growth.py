@@ -21,8 +21,8 @@ import onnxruntime
 
 import dovetail_ort
 from dovetail_ort import Generation, GenerationOptions, Model, SamplingOptions
-from dovetail_ort_export.laboratory.bandwidth import measured_read_bandwidth
-from dovetail_ort_export.laboratory.node_bytes import NodeBytes
+from dovetail_ort_export.laboratory.node_costs import NodeBytes
+from dovetail_ort_export.laboratory.profile import measured_read_bandwidth
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name
 from dovetail_ort_runtime.target import EXACT_ROWS

@@ -24,10 +24,9 @@ import onnxruntime
 from recorded_answers import RecordedAnswer, record_answers, replay
 
 from dovetail_ort.suites import HUMANEVAL, load_suite
-from dovetail_ort_export.attaching import drafter_entry
-from dovetail_ort_export.drafter_graph import drafter_graph, drafter_recipe
+from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
+from dovetail_ort_export.graph_file import save_graph
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
-from dovetail_ort_export.target_graph import save_graph
 from dovetail_ort_export.training.head_directory import load_head
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel

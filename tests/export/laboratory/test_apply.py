@@ -179,7 +179,7 @@ def test_what_cannot_be_applied_is_one_line_and_writes_nothing(name, message, ti
 def test_weights_that_lie_elsewhere_are_refused(tiny_bundle, tmp_path, capsys):
     import onnx
 
-    from dovetail_ort_export.bundle_directory import file_entries
+    from dovetail_ort_export.whole_output import file_entries
     from dovetail_ort_runtime.bundle import sha256
 
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))

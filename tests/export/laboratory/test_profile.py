@@ -8,7 +8,7 @@ import pytest
 
 from dovetail_ort.command_line import main
 from dovetail_ort_export.laboratory import profile as profiling
-from dovetail_ort_export.laboratory.node_bytes import NodeBytes
+from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_export.laboratory.profile import profile_graph
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError

@@ -1,20 +1,63 @@
-"""Conversations as tensors to train on."""
+"""The text that a head is trained on: which conversations, which tokens of them, in which batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import chain
+from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dovetail_ort_export.training.text_writer import Conversation
+from dovetail_ort_runtime.arrays import TokenArray
 
 # Batches are cut from this many conversations sorted by length, so that little of a batch is padding.
 _SORTED_BATCHES: Final = 32
 _HELD_OUT_EVERY: Final = 32
+_PASSAGE_WORDS: Final = 10
+
+
+class Overlap:
+    """Finds passages of ten words, compared without case and punctuation."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._passages = {passage for text in texts for passage in _passages(text)}
+
+    def shares_a_passage(self, text: str) -> bool:
+        """Whether ten words in a row of `text` stand in one of the texts too."""
+        return any(passage in self._passages for passage in _passages(text))
+
+
+def _passages(text: str) -> Iterator[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return zip(*(words[start:] for start in range(_PASSAGE_WORDS)), strict=False)
+
+
+def draft_vocabulary(
+    answers: Iterable[NDArray[np.int32]], eos_token_ids: Sequence[int], *, size: int, total: int
+) -> TokenArray:
+    """The most frequent tokens of some answers, the end tokens in any case, ascending.
+
+    Args:
+        answers: token ids, each (n,).
+        eos_token_ids: always part of the result.
+        size: how many tokens; 0, or more than there are, for all.
+        total: V, tokens of the target.
+
+    Returns:
+        (Vd,) int64. Tokens that occur equally often enter by the lower id.
+    """
+    if size == 0 or size >= total:
+        return np.arange(total)
+    counts = np.bincount(np.fromiter(chain.from_iterable(answers), dtype=np.int64), minlength=total)
+    counts[list(eos_token_ids)] = counts.max() + 1
+    return np.sort(np.argsort(-counts, kind="stable")[:size])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -76,24 +119,18 @@ def shared_length(conversations: Sequence[Conversation]) -> int:
 
 def collate(conversations: Sequence[Conversation], num_shared: int = 0) -> TextBatch:
     """One batch of some conversations, nothing of whose first `num_shared` tokens is there to learn."""
-    longest = max(len(item.hidden_states) for item in conversations) - 1
-    shape = (len(conversations), longest)
-    size = conversations[0].hidden_states.shape[1]
-    features, wanted = np.zeros((*shape, size), np.float32), np.zeros((*shape, size), np.float32)
-    next_ids, wanted_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    in_answer, is_learned = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-    for row, item in enumerate(conversations):
-        length = len(item.hidden_states) - 1
-        features[row, :length], wanted[row, :length] = item.hidden_states[:-1], item.hidden_states[1:]
-        next_ids[row, :length], wanted_ids[row, :length] = item.token_ids[1:-1], item.token_ids[2:]
-        # The target itself gives the answer's first token, behind the last one of the prompt.
-        in_answer[row, item.prompt_length - 1 : length] = True
-        is_learned[row, max(0, num_shared - 2) : length] = True
+    places = [np.arange(len(item.hidden_states) - 1) for item in conversations]
     return TextBatch(
-        features=torch.from_numpy(features),
-        next_token_ids=torch.from_numpy(next_ids),
-        wanted_features=torch.from_numpy(wanted),
-        wanted_token_ids=torch.from_numpy(wanted_ids),
-        in_answer=torch.from_numpy(in_answer),
-        is_learned=torch.from_numpy(is_learned),
+        features=_padded(item.hidden_states[:-1].astype(np.float32) for item in conversations),
+        next_token_ids=_padded(item.token_ids[1:-1].astype(np.int64) for item in conversations),
+        wanted_features=_padded(item.hidden_states[1:].astype(np.float32) for item in conversations),
+        wanted_token_ids=_padded(item.token_ids[2:].astype(np.int64) for item in conversations),
+        # The target itself gives the answer's first token, behind the last one of the prompt.
+        in_answer=_padded(place >= item.prompt_length - 1 for place, item in zip(places, conversations, strict=True)),
+        is_learned=_padded(place >= num_shared - 2 for place in places),
     )
+
+
+def _padded(rows: Iterable[NDArray[Any]]) -> Tensor:
+    """Arrays side by side, zeros behind the shorter ones."""
+    return pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)

@@ -9,8 +9,7 @@ from dovetail_ort_runtime.bundle import Bundle
 @pytest.mark.parametrize("seed", [0, 1])
 def test_torch_reads_slots_as_the_graph_does(torch, tiny_llama, tiny_bundle_fp32, seed):
     from dovetail_ort_export.source import load_source
-    from dovetail_ort_export.training.batched_target import BatchedTarget
-    from dovetail_ort_export.training.torch_target import TorchTarget
+    from dovetail_ort_export.training.slotted_target import BatchedTarget, TorchTarget
 
     bundle = Bundle(tiny_bundle_fp32)
     entry = bundle.manifest.target

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import helper
 
-from dovetail_ort_export import block_quantization
-from dovetail_ort_export.block_quantization import (
+from dovetail_ort_export import quantization
+from dovetail_ort_export.quantization import (
     BLOCK_BITS,
     BLOCK_SIZES,
     BlockFormat,
     block_scales,
+    output_scales,
     quantize_blocks,
+    quantize_outputs,
 )
 from dovetail_ort_runtime.errors import InputError
 
@@ -37,6 +39,11 @@ weights_and_formats = st.sampled_from(list(FORMATS.values())).flatmap(
     lambda form: st.tuples(weights(form), st.just(form))
 )
 TINY = np.finfo(np.float32).tiny
+ROW_WEIGHTS = npst.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 4), st.integers(1, 9)),
+    elements=st.floats(-1e4, 1e4, width=32) | st.just(0.0),
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +121,7 @@ def test_a_block_of_vanishing_weights_becomes_zero(size):
 
 def test_a_large_weight_is_worked_on_in_portions_with_the_same_result(weight, monkeypatch):
     expected = quantize_blocks(weight, DEFAULT), block_scales(weight, DEFAULT)
-    monkeypatch.setattr(block_quantization, "_PORTION_ROWS", 7)
+    monkeypatch.setattr(quantization, "_PORTION_ROWS", 7)
     np.testing.assert_array_equal(quantize_blocks(weight, DEFAULT), expected[0])
     np.testing.assert_array_equal(block_scales(weight, DEFAULT), expected[1])
 
@@ -195,3 +202,25 @@ def test_mat_mul_n_bits_multiplies_by_the_same_numbers(form, rows):
     by_block = np.abs(x.astype(np.float64)).reshape(rows, 3, form.block_size).sum(axis=-1)
     largest = form.zero_point * by_block @ scales.T
     assert (np.abs(y - exact) <= 4 * 2.0**-24 * largest).all()
+
+
+@given(ROW_WEIGHTS)
+def test_a_weight_is_off_by_half_a_step_of_its_output_at_most(weight):
+    scales = output_scales(weight).astype(np.float64)
+    error = np.abs(quantize_outputs(weight) * scales - weight.T)
+    # Half a step, and the rounding of a quotient of up to 127 steps to float32: 127 * 2**-24 of a step.
+    assert (error <= scales * (0.5 + 127 * 2.0**-24)).all()
+
+
+@given(ROW_WEIGHTS)
+def test_the_largest_weight_of_an_output_takes_the_last_step(weight):
+    largest = np.abs(weight).max(axis=1) / np.float32(127)
+    # An output so small that its scale would have no full precision is zero.
+    assert (np.abs(quantize_outputs(weight).astype(int)).max(axis=0) == np.where(largest >= TINY, 127, 0)).all()
+
+
+def test_inputs_come_first_and_lie_in_one_piece():
+    steps = quantize_outputs(np.ones((3, 5), dtype=np.float32))
+    assert steps.shape == (5, 3)
+    assert steps.dtype == np.int8
+    assert steps.flags.c_contiguous

@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from dovetail_ort_export.int8_choice import LARGEST_MEAN_KL, choose_int8_format, round_cost
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL
+from dovetail_ort_export.candidates import choose_int8_format, round_cost
 from dovetail_ort_runtime.measurements import Agreement, Int8FormatMeasurements, RowInvariance
 
 BLOCK = Int8FormatMeasurements(

@@ -1,4 +1,4 @@
-"""Batches of written text: which position is to predict what, and which are learned from."""
+"""The text a head is trained on: what is left out, what can be drafted, which position is to predict what."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def conversations():
 
 
 def test_a_position_holds_a_feature_and_the_token_after_it_and_wants_what_comes_next(conversations):
-    from dovetail_ort_export.training.text_batches import collate
+    from dovetail_ort_export.training.training_text import collate
 
     batch = collate(conversations)
     assert batch.features[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5]
@@ -30,9 +30,26 @@ def test_a_position_holds_a_feature_and_the_token_after_it_and_wants_what_comes_
 
 
 def test_prompts_are_learned_from_but_not_the_words_that_all_begin_with(conversations):
-    from dovetail_ort_export.training.text_batches import collate, shared_length
+    from dovetail_ort_export.training.training_text import collate, shared_length
 
     assert shared_length(conversations) == 3
     assert shared_length(conversations[:1]) == 8
     learned = collate(conversations, 3).is_learned
     assert learned.tolist() == [[False] + [True] * 5, [False] + [True] * 3 + [False] * 2]
+
+
+def test_ten_words_in_a_row_are_a_shared_passage():
+    from dovetail_ort_export.training.training_text import Overlap
+
+    overlap = Overlap(["Return the sum of all even numbers in the given list, and nothing else."])
+    assert overlap.shares_a_passage('"""RETURN the sum of: all even numbers in the given list"""')
+    assert not overlap.shares_a_passage("the sum of all even numbers in the given set")
+
+
+def test_the_draft_vocabulary_is_the_frequent_tokens_and_the_end():
+    from dovetail_ort_export.training.training_text import draft_vocabulary
+
+    answers = [np.array([5, 5, 5, 9, 9, 3], np.int32), np.array([9, 4], np.int32)]
+    assert draft_vocabulary(answers, [2], size=3, total=12).tolist() == [2, 5, 9]
+    assert draft_vocabulary(answers, [2], size=4, total=12).tolist() == [2, 3, 5, 9]
+    assert draft_vocabulary(answers, [2], size=0, total=12).tolist() == list(range(12))

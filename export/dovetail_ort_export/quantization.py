@@ -1,4 +1,4 @@
-"""Weights in blocks along the input axis, the numbers behind MatMulNBits and GatherBlockQuantized."""
+"""Weights as integers with scales: in blocks along the input axis, and with one scale an output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from dovetail_ort_runtime.errors import InputError
 
 BLOCK_SIZES: Final = (16, 32, 64, 128)
 BLOCK_BITS: Final = (4, 8)
-_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: such a block is taken as zero
+LARGEST: Final = 127
+# Unsigned activations and signed weights are what the processors' dot products take.
+ACTIVATION_ZERO_POINT: Final = 128
+_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: what is so small is zero
 _PORTION_ROWS: Final = 1024
 
 
@@ -92,3 +95,30 @@ def quantize_blocks(weight: FloatArray, form: BlockFormat) -> NDArray[np.uint8]:
 def _row_slices(weight: FloatArray) -> Iterator[slice]:
     """Rows in portions, so that the float copies of a large head never stand in memory as a whole."""
     return (slice(start, start + _PORTION_ROWS) for start in range(0, len(weight), _PORTION_ROWS))
+
+
+def output_scales(weight: FloatArray) -> FloatArray:
+    """Scale of each output: its weights' largest magnitude over 127; 1 where all are zero or nearly so.
+
+    Args:
+        weight: (N, K) float32.
+
+    Returns:
+        (N,) float32.
+    """
+    exact = np.abs(weight).max(axis=1) / np.float32(LARGEST)
+    scales: FloatArray = np.where(exact >= _SMALLEST_SCALE, exact, np.float32(1))
+    return scales
+
+
+def quantize_outputs(weight: FloatArray) -> NDArray[np.int8]:
+    """Weights as multiples of their output's scale, nearest even, inputs first.
+
+    Args:
+        weight: (N, K) float32.
+
+    Returns:
+        (K, N) int8; `quantize_outputs(w) * output_scales(w)` is close to `w.T`.
+    """
+    steps = weight / output_scales(weight)[:, None]
+    return np.ascontiguousarray(np.rint(steps, out=steps).astype(np.int8).T)

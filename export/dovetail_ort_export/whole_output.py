@@ -1,22 +1,27 @@
-"""Write a bundle so that it appears whole or not at all, whatever ends the process."""
+"""Write bundles and files so that they appear whole or not at all, whatever ends the process."""
 
 from __future__ import annotations
 
+import io
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry
+from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 try:
     import fcntl
 except ImportError:  # Windows: what a killed export left behind stays for its user to remove
     fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LOCK_NAME: Final = "lock"
 
@@ -99,6 +104,21 @@ def _lock(file: IO[Any]) -> bool:
     return True
 
 
+def copy_without(bundle: Bundle, graph: str | None, directory: Path) -> None:
+    """Copy a bundle's files into `directory`, but not the graph of that path and its weights."""
+    for file in bundle.manifest.files:
+        if graph is None or not file.path.startswith(graph):
+            (directory / file.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.path(file.path), directory / file.path)
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> Manifest:
+    """Write a manifest that names the files of `directory`, and return it."""
+    manifest = replace(manifest, files=file_entries(directory))
+    (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
 def file_entries(directory: Path) -> tuple[FileEntry, ...]:
     """Path, size and checksum of every file in a directory, by path."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
@@ -106,3 +126,24 @@ def file_entries(directory: Path) -> tuple[FileEntry, ...]:
         FileEntry(path=path.relative_to(directory).as_posix(), num_bytes=path.stat().st_size, sha256=sha256(path))
         for path in files
     )
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Put a picture into `path` as a PNG, as `write_whole` does."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_whole(path, buffer.getbuffer())
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Put `content` into `path`; on an error, a full disk for one, what stood there stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    scratch = path.with_name(f"{path.name}.partial")
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

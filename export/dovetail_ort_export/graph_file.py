@@ -1,30 +1,23 @@
-"""A bundle's graph, or any ONNX file, read for the laboratory."""
+"""An ONNX file with its weights beside it, read and written one weight at a time."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import onnx_ir as ir
+from tqdm import tqdm
 
-from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET
-from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 
+# Offsets at whole pages let the runtime map the weights instead of reading them.
+_PAGE_BYTES: Final = 4096
+_SUFFIXES: Final = {"int8": "_quantized", "int4": "_q4", "fp16": "_fp16", "fp32": ""}
 
-def graph_path(path: Path, graph: str) -> Path:
-    """Where the ONNX file lies that is meant: `path` itself, or the graph `graph` of the bundle there.
 
-    Raises:
-        InputError: the bundle has no such graph.
-        BundleError: there is neither a file nor a bundle.
-    """
-    if path.is_file():
-        return path
-    bundle = Bundle(path)
-    entry = {TARGET: bundle.manifest.target, DRAFTER: bundle.manifest.drafter}[graph]
-    if entry is None:
-        raise InputError(f"the bundle must have a {graph}, got none in {str(path)!r}; see dovetail-ort attach")
-    return bundle.path(entry.graph)
+def graph_name(part: str, precision: str) -> str:
+    """What a bundle calls the graph of `model` or `drafter`, by its number format."""
+    return f"{part}{_SUFFIXES[precision]}.onnx"
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -44,6 +37,18 @@ def load_graph(path: Path) -> ir.Model:
                 f"the weights of {path.name} must lie beside it, got {tensor.location!r} for {name}; export it again"
             )
     return model
+
+
+def save_graph(graph: ir.Model, path: Path) -> None:
+    """Write graph and weights, computing each weight as it is written; a bar shows the progress on a terminal."""
+    with tqdm(total=len(graph.graph.initializers), unit=" tensors", leave=False, disable=None) as bar:
+        ir.save(
+            graph,
+            path,
+            external_data=f"{path.name}_data",
+            alignment=_PAGE_BYTES,
+            callback=lambda tensor, info: bar.update() and None,  # noqa: ARG005  onnx-ir's signature
+        )
 
 
 def _is_beside(path: Path, location: str) -> bool:

@@ -1,0 +1,128 @@
+"""What each node of a graph costs in a run: bytes of weights and cache that it reads, time in its kernel."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx_ir as ir
+
+_BLOCK: Final = re.compile(r"\blayers\.(\d+)\b")
+_GATHERS: Final = ("Gather", "GatherBlockQuantized")
+_ATTENTION: Final = "GroupQueryAttention"
+_VIEW: Final = "Reshape"
+_KERNEL: Final = "_kernel_time"
+
+
+class NodeBytes:
+    """The nodes of a graph's file by name. ONNX Runtime's own fusions have names that the file lacks, and no weights.
+
+    Args:
+        graph: the ONNX file.
+        cache_bytes_per_token: keys and values of one block.
+    """
+
+    def __init__(self, graph: Path, cache_bytes_per_token: int) -> None:
+        self._cache_bytes = cache_bytes_per_token
+        self._nodes = {str(node.name): node for node in ir.load(graph).graph}
+
+    def block(self, name: str) -> int | None:
+        """The decoder block that a node belongs to by its name or by its weights; None for what lies around them."""
+        node = self._nodes.get(name)
+        weights = () if node is None else (value.name for value in node.inputs if value is not None)
+        for text in (name, *weights):
+            if found := _BLOCK.search(str(text)):
+                return int(found[1])
+        return None
+
+    def read_by(self, name: str, rows: int, num_past: int) -> int:
+        """Bytes that the node `name` reads in a pass of so many rows behind so many tokens.
+
+        A gather reads what it gives, attention the keys and values of every token. Activations are not counted.
+        """
+        node = self._nodes.get(name)
+        if node is None or node.op_type == _VIEW:
+            return 0
+        if node.op_type == _ATTENTION:
+            return self._cache_bytes * (num_past + rows)
+        weights = [value.const_value for value in node.inputs if value is not None and value.const_value is not None]
+        if node.op_type in _GATHERS and weights:
+            return rows * weights[0].nbytes // max(weights[0].shape.numpy())
+        return sum(tensor.nbytes for tensor in weights)
+
+    def read_in_pass(self, rows: int, num_past: int) -> int:
+        """Bytes that all nodes together read in such a pass."""
+        return sum(self.read_by(name, rows, num_past) for name in self._nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTime:
+    """One run of one node.
+
+    Attributes:
+        name: of the node.
+        op_type: its operator.
+        kernel_us: microseconds in its kernel.
+    """
+
+    name: str
+    op_type: str
+    kernel_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCost:
+    """A node over several runs.
+
+    Attributes:
+        op_type: its operator.
+        block: that it belongs to, or None.
+        kernel_ms: median milliseconds in its kernel.
+        bytes_read: in one run.
+    """
+
+    op_type: str
+    block: int | None
+    kernel_ms: float
+    bytes_read: int
+
+
+def node_costs(runs: Sequence[Sequence[NodeTime]], nodes: NodeBytes, rows: int, num_past: int) -> list[NodeCost]:
+    """One entry a node of runs that have the same nodes in the same order."""
+    return [
+        NodeCost(
+            op_type=same[0].op_type,
+            block=nodes.block(same[0].name),
+            kernel_ms=statistics.median(node.kernel_us for node in same) / 1e3,
+            bytes_read=nodes.read_by(same[0].name, rows, num_past),
+        )
+        for same in zip(*runs, strict=True)
+    ]
+
+
+def read_runs(trace: Path) -> list[list[NodeTime]]:
+    """The nodes of each `session.run`, in order, from the profile that `InferenceSession.end_profiling` names."""
+    events: list[dict[str, Any]] = json.loads(trace.read_text(encoding="utf-8"))
+    kernels = sorted((event for event in events if _is_kernel(event)), key=lambda event: event["ts"])
+    runs = sorted((event for event in events if event.get("name") == "model_run"), key=lambda event: event["ts"])
+    return list(_by_run(runs, kernels))
+
+
+def _by_run(runs: Sequence[dict[str, Any]], kernels: Sequence[dict[str, Any]]) -> Iterator[list[NodeTime]]:
+    position = 0
+    for run in runs:
+        found = []
+        while position < len(kernels) and kernels[position]["ts"] <= run["ts"] + run["dur"]:
+            event = kernels[position]
+            found.append(NodeTime(event["name"].removesuffix(_KERNEL), event["args"]["op_name"], float(event["dur"])))
+            position += 1
+        yield found
+
+
+def _is_kernel(event: dict[str, Any]) -> bool:
+    return event.get("cat") == "Node" and str(event.get("name")).endswith(_KERNEL)

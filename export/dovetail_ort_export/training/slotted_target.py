@@ -1,0 +1,160 @@
+"""A target run for many conversations at once, each in a slot of its own: by ONNX Runtime, or the model by torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from dovetail_ort_export.weights import head_size
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.environment import import_onnxruntime
+from dovetail_ort_runtime.kv_cache import cache_type
+from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.session import open_session
+
+
+class SlottedTarget(Protocol):
+    """A target with B slots, each a conversation of its own length.
+
+    Attributes:
+        num_slots: B.
+        capacity: tokens a slot has room for.
+        hidden_size: E.
+    """
+
+    num_slots: int
+    capacity: int
+    hidden_size: int
+
+    def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
+        """Read one token in every slot.
+
+        A slot is rewound by reading at an earlier position: what stood behind it is overwritten. A position says how
+        many tokens before it the slot has read and keeps; positions and token ids are (B,) int64.
+
+        Returns:
+            Logits (B, V) and hidden states (B, E), float32, views that the next pass may overwrite.
+        """
+
+
+class BatchedTarget(SlottedTarget):
+    """A session on the target's graph."""
+
+    def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
+        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, entry.hidden_size
+        self._session = open_session(graph, threads)
+        self._binding = self._session.io_binding()
+        self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self._inputs: dict[str, NDArray[Any]] = {
+            "input_ids": np.zeros((num_slots, 1), dtype=np.int64),
+            "position_ids": np.zeros((num_slots, 1), dtype=np.int64),
+            "seqlens_k": np.zeros(num_slots, dtype=np.int32),
+            "total_sequence_length": np.zeros((), dtype=np.int32),
+        }
+        self._logits = np.empty((num_slots, 1, entry.vocabulary_size), dtype=np.float32)
+        self._hidden_states = np.empty((num_slots, 1, entry.hidden_size), dtype=np.float32)
+        if any(value.name == "scored_rows" for value in self._session.get_inputs()):
+            self._inputs["scored_rows"] = np.zeros(1, dtype=np.int64)
+        self._no_bias = np.zeros(capacity, dtype=np.float32)
+        self._bind(entry)
+
+    def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
+        """As `SlottedTarget.read`."""
+        total = int(positions.max()) + 1
+        self._inputs["input_ids"][:, 0] = token_ids
+        self._inputs["position_ids"][:, 0] = positions
+        self._inputs["seqlens_k"][:] = positions
+        self._inputs["total_sequence_length"][...] = total
+        bias = self._no_bias[:total].reshape(1, 1, 1, total)
+        self._binding.bind_ortvalue_input("attention_bias", self._ort_value(bias))
+        self._session.run_with_iobinding(self._binding)
+        return self._logits[:, 0], self._hidden_states[:, 0]
+
+    def _bind(self, entry: TargetEntry) -> None:
+        for name, array in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, self._ort_value(array))
+        self._binding.bind_ortvalue_output("logits", self._ort_value(self._logits))
+        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(self._hidden_states))
+        shape = (self.num_slots, entry.num_kv_heads, self.capacity, entry.head_size)
+        for layer in range(entry.num_layers):
+            for part in ("key", "value"):
+                # One buffer as past and as present: the graph writes each new row in place.
+                buffer = self._ort_value(np.zeros(shape, dtype=cache_type(self._session)))
+                self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
+                self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
+
+
+class TorchTarget(SlottedTarget):
+    """The original model, a transformers causal LM; it is moved to the device, to bfloat16 on CUDA."""
+
+    def __init__(self, model: Any, *, num_slots: int, capacity: int, device: torch.device) -> None:
+        config = model.config
+        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, int(config.hidden_size)
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self._model = model.to(device=device, dtype=dtype)
+        shape = (num_slots, config.num_key_value_heads, capacity, head_size(config))
+        layers = [_SlotLayer(shape, dtype, device) for _ in range(config.num_hidden_layers)]
+        self._cache = Cache(layers=layers)
+        self._layers = layers
+        self._slots = torch.arange(capacity, device=device)
+        self._device = device
+
+    @torch.no_grad()
+    def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
+        """As `SlottedTarget.read`."""
+        places = torch.from_numpy(positions).to(self._device)
+        for layer in self._layers:
+            layer.places = places
+        outputs = self._model.model(
+            input_ids=torch.from_numpy(token_ids).to(self._device)[:, None],
+            position_ids=places[:, None],
+            attention_mask=(self._slots <= places[:, None])[:, None, None],
+            past_key_values=self._cache,
+            use_cache=True,
+            cache_position=torch.zeros(1, dtype=torch.int64, device=self._device),
+        )
+        hidden_states = outputs.last_hidden_state[:, 0]
+        logits = self._model.lm_head(hidden_states)
+        return _array(logits), _array(hidden_states)
+
+
+class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
+    """One block's keys and values; every slot is written at a place of its own."""
+
+    is_compileable = False
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.is_initialized = True
+        self.places = torch.zeros(shape[0], dtype=torch.int64, device=device)
+
+    def update(self, key_states: Tensor, value_states: Tensor, cache_kwargs: Any = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002  transformers' signature
+        rows = torch.arange(len(self.places), device=self.places.device)
+        self.keys[rows, :, self.places] = key_states[:, :, 0]
+        self.values[rows, :, self.places] = value_states[:, :, 0]
+        return self.keys, self.values
+
+    def lazy_initialization(self, key_states: Tensor) -> None:
+        """Nothing to do: the buffers are there."""
+
+    def get_seq_length(self, cache_position: Any = None) -> int:  # noqa: ARG002  transformers' signature
+        return 0
+
+    def get_mask_sizes(self, cache_position: Any) -> tuple[int, int]:  # noqa: ARG002  transformers' signature
+        return self.keys.shape[2], 0
+
+    def get_max_cache_shape(self) -> int:
+        return int(self.keys.shape[2])
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.float().cpu().numpy().astype(np.float32, copy=False)
+    return array

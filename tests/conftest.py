@@ -20,6 +20,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dovetail_ort_runtime.bundle import Bundle
 
+RECIPES = Path(__file__).parents[1] / "models" / "smollm2-135m-instruct" / "recipes"
+
 # A pass through a graph takes what the machine has left for it, and a fixture is built once for all examples.
 settings.register_profile(
     "dovetail", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -120,9 +122,20 @@ def tiny_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle_row(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model with scales by row."""
-    return _exported(tiny_llama, tmp_path_factory.mktemp("row"), int8_format="row")
+def tiny_bundles_by_row(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same model in both row formats, `row` and `row-unsigned`."""
+    return {
+        name: _exported(tiny_llama, tmp_path_factory.mktemp(name), recipes=(RECIPES / f"{name}.toml",))
+        for name in ("row", "row-unsigned")
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_row(tiny_bundles_by_row: dict[str, Path]) -> Path:
+    """That of them which suits this processor."""
+    from dovetail_ort_export.candidates import row_format
+
+    return tiny_bundles_by_row[row_format()]
 
 
 @pytest.fixture(scope="session")
@@ -197,7 +210,7 @@ def tiny_drafting_bundle_fp32(tiny_bundle_fp32: Path, with_drafter: Callable[[Pa
     return with_drafter(tiny_bundle_fp32)
 
 
-def _exported(source: Path, folder: Path, **options: str) -> Path:
+def _exported(source: Path, folder: Path, **options: Any) -> Path:
     from dovetail_ort_export import ExportOptions, export_bundle
 
     return Path(export_bundle(str(source), folder / "bundle", ExportOptions(**options)).directory)

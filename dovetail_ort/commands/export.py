@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="TOML list of the passes that make the graph, in place of --precision and --int8-format; "
-        "given twice, once for each INT8 format, the faster on this machine",
+        "given once for each INT8 format, the fastest that suits this machine",
     )
     parser.add_argument(
         "--calibration-text",

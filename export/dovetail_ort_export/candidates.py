@@ -15,6 +15,7 @@ from dovetail_ort_export.recipe import Recipe, built_in_recipe, read_recipe
 from dovetail_ort_export.source import Source
 from dovetail_ort_export.target_writer import Candidate, Report, TargetWriter
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.measurements import Int8FormatMeasurements, Measurements
@@ -37,6 +38,8 @@ def write_candidates(
 def recipes_for(options: ExportOptions) -> dict[str, Recipe]:
     """The recipes that an export follows, by what reports call them.
 
+    Of several recipes that of a row format which does not suit this processor is left out.
+
     Raises:
         InputError: one of the options' recipes cannot be read or is none, or two of them are of one INT8 format.
     """
@@ -48,11 +51,19 @@ def recipes_for(options: ExportOptions) -> dict[str, Recipe]:
                 f"recipes to choose from must be one of each INT8 format, got {', '.join(map(str, formats))}; "
                 "give one, or compare others with: dovetail-ort graph ablate"
             )
-        return recipes
+        if len(recipes) == 1:
+            return recipes
+        unsuited = {"row", "row-unsigned"} - {row_format()}
+        return {name: recipe for name, recipe in recipes.items() if recipe.int8_format not in unsuited}
     if options.precision == "fp32":
         return {"fp32": built_in_recipe("fp32")}
-    names = ("row", "block") if options.int8_format == "auto" else (options.int8_format,)
+    names = {"auto": (row_format(), "block"), "row": (row_format(),)}.get(options.int8_format, (options.int8_format,))
     return {f"int8, scales by {name}": built_in_recipe(name) for name in names}
+
+
+def row_format() -> str:
+    """The row format of this processor: `row-unsigned` where large sums of signed weights are cut off."""
+    return "row-unsigned" if sums_of_8_bits_saturate() else "row"
 
 
 def choose_candidate(

@@ -25,7 +25,8 @@ class ExportOptions:
             and timed in turns, as the INT8 formats are, and the faster one is kept.
         precision: `int8`, or `fp32` for comparison.
         int8_format: `block`, 8-bit weights in blocks of 32; `row`, 8-bit weights with a scale for each output and
-            activations with one for each row; or `auto`, the one that is faster on this machine.
+            activations with one for each row, weights unsigned where the processor needs it; or `auto`, the one that
+            is faster on this machine.
         calibration_text: UTF-8 text on which the row format measures activations; by default the model writes it.
         calibration_tokens: 64 or more; tokens of that text.
         alpha: 0 to 1; how much of the activations' range the row format moves into the weights.

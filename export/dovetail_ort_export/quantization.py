@@ -15,8 +15,8 @@ from dovetail_ort_runtime.errors import InputError
 BLOCK_SIZES: Final = (16, 32, 64, 128)
 BLOCK_BITS: Final = (4, 8)
 LARGEST: Final = 127
-# Unsigned activations and signed weights are what the processors' dot products take.
-ACTIVATION_ZERO_POINT: Final = 128
+# What stands for 0 in unsigned 8 bits.
+ZERO_POINT: Final = 128
 _SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: what is so small is zero
 _PORTION_ROWS: Final = 1024
 
@@ -111,14 +111,17 @@ def output_scales(weight: FloatArray) -> FloatArray:
     return scales
 
 
-def quantize_outputs(weight: FloatArray) -> NDArray[np.int8]:
+def quantize_outputs(weight: FloatArray, *, unsigned: bool = False) -> NDArray[np.int8 | np.uint8]:
     """Weights as multiples of their output's scale, nearest even, inputs first.
 
     Args:
         weight: (N, K) float32.
+        unsigned: whether they are offset by `ZERO_POINT`.
 
     Returns:
-        (K, N) int8; `quantize_outputs(w) * output_scales(w)` is close to `w.T`.
+        (K, N) int8, `quantize_outputs(w) * output_scales(w)` being close to `w.T`; uint8 if unsigned.
     """
     steps = weight / output_scales(weight)[:, None]
-    return np.ascontiguousarray(np.rint(steps, out=steps).astype(np.int8).T)
+    np.rint(steps, out=steps)
+    integers = (steps + ZERO_POINT).astype(np.uint8) if unsigned else steps.astype(np.int8)
+    return np.ascontiguousarray(integers.T)

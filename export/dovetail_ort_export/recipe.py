@@ -13,7 +13,7 @@ from typing import Any, Final
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import WEIGHT_FORMATS
 
-BUILT_IN_RECIPES: Final = ("row", "block", "fp32", "drafter")
+BUILT_IN_RECIPES: Final = ("row", "row-unsigned", "block", "fp32", "drafter")
 _LOWERING: Final = "lower-"
 _KEYS: Final = {"precision", "passes"}
 
@@ -95,8 +95,13 @@ class Recipe:
 
     @property
     def int8_format(self) -> str | None:
-        """What a scale stands for, `row` or `block`; None where nothing is quantised by this package's passes."""
-        return next((_FORMATS[name] for name in reversed(self.names) if name in _FORMATS), None)
+        """One of the manifest's `INT8_FORMATS`; None where nothing is quantised by this package's passes."""
+        for step in reversed(self.steps):
+            if step.name == "lower-int8-rows":
+                return "row-unsigned" if step.options.get("unsigned_weights") else "row"
+            if step.name == "lower-int8-blocks":
+                return "block"
+        return None
 
     def without(self, name: str) -> Recipe:
         """The same with every pass of that name left out."""
@@ -110,9 +115,6 @@ class Recipe:
     def describe(self) -> tuple[str, ...]:
         """The passes as they stand in a manifest."""
         return tuple(map(str, self.steps))
-
-
-_FORMATS: Final = {"lower-int8-rows": "row", "lower-int8-blocks": "block"}
 
 
 def built_in_recipe(name: str) -> Recipe:

@@ -20,7 +20,7 @@ MANIFEST_NAME: Final = "manifest.json"
 # Logits of that many rows are held at a time, whatever a manifest asks for.
 MOST_ROWS: Final = 1024
 WEIGHT_FORMATS: Final = ("int8", "int4", "fp16", "fp32")
-INT8_SCALES: Final = ("row", "block")
+INT8_FORMATS: Final = ("row", "row-unsigned", "block")
 FUSIONS: Final = ("gating", "concatenation")
 LEAST_DIMENSIONS: Final = {
     **dict.fromkeys(("num_layers", "num_heads", "num_kv_heads", "head_size", "hidden_size", "vocabulary_size"), 1),
@@ -64,7 +64,8 @@ class TargetEntry:
         num_parameters: distinct weights of the model.
         max_context: largest number of tokens of prompt and answer.
         max_rows: largest number of tokens in one pass, at most `MOST_ROWS`.
-        int8_format: `row` or `block`, what a scale stands for in an int8 graph; None in another precision.
+        int8_format: what a scale stands for in an int8 graph: a `row`, a row with weights stored unsigned
+            (`row-unsigned`), or a `block`; None in another precision.
         intermediate_size: inner width of an MLP; None in bundles of before there were drafters.
         weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
         front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which then begins with the block
@@ -96,7 +97,7 @@ class TargetEntry:
     def __post_init__(self) -> None:
         _check_dimensions(self, LEAST_DIMENSIONS)
         _check_choice("precision", self.precision, WEIGHT_FORMATS)
-        _check_choice("int8_format", self.int8_format, (*INT8_SCALES, None))
+        _check_choice("int8_format", self.int8_format, (*INT8_FORMATS, None))
         least, most = (0, 0) if self.front_graph is None else (1, self.num_layers - 1)
         if not least <= self.front_layers <= most:
             raise InputError(

@@ -19,6 +19,7 @@ import dovetail_ort
 from dovetail_ort.command_line import COMMANDS, main
 from dovetail_ort.commands.chat import Conversation
 from dovetail_ort.commands.graph import COMMANDS as GRAPH_COMMANDS
+from dovetail_ort_export.candidates import row_format
 from dovetail_ort_runtime import environment
 from dovetail_ort_runtime.bundle import sha256
 from dovetail_ort_runtime.model import Model
@@ -486,7 +487,7 @@ def test_export_sums_up_and_names_the_next_command(tiny_llama, tmp_path, capsys)
     assert main(["export", str(tiny_llama), str(out), "--force", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["target"]["precision"], record["target"]["max_context"]) == ("int8", 512)
-    assert {one["int8_format"] for one in record["measurements"]["int8_formats"]} == {"row", "block"}
+    assert {one["int8_format"] for one in record["measurements"]["int8_formats"]} == {row_format(), "block"}
 
 
 def test_export_and_inspect_show_both_int8_formats_and_the_calibration(tiny_llama, tmp_path, capsys):
@@ -502,7 +503,9 @@ def test_export_and_inspect_show_both_int8_formats_and_the_calibration(tiny_llam
     inspected = capsys.readouterr().out
     for page in (exported, inspected):
         assert (
-            len(re.findall(r"^int8, (?:row|block) +[\d.]+%, KL [\d.]+, \d+ MB; ms by rows 1: ", page, re.MULTILINE))
+            len(
+                re.findall(r"^int8, (?:row|row-unsigned|block) +[\d.]+%, KL [\d.]+, \d+ MB; ms by rows 1: ", page, re.M)
+            )
             == 2
         )
         assert re.search(r"million(?: parameters)?, int8, scales by (row|block)", page)

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_export import ExportOptions, agreement, export_bundle, exporter, target_writer
+from dovetail_ort_export import ExportOptions, agreement, candidates, export_bundle, exporter, target_writer
+from dovetail_ort_export.candidates import recipes_for, row_format
+from dovetail_ort_export.recipe import built_in_recipe
 from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError, InputError, SourceError
 from dovetail_ort_runtime.manifest import GenerationEntry
@@ -143,7 +145,7 @@ def test_the_steps_are_reported_in_order(tiny_llama, out):
 def test_both_int8_formats_are_measured_and_one_is_kept(tiny_llama, out):
     manifest = export_bundle(str(tiny_llama), out).manifest
     by_name = {one.int8_format: one for one in manifest.measurements.int8_formats}
-    assert set(by_name) == {"row", "block"}
+    assert set(by_name) == {row_format(), "block"}
     kept = by_name[manifest.target.int8_format]
     assert (kept.row_invariance, kept.agreement) == (
         manifest.measurements.row_invariance,
@@ -157,7 +159,7 @@ def test_both_int8_formats_are_measured_and_one_is_kept(tiny_llama, out):
 
 
 def test_a_format_that_is_asked_for_is_built_alone(tiny_bundle, tiny_bundle_row):
-    for directory, name in ((tiny_bundle, "block"), (tiny_bundle_row, "row")):
+    for directory, name in ((tiny_bundle, "block"), (tiny_bundle_row, row_format())):
         manifest = Bundle(directory).manifest
         assert manifest.target.int8_format == name
         assert manifest.measurements.int8_formats == ()
@@ -173,17 +175,21 @@ def test_a_4_bit_mlp_is_labelled_and_no_less_exact(tiny_bundle, tiny_llama, out)
     assert report.manifest.measurements.agreement.mean_kl > eight_bits.mean_kl
 
 
-def test_two_recipes_are_chosen_from_as_the_two_formats_are():
-    from dovetail_ort_export.candidates import recipes_for
-
-    found = recipes_for(ExportOptions(recipes=(RECIPES / "row.toml", RECIPES / "block.toml")))
-    assert list(found.values()) == list(recipes_for(ExportOptions()).values())
+@pytest.mark.parametrize(("saturates", "row"), [(True, "row-unsigned"), (False, "row")])
+def test_the_row_format_is_the_one_that_suits_the_processor(monkeypatch, saturates, row):
+    monkeypatch.setattr(candidates, "sums_of_8_bits_saturate", lambda: saturates)
+    formats = ("row", "row-unsigned", "block")
+    by_name = {name: built_in_recipe(name) for name in formats}
+    assert list(recipes_for(ExportOptions()).values()) == [by_name[row], by_name["block"]]
+    assert list(recipes_for(ExportOptions(int8_format="row")).values()) == [by_name[row]]
+    shipped = tuple(RECIPES / f"{name}.toml" for name in formats)
+    assert list(recipes_for(ExportOptions(recipes=shipped)).values()) == [by_name[row], by_name["block"]]
+    for path in shipped:  # alone it is what was asked for
+        assert list(recipes_for(ExportOptions(recipes=(path,)))) == [str(path)]
 
 
 @pytest.mark.parametrize("names", [("block", "block-64"), ("block", "block"), ("row", "block", "block-16")])
 def test_recipes_of_one_format_are_not_chosen_from(names):
-    from dovetail_ort_export.candidates import recipes_for
-
     with pytest.raises(InputError, match="recipes to choose from must be one of each INT8 format, got "):
         recipes_for(ExportOptions(recipes=tuple(RECIPES / f"{name}.toml" for name in names)))
 

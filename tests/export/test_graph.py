@@ -1,5 +1,6 @@
 """The graph of a tiny Llama as a whole: its size, its operators, its names, its weights."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 INPUTS = ["input_ids", "position_ids", "attention_bias", "seqlens_k", "total_sequence_length", "scored_rows"]
 
 
-@pytest.fixture(scope="module", params=["block", "row", "fp32"])
+@pytest.fixture(scope="module", params=["block", "row", "row-unsigned", "fp32"])
 def precision(request):
     return request.param
 
@@ -58,7 +59,7 @@ def test_a_llama_block_has_at_most_16_nodes_and_four_more_where_rows_have_scales
     two = operators(build(precision, num_hidden_layers=2))
     three = operators(build(precision, num_hidden_layers=3))
     assert two <= three
-    assert 5 < (three - two).total() <= (20 if precision == "row" else 16)
+    assert 5 < (three - two).total() <= (20 if "row" in precision else 16)
 
 
 def test_attention_is_one_operator_a_block(graph):
@@ -71,7 +72,7 @@ def test_no_placeholder_of_the_tracer_is_left(graph):
 
 
 def test_the_operator_sets_are_those_of_onnx_and_onnxruntime(graph, precision):
-    expected = {"": 21 if precision == "row" else 18, "com.microsoft": 1}
+    expected = {"": 21 if "row" in precision else 18, "com.microsoft": 1}
     assert {opset.domain: opset.version for opset in graph.opset_import} == expected
 
 
@@ -122,16 +123,21 @@ def test_every_product_with_scales_by_row_sums_integers_but_those_of_gated_produ
     assert found["QuantizeLinear"] - len(constant) == found["ReduceMax"] == 2 + 1
 
 
-def test_a_tied_head_and_the_embedding_read_one_int8_weight_with_scales_by_row(build):
-    model = build("row")
-    gather = next(node for node in model.graph.node if "input_ids" in node.input and node.op_type == "Gather")
-    weights = {node.input[1] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
-    assert gather.input[0] in weights
-    gated = 2 * 64 * 128
-    assert elements(model)[onnx.TensorProto.INT8] == num_weights(model, untied=False) - gated
-    assert elements(build("row", tie_word_embeddings=False))[onnx.TensorProto.INT8] == (
-        num_weights(model, untied=True) - gated
+@pytest.mark.parametrize(
+    ("precision", "kind"), [("row", onnx.TensorProto.INT8), ("row-unsigned", onnx.TensorProto.UINT8)]
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_products_with_scales_by_row_read_every_weight_once(build, precision, kind, tied):
+    model = build(precision, tie_word_embeddings=tied)
+    embedding = next(
+        node.input[0] for node in model.graph.node if "input_ids" in node.input and node.op_type == "Gather"
     )
+    read = {node.input[1] for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"}
+    assert (embedding in read) == tied
+    stored = [tensor for tensor in model.graph.initializer if tensor.name in read | {embedding}]
+    assert {tensor.data_type for tensor in stored} == {kind}
+    gated = 2 * 64 * 128
+    assert sum(math.prod(tensor.dims) for tensor in stored) == num_weights(model, untied=not tied) - gated
 
 
 def test_a_tied_head_and_the_embedding_read_one_int8_weight(build):

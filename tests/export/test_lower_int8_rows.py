@@ -1,5 +1,6 @@
 """Scales by row: the numbers against float64, rows that are zero or not finite, and rows that stand alone."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.quantization import output_scales, quantize_outputs
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, measure_row_invariance
 from dovetail_ort_runtime.target import Target
 
@@ -21,13 +23,13 @@ WEIGHT = np.random.default_rng(0).normal(size=(24, 40)).astype(np.float32)
 GAMMA = np.random.default_rng(1).uniform(0.5, 2, 40).astype(np.float32)
 
 
-def session(ranges):
+def session(ranges, **options):
     """What runs `lowered`."""
-    proto = ir.to_proto(lowered(ranges))
+    proto = ir.to_proto(lowered(ranges, **options))
     return onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-def lowered(ranges):
+def lowered(ranges, weight=WEIGHT, **options):
     """A graph of one norm and two products of it, another product of the input, all with the same weight."""
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["B", "S", 40]))
     ids = ir.Value(name="input_ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["B", "S"]))
@@ -40,7 +42,7 @@ def lowered(ranges):
             shape=ir.Shape(values.shape),
             type=ir.TensorType(ir.DataType.FLOAT),
         )
-        for name, values in (("weight", WEIGHT), ("gamma", GAMMA))
+        for name, values in (("weight", weight), ("gamma", GAMMA))
     )
     for value in (weight, gamma):
         graph.register_initializer(value)
@@ -59,7 +61,7 @@ def lowered(ranges):
         graph.outputs.append(product.outputs[0])
     for name, largest in ranges.items():
         model.graph.initializers[name].meta[nodes.LARGEST_OUTPUT] = largest
-    return LowerInt8Rows()(model).model
+    return LowerInt8Rows(**options)(model).model
 
 
 def run(session, x):
@@ -73,14 +75,22 @@ def expected(rows, scales):
     return (steps @ quantize_outputs(WEIGHT).astype(np.float64)) * scales * output_scales(WEIGHT)
 
 
+@pytest.fixture(params=["signed", "unsigned"])
+def built(request):
+    """`built(ranges)`: a session on the graph with weights that are stored so."""
+    if request.param == "signed" and sums_of_8_bits_saturate():
+        pytest.skip("this processor has no VNNI, and without it ONNX Runtime cuts off large sums of signed weights")
+    return functools.partial(session, unsigned_weights=request.param == "unsigned")
+
+
 @pytest.fixture
 def x():
     rows = np.random.default_rng(2).normal(size=(2, 5, 40)).astype(np.float32)
     return rows * np.float32(10.0) ** np.arange(-2, 3, dtype=np.float32)[:, None]
 
 
-def test_without_a_range_every_row_is_scaled_by_its_own_maximum(x):
-    *_, found = run(session({}), x)
+def test_without_a_range_every_row_is_scaled_by_its_own_maximum(built, x):
+    *_, found = run(built({}), x)
     own = np.abs(x)
     scales = (own.max(axis=-1, keepdims=True) * np.float32(1 / 127)).astype(np.float32)
     # The integers are the same but where float32 rounds across a half; then one step of one input is off.
@@ -90,14 +100,28 @@ def test_without_a_range_every_row_is_scaled_by_its_own_maximum(x):
     assert exact.mean() > 0.9
 
 
-def test_a_known_range_behind_a_norm_makes_the_scale_a_constant(x):
+def test_a_known_range_behind_a_norm_makes_the_scale_a_constant(built, x):
     normed = x / np.sqrt((x.astype(np.float64) ** 2).mean(axis=-1, keepdims=True) + 1e-5) * GAMMA
-    found, again, _ = run(session({"gamma": 8.0}), x)
+    found, again, _ = run(built({"gamma": 8.0}), x)
     np.testing.assert_array_equal(found, again)
     scale = np.float32(8.0 / 127)
     difference = np.abs(found - expected(normed, np.float64(scale)))
     assert (difference <= 1.01 * scale * np.abs(WEIGHT).max()).all()
     assert np.isclose(difference, 0, atol=1e-4).mean() > 0.9
+
+
+def test_unsigned_weights_give_the_same_bits_as_signed_ones(x):
+    # Activations that fill a tenth of their range reach no sum that any processor cuts off.
+    signed, unsigned = (run(session({"gamma": 80.0}, unsigned_weights=flag), x)[0] for flag in (False, True))
+    np.testing.assert_array_equal(signed, unsigned)
+
+
+def test_sums_of_unsigned_weights_are_whole_on_any_processor():
+    """The largest activations and weights there are: in 16 bits their pairs would be cut off."""
+    x = np.full((1, 2, 40), 3.0, np.float32)
+    weight = np.full_like(WEIGHT, 0.5)
+    *_, found = run(session({}, weight=weight, unsigned_weights=True), x)
+    np.testing.assert_allclose(found, 40 * 3.0 * 0.5, rtol=1e-6)
 
 
 def test_products_of_one_input_share_its_integers():
@@ -127,8 +151,10 @@ def test_a_row_that_is_not_finite_disturbs_no_other(x):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_row_has_the_same_bits_in_a_pass_of_any_size(tiny_bundle_row, threads):
-    bundle = Bundle(tiny_bundle_row)
+@pytest.mark.parametrize("int8_format", ["row", "row-unsigned"])
+def test_a_row_has_the_same_bits_in_a_pass_of_any_size(tiny_bundles_by_row, int8_format, threads):
+    bundle = Bundle(tiny_bundles_by_row[int8_format])
+    assert bundle.manifest.target.int8_format == int8_format
     target = Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=threads)
     assert measure_row_invariance(target, np.arange(130), ROWS_AT_EXPORT).identical
     assert set(ROWS_AT_EXPORT) == {2, 3, 5, 8, 16, 64}

@@ -9,7 +9,7 @@ from dovetail_ort_export.recipe import BUILT_IN_RECIPES, Recipe, Step, built_in_
 from dovetail_ort_runtime.errors import InputError
 
 RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
-SHIPPED = ("row", "block", "drafter")
+SHIPPED = ("row", "row-unsigned", "block", "drafter")
 TARGETS = sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != "drafter")
 
 
@@ -59,12 +59,14 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, content):
     ("passes", "int8_format"),
     [
         (("lower-int8-rows",), "row"),
+        (("lower-int8-rows(unsigned_weights=True)",), "row-unsigned"),
+        (("lower-int8-rows(unsigned_weights=False)",), "row"),
         (("lower-int8-blocks",), "block"),
         (("pack-qkv", "lower-float"), None),
     ],
 )
 def test_the_lowering_says_what_a_scale_stands_for(passes, int8_format):
-    assert Recipe("int8", tuple(map(Step, passes))).int8_format == int8_format
+    assert Recipe("int8", tuple(map(Step.parse, passes))).int8_format == int8_format
 
 
 def test_another_lowering_takes_the_place_and_the_options_of_the_first():

@@ -53,7 +53,7 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "max_rows": {"minimum": manifest.LEAST_DIMENSIONS["max_rows"], "maximum": manifest.MOST_ROWS},
         "graph": INSIDE_THE_BUNDLE,
         "precision": {"enum": list(manifest.WEIGHT_FORMATS)},
-        "int8_format": {"enum": [*manifest.INT8_SCALES, None]},
+        "int8_format": {"enum": [*manifest.INT8_FORMATS, None]},
         "front_graph": {"pattern": r"^(?!\.\.?$)[^/\\]+$"},
         "front_layers": {"minimum": 0},
     },

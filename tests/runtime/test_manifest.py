@@ -108,7 +108,7 @@ def test_what_is_not_json_is_refused(text):
         ("target.num_layers", 0, "manifest.target: num_layers must be 1 or more, got 0"),
         ("target.max_context", -5, "manifest.target: max_context must be 2 or more, got -5"),
         ("target.precision", "int5", "manifest.target: precision must be one of int8, int4, fp16, fp32, got 'int5'"),
-        ("target.int8_format", "column", "int8_format must be one of row, block, None, got 'column'"),
+        ("target.int8_format", "column", "int8_format must be one of row, row-unsigned, block, None, got 'column'"),
         ("target.front_layers", 2, "front_layers must be between 1 and 1 with a front_graph, and 0 without, got 2"),
         ("target.max_rows", 1, "manifest.target: max_rows must be 2 or more, got 1"),
         ("target.max_rows", 1025, "manifest.target: max_rows must be at most 1024, got 1025"),

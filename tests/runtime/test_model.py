@@ -400,13 +400,13 @@ def test_a_model_says_its_limits(load, tiny_bundle):
     ("flags", "warned"),
     [(("avx2", "avx512f"), True), (("avx2", "avx512_vnni"), False), (("avx2", "avx_vnni"), False), (None, False)],
 )
-def test_a_row_bundle_on_a_processor_that_cuts_off_sums_warns(tiny_bundle_row, tiny_bundle, monkeypatch, flags, warned):
+def test_signed_weights_by_row_on_a_processor_that_cuts_off_sums_warn(tiny_bundles_by_row, monkeypatch, flags, warned):
     from dovetail_ort_runtime.model import load_model
 
     monkeypatch.setattr(environment, "instruction_sets", lambda: flags)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        load_model(tiny_bundle)
+        load_model(tiny_bundles_by_row["row-unsigned"])
         assert not found
-        load_model(tiny_bundle_row)
+        load_model(tiny_bundles_by_row["row"])
     assert ["no VNNI" in str(one.message) for one in found] == [True] * warned

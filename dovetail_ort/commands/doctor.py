@@ -119,7 +119,7 @@ def _check_machine() -> Iterator[HealthCheck]:
     """Python, platform and processor."""
     yield HealthCheck(name="python", status="ok", found=platform.python_version())
     yield HealthCheck(name="platform", status="ok", found=platform.platform())
-    processor = f"{processor_name()} usable of {os.cpu_count()} logical"
+    processor = f"{processor_name()}; {os.cpu_count()} logical cores"
     yield HealthCheck(name="processor", status="ok", found=processor)
     found = instruction_sets()
     if found is None:

@@ -14,7 +14,7 @@ from dovetail_ort_runtime.errors import UnavailableError
 
 OLDEST_ONNXRUNTIME: Final = (1, 31)
 _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
-# Those that decide which INT8 kernels ONNX Runtime takes, as Linux spells them on x86 and on ARM.
+# Those that decide which INT8 kernels ONNX Runtime takes, as Linux spells them on x86 and on ARM; the best stand last.
 _INSTRUCTION_SETS: Final = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
     *("asimddp", "i8mm", "sve"),
@@ -78,9 +78,12 @@ def usable_cores() -> int:
 
 
 def processor_name() -> str:
-    """Model name of the processor with the number of usable cores, for records of measurements."""
+    """Model name of the processor, usable cores and the instruction set of its INT8 kernels, for measurements' records.
+
+    Virtual machines call different processors by one name: AMD EPYC, with VNNI or without.
+    """
     name = _processor_field("model name") or platform.processor() or platform.machine()
-    return f"{name}, {usable_cores()} cores"
+    return ", ".join([name, f"{usable_cores()} cores", *(instruction_sets() or ())[-1:]])
 
 
 def instruction_sets() -> tuple[str, ...] | None:

@@ -127,6 +127,19 @@ def test_format_table_quotes_the_result_file():
         assert row("identical to plain")[column] == f"{found['identical']} of {speculation['num_prompts']}"
 
 
+def test_the_tree_names_files_that_are_there():
+    (tree,) = re.findall(r"## Where things are\n\n```\n(.*?)```", README, re.DOTALL)
+    folder, missing = REPOSITORY, []
+    for line in tree.splitlines():
+        names = re.split(r" {2,}", line.strip())[0]
+        if line.startswith(" "):
+            missing += [name for name in names.split(", ") if not (folder / name).exists()]
+        elif "{" not in names:
+            folder = REPOSITORY / names
+            missing += [] if folder.is_dir() else [names]
+    assert not missing
+
+
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert set(re.findall(r"`dovetail-ort (\w+)", README)) == set(COMMANDS)
 

@@ -1,8 +1,8 @@
-"""Train heads that differ from the shipped one in one factor, each for as many steps, for `measure_drafters.py`.
+"""Train heads that differ from one in one factor, each for as many steps, for `measure_drafters.py`.
 
-    python ablation.py BUNDLE TEXT OUT
+    python ablation.py BUNDLE TEXT BASE
 
-TEXT holds what `dovetail-ort train` wrote for the shipped head; OUT gets a directory a head, and those that are there
+BASE is a head that `dovetail-ort train` made from TEXT; the others get directories beside it, and those that are there
 already are left alone.
 """
 
@@ -11,43 +11,43 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dovetail_ort.suites import evaluation_texts
-from dovetail_ort_export.training.head_directory import RECORD_NAME
+from dovetail_ort_export.training.head_directory import RECORD_NAME, load_head
 from dovetail_ort_export.training.trainer import train_head
 from dovetail_ort_export.training.training_options import TrainingOptions
 
-# A part of the text once, or less of it as often as gives the same number of steps.
-TEXT_TOKENS: Final = 200_000
-BASE: Final = TrainingOptions(num_answer_tokens=TEXT_TOKENS, num_epochs=1, precision="bf16")
-VARIANTS: Final[dict[str, dict[str, Any]]] = {
-    "base": {},
-    "concatenation": {"fusion": "concatenation"},
-    "2-blocks": {"num_blocks": 2},
-    "3-blocks": {"num_blocks": 3},
-    "5-blocks": {"num_blocks": 5},
-    "one-step": {"unrolled_steps": 1},
-    "full-vocabulary": {"draft_vocabulary_size": 0},
-    "half-the-text": {"num_answer_tokens": TEXT_TOKENS // 2, "num_epochs": 2},
-    "quarter-of-the-text": {"num_answer_tokens": TEXT_TOKENS // 4, "num_epochs": 4},
-}
 
-
-def main(bundle: str, text: str, out: str) -> None:
+def main(bundle: str, text: str, base: str) -> None:
     """Train what is missing."""
-    for name, changes in VARIANTS.items():
-        if (Path(out) / name / RECORD_NAME).exists():
+    *_, record = load_head(Path(base))
+    for name, changes in variants(record.options).items():
+        out = Path(base).with_name(name)
+        if (out / RECORD_NAME).exists():
             continue
         print(f"== {name}", file=sys.stderr)
         train_head(
             bundle,
-            Path(out) / name,
-            replace(BASE, **changes),
+            out,
+            replace(record.options, **changes),
             text=Path(text),
             evaluation_texts=evaluation_texts(),
             report=lambda line: print(line, file=sys.stderr, flush=True),
         )
+
+
+def variants(base: TrainingOptions) -> dict[str, dict[str, Any]]:
+    """What each head has in another way than the base; less text is read as often as gives the same number of steps."""
+    tokens, epochs = base.num_answer_tokens, base.num_epochs
+    return {
+        "concatenation": {"fusion": "concatenation"},
+        "one-step": {"unrolled_steps": 1},
+        "full-vocabulary": {"draft_vocabulary_size": 0},
+        "half-the-text": {"num_answer_tokens": tokens // 2, "num_epochs": 2 * epochs},
+        "quarter-of-the-text": {"num_answer_tokens": tokens // 4, "num_epochs": 4 * epochs},
+        **{f"{number}-blocks": {"num_blocks": number} for number in (2, 3, 5)},
+    }
 
 
 if __name__ == "__main__":

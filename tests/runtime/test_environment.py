@@ -1,0 +1,14 @@
+import pytest
+
+from dovetail_ort_runtime import environment
+
+
+@pytest.mark.parametrize(
+    ("flags", "best"),
+    [("fpu avx2 avx512f avx512_vnni", ", avx512_vnni"), ("fpu avx2", ", avx2"), ("fpu sse2", ""), (None, "")],
+)
+def test_processors_of_one_name_differ_by_the_instruction_set_of_their_int8_kernels(monkeypatch, flags, best):
+    fields = {"model name": "AMD EPYC", "flags|Features": flags}
+    monkeypatch.setattr(environment, "_processor_field", fields.get)
+    monkeypatch.setattr(environment, "usable_cores", lambda: 2)
+    assert environment.processor_name() == f"AMD EPYC, 2 cores{best}"

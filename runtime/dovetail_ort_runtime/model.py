@@ -84,7 +84,7 @@ class Model:
         if target.int8_format == "row" and sums_of_8_bits_saturate():
             warnings.warn(
                 "this processor has no VNNI, and without it ONNX Runtime cuts off large 8-bit sums: answers may be "
-                "poor; export on this machine, where --int8-format row stores weights unsigned",
+                "poor; export for this machine with --int8-format row-unsigned",
                 stacklevel=2,
             )
         vram_limit = parse_bytes(vram_limit) if isinstance(vram_limit, str) else vram_limit

@@ -182,6 +182,7 @@ def test_the_row_format_is_the_one_that_suits_the_processor(monkeypatch, saturat
     by_name = {name: built_in_recipe(name) for name in formats}
     assert list(recipes_for(ExportOptions()).values()) == [by_name[row], by_name["block"]]
     assert list(recipes_for(ExportOptions(int8_format="row")).values()) == [by_name[row]]
+    assert list(recipes_for(ExportOptions(int8_format="row-unsigned")).values()) == [by_name["row-unsigned"]]
     shipped = tuple(RECIPES / f"{name}.toml" for name in formats)
     assert list(recipes_for(ExportOptions(recipes=shipped)).values()) == [by_name[row], by_name["block"]]
     for path in shipped:  # alone it is what was asked for
@@ -358,7 +359,7 @@ def test_the_context_is_the_one_asked_for(tiny_llama, out, max_context):
         ({"max_context": 1}, "max_context must be 2 or more, got 1"),
         ({"max_context": -3}, "max_context must be 2 or more, got -3"),
         ({"precision": "int4"}, "precision must be one of int8, fp32, got 'int4'"),
-        ({"int8_format": "column"}, "int8_format must be one of auto, row, block, got 'column'"),
+        ({"int8_format": "column"}, "int8_format must be one of auto, row, row-unsigned, block, got 'column'"),
         ({"alpha": 1.5}, "alpha must be between 0 and 1, got 1.5"),
         ({"alpha": float("nan")}, "alpha must be between 0 and 1, got nan"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),

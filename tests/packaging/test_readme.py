@@ -127,6 +127,28 @@ def test_format_table_quotes_the_result_file():
         assert row("identical to plain")[column] == f"{found['identical']} of {speculation['num_prompts']}"
 
 
+def test_the_page_of_the_server_quotes_the_load_it_stood():
+    page = " ".join((REPOSITORY / "docs" / "server.md").read_text(encoding="utf-8").split())
+    measured = result("serve-load.json")
+    assert (measured["clients"], measured["errors"], measured["server_exit_status"]) == (16, {}, 0)
+    assert measured["seconds"] > 600
+    finished = f"{measured['finished']:,} answers"
+    assert f"{finished} came to their end, all of them right, and {measured['closed_early']} streams" in page
+    assert f"all of {finished} were right and memory stayed flat" in " ".join(README.split())
+    waiting, own = measured["first_token_ms"], measured["first_token_without_waiting_ms"]
+    each, memory = measured["each_token_ms"], measured["resident_megabytes"]
+    for label, times, form in (
+        ("first token, waiting behind the 15 others included", waiting, ",.0f"),
+        ("first token from the request's turn on", own, ",.0f"),
+        ("each further token", each, ".1f"),
+    ):
+        assert f"| {label} | {times['p50']:{form}} ms | {times['p99']:{form}} ms |" in page
+    assert f"{memory['second_tenth']:.0f} MB in the second minute and {memory['last_tenth']:.0f} MB in the last" in page
+    for name in ("threads", "open_files"):
+        assert measured[name]["first"] == measured[name]["last"]
+    assert f"stayed {measured['threads']['last']} and {measured['open_files']['last']}" in page
+
+
 def test_the_tree_names_files_that_are_there():
     (tree,) = re.findall(r"## Where things are\n\n```\n(.*?)```", README, re.DOTALL)
     folder, missing = REPOSITORY, []

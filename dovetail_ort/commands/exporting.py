@@ -40,7 +40,8 @@ def import_from_export(what: str, module: str) -> ModuleType:
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # a log wants no progress bars
-    print("starting torch", file=sys.stderr, flush=True)
+    if "torch" not in sys.modules:
+        print("starting torch", file=sys.stderr, flush=True)
     try:
         return importlib.import_module(f"dovetail_ort_export.{module}")
     except ImportError as error:

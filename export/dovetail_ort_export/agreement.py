@@ -88,9 +88,14 @@ def measure_agreement(target: Target, token_ids: TokenArray, reference: FloatArr
         reference: (T, V) float32, the original's logits at the same tokens.
     """
     logits, _ = run_in_chunks(target, token_ids, target.max_rows)
+    return divergence(logits, reference)
+
+
+def divergence(logits: FloatArray, reference: FloatArray) -> Agreement:
+    """Compare next-token distributions (T, V) with those of `reference`, logits or log-probabilities in float32."""
     top1 = float((logits.argmax(axis=-1) == reference.argmax(axis=-1)).mean())
     divergences = [_kl(expected, got) for expected, got in zip(reference, logits, strict=True)]
-    return Agreement(num_tokens=len(token_ids), top1=top1, mean_kl=float(np.mean(divergences)))
+    return Agreement(num_tokens=len(logits), top1=top1, mean_kl=float(np.mean(divergences)))
 
 
 def measure_target(target: Target, token_ids: TokenArray, reference: FloatArray) -> Measurements:

@@ -66,6 +66,9 @@ class TargetWriter:
         options: of the export; its recipes, precision and format are not looked at.
         max_context: largest number of tokens of prompt and answer.
         report: is told what takes time.
+
+    Attributes:
+        weights_sha256: of the model's weights, whatever form they are written in.
     """
 
     def __init__(self, source: Source, options: ExportOptions, max_context: int, report: Report) -> None:
@@ -73,7 +76,7 @@ class TargetWriter:
         self._max_context = max_context
         self._gpu_layers = self._number_of_gpu_layers()
         self._weights = Weights(source.model, max_context=max_context)
-        self._weights_sha256 = self._weights.sha256()
+        self.weights_sha256 = self._weights.sha256()
         self._texts: list[TokenArray] | None = None
         self._equalized: EqualizedWeights | None = None
 
@@ -167,5 +170,5 @@ class TargetWriter:
             max_context=self._max_context,
             max_rows=MAX_ROWS,
             intermediate_size=config.intermediate_size,
-            weights_sha256=self._weights_sha256,
+            weights_sha256=self.weights_sha256,
         )

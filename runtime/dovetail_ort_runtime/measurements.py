@@ -30,8 +30,8 @@ class Agreement:
         num_tokens: tokens in the text.
         top1: share of positions with the same most likely token.
         mean_kl: mean Kullback-Leibler divergence of the graph's distribution from the other's, in nats.
-        compared_with: `model`, the original run by transformers in float32, or `graph`, the bundle's own before passes
-            were applied to it.
+        compared_with: `model`, the original run by transformers in float32; `head`, a drafter's in float32; or `graph`,
+            the bundle's own before passes were applied to it.
     """
 
     num_tokens: int

@@ -1,10 +1,11 @@
-"""How long a pass takes by its number of rows, several targets in turns."""
+"""How long a pass takes by its number of rows, several graphs in turns."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -45,27 +46,38 @@ def time_passes(
         if past := min(num_past, max(target.cache.capacity - rows[-1], 0)):
             run_in_chunks(target, _tokens(target, past), target.max_rows)
     room = min(min(target.max_rows, target.cache.capacity - target.cache.length) for target in targets.values())
-    sizes = [size for size in rows if size <= room]
-    times: dict[str, PassTimes] = {name: {size: [] for size in sizes} for name in targets}
-    started = time.perf_counter()
-    for number in range(rounds):
-        if number >= _LEAST_ROUNDS and time.perf_counter() - started > seconds:
-            break
-        for size in sizes:
-            for name in list(targets)[:: 1 if number % 2 else -1]:
-                times[name][size].append(_pass_ms(targets[name], size))
+    runs = {name: partial(_run_pass, target) for name, target in targets.items()}
+    times = time_in_turns(runs, rounds, seconds, rows=[size for size in rows if size <= room])
     for target in targets.values():
         target.cache.rewind(0)
     return times
 
 
-def _pass_ms(target: Target, rows: int) -> float:
-    """The second of two equal passes: the first brings threads and caches back from the other target."""
-    inputs = VerificationInput.prompt(_tokens(target, rows), target.cache.length)
-    target.forward(inputs, exact=False)
+def time_in_turns(
+    runs: Mapping[str, Callable[[int], object]], rounds: int, seconds: float = math.inf, *, rows: Sequence[int]
+) -> dict[str, PassTimes]:
+    """Milliseconds of what runs a pass of so many rows, arguments and order as of `time_passes`."""
+    times: dict[str, PassTimes] = {name: {size: [] for size in rows} for name in runs}
     started = time.perf_counter()
-    target.forward(inputs, exact=False)
+    for number in range(rounds):
+        if number >= _LEAST_ROUNDS and time.perf_counter() - started > seconds:
+            break
+        for size in rows:
+            for name in list(runs)[:: 1 if number % 2 else -1]:
+                times[name][size].append(_pass_ms(runs[name], size))
+    return times
+
+
+def _pass_ms(run: Callable[[int], object], rows: int) -> float:
+    """The second of two equal passes: the first brings threads and caches back from the other graph."""
+    run(rows)
+    started = time.perf_counter()
+    run(rows)
     return 1e3 * (time.perf_counter() - started)
+
+
+def _run_pass(target: Target, rows: int) -> None:
+    target.forward(VerificationInput.prompt(_tokens(target, rows), target.cache.length), exact=False)
 
 
 def _tokens(target: Target, number: int) -> TokenArray:

@@ -162,6 +162,28 @@ def test_the_tree_names_files_that_are_there():
     assert not missing
 
 
+def test_the_table_without_vnni_quotes_the_result_files():
+    measured = result("without-vnni/int8-formats.json")
+    assert measured["machine"].endswith("avx2")
+    suite, agreement = measured["humaneval"], measured["agreement"]["all"]
+    for column, name in enumerate(("block", "row"), start=1):
+        assert row("top-1 agreement with fp32, no VNNI")[column] == f"{agreement[name]['top1']:.1%}"
+        assert row("mean KL from fp32, no VNNI, nats")[column] == f"{agreement[name]['mean_kl']:.4f}"
+        for rows in (1, 2, 4, 8, 64):
+            label = f"pass over {rows} row{'s' if rows > 1 else ''}, no VNNI, ms"
+            assert row(label)[column] == f"{measured['passes'][name][str(rows)]['median_ms']:.1f}"
+        found = suite["formats"][name]
+        speedup = found["speedup_over_the_fastest_plain_of_both"]
+        assert row("lookup over the fastest plain of both, no VNNI")[column] == f"{speedup:.2f}x"
+        assert row("identical to plain, no VNNI")[column] == f"{found['identical']} of {suite['num_prompts']}"
+    whole, text = result("without-vnni/humaneval.json"), " ".join(README.split())
+    rates = [whole["modes"][mode]["decode_tokens_per_second"] for mode in ("speculative", whole["faster_plain"])]
+    assert (
+        f"{rates[0]:.0f} tokens/s against the faster plain mode's {rates[1]:.0f}, **{whole['speedup']:.2f}x**" in text
+    )
+    assert f"identical on {whole['num_identical']} of {whole['num_prompts']} prompts" in text
+
+
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert set(re.findall(r"`dovetail-ort (\w+)", README)) == set(COMMANDS)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dovetail_ort.commands.exporting import Progress, import_from_export
+from dovetail_ort.commands.graph import add_graph_choice
 from dovetail_ort_runtime.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -22,10 +23,15 @@ _RECORD: Final = "ablation.json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.epilog = (
-        "example:\n  dovetail-ort graph ablate smollm2 --source SmolLM2-135M-Instruct.Q4_1.gguf --out report"
+        "examples:\n"
+        "  dovetail-ort graph ablate smollm2 --source SmolLM2-135M-Instruct.Q4_1.gguf --out report\n"
+        "  dovetail-ort graph ablate smollm2 --graph drafter --source head"
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
-    parser.add_argument("--source", required=True, help="the model that the bundle was exported from")
+    add_graph_choice(parser)
+    parser.add_argument(
+        "--source", required=True, help="the model that the bundle was exported from, or the head of its drafter"
+    )
     parser.add_argument(
         "--recipe",
         dest="recipes",
@@ -43,10 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and report."""
-    manifest = Bundle(arguments.bundle).manifest
-    ablate = import_from_export("ablation", "laboratory.ablation").ablate
+    bundle, progress = Bundle(arguments.bundle), Progress()
+    read_recipe = import_from_export("ablation", "recipe").read_recipe
+    others = {path.stem: read_recipe(path) for path in arguments.recipes}
+    workshops = import_from_export("ablation", "laboratory.workshops")
     report = import_from_export("ablation", "laboratory.ablation_report")
-    ablation: Ablation = ablate(manifest, arguments.source, arguments.recipes, Progress())
+    if arguments.graph == "drafter":
+        workshop = workshops.DrafterWorkshop(bundle, Path(arguments.source), progress)
+    else:
+        workshop = workshops.TargetWorkshop(bundle.manifest, arguments.source, progress)
+    ablation: Ablation = workshop.ablate(bundle.manifest, others, progress)
     record, page = json.dumps(dataclasses.asdict(ablation), indent=2), report.markdown(ablation, _CHART)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)

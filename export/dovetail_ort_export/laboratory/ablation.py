@@ -1,42 +1,39 @@
-"""What each pass of a target's recipe is worth: the target without it, measured in turns against the whole."""
+"""What each pass of a graph's recipe is worth: the graph without it, measured in turns against the whole."""
 
 from __future__ import annotations
 
 import filecmp
-import gc
 import statistics
 import tempfile
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import LARGEST_MEAN_KL, checked_tokens, measure_target, reference_logits
-from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.recipe import Recipe, Step, read_recipe
-from dovetail_ort_export.source import load_source
-from dovetail_ort_export.target_writer import Candidate, Report, TargetWriter
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL
+from dovetail_ort_export.recipe import Recipe
+from dovetail_ort_export.target_writer import Report
 from dovetail_ort_runtime.bundle import sha256
 from dovetail_ort_runtime.environment import processor_name, usable_cores
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.pass_times import PassTimes, time_passes
+from dovetail_ort_runtime.pass_times import PassTimes
 
 ROWS: Final = (1, 2, 4, 8, 16)
 WHOLE: Final = "the whole recipe"
 AGAIN: Final = "the whole recipe again"
-_ROUNDS: Final = 10
+ROUNDS: Final = 10
 # Where a session's weights come to lie in memory changes its times by several per cent.
 _OPENINGS: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
-    """A target made by a recipe that differs.
+    """A graph made by a recipe that differs.
 
     Attributes:
         name: what is different.
@@ -47,7 +44,7 @@ class Variant:
         over_whole: median of the time of a pass over that of the whole recipe's in the same round, over the rounds of
             four sets of sessions, each opened in another order.
         row_invariance: of its graph.
-        agreement: with the original model.
+        agreement: with what the recipe began from, in float32.
     """
 
     name: str
@@ -67,10 +64,11 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ablation:
-    """All variants of one target.
+    """All variants of one graph.
 
     Attributes:
-        source: name of the model.
+        source: name of the model or of the head.
+        graph: `target` or `drafter`.
         machine: processor.
         threads: of a pass.
         reproduced: whether the whole recipe gave the bundle's graph and weights, byte for byte.
@@ -80,6 +78,7 @@ class Ablation:
     """
 
     source: str
+    graph: str
     machine: str
     threads: int
     reproduced: bool
@@ -88,127 +87,115 @@ class Ablation:
     refused: dict[str, str]
 
 
-def ablate(manifest: Manifest, source: str, recipes: Sequence[Path] = (), report: Report = lambda _: None) -> Ablation:
-    """Leave out each pass of the recipe that made a bundle's target, and run other recipes beside it.
+class Workshop(ABC):
+    """Makes and measures graphs of one kind, by one recipe and others.
 
-    Args:
-        manifest: of the bundle; it says by which recipe and calibration its target was made.
-        source: the model it was made from.
-        recipes: TOML files of further variants.
-        report: is told each step in a line.
-
-    Raises:
-        InputError: the source is another model, the target was cut or calibrated on a file, or a recipe cannot be read.
-        SourceError: the source cannot be read.
+    Attributes:
+        graph: `target` or `drafter`.
+        source: name of what the graphs are made from.
+        recipe: by which the bundle's was made.
     """
-    recipe = _recipe_of(manifest)
-    others = {path.stem: read_recipe(path) for path in recipes}
-    left_out = {f"without {name}": recipe.without(name) for name in dict.fromkeys(recipe.names)}
-    report(f"loading {source}")
-    loaded = load_source(source)
-    tokens = checked_tokens(loaded, None, manifest.target.max_context)
-    report(f"asking the original model about {len(tokens)} tokens")
-    reference = reference_logits(loaded.model, tokens)
-    with tempfile.TemporaryDirectory() as folder:
-        writer = TargetWriter(loaded, _options_of(manifest), manifest.target.max_context, report)
-        whole = writer.write(WHOLE, recipe, Path(folder) / "whole")
-        if whole.entry.weights_sha256 != manifest.target.weights_sha256:
-            raise InputError(f"the source must be the model of the bundle, got another one in {source!r}")
-        reproduced = _is_of_bundle(whole, manifest)
-        candidates: dict[str, Candidate] = {WHOLE: whole}
-        unchanged: list[str] = []
-        refused: dict[str, str] = {}
-        for name, other in {**left_out, **others}.items():
-            try:
-                candidate = writer.write(name, other, Path(folder) / str(len(candidates)))
-            except InputError as error:
-                refused[name] = str(error)
-                continue
-            if _same_files(candidate, whole):
-                unchanged.append(name)
-            candidates[name] = candidate
-        model_name = loaded.name
-        del loaded, writer
-        gc.collect()
-        kept = {name: candidate for name, candidate in candidates.items() if name not in unchanged}
-        variants = _measure({WHOLE: whole, AGAIN: whole, **kept}, tokens, reference, report)
-    return Ablation(
-        source=model_name,
-        machine=processor_name(),
-        threads=usable_cores(),
-        reproduced=reproduced,
-        variants=tuple(variants),
-        unchanged=tuple(unchanged),
-        refused=refused,
-    )
 
+    graph: str
+    source: str
+    recipe: Recipe
 
-def _recipe_of(manifest: Manifest) -> Recipe:
-    target = manifest.target
-    if not target.passes:
-        raise InputError("the manifest must name the passes of the target, got none; export the bundle again")
-    if target.front_graph is not None:
-        raise InputError("the target must be in one piece, got one that was cut; export it without --gpu-layers")
-    return Recipe(target.precision, tuple(map(Step.parse, target.passes)))
+    @abstractmethod
+    def write(self, name: str, recipe: Recipe, folder: Path) -> Path:
+        """Write the graph that `recipe`, called `name` in reports, makes into a new folder, and return its path.
 
+        Raises:
+            InputError: a pass is unknown or does not fit its place.
+            BundleError: the graph is none that can be run.
+        """
 
-def _options_of(manifest: Manifest) -> ExportOptions:
-    calibration = manifest.provenance.calibration
-    if calibration is None:
-        return ExportOptions()
-    if calibration.text is not None:
-        raise InputError(
-            f"the calibration must be on text that the model wrote, got the file {calibration.text!r}; "
-            "export the bundle without --calibration-text"
+    @abstractmethod
+    def measure(self, graph: Path) -> tuple[RowInvariance, Agreement]:
+        """Whether rows of a graph that was written stand alone, and how far it is from what it was made from."""
+
+    @abstractmethod
+    def time_passes(self, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
+        """Milliseconds of passes over `ROWS` rows, `ROUNDS` times, graphs in turns in the order given."""
+
+    def ablate(self, manifest: Manifest, others: Mapping[str, Recipe], report: Report) -> Ablation:
+        """Leave out each pass of the recipe that made a bundle's graph, and run other recipes beside it.
+
+        Args:
+            manifest: of the bundle.
+            others: recipes of further variants, by name.
+            report: is told each step in a line.
+        """
+        left_out = {f"without {name}": self.recipe.without(name) for name in dict.fromkeys(self.recipe.names)}
+        with tempfile.TemporaryDirectory() as folder:
+            whole = self.write(WHOLE, self.recipe, Path(folder) / "whole")
+            graphs, made = {WHOLE: whole, AGAIN: whole}, {WHOLE: self.recipe, AGAIN: self.recipe}
+            unchanged: list[str] = []
+            refused: dict[str, str] = {}
+            for number, (name, recipe) in enumerate({**left_out, **others}.items()):
+                try:
+                    graph = self.write(name, recipe, Path(folder) / str(number))
+                except (InputError, BundleError) as error:
+                    refused[name] = str(error)
+                    continue
+                if _same_files(graph.parent, whole.parent):
+                    unchanged.append(name)
+                else:
+                    graphs[name], made[name] = graph, recipe
+            reproduced = _is_of_bundle(whole.parent, manifest)
+            variants = _measured(self, graphs, made, report)
+        return Ablation(
+            source=self.source,
+            graph=self.graph,
+            machine=processor_name(),
+            threads=usable_cores(),
+            reproduced=reproduced,
+            variants=tuple(variants),
+            unchanged=tuple(unchanged),
+            refused=refused,
         )
-    return ExportOptions(calibration_tokens=calibration.num_tokens, alpha=calibration.alpha, seed=calibration.seed)
 
 
-def _same_files(one: Candidate, other: Candidate) -> bool:
-    names = [path.name for path in one.folder.iterdir()]
-    same, _, _ = filecmp.cmpfiles(one.folder, other.folder, names, shallow=False)
+def _same_files(one: Path, other: Path) -> bool:
+    names = [path.name for path in one.iterdir()]
+    same, _, _ = filecmp.cmpfiles(one, other, names, shallow=False)
     return len(same) == len(names)
 
 
-def _is_of_bundle(candidate: Candidate, manifest: Manifest) -> bool:
+def _is_of_bundle(folder: Path, manifest: Manifest) -> bool:
     stated = {entry.path: entry.sha256 for entry in manifest.files}
-    return all(stated.get(path.name) == sha256(path) for path in candidate.folder.iterdir())
+    return all(stated.get(path.name) == sha256(path) for path in folder.iterdir())
 
 
-def _measure(
-    candidates: dict[str, Candidate], tokens: TokenArray, reference: FloatArray, report: Report
+def _measured(
+    workshop: Workshop, graphs: Mapping[str, Path], made: Mapping[str, Recipe], report: Report
 ) -> list[Variant]:
     report("comparing outputs")
-    measured = {
-        name: measure_target(candidate.open(len(tokens)), tokens, reference) for name, candidate in candidates.items()
-    }
+    measured = {name: workshop.measure(graph) for name, graph in graphs.items()}
     report("timing passes in turns")
-    times = _times(candidates, len(tokens))
+    times = _times(workshop, graphs)
     return [
         Variant(
             name=name,
-            passes=candidate.entry.passes,
-            num_nodes=sum(1 for _ in ir.load(candidate.folder / candidate.entry.graph).graph),
-            num_bytes=candidate.num_bytes,
+            passes=made[name].describe(),
+            num_nodes=sum(1 for _ in ir.load(graph).graph),
+            num_bytes=sum(path.stat().st_size for path in graph.parent.iterdir()),
             pass_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
             over_whole={str(rows): _median_ratio(ms, times[WHOLE][rows]) for rows, ms in times[name].items()},
-            row_invariance=measured[name].row_invariance,
-            agreement=measured[name].agreement,
+            row_invariance=measured[name][0],
+            agreement=measured[name][1],
         )
-        for name, candidate in candidates.items()
+        for name, graph in graphs.items()
     ]
 
 
-def _times(candidates: dict[str, Candidate], num_tokens: int) -> dict[str, PassTimes]:
-    """Milliseconds of the passes of every candidate, over several sets of sessions."""
-    times: dict[str, PassTimes] = {name: {rows: [] for rows in ROWS} for name in candidates}
-    names = list(candidates)
+def _times(workshop: Workshop, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
+    """Milliseconds of the passes of every graph, over several sets of sessions."""
+    times: dict[str, PassTimes] = {name: {rows: [] for rows in ROWS} for name in graphs}
+    names = list(graphs)
     for opening in range(_OPENINGS):
         first = opening * len(names) // _OPENINGS
         order = (names[first:] + names[:first])[:: 1 if opening % 2 else -1]
-        for name, found in time_passes(
-            {name: candidates[name].open(num_tokens) for name in order}, _ROUNDS, rows=ROWS
-        ).items():
+        for name, found in workshop.time_passes({name: graphs[name] for name in order}).items():
             for rows, ms in found.items():
                 times[name][rows] += ms
     return times

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from dovetail_ort_export.laboratory.ablation import AGAIN, ROWS, WHOLE, Ablation, Variant
 from dovetail_ort_export.whole_output import write_figure
 
+_ORIGINALS: Final = {"target": "original model", "drafter": "trained head"}
 _COLOURS: Final = ("#0b3954", "#2a7f9e", "#7fb7be", "#e0a458", "#c8553d")
 
 
@@ -17,13 +18,13 @@ def markdown(ablation: Ablation, chart: str) -> str:
     """The report; `chart` is the picture's file name."""
     whole = ablation.variants[0]
     lines = [
-        f"# What each pass of {ablation.source} is worth",
+        f"# What each pass of the {ablation.graph} {ablation.source} is worth",
         "",
         f"{ablation.machine}, {ablation.threads} threads. The recipe: {', '.join(whole.passes)}.",
         "Every variant differs in one thing. Times are of a pass over 1 to 16 rows behind 128 tokens: the median over",
         "the rounds of its ratio to the whole recipe in the same round. Above 1.00, leaving something out costs time;",
         f"differences as small as those of {AGAIN!r}, the same files in other sessions, mean nothing.",
-        "Top token and KL divergence compare with the original model in fp32, over "
+        f"Top token and KL divergence compare with the {_ORIGINALS[ablation.graph]} in fp32, over "
         f"{whole.agreement.num_tokens} tokens. Made again, the whole recipe",
         f"gave {'the bytes of the bundle' if ablation.reproduced else '**other bytes than the bundle has**'}.",
         "",
@@ -57,7 +58,9 @@ def draw_chart(ablation: Ablation, path: Path) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(variants)), [variant.name for variant in variants])
     axes.invert_yaxis()
-    axes.set(xlabel="time of a pass over the whole recipe's", title=f"{ablation.source}, {ablation.machine}")
+    axes.set(
+        xlabel="time of a pass over the whole recipe's", title=f"{ablation.graph} {ablation.source}, {ablation.machine}"
+    )
     axes.legend(title="rows", fontsize="small")
     axes.grid(axis="x", alpha=0.3)
     write_figure(figure, path)

@@ -91,18 +91,23 @@ def _drafter(bundle: Bundle, num_past: int, max_rows: int, threads: int, trace: 
     if max_rows > entry.max_rows or capacity > bundle.manifest.target.max_context:
         raise InputError(f"a drafter's pass must have at most {entry.max_rows} rows, got {max_rows}")
     model = DraftModel(bundle.path(entry.graph), entry, capacity=capacity, threads=threads, trace=trace)
+    return Subject(model.session, drafter_passes(model, num_past))
+
+
+def drafter_passes(model: DraftModel, num_past: int) -> Callable[[int], None]:
+    """What runs a pass of `model` over so many new tokens behind `num_past` kept ones, and ranks candidates once."""
 
     def run(rows: int) -> None:
         first = model.cache.length
         model.forward(
-            np.zeros((rows, entry.hidden_size), dtype=np.float32),
+            np.zeros((rows, model.hidden_size), dtype=np.float32),
             np.arange(rows),
             np.arange(first, first + rows),
             scored_rows=np.array([rows - 1]),
             num_candidates=_NUM_CANDIDATES,
         )
 
-    while (left := min(num_past - model.cache.length, entry.max_rows)) > 0:
+    while (left := min(num_past - model.cache.length, model.max_rows)) > 0:
         run(left)
         model.cache.keep(range(left))
-    return Subject(model.session, run)
+    return run

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from dovetail_ort.command_line import main
+from dovetail_ort_export.attaching import attach_drafter
 from dovetail_ort_export.laboratory import ablation as ablating
 from dovetail_ort_export.laboratory.ablation import AGAIN, WHOLE
 
@@ -16,7 +18,7 @@ REFUSED = {"without bind-weights", "without lower-int8-rows"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Few rounds."""
-    monkeypatch.setattr(ablating, "_ROUNDS", 3)
+    monkeypatch.setattr(ablating, "ROUNDS", 3)
     monkeypatch.setattr(ablating, "_OPENINGS", 1)
 
 
@@ -40,6 +42,38 @@ def test_every_pass_is_left_out_once_and_the_report_tells_it(tiny_llama, tiny_bu
     assert "the bytes of the bundle" in page
     assert all(f"| {name} | " in page for name in variants)
     assert (out / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_passes_of_a_drafter_are_left_out_in_turn(tiny_head, tiny_bundle, tmp_path, capsys):
+    head, bundle, out = tiny_head(tiny_bundle), tmp_path / "bundle", tmp_path / "report"
+    shutil.copytree(tiny_bundle, bundle)
+    attach_drafter(bundle, head)
+    command = ["graph", "ablate", str(bundle), "--graph", "drafter", "--source", str(head), "--out", str(out)]
+    assert main(command) == 0
+    page = capsys.readouterr().out
+    record = json.loads((out / "ablation.json").read_text())
+    variants = {variant["name"]: variant for variant in record["variants"]}
+    assert list(variants) == [
+        WHOLE, AGAIN, *(f"without {name}" for name in ("pack-qkv", "pack-gate-up", "fuse-skip-norm"))
+    ]  # fmt: skip
+    assert set(record["refused"]) == {"without bind-weights", "without lower-int8-blocks", "without rank-candidates"}
+    assert record["reproduced"]
+    assert record["graph"] == "drafter"
+    assert all(set(variant["over_whole"]) == {"1", "2", "4", "8", "16"} for variant in variants.values())
+    agreement = variants[WHOLE]["agreement"]
+    assert agreement["compared_with"] == "head"
+    assert 0 < agreement["mean_kl"] < 0.01  # 8 bits, and not those of another graph
+    assert agreement["top1"] > 0.9
+    assert "compare with the trained head in fp32" in page
+
+
+def test_another_head_is_refused(tiny_head, tiny_bundle, with_drafter, capsys):
+    other = tiny_head(tiny_bundle, target_sha256="0" * 64)
+    bundle = with_drafter(tiny_bundle)
+    assert main(["graph", "ablate", str(bundle), "--graph", "drafter", "--source", str(other)]) == 2
+    assert "the head must be the one in the bundle" in capsys.readouterr().err
+    assert main(["graph", "ablate", str(tiny_bundle), "--graph", "drafter", "--source", str(other)]) == 2
+    assert "the bundle must have a drafter" in capsys.readouterr().err
 
 
 def test_another_model_is_refused(tiny_bundle_row, tiny_source, capsys):

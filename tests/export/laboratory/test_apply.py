@@ -169,9 +169,8 @@ def test_passes_go_over_the_drafter_too(tiny_drafting_bundle, tmp_path, capsys):
 def test_what_cannot_be_applied_is_one_line_and_writes_nothing(name, message, tiny_bundle, tmp_path, capsys):
     out = tmp_path / "out"
     assert apply(tiny_bundle, name, out) == 2
-    error = capsys.readouterr().err.splitlines()
-    assert message in error[-1]
-    assert error[:-1] == ["starting torch"]
+    (error,) = capsys.readouterr().err.splitlines()
+    assert message in error
     assert not out.exists()
     assert not list(tmp_path.glob(".out*"))
 

@@ -16,7 +16,7 @@ def measurement_lines(manifest: Manifest) -> dict[str, str]:
         "exact": "yes, on the machine that exported it" if manifest.target.exact else "NO",
         "row invariance": _describe_row_invariance(manifest.measurements.row_invariance),
         "agreement": _describe_agreement(manifest.measurements.agreement),
-        **{f"int8, {one.int8_format}": _describe_format(one) for one in manifest.measurements.int8_formats},
+        **{f"by {one.int8_format}": _describe_format(one) for one in manifest.measurements.int8_formats},
     }
 
 
@@ -49,7 +49,7 @@ def _describe_row_invariance(measured: RowInvariance) -> str:
 
 
 def _describe_agreement(measured: Agreement) -> str:
-    other = _COMPARED[measured.compared_with]
+    other = _COMPARED.get(measured.compared_with, "what it came from")  # a foreign manifest may say anything
     return (
         f"{measured.top1:.1%} same top token as {other}, mean KL {measured.mean_kl:.4f} nats, "
         f"{measured.num_tokens} tokens"

@@ -8,6 +8,7 @@ from dovetail_ort.command_line import COMMANDS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+CONSTANT_SCALE = "row, constant scale"
 RESULTS = REPOSITORY / "models" / "smollm2-135m-instruct" / "results"
 
 
@@ -182,6 +183,24 @@ def test_the_table_without_vnni_quotes_the_result_files():
         f"{rates[0]:.0f} tokens/s against the faster plain mode's {rates[1]:.0f}, **{whole['speedup']:.2f}x**" in text
     )
     assert f"identical on {whole['num_identical']} of {whole['num_prompts']} prompts" in text
+    costs = result("without-vnni/layer-costs.json")
+    assert costs["row_format"] == "row-unsigned"
+    ratios = {rows: found["over_block"][1] for rows, found in costs["layers"]["4096 x 11008"][CONSTANT_SCALE].items()}
+    words = f"takes {ratios['2']:.2f} of the block format's time for 2 rows, {ratios['4']:.2f} for 4, {ratios['8']:.2f}"
+    assert words in text
+
+
+def test_the_table_of_growth_quotes_the_result_file():
+    measured = result("growth.json")
+    for length, found in measured["contexts"].items():
+        assert found["identical"] == measured["num_texts"] == 3
+        modes = [found["modes"][mode] for mode in ("plain, one-row kernel", "plain, exact", "speculative")]
+        speculative = modes[-1]
+        assert row(length)[1:] == [
+            *(f"{mode['tokens_per_second']:.0f}" for mode in modes),
+            f"{speculative['tokens_a_round']:.2f}",
+            f"{speculative['megabytes_per_token']:.0f}",
+        ]
 
 
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it():

@@ -33,10 +33,9 @@ from dovetail_ort_runtime.pass_times import NUM_PAST, PassTimes, time_in_turns, 
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
 from dovetail_ort_runtime.target import Target
 
-HEAD: Final = "head"
-# Each drafts the next but the last: 240 rows, in passes of none of `ROWS_AT_EXPORT` with one row, which takes another
-# kernel, left over.
-_DRAFTED_TOKENS: Final = 241
+# All but the last are drafted behind: 240 rows, of which passes of no size in `ROWS_AT_EXPORT` leave a single one, which
+# would take another kernel.
+_NUM_TOKENS: Final = 241
 
 
 class TargetWorkshop(Workshop):
@@ -120,7 +119,7 @@ class DrafterWorkshop(Workshop):
         self._ends = read_target_ends(bundle)
         self._written: dict[Path, DrafterEntry] = {}
         report("reading a text with the target")
-        token_ids = bundle.tokenizer().encode(read_check_text(None), add_special_tokens=False)[:_DRAFTED_TOKENS]
+        token_ids = bundle.tokenizer().encode(read_check_text(None), add_special_tokens=False)[:_NUM_TOKENS]
         manifest = bundle.manifest.target
         target = Target(bundle.path(manifest.graph), manifest, max_context=len(token_ids) + 1)
         self._tokens = np.array(token_ids, dtype=np.int64)
@@ -148,7 +147,7 @@ class DrafterWorkshop(Workshop):
         invariance = RowInvariance(
             rows=ROWS_AT_EXPORT, num_tokens=len(self._tokens) - 1, identical=largest == 0, largest_difference=largest
         )
-        return invariance, replace(divergence(by_size[-1], self._reference), compared_with=HEAD)
+        return invariance, replace(divergence(by_size[-1], self._reference), compared_with="head")
 
     def time_passes(self, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
         """Of all drafters, open at once."""

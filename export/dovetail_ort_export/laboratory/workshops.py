@@ -33,8 +33,8 @@ from dovetail_ort_runtime.pass_times import NUM_PAST, PassTimes, time_in_turns, 
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
 from dovetail_ort_runtime.target import Target
 
-# All but the last are drafted behind: 240 rows, of which passes of no size in `ROWS_AT_EXPORT` leave a single one, which
-# would take another kernel.
+# All but the last are drafted behind: 240 rows, of which passes of no size in `ROWS_AT_EXPORT` leave a single one; one
+# row takes another kernel.
 _NUM_TOKENS: Final = 241
 
 

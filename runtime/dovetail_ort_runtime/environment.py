@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -24,6 +23,8 @@ _EXACT_8_BIT_SUMS: Final = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 def onnxruntime_distributions() -> dict[str, str]:
     """Installed ONNX Runtime distributions and their versions."""
+    import importlib.metadata  # 20 ms of the import of this package
+
     found = {}
     for name in _DISTRIBUTIONS:
         try:

@@ -203,6 +203,29 @@ def test_the_table_of_growth_quotes_the_result_file():
         ]
 
 
+def test_the_section_on_the_papers_size_quotes_the_result_files():
+    results = REPOSITORY / "models" / "llama-2-7b-shape" / "results"
+    by_row, by_block = (json.loads((results / f"paper-size-{name}.json").read_text()) for name in ("row", "block"))
+    text, verify, export = " ".join(README.split()), by_row["verify"], by_row["export"]
+    assert by_row["target"]["exact"]
+    assert export["peak_memory_bytes"] < 24e9
+    assert f"in {export['peak_memory_bytes'] / 1e9:.1f} GB of memory and run in INT8 by rows" in text
+    assert f"rows ({export['num_bytes'] / 1e9:.1f} GB), exact" in text
+    one, two = verify["1"], verify["2"]
+    assert f"takes {one['median_ms']:.0f} ms and reads weights at {one['of_read_bandwidth']:.0%} of what" in text
+    assert f"an exact one {two['median_ms']:.0f} ms" in text
+    for rows, projected in by_row["projection"]["by_rows"].items():
+        speedup = projected["speedup"]
+        assert row(f"{rows} rows")[1:] == [
+            f"{projected['tokens_a_round']:.2f}",
+            f"{verify[rows]['median_ms']:.0f}",
+            f"{verify[rows]['over_one_row'][1]:.2f}",
+            f"{by_block['verify'][rows]['over_one_row'][1]:.2f}",
+            f"{speedup['no time for drafting']:.2f}x",
+            f"{speedup['one block on this CPU']:.2f}x",
+        ]
+
+
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert set(re.findall(r"`dovetail-ort (\w+)", README)) == set(COMMANDS)
 

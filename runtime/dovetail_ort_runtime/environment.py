@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
 from pathlib import Path
 from types import ModuleType
 from typing import Final
+
+import numpy as np
 
 from dovetail_ort_runtime.errors import UnavailableError
 
@@ -18,7 +21,11 @@ _INSTRUCTION_SETS: Final = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
     *("asimddp", "i8mm", "sve"),
 )
-_EXACT_8_BIT_SUMS: Final = {"avx512_vnni", "avx_vnni", "amx_int8"}
+# The ONNX file of one node, MatMulInteger of the inputs a (uint8) and b (int8).
+_INTEGER_PRODUCT: Final = (
+    b'\x08\x08:>\n\x18\n\x01a\n\x01b\x12\x01c"\rMatMulInteger\x12\x01gZ\t\n\x01a\x12\x04\n\x02\x08\x02'
+    b"Z\t\n\x01b\x12\x04\n\x02\x08\x03b\t\n\x01c\x12\x04\n\x02\x08\x06B\x04\n\x00\x10\r"
+)
 
 
 def onnxruntime_distributions() -> dict[str, str]:
@@ -102,10 +109,20 @@ def _processor_field(names: str) -> str | None:
     return line[1].strip() if line else ""
 
 
+@functools.cache
 def sums_of_8_bits_saturate() -> bool:
-    """Whether ONNX Runtime adds pairs of 8-bit products in 16 bits on this processor, where large ones are cut off.
+    """Whether ONNX Runtime cuts off large sums of unsigned times signed 8-bit numbers on this processor.
 
-    It does on x86 processors with AVX2 or AVX-512 and without VNNI. Rows still stand alone; their values are wrong.
+    On x86 with AVX2 or AVX-512 and without VNNI it adds pairs of products in 16 bits. Rows still stand alone; their
+    values are wrong. What decides is the kernel, so one product of the largest numbers is computed.
+
+    Raises:
+        UnavailableError: as `import_onnxruntime`.
     """
-    found = instruction_sets()
-    return found is not None and "avx2" in found and not _EXACT_8_BIT_SUMS & set(found)
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(_INTEGER_PRODUCT, options, providers=["CPUExecutionProvider"])
+    row, column = np.full((1, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
+    (sums,) = session.run(None, {"a": row, "b": column})
+    return bool((sums != 64 * 255 * 127).any())

@@ -183,6 +183,12 @@ def test_the_table_without_vnni_quotes_the_result_files():
         f"{rates[0]:.0f} tokens/s against the faster plain mode's {rates[1]:.0f}, **{whole['speedup']:.2f}x**" in text
     )
     assert f"identical on {whole['num_identical']} of {whole['num_prompts']} prompts" in text
+    assert f"{result('without-vnni/general.json')['speedup']:.2f}x there on the 40 general prompts" in text
+    for suite in ("humaneval", "general", "defeating"):
+        measured = result(f"without-vnni/{suite}.json")
+        assert measured["num_identical"] == measured["num_prompts"]
+        rates = [prompt["decode_tokens_per_second"] for prompt in measured["prompts"]]
+        assert all(rate["speculative"] >= rate["plain, exact"] for rate in rates)
     costs = result("without-vnni/layer-costs.json")
     assert costs["row_format"] == "row-unsigned"
     ratios = {rows: found["over_block"][1] for rows, found in costs["layers"]["4096 x 11008"][CONSTANT_SCALE].items()}

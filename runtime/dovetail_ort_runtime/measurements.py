@@ -45,7 +45,7 @@ class Int8FormatMeasurements:
     """One of the INT8 formats that export built and compared.
 
     Attributes:
-        int8_format: as of `TargetEntry`.
+        int8_format: `row`, `row-unsigned` or `block`, as the target's.
         num_bytes: size of graph and weights.
         row_invariance: of its graph.
         agreement: of its graph.

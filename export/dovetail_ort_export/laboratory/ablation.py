@@ -26,7 +26,7 @@ from dovetail_ort_runtime.pass_times import PassTimes
 ROWS: Final = (1, 2, 4, 8, 16)
 WHOLE: Final = "the whole recipe"
 AGAIN: Final = "the whole recipe again"
-ROUNDS: Final = 10
+_ROUNDS: Final = 10
 # Where a session's weights come to lie in memory changes its times by several per cent.
 _OPENINGS: Final = 4
 
@@ -114,8 +114,8 @@ class Workshop(ABC):
         """Whether rows of a graph that was written stand alone, and how far it is from what it was made from."""
 
     @abstractmethod
-    def time_passes(self, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
-        """Milliseconds of passes over `ROWS` rows, `ROUNDS` times, graphs in turns in the order given."""
+    def time_passes(self, graphs: Mapping[str, Path], rounds: int) -> dict[str, PassTimes]:
+        """Milliseconds of passes over `ROWS` rows, graphs in turns in the order given."""
 
     def ablate(self, manifest: Manifest, others: Mapping[str, Recipe], report: Report) -> Ablation:
         """Leave out each pass of the recipe that made a bundle's graph, and run other recipes beside it.
@@ -195,7 +195,7 @@ def _times(workshop: Workshop, graphs: Mapping[str, Path]) -> dict[str, PassTime
     for opening in range(_OPENINGS):
         first = opening * len(names) // _OPENINGS
         order = (names[first:] + names[:first])[:: 1 if opening % 2 else -1]
-        for name, found in workshop.time_passes({name: graphs[name] for name in order}).items():
+        for name, found in workshop.time_passes({name: graphs[name] for name in order}, _ROUNDS).items():
             for rows, ms in found.items():
                 times[name][rows] += ms
     return times

@@ -14,7 +14,6 @@ from dovetail_ort_export.agreement import checked_tokens, divergence, measure_ta
 from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name, save_graph
-from dovetail_ort_export.laboratory import ablation
 from dovetail_ort_export.laboratory.ablation import ROWS, Workshop
 from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, drafter_passes
 from dovetail_ort_export.recipe import Recipe, Step
@@ -84,9 +83,9 @@ class TargetWorkshop(Workshop):
         found = measure_target(self._open(graph), self._tokens, self._reference)
         return found.row_invariance, found.agreement
 
-    def time_passes(self, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
+    def time_passes(self, graphs: Mapping[str, Path], rounds: int) -> dict[str, PassTimes]:
         """Of all targets, open at once."""
-        return time_passes({name: self._open(graph) for name, graph in graphs.items()}, ablation.ROUNDS, rows=ROWS)
+        return time_passes({name: self._open(graph) for name, graph in graphs.items()}, rounds, rows=ROWS)
 
     def _open(self, graph: Path) -> Target:
         return self._written[graph].open(len(self._tokens))
@@ -109,7 +108,7 @@ class DrafterWorkshop(Workshop):
     def __init__(self, bundle: Bundle, head_path: Path, report: Report) -> None:
         entry = bundle.manifest.drafter
         if entry is None:
-            raise InputError(f"the bundle must have a drafter, got none in {str(bundle.directory)!r}; see attach")
+            raise InputError("the bundle must have a drafter, got none; see dovetail-ort attach")
         self.recipe = _recipe("drafter", entry.precision, entry.passes)
         self.source = head_path.name
         self._report = report
@@ -119,10 +118,11 @@ class DrafterWorkshop(Workshop):
         self._ends = read_target_ends(bundle)
         self._written: dict[Path, DrafterEntry] = {}
         report("reading a text with the target")
-        token_ids = bundle.tokenizer().encode(read_check_text(None), add_special_tokens=False)[:_NUM_TOKENS]
-        manifest = bundle.manifest.target
-        target = Target(bundle.path(manifest.graph), manifest, max_context=len(token_ids) + 1)
-        self._tokens = np.array(token_ids, dtype=np.int64)
+        target_entry = bundle.manifest.target
+        self._max_context = target_entry.max_context
+        token_ids = bundle.tokenizer().encode(read_check_text(None), add_special_tokens=False)
+        self._tokens = np.array(token_ids[: min(_NUM_TOKENS, self._max_context - 1)], dtype=np.int64)
+        target = Target(bundle.path(target_entry.graph), target_entry, max_context=len(self._tokens) + 1)
         _, self._features = run_in_chunks(target, self._tokens, target.max_rows)
         self._reference: FloatArray | None = None
 
@@ -149,11 +149,13 @@ class DrafterWorkshop(Workshop):
         )
         return invariance, replace(divergence(by_size[-1], self._reference), compared_with="head")
 
-    def time_passes(self, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
+    def time_passes(self, graphs: Mapping[str, Path], rounds: int) -> dict[str, PassTimes]:
         """Of all drafters, open at once."""
-        models = {name: self._open(graph, NUM_PAST + ROWS[-1]) for name, graph in graphs.items()}
-        runs = {name: drafter_passes(model, NUM_PAST) for name, model in models.items()}
-        return time_in_turns(runs, ablation.ROUNDS, rows=ROWS)
+        num_past = min(NUM_PAST, self._max_context - ROWS[-1])
+        models = {name: self._open(graph, num_past + ROWS[-1]) for name, graph in graphs.items()}
+        return time_in_turns(
+            {name: drafter_passes(model, num_past) for name, model in models.items()}, rounds, rows=ROWS
+        )
 
     def _open(self, graph: Path, capacity: int) -> DraftModel:
         return DraftModel(graph, self._written[graph], capacity=capacity, threads=usable_cores())

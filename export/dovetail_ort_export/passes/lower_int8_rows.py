@@ -51,8 +51,8 @@ class LowerInt8Rows(ir.passes.InPlacePass):
         attention_in_blocks: whether attention's output stays in blocks, too: more milliseconds a row, but four nodes
             fewer a block of the model.
         unsigned_weights: whether weights are stored as uint8, offset by 128. Processors without VNNI then add whole
-            products at the same speed, where of signed weights they add pairs in 16 bits and cut off large sums;
-            with VNNI signed weights are right and take less time.
+            products, where of signed weights they add pairs in 16 bits and cut off large sums; with VNNI signed
+            weights are right and take less time.
     """
 
     def __init__(self, attention_in_blocks: bool = False, unsigned_weights: bool = False) -> None:

@@ -18,7 +18,7 @@ REFUSED = {"without bind-weights", "without lower-int8-rows"}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Few rounds."""
-    monkeypatch.setattr(ablating, "ROUNDS", 3)
+    monkeypatch.setattr(ablating, "_ROUNDS", 3)
     monkeypatch.setattr(ablating, "_OPENINGS", 1)
 
 

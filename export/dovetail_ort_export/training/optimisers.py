@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from dovetail_ort_export.training.muon import Muon
+
 _WARM_UP_SHARE: Final = 0.03
 _LARGEST_GRADIENT: Final = 1.0
 _ADAM_BETAS: Final = (0.9, 0.95)
@@ -16,18 +18,17 @@ _WEIGHT_DECAY: Final = 0.01
 
 
 class Optimisers:
-    """Muon (torch.optim.Muon) on matrices and AdamW on norms and biases, warmed up and then lowered to zero linearly.
+    """Muon on matrices and AdamW on norms and biases, warmed up and then lowered to zero linearly.
 
-    `learning_rate` is the highest, `num_steps` those of the whole training.
+    `learning_rate` is the highest, `num_steps` those of the whole training, `dtype` as of `Muon`.
     """
 
-    def __init__(self, module: Module, *, learning_rate: float, num_steps: int) -> None:
+    def __init__(self, module: Module, *, learning_rate: float, num_steps: int, dtype: torch.dtype) -> None:
         parameters = list(module.parameters())
         matrices = [parameter for parameter in parameters if parameter.ndim == 2]
         others = [parameter for parameter in parameters if parameter.ndim != 2]
-        # match_rms_adamw scales Muon's step to the size of AdamW's, so that one learning rate serves both.
         self._optimisers = [
-            torch.optim.Muon(matrices, lr=learning_rate, weight_decay=_WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, lr=learning_rate, weight_decay=_WEIGHT_DECAY, dtype=dtype),
             torch.optim.AdamW(others, lr=learning_rate, betas=_ADAM_BETAS, weight_decay=0.0),
         ]
         self._parameters = parameters

@@ -76,6 +76,7 @@ class TrainingSession:
         self._draft_head = torch.from_numpy(ends.head[draft_token_ids]).to(device)
         self._rotary = Rotary(torch.tensor(ends.cos, device=device), torch.tensor(ends.sin, device=device))
         self._loss = DraftLoss(head=self._draft_head, feature_weight=options.feature_weight)
+        self._in_bf16 = {"auto": device.type == "cuda", "bf16": True, "fp32": False}[options.precision]
 
     def train(
         self,
@@ -98,7 +99,12 @@ class TrainingSession:
             InputError: the checkpoint is damaged or of another training, or the loss is not finite.
         """
         order, num_shared = self._order(trained), shared_length(trained)
-        optimisers = Optimisers(self.head, learning_rate=self._options.learning_rate, num_steps=len(order))
+        optimisers = Optimisers(
+            self.head,
+            learning_rate=self._options.learning_rate,
+            num_steps=len(order),
+            dtype=torch.bfloat16 if self._in_bf16 else torch.float32,
+        )
         state = _load_checkpoint(out, identity, self.head, optimisers)
         measured = [collate(held_out[start : start + 8]).to(self._device) for start in range(0, len(held_out), 8)]
         every = max(1, len(order) // _MEASUREMENTS)
@@ -167,8 +173,7 @@ class TrainingSession:
         )
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        chosen = {"auto": self._device.type == "cuda", "bf16": True, "fp32": False}[self._options.precision]
-        context: AbstractContextManager[Any] = torch.autocast(self._device.type, torch.bfloat16, enabled=chosen)
+        context: AbstractContextManager[Any] = torch.autocast(self._device.type, torch.bfloat16, enabled=self._in_bf16)
         return context
 
 

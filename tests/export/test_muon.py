@@ -1,0 +1,40 @@
+"""Muon against torch's own, and its orthogonal matrices against a singular value decomposition."""
+
+import pytest
+import torch
+
+from dovetail_ort_export.training.muon import Muon, orthogonal
+
+SHAPES = [(48, 48), (32, 96), (96, 32)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_bf16_ten_steps_are_those_of_torch_bit_for_bit(shape):
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    optimisers = (
+        Muon([ours], lr=0.01, weight_decay=0.1, dtype=torch.bfloat16),
+        torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(10):
+        gradient = torch.randn(shape, generator=generator)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, start)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_fp32_singular_vectors_stay_and_singular_values_come_near_one(shape):
+    generator = torch.Generator().manual_seed(1)
+    # Newton-Schulz steps bring values from 0.01 of the norm on into the band; smaller ones take more of them.
+    left, _ = torch.linalg.qr(torch.randn(shape[0], min(shape), generator=generator))
+    right, _ = torch.linalg.qr(torch.randn(shape[1], min(shape), generator=generator))
+    values = torch.linspace(0.5, 1.0, min(shape))
+    result = orthogonal(left @ torch.diag(values) @ right.T, torch.float32)
+    inner = left.T @ result @ right
+    assert result.dtype == torch.float32
+    assert ((inner.diagonal() > 0.5) & (inner.diagonal() < 1.5)).all()
+    torch.testing.assert_close(inner, torch.diag(inner.diagonal()), rtol=0, atol=1e-4)

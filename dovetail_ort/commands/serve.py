@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_verification, load
+from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_threads, add_verification, load
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -86,7 +86,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default=30.0,
         help="seconds to finish accepted requests when told to end (default: %(default)g)",
     )
-    limits.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
+    add_threads(limits)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -35,9 +35,7 @@ class FairQueue(Generic[ItemT]):
         self._waiting.setdefault(client, deque()).append(item)
 
     def take(self) -> ItemT:
-        """Remove and return the first item of the client whose turn it is; IndexError if there is none."""
-        if not self._waiting:
-            raise IndexError("the queue is empty")
+        """Remove and return the first item, of one or more, of the client whose turn it is."""
         client, items = self._waiting.popitem(last=False)
         item = items.popleft()
         if items:
@@ -47,7 +45,7 @@ class FairQueue(Generic[ItemT]):
     def discard(self, client: str, item: ItemT) -> None:
         """Remove an item if it is still there."""
         items = self._waiting.get(client, deque())
-        if item in items:
+        with contextlib.suppress(ValueError):
             items.remove(item)
         if not items:
             self._waiting.pop(client, None)

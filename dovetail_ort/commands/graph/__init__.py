@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "profile": "show where the time of a pass goes",
     "ablate": "measure what each pass of an export is worth",
 }
+USAGE: Final = "dovetail-ort graph [-h] COMMAND ..."
 EXAMPLES: Final = (
     "example:\n  dovetail-ort graph profile smollm2 --tokens 1,6\n\ndovetail-ort graph COMMAND --help has more."
 )

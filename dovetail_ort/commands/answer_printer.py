@@ -7,13 +7,12 @@ import sys
 from contextlib import closing
 from typing import Final
 
-from dovetail_ort_runtime.generation import Generation, Piece
+from dovetail_ort_runtime.generation import Generation
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.prompt import Prompt
 
-_TINT: Final = "\x1b[32m"
-_PLAIN: Final = "\x1b[0m"
+_TINT: Final = "\x1b[32m{}\x1b[0m"
 
 
 class AnswerPrinter:
@@ -45,18 +44,14 @@ class AnswerPrinter:
             with closing(self._model.stream(prompt, self._options)) as pieces:
                 for piece in pieces:
                     self.text += piece.text
-                    self._write(piece)
+                    tinted = self._tinted and piece.drafted and piece.text
+                    print(_TINT.format(piece.text) if tinted else piece.text, end="", flush=True)
                     generation = piece.generation
         finally:
             if self.text:
                 print(flush=True)
         if generation is not None and not self._quiet:
             print(f"[{statistics_line(generation)}, {self._exactness}]", file=sys.stderr)
-
-    def _write(self, piece: Piece) -> None:
-        if piece.text:
-            tinted = self._tinted and piece.drafted
-            print(f"{_TINT}{piece.text}{_PLAIN}" if tinted else piece.text, end="", flush=True)
 
 
 def statistics_line(generation: Generation) -> str:

@@ -29,13 +29,7 @@ Read = Callable[[object], AnswerRequest]
 
 
 class Answering:
-    """Answers requests with what the engine gives.
-
-    Args:
-        engine: where jobs go.
-        settings: name of the model, size of a body.
-        model: whose tokens they are; it is not asked for any.
-    """
+    """Answers requests with what the engine gives."""
 
     def __init__(self, engine: Engine, settings: ServerSettings, model: Model) -> None:
         self._engine, self._settings, self._model = engine, settings, model

@@ -120,7 +120,7 @@ def _watch_routes(engine: Engine, metrics: ServerMetrics) -> list[Route]:
         return JSONResponse({"status": "ok" if engine.serves else "ending"}, status_code=200 if engine.serves else 503)
 
     async def tell_metrics(_: Request) -> Response:
-        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/health", tell_health), Route("/metrics", tell_metrics)]
 

@@ -56,14 +56,6 @@ class Engine:
 
     Everything that a request costs happens when its turn comes, grammar and tokens of the prompt included: who asks
     for much holds up no one but the one that is next.
-
-    Args:
-        model: gives the answers; whoever else asks it for one takes turns with the engine.
-        settings: length of the queue, limits.
-        metrics: what is counted.
-
-    Raises:
-        UnavailableError: llguidance is missing.
     """
 
     def __init__(self, model: Model, settings: ServerSettings, metrics: ServerMetrics) -> None:

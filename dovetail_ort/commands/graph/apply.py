@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dovetail_ort.commands.exporting import import_from_export
 from dovetail_ort.commands.graph import add_graph_choice
-from dovetail_ort.commands.measurement_lines import measurement_lines
+from dovetail_ort.commands.measurement_lines import measurement_lines, page
 
 if TYPE_CHECKING:
     from dovetail_ort_export.laboratory.apply import AppliedPasses
@@ -57,7 +57,7 @@ def _summary(applied: AppliedPasses) -> str:
     lines = {"bundle": str(applied.directory), **measurement_lines(applied.manifest)}
     if applied.draft_agreement is not None:
         lines["drafter"] = f"{applied.draft_agreement:.1%} same first candidate as the drafter before"
-    return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
+    return page(lines)
 
 
 def _record(applied: AppliedPasses) -> dict[str, Any]:

@@ -178,41 +178,39 @@ function fitQuestion() {
   $("question").style.height = `${$("question").scrollHeight + 2}px`;
 }
 
-$("form").addEventListener("submit", (event) => {
+$("form").onsubmit = (event) => {
   event.preventDefault();
   const question = $("question").value.trim();
   if (!question || running) return;
   $("question").value = "";
   fitQuestion();
   answer(question);
-});
+};
 
-$("question").addEventListener("input", fitQuestion);
-$("question").addEventListener("keydown", (event) => {
+$("question").oninput = fitQuestion;
+$("question").onkeydown = (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   $("form").requestSubmit();
-});
+};
 
-document.addEventListener("keydown", (event) => {
+document.onkeydown = (event) => {
   if (event.key === "Escape") running?.abort();
-});
-$("stop").addEventListener("click", () => running?.abort());
+};
+$("stop").onclick = () => running?.abort();
 
-$("tint").addEventListener("change", () => $("log").classList.toggle("tinted", $("tint").checked));
+$("tint").onchange = () => $("log").classList.toggle("tinted", $("tint").checked);
 
-$("reset").addEventListener("click", () => {
+$("reset").onclick = () => {
   conversation.length = 0;
   document.querySelectorAll("article").forEach((turn) => turn.remove());
   $("welcome").hidden = false;
   $("question").focus();
-});
+};
 
-ask("/v1/models")
-  .then((response) => response.json())
-  .then((models) => {
-    $("model").textContent = models.data[0].id;
-  })
-  .catch((error) => {
-    $("model").textContent = error.message;
-  });
+try {
+  const models = await (await ask("/v1/models")).json();
+  $("model").textContent = models.data[0].id;
+} catch (error) {
+  $("model").textContent = error.message;
+}

@@ -82,13 +82,9 @@ class BenchmarkResult:
 
 
 class Benchmark:
-    """Runs prompts in the three modes; the mode that begins changes from prompt to prompt.
+    """Decodes prompts greedily in the three modes; the mode that begins changes from prompt to prompt.
 
-    Args:
-        model: greedy decoding of it is measured.
-        max_new_tokens: length of an answer at most.
-        max_draft_tokens: of the speculative mode.
-        exact: of the speculative mode.
+    `max_draft_tokens` and `exact` are those of the speculative mode.
     """
 
     def __init__(self, model: Model, *, max_new_tokens: int, max_draft_tokens: int, exact: bool = True) -> None:

@@ -50,14 +50,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: the arguments after the program's name; those of this process if None.
-
-    Returns:
-        The exit status, as in the module's docstring.
-    """
+    """Run one command, by the arguments `argv` behind the program's name or those of this process; its exit status."""
     _prepare_streams()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))

@@ -16,13 +16,7 @@ _TINT: Final = "\x1b[32m{}\x1b[0m"
 
 
 class AnswerPrinter:
-    """Prints one answer at a time.
-
-    Args:
-        model: gives the answers.
-        options: of every answer.
-        show_drafted: tint accepted draft tokens, if standard output is a terminal.
-        quiet: print no statistics.
+    """Prints one answer at a time; drafted tokens are tinted on a terminal only.
 
     Attributes:
         text: what the newest answer says so far, whole or interrupted.

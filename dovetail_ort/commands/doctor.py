@@ -111,7 +111,6 @@ def _remedies(checks: list[HealthCheck]) -> list[str]:
 
 
 def _check_machine() -> Iterator[HealthCheck]:
-    """Python, platform and processor."""
     yield HealthCheck(name="python", found=platform.python_version())
     yield HealthCheck(name="platform", found=platform.platform())
     yield HealthCheck(name="processor", found=f"{processor_name()}; {os.cpu_count()} logical cores")
@@ -123,7 +122,6 @@ def _check_machine() -> Iterator[HealthCheck]:
 
 
 def _check_onnxruntime() -> Iterator[HealthCheck]:
-    """The one ONNX Runtime distribution, its version and its providers."""
     try:
         providers = import_onnxruntime().get_available_providers()
     except UnavailableError as error:
@@ -189,6 +187,5 @@ def _check_drafter(bundle: Bundle) -> HealthCheck:
 
 
 def _describe_session(report: SessionReport) -> str:
-    """Device, nodes by provider and size in a few words."""
     nodes = ", ".join(f"{number} nodes on {provider}" for provider, number in report.nodes.items())
     return f"{report.device}, {nodes}, {report.weight_bytes / 1e6:.1f} MB"

@@ -37,11 +37,6 @@ class Answering:
     async def answer(self, request: Request, read: Read, writer_class: type[AnswerWriter]) -> Response:
         """Read a request, wait for its turn, and answer it, whole or as a stream.
 
-        Args:
-            request: a POST.
-            read: makes sense of its body.
-            writer_class: words the answer.
-
         Raises:
             DovetailError: it is refused, or the answer failed before its first token.
             ClientDisconnect: the client left before there was anything to send.

@@ -32,7 +32,6 @@ from dovetail_ort_runtime.model import Model
 PAGE_PATHS: Final = {
     "/": ("index.html", "text/html"),
     "/chat.js": ("chat.js", "text/javascript"),
-    "/event_stream.js": ("event_stream.js", "text/javascript"),
     "/style.css": ("style.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }

@@ -51,11 +51,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class Fields:
-    """Takes fields out of a JSON object; one that is null counts as absent, one that nobody takes is an error.
+    """Takes fields out of a JSON object, which stands at `path` in the request's body.
 
-    Args:
-        value: what `json.loads` gave.
-        path: where it stands in the request's body, empty for the body itself.
+    A field that is null counts as absent, one that nobody takes is an error.
 
     Raises:
         RequestError: `value` is no object.
@@ -126,11 +124,7 @@ class Fields:
             self.take(name)
 
     def end(self) -> None:
-        """Nothing may be left.
-
-        Raises:
-            RequestError: with the name of a field that nobody took.
-        """
+        """Raise a RequestError if there is a field that nobody took."""
         for name in self._left:
             message = f"{_shown(name)} must be left out; this server knows no such field"
             raise RequestError(message, param=self.path(name)[:100])

@@ -20,11 +20,6 @@ class AnswerWriter(ABC):
     """Words one answer as one of the routes does.
 
     Beside OpenAI's fields there is `dovetail`: whether a chunk's token was drafted, and at the end what the rounds did.
-
-    Args:
-        job: the answer.
-        model: whose tokens they are; it is not asked for any.
-        model_name: what requests call it.
     """
 
     id_prefix: ClassVar[str]

@@ -1,7 +1,5 @@
 // The chat page: a conversation, one answer at a time. Text goes into text nodes only, never through HTML.
 
-import { events } from "./event_stream.js";
-
 const $ = (id) => document.getElementById(id);
 const conversation = [];
 let apiKey = null;
@@ -107,6 +105,24 @@ function body() {
     if ($(id).value !== "") value[name] = $(id).valueAsNumber;
   }
   return JSON.stringify(value);
+}
+
+// The values of a stream of server-sent events, one JSON value each, up to [DONE].
+
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let unread = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error("the connection ended before the answer did");
+    const parts = (unread + value).split("\n\n");
+    unread = parts.pop(); // not whole yet
+    for (const part of parts) {
+      const data = part.slice("data: ".length);
+      if (data === "[DONE]") return;
+      yield JSON.parse(data);
+    }
+  }
 }
 
 // What the answer says as far as it came; the conversation goes on from there.

@@ -146,9 +146,9 @@ def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
     )
 
 
-def as_json(result: BenchmarkResult, records: Iterable[PromptRecord], context: dict[str, Any]) -> dict[str, Any]:
-    """Context, figures and the main ones of each prompt as JSON values."""
-    return {**context, **dataclasses.asdict(result), "prompts": [_prompt_json(record) for record in records]}
+def as_json(result: BenchmarkResult, records: Iterable[PromptRecord]) -> dict[str, Any]:
+    """Figures and the main ones of each prompt as JSON values."""
+    return {**dataclasses.asdict(result), "prompts": [_prompt_json(record) for record in records]}
 
 
 def _prompt_json(record: PromptRecord) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             flush=True,
         )
     if arguments.json:
-        print(json.dumps(as_json(result, records, _context(arguments, model)), indent=2))
+        print(json.dumps({**_context(arguments, model), **as_json(result, records)}, indent=2))
     else:
         print(_table(result))
     failed = model.exact and arguments.exact and result.num_identical < result.num_prompts

@@ -25,8 +25,6 @@ ResultT = TypeVar("ResultT")
 _DONE: Final = b"data: [DONE]\n\n"
 _STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
-Read = Callable[[object], AnswerRequest]
-
 
 class Answering:
     """Answers requests with what the engine gives."""
@@ -34,7 +32,9 @@ class Answering:
     def __init__(self, engine: Engine, settings: ServerSettings, model: Model) -> None:
         self._engine, self._settings, self._model = engine, settings, model
 
-    async def answer(self, request: Request, read: Read, writer_class: type[AnswerWriter]) -> Response:
+    async def answer(
+        self, request: Request, read: Callable[[object], AnswerRequest], writer_class: type[AnswerWriter]
+    ) -> Response:
         """Read a request, wait for its turn, and answer it, whole or as a stream.
 
         Raises:

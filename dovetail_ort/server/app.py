@@ -46,8 +46,6 @@ _PAGE_HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-cache",
 }
-_WRONG_METHOD: Final = 405
-_CLIENT_GONE: Final = 499  # as nginx writes it; nobody is there to read it
 
 
 def make_app(model: Model, settings: ServerSettings) -> Starlette:
@@ -152,7 +150,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    rule = "asked with another method" if error.status_code == _WRONG_METHOD else "one that this server has"
+    rule = "asked with another method" if error.status_code == 405 else "one that this server has"
     message = f"the path must be {rule}, got {request.method} {request.url.path!a:.100}"
     response = error_response(RequestError(message, status=error.status_code))
     response.headers.update(error.headers or {})
@@ -160,4 +158,4 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
 
 
 async def _let_go(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=_CLIENT_GONE)
+    return Response(status_code=499)  # as nginx writes it; nobody is there to read it

@@ -66,7 +66,8 @@ class Engine:
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="dovetail-engine", daemon=True)
-        metrics.watch(lambda: len(self._queue), lambda: int(self._running is not None))
+        metrics.queue_length.set_function(lambda: len(self._queue))
+        metrics.running.set_function(lambda: self._running is not None)
 
     def start(self) -> None:
         """Begin to take jobs from the queue."""

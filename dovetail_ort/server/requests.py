@@ -11,7 +11,6 @@ from dovetail_ort.server.json_body import Fields, Neutral, bad_value
 from dovetail_ort_runtime.chat_template import Message
 
 MOST_TOKENS: Final = 2**31 - 1
-_LARGEST_SEED: Final = 2**63 - 1
 _MOST_STOPS: Final = 4
 _LONGEST_STOP: Final = 256
 _COMPLETION_TOKENS: Final = 16  # OpenAI's default for this route
@@ -148,7 +147,7 @@ def _sampling(fields: Fields) -> dict[str, Any]:
         "top_k": fields.integer("top_k", 0, MOST_TOKENS),
         "min_p": fields.number("min_p", 0, 1),
         "repetition_penalty": fields.number("repetition_penalty", 0, 2, above=True),
-        "seed": fields.integer("seed", 0, _LARGEST_SEED),
+        "seed": fields.integer("seed", 0, 2**63 - 1),
     }
     return {name: value for name, value in given.items() if value is not None}
 

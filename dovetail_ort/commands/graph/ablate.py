@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dovetail_ort.commands.exporting import Progress, import_from_export
-from dovetail_ort.commands.graph import add_graph_choice
+from dovetail_ort.commands.graph import add_bundle
 from dovetail_ort_runtime.bundle import Bundle
 
 _CHART: Final = "ablation.png"
@@ -24,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort graph ablate smollm2 --source SmolLM2-135M-Instruct.Q4_1.gguf --out report\n"
         "  dovetail-ort graph ablate smollm2 --graph drafter --source head"
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
-    add_graph_choice(parser)
+    add_bundle(parser)
     parser.add_argument(
         "--source", required=True, help="the model that the bundle was exported from, or the head of its drafter"
     )

@@ -165,13 +165,14 @@ def _prompt_json(record: PromptRecord) -> dict[str, Any]:
 
 def _mode_summary(items: Sequence[Statistics]) -> ModeSummary:
     read = sum(item.prompt_tokens - item.cached_tokens for item in items)
+    decoded = sum(item.new_tokens - 1 for item in items)
     return ModeSummary(
-        decode_tokens_per_second=_rate(sum(item.new_tokens - 1 for item in items), [i.decode_seconds for i in items]),
+        decode_tokens_per_second=_rate(decoded, sum(item.decode_seconds for item in items)),
         median_tokens_per_second=statistics.median(item.decode_tokens_per_second for item in items),
-        prefill_tokens_per_second=_rate(read, [item.prefill_seconds for item in items]),
+        prefill_tokens_per_second=_rate(read, sum(item.prefill_seconds for item in items)),
         median_time_to_first_token_ms=1e3 * statistics.median(item.time_to_first_token_seconds for item in items),
     )
 
 
-def _rate(tokens: int, seconds: Sequence[float]) -> float:
-    return tokens / total if (total := sum(seconds)) else 0.0
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if seconds else 0.0

@@ -9,7 +9,6 @@ from pathlib import Path
 from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.commands.measurement_lines import describe_drafter, page
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
-from dovetail_ort_runtime.manifest import Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Attach and say what comes next."""
     attach_drafter = import_from_export("exporter", "attaching").attach_drafter
-    manifest: Manifest = attach_drafter(
+    manifest = attach_drafter(
         arguments.bundle, arguments.head, arguments.precision, Progress(), recipe=arguments.recipe
     )
     following = f'dovetail-ort generate {shlex.quote(arguments.bundle)} "Why is the sky blue?"'

@@ -49,8 +49,8 @@ def _table(curves: TimeCurves) -> str:
         cells = "".join(f"{times[place]:>11.2f} ms" for times in curves.verify_ms)
         lines.append(f"{rows:>8}{'':8}{cells}")
     if curves.catch_up_rows:
-        first = dict(zip(curves.catch_up_rows, curves.catch_up_ms, strict=True))
-        unread = ", ".join(f"{ms:.2f} ms after {rows} unread" for rows, ms in first.items())
+        first = zip(curves.catch_up_rows, curves.catch_up_ms, strict=True)
+        unread = ", ".join(f"{ms:.2f} ms after {rows} unread" for rows, ms in first)
         further = f"each further {curves.step_ms:.2f} ms"
         if curves.branch_ms:
             further += f", each beside it in a tree {curves.branch_ms:.2f} ms"

@@ -100,7 +100,7 @@ class Engine:
     def abandon(self, job: Job) -> None:
         """Nobody waits for this job any more: take it from the queue, or end it within one round."""
         with self._changed:
-            job.abort(RequestError("a client must wait for its answer, got a closed connection"))
+            job.abort(RequestError("the client left"))
             self._queue.discard(job.client, job)
 
     def finish(self) -> None:

@@ -82,44 +82,32 @@ class BenchmarkResult:
 
 
 class Benchmark:
-    """Runs prompts in the three modes; the mode that begins changes from prompt to prompt.
+    """Decodes prompts greedily in the three modes; the mode that begins changes from prompt to prompt.
 
-    Args:
-        model: greedy decoding of it is measured.
-        max_new_tokens: length of an answer at most.
-        max_draft_tokens: of the speculative mode.
-        exact: of the speculative mode.
+    `max_draft_tokens` and `exact` are those of the speculative mode.
     """
 
     def __init__(self, model: Model, *, max_new_tokens: int, max_draft_tokens: int, exact: bool = True) -> None:
-        greedy = SamplingOptions()
-        settings = {
-            PLAIN_FAST: {"max_draft_tokens": 0, "exact": False},
-            PLAIN_EXACT: {"max_draft_tokens": 0},
-            SPECULATIVE: {"max_draft_tokens": max_draft_tokens, "exact": exact},
-        }
-        base = GenerationOptions(max_new_tokens=max_new_tokens, sampling=greedy)
+        plain = GenerationOptions(max_new_tokens=max_new_tokens, max_draft_tokens=0, sampling=SamplingOptions())
         self._model = model
-        self._options: dict[str, GenerationOptions] = {
-            mode: dataclasses.replace(base, **changes)  # type: ignore[arg-type]
-            for mode, changes in settings.items()
+        self._options = {
+            PLAIN_FAST: dataclasses.replace(plain, exact=False),
+            PLAIN_EXACT: plain,
+            SPECULATIVE: dataclasses.replace(plain, max_draft_tokens=max_draft_tokens, exact=exact),
         }
 
     def run(self, prompts: Sequence[SuitePrompt]) -> Iterator[PromptRecord]:
         """Decode every prompt in every mode."""
         self._decode(prompts[0], PLAIN_FAST)  # not counted: the first passes touch fresh memory
-        for number, prompt in enumerate(prompts):
-            yield self._record(prompt, number)
-
-    def _record(self, prompt: SuitePrompt, number: int) -> PromptRecord:
         modes = list(self._options)
-        start = number % len(modes)
-        answers = {mode: self._decode(prompt, mode) for mode in modes[start:] + modes[:start]}
-        return PromptRecord(
-            name=prompt.name,
-            identical=answers[SPECULATIVE].token_ids == answers[PLAIN_EXACT].token_ids,
-            statistics={mode: answers[mode].statistics for mode in modes},
-        )
+        for number, prompt in enumerate(prompts):
+            start = number % len(modes)
+            answers = {mode: self._decode(prompt, mode) for mode in modes[start:] + modes[:start]}
+            yield PromptRecord(
+                name=prompt.name,
+                identical=answers[SPECULATIVE].token_ids == answers[PLAIN_EXACT].token_ids,
+                statistics={mode: answers[mode].statistics for mode in modes},
+            )
 
     def _decode(self, prompt: SuitePrompt, mode: str) -> Generation:
         self._model.reset()
@@ -129,11 +117,14 @@ class Benchmark:
 def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
     """The figures of a run of one prompt or more."""
     modes = {mode: _mode_summary([record.statistics[mode] for record in records]) for mode in records[0].statistics}
-    faster = max((PLAIN_FAST, PLAIN_EXACT), key=lambda mode: modes[mode].decode_tokens_per_second)
     rate = {mode: summary.decode_tokens_per_second for mode, summary in modes.items()}
-    ratios = [ratio for record in records if (ratio := _speedup(record, faster)) is not None]
+    faster = max((PLAIN_FAST, PLAIN_EXACT), key=rate.__getitem__)
+    rates = [{mode: item.decode_tokens_per_second for mode, item in record.statistics.items()} for record in records]
+    # An answer of one token has no decoding time.
+    ratios = [one[SPECULATIVE] / one[faster] for one in rates if one[faster]]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     speculative = [record.statistics[SPECULATIVE] for record in records]
+    histograms = [item.accepted_histogram for item in speculative]
     rounds = max(sum(item.rounds for item in speculative), 1)
     decode_seconds = sum(item.decode_seconds for item in speculative) or 1.0
     return BenchmarkResult(
@@ -147,7 +138,7 @@ def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
         speedup_over_exact=rate[SPECULATIVE] / rate[PLAIN_EXACT],
         accepted_length=1 + sum(item.accepted_tokens for item in speculative) / rounds,
         drafted_per_round=sum(item.drafted_tokens for item in speculative) / rounds,
-        accepted_histogram=_total_histogram(speculative),
+        accepted_histogram=tuple(map(sum, zip_longest(*histograms, fillvalue=0))),
         shares={
             part: sum(getattr(item, f"{part}_seconds") for item in speculative) / decode_seconds
             for part in ("draft", "verify", "other")
@@ -155,9 +146,9 @@ def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
     )
 
 
-def as_json(result: BenchmarkResult, records: Iterable[PromptRecord], context: dict[str, Any]) -> dict[str, Any]:
-    """Context, figures and the main ones of each prompt as JSON values."""
-    return {**context, **dataclasses.asdict(result), "prompts": [_prompt_json(record) for record in records]}
+def as_json(result: BenchmarkResult, records: Iterable[PromptRecord]) -> dict[str, Any]:
+    """Figures and the main ones of each prompt as JSON values."""
+    return {**dataclasses.asdict(result), "prompts": [_prompt_json(record) for record in records]}
 
 
 def _prompt_json(record: PromptRecord) -> dict[str, Any]:
@@ -174,23 +165,14 @@ def _prompt_json(record: PromptRecord) -> dict[str, Any]:
 
 def _mode_summary(items: Sequence[Statistics]) -> ModeSummary:
     read = sum(item.prompt_tokens - item.cached_tokens for item in items)
+    decoded = sum(item.new_tokens - 1 for item in items)
     return ModeSummary(
-        decode_tokens_per_second=_rate(sum(item.new_tokens - 1 for item in items), [i.decode_seconds for i in items]),
+        decode_tokens_per_second=_rate(decoded, sum(item.decode_seconds for item in items)),
         median_tokens_per_second=statistics.median(item.decode_tokens_per_second for item in items),
-        prefill_tokens_per_second=_rate(read, [item.prefill_seconds for item in items]),
+        prefill_tokens_per_second=_rate(read, sum(item.prefill_seconds for item in items)),
         median_time_to_first_token_ms=1e3 * statistics.median(item.time_to_first_token_seconds for item in items),
     )
 
 
-def _rate(tokens: int, seconds: Sequence[float]) -> float:
-    return tokens / total if (total := sum(seconds)) else 0.0
-
-
-def _speedup(record: PromptRecord, plain: str) -> float | None:
-    """None for an answer of one token, which has no decoding time."""
-    base = record.statistics[plain].decode_tokens_per_second
-    return record.statistics[SPECULATIVE].decode_tokens_per_second / base if base else None
-
-
-def _total_histogram(items: Iterable[Statistics]) -> tuple[int, ...]:
-    return tuple(sum(counts) for counts in zip_longest(*(item.accepted_histogram for item in items), fillvalue=0))
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if seconds else 0.0

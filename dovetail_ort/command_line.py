@@ -18,11 +18,12 @@ import importlib.metadata
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
+from dovetail_ort import commands
 from dovetail_ort_runtime.errors import DovetailError
 
 PROGRAM: Final = "dovetail-ort"
@@ -30,48 +31,26 @@ REFUSED: Final = 2
 INTERRUPTED: Final = 130
 READER_GONE: Final = 141
 
-# Each is a module of dovetail_ort.commands, imported when it is chosen: only those that export need torch.
-COMMANDS: Final = {
-    "export": "write a bundle from a Hugging Face model or a GGUF file",
-    "train": "teach a drafter on text that the target writes itself",
-    "attach": "put a trained drafter into a bundle",
-    "tune": "time target and drafter, so that drafting pays here",
-    "generate": "answer one prompt",
-    "chat": "hold a conversation",
-    "serve": "answer over HTTP, as OpenAI does",
-    "bench": "measure plain against speculative decoding",
-    "inspect": "show what is in a bundle",
-    "graph": "see, change and measure what a graph is made of",
-    "doctor": "check this machine and name the command that mends it",
-}
-
 
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and name the next action; a summary has no capital and full stop."""
 
-    def __init__(self, program: str, summary: str, **settings: Any) -> None:
+    def __init__(self, program: str, summary: str) -> None:
         super().__init__(
             prog=program,
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
-            **settings,
         )
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
-        self.exit(REFUSED, _one_line(f"{self.prog}: {message}; see {self.prog} --help"))
+        _tell(f"{self.prog}: {message}; see {self.prog} --help")
+        sys.exit(REFUSED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: the arguments after the program's name; those of this process if None.
-
-    Returns:
-        The exit status, as in the module's docstring.
-    """
+    """Run one command, by the arguments `argv` behind the program's name or those of this process; its exit status."""
     _prepare_streams()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
@@ -93,53 +72,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    program, summary, command, rest = _choose(argv, PROGRAM, _program_parser(), COMMANDS, "dovetail_ort.commands")
-    parser = OneLineParser(program, summary)
-    command.add_arguments(parser)
+    module: ModuleType = commands
+    parser = OneLineParser(PROGRAM, "exact speculative decoding for ONNX Runtime")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {importlib.metadata.version(PROGRAM)}")
+    while hasattr(module, "COMMANDS"):  # a group of commands, as the program itself is
+        name = _choose(parser, module, argv[:1])
+        parser, argv = OneLineParser(f"{parser.prog} {name}", module.COMMANDS[name]), argv[1:]
+        module = importlib.import_module(f"{module.__name__}.{name}")
+    module.add_arguments(parser)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment]  # its other parameters are not needed
-        status: int = command.run(parser.parse_intermixed_args(rest))
+        status: int = module.run(parser.parse_intermixed_args(argv))
     return status
 
 
-def _choose(
-    argv: list[str], program: str, parser: OneLineParser, commands: Mapping[str, str], package: str
-) -> tuple[str, str, ModuleType, list[str]]:
-    """The command that `argv` begins with: how it was called, its summary, its module, and the arguments behind it.
-
-    A module with a table `COMMANDS` of its own is a group, whose commands are chosen likewise.
-    """
-    _add_table(parser, commands)
-    name = parser.parse_args(argv[:1]).command
+def _choose(parser: OneLineParser, group: ModuleType, argv: list[str]) -> str:
+    """The command of a group that `argv` names."""
+    table = "\n".join(f"  {name:<10}{summary}" for name, summary in group.COMMANDS.items())
+    parser.description = f"{parser.description}\n\ncommands:\n{table}"
+    parser.usage, parser.epilog = group.USAGE, group.EXAMPLES
+    parser.add_argument("command", nargs="?", choices=group.COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    name: str | None = parser.parse_args(argv).command
     if name is None:
         parser.error("a command must be given")
-    program, module = f"{program} {name}", importlib.import_module(f"{package}.{name}")
-    if not hasattr(module, "COMMANDS"):
-        return program, commands[name], module, argv[1:]
-    group = OneLineParser(program, commands[name], usage=f"{program} [-h] COMMAND ...", epilog=module.EXAMPLES)
-    return _choose(argv[1:], program, group, module.COMMANDS, module.__name__)
-
-
-def _add_table(parser: OneLineParser, commands: Mapping[str, str]) -> None:
-    table = "\n".join(f"  {name:<10}{summary}" for name, summary in commands.items())
-    parser.description = f"{parser.description}\n\ncommands:\n{table}"
-    parser.add_argument("command", nargs="?", choices=commands, metavar="COMMAND", help=argparse.SUPPRESS)
+    return name
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    print(_one_line(f"{PROGRAM}: warning: {message}"), end="", file=sys.stderr)
-
-
-def _program_parser() -> OneLineParser:
-    parser = OneLineParser(
-        PROGRAM,
-        "exact speculative decoding for ONNX Runtime",
-        usage=f"{PROGRAM} [-h] [--version] COMMAND ...",
-        epilog=f"example:\n  {PROGRAM} export HuggingFaceTB/SmolLM2-135M-Instruct smollm2\n"
-        f'  {PROGRAM} generate smollm2 "Why is the sky blue?"\n\n{PROGRAM} COMMAND --help has more.',
-    )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {importlib.metadata.version(PROGRAM)}")
-    return parser
+    _tell(f"{PROGRAM}: warning: {message}")
 
 
 def _prepare_streams() -> None:
@@ -153,7 +113,7 @@ def _prepare_streams() -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    print(_one_line(f"{PROGRAM}: {message}"), end="", file=sys.stderr)
+    _tell(f"{PROGRAM}: {message}")
     return status
 
 
@@ -163,8 +123,9 @@ def _describe(error: OSError) -> str:
     return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 
-def _one_line(message: str) -> str:
-    return " ".join(message.split()) + "\n"
+def _tell(message: str) -> None:
+    """Print a message in one line."""
+    print(" ".join(message.split()), file=sys.stderr)
 
 
 def _abandon_output() -> None:

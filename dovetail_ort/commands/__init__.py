@@ -1,1 +1,28 @@
-"""The sub-commands of `dovetail-ort`: each module has `add_arguments(parser)` and `run(arguments)`, its exit status."""
+"""The sub-commands of `dovetail-ort`: each module has `add_arguments(parser)` and `run(arguments)`, its exit status.
+
+A module with a table `COMMANDS` is a group instead, whose commands are modules of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+USAGE: Final = "dovetail-ort [-h] [--version] COMMAND ..."
+EXAMPLES: Final = (
+    "example:\n  dovetail-ort export HuggingFaceTB/SmolLM2-135M-Instruct smollm2\n"
+    '  dovetail-ort generate smollm2 "Why is the sky blue?"\n\ndovetail-ort COMMAND --help has more.'
+)
+# Each module is imported when it is chosen: only those that export need torch.
+COMMANDS: Final = {
+    "export": "write a bundle from a Hugging Face model or a GGUF file",
+    "train": "teach a drafter on text that the target writes itself",
+    "attach": "put a trained drafter into a bundle",
+    "tune": "time target and drafter, so that drafting pays here",
+    "generate": "answer one prompt",
+    "chat": "hold a conversation",
+    "serve": "answer over HTTP, as OpenAI does",
+    "bench": "measure plain against speculative decoding",
+    "inspect": "show what is in a bundle",
+    "graph": "see, change and measure what a graph is made of",
+    "doctor": "check this machine and name the command that mends it",
+}

@@ -7,23 +7,16 @@ import sys
 from contextlib import closing
 from typing import Final
 
-from dovetail_ort_runtime.generation import Generation, Piece
+from dovetail_ort_runtime.generation import Generation
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.prompt import Prompt
 
-_TINT: Final = "\x1b[32m"
-_PLAIN: Final = "\x1b[0m"
+_TINT: Final = "\x1b[32m{}\x1b[0m"
 
 
 class AnswerPrinter:
-    """Prints one answer at a time.
-
-    Args:
-        model: gives the answers.
-        options: of every answer.
-        show_drafted: tint accepted draft tokens, if standard output is a terminal.
-        quiet: print no statistics.
+    """Prints one answer at a time; drafted tokens are tinted on a terminal only.
 
     Attributes:
         text: what the newest answer says so far, whole or interrupted.
@@ -45,18 +38,14 @@ class AnswerPrinter:
             with closing(self._model.stream(prompt, self._options)) as pieces:
                 for piece in pieces:
                     self.text += piece.text
-                    self._write(piece)
+                    tinted = self._tinted and piece.drafted and piece.text
+                    print(_TINT.format(piece.text) if tinted else piece.text, end="", flush=True)
                     generation = piece.generation
         finally:
             if self.text:
                 print(flush=True)
         if generation is not None and not self._quiet:
             print(f"[{statistics_line(generation)}, {self._exactness}]", file=sys.stderr)
-
-    def _write(self, piece: Piece) -> None:
-        if piece.text:
-            tinted = self._tinted and piece.drafted
-            print(f"{_TINT}{piece.text}{_PLAIN}" if tinted else piece.text, end="", flush=True)
 
 
 def statistics_line(generation: Generation) -> str:

@@ -7,9 +7,8 @@ import shlex
 from pathlib import Path
 
 from dovetail_ort.commands.exporting import Progress, import_from_export
-from dovetail_ort.commands.measurement_lines import describe_drafter
+from dovetail_ort.commands.measurement_lines import describe_drafter, page
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
-from dovetail_ort_runtime.manifest import Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Attach and say what comes next."""
     attach_drafter = import_from_export("exporter", "attaching").attach_drafter
-    manifest: Manifest = attach_drafter(
+    manifest = attach_drafter(
         arguments.bundle, arguments.head, arguments.precision, Progress(), recipe=arguments.recipe
     )
-    drafter = manifest.drafter
-    assert drafter is not None
-    print(
-        f"drafter         {describe_drafter(manifest, drafter)}\n"
-        f'next            dovetail-ort generate {shlex.quote(arguments.bundle)} "Why is the sky blue?"'
-    )
+    following = f'dovetail-ort generate {shlex.quote(arguments.bundle)} "Why is the sky blue?"'
+    print(page({"drafter": describe_drafter(manifest), "next": following}))
     return 0

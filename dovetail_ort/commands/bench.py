@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
-from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_verification, load
+from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_threads, add_verification, load
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="of an answer (default 128)")
     add_speculation(parser)
     add_verification(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
 
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             flush=True,
         )
     if arguments.json:
-        print(json.dumps(as_json(result, records, _context(arguments, model)), indent=2))
+        print(json.dumps({**_context(arguments, model), **as_json(result, records)}, indent=2))
     else:
         print(_table(result))
     failed = model.exact and arguments.exact and result.num_identical < result.num_prompts

@@ -52,15 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class Conversation:
-    """Messages so far, each answer appended. The model reads again only what it has not read before.
-
-    Args:
-        printer: gives and shows the answers.
-        system: system message, or None.
-
-    Attributes:
-        messages: oldest first.
-    """
+    """The `messages` so far, each answer appended. The model reads again only what it has not read before."""
 
     def __init__(self, printer: AnswerPrinter, *, system: str | None) -> None:
         self._printer = printer

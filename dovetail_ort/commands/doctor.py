@@ -30,10 +30,8 @@ from dovetail_ort_runtime.target import Target
 
 Status = Literal["ok", "note", "problem"]
 
-_DISTRIBUTION: Final = "dovetail-ort"
 _MARKS: Final = {"ok": "[ok]", "note": "[--]", "problem": "[!!]"}
 _REMEDIES: Final = {"problem": "to mend", "note": "optional"}
-_UNHEALTHY: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +46,7 @@ class HealthCheck:
     """
 
     name: str
-    status: Status
+    status: Status = "ok"
     found: str
     remedy: str | None = None
 
@@ -68,40 +66,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything; 1 if something must be mended."""
     bundle = None if arguments.bundle is None else Bundle(arguments.bundle)
-    checks = []
-    if not arguments.json:
-        print(f"dovetail-ort {importlib.metadata.version('dovetail-ort')}")
-    for check in _checks(bundle):
-        checks.append(check)
-        if not arguments.json:
-            print(_line(check), flush=True)
-    healthy = all(check.status != "problem" for check in checks)
-    if not arguments.json:
-        print("\n".join(_remedies(checks)))
+    if arguments.json:
+        checks = list(_checks(bundle))
+        record = {"healthy": _healthy(checks), "checks": [asdict(check) for check in checks]}
+        print(json.dumps(record, indent=2))
     else:
-        print(json.dumps({"healthy": healthy, "checks": [asdict(check) for check in checks]}, indent=2))
-    return 0 if healthy else _UNHEALTHY
+        print(f"dovetail-ort {importlib.metadata.version('dovetail-ort')}")
+        checks = []
+        for check in _checks(bundle):
+            checks.append(check)
+            print(f"{_MARKS[check.status]} {check.name:<22} {check.found}", flush=True)
+        print("\n".join(_remedies(checks)))
+    return 0 if _healthy(checks) else 1
+
+
+def _healthy(checks: list[HealthCheck]) -> bool:
+    return all(check.status != "problem" for check in checks)
 
 
 def _checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
     yield from _check_machine()
-    runnable = True
-    for check in _check_onnxruntime():
-        runnable = runnable and check.status != "problem"
-        yield check
+    runtime = list(_check_onnxruntime())
+    yield from runtime
     yield from _check_packages()
     yield from _check_packages("export")
     if bundle is None:
         return
-    yield HealthCheck(name="bundle", status="ok", found=f"{bundle.directory} is complete")
-    if runnable:
+    yield HealthCheck(name="bundle", found=f"{bundle.directory} is complete")
+    if _healthy(runtime):
         print("running the bundle", file=sys.stderr)
         yield _check_exactness(bundle)
         yield _check_drafter(bundle)
-
-
-def _line(check: HealthCheck) -> str:
-    return f"{_MARKS[check.status]} {check.name:<22} {check.found}"
 
 
 def _remedies(checks: list[HealthCheck]) -> list[str]:
@@ -116,50 +111,43 @@ def _remedies(checks: list[HealthCheck]) -> list[str]:
 
 
 def _check_machine() -> Iterator[HealthCheck]:
-    """Python, platform and processor."""
-    yield HealthCheck(name="python", status="ok", found=platform.python_version())
-    yield HealthCheck(name="platform", status="ok", found=platform.platform())
-    processor = f"{processor_name()}; {os.cpu_count()} logical cores"
-    yield HealthCheck(name="processor", status="ok", found=processor)
+    yield HealthCheck(name="python", found=platform.python_version())
+    yield HealthCheck(name="platform", found=platform.platform())
+    yield HealthCheck(name="processor", found=f"{processor_name()}; {os.cpu_count()} logical cores")
     found = instruction_sets()
     if found is None:
         yield HealthCheck(name="instruction sets", status="note", found="unknown, there is no /proc/cpuinfo")
     else:
-        yield HealthCheck(name="instruction sets", status="ok", found=", ".join(found) or "none that matter here")
+        yield HealthCheck(name="instruction sets", found=", ".join(found) or "none that matter here")
 
 
 def _check_onnxruntime() -> Iterator[HealthCheck]:
-    """The one ONNX Runtime distribution, its version and its providers."""
-    distributions = " and ".join(f"{name} {version}" for name, version in onnxruntime_distributions().items())
     try:
         providers = import_onnxruntime().get_available_providers()
     except UnavailableError as error:
         found, _, remedy = str(error).rpartition("; run: ")
         yield HealthCheck(name="onnxruntime", status="problem", found=found, remedy=remedy)
         return
-    except AttributeError:  # what uninstalling one of two distributions leaves behind
-        remedy = "pip install --force-reinstall 'dovetail-ort[cpu]'"
-        yield HealthCheck(name="onnxruntime", status="problem", found="an incomplete installation", remedy=remedy)
-        return
-    yield HealthCheck(name="onnxruntime", status="ok", found=distributions)
-    yield HealthCheck(name="providers", status="ok", found=", ".join(providers))
+    distributions = " and ".join(f"{name} {version}" for name, version in onnxruntime_distributions().items())
+    yield HealthCheck(name="onnxruntime", found=distributions)
+    yield HealthCheck(name="providers", found=", ".join(providers))
     if "CUDAExecutionProvider" in providers:
-        yield HealthCheck(name="cuda", status="ok", found="ONNX Runtime has the CUDA provider")
+        yield HealthCheck(name="cuda", found="ONNX Runtime has the CUDA provider")
     else:
         yield HealthCheck(name="cuda", status="note", found="no provider; the target runs on the CPU and needs none")
 
 
-def _check_packages(extra: str | None = None) -> Iterator[HealthCheck]:
+def _check_packages(extra: str = "") -> Iterator[HealthCheck]:
     """The packages that this distribution requires, or those of one of its extras, which are optional."""
-    remedy = f"pip install '{_DISTRIBUTION}[{extra}]'" if extra else f"pip install {_DISTRIBUTION}"
-    for requirement in map(Requirement, importlib.metadata.requires(_DISTRIBUTION) or []):
+    remedy = f"pip install 'dovetail-ort[{extra}]'" if extra else "pip install dovetail-ort"
+    for requirement in map(Requirement, importlib.metadata.requires("dovetail-ort") or []):
         marker = requirement.marker
-        always = marker is None or marker.evaluate({"extra": ""})
-        if always if extra is None else not always and marker is not None and marker.evaluate({"extra": extra}):
+        always, wanted = (marker is None or marker.evaluate({"extra": name}) for name in ("", extra))
+        if wanted and not (extra and always):
             yield _check_package(requirement, extra, remedy)
 
 
-def _check_package(requirement: Requirement, extra: str | None, remedy: str) -> HealthCheck:
+def _check_package(requirement: Requirement, extra: str, remedy: str) -> HealthCheck:
     label = f"[{extra}] {requirement.name}" if extra else requirement.name
     bad: Status = "note" if extra else "problem"
     try:
@@ -167,9 +155,9 @@ def _check_package(requirement: Requirement, extra: str | None, remedy: str) -> 
     except importlib.metadata.PackageNotFoundError:
         return HealthCheck(name=label, status=bad, found="not installed", remedy=remedy)
     if not requirement.specifier.contains(version, prereleases=True):
-        found = f"{version}, must be {requirement.specifier}"
-        return HealthCheck(name=label, status=bad, found=found, remedy=remedy)
-    return HealthCheck(name=label, status="ok", found=version)
+        version = f"{version}, must be {requirement.specifier}"
+        return HealthCheck(name=label, status=bad, found=version, remedy=remedy)
+    return HealthCheck(name=label, found=version)
 
 
 def _check_exactness(bundle: Bundle) -> HealthCheck:
@@ -181,8 +169,7 @@ def _check_exactness(bundle: Bundle) -> HealthCheck:
     measured = measure_row_invariance(target, np.arange(num_tokens) * 37 % entry.vocabulary_size, ROWS_AT_EXPORT)
     sizes = ", ".join(map(str, measured.rows))
     if measured.identical:
-        found = f"identical logits at {sizes} rows a pass; {sessions}"
-        return HealthCheck(name="exactness", status="ok", found=found)
+        return HealthCheck(name="exactness", found=f"identical logits at {sizes} rows a pass; {sessions}")
     found = f"logits differ by up to {measured.largest_difference:.3g} between {sizes} rows a pass"
     remedy = "use --max-draft-tokens 0, or export on this machine with --precision fp32"
     return HealthCheck(name="exactness", status="problem" if entry.exact else "note", found=found, remedy=remedy)
@@ -196,10 +183,9 @@ def _check_drafter(bundle: Bundle) -> HealthCheck:
         return HealthCheck(name="drafter", status="note", found=found, remedy=remedy)
     report = DraftModel(bundle.path(entry.graph), entry, capacity=2, threads=1).report()
     found = f"{entry.fusion}, {entry.num_layers} block{'s' * (entry.num_layers > 1)}, {entry.precision}"
-    return HealthCheck(name="drafter", status="ok", found=f"{found}; {_describe_session(report)}")
+    return HealthCheck(name="drafter", found=f"{found}; {_describe_session(report)}")
 
 
 def _describe_session(report: SessionReport) -> str:
-    """Device, nodes by provider and size in a few words."""
     nodes = ", ".join(f"{number} nodes on {provider}" for provider, number in report.nodes.items())
     return f"{report.device}, {nodes}, {report.weight_bytes / 1e6:.1f} MB"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.commands.generation_arguments import layers_or_auto
-from dovetail_ort.commands.measurement_lines import measurement_lines, number_format
+from dovetail_ort.commands.measurement_lines import measurement_lines, number_format, page
 from dovetail_ort_export.export_options import INT8_FORMATS, PRECISIONS, ExportOptions
 from dovetail_ort_runtime.devices import parse_bytes
 
@@ -109,7 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
         report: ExportReport = exporter.export_bundle(arguments.source, arguments.out, options, Progress())
     print(json.dumps(_record(report), indent=2) if arguments.json else _summary(report))
     if not report.manifest.target.exact:
-        print(_inexact_warning(report), file=sys.stderr)
+        print(
+            f"WARNING: {report.directory} is NOT exact on this machine: a token's logits depend on the tokens beside "
+            "it, so speculative output can differ from plain output; run: dovetail-ort doctor",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -124,7 +128,7 @@ def _summary(report: ExportReport) -> str:
         f"over {_BASE_MEMORY_BYTES / 1e9} GB",
         "next": f'dovetail-ort generate {shlex.quote(str(report.directory))} "Why is the sky blue?"',
     }
-    return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
+    return page(lines)
 
 
 def _record(report: ExportReport) -> dict[str, Any]:
@@ -141,10 +145,3 @@ def _record(report: ExportReport) -> dict[str, Any]:
 def _bytes_per_parameter(report: ExportReport) -> float:
     above = max(report.peak_memory_bytes - _BASE_MEMORY_BYTES, 0)
     return above / report.manifest.target.num_parameters
-
-
-def _inexact_warning(report: ExportReport) -> str:
-    return (
-        f"WARNING: {report.directory} is NOT exact on this machine: a token's logits depend on the tokens beside it, "
-        "so speculative output can differ from plain output; run: dovetail-ort doctor"
-    )

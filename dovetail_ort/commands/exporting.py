@@ -27,7 +27,7 @@ class Progress:
 
     def __call__(self, step: str) -> None:
         """Print one step."""
-        print(f"[{time.perf_counter() - self._started:5.1f} s] {step}", file=sys.stderr, flush=True)
+        print(f"[{time.perf_counter() - self._started:5.1f} s] {step}", file=sys.stderr)
 
 
 def import_from_export(what: str, module: str) -> ModuleType:
@@ -41,7 +41,7 @@ def import_from_export(what: str, module: str) -> ModuleType:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # a log wants no progress bars
     if "torch" not in sys.modules:
-        print("starting torch", file=sys.stderr, flush=True)
+        print("starting torch", file=sys.stderr)
     try:
         return importlib.import_module(f"dovetail_ort_export.{module}")
     except ImportError as error:

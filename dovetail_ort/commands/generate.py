@@ -36,11 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     model, options = open_model(arguments)
     prompt = _prompt(model, arguments)
     if arguments.json:
-        exact = options.exact and model.exact
-        print(json.dumps(_record(model.generate(prompt, options), exact=exact)))
-        return 0
-    printer = AnswerPrinter(model, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet)
-    printer.answer(prompt)
+        print(json.dumps(_record(model.generate(prompt, options), exact=options.exact and model.exact)))
+    else:
+        AnswerPrinter(model, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet).answer(prompt)
     return 0
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import fields, replace
-from typing import Any, Final
+from typing import Final
 
 from dovetail_ort_runtime.bundle import VERIFICATIONS, Bundle
 from dovetail_ort_runtime.devices import AUTO, DEVICES
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafters import DRAFTERS
 from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
-from dovetail_ort_runtime.manifest import GenerationEntry
 from dovetail_ort_runtime.model import Model
 
 _DEFAULTS: Final = GenerationOptions()
@@ -55,7 +54,12 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the bundle's maximum)"
     )
-    limits.add_argument("--threads", type=int, metavar="N", help="threads of a pass (default: usable physical cores)")
+    add_threads(limits)
+
+
+def add_threads(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the threads of a pass."""
+    parser.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the usable physical cores)")
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -80,9 +84,7 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
         help="dgf: the bundle's own; lm: a smaller model; lookup: the text itself; auto: lookup and a model, "
         "if there is one, as each pays (default: %(default)s)",
     )
-    speculation.add_argument(
-        "--draft-bundle", metavar="DIR", help="bundle of the smaller model, which has the same tokenizer"
-    )
+    add_draft_bundle(speculation)
     speculation.add_argument(
         "--drafter-device",
         choices=DEVICES,
@@ -128,6 +130,13 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_draft_bundle(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the bundle of the drafter `lm`."""
+    parser.add_argument(
+        "--draft-bundle", metavar="DIR", help="bundle of the smaller model, which has the same tokenizer"
+    )
+
+
 def add_verification(parser: argparse.ArgumentParser) -> None:
     """Add which of the bundle's files are hashed."""
     parser.add_argument(
@@ -161,34 +170,27 @@ def _tree_shape(text: str) -> TreeShape:
         raise argparse.ArgumentTypeError(f"must be three numbers such as 7/4/10, got {text!r} ({error})") from error
 
 
-def load(arguments: argparse.Namespace, bundle: Bundle) -> Model:
+def load(arguments: argparse.Namespace, bundle: Bundle, *, tune: bool = False) -> Model:
     """The model, with the settings that the command has."""
-    speculation = ("drafter", "draft_bundle", "draft_shape", "drafter_device", "target_layers_on_gpu", "vram_limit")
-    names = ("max_context", "threads", *speculation)
-    return Model(bundle, **{name: getattr(arguments, name) for name in names if name in arguments})
+    names = (
+        *("max_context", "threads", "drafter", "draft_bundle", "draft_shape"),
+        *("drafter_device", "target_layers_on_gpu", "vram_limit"),
+    )
+    return Model(bundle, **{name: getattr(arguments, name) for name in names if name in arguments}, tune=tune)
 
 
 def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]:
-    """The model and the options, all of them checked before the weights are loaded.
-
-    Raises:
-        DovetailError: the bundle, an option or this machine does not serve.
-    """
+    """The model and the options of every answer, all of them checked before the weights are loaded."""
     bundle = Bundle(arguments.bundle, arguments.verify)
-    options = generation_options(arguments, bundle.manifest.generation)
-    if sys.stderr.isatty() and not arguments.quiet:
-        print(f"loading {arguments.bundle}", file=sys.stderr)
-    return load(arguments, bundle), options
-
-
-def generation_options(arguments: argparse.Namespace, own: GenerationEntry) -> GenerationOptions:
-    """Options of every answer: what the command line says, else what the bundle's settings `own` say."""
-    given: dict[str, Any] = {field.name: getattr(arguments, field.name) for field in fields(SamplingOptions)}
-    given = {name: value for name, value in given.items() if value is not None}
-    return GenerationOptions(
+    given = {field.name: getattr(arguments, field.name) for field in fields(SamplingOptions)}
+    sampling = {name: value for name, value in given.items() if value is not None}
+    options = GenerationOptions(
         max_new_tokens=arguments.max_new_tokens,
         stop=tuple(arguments.stop),
-        sampling=replace(own.sampling(), **given),
+        sampling=replace(bundle.manifest.generation.sampling(), **sampling),
         max_draft_tokens=arguments.max_draft_tokens,
         exact=arguments.exact,
     )
+    if sys.stderr.isatty() and not arguments.quiet:
+        print(f"loading {arguments.bundle}", file=sys.stderr)
+    return load(arguments, bundle), options

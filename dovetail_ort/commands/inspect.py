@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any, Final
 
-from dovetail_ort.commands.measurement_lines import describe_drafter, measurement_lines, number_format
+from dovetail_ort.commands.measurement_lines import describe_drafter, measurement_lines, number_format, page
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.measurements import Calibration
@@ -48,21 +48,25 @@ def _record(bundle: Bundle, *, verified: bool) -> dict[str, Any]:
 
 def _page(bundle: Bundle, *, verified: bool) -> str:
     manifest = bundle.manifest
-    lines = {"bundle": str(bundle.directory), **_model(manifest), **measurement_lines(manifest), **_origin(manifest)}
-    page = [f"{name:<15} {value}" for name, value in lines.items()]
-    page.append(f"{'files':<15} {_num_bytes(manifest) / 1e6:.1f} MB; {_VERIFIED[verified]}")
-    page += [f"  {entry.num_bytes:>13,}  {entry.sha256[:12]}  {entry.path}" for entry in manifest.files]
-    return "\n".join(page)
+    lines = {
+        "bundle": str(bundle.directory),
+        **_model(manifest),
+        **measurement_lines(manifest),
+        **_origin(manifest),
+        "files": f"{_num_bytes(manifest) / 1e6:.1f} MB; {_VERIFIED[verified]}",
+    }
+    files = [f"  {entry.num_bytes:>13,}  {entry.sha256[:12]}  {entry.path}" for entry in manifest.files]
+    return "\n".join([page(lines), *files])
 
 
 def _model(manifest: Manifest) -> dict[str, str]:
-    target, drafter, generation = manifest.target, manifest.drafter, manifest.generation
+    target, generation = manifest.target, manifest.generation
     return {
         "model": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters, {number_format(target)}",
         "dimensions": f"{target.num_layers} blocks, {target.num_heads} query and {target.num_kv_heads} KV heads of "
         f"{target.head_size}, hidden size {target.hidden_size}, vocabulary {target.vocabulary_size}",
         **({"passes": ", ".join(target.passes)} if target.passes else {}),
-        "drafter": "none, prompt lookup only" if drafter is None else describe_drafter(manifest, drafter),
+        "drafter": describe_drafter(manifest),
         "limits": f"{target.max_context} tokens of context, {target.max_rows} rows a pass",
         "chat template": manifest.tokenizer.chat_template or "none",
         "settings": ", ".join(f"{name} {_shown(value)}" for name, value in dataclasses.asdict(generation).items()),
@@ -72,12 +76,11 @@ def _model(manifest: Manifest) -> dict[str, str]:
 def _origin(manifest: Manifest) -> dict[str, str]:
     provenance = manifest.provenance
     calibration = provenance.calibration
-    packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
     return {
         "source": provenance.source,
         **({} if calibration is None else {"calibration": _describe_calibration(calibration)}),
         "exported by": f"dovetail-ort {provenance.exporter} on {provenance.machine}",
-        "with": packages,
+        "with": ", ".join(f"{name} {version}" for name, version in provenance.packages.items()),
     }
 
 

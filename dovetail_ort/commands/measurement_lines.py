@@ -1,13 +1,18 @@
-"""What export measured, in words; `export` and `inspect` show it alike."""
+"""What is in a bundle, in words; the commands that write or show one word it alike."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from dovetail_ort_runtime.manifest import DrafterEntry, Manifest, TargetEntry
+from dovetail_ort_runtime.manifest import Manifest, TargetEntry
 from dovetail_ort_runtime.measurements import Agreement, Int8FormatMeasurements, RowInvariance
 
 _COMPARED: Final = {"model": "the model", "graph": "the graph before the last change"}
+
+
+def page(lines: dict[str, str]) -> str:
+    """Lines behind their labels."""
+    return "\n".join(f"{label:<15} {line}" for label, line in lines.items())
 
 
 def measurement_lines(manifest: Manifest) -> dict[str, str]:
@@ -26,8 +31,11 @@ def number_format(target: TargetEntry) -> str:
     return f"{weights}, cache in int8" if "quantize-cache" in target.passes else weights
 
 
-def describe_drafter(manifest: Manifest, drafter: DrafterEntry) -> str:
+def describe_drafter(manifest: Manifest) -> str:
     """One line about the bundle's drafter."""
+    drafter = manifest.drafter
+    if drafter is None:
+        return "none, prompt lookup only"
     num_bytes = sum(entry.num_bytes for entry in manifest.files if entry.path.startswith(drafter.graph))
     return (
         f"{drafter.fusion}, {drafter.num_layers} block{'s' * (drafter.num_layers > 1)}, "

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_verification, load
+from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_threads, add_verification, load
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from dovetail_ort.server import ServerSettings
 
 _NEEDED: Final = ("llguidance", "prometheus_client", "starlette", "uvicorn")
-_LOCAL: Final = "localhost"
 _SPARE_CONNECTIONS: Final = 256  # beside requests that wait: for being told that the queue is full, for idle browsers
 
 
@@ -86,7 +85,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default=30.0,
         help="seconds to finish accepted requests when told to end (default: %(default)g)",
     )
-    limits.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
+    add_threads(limits)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -117,14 +116,15 @@ def _settings(arguments: argparse.Namespace, bundle: Bundle) -> ServerSettings:
     from dovetail_ort.server import ServerSettings
 
     return ServerSettings(
-        model_name=arguments.model_name or _model_name(bundle),
+        # Of the source only the last part: a path would tell of this machine.
+        model_name=arguments.model_name or Path(bundle.manifest.provenance.source).name.removesuffix(".gguf"),
         answer=GenerationOptions(
             max_new_tokens=arguments.max_new_tokens,
             max_draft_tokens=arguments.max_draft_tokens,
             exact=arguments.exact,
         ),
         api_key=None if arguments.api_key_file is None else _first_line(arguments.api_key_file),
-        allowed_hosts=(_LOCAL, *(name.lower() for name in (arguments.host, *arguments.allowed_host))),
+        allowed_hosts=("localhost", *(name.lower() for name in (arguments.host, *arguments.allowed_host))),
         max_queue=arguments.max_queue,
         max_prompt_tokens=arguments.max_prompt_tokens,
         max_request_bytes=arguments.max_request_bytes,
@@ -141,11 +141,6 @@ def _check_packages() -> None:
         )
 
 
-def _model_name(bundle: Bundle) -> str:
-    """The last part of the source's name; a path would tell of this machine."""
-    return Path(bundle.manifest.provenance.source).name.removesuffix(".gguf")
-
-
 def _first_line(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").partition("\n")[0].strip()
@@ -156,10 +151,6 @@ def _first_line(path: Path) -> str:
 def _tell(settings: ServerSettings, address: tuple[str, int]) -> None:
     host, port = address[:2]
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(
-        f"serving {settings.model_name} at {place}, OpenAI's API at {place}/v1; Ctrl-C ends",
-        file=sys.stderr,
-        flush=True,
-    )
+    print(f"serving {settings.model_name} at {place}, OpenAI's API at {place}/v1; Ctrl-C ends", file=sys.stderr)
     if settings.api_key is None and not ipaddress.ip_address(host).is_loopback:
-        print("whoever reaches this machine can ask for answers: see --api-key-file", file=sys.stderr, flush=True)
+        print("whoever reaches this machine can ask for answers: see --api-key-file", file=sys.stderr)

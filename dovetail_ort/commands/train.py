@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -85,8 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train and sum up."""
-    names = ("fusion", "device", "precision", *_HELP)
-    options = TrainingOptions(**{name: getattr(arguments, name) for name in names})
+    options = TrainingOptions(**{field.name: getattr(arguments, field.name) for field in fields(TrainingOptions)})
     prompts = None if arguments.prompts is None else load_training_prompts(Path(arguments.prompts))
     train_head = import_from_export("trainer", "training.trainer").train_head
     record: HeadRecord = train_head(
@@ -99,10 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         evaluation_texts=_evaluation_texts(),
         report=Progress(),
     )
-    if arguments.json:
-        print(json.dumps(asdict(record), indent=2))
-    else:
-        print(_summary(record, arguments))
+    print(json.dumps(asdict(record), indent=2) if arguments.json else _summary(record, arguments))
     return 0
 
 

@@ -7,9 +7,9 @@ import dataclasses
 import json
 import sys
 
-from dovetail_ort.commands.generation_arguments import add_bundle, add_verification
+from dovetail_ort.commands.generation_arguments import add_bundle, add_draft_bundle, add_threads, add_verification, load
+from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.drafters import DRAFTERS
-from dovetail_ort_runtime.model import load_model
 from dovetail_ort_runtime.time_curves import TimeCurves
 
 
@@ -27,26 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DRAFTERS[0],
         help="as for generate (default: %(default)s)",
     )
-    parser.add_argument(
-        "--draft-bundle", metavar="DIR", help="bundle of the smaller model, which has the same tokenizer"
-    )
+    add_draft_bundle(parser)
     add_verification(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the physical cores)")
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, store, show."""
     print("timing passes in turns", file=sys.stderr)
-    model = load_model(
-        arguments.bundle,
-        threads=arguments.threads,
-        drafter=arguments.drafter,
-        draft_bundle=arguments.draft_bundle,
-        tune=True,
-        verify=arguments.verify,
-    )
-    curves = model.curves
+    curves = load(arguments, Bundle(arguments.bundle, arguments.verify), tune=True).curves
     assert curves is not None
     print(json.dumps(dataclasses.asdict(curves), indent=2) if arguments.json else _table(curves))
     return 0
@@ -59,8 +49,8 @@ def _table(curves: TimeCurves) -> str:
         cells = "".join(f"{times[place]:>11.2f} ms" for times in curves.verify_ms)
         lines.append(f"{rows:>8}{'':8}{cells}")
     if curves.catch_up_rows:
-        first = dict(zip(curves.catch_up_rows, curves.catch_up_ms, strict=True))
-        unread = ", ".join(f"{ms:.2f} ms after {rows} unread" for rows, ms in first.items())
+        first = zip(curves.catch_up_rows, curves.catch_up_ms, strict=True)
+        unread = ", ".join(f"{ms:.2f} ms after {rows} unread" for rows, ms in first)
         further = f"each further {curves.step_ms:.2f} ms"
         if curves.branch_ms:
             further += f", each beside it in a tree {curves.branch_ms:.2f} ms"

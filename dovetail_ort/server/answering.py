@@ -16,7 +16,7 @@ from dovetail_ort.server.errors import RequestError, error_body
 from dovetail_ort.server.job import Job
 from dovetail_ort.server.json_body import read_json
 from dovetail_ort.server.requests import AnswerRequest
-from dovetail_ort.server.responses import AnswerWriter, LogprobsWriter
+from dovetail_ort.server.responses import AnswerWriter
 from dovetail_ort.server.settings import ServerSettings
 from dovetail_ort_runtime.generation import Piece
 from dovetail_ort_runtime.model import Model
@@ -25,29 +25,17 @@ ResultT = TypeVar("ResultT")
 _DONE: Final = b"data: [DONE]\n\n"
 _STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
-Read = Callable[[object], AnswerRequest]
-
 
 class Answering:
-    """Answers requests with what the engine gives.
-
-    Args:
-        engine: where jobs go.
-        settings: name of the model, size of a body.
-        model: whose tokens they are; it is not asked for any.
-    """
+    """Answers requests with what the engine gives."""
 
     def __init__(self, engine: Engine, settings: ServerSettings, model: Model) -> None:
-        self._engine, self._settings = engine, settings
-        self._logprobs = LogprobsWriter(model)
+        self._engine, self._settings, self._model = engine, settings, model
 
-    async def answer(self, request: Request, read: Read, writer_class: type[AnswerWriter]) -> Response:
+    async def answer(
+        self, request: Request, read: Callable[[object], AnswerRequest], writer_class: type[AnswerWriter]
+    ) -> Response:
         """Read a request, wait for its turn, and answer it, whole or as a stream.
-
-        Args:
-            request: a POST.
-            read: makes sense of its body.
-            writer_class: words the answer.
 
         Raises:
             DovetailError: it is refused, or the answer failed before its first token.
@@ -55,7 +43,7 @@ class Answering:
         """
         asked = read(await read_json(request, self._settings.max_request_bytes))
         job = Job(asked, client=request.client.host if request.client else "")
-        writer = writer_class(job, self._settings.model_name, self._logprobs)
+        writer = writer_class(job, self._model, self._settings.model_name)
         self._engine.submit(job)
         try:
             pieces = job.pieces()

@@ -32,7 +32,6 @@ from dovetail_ort_runtime.model import Model
 PAGE_PATHS: Final = {
     "/": ("index.html", "text/html"),
     "/chat.js": ("chat.js", "text/javascript"),
-    "/event_stream.js": ("event_stream.js", "text/javascript"),
     "/style.css": ("style.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -47,8 +46,6 @@ _PAGE_HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-cache",
 }
-_WRONG_METHOD: Final = 405
-_CLIENT_GONE: Final = 499  # as nginx writes it; nobody is there to read it
 
 
 def make_app(model: Model, settings: ServerSettings) -> Starlette:
@@ -120,7 +117,7 @@ def _watch_routes(engine: Engine, metrics: ServerMetrics) -> list[Route]:
         return JSONResponse({"status": "ok" if engine.serves else "ending"}, status_code=200 if engine.serves else 503)
 
     async def tell_metrics(_: Request) -> Response:
-        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/health", tell_health), Route("/metrics", tell_metrics)]
 
@@ -153,7 +150,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    rule = "asked with another method" if error.status_code == _WRONG_METHOD else "one that this server has"
+    rule = "asked with another method" if error.status_code == 405 else "one that this server has"
     message = f"the path must be {rule}, got {request.method} {request.url.path!a:.100}"
     response = error_response(RequestError(message, status=error.status_code))
     response.headers.update(error.headers or {})
@@ -161,4 +158,4 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
 
 
 async def _let_go(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=_CLIENT_GONE)
+    return Response(status_code=499)  # as nginx writes it; nobody is there to read it

@@ -35,9 +35,7 @@ class FairQueue(Generic[ItemT]):
         self._waiting.setdefault(client, deque()).append(item)
 
     def take(self) -> ItemT:
-        """Remove and return the first item of the client whose turn it is; IndexError if there is none."""
-        if not self._waiting:
-            raise IndexError("the queue is empty")
+        """Remove and return the first item, of one or more, of the client whose turn it is."""
         client, items = self._waiting.popitem(last=False)
         item = items.popleft()
         if items:
@@ -47,7 +45,7 @@ class FairQueue(Generic[ItemT]):
     def discard(self, client: str, item: ItemT) -> None:
         """Remove an item if it is still there."""
         items = self._waiting.get(client, deque())
-        if item in items:
+        with contextlib.suppress(ValueError):
             items.remove(item)
         if not items:
             self._waiting.pop(client, None)
@@ -58,14 +56,6 @@ class Engine:
 
     Everything that a request costs happens when its turn comes, grammar and tokens of the prompt included: who asks
     for much holds up no one but the one that is next.
-
-    Args:
-        model: gives the answers; whoever else asks it for one takes turns with the engine.
-        settings: length of the queue, limits.
-        metrics: what is counted.
-
-    Raises:
-        UnavailableError: llguidance is missing.
     """
 
     def __init__(self, model: Model, settings: ServerSettings, metrics: ServerMetrics) -> None:
@@ -76,7 +66,8 @@ class Engine:
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="dovetail-engine", daemon=True)
-        metrics.watch(lambda: len(self._queue), lambda: int(self._running is not None))
+        metrics.queue_length.set_function(lambda: len(self._queue))
+        metrics.running.set_function(lambda: self._running is not None)
 
     def start(self) -> None:
         """Begin to take jobs from the queue."""
@@ -109,7 +100,7 @@ class Engine:
     def abandon(self, job: Job) -> None:
         """Nobody waits for this job any more: take it from the queue, or end it within one round."""
         with self._changed:
-            job.abort(RequestError("a client must wait for its answer, got a closed connection"))
+            job.abort(RequestError("the client left"))
             self._queue.discard(job.client, job)
 
     def finish(self) -> None:

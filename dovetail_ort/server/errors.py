@@ -11,7 +11,6 @@ from dovetail_ort_runtime.errors import DovetailError, InputError
 
 _LOG: Final = logging.getLogger(__name__)
 _SERVER_ERROR: Final = 500
-_RETRY_AFTER_SECONDS: Final = 1
 
 
 class RequestError(DovetailError, ValueError):
@@ -47,7 +46,7 @@ def error_body(error: RequestError) -> dict[str, Any]:
 
 def error_response(error: RequestError) -> Response:
     """The error as the answer to its request."""
-    headers = {"retry-after": str(_RETRY_AFTER_SECONDS)} if error.status in (429, 503) else {}
+    headers = {"retry-after": "1"} if error.status in (429, 503) else {}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)

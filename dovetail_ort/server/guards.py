@@ -18,15 +18,12 @@ class HostGuard:
     """Turns away requests that name another host.
 
     A page of a foreign name that resolves to this machine (DNS rebinding) could otherwise use the server through its
-    visitor's browser. Such a page has a name: addresses are let through.
-
-    Args:
-        app: what comes next.
-        allowed_hosts: names, in lower case, without port.
+    visitor's browser. Such a page has a name: addresses are let through. `allowed_hosts` are in lower case,
+    without port.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
-        self._app, self._allowed_hosts = app, frozenset(allowed_hosts)
+        self._app, self._allowed_hosts = app, allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with status 421, or pass on."""
@@ -48,16 +45,10 @@ class HostGuard:
 
 
 class KeyGuard:
-    """Turns away requests without the API key.
-
-    Args:
-        app: what comes next.
-        api_key: what `Authorization: Bearer` must bring.
-        open_paths: paths that need none.
-    """
+    """Turns away requests without the API key, but for those of `open_paths`."""
 
     def __init__(self, app: ASGIApp, api_key: str, open_paths: Collection[str]) -> None:
-        self._app, self._open_paths = app, frozenset(open_paths)
+        self._app, self._open_paths = app, open_paths
         self._api_key = api_key.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,16 +70,10 @@ class KeyGuard:
 
 
 class RequestCounter:
-    """Counts requests by route and status.
-
-    Args:
-        app: what comes next.
-        metrics: where they are counted.
-        paths: the routes that have a line of their own; all others share one, whatever strangers ask for.
-    """
+    """Counts requests by route and status; those of no route in `paths` share a line, whatever strangers ask for."""
 
     def __init__(self, app: ASGIApp, metrics: ServerMetrics, paths: Collection[str]) -> None:
-        self._app, self._metrics, self._paths = app, metrics, frozenset(paths)
+        self._app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, and count what was sent."""

@@ -15,15 +15,7 @@ from dovetail_ort_runtime.model import Model
 
 
 class Intake:
-    """Checks and prepares requests.
-
-    Args:
-        model: what will answer.
-        settings: limits, and what a request does not set.
-
-    Raises:
-        UnavailableError: llguidance is missing.
-    """
+    """Checks and prepares requests."""
 
     def __init__(self, model: Model, settings: ServerSettings) -> None:
         self._model, self._settings = model, settings

@@ -15,10 +15,6 @@ from dovetail_ort_runtime.generation import FinishReason, Piece, Statistics
 class Job:
     """An answer to be given: made and read on the event loop, given by the model's thread.
 
-    Args:
-        request: what is asked for.
-        client: who asks, for the queue.
-
     Attributes:
         finish_reason: how the answer ended, `length` also where the time limit did it; None before, and where it failed
             or was aborted.

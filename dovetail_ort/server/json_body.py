@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 from starlette.requests import Request
@@ -13,6 +13,9 @@ from dovetail_ort.server.errors import RequestError
 
 _SECONDS: Final = 30
 _SHOWN_CHARACTERS: Final = 60
+
+# Names of fields, each with the values that ask for nothing.
+Neutral = Mapping[str, tuple[object, ...]]
 
 
 async def read_json(request: Request, max_bytes: int) -> object:
@@ -25,9 +28,13 @@ async def read_json(request: Request, max_bytes: int) -> object:
     # A page of another origin cannot send this type without asking first, and is not allowed to.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError("the Content-Type must be application/json", status=415)
+    body = bytearray()
     try:
         async with asyncio.timeout(_SECONDS):
-            body = await _read(request, max_bytes)
+            async for chunk in request.stream():  # whatever Content-Length says
+                body += chunk
+                if len(body) > max_bytes:
+                    raise RequestError(f"the body must have {max_bytes} bytes or fewer, got more", status=413)
     except TimeoutError:
         raise RequestError(f"the body must arrive within {_SECONDS} s", status=408) from None
     try:
@@ -39,25 +46,14 @@ async def read_json(request: Request, max_bytes: int) -> object:
     return value
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():  # whatever Content-Length says
-        body += chunk
-        if len(body) > max_bytes:
-            raise RequestError(f"the body must have {max_bytes} bytes or fewer, got more", status=413)
-    return bytes(body)
-
-
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which JSON does not have")
 
 
 class Fields:
-    """Takes fields out of a JSON object; one that is null counts as absent, one that nobody takes is an error.
+    """Takes fields out of a JSON object, which stands at `path` in the request's body.
 
-    Args:
-        value: what `json.loads` gave.
-        path: where it stands in the request's body, empty for the body itself.
+    A field that is null counts as absent, one that nobody takes is an error.
 
     Raises:
         RequestError: `value` is no object.
@@ -65,7 +61,7 @@ class Fields:
 
     def __init__(self, value: object, path: str = "") -> None:
         if not isinstance(value, dict):
-            raise bad_value(path or None, "an object", value)
+            raise bad_value(path, "an object", value)
         self._path = path
         self._left = {name: item for name, item in value.items() if item is not None}
 
@@ -86,8 +82,7 @@ class Fields:
 
     def text(self, name: str) -> str | None:
         """A string."""
-        value: str | None = self._typed(name, str, "a string")
-        return value
+        return self._typed(name, str, "a string")  # type: ignore[no-any-return]
 
     def boolean(self, name: str) -> bool:
         """True or false; false if absent."""
@@ -111,33 +106,28 @@ class Fields:
             raise bad_value(self.path(name), f"a number {'above' if above else 'from'} {least} to {most}", value)
         return float(value)
 
-    def only(self, name: str, *neutral: object) -> None:
-        """Accept a field that is not supported where its value asks for nothing."""
-        value = self.take(name)
-        # 1 == True, and JSON tells them apart.
-        if value is not None and not any(type(value) is type(item) and value == item for item in neutral):
-            rule = " or ".join(["left out", *map(_shown, neutral[:1])])
-            path = self.path(name)
-            raise RequestError(
-                f"{path} must be {rule}, got {_shown(value)}; this server does not support it", param=path
-            )
+    def only(self, neutral: Neutral) -> None:
+        """Accept fields that are not supported where their values ask for nothing."""
+        for name, values in neutral.items():
+            value = self.take(name)
+            # 1 == True, and JSON tells them apart.
+            if value is not None and not any(type(value) is type(item) and value == item for item in values):
+                rule = " or ".join(["left out", *map(_shown, values[:1])])
+                path = self.path(name)
+                raise RequestError(
+                    f"{path} must be {rule}, got {_shown(value)}; this server does not support it", param=path
+                )
 
     def ignore(self, names: Iterable[str]) -> None:
         """Drop fields that change no answer."""
         for name in names:
-            self._left.pop(name, None)
+            self.take(name)
 
     def end(self) -> None:
-        """Nothing may be left.
-
-        Raises:
-            RequestError: with the name of a field that nobody took.
-        """
+        """Raise a RequestError if there is a field that nobody took."""
         for name in self._left:
-            shown = _shown(name)
-            raise RequestError(
-                f"{shown} must be left out; this server knows no such field", param=self.path(name)[:100]
-            )
+            message = f"{_shown(name)} must be left out; this server knows no such field"
+            raise RequestError(message, param=self.path(name)[:100])
 
     def _typed(self, name: str, expected: type, rule: str) -> Any:
         value = self.take(name)
@@ -146,9 +136,9 @@ class Fields:
         return value
 
 
-def bad_value(path: str | None, rule: str, value: object) -> RequestError:
-    """The error for a value that breaks a rule; `path` is None for the body."""
-    return RequestError(f"{path or 'the body'} must be {rule}, got {_shown(value)}", param=path)
+def bad_value(path: str, rule: str, value: object) -> RequestError:
+    """The error for a value that breaks a rule; `path` is empty for the body."""
+    return RequestError(f"{path or 'the body'} must be {rule}, got {_shown(value)}", param=path or None)
 
 
 def _shown(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -21,8 +20,8 @@ class ServerMetrics:
         self.requests = Counter(
             "dovetail_requests", "Requests by route and HTTP status.", ["route", "status"], registry=registry
         )
-        self._queue_length = Gauge("dovetail_queue_length", "Requests that wait for the model.", registry=registry)
-        self._running = Gauge("dovetail_running", "Requests that the model is answering, 0 or 1.", registry=registry)
+        self.queue_length = Gauge("dovetail_queue_length", "Requests that wait for the model.", registry=registry)
+        self.running = Gauge("dovetail_running", "Requests that the model is answering, 0 or 1.", registry=registry)
         self._answers = Counter(
             "dovetail_answers", "Answers by how they ended, aborted ones too.", ["finish_reason"], registry=registry
         )
@@ -51,11 +50,6 @@ class ServerMetrics:
             buckets=_SECONDS_A_TOKEN,
             registry=registry,
         )
-
-    def watch(self, queue_length: Callable[[], int], running: Callable[[], int]) -> None:
-        """Read these two whenever the metrics are asked for."""
-        self._queue_length.set_function(queue_length)
-        self._running.set_function(running)
 
     def count(self, job: Job) -> None:
         """Add an answer that the model is done with, however it ended."""

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dovetail_ort.server.errors import RequestError
-from dovetail_ort.server.json_body import Fields, bad_value
+from dovetail_ort.server.json_body import Fields, Neutral, bad_value
 from dovetail_ort_runtime.chat_template import Message
 
 MOST_TOKENS: Final = 2**31 - 1
-_LARGEST_SEED: Final = 2**63 - 1
 _MOST_STOPS: Final = 4
 _LONGEST_STOP: Final = 256
 _COMPLETION_TOKENS: Final = 16  # OpenAI's default for this route
@@ -21,14 +20,14 @@ _HARMLESS: Final = (
     *("user", "metadata", "store", "service_tier", "safety_identifier", "prediction", "parallel_tool_calls"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
 )
-# Fields that would change it, each with the values that ask for nothing.
-_UNSUPPORTED: Final[Mapping[str, tuple[object, ...]]] = {
+# Fields that would change it.
+_UNSUPPORTED: Final[Neutral] = {
     "n": (1,),
     "frequency_penalty": (0, 0.0),
     "presence_penalty": (0, 0.0),
     "logit_bias": ({},),
 }
-_UNSUPPORTED_BY_CHAT: Final[Mapping[str, tuple[object, ...]]] = {
+_UNSUPPORTED_BY_CHAT: Final[Neutral] = {
     **_UNSUPPORTED,
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -37,7 +36,7 @@ _UNSUPPORTED_BY_CHAT: Final[Mapping[str, tuple[object, ...]]] = {
     "modalities": (["text"],),
     **dict.fromkeys(("audio", "reasoning_effort", "verbosity", "web_search_options"), ()),
 }
-_UNSUPPORTED_BY_COMPLETIONS: Final[Mapping[str, tuple[object, ...]]] = {
+_UNSUPPORTED_BY_COMPLETIONS: Final[Neutral] = {
     **_UNSUPPORTED,
     "best_of": (1,),
     "echo": (False,),
@@ -47,7 +46,7 @@ _UNSUPPORTED_BY_COMPLETIONS: Final[Mapping[str, tuple[object, ...]]] = {
 _ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 # What clients send back when they append an answer to the conversation as they got it.
-_OF_AN_ANSWER: Final[Mapping[str, tuple[object, ...]]] = {
+_OF_AN_ANSWER: Final[Neutral] = {
     **dict.fromkeys(("tool_calls", "annotations"), ([],)),
     **dict.fromkeys(("refusal", "audio", "function_call", "name", "tool_call_id"), ()),
 }
@@ -123,10 +122,9 @@ def read_completion_request(body: object) -> AnswerRequest:
     )
 
 
-def _request(fields: Fields, unsupported: Mapping[str, tuple[object, ...]], **read: Any) -> AnswerRequest:
+def _request(fields: Fields, unsupported: Neutral, **read: Any) -> AnswerRequest:
     """The fields that both routes have; `unsupported` are those that this route refuses."""
-    for name, neutral in unsupported.items():
-        fields.only(name, *neutral)
+    fields.only(unsupported)
     fields.ignore(_HARMLESS)
     stream = fields.boolean("stream")
     request = AnswerRequest(
@@ -149,13 +147,13 @@ def _sampling(fields: Fields) -> dict[str, Any]:
         "top_k": fields.integer("top_k", 0, MOST_TOKENS),
         "min_p": fields.number("min_p", 0, 1),
         "repetition_penalty": fields.number("repetition_penalty", 0, 2, above=True),
-        "seed": fields.integer("seed", 0, _LARGEST_SEED),
+        "seed": fields.integer("seed", 0, 2**63 - 1),
     }
     return {name: value for name, value in given.items() if value is not None}
 
 
 def _stops(value: object) -> tuple[str, ...]:
-    stops = [] if value is None else [value] if isinstance(value, str) else value
+    stops = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(stops, list) or len(stops) > _MOST_STOPS:
         raise bad_value("stop", f"a string or a list of {_MOST_STOPS} strings at most", value)
     for stop in stops:
@@ -197,8 +195,7 @@ def _message(fields: Fields) -> Message:
     if role not in _ROLES:
         raise bad_value(fields.path("role"), f"one of {', '.join(_ROLES)}", role)
     content = _content(fields.take("content"), fields.path("content"))
-    for name, neutral in _OF_AN_ANSWER.items():
-        fields.only(name, *neutral)
+    fields.only(_OF_AN_ANSWER)
     fields.end()
     return {"role": _ROLES[role], "content": content}
 
@@ -232,18 +229,13 @@ def _rule(value: object) -> tuple[str, Any] | None:
         case "json_object":
             rule = "json_schema", {"type": "object"}
         case "json_schema":
-            rule = "json_schema", _named_schema(response_format.take("json_schema"))
+            named = Fields(response_format.take("json_schema"), "response_format.json_schema")
+            named.ignore(["name", "description", "strict"])  # every schema is kept to the letter
+            rule = "json_schema", named.required("schema", dict, "a JSON schema, an object")
+            named.end()
         case "regex":
             rule = "regex", response_format.required("regex", str, "a regular expression")
         case _:
             raise bad_value("response_format.type", "text, json_object, json_schema or regex", kind)
     response_format.end()
     return rule
-
-
-def _named_schema(value: object) -> Any:
-    named = Fields(value, "response_format.json_schema")
-    named.ignore(["name", "description", "strict"])  # every schema is kept to the letter
-    schema = named.required("schema", dict, "a JSON schema, an object")
-    named.end()
-    return schema

@@ -6,81 +6,30 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import accumulate, starmap
 from typing import Any, ClassVar, Final
 
 from dovetail_ort.server.job import Job
 from dovetail_ort_runtime.generation import Piece, TokenLogprobs
 from dovetail_ort_runtime.model import Model
 
-_REPLACEMENT: Final = "\ufffd"
-
-
-class LogprobsWriter:
-    """Words the log-probabilities of pieces; the end-of-text token, which is no part of the text, has no entry.
-
-    Args:
-        model: whose tokens they are; it is not asked for any.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self._tokenizer = model.tokenizer
-        self._end_token_ids = frozenset(model.manifest.generation.eos_token_ids)
-
-    def chat(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """The `logprobs` of a chat completion's choice, one entry a token."""
-        return {"content": [self._chat_entry(token) for token in self._measured(pieces)], "refusal": None}
-
-    def completion(self, pieces: Sequence[Piece], offset: int) -> dict[str, Any]:
-        """The `logprobs` of a completion's choice, lists with one entry a token.
-
-        Args:
-            pieces: those of the choice.
-            offset: characters of the answer's tokens before these.
-        """
-        measured = self._measured(pieces)
-        texts = [self._text(token.token_id) for token in measured]
-        return {
-            "tokens": texts,
-            "token_logprobs": [token.logprob for token in measured],
-            "top_logprobs": [{self._text(token_id): logprob for token_id, logprob in token.top} for token in measured],
-            "text_offset": [offset + sum(map(len, texts[:index])) for index in range(len(texts))],
-        }
-
-    def _measured(self, pieces: Sequence[Piece]) -> list[TokenLogprobs]:
-        return [piece.logprobs for piece in pieces if piece.logprobs and piece.token_id not in self._end_token_ids]
-
-    def _text(self, token_id: int) -> str:
-        """A token's text by itself, special tokens as they are spelt; U+FFFD where it is a part of a character."""
-        return self._tokenizer.decode([token_id], skip_special_tokens=False)
-
-    def _chat_entry(self, token: TokenLogprobs) -> dict[str, Any]:
-        alternatives = [self._entry(token_id, logprob) for token_id, logprob in token.top]
-        return {**self._entry(token.token_id, token.logprob), "top_logprobs": alternatives}
-
-    def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
-        text = self._text(token_id)
-        # The text does not tell which bytes a part of a character has; OpenAI's null says so.
-        return {"token": text, "logprob": logprob, "bytes": None if _REPLACEMENT in text else list(text.encode())}
+_REPLACEMENT: Final = "\ufffd"  # a token's text where that is a part of a character
 
 
 class AnswerWriter(ABC):
     """Words one answer as one of the routes does.
 
     Beside OpenAI's fields there is `dovetail`: whether a chunk's token was drafted, and at the end what the rounds did.
-
-    Args:
-        job: the answer.
-        model_name: of the model.
-        logprobs: words log-probabilities.
     """
 
     id_prefix: ClassVar[str]
     object_name: ClassVar[str]
     chunk_name: ClassVar[str]
 
-    def __init__(self, job: Job, model_name: str, logprobs: LogprobsWriter) -> None:
+    def __init__(self, job: Job, model: Model, model_name: str) -> None:
         self._head = {"id": f"{self.id_prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model_name}
-        self._job, self._logprobs_writer = job, logprobs
+        self._job, self._tokenizer = job, model.tokenizer
+        self._end_token_ids = model.manifest.generation.eos_token_ids
 
     def opening(self) -> list[dict[str, Any]]:
         """Chunks before the first piece."""
@@ -120,8 +69,15 @@ class AnswerWriter(ABC):
         return {**self._head, "object": self.chunk_name, "choices": [choice], **no_usage, **extension}
 
     def _choice(self, content: dict[str, Any], pieces: Sequence[Piece], finish_reason: str | None) -> dict[str, Any]:
-        logprobs = self._logprobs(pieces) if self._job.request.logprobs is not None and pieces else None
+        measured = [piece.logprobs for piece in pieces if piece.logprobs is not None]
+        # An end-of-text token is no part of the text.
+        tokens = [token for token in measured if token.token_id not in self._end_token_ids]
+        logprobs = self._logprobs(tokens) if measured else None
         return {"index": 0, **content, "logprobs": logprobs, "finish_reason": finish_reason}
+
+    def _text(self, token_id: int) -> str:
+        """A token's text by itself, special tokens as they are spelt."""
+        return self._tokenizer.decode([token_id], skip_special_tokens=False)
 
     @abstractmethod
     def _part(self, text: str) -> dict[str, Any]:
@@ -132,8 +88,8 @@ class AnswerWriter(ABC):
         """How a whole answer's choice carries its text."""
 
     @abstractmethod
-    def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """Log-probabilities of the pieces' tokens."""
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        """The choice's `logprobs`, with one entry a token."""
 
 
 class ChatWriter(AnswerWriter):
@@ -153,8 +109,17 @@ class ChatWriter(AnswerWriter):
     def _whole(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        return self._logprobs_writer.chat(pieces)
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        entries = [
+            {**self._entry(token.token_id, token.logprob), "top_logprobs": list(starmap(self._entry, token.top))}
+            for token in tokens
+        ]
+        return {"content": entries, "refusal": None}
+
+    def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
+        text = self._text(token_id)
+        # The text does not tell which bytes a part of a character has; OpenAI's null says so.
+        return {"token": text, "logprob": logprob, "bytes": None if _REPLACEMENT in text else list(text.encode())}
 
 
 class CompletionWriter(AnswerWriter):
@@ -163,20 +128,22 @@ class CompletionWriter(AnswerWriter):
     id_prefix = "cmpl"
     object_name = chunk_name = "text_completion"
 
-    def __init__(self, job: Job, model_name: str, logprobs: LogprobsWriter) -> None:
-        super().__init__(job, model_name, logprobs)
-        self._num_characters = 0
+    _num_characters = 0  # of the tokens so far
 
     def _part(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
-    def _whole(self, text: str) -> dict[str, Any]:
-        return {"text": text}
+    _whole = _part
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        found = self._logprobs_writer.completion(pieces, self._num_characters)
-        self._num_characters += sum(map(len, found["tokens"]))
-        return found
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        texts = [self._text(token.token_id) for token in tokens]
+        *offsets, self._num_characters = accumulate(map(len, texts), initial=self._num_characters)
+        return {
+            "tokens": texts,
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [{self._text(token_id): logprob for token_id, logprob in token.top} for token in tokens],
+            "text_offset": offsets,
+        }
 
 
 def _usage(job: Job) -> dict[str, Any]:

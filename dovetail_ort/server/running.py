@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import signal
@@ -35,12 +34,14 @@ def bound_socket(host: str, port: int) -> socket.socket:
         raise InputError(f"port must be between 0 and {_LARGEST_PORT}, got {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with contextlib.ExitStack() as closing:
-            bound = closing.enter_context(socket.socket(family, kind, protocol))
+        bound = socket.socket(family, kind, protocol)
+        try:
             if os.name == "posix":  # elsewhere this would take a port that is in use
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
-            closing.pop_all()  # it is the caller's from here
+        except OSError:
+            bound.close()
+            raise
     except OSError as error:
         raise InputError(
             f"host and port must be an address of this machine that is free, got {host}:{port}: {error}"

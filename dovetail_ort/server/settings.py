@@ -49,11 +49,7 @@ class ServerSettings:
             raise InputError("api_key must be one ASCII character or more; leave it out to ask for none")
 
     def check_model(self, name: str | None) -> None:
-        """Refuse another model than the one that is served; None names none.
-
-        Raises:
-            RequestError: as OpenAI words it.
-        """
+        """Raise a RequestError for another model than the one that is served; None names none."""
         if name not in (None, self.model_name):
             raise RequestError(
                 f"model must be {self.model_name}, got {name!a:.60}", status=404, code="model_not_found", param="model"

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import dovetail_ort
-from dovetail_ort.command_line import COMMANDS, main
+from dovetail_ort.command_line import main
+from dovetail_ort.commands import COMMANDS
 from dovetail_ort.commands.chat import Conversation
 from dovetail_ort.commands.graph import COMMANDS as GRAPH_COMMANDS
 from dovetail_ort_export.candidates import row_format

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from dovetail_ort.command_line import COMMANDS
+from dovetail_ort.commands import COMMANDS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

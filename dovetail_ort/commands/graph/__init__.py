@@ -1,8 +1,9 @@
-"""`dovetail-ort graph`: commands for people who change graphs, and the argument that they share."""
+"""`dovetail-ort graph`: commands for people who change graphs, and the arguments that they share."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Final
 
 COMMANDS: Final = {
@@ -12,9 +13,16 @@ COMMANDS: Final = {
     "profile": "show where the time of a pass goes",
     "ablate": "measure what each pass of an export is worth",
 }
+USAGE: Final = "dovetail-ort graph [-h] COMMAND ..."
 EXAMPLES: Final = (
     "example:\n  dovetail-ort graph profile smollm2 --tokens 1,6\n\ndovetail-ort graph COMMAND --help has more."
 )
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """The bundle, and which of its graphs is meant."""
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="directory that `dovetail-ort export` wrote")
+    add_graph_choice(parser)
 
 
 def add_graph_choice(parser: argparse.ArgumentParser) -> None:

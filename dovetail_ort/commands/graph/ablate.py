@@ -6,14 +6,11 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dovetail_ort.commands.exporting import Progress, import_from_export
-from dovetail_ort.commands.graph import add_graph_choice
+from dovetail_ort.commands.graph import add_bundle
 from dovetail_ort_runtime.bundle import Bundle
-
-if TYPE_CHECKING:
-    from dovetail_ort_export.laboratory.ablation import Ablation
 
 _CHART: Final = "ablation.png"
 _REPORT: Final = "ablation.md"
@@ -27,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort graph ablate smollm2 --source SmolLM2-135M-Instruct.Q4_1.gguf --out report\n"
         "  dovetail-ort graph ablate smollm2 --graph drafter --source head"
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
-    add_graph_choice(parser)
+    add_bundle(parser)
     parser.add_argument(
         "--source", required=True, help="the model that the bundle was exported from, or the head of its drafter"
     )
@@ -58,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         workshop = workshops.DrafterWorkshop(bundle, Path(arguments.source), progress)
     else:
         workshop = workshops.TargetWorkshop(bundle.manifest, arguments.source, progress)
-    ablation: Ablation = workshop.ablate(bundle.manifest, others, progress)
+    ablation = workshop.ablate(bundle.manifest, others, progress)
     record, page = json.dumps(dataclasses.asdict(ablation), indent=2), report.markdown(ablation, _CHART)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)

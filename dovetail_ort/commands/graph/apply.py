@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dovetail_ort.commands.exporting import import_from_export
-from dovetail_ort.commands.graph import add_graph_choice
-from dovetail_ort.commands.measurement_lines import measurement_lines
+from dovetail_ort.commands.graph import add_bundle
+from dovetail_ort.commands.measurement_lines import measurement_lines, page
 
 if TYPE_CHECKING:
     from dovetail_ort_export.laboratory.apply import AppliedPasses
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.epilog = "example:\n  dovetail-ort graph apply smollm2 --pass my_package:SoftCapLogits smollm2-capped"
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument("out", metavar="OUT", type=Path, help="directory of the new bundle")
     parser.add_argument(
         "--pass",
@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a name that `dovetail-ort graph passes` lists, or module:Class; once for each, in order",
     )
-    add_graph_choice(parser)
     parser.add_argument("--force", action="store_true", help="replace the bundle that stands at OUT")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -57,7 +56,7 @@ def _summary(applied: AppliedPasses) -> str:
     lines = {"bundle": str(applied.directory), **measurement_lines(applied.manifest)}
     if applied.draft_agreement is not None:
         lines["drafter"] = f"{applied.draft_agreement:.1%} same first candidate as the drafter before"
-    return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
+    return page(lines)
 
 
 def _record(applied: AppliedPasses) -> dict[str, Any]:

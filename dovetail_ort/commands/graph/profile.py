@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dovetail_ort.commands.exporting import import_from_export
-from dovetail_ort.commands.graph import add_graph_choice
+from dovetail_ort.commands.graph import add_bundle
 from dovetail_ort_runtime.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -23,13 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "example:\n  dovetail-ort graph profile smollm2 --tokens 1,6 --past 256 --trace trace.json\n\n"
         "The trace opens in https://ui.perfetto.dev."
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument(
         "--tokens", type=_sizes, default=(1, 6), metavar="N,N", help="rows of the passes, 1 or more each (default: 1,6)"
     )
     parser.add_argument("--past", type=int, default=256, metavar="N", help="tokens before them (default: %(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="of a pass (default: the physical cores)")
-    add_graph_choice(parser)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write ONNX Runtime's own profile there")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -1,7 +1,5 @@
 // The chat page: a conversation, one answer at a time. Text goes into text nodes only, never through HTML.
 
-import { events } from "./event_stream.js";
-
 const $ = (id) => document.getElementById(id);
 const conversation = [];
 let apiKey = null;
@@ -109,6 +107,24 @@ function body() {
   return JSON.stringify(value);
 }
 
+// The values of a stream of server-sent events, one JSON value each, up to [DONE].
+
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let unread = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error("the connection ended before the answer did");
+    const parts = (unread + value).split("\n\n");
+    unread = parts.pop(); // not whole yet
+    for (const part of parts) {
+      const data = part.slice("data: ".length);
+      if (data === "[DONE]") return;
+      yield JSON.parse(data);
+    }
+  }
+}
+
 // What the answer says as far as it came; the conversation goes on from there.
 async function readAnswer(turn, figures, signal) {
   let text = "";
@@ -178,41 +194,39 @@ function fitQuestion() {
   $("question").style.height = `${$("question").scrollHeight + 2}px`;
 }
 
-$("form").addEventListener("submit", (event) => {
+$("form").onsubmit = (event) => {
   event.preventDefault();
   const question = $("question").value.trim();
   if (!question || running) return;
   $("question").value = "";
   fitQuestion();
   answer(question);
-});
+};
 
-$("question").addEventListener("input", fitQuestion);
-$("question").addEventListener("keydown", (event) => {
+$("question").oninput = fitQuestion;
+$("question").onkeydown = (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   $("form").requestSubmit();
-});
+};
 
-document.addEventListener("keydown", (event) => {
+document.onkeydown = (event) => {
   if (event.key === "Escape") running?.abort();
-});
-$("stop").addEventListener("click", () => running?.abort());
+};
+$("stop").onclick = () => running?.abort();
 
-$("tint").addEventListener("change", () => $("log").classList.toggle("tinted", $("tint").checked));
+$("tint").onchange = () => $("log").classList.toggle("tinted", $("tint").checked);
 
-$("reset").addEventListener("click", () => {
+$("reset").onclick = () => {
   conversation.length = 0;
   document.querySelectorAll("article").forEach((turn) => turn.remove());
   $("welcome").hidden = false;
   $("question").focus();
-});
+};
 
-ask("/v1/models")
-  .then((response) => response.json())
-  .then((models) => {
-    $("model").textContent = models.data[0].id;
-  })
-  .catch((error) => {
-    $("model").textContent = error.message;
-  });
+try {
+  const models = await (await ask("/v1/models")).json();
+  $("model").textContent = models.data[0].id;
+} catch (error) {
+  $("model").textContent = error.message;
+}

@@ -6,14 +6,16 @@ import filecmp
 import statistics
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Final
 
 import onnx_ir as ir
 
 from dovetail_ort_export.agreement import LARGEST_MEAN_KL
+from dovetail_ort_export.laboratory.subjects import RunPass
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.target_writer import Report
 from dovetail_ort_runtime.bundle import sha256
@@ -21,7 +23,7 @@ from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.pass_times import PassTimes
+from dovetail_ort_runtime.pass_times import PassTimes, time_in_turns
 
 ROWS: Final = (1, 2, 4, 8, 16)
 WHOLE: Final = "the whole recipe"
@@ -114,8 +116,8 @@ class Workshop(ABC):
         """Whether rows of a graph that was written stand alone, and how far it is from what it was made from."""
 
     @abstractmethod
-    def time_passes(self, graphs: Mapping[str, Path], rounds: int) -> dict[str, PassTimes]:
-        """Milliseconds of passes over `ROWS` rows, graphs in turns in the order given."""
+    def open(self, graph: Path) -> RunPass:
+        """What runs passes of up to 16 rows over a graph that was written, behind kept tokens."""
 
     def ablate(self, manifest: Manifest, others: Mapping[str, Recipe], report: Report) -> Ablation:
         """Leave out each pass of the recipe that made a bundle's graph, and run other recipes beside it.
@@ -128,7 +130,7 @@ class Workshop(ABC):
         left_out = {f"without {name}": self.recipe.without(name) for name in dict.fromkeys(self.recipe.names)}
         with tempfile.TemporaryDirectory() as folder:
             whole = self.write(WHOLE, self.recipe, Path(folder) / "whole")
-            graphs, made = {WHOLE: whole, AGAIN: whole}, {WHOLE: self.recipe, AGAIN: self.recipe}
+            made = {WHOLE: (self.recipe, whole), AGAIN: (self.recipe, whole)}
             unchanged: list[str] = []
             refused: dict[str, str] = {}
             for number, (name, recipe) in enumerate({**left_out, **others}.items()):
@@ -140,19 +142,47 @@ class Workshop(ABC):
                 if _same_files(graph.parent, whole.parent):
                     unchanged.append(name)
                 else:
-                    graphs[name], made[name] = graph, recipe
-            reproduced = _is_of_bundle(whole.parent, manifest)
-            variants = _measured(self, graphs, made, report)
-        return Ablation(
-            source=self.source,
-            graph=self.graph,
-            machine=processor_name(),
-            threads=usable_cores(),
-            reproduced=reproduced,
-            variants=tuple(variants),
-            unchanged=tuple(unchanged),
-            refused=refused,
-        )
+                    made[name] = recipe, graph
+            return Ablation(
+                source=self.source,
+                graph=self.graph,
+                machine=processor_name(),
+                threads=usable_cores(),
+                reproduced=_is_of_bundle(whole.parent, manifest),
+                variants=tuple(self._variants(made, report)),
+                unchanged=tuple(unchanged),
+                refused=refused,
+            )
+
+    def _variants(self, made: Mapping[str, tuple[Recipe, Path]], report: Report) -> Iterator[Variant]:
+        report("comparing outputs")
+        measured = {name: self.measure(graph) for name, (_, graph) in made.items()}
+        report("timing passes in turns")
+        times = self._times({name: graph for name, (_, graph) in made.items()})
+        for name, (recipe, graph) in made.items():
+            row_invariance, agreement = measured[name]
+            yield Variant(
+                name=name,
+                passes=recipe.describe(),
+                num_nodes=sum(1 for _ in ir.load(graph).graph),
+                num_bytes=sum(path.stat().st_size for path in graph.parent.iterdir()),
+                pass_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
+                over_whole={str(rows): _median_ratio(ms, times[WHOLE][rows]) for rows, ms in times[name].items()},
+                row_invariance=row_invariance,
+                agreement=agreement,
+            )
+
+    def _times(self, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
+        """Milliseconds of the passes of every graph, over several sets of sessions."""
+        times: dict[str, PassTimes] = {name: {rows: [] for rows in ROWS} for name in graphs}
+        names = list(graphs)
+        for opening in range(_OPENINGS):
+            first = opening * len(names) // _OPENINGS
+            order = (names[first:] + names[:first])[:: 1 if opening % 2 else -1]
+            found = time_in_turns({name: self.open(graphs[name]) for name in order}, _ROUNDS, rows=ROWS)
+            for name, rows in product(names, ROWS):
+                times[name][rows] += found[name][rows]
+        return times
 
 
 def _same_files(one: Path, other: Path) -> bool:
@@ -164,41 +194,6 @@ def _same_files(one: Path, other: Path) -> bool:
 def _is_of_bundle(folder: Path, manifest: Manifest) -> bool:
     stated = {entry.path: entry.sha256 for entry in manifest.files}
     return all(stated.get(path.name) == sha256(path) for path in folder.iterdir())
-
-
-def _measured(
-    workshop: Workshop, graphs: Mapping[str, Path], made: Mapping[str, Recipe], report: Report
-) -> list[Variant]:
-    report("comparing outputs")
-    measured = {name: workshop.measure(graph) for name, graph in graphs.items()}
-    report("timing passes in turns")
-    times = _times(workshop, graphs)
-    return [
-        Variant(
-            name=name,
-            passes=made[name].describe(),
-            num_nodes=sum(1 for _ in ir.load(graph).graph),
-            num_bytes=sum(path.stat().st_size for path in graph.parent.iterdir()),
-            pass_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
-            over_whole={str(rows): _median_ratio(ms, times[WHOLE][rows]) for rows, ms in times[name].items()},
-            row_invariance=measured[name][0],
-            agreement=measured[name][1],
-        )
-        for name, graph in graphs.items()
-    ]
-
-
-def _times(workshop: Workshop, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
-    """Milliseconds of the passes of every graph, over several sets of sessions."""
-    times: dict[str, PassTimes] = {name: {rows: [] for rows in ROWS} for name in graphs}
-    names = list(graphs)
-    for opening in range(_OPENINGS):
-        first = opening * len(names) // _OPENINGS
-        order = (names[first:] + names[:first])[:: 1 if opening % 2 else -1]
-        for name, found in workshop.time_passes({name: graphs[name] for name in order}, _ROUNDS).items():
-            for rows, ms in found.items():
-                times[name][rows] += ms
-    return times
 
 
 def _median_ratio(ms: Sequence[float], whole_ms: Sequence[float]) -> float:

@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target, read_check_text
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target
 from dovetail_ort_export.graph_file import load_graph, save_graph
-from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, graph_path
+from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, attached_drafter, check_tokens, graph_path
 from dovetail_ort_export.pass_pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.whole_output import (
@@ -22,7 +22,6 @@ from dovetail_ort_export.whole_output import (
     copy_without,
     write_manifest,
 )
-from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.environment import usable_cores
@@ -104,10 +103,7 @@ def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
 
 
 def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, None]:
-    manifest = bundle.manifest
-    text = read_check_text(None)
-    token_ids = bundle.tokenizer().encode(text, add_special_tokens=False)
-    tokens: TokenArray = np.array(token_ids[: min(_CHECKED_TOKENS, manifest.target.max_context - 1)])
+    manifest, tokens = bundle.manifest, check_tokens(bundle, _CHECKED_TOKENS)
     before, after = (Target(path, manifest.target, max_context=len(tokens) + 1) for path in (old, new))
     reference, _ = run_in_chunks(before, tokens, before.max_rows)
     measured = measure_target(after, tokens, reference)
@@ -120,8 +116,7 @@ def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ..
 
 
 def _measured_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, float]:
-    entry = bundle.manifest.drafter
-    assert entry is not None
+    entry = attached_drafter(bundle)
     before, after = (_drafted(path, entry) for path in (old, new))
     same = float((before.candidate_ids[:, 0] == after.candidate_ids[:, 0]).mean())
     manifest = replace(bundle.manifest, drafter=replace(entry, passes=entry.passes + passes))

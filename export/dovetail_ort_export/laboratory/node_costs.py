@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,9 @@ _GATHERS: Final = ("Gather", "GatherBlockQuantized")
 _ATTENTION: Final = "GroupQueryAttention"
 _VIEW: Final = "Reshape"
 _KERNEL: Final = "_kernel_time"
+
+# Of ONNX Runtime's profile: `name`, `cat`, `args`, and in microseconds `ts`, its start, and `dur`.
+Event = dict[str, Any]
 
 
 class NodeBytes:
@@ -61,21 +66,6 @@ class NodeBytes:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTime:
-    """One run of one node.
-
-    Attributes:
-        name: of the node.
-        op_type: its operator.
-        kernel_us: microseconds in its kernel.
-    """
-
-    name: str
-    op_type: str
-    kernel_us: float
-
-
-@dataclass(frozen=True, slots=True)
 class NodeCost:
     """A node over several runs.
 
@@ -92,37 +82,28 @@ class NodeCost:
     bytes_read: int
 
 
-def node_costs(runs: Sequence[Sequence[NodeTime]], nodes: NodeBytes, rows: int, num_past: int) -> list[NodeCost]:
+def node_costs(runs: Sequence[Sequence[Event]], nodes: NodeBytes, rows: int, num_past: int) -> list[NodeCost]:
     """One entry a node of runs that have the same nodes in the same order."""
-    return [
-        NodeCost(
-            op_type=same[0].op_type,
-            block=nodes.block(same[0].name),
-            kernel_ms=statistics.median(node.kernel_us for node in same) / 1e3,
-            bytes_read=nodes.read_by(same[0].name, rows, num_past),
+    costs = []
+    for same in zip(*runs, strict=True):
+        name = same[0]["name"].removesuffix(_KERNEL)
+        costs.append(
+            NodeCost(
+                op_type=same[0]["args"]["op_name"],
+                block=nodes.block(name),
+                kernel_ms=statistics.median(event["dur"] for event in same) / 1e3,
+                bytes_read=nodes.read_by(name, rows, num_past),
+            )
         )
-        for same in zip(*runs, strict=True)
-    ]
+    return costs
 
 
-def read_runs(trace: Path) -> list[list[NodeTime]]:
-    """The nodes of each `session.run`, in order, from the profile that `InferenceSession.end_profiling` names."""
-    events: list[dict[str, Any]] = json.loads(trace.read_text(encoding="utf-8"))
-    kernels = sorted((event for event in events if _is_kernel(event)), key=lambda event: event["ts"])
-    runs = sorted((event for event in events if event.get("name") == "model_run"), key=lambda event: event["ts"])
-    return list(_by_run(runs, kernels))
-
-
-def _by_run(runs: Sequence[dict[str, Any]], kernels: Sequence[dict[str, Any]]) -> Iterator[list[NodeTime]]:
-    position = 0
-    for run in runs:
-        found = []
-        while position < len(kernels) and kernels[position]["ts"] <= run["ts"] + run["dur"]:
-            event = kernels[position]
-            found.append(NodeTime(event["name"].removesuffix(_KERNEL), event["args"]["op_name"], float(event["dur"])))
-            position += 1
-        yield found
-
-
-def _is_kernel(event: dict[str, Any]) -> bool:
-    return event.get("cat") == "Node" and str(event.get("name")).endswith(_KERNEL)
+def read_runs(trace: Path) -> list[list[Event]]:
+    """The kernels of each `session.run`, in order, from the profile that `InferenceSession.end_profiling` names."""
+    events = sorted(json.loads(trace.read_text(encoding="utf-8")), key=itemgetter("ts"))
+    ends = [event["ts"] + event["dur"] for event in events if event["name"] == "model_run"]
+    runs: list[list[Event]] = [[] for _ in ends]
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(_KERNEL):
+            runs[bisect_left(ends, event["ts"])].append(event)
+    return runs

@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from dovetail_ort_export.laboratory.node_costs import NodeBytes, NodeCost, node_costs, read_runs
-from dovetail_ort_export.laboratory.subjects import TARGET, Subject, open_subject
+from dovetail_ort_export.laboratory.subjects import TARGET, RunPass, graph_entry, open_passes
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError
@@ -25,7 +25,6 @@ ENDS: Final = "ends"
 _ROUNDS: Final = 40
 _UNCOUNTED: Final = 5
 _PRODUCTS: Final = ("MatMulNBits", "MatMulIntegerToFloat", "GroupQueryAttention")
-_ITEM_BYTES: Final = {"fp16": 2}
 # Far above any cache, so that every read is one of memory.
 _BUFFER_BYTES: Final = 1 << 30
 _READS: Final = 10
@@ -143,10 +142,10 @@ def profile_graph(
     threads = threads or usable_cores()
     arguments: dict[str, Any] = {"num_past": num_past, "max_rows": max(rows), "threads": threads}
     with tempfile.TemporaryDirectory() as folder:
-        plain = open_subject(bundle, graph, **arguments)
-        profiled = open_subject(bundle, graph, **arguments, trace=Path(folder) / "trace")
+        _, plain = open_passes(bundle, graph, **arguments)
+        session, profiled = open_passes(bundle, graph, **arguments, trace=Path(folder) / "trace")
         times = [_alternate(plain, profiled, size) for size in rows]
-        written = Path(profiled.session.end_profiling())
+        written = Path(session.end_profiling())
         runs = read_runs(written)[-len(rows) * (_UNCOUNTED + _ROUNDS) :]
         if trace is not None:
             shutil.copyfile(written, trace)
@@ -155,13 +154,15 @@ def profile_graph(
     for number, (size, (pass_ms, profiled_ms)) in enumerate(zip(rows, times, strict=True)):
         first = number * (_UNCOUNTED + _ROUNDS) + _UNCOUNTED
         costs = node_costs(runs[first : first + _ROUNDS], nodes, size, num_past)
+        operators = _shares((cost.op_type, cost) for cost in costs)
+        costs.sort(key=lambda cost: (cost.block is None, cost.block))
         passes.append(
             PassProfile(
                 rows=size,
                 pass_ms=pass_ms,
                 profiled_ms=profiled_ms,
-                operators=tuple(sorted(_shares(costs, lambda cost: cost.op_type), key=lambda share: -share.kernel_ms)),
-                blocks=tuple(_shares(sorted(costs, key=lambda cost: (cost.block is None, cost.block)), _place)),
+                operators=tuple(sorted(operators, key=lambda share: -share.kernel_ms)),
+                blocks=tuple(_shares((_place(cost), cost) for cost in costs)),
             )
         )
     return GraphProfile(
@@ -190,26 +191,25 @@ def measured_read_bandwidth(threads: int) -> float:
     return buffer.nbytes / fastest
 
 
-def _alternate(plain: Subject, profiled: Subject, rows: int) -> tuple[float, float]:
+def _alternate(plain: RunPass, profiled: RunPass, rows: int) -> list[float]:
     """Median milliseconds of a pass of each, the first passes not counted."""
-    times: tuple[list[float], list[float]] = ([], [])
+    times: dict[RunPass, list[float]] = {plain: [], profiled: []}
     for _ in range(_UNCOUNTED + _ROUNDS):
-        for subject, found in zip((plain, profiled), times, strict=True):
+        for run, found in times.items():
             started = time.perf_counter()
-            subject.run(rows)
+            run(rows)
             found.append(1e3 * (time.perf_counter() - started))
-    median, profiled_median = (statistics.median(found[_UNCOUNTED:]) for found in times)
-    return median, profiled_median
+    return [statistics.median(found[_UNCOUNTED:]) for found in times.values()]
 
 
 def _place(cost: NodeCost) -> str:
     return ENDS if cost.block is None else f"block {cost.block}"
 
 
-def _shares(costs: Iterable[NodeCost], part: Callable[[NodeCost], str]) -> list[Share]:
+def _shares(costs: Iterable[tuple[str, NodeCost]]) -> list[Share]:
     parts: dict[str, list[NodeCost]] = defaultdict(list)
-    for cost in costs:
-        parts[part(cost)].append(cost)
+    for name, cost in costs:
+        parts[name].append(cost)
     return [
         Share(
             name=name,
@@ -222,7 +222,6 @@ def _shares(costs: Iterable[NodeCost], part: Callable[[NodeCost], str]) -> list[
 
 
 def _node_bytes(bundle: Bundle, graph: str) -> NodeBytes:
-    entry = bundle.manifest.target if graph == TARGET else bundle.manifest.drafter
-    assert entry is not None
-    item_bytes = _ITEM_BYTES.get(entry.precision, 4)
+    entry = graph_entry(bundle, graph)
+    item_bytes = 2 if entry.precision == "fp16" else 4
     return NodeBytes(bundle.path(entry.graph), 2 * entry.num_kv_heads * entry.head_size * item_bytes)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from dovetail_ort_export.agreement import checked_tokens, divergence, measure_target, read_check_text, reference_logits
+from dovetail_ort_export.agreement import checked_tokens, divergence, measure_target, reference_logits
 from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.laboratory.ablation import ROWS, Workshop
-from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, drafter_passes
+from dovetail_ort_export.laboratory.subjects import (
+    DRAFTER,
+    TARGET,
+    RunPass,
+    attached_drafter,
+    check_tokens,
+    drafter_passes,
+    target_passes,
+)
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import read_target_ends
@@ -28,7 +35,7 @@ from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.pass_times import NUM_PAST, PassTimes, time_in_turns, time_passes
+from dovetail_ort_runtime.pass_times import NUM_PAST
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
 from dovetail_ort_runtime.target import Target
 
@@ -83,9 +90,10 @@ class TargetWorkshop(Workshop):
         found = measure_target(self._open(graph), self._tokens, self._reference)
         return found.row_invariance, found.agreement
 
-    def time_passes(self, graphs: Mapping[str, Path], rounds: int) -> dict[str, PassTimes]:
-        """Of all targets, open at once."""
-        return time_passes({name: self._open(graph) for name, graph in graphs.items()}, rounds, rows=ROWS)
+    def open(self, graph: Path) -> RunPass:
+        """With as many kept tokens as leave room."""
+        target = self._open(graph)
+        return target_passes(target, min(NUM_PAST, target.cache.capacity - ROWS[-1]))
 
     def _open(self, graph: Path) -> Target:
         return self._written[graph].open(len(self._tokens))
@@ -106,9 +114,7 @@ class DrafterWorkshop(Workshop):
     graph = DRAFTER
 
     def __init__(self, bundle: Bundle, head_path: Path, report: Report) -> None:
-        entry = bundle.manifest.drafter
-        if entry is None:
-            raise InputError("the bundle must have a drafter, got none; see dovetail-ort attach")
+        entry = attached_drafter(bundle)
         self.recipe = _recipe("drafter", entry.precision, entry.passes)
         self.source = head_path.name
         self._report = report
@@ -120,8 +126,7 @@ class DrafterWorkshop(Workshop):
         report("reading a text with the target")
         target_entry = bundle.manifest.target
         self._max_context = target_entry.max_context
-        token_ids = bundle.tokenizer().encode(read_check_text(None), add_special_tokens=False)
-        self._tokens = np.array(token_ids[: min(_NUM_TOKENS, self._max_context - 1)], dtype=np.int64)
+        self._tokens = check_tokens(bundle, _NUM_TOKENS)
         target = Target(bundle.path(target_entry.graph), target_entry, max_context=len(self._tokens) + 1)
         _, self._features = run_in_chunks(target, self._tokens, target.max_rows)
         self._reference: FloatArray | None = None
@@ -149,13 +154,10 @@ class DrafterWorkshop(Workshop):
         )
         return invariance, replace(divergence(by_size[-1], self._reference), compared_with="head")
 
-    def time_passes(self, graphs: Mapping[str, Path], rounds: int) -> dict[str, PassTimes]:
-        """Of all drafters, open at once."""
+    def open(self, graph: Path) -> RunPass:
+        """With as many kept tokens as leave room."""
         num_past = min(NUM_PAST, self._max_context - ROWS[-1])
-        models = {name: self._open(graph, num_past + ROWS[-1]) for name, graph in graphs.items()}
-        return time_in_turns(
-            {name: drafter_passes(model, num_past) for name, model in models.items()}, rounds, rows=ROWS
-        )
+        return drafter_passes(self._open(graph, num_past + ROWS[-1]), num_past)
 
     def _open(self, graph: Path, capacity: int) -> DraftModel:
         return DraftModel(graph, self._written[graph], capacity=capacity, threads=usable_cores())

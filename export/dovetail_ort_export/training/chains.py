@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -57,110 +57,72 @@ def unroll(head: DraftHead, features: Tensor, embeddings: Tensor, rotary: Rotary
 STEP_DECAY: Final = 0.8
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class DraftLoss:
+def draft_loss(batch: TextBatch, steps: Iterable[Tensor], head: Tensor, feature_weight: float) -> Tensor:
     """Cross-entropy against the target's distribution over the draft vocabulary, plus SmoothL1 of the features.
 
-    Attributes:
+    Args:
+        batch: the text.
+        steps: predicted features of each step, (B, T, E).
         head: (Vd, E), the rows of the target's head that can be drafted.
         feature_weight: of SmoothL1, the mean over channels.
+
+    Returns:
+        The mean over the positions to learn from, steps weighted by powers of `STEP_DECAY`.
     """
-
-    head: Tensor
-    feature_weight: float
-
-    def __call__(self, batch: TextBatch, steps: Iterable[Tensor]) -> Tensor:
-        """Mean over the positions to learn from, steps weighted by powers of `STEP_DECAY`."""
-        wanted = batch.wanted_features[batch.is_learned]
-        with torch.no_grad():
-            probabilities = functional.softmax((wanted @ self.head.T).float(), dim=-1)
-        total, weights = wanted.new_zeros(()), 0.0
-        places = torch.arange(batch.is_learned.shape[1], device=wanted.device).expand_as(batch.is_learned)
-        places = places[batch.is_learned]
-        for step, predicted in enumerate(steps):
-            # The first positions are behind no chain of this length.
-            rows = places >= step
-            loss = self._of_rows(predicted[batch.is_learned][rows], wanted[rows], probabilities[rows])
-            total = total + STEP_DECAY**step * loss
-            weights += STEP_DECAY**step
-        return total / weights
-
-    def _of_rows(self, predicted: Tensor, wanted: Tensor, probabilities: Tensor) -> Tensor:
-        log_q = functional.log_softmax((predicted @ self.head.T).float(), dim=-1)
-        tokens = -(probabilities * log_q).sum(-1).mean()
-        return tokens + self.feature_weight * functional.smooth_l1_loss(predicted.float(), wanted)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChainAcceptance:
-    """Chains from every position of some answers.
-
-    Attributes:
-        by_depth: entry j is the share of chains whose token j + 1 was accepted after all before it were.
-        accepted_length: mean tokens a round with chains of that length, the bonus token included, when each round
-            begins where the last one ended.
-    """
-
-    by_depth: tuple[float, ...]
-    accepted_length: float
+    wanted, places = batch.wanted_features[batch.is_learned], batch.is_learned.nonzero()[:, 1]
+    with torch.no_grad():
+        probabilities = functional.softmax((wanted @ head.T).float(), dim=-1)
+    total, weights = wanted.new_zeros(()), 0.0
+    for step, predicted in enumerate(steps):
+        # The first positions are behind no chain of this length.
+        rows = places >= step
+        features = predicted[batch.is_learned][rows]
+        tokens = functional.cross_entropy((features @ head.T).float(), probabilities[rows])
+        loss = tokens + feature_weight * functional.smooth_l1_loss(features.float(), wanted[rows])
+        total = total + STEP_DECAY**step * loss
+        weights += STEP_DECAY**step
+    return total / weights
 
 
 @torch.no_grad()
 def measure_acceptance(
-    head: DraftHead,
-    batches: Iterable[TextBatch],
-    embedding: Tensor,
-    draft_head: Tensor,
-    draft_token_ids: Tensor,
-    rotary: Rotary,
-    num_steps: int,
-) -> ChainAcceptance:
+    batches: Iterable[tuple[TextBatch, Iterable[Tensor]]], draft_head: Tensor, draft_token_ids: Tensor
+) -> tuple[list[float], float]:
     """Draft greedily from true features and compare with the tokens that the target chose.
 
     A chain counts up to its first wrong token, and up to there it has read the text itself: so one unrolled pass over
     a text drafts all of its chains.
 
     Args:
-        head: it drafts.
-        batches: of answers.
-        embedding: (V, E), the target's.
+        batches: answers, and the predicted features of each step, (B, T, E).
         draft_head: (Vd, E), the rows of the target's head that can be drafted.
         draft_token_ids: (Vd,) int64, their token ids.
-        rotary: of the target.
-        num_steps: length of the chains.
+
+    Returns:
+        The share of chains whose token was accepted after all before it were, by depth; and the mean number of tokens a
+        round, the bonus token included, when each round begins where the last one ended.
     """
-    reached, kept = [0] * num_steps, [0] * num_steps
+    reached: Counter[int] = Counter()
+    kept: Counter[int] = Counter()
     rounds = tokens = 0
-    for batch in batches:
-        steps = unroll(head, batch.features, embedding[batch.next_token_ids], rotary, num_steps)
-        right = torch.stack(
-            [draft_token_ids[(step @ draft_head.T).argmax(-1)] == batch.wanted_token_ids for step in steps]
-        )
-        for row in range(right.shape[1]):
-            places = batch.in_answer[row].nonzero()[:, 0].tolist()
-            first, end = places[0], places[-1] + 1
-            lengths = _accepted(right[:, row].tolist(), first, end)
-            for place, length in enumerate(lengths, first):
-                for depth in range(min(length + 1, num_steps, end - place)):
-                    reached[depth] += 1
-                    kept[depth] += depth < length
-            row_rounds, row_tokens = _walk(lengths)
+    for batch, steps in batches:
+        lengths = torch.zeros_like(batch.next_token_ids)
+        # Where chains stand that had no wrong token so far; step j of a chain stands j positions on.
+        alive = batch.in_answer
+        for step, predicted in enumerate(steps):
+            reached[step] += int(alive.sum())
+            alive = alive & (draft_token_ids[(predicted @ draft_head.T).argmax(-1)] == batch.wanted_token_ids)
+            kept[step] += int(alive.sum())
+            lengths[:, : alive.shape[1] - step] += alive[:, step:]
+            alive = functional.pad(alive, (1, 0))[:, :-1] & batch.in_answer
+        for row, in_answer in zip(lengths, batch.in_answer, strict=True):
+            row_rounds, row_tokens = _walk(row[in_answer].tolist())
             rounds, tokens = rounds + row_rounds, tokens + row_tokens
-    by_depth = tuple(right / max(total, 1) for right, total in zip(kept, reached, strict=True))
-    return ChainAcceptance(by_depth=by_depth, accepted_length=tokens / max(rounds, 1))
-
-
-def _accepted(right: Sequence[Sequence[bool]], first: int, end: int) -> list[int]:
-    """Accepted tokens of the chain that starts at each position from `first` to `end`, exclusive."""
-    lengths = []
-    for start in range(first, end):
-        steps = range(min(len(right), end - start))
-        lengths.append(next((step for step in steps if not right[step][start + step]), len(steps)))
-    return lengths
+    return [kept[step] / max(total, 1) for step, total in reached.items()], tokens / max(rounds, 1)
 
 
 def _walk(lengths: Sequence[int]) -> tuple[int, int]:
-    """Rounds, and tokens they gave, when one begins where the other ended."""
+    """Rounds through an answer, and tokens they gave, from the accepted tokens of the chain at each position."""
     place = rounds = 0
     while place < len(lengths):
         place += lengths[place] + 1

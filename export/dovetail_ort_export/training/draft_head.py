@@ -75,8 +75,8 @@ class DraftAttention(nn.Module):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        self.num_heads, self.num_kv_heads, self.head_size = config.num_heads, config.num_kv_heads, config.head_size
-        width, kv_width = self.num_heads * self.head_size, self.num_kv_heads * self.head_size
+        self.head_size, self.num_repeats = config.head_size, config.num_heads // config.num_kv_heads
+        width, kv_width = config.num_heads * self.head_size, config.num_kv_heads * self.head_size
         self.scaling = self.head_size**-0.5
         self.q_proj = nn.Linear(config.hidden_size, width, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
@@ -93,8 +93,7 @@ class DraftAttention(nn.Module):
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        batch, length, _ = x.shape
-        return x.view(batch, length, -1, self.head_size).transpose(1, 2)
+        return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)
 
     def _first_step(self, query: Tensor, memory: Memory) -> Tensor:
         return functional.scaled_dot_product_attention(
@@ -103,32 +102,26 @@ class DraftAttention(nn.Module):
 
     def _later_step(self, query: Tensor, memory: Memory) -> Tensor:
         step, length = len(memory.keys) - 1, query.shape[2]
-        shifts = range(step - 1, -1, -1)
-        own_keys = [self._repeat(_shifted(key, shift)) for key, shift in zip(memory.keys[1:], shifts, strict=True)]
-        own_values = [
-            self._repeat(_shifted(value, shift)) for value, shift in zip(memory.values[1:], shifts, strict=True)
-        ]
+        own_keys, own_values = self._own(memory.keys[1:]), self._own(memory.values[1:])
         # Positions before `step` have no true key in reach; they see the first one, and no loss looks at them.
         hidden = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1 - step)
         hidden[:, 0] = False
-        scores = query @ self._repeat(memory.keys[0]).transpose(-1, -2)
-        scores = scores.masked_fill(hidden, -torch.inf)
-        own_scores = [(query * key).sum(-1, keepdim=True) for key in own_keys]
-        weights = functional.softmax(torch.cat([scores, *own_scores], dim=-1).float() * self.scaling, dim=-1)
+        scores = (query @ self._repeat(memory.keys[0]).transpose(-1, -2)).masked_fill(hidden, -torch.inf)
+        own_scores = (query[..., None, :] * own_keys).sum(-1)
+        weights = functional.softmax(torch.cat([scores, own_scores], dim=-1).float() * self.scaling, dim=-1)
         weights = weights.to(query.dtype)
-        mixed = weights[..., :length] @ self._repeat(memory.values[0])
-        for index, value in enumerate(own_values):
-            mixed = mixed + weights[..., length + index : length + index + 1] * value
-        return mixed
+        own_mixed = (weights[..., length:, None] * own_values).sum(-2)
+        return weights[..., :length] @ self._repeat(memory.values[0]) + own_mixed
+
+    def _own(self, steps: list[Tensor]) -> Tensor:
+        """(B, Hkv, T, D) of each step as (B, H, T, steps, D): the latest first, the one before from a position back."""
+        length = steps[0].shape[2]
+        moved = [functional.pad(x, (0, 0, shift, 0))[:, :, :length] for shift, x in enumerate(reversed(steps))]
+        return self._repeat(torch.stack(moved, dim=3))
 
     def _repeat(self, x: Tensor) -> Tensor:
-        """(B, Hkv, T, D) for each of the H query heads."""
-        return x.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)
-
-
-def _shifted(x: Tensor, shift: int) -> Tensor:
-    """`x` (B, Hkv, T, D) moved `shift` positions on, zeros in front."""
-    return functional.pad(x, (0, 0, shift, 0))[:, :, : x.shape[2]]
+        """(B, Hkv, ...) for each of the H query heads."""
+        return x.repeat_interleave(self.num_repeats, dim=1)
 
 
 class GatingFusion(nn.Module):

@@ -22,15 +22,14 @@ class Optimisers:
     """
 
     def __init__(self, module: Module, *, learning_rate: float, num_steps: int) -> None:
-        parameters = list(module.parameters())
-        matrices = [parameter for parameter in parameters if parameter.ndim == 2]
-        others = [parameter for parameter in parameters if parameter.ndim != 2]
+        self._parameters = list(module.parameters())
+        matrices = [parameter for parameter in self._parameters if parameter.ndim == 2]
+        others = [parameter for parameter in self._parameters if parameter.ndim != 2]
         # match_rms_adamw scales Muon's step to the size of AdamW's, so that one learning rate serves both.
         self._optimisers = [
             torch.optim.Muon(matrices, lr=learning_rate, weight_decay=_WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=learning_rate, betas=_ADAM_BETAS, weight_decay=0.0),
         ]
-        self._parameters = parameters
         warm_up = max(1, round(num_steps * _WARM_UP_SHARE))
 
         def factor(step: int) -> float:
@@ -45,7 +44,7 @@ class Optimisers:
         for optimiser, schedule in zip(self._optimisers, self._schedules, strict=True):
             optimiser.step()
             schedule.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later `load_state_dict` needs to go on."""

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, StaticLayer
 
-from dovetail_ort_export.weights import head_size
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.kv_cache import cache_type
@@ -94,14 +93,9 @@ class TorchTarget(SlottedTarget):
     """The original model, a transformers causal LM; it is moved to the device, to bfloat16 on CUDA."""
 
     def __init__(self, model: Any, *, num_slots: int, capacity: int, device: torch.device) -> None:
-        config = model.config
-        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, int(config.hidden_size)
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self._model = model.to(device=device, dtype=dtype)
-        shape = (num_slots, config.num_key_value_heads, capacity, head_size(config))
-        layers = [_SlotLayer(shape, dtype, device) for _ in range(config.num_hidden_layers)]
-        self._cache = Cache(layers=layers)
-        self._layers = layers
+        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, int(model.config.hidden_size)
+        self._model = model.to(device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
+        self._cache = Cache(layers=[_SlotLayer(capacity) for _ in range(model.config.num_hidden_layers)])
         self._slots = torch.arange(capacity, device=device)
         self._device = device
 
@@ -109,52 +103,31 @@ class TorchTarget(SlottedTarget):
     def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
         """As `SlottedTarget.read`."""
         places = torch.from_numpy(positions).to(self._device)
-        for layer in self._layers:
-            layer.places = places
         outputs = self._model.model(
             input_ids=torch.from_numpy(token_ids).to(self._device)[:, None],
             position_ids=places[:, None],
             attention_mask=(self._slots <= places[:, None])[:, None, None],
             past_key_values=self._cache,
             use_cache=True,
-            cache_position=torch.zeros(1, dtype=torch.int64, device=self._device),
+            cache_position=places,
         )
         hidden_states = outputs.last_hidden_state[:, 0]
-        logits = self._model.lm_head(hidden_states)
-        return _array(logits), _array(hidden_states)
+        return _array(self._model.lm_head(hidden_states)), _array(hidden_states)
 
 
-class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
+class _SlotLayer(StaticLayer):  # type: ignore[misc]  # transformers has no types
     """One block's keys and values; every slot is written at a place of its own."""
 
-    is_compileable = False
-
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__()
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.is_initialized = True
-        self.places = torch.zeros(shape[0], dtype=torch.int64, device=device)
-
-    def update(self, key_states: Tensor, value_states: Tensor, cache_kwargs: Any = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002  transformers' signature
-        rows = torch.arange(len(self.places), device=self.places.device)
-        self.keys[rows, :, self.places] = key_states[:, :, 0]
-        self.values[rows, :, self.places] = value_states[:, :, 0]
+    def update(self, key_states: Tensor, value_states: Tensor, cache_kwargs: Any = None) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states)
+        places = cache_kwargs["cache_position"]
+        rows = torch.arange(len(places), device=places.device)
+        self.keys[rows, :, places] = key_states[:, :, 0]
+        self.values[rows, :, places] = value_states[:, :, 0]
         return self.keys, self.values
-
-    def lazy_initialization(self, key_states: Tensor) -> None:
-        """Nothing to do: the buffers are there."""
-
-    def get_seq_length(self, cache_position: Any = None) -> int:  # noqa: ARG002  transformers' signature
-        return 0
-
-    def get_mask_sizes(self, cache_position: Any) -> tuple[int, int]:  # noqa: ARG002  transformers' signature
-        return self.keys.shape[2], 0
-
-    def get_max_cache_shape(self) -> int:
-        return int(self.keys.shape[2])
 
 
 def _array(tensor: Tensor) -> FloatArray:
-    array: FloatArray = tensor.float().cpu().numpy().astype(np.float32, copy=False)
+    array: FloatArray = tensor.float().cpu().numpy()
     return array

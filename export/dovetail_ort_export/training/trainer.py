@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,6 @@ from dovetail_ort_export.training.training_text import Overlap, draft_vocabulary
 from dovetail_ort_export.training.written_text import OpenTarget, write_text
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_export.whole_output import write_figure
-from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
@@ -35,7 +35,7 @@ _PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
 def train_head(
     bundle_path: str | Path,
     out: Path,
-    options: TrainingOptions | None = None,
+    options: TrainingOptions,
     *,
     text: Path | None = None,
     source: str | None = None,
@@ -48,7 +48,7 @@ def train_head(
     Args:
         bundle_path: the bundle.
         out: directory of the head.
-        options: the defaults if None.
+        options: of the training.
         text: directory of the text, `text` below `out` if None; several trainings can share one.
         source: the model that the bundle was exported from: torch then writes the text, on the training's device,
             instead of the bundle's graph on the CPU.
@@ -62,7 +62,6 @@ def train_head(
     Raises:
         InputError: an option is out of bounds, a file is damaged, or the output is of another training.
     """
-    options = options or TrainingOptions()
     bundle = Bundle(bundle_path)
     target_sha256 = _trainable(bundle.manifest.target)
     device = _device(options.device)
@@ -74,7 +73,12 @@ def train_head(
     conversations = _enough(shards.conversations(), options.num_answer_tokens)
     conversations, num_overlapping = _without_overlap(bundle, conversations, evaluation_texts)
     trained, held_out = split_held_out(conversations)
-    draft_token_ids = _draft_token_ids(bundle, trained, options)
+    draft_token_ids = draft_vocabulary(
+        [item.token_ids[item.prompt_length :] for item in trained],
+        bundle.manifest.generation.eos_token_ids,
+        size=options.draft_vocabulary_size,
+        total=bundle.manifest.target.vocabulary_size,
+    )
     ends = read_target_ends(bundle)
     session = TrainingSession(_head_config(bundle, ends, options), options, ends, draft_token_ids, device)
     num_tokens = sum(item.answer_length for item in trained)
@@ -122,16 +126,7 @@ def _open_source(source: str, target_sha256: str, device: torch.device) -> OpenT
             f"the source must be the model that the bundle was exported from, {target_sha256[:12]}…, "
             f"got {found[:12]}…; name that one, or none"
         )
-    return lambda num_slots, capacity: TorchTarget(model, num_slots=num_slots, capacity=capacity, device=device)
-
-
-def _draft_token_ids(bundle: Bundle, trained: Sequence[Conversation], options: TrainingOptions) -> TokenArray:
-    return draft_vocabulary(
-        (item.token_ids[item.prompt_length :] for item in trained),
-        bundle.manifest.generation.eos_token_ids,
-        size=options.draft_vocabulary_size,
-        total=bundle.manifest.target.vocabulary_size,
-    )
+    return partial(TorchTarget, model, device=device)
 
 
 def _head_config(bundle: Bundle, ends: TargetEnds, options: TrainingOptions) -> HeadConfig:

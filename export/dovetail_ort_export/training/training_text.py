@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +30,7 @@ class Overlap:
 
     def shares_a_passage(self, text: str) -> bool:
         """Whether ten words in a row of `text` stand in one of the texts too."""
-        return any(passage in self._passages for passage in _passages(text))
+        return not self._passages.isdisjoint(_passages(text))
 
 
 def _passages(text: str) -> Iterator[tuple[str, ...]]:
@@ -40,7 +39,7 @@ def _passages(text: str) -> Iterator[tuple[str, ...]]:
 
 
 def draft_vocabulary(
-    answers: Iterable[NDArray[np.int32]], eos_token_ids: Sequence[int], *, size: int, total: int
+    answers: Sequence[NDArray[np.int32]], eos_token_ids: Sequence[int], *, size: int, total: int
 ) -> TokenArray:
     """The most frequent tokens of some answers, the end tokens in any case, ascending.
 
@@ -55,7 +54,7 @@ def draft_vocabulary(
     """
     if size == 0 or size >= total:
         return np.arange(total)
-    counts = np.bincount(np.fromiter(chain.from_iterable(answers), dtype=np.int64), minlength=total)
+    counts = np.bincount(np.concatenate(answers), minlength=total)
     counts[list(eos_token_ids)] = counts.max() + 1
     return np.sort(np.argsort(-counts, kind="stable")[:size])
 
@@ -85,36 +84,34 @@ class TextBatch:
 
     def to(self, device: torch.device) -> TextBatch:
         """The same on another device."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__}
-        return TextBatch(**moved)
+        return TextBatch(**{name: getattr(self, name).to(device) for name in self.__slots__})
 
 
 def split_held_out(conversations: Sequence[Conversation]) -> tuple[list[Conversation], list[Conversation]]:
     """Conversations to train on, and one in 32 to measure on, two at the least."""
     every = min(_HELD_OUT_EVERY, max(2, len(conversations) // 2))
-    held_out = [item for index, item in enumerate(conversations) if index % every == every - 1]
-    return [item for index, item in enumerate(conversations) if index % every != every - 1], held_out
+    trained = [item for number, item in enumerate(conversations, 1) if number % every]
+    return trained, list(conversations[every - 1 :: every])
 
 
 def batch_indices(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
     """Which conversations form which batch: similar lengths together, batches in random order."""
     generator = np.random.default_rng(seed)
-    order = generator.permutation(len(lengths))
+    order = generator.permutation(len(lengths)).tolist()
     found: list[list[int]] = []
     for start in range(0, len(order), batch_size * _SORTED_BATCHES):
-        portion = sorted(order[start : start + batch_size * _SORTED_BATCHES].tolist(), key=lambda index: lengths[index])
+        portion = sorted(order[start : start + batch_size * _SORTED_BATCHES], key=lengths.__getitem__)
         found += [portion[first : first + batch_size] for first in range(0, len(portion), batch_size)]
     return [found[index] for index in generator.permutation(len(found))]
 
 
 def shared_length(conversations: Sequence[Conversation]) -> int:
     """How many tokens all of some conversations begin with: what the template puts before the user's words."""
-    first = conversations[0].token_ids
-    for item in conversations[1:]:
-        first = first[: len(item.token_ids)]
-        differs = np.flatnonzero(first != item.token_ids[: len(first)])
-        first = first[: differs[0]] if len(differs) else first
-    return len(first)
+    shared = conversations[0].token_ids
+    for item in conversations:
+        shared = shared[: len(item.token_ids)]
+        shared = shared[np.logical_and.accumulate(shared == item.token_ids[: len(shared)])]
+    return len(shared)
 
 
 def collate(conversations: Sequence[Conversation], num_shared: int = 0) -> TextBatch:

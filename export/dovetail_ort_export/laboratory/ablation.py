@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import filecmp
 import statistics
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnx_ir as ir
 
@@ -18,7 +17,7 @@ from dovetail_ort_export.agreement import LARGEST_MEAN_KL
 from dovetail_ort_export.laboratory.subjects import RunPass
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.target_writer import Report
-from dovetail_ort_runtime.bundle import sha256
+from dovetail_ort_export.whole_output import file_entries
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.manifest import Manifest
@@ -31,6 +30,8 @@ AGAIN: Final = "the whole recipe again"
 _ROUNDS: Final = 10
 # Where a session's weights come to lie in memory changes its times by several per cent.
 _OPENINGS: Final = 4
+
+OpenGraph = Callable[[int], Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,8 +104,11 @@ class Workshop(ABC):
     recipe: Recipe
 
     @abstractmethod
-    def write(self, name: str, recipe: Recipe, folder: Path) -> Path:
-        """Write the graph that `recipe`, called `name` in reports, makes into a new folder, and return its path.
+    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
+        """Write the graph that `recipe`, called `name` in reports, makes into a new folder.
+
+        Returns:
+            What opens it with room for so many tokens.
 
         Raises:
             InputError: a pass is unknown or does not fit its place.
@@ -112,12 +116,12 @@ class Workshop(ABC):
         """
 
     @abstractmethod
-    def measure(self, graph: Path) -> tuple[RowInvariance, Agreement]:
-        """Whether rows of a graph that was written stand alone, and how far it is from what it was made from."""
+    def measure(self, open_graph: OpenGraph) -> tuple[RowInvariance, Agreement]:
+        """Whether rows of a graph stand alone, and how far it is from what it was made from."""
 
     @abstractmethod
-    def open(self, graph: Path) -> RunPass:
-        """What runs passes of up to 16 rows over a graph that was written, behind kept tokens."""
+    def passes(self, open_graph: OpenGraph) -> RunPass:
+        """What runs passes of up to 16 rows over a graph, behind kept tokens."""
 
     def ablate(self, manifest: Manifest, others: Mapping[str, Recipe], report: Report) -> Ablation:
         """Leave out each pass of the recipe that made a bundle's graph, and run other recipes beside it.
@@ -128,72 +132,73 @@ class Workshop(ABC):
             report: is told each step in a line.
         """
         left_out = {f"without {name}": self.recipe.without(name) for name in dict.fromkeys(self.recipe.names)}
-        with tempfile.TemporaryDirectory() as folder:
-            whole = self.write(WHOLE, self.recipe, Path(folder) / "whole")
-            made = {WHOLE: (self.recipe, whole), AGAIN: (self.recipe, whole)}
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "whole"
+            whole = _Made(self.recipe, folder, self.write(WHOLE, self.recipe, folder))
+            made = {WHOLE: whole, AGAIN: whole}
             unchanged: list[str] = []
             refused: dict[str, str] = {}
             for number, (name, recipe) in enumerate({**left_out, **others}.items()):
+                folder = Path(scratch) / str(number)
                 try:
-                    graph = self.write(name, recipe, Path(folder) / str(number))
+                    variant = _Made(recipe, folder, self.write(name, recipe, folder))
                 except (InputError, BundleError) as error:
                     refused[name] = str(error)
                     continue
-                if _same_files(graph.parent, whole.parent):
+                if variant.files == whole.files:
                     unchanged.append(name)
                 else:
-                    made[name] = recipe, graph
+                    made[name] = variant
             return Ablation(
                 source=self.source,
                 graph=self.graph,
                 machine=processor_name(),
                 threads=usable_cores(),
-                reproduced=_is_of_bundle(whole.parent, manifest),
+                reproduced=set(whole.files) <= set(manifest.files),
                 variants=tuple(self._variants(made, report)),
                 unchanged=tuple(unchanged),
                 refused=refused,
             )
 
-    def _variants(self, made: Mapping[str, tuple[Recipe, Path]], report: Report) -> Iterator[Variant]:
+    def _variants(self, made: Mapping[str, _Made], report: Report) -> Iterator[Variant]:
         report("comparing outputs")
-        measured = {name: self.measure(graph) for name, (_, graph) in made.items()}
+        measured = {name: self.measure(one.open_graph) for name, one in made.items()}
         report("timing passes in turns")
-        times = self._times({name: graph for name, (_, graph) in made.items()})
-        for name, (recipe, graph) in made.items():
+        times = self._times(made)
+        for name, one in made.items():
             row_invariance, agreement = measured[name]
             yield Variant(
                 name=name,
-                passes=recipe.describe(),
-                num_nodes=sum(1 for _ in ir.load(graph).graph),
-                num_bytes=sum(path.stat().st_size for path in graph.parent.iterdir()),
+                passes=one.recipe.describe(),
+                num_nodes=one.num_nodes,
+                num_bytes=sum(file.num_bytes for file in one.files),
                 pass_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
                 over_whole={str(rows): _median_ratio(ms, times[WHOLE][rows]) for rows, ms in times[name].items()},
                 row_invariance=row_invariance,
                 agreement=agreement,
             )
 
-    def _times(self, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
+    def _times(self, made: Mapping[str, _Made]) -> dict[str, PassTimes]:
         """Milliseconds of the passes of every graph, over several sets of sessions."""
-        times: dict[str, PassTimes] = {name: {rows: [] for rows in ROWS} for name in graphs}
-        names = list(graphs)
+        times: dict[str, PassTimes] = {name: {rows: [] for rows in ROWS} for name in made}
+        names = list(made)
         for opening in range(_OPENINGS):
             first = opening * len(names) // _OPENINGS
             order = (names[first:] + names[:first])[:: 1 if opening % 2 else -1]
-            found = time_in_turns({name: self.open(graphs[name]) for name in order}, _ROUNDS, rows=ROWS)
+            found = time_in_turns({name: self.passes(made[name].open_graph) for name in order}, _ROUNDS, rows=ROWS)
             for name, rows in product(names, ROWS):
                 times[name][rows] += found[name][rows]
         return times
 
 
-def _same_files(one: Path, other: Path) -> bool:
-    names = [path.name for path in one.iterdir()]
-    same, _, _ = filecmp.cmpfiles(one, other, names, shallow=False)
-    return len(same) == len(names)
+class _Made:
+    """A graph that was written, and how to open it."""
 
-
-def _is_of_bundle(folder: Path, manifest: Manifest) -> bool:
-    stated = {entry.path: entry.sha256 for entry in manifest.files}
-    return all(stated.get(path.name) == sha256(path) for path in folder.iterdir())
+    def __init__(self, recipe: Recipe, folder: Path, open_graph: OpenGraph) -> None:
+        self.recipe, self.open_graph = recipe, open_graph
+        self.files = file_entries(folder)
+        (path,) = folder.glob("*.onnx")
+        self.num_nodes = len(ir.load(path).graph)
 
 
 def _median_ratio(ms: Sequence[float], whole_ms: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from dovetail_ort_export.agreement import checked_tokens, divergence, measure_ta
 from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name, save_graph
-from dovetail_ort_export.laboratory.ablation import ROWS, Workshop
+from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
 from dovetail_ort_export.laboratory.subjects import (
     DRAFTER,
     TARGET,
@@ -26,14 +27,14 @@ from dovetail_ort_export.laboratory.subjects import (
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import read_target_ends
-from dovetail_ort_export.target_writer import Candidate, Report, TargetWriter
+from dovetail_ort_export.target_writer import Report, TargetWriter
 from dovetail_ort_export.training.head_directory import load_head
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
+from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.pass_times import NUM_PAST
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
@@ -73,30 +74,23 @@ class TargetWorkshop(Workshop):
         self._writer: TargetWriter | None = TargetWriter(loaded, options, manifest.target.max_context, report)
         if self._writer.weights_sha256 != manifest.target.weights_sha256:
             raise InputError(f"the source must be the model of the bundle, got another one in {source!r}")
-        self._written: dict[Path, Candidate] = {}
 
-    def write(self, name: str, recipe: Recipe, folder: Path) -> Path:
+    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
         """By the writer of exports."""
         assert self._writer is not None, "targets are written before they are measured"
-        candidate = self._writer.write(name, recipe, folder)
-        path = folder / candidate.entry.graph
-        self._written[path] = candidate
-        return path
+        return self._writer.write(name, recipe, folder).open
 
-    def measure(self, graph: Path) -> tuple[RowInvariance, Agreement]:
+    def measure(self, open_graph: OpenGraph) -> tuple[RowInvariance, Agreement]:
         """As export does."""
         self._writer = None  # the model, which takes memory
         gc.collect()
-        found = measure_target(self._open(graph), self._tokens, self._reference)
+        found = measure_target(open_graph(len(self._tokens)), self._tokens, self._reference)
         return found.row_invariance, found.agreement
 
-    def open(self, graph: Path) -> RunPass:
+    def passes(self, open_graph: OpenGraph) -> RunPass:
         """With as many kept tokens as leave room."""
-        target = self._open(graph)
+        target = open_graph(len(self._tokens))
         return target_passes(target, min(NUM_PAST, target.cache.capacity - ROWS[-1]))
-
-    def _open(self, graph: Path) -> Target:
-        return self._written[graph].open(len(self._tokens))
 
 
 class DrafterWorkshop(Workshop):
@@ -122,50 +116,49 @@ class DrafterWorkshop(Workshop):
         if self._record.target_sha256 != entry.target_sha256:
             raise InputError(f"the head must be the one in the bundle, got another target's in {str(head_path)!r}")
         self._ends = read_target_ends(bundle)
-        self._written: dict[Path, DrafterEntry] = {}
         report("reading a text with the target")
         target_entry = bundle.manifest.target
         self._max_context = target_entry.max_context
         self._tokens = check_tokens(bundle, _NUM_TOKENS)
         target = Target(bundle.path(target_entry.graph), target_entry, max_context=len(self._tokens) + 1)
         _, self._features = run_in_chunks(target, self._tokens, target.max_rows)
-        self._reference: FloatArray | None = None
+        with TemporaryDirectory() as scratch:
+            float32 = self.write("the head in float32", drafter_recipe("fp32"), Path(scratch) / "float32")
+            self._reference = self._drafted(float32, ROWS_AT_EXPORT[-1])
 
-    def write(self, name: str, recipe: Recipe, folder: Path) -> Path:
+    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
         """As attaching does; the graph is opened, which refuses one without candidates."""
         self._report(f"writing {name}")
-        graph = drafter_graph(self._head, self._ends, self._draft_token_ids, recipe)
         path = folder / graph_name("drafter", recipe.precision)
+        graph = drafter_graph(self._head, self._ends, self._draft_token_ids, recipe)
         folder.mkdir()
         save_graph(graph, path)
-        self._written[path] = drafter_entry(self._head, self._draft_token_ids, self._record, path.name, recipe)
-        self._open(path, 2)
-        return path
+        entry = drafter_entry(self._head, self._draft_token_ids, self._record, path.name, recipe)
 
-    def measure(self, graph: Path) -> tuple[RowInvariance, Agreement]:
+        def open_graph(capacity: int) -> DraftModel:
+            return DraftModel(path, entry, capacity=capacity, threads=usable_cores())
+
+        open_graph(2)
+        return open_graph
+
+    def measure(self, open_graph: OpenGraph) -> tuple[RowInvariance, Agreement]:
         """Its distributions over the draft vocabulary, the text fed in passes of several sizes."""
-        if self._reference is None:
-            float32 = self.write("the head in float32", drafter_recipe("fp32"), graph.parents[1] / "float32")
-            self._reference = self._drafted(float32, ROWS_AT_EXPORT[-1])
-        by_size = [self._drafted(graph, rows) for rows in ROWS_AT_EXPORT]
+        by_size = [self._drafted(open_graph, rows) for rows in ROWS_AT_EXPORT]
         largest = max(float(np.abs(by_size[0] - other).max()) for other in by_size[1:])
         invariance = RowInvariance(
             rows=ROWS_AT_EXPORT, num_tokens=len(self._tokens) - 1, identical=largest == 0, largest_difference=largest
         )
         return invariance, replace(divergence(by_size[-1], self._reference), compared_with="head")
 
-    def open(self, graph: Path) -> RunPass:
+    def passes(self, open_graph: OpenGraph) -> RunPass:
         """With as many kept tokens as leave room."""
         num_past = min(NUM_PAST, self._max_context - ROWS[-1])
-        return drafter_passes(self._open(graph, num_past + ROWS[-1]), num_past)
+        return drafter_passes(open_graph(num_past + ROWS[-1]), num_past)
 
-    def _open(self, graph: Path, capacity: int) -> DraftModel:
-        return DraftModel(graph, self._written[graph], capacity=capacity, threads=usable_cores())
-
-    def _drafted(self, graph: Path, rows: int) -> FloatArray:
+    def _drafted(self, open_graph: OpenGraph, rows: int) -> FloatArray:
         """Log-probabilities (T - 1, Vd) behind the target's features, by token id, `rows` rows a pass."""
         number, width = len(self._tokens) - 1, len(self._draft_token_ids)
-        model, found = self._open(graph, number), np.empty((number, width), dtype=np.float32)
+        model, found = open_graph(number), np.empty((number, width), dtype=np.float32)
         for start in range(0, number, rows):
             end = min(start + rows, number)
             passed = model.forward(

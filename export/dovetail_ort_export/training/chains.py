@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -14,20 +15,16 @@ from dovetail_ort_export.training.draft_head import DraftHead, Memory
 from dovetail_ort_export.training.training_text import TextBatch
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Rotary:
-    """Rotary embedding of positions 0 to T - 1.
+    """Rotary embedding of positions 0 to T - 1; `cos` and `sin` are (max_context, D / 2) float32."""
 
-    Args:
-        cos: (max_context, D / 2) float32.
-        sin: likewise.
-    """
-
-    def __init__(self, cos: Tensor, sin: Tensor) -> None:
-        self._cos, self._sin = cos, sin
+    cos: Tensor
+    sin: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, heads, T, D): each pair of channels i and i + D / 2 turned by its position's angle."""
-        cos, sin = self._cos[: x.shape[2]], self._sin[: x.shape[2]]
+        cos, sin = self.cos[: x.shape[2]], self.sin[: x.shape[2]]
         first, second = x.chunk(2, dim=-1)
         return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
@@ -35,15 +32,9 @@ class Rotary:
 def unroll(head: DraftHead, features: Tensor, embeddings: Tensor, rotary: Rotary, num_steps: int) -> Iterator[Tensor]:
     """Predicted features of each step, (B, T, E): entry t of step j ends a chain of j + 1 steps at position t.
 
-    Step 0 reads the true features, each later one what the step before predicted for the position. In step j the
-    entries before position j are of no chain and mean nothing.
-
-    Args:
-        head: it predicts.
-        features: (B, T, E), f_t.
-        embeddings: (B, T, E), of token t + 1.
-        rotary: of the target.
-        num_steps: length of the chains.
+    Step 0 reads the true `features` f_t, each later one what the step before predicted for the position; `embeddings`
+    are those of token t + 1. Both are (B, T, E). In step j the entries before position j are of no chain and mean
+    nothing.
     """
     memories = [Memory(rotary) for _ in head.layers]
     embedded = head.fusion.embed(embeddings)
@@ -60,14 +51,8 @@ STEP_DECAY: Final = 0.8
 def draft_loss(batch: TextBatch, steps: Iterable[Tensor], head: Tensor, feature_weight: float) -> Tensor:
     """Cross-entropy against the target's distribution over the draft vocabulary, plus SmoothL1 of the features.
 
-    Args:
-        batch: the text.
-        steps: predicted features of each step, (B, T, E).
-        head: (Vd, E), the rows of the target's head that can be drafted.
-        feature_weight: of SmoothL1, the mean over channels.
-
-    Returns:
-        The mean over the positions to learn from, steps weighted by powers of `STEP_DECAY`.
+    `steps` are the predicted features (B, T, E) of each, `head` (Vd, E) the rows of the target's head that can be
+    drafted. The mean is over the positions to learn from, steps weighted by powers of `STEP_DECAY`.
     """
     wanted, places = batch.wanted_features[batch.is_learned], batch.is_learned.nonzero()[:, 1]
     with torch.no_grad():
@@ -91,12 +76,8 @@ def measure_acceptance(
     """Draft greedily from true features and compare with the tokens that the target chose.
 
     A chain counts up to its first wrong token, and up to there it has read the text itself: so one unrolled pass over
-    a text drafts all of its chains.
-
-    Args:
-        batches: answers, and the predicted features of each step, (B, T, E).
-        draft_head: (Vd, E), the rows of the target's head that can be drafted.
-        draft_token_ids: (Vd,) int64, their token ids.
+    a text drafts all of its chains. `batches` are texts with the predicted features (B, T, E) of each step,
+    `draft_head` (Vd, E) and `draft_token_ids` (Vd,) int64 what can be drafted.
 
     Returns:
         The share of chains whose token was accepted after all before it were, by depth; and the mean number of tokens a
@@ -116,15 +97,14 @@ def measure_acceptance(
             lengths[:, : alive.shape[1] - step] += alive[:, step:]
             alive = functional.pad(alive, (1, 0))[:, :-1] & batch.in_answer
         for row, in_answer in zip(lengths, batch.in_answer, strict=True):
-            row_rounds, row_tokens = _walk(row[in_answer].tolist())
-            rounds, tokens = rounds + row_rounds, tokens + row_tokens
+            given = _tokens_by_round(row[in_answer].tolist())
+            rounds, tokens = rounds + len(given), tokens + sum(given)
     return [kept[step] / max(total, 1) for step, total in reached.items()], tokens / max(rounds, 1)
 
 
-def _walk(lengths: Sequence[int]) -> tuple[int, int]:
-    """Rounds through an answer, and tokens they gave, from the accepted tokens of the chain at each position."""
-    place = rounds = 0
-    while place < len(lengths):
-        place += lengths[place] + 1
-        rounds += 1
-    return rounds, place
+def _tokens_by_round(lengths: Sequence[int]) -> list[int]:
+    """Through an answer, from the accepted tokens of the chain at each position."""
+    given: list[int] = []
+    while (place := sum(given)) < len(lengths):
+        given.append(lengths[place] + 1)
+    return given

@@ -57,16 +57,10 @@ class TextWriter:
     second round would begin.
 
     Args:
-        target: it reads and writes.
-        turns: of the model's template.
-        tokenizer: of the model.
-        options: of the training; their seed is not looked at.
-        eos_token_ids: tokens that end a turn.
+        options: of the training, with a seed that no earlier text was written with.
         prompts: token ids up to where answers begin, given by the user.
         openings: token ids up to where the model goes on with the user's turn.
-        seed: of sampling and of the order of kinds.
-        seen: prompts that are not to be answered again, and answers that are not to be given again; those of this run
-            are added.
+        seen: prompts and answers that are not to come again; those of this run are added.
     """
 
     def __init__(
@@ -79,14 +73,13 @@ class TextWriter:
         eos_token_ids: Sequence[int],
         prompts: Sequence[TokenIds],
         openings: Sequence[TokenIds],
-        seed: int,
         seen: set[tuple[int, ...]],
     ) -> None:
         self._target, self._turns, self._tokenizer, self._options = target, turns, tokenizer, options
         self._ends = frozenset(eos_token_ids)
         self._prompts, self._openings, self._seen = iter(prompts), openings, seen
-        self._generator = np.random.default_rng(seed)
-        self._sampler = Sampler(SamplingOptions(temperature=1.0, top_p=_QUESTION_TOP_P, seed=seed))
+        self._generator = np.random.default_rng(options.seed)
+        self._sampler = Sampler(SamplingOptions(temperature=1.0, top_p=_QUESTION_TOP_P, seed=options.seed))
         self._in_vain = 0
         self._start = turns.opening or [eos_token_ids[0]]
 
@@ -125,16 +118,14 @@ class TextWriter:
                 "ask for fewer answer tokens or give more prompts"
             )
         kind, options = self._generator.random(), self._options
+        start = self._start
         if kind < options.prompt_share:
-            for prompt in self._prompts:
-                if self._is_answerable(prompt):
-                    slot.restart(prompt, prompt_length=len(prompt))
-                    return
+            if (prompt := next(filter(self._is_answerable, self._prompts), None)) is not None:
+                slot.restart(prompt, len(prompt))
+                return
         elif self._openings and kind < options.prompt_share + options.opening_share:
-            opening = self._openings[int(self._generator.integers(len(self._openings)))]
-            slot.restart(opening, prompt_length=None)
-            return
-        slot.restart(self._start, prompt_length=None)
+            start = self._openings[int(self._generator.integers(len(self._openings)))]
+        slot.restart(start)
 
     def _extend_question(self, slot: _Slot, token_id: int) -> None:
         question = slot.token_ids[len(self._start) :]
@@ -143,9 +134,8 @@ class TextWriter:
             if len(question) < MAX_QUESTION_TOKENS:
                 slot.token_ids.append(token_id)
                 return
-        prompt = self._prompt(question)
-        if question and self._is_answerable(prompt):
-            slot.restart(prompt, prompt_length=len(prompt))
+        if question and self._is_answerable(prompt := self._prompt(question)):
+            slot.restart(prompt, len(prompt))
         else:
             self._begin(slot)
 
@@ -182,7 +172,7 @@ class _Slot:
         hidden_states: (capacity, E) float16, of the tokens read.
         token_ids: those read and those to be read.
         num_read: how many were read.
-        prompt_length: where the answer begins, None while the question is being written.
+        prompt_length: of the conversation, None while the question is being written.
     """
 
     hidden_states: NDArray[np.float16]
@@ -190,7 +180,7 @@ class _Slot:
     num_read: int = 0
     prompt_length: int | None = None
 
-    def restart(self, token_ids: TokenIds, *, prompt_length: int | None) -> None:
+    def restart(self, token_ids: TokenIds, prompt_length: int | None = None) -> None:
         """Read `token_ids` from where they differ from what was read; the last one is always read again."""
         pairs = zip(token_ids[:-1], self.token_ids[: self.num_read], strict=False)
         self.num_read = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -198,7 +188,7 @@ class _Slot:
         self.prompt_length = prompt_length
 
     def note(self, hidden_state: FloatArray) -> None:
-        """Take the hidden state of the token that was just read."""
+        """Keep what the token that was just read gave."""
         self.hidden_states[self.num_read] = hidden_state
         self.num_read += 1
 

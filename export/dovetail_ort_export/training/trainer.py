@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
+from dovetail_ort_export.target_writer import Report
 from dovetail_ort_export.training.draft_head import HeadConfig
 from dovetail_ort_export.training.head_directory import HeadRecord, save_head
 from dovetail_ort_export.training.slotted_target import TorchTarget
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
-from dovetail_ort_export.training.training_session import CHECKPOINT_NAME, Report, TrainingSession
-from dovetail_ort_export.training.training_text import Overlap, draft_vocabulary, split_held_out
+from dovetail_ort_export.training.training_session import CHECKPOINT_NAME, TrainingSession
+from dovetail_ort_export.training.training_text import draft_vocabulary, passages, split_held_out
 from dovetail_ort_export.training.written_text import OpenTarget, write_text
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_export.whole_output import write_figure
@@ -71,8 +72,8 @@ def train_head(
     shards = write_text(bundle, text or out / "text", options, prompts or TrainingPrompts(), open_target, report)
     report("reading text")
     conversations = _enough(shards.conversations(), options.num_answer_tokens)
-    conversations, num_overlapping = _without_overlap(bundle, conversations, evaluation_texts)
-    trained, held_out = split_held_out(conversations)
+    kept = conversations if evaluation_texts is None else _without_overlap(bundle, conversations, evaluation_texts)
+    trained, held_out = split_held_out(kept)
     draft_token_ids = draft_vocabulary(
         [item.token_ids[item.prompt_length :] for item in trained],
         bundle.manifest.generation.eos_token_ids,
@@ -98,7 +99,7 @@ def train_head(
         options=options,
         num_conversations=len(trained),
         num_answer_tokens=num_tokens,
-        num_overlapping=num_overlapping,
+        num_overlapping=None if evaluation_texts is None else len(conversations) - len(kept),
         training_seconds=round(state.seconds, 1),
         machine=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
         packages={name: importlib.metadata.version(name) for name in _PACKAGES} | onnxruntime_distributions(),
@@ -155,23 +156,18 @@ def _device(name: str) -> torch.device:
 def _enough(conversations: Iterator[Conversation], num_answer_tokens: int) -> list[Conversation]:
     """The first conversations, until their answers have so many tokens."""
     found: list[Conversation] = []
-    for conversation in conversations:
+    while num_answer_tokens > 0 and (conversation := next(conversations, None)):
         found.append(conversation)
         num_answer_tokens -= conversation.answer_length
-        if num_answer_tokens <= 0:
-            break
     return found
 
 
 def _without_overlap(
-    bundle: Bundle, conversations: list[Conversation], evaluation_texts: Sequence[str] | None
-) -> tuple[list[Conversation], int | None]:
-    if evaluation_texts is None:
-        return conversations, None
-    tokenizer = bundle.tokenizer()
-    overlap = Overlap(evaluation_texts)
-    kept = [item for item in conversations if not overlap.shares_a_passage(tokenizer.decode(item.token_ids.tolist()))]
-    return kept, len(conversations) - len(kept)
+    bundle: Bundle, conversations: Sequence[Conversation], evaluation_texts: Sequence[str]
+) -> list[Conversation]:
+    decode = bundle.tokenizer().decode
+    unseen = {passage for text in evaluation_texts for passage in passages(text)}
+    return [item for item in conversations if unseen.isdisjoint(passages(decode(item.token_ids.tolist())))]
 
 
 def draw_curves(record: HeadRecord, path: Path) -> None:

@@ -6,7 +6,7 @@ import io
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dovetail_ort_export.target_ends import TargetEnds
+from dovetail_ort_export.target_writer import Report
 from dovetail_ort_export.training.chains import Rotary, draft_loss, measure_acceptance, unroll
 from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.head_directory import TrainingPoint
@@ -31,8 +32,6 @@ CHECKPOINT_NAME: Final = "checkpoint.pt"
 _MEASURED_STEPS: Final = 7
 _MEASUREMENTS: Final = 20
 _CHECKPOINT_SECONDS: Final = 120.0
-
-Report = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -51,14 +50,10 @@ class TrainingState:
 
 
 class TrainingSession:
-    """A head and the target's ends that it is trained between.
+    """A head, its first weights drawn with the options' seed, and the target's ends that it is trained between.
 
     Args:
-        config: of the head, whose first weights are drawn with the options' seed.
-        options: of the training.
-        ends: of the target.
         draft_token_ids: (Vd,) int64, the tokens that can be drafted.
-        device: that it runs on.
     """
 
     def __init__(
@@ -92,15 +87,21 @@ class TrainingSession:
         Args:
             trained: the text.
             held_out: text to measure acceptance on, twenty times in all.
-            out: directory of checkpoints.
-            identity: JSON values that tell this training from another.
+            out: directory of the checkpoint.
+            identity: settings and text of the training, JSON values; a checkpoint with others is refused.
             report: is told each measurement in a line.
 
         Raises:
             InputError: the checkpoint is damaged or of another training, or the loss is not finite.
         """
-        order, num_shared = self._order(trained), shared_length(trained)
-        optimisers = Optimisers(self.head, learning_rate=self._options.learning_rate, num_steps=len(order))
+        options = self._options
+        lengths, seeds = (
+            [len(item.token_ids) for item in trained],
+            range(options.seed, options.seed + options.num_epochs),
+        )
+        order = [group for seed in seeds for group in batch_indices(lengths, options.batch_size, seed)]
+        num_shared = shared_length(trained)
+        optimisers = Optimisers(self.head, learning_rate=options.learning_rate, num_steps=len(order))
         checkpoint = _Checkpoint(out / CHECKPOINT_NAME, identity, self.head, optimisers)
         state = checkpoint.load()
         measured = [collate(held_out[start : start + 8]).to(self._device) for start in range(0, len(held_out), 8)]
@@ -110,8 +111,8 @@ class TrainingSession:
         try:
             for group in bar:
                 started = time.perf_counter()
-                alone = state.step < self._options.one_step_share * len(order)
-                num_steps = 1 if alone else self._options.unrolled_steps
+                alone = state.step < options.one_step_share * len(order)
+                num_steps = 1 if alone else options.unrolled_steps
                 batch = collate([trained[index] for index in group], num_shared).to(self._device)
                 losses.append(self._step(batch, num_steps, optimisers))
                 state.step += 1
@@ -129,14 +130,6 @@ class TrainingSession:
         finally:
             bar.close()
         return state
-
-    def _order(self, trained: Sequence[Conversation]) -> list[list[int]]:
-        lengths = [len(item.token_ids) for item in trained]
-        return [
-            group
-            for epoch in range(self._options.num_epochs)
-            for group in batch_indices(lengths, self._options.batch_size, self._options.seed + epoch)
-        ]
 
     def _step(self, batch: TextBatch, num_steps: int, optimisers: Optimisers) -> float:
         with self._autocast:
@@ -173,7 +166,7 @@ def _describe(point: TrainingPoint, num_steps: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Checkpoint:
-    """What a training goes on from; `identity`, JSON values, are its settings and text."""
+    """What a training goes on from."""
 
     path: Path
     identity: dict[str, Any]
@@ -193,11 +186,7 @@ class _Checkpoint:
         write_whole(self.path, buffer.getbuffer())
 
     def load(self) -> TrainingState:
-        """Go on from the file, or start afresh if there is none.
-
-        Raises:
-            InputError: the checkpoint is damaged, or of another training.
-        """
+        """Go on from the file, or start afresh if there is none."""
         if not self.path.exists():
             return TrainingState()
         try:

@@ -22,18 +22,8 @@ _HELD_OUT_EVERY: Final = 32
 _PASSAGE_WORDS: Final = 10
 
 
-class Overlap:
-    """Finds passages of ten words, compared without case and punctuation."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._passages = {passage for text in texts for passage in _passages(text)}
-
-    def shares_a_passage(self, text: str) -> bool:
-        """Whether ten words in a row of `text` stand in one of the texts too."""
-        return not self._passages.isdisjoint(_passages(text))
-
-
-def _passages(text: str) -> Iterator[tuple[str, ...]]:
+def passages(text: str) -> Iterator[tuple[str, ...]]:
+    """Every ten words in a row, without case and punctuation."""
     words = re.findall(r"\w+", text.lower())
     return zip(*(words[start:] for start in range(_PASSAGE_WORDS)), strict=False)
 
@@ -41,16 +31,10 @@ def _passages(text: str) -> Iterator[tuple[str, ...]]:
 def draft_vocabulary(
     answers: Sequence[NDArray[np.int32]], eos_token_ids: Sequence[int], *, size: int, total: int
 ) -> TokenArray:
-    """The most frequent tokens of some answers, the end tokens in any case, ascending.
-
-    Args:
-        answers: token ids, each (n,).
-        eos_token_ids: always part of the result.
-        size: how many tokens; 0, or more than there are, for all.
-        total: V, tokens of the target.
+    """The `size` most frequent of `total` tokens in some answers (n,), all if 0; the end tokens in any case.
 
     Returns:
-        (Vd,) int64. Tokens that occur equally often enter by the lower id.
+        (Vd,) int64, ascending. Tokens that occur equally often enter by the lower id.
     """
     if size == 0 or size >= total:
         return np.arange(total)
@@ -116,12 +100,14 @@ def shared_length(conversations: Sequence[Conversation]) -> int:
 
 def collate(conversations: Sequence[Conversation], num_shared: int = 0) -> TextBatch:
     """One batch of some conversations, nothing of whose first `num_shared` tokens is there to learn."""
+    features = _padded(item.hidden_states.astype(np.float32) for item in conversations)
+    token_ids = _padded(item.token_ids[1:].astype(np.int64) for item in conversations)
     places = [np.arange(len(item.hidden_states) - 1) for item in conversations]
     return TextBatch(
-        features=_padded(item.hidden_states[:-1].astype(np.float32) for item in conversations),
-        next_token_ids=_padded(item.token_ids[1:-1].astype(np.int64) for item in conversations),
-        wanted_features=_padded(item.hidden_states[1:].astype(np.float32) for item in conversations),
-        wanted_token_ids=_padded(item.token_ids[2:].astype(np.int64) for item in conversations),
+        features=features[:, :-1],
+        next_token_ids=token_ids[:, :-1],
+        wanted_features=features[:, 1:],
+        wanted_token_ids=token_ids[:, 1:],
         # The target itself gives the answer's first token, behind the last one of the prompt.
         in_answer=_padded(place >= item.prompt_length - 1 for place, item in zip(places, conversations, strict=True)),
         is_learned=_padded(place >= num_shared - 2 for place in places),

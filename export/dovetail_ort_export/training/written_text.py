@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
+from dovetail_ort_export.target_writer import Report
 from dovetail_ort_export.training.slotted_target import BatchedTarget, SlottedTarget
 from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, TextWriter
 from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
@@ -146,7 +147,7 @@ def write_text(
     options: TrainingOptions,
     prompts: TrainingPrompts,
     open_target: OpenTarget | None = None,
-    report: Callable[[str], None] = lambda _: None,
+    report: Report = lambda _: None,
 ) -> TextShards:
     """Add conversations to a directory of shards until their answers have `options.num_answer_tokens` tokens.
 
@@ -156,7 +157,7 @@ def write_text(
         bundle: whose target writes.
         directory: of the shards.
         options: of the training.
-        prompts: the user's, if there are any.
+        prompts: the user's.
         open_target: gives what reads and writes, from `num_slots` and `capacity`; the bundle's graph if None.
         report: is told of every shard in a line.
 
@@ -178,12 +179,13 @@ def write_text(
         seen |= {tuple(token_ids[: conversation.prompt_length]), tuple(token_ids[conversation.prompt_length :])}
         num_tokens += conversation.answer_length
     if num_tokens < options.num_answer_tokens:
-        writer = _writer(bundle, options, prompts, seen, options.seed + len(shards.paths), open_target)
+        fresh = dataclasses.replace(options, seed=options.seed + len(shards.paths))
+        writer = _writer(bundle, fresh, prompts, seen, open_target)
         _fill(shards, writer, num_tokens, options.num_answer_tokens, report)
     return shards
 
 
-def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int, report: Callable[[str], None]) -> None:
+def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int, report: Report) -> None:
     finished: list[Conversation] = []
     started, before = time.perf_counter(), num_tokens
     bar = tqdm(total=enough, initial=num_tokens, unit=" answer tokens", unit_scale=True, leave=False, disable=None)
@@ -210,7 +212,6 @@ def _writer(
     options: TrainingOptions,
     prompts: TrainingPrompts,
     seen: set[tuple[int, ...]],
-    seed: int,
     open_target: OpenTarget | None,
 ) -> TextWriter:
     entry, tokenizer, template = bundle.manifest.target, bundle.tokenizer(), bundle.chat_template()
@@ -242,6 +243,5 @@ def _writer(
         eos_token_ids=bundle.manifest.generation.eos_token_ids,
         prompts=[turns.prompt(messages) for messages in prompts.conversations],
         openings=openings,
-        seed=seed,
         seen=seen,
     )

@@ -16,8 +16,6 @@ import onnx_ir as ir
 
 _BLOCK: Final = re.compile(r"\blayers\.(\d+)\b")
 _GATHERS: Final = ("Gather", "GatherBlockQuantized")
-_ATTENTION: Final = "GroupQueryAttention"
-_VIEW: Final = "Reshape"
 _KERNEL: Final = "_kernel_time"
 
 # Of ONNX Runtime's profile: `name`, `cat`, `args`, and in microseconds `ts`, its start, and `dur`.
@@ -39,11 +37,9 @@ class NodeBytes:
     def block(self, name: str) -> int | None:
         """The decoder block that a node belongs to by its name or by its weights; None for what lies around them."""
         node = self._nodes.get(name)
-        weights = () if node is None else (value.name for value in node.inputs if value is not None)
-        for text in (name, *weights):
-            if found := _BLOCK.search(str(text)):
-                return int(found[1])
-        return None
+        weights = () if node is None else (str(value.name) for value in node.inputs if value is not None)
+        found = _BLOCK.search(" ".join((name, *weights)))
+        return int(found[1]) if found else None
 
     def read_by(self, name: str, rows: int, num_past: int) -> int:
         """Bytes that the node `name` reads in a pass of so many rows behind so many tokens.
@@ -51,9 +47,9 @@ class NodeBytes:
         A gather reads what it gives, attention the keys and values of every token. Activations are not counted.
         """
         node = self._nodes.get(name)
-        if node is None or node.op_type == _VIEW:
+        if node is None or node.op_type == "Reshape":
             return 0
-        if node.op_type == _ATTENTION:
+        if node.op_type == "GroupQueryAttention":
             return self._cache_bytes * (num_past + rows)
         weights = [value.const_value for value in node.inputs if value is not None and value.const_value is not None]
         if node.op_type in _GATHERS and weights:

@@ -10,20 +10,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from dovetail_ort_export.laboratory.node_costs import NodeBytes, NodeCost, node_costs, read_runs
-from dovetail_ort_export.laboratory.subjects import TARGET, RunPass, graph_entry, open_passes
+from dovetail_ort_export.laboratory.subjects import TARGET, graph_entry, open_passes
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.pass_times import time_in_turns
 
-ENDS: Final = "ends"
-_ROUNDS: Final = 40
-_UNCOUNTED: Final = 5
+_ROUNDS: Final = 24
 _PRODUCTS: Final = ("MatMulNBits", "MatMulIntegerToFloat", "GroupQueryAttention")
 # Far above any cache, so that every read is one of memory.
 _BUFFER_BYTES: Final = 1 << 30
@@ -140,27 +140,27 @@ def profile_graph(
             f"a profile must be of passes of 1 row or more behind 0 tokens or more, got {rows}, {num_past}"
         )
     threads = threads or usable_cores()
-    arguments: dict[str, Any] = {"num_past": num_past, "max_rows": max(rows), "threads": threads}
+    open_graph = partial(open_passes, bundle, graph, num_past=num_past, max_rows=max(rows), threads=threads)
     with tempfile.TemporaryDirectory() as folder:
-        _, plain = open_passes(bundle, graph, **arguments)
-        session, profiled = open_passes(bundle, graph, **arguments, trace=Path(folder) / "trace")
-        times = [_alternate(plain, profiled, size) for size in rows]
+        _, plain = open_graph()
+        session, profiled = open_graph(trace=Path(folder) / "trace")
+        times = time_in_turns({"plain": plain, "profiled": profiled}, _ROUNDS, rows=rows)
         written = Path(session.end_profiling())
-        runs = read_runs(written)[-len(rows) * (_UNCOUNTED + _ROUNDS) :]
+        # Each size in turn, twice: the second pass is the one that was timed.
+        runs = read_runs(written)[-2 * len(rows) * _ROUNDS :]
         if trace is not None:
             shutil.copyfile(written, trace)
     nodes = _node_bytes(bundle, graph)
     passes = []
-    for number, (size, (pass_ms, profiled_ms)) in enumerate(zip(rows, times, strict=True)):
-        first = number * (_UNCOUNTED + _ROUNDS) + _UNCOUNTED
-        costs = node_costs(runs[first : first + _ROUNDS], nodes, size, num_past)
+    for number, size in enumerate(rows):
+        costs = node_costs(runs[2 * number + 1 :: 2 * len(rows)], nodes, size, num_past)
         operators = _shares((cost.op_type, cost) for cost in costs)
         costs.sort(key=lambda cost: (cost.block is None, cost.block))
         passes.append(
             PassProfile(
                 rows=size,
-                pass_ms=pass_ms,
-                profiled_ms=profiled_ms,
+                pass_ms=statistics.median(times["plain"][size]),
+                profiled_ms=statistics.median(times["profiled"][size]),
                 operators=tuple(sorted(operators, key=lambda share: -share.kernel_ms)),
                 blocks=tuple(_shares((_place(cost), cost) for cost in costs)),
             )
@@ -191,19 +191,8 @@ def measured_read_bandwidth(threads: int) -> float:
     return buffer.nbytes / fastest
 
 
-def _alternate(plain: RunPass, profiled: RunPass, rows: int) -> list[float]:
-    """Median milliseconds of a pass of each, the first passes not counted."""
-    times: dict[RunPass, list[float]] = {plain: [], profiled: []}
-    for _ in range(_UNCOUNTED + _ROUNDS):
-        for run, found in times.items():
-            started = time.perf_counter()
-            run(rows)
-            found.append(1e3 * (time.perf_counter() - started))
-    return [statistics.median(found[_UNCOUNTED:]) for found in times.values()]
-
-
 def _place(cost: NodeCost) -> str:
-    return ENDS if cost.block is None else f"block {cost.block}"
+    return "ends" if cost.block is None else f"block {cost.block}"
 
 
 def _shares(costs: Iterable[tuple[str, NodeCost]]) -> list[Share]:

@@ -34,7 +34,7 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort_runtime.manifest import DrafterEntry, Manifest, TargetEntry
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.pass_times import NUM_PAST
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
@@ -46,12 +46,7 @@ _NUM_TOKENS: Final = 241
 
 
 class TargetWorkshop(Workshop):
-    """Makes a bundle's target again, by its own and other recipes.
-
-    Args:
-        manifest: of the bundle; it says by which recipe and calibration its target was made.
-        source: the model it was made from.
-        report: is told each step in a line.
+    """Makes a bundle's target again from the model `source`, by the recipe in the manifest and by others.
 
     Raises:
         InputError: the source is another model, the target was cut or calibrated on a file.
@@ -63,7 +58,7 @@ class TargetWorkshop(Workshop):
     def __init__(self, manifest: Manifest, source: str, report: Report) -> None:
         if manifest.target.front_graph is not None:
             raise InputError("the target must be in one piece, got one that was cut; export it without --gpu-layers")
-        self.recipe = _recipe("target", manifest.target.precision, manifest.target.passes)
+        self.recipe = _recipe(TARGET, manifest.target)
         options = _options_of(manifest)
         report(f"loading {source}")
         loaded = load_source(source)
@@ -96,11 +91,6 @@ class TargetWorkshop(Workshop):
 class DrafterWorkshop(Workshop):
     """Makes a bundle's drafter again from its head; what it drafts is compared with the head's in float32.
 
-    Args:
-        bundle: has the drafter.
-        head_path: directory of the head that it was made from.
-        report: is told each step in a line.
-
     Raises:
         InputError: the bundle has no drafter, or the head is damaged or another target's.
     """
@@ -109,7 +99,7 @@ class DrafterWorkshop(Workshop):
 
     def __init__(self, bundle: Bundle, head_path: Path, report: Report) -> None:
         entry = attached_drafter(bundle)
-        self.recipe = _recipe("drafter", entry.precision, entry.passes)
+        self.recipe = _recipe(DRAFTER, entry)
         self.source = head_path.name
         self._report = report
         self._head, self._draft_token_ids, self._record = load_head(head_path)
@@ -174,10 +164,10 @@ class DrafterWorkshop(Workshop):
         return found
 
 
-def _recipe(graph: str, precision: str, passes: tuple[str, ...]) -> Recipe:
-    if not passes:
+def _recipe(graph: str, entry: TargetEntry | DrafterEntry) -> Recipe:
+    if not entry.passes:
         raise InputError(f"the manifest must name the passes of the {graph}, got none; export the bundle again")
-    return Recipe(precision, tuple(map(Step.parse, passes)))
+    return Recipe(entry.precision, tuple(map(Step.parse, entry.passes)))
 
 
 def _options_of(manifest: Manifest) -> ExportOptions:

@@ -11,9 +11,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from dovetail_ort_export.training.training_options import MAX_BLOCKS
-from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import FUSIONS
+from dovetail_ort_export.training.training_options import check_head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +39,7 @@ class HeadConfig:
     norm_epsilon: float
 
     def __post_init__(self) -> None:
-        if self.fusion not in FUSIONS:
-            raise InputError(f"fusion must be one of {', '.join(FUSIONS)}, got {self.fusion!r}")
-        if not 1 <= self.num_blocks <= MAX_BLOCKS:
-            raise InputError(f"blocks must be between 1 and {MAX_BLOCKS}, got {self.num_blocks}")
+        check_head(self.fusion, self.num_blocks)
 
 
 @dataclass(slots=True)

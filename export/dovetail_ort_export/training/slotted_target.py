@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,12 +57,21 @@ class BatchedTarget(SlottedTarget):
             "seqlens_k": np.zeros(num_slots, dtype=np.int32),
             "total_sequence_length": np.zeros((), dtype=np.int32),
         }
-        self._logits = np.empty((num_slots, 1, entry.vocabulary_size), dtype=np.float32)
-        self._hidden_states = np.empty((num_slots, 1, entry.hidden_size), dtype=np.float32)
         if any(value.name == "scored_rows" for value in self._session.get_inputs()):
             self._inputs["scored_rows"] = np.zeros(1, dtype=np.int64)
-        self._no_bias = np.zeros(capacity, dtype=np.float32)
-        self._bind(entry)
+        for name, array in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, self._ort_value(array))
+        self._logits = np.empty((num_slots, 1, entry.vocabulary_size), dtype=np.float32)
+        self._hidden_states = np.empty((num_slots, 1, entry.hidden_size), dtype=np.float32)
+        self._binding.bind_ortvalue_output("logits", self._ort_value(self._logits))
+        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(self._hidden_states))
+        self._no_bias = np.zeros((1, 1, 1, capacity), dtype=np.float32)
+        shape = (num_slots, entry.num_kv_heads, capacity, entry.head_size)
+        for layer, part in product(range(entry.num_layers), ("key", "value")):
+            # One buffer as past and as present: the graph writes each new row in place.
+            buffer = self._ort_value(np.zeros(shape, dtype=cache_type(self._session)))
+            self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
+            self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
 
     def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
         """As `SlottedTarget.read`."""
@@ -70,23 +80,9 @@ class BatchedTarget(SlottedTarget):
         self._inputs["position_ids"][:, 0] = positions
         self._inputs["seqlens_k"][:] = positions
         self._inputs["total_sequence_length"][...] = total
-        bias = self._no_bias[:total].reshape(1, 1, 1, total)
-        self._binding.bind_ortvalue_input("attention_bias", self._ort_value(bias))
+        self._binding.bind_ortvalue_input("attention_bias", self._ort_value(self._no_bias[..., :total]))
         self._session.run_with_iobinding(self._binding)
         return self._logits[:, 0], self._hidden_states[:, 0]
-
-    def _bind(self, entry: TargetEntry) -> None:
-        for name, array in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, self._ort_value(array))
-        self._binding.bind_ortvalue_output("logits", self._ort_value(self._logits))
-        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(self._hidden_states))
-        shape = (self.num_slots, entry.num_kv_heads, self.capacity, entry.head_size)
-        for layer in range(entry.num_layers):
-            for part in ("key", "value"):
-                # One buffer as past and as present: the graph writes each new row in place.
-                buffer = self._ort_value(np.zeros(shape, dtype=cache_type(self._session)))
-                self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
-                self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
 
 
 class TorchTarget(SlottedTarget):

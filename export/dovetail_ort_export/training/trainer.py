@@ -64,7 +64,8 @@ def train_head(
         InputError: an option is out of bounds, a file is damaged, or the output is of another training.
     """
     bundle = Bundle(bundle_path)
-    target_sha256 = _trainable(bundle.manifest.target)
+    entry = bundle.manifest.target
+    target_sha256 = _trainable(entry)
     device = _device(options.device)
     torch.set_num_threads(options.threads or usable_cores())
     report("writing text")
@@ -78,10 +79,10 @@ def train_head(
         [item.token_ids[item.prompt_length :] for item in trained],
         bundle.manifest.generation.eos_token_ids,
         size=options.draft_vocabulary_size,
-        total=bundle.manifest.target.vocabulary_size,
+        total=entry.vocabulary_size,
     )
     ends = read_target_ends(bundle)
-    session = TrainingSession(_head_config(bundle, ends, options), options, ends, draft_token_ids, device)
+    session = TrainingSession(_head_config(entry, ends, options), options, ends, draft_token_ids, device)
     num_tokens = sum(item.answer_length for item in trained)
     identity = {
         **dataclasses.asdict(options),
@@ -130,8 +131,7 @@ def _open_source(source: str, target_sha256: str, device: torch.device) -> OpenT
     return partial(TorchTarget, model, device=device)
 
 
-def _head_config(bundle: Bundle, ends: TargetEnds, options: TrainingOptions) -> HeadConfig:
-    entry = bundle.manifest.target
+def _head_config(entry: TargetEntry, ends: TargetEnds, options: TrainingOptions) -> HeadConfig:
     assert entry.intermediate_size is not None
     return HeadConfig(
         fusion=options.fusion,
@@ -166,8 +166,8 @@ def _without_overlap(
     bundle: Bundle, conversations: Sequence[Conversation], evaluation_texts: Sequence[str]
 ) -> list[Conversation]:
     decode = bundle.tokenizer().decode
-    unseen = {passage for text in evaluation_texts for passage in passages(text)}
-    return [item for item in conversations if unseen.isdisjoint(passages(decode(item.token_ids.tolist())))]
+    forbidden = {passage for text in evaluation_texts for passage in passages(text)}
+    return [item for item in conversations if forbidden.isdisjoint(passages(decode(item.token_ids.tolist())))]
 
 
 def draw_curves(record: HeadRecord, path: Path) -> None:
@@ -177,8 +177,8 @@ def draw_curves(record: HeadRecord, path: Path) -> None:
     steps = [point.step for point in record.history]
     left.plot(steps, [point.loss for point in record.history])
     left.set(title="Training loss", xlabel="step", ylabel="nats a token")
-    for depth in range(len(record.history[0].acceptance)):
-        right.plot(steps, [point.acceptance[depth] for point in record.history], label=f"draft token {depth + 1}")
+    for depth, shares in enumerate(zip(*(point.acceptance for point in record.history), strict=True), 1):
+        right.plot(steps, shares, label=f"draft token {depth}")
     right.set(title="Accepted, if all before were", xlabel="step", ylim=(0, 1))
     right.legend(fontsize="small")
     for axes in (left, right):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -95,10 +94,8 @@ class TrainingSession:
             InputError: the checkpoint is damaged or of another training, or the loss is not finite.
         """
         options = self._options
-        lengths, seeds = (
-            [len(item.token_ids) for item in trained],
-            range(options.seed, options.seed + options.num_epochs),
-        )
+        lengths = [len(item.token_ids) for item in trained]
+        seeds = range(options.seed, options.seed + options.num_epochs)
         order = [group for seed in seeds for group in batch_indices(lengths, options.batch_size, seed)]
         num_shared = shared_length(trained)
         optimisers = Optimisers(self.head, learning_rate=options.learning_rate, num_steps=len(order))
@@ -135,11 +132,10 @@ class TrainingSession:
         with self._autocast:
             steps = self._chains(batch, num_steps)
             loss = draft_loss(batch, steps, self._draft_head, self._options.feature_weight)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise InputError(f"the loss must stay finite, got {value}; train with a smaller --learning-rate")
+        if not loss.isfinite():
+            raise InputError(f"the loss must stay finite, got {loss.item()}; train with a smaller --learning-rate")
         optimisers.step(loss)
-        return value
+        return loss.item()
 
     def _chains(self, batch: TextBatch, num_steps: int) -> Iterator[Tensor]:
         return unroll(self.head, batch.features, self._embedding[batch.next_token_ids], self._rotary, num_steps)

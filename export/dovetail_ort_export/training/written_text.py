@@ -34,11 +34,8 @@ RECORD_NAME: Final = "text.json"
 _SHARD_CONVERSATIONS: Final = 256
 # A slot has room for so much and the longest answer; behind a longer prompt the answer is shorter.
 _MAX_PROMPT_TOKENS: Final = 256
-_PATTERN: Final = "shard-*.safetensors"
 _DTYPES: Final = {
-    "token_ids": np.int32,
-    "lengths": np.int32,
-    "prompt_lengths": np.int32,
+    **dict.fromkeys(("token_ids", "lengths", "prompt_lengths"), np.int32),
     "hidden_states": np.float16,
 }
 
@@ -81,7 +78,7 @@ class TextShards:
     @property
     def paths(self) -> list[Path]:
         """Shards in the order in which they were written."""
-        return sorted(self.directory.glob(_PATTERN))
+        return sorted(self.directory.glob("shard-*.safetensors"))
 
     def append(self, conversations: Sequence[Conversation]) -> None:
         """Write one more shard of one conversation or more."""
@@ -175,8 +172,7 @@ def write_text(
     seen: set[tuple[int, ...]] = set()
     num_tokens = 0
     for conversation in shards.conversations():
-        token_ids = conversation.token_ids.tolist()
-        seen |= {tuple(token_ids[: conversation.prompt_length]), tuple(token_ids[conversation.prompt_length :])}
+        seen |= {tuple(part.tolist()) for part in np.split(conversation.token_ids, [conversation.prompt_length])}
         num_tokens += conversation.answer_length
     if num_tokens < options.num_answer_tokens:
         fresh = dataclasses.replace(options, seed=options.seed + len(shards.paths))

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import LARGEST_MEAN_KL
 from dovetail_ort_export.laboratory.subjects import RunPass
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.target_writer import Report
@@ -40,13 +39,10 @@ class Variant:
 
     Attributes:
         name: what is different.
-        passes: of its recipe.
-        num_nodes: in its graph.
         num_bytes: of graph and weights.
         pass_ms: median milliseconds of a pass by its number of rows.
         over_whole: median of the time of a pass over that of the whole recipe's in the same round, over the rounds of
             four sets of sessions, each opened in another order.
-        row_invariance: of its graph.
         agreement: with what the recipe began from, in float32.
     """
 
@@ -59,11 +55,6 @@ class Variant:
     row_invariance: RowInvariance
     agreement: Agreement
 
-    @property
-    def keeps_parity(self) -> bool:
-        """Whether it is as close to the model as a target has to be."""
-        return self.agreement.mean_kl <= LARGEST_MEAN_KL
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ablation:
@@ -72,8 +63,6 @@ class Ablation:
     Attributes:
         source: name of the model or of the head.
         graph: `target` or `drafter`.
-        machine: processor.
-        threads: of a pass.
         reproduced: whether the whole recipe gave the bundle's graph and weights, byte for byte.
         variants: the whole recipe first; the same files once more second, which tells how much of a ratio is chance.
         unchanged: variants whose files are those of the whole recipe, byte for byte.
@@ -124,13 +113,7 @@ class Workshop(ABC):
         """What runs passes of up to 16 rows over a graph, behind kept tokens."""
 
     def ablate(self, manifest: Manifest, others: Mapping[str, Recipe], report: Report) -> Ablation:
-        """Leave out each pass of the recipe that made a bundle's graph, and run other recipes beside it.
-
-        Args:
-            manifest: of the bundle.
-            others: recipes of further variants, by name.
-            report: is told each step in a line.
-        """
+        """Leave out each pass of the recipe that made a bundle's graph, and run other recipes, by name, beside it."""
         left_out = {f"without {name}": self.recipe.without(name) for name in dict.fromkeys(self.recipe.names)}
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "whole"

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target
 from dovetail_ort_export.graph_file import load_graph, save_graph
-from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, attached_drafter, check_tokens, graph_path
+from dovetail_ort_export.laboratory.subjects import DRAFTER, attached_drafter, check_tokens, graph_path
 from dovetail_ort_export.pass_pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.whole_output import (
@@ -54,19 +54,11 @@ class AppliedPasses:
     draft_agreement: float | None = None
 
 
-def apply_passes(
-    bundle_path: Path, passes: Sequence[str], out: Path, *, graph: str = TARGET, force: bool = False
-) -> AppliedPasses:
+def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: str, force: bool) -> AppliedPasses:
     """Run passes over a bundle's graph, compare the outputs, and write the bundle that has the new graph.
 
-    A target is exact only if its rows stand alone and it keeps parity.
-
-    Args:
-        bundle_path: the bundle.
-        passes: names or `module:Class`, in order.
-        out: directory of the new bundle; it appears when everything has succeeded.
-        graph: `target` or `drafter`.
-        force: whether a bundle that stands at `out` is replaced.
+    `passes` are names or `module:Class`, in order; `out` appears when everything has succeeded, and with `force` in the
+    place of the bundle that stands there. A target is exact only if its rows stand alone and it keeps parity.
 
     Raises:
         InputError: a pass is unknown, cannot be imported, needs the original model, changes nothing, or leaves a graph

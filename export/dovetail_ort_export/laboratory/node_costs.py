@@ -66,8 +66,7 @@ class NodeCost:
     """A node over several runs.
 
     Attributes:
-        op_type: its operator.
-        block: that it belongs to, or None.
+        block: as of `NodeBytes`.
         kernel_ms: median milliseconds in its kernel.
         bytes_read: in one run.
     """

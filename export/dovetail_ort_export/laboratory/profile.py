@@ -98,11 +98,8 @@ class GraphProfile:
 
     Attributes:
         graph: `target` or `drafter`.
-        machine: processor and cores.
-        threads: of a pass.
         num_past: kept tokens.
-        read_bandwidth: bytes per second that these threads can read.
-        passes: by number of rows, as asked for.
+        read_bandwidth: bytes per second that so many threads can read.
     """
 
     graph: str
@@ -117,20 +114,15 @@ def profile_graph(
     bundle: Bundle,
     graph: str = TARGET,
     *,
-    rows: Sequence[int] = (1, 6),
-    num_past: int = 256,
+    rows: Sequence[int],
+    num_past: int,
     threads: int | None = None,
     trace: Path | None = None,
 ) -> GraphProfile:
-    """Measure passes with and without ONNX Runtime's profiler, in turns.
+    """Measure passes of so many rows with and without ONNX Runtime's profiler, in turns.
 
-    Args:
-        bundle: of the graph.
-        graph: `target` or `drafter`.
-        rows: sizes of passes, each 1 or more.
-        num_past: kept tokens, 0 or more.
-        threads: of a pass; the usable physical cores if None.
-        trace: a file for the profile itself, in Chrome's trace format, which Perfetto opens.
+    They run behind `num_past` kept tokens, on the usable physical cores if `threads` is None. The profile itself goes
+    to the file `trace`, in Chrome's trace format, which Perfetto opens.
 
     Raises:
         InputError: an argument is out of bounds, or there is no such graph.

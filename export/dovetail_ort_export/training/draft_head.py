@@ -121,8 +121,7 @@ class GatingFusion(nn.Module):
 
     def embed(self, embeddings: Tensor) -> Tensor:
         """h2 (..., E), which depends on a token alone."""
-        embedded: Tensor = functional.silu(self.embedding_proj(self.norm(embeddings)))
-        return embedded
+        return functional.silu(self.embedding_proj(self.norm(embeddings)))
 
     def mix(self, features: Tensor, embedded: Tensor) -> Tensor:
         """X (..., E)."""
@@ -191,7 +190,7 @@ class DraftHead(nn.Module):
 
         `embedded` (B, T, E) is `fusion.embed` of the token after each, `memories` are those of the blocks.
         """
-        x: Tensor = self.fusion.mix(features, embedded)
+        x = self.fusion.mix(features, embedded)
         for layer, memory in zip(self.layers, memories, strict=True):
             x = layer(x, memory)
         return x

@@ -48,16 +48,14 @@ class HeadRecord:
 
     Attributes:
         target_sha256: of the target whose hidden states the head reads, `TargetEntry.weights_sha256`.
-        config: dimensions.
-        options: of the training.
         num_conversations: that were trained on.
         num_answer_tokens: in them.
         num_overlapping: conversations that were left out for sharing a passage with an evaluation prompt, or None if
             there was none to compare with.
-        training_seconds: time in steps of the optimiser, all sessions together.
+        training_seconds: in steps of the optimiser, all sessions together.
         machine: that the last session ran on.
         packages: versions by name.
-        history: of the training, oldest first.
+        history: oldest first.
     """
 
     target_sha256: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
@@ -36,6 +35,7 @@ class Optimisers:
             return min((step + 1) / warm_up, (num_steps - step) / max(num_steps - warm_up, 1))
 
         self._schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, factor) for optimiser in self._optimisers]
+        self._parts: tuple[Any, ...] = (*self._optimisers, *self._schedules)
 
     def step(self, loss: Tensor) -> None:
         """Move the weights down the gradient of `loss`."""
@@ -48,12 +48,9 @@ class Optimisers:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later `load_state_dict` needs to go on."""
-        return {str(index): item.state_dict() for index, item in enumerate(self._items())}
+        return {str(index): part.state_dict() for index, part in enumerate(self._parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from an earlier `state_dict`."""
-        for index, item in enumerate(self._items()):
-            item.load_state_dict(state[str(index)])
-
-    def _items(self) -> Iterable[Any]:
-        return (*self._optimisers, *self._schedules)
+        for index, part in enumerate(self._parts):
+            part.load_state_dict(state[str(index)])

@@ -93,14 +93,13 @@ class TorchTarget(SlottedTarget):
         self._model = model.to(device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
         self._cache = Cache(layers=[_SlotLayer(capacity) for _ in range(model.config.num_hidden_layers)])
         self._slots = torch.arange(capacity, device=device)
-        self._device = device
 
     @torch.no_grad()
     def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
         """As `SlottedTarget.read`."""
-        places = torch.from_numpy(positions).to(self._device)
+        places = torch.from_numpy(positions).to(self._slots.device)
         outputs = self._model.model(
-            input_ids=torch.from_numpy(token_ids).to(self._device)[:, None],
+            input_ids=torch.from_numpy(token_ids).to(places.device)[:, None],
             position_ids=places[:, None],
             attention_mask=(self._slots <= places[:, None])[:, None, None],
             past_key_values=self._cache,

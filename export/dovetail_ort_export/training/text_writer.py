@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from dovetail_ort_export.training.slotted_target import SlottedTarget
 from dovetail_ort_export.training.training_options import LEAST_ANSWER_TOKENS, TrainingOptions
 from dovetail_ort_export.turns import TokenIds, Turns
-from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
@@ -98,7 +97,8 @@ class TextWriter:
             token_ids = np.array([slot.token_ids[slot.num_read] for slot in slots])
             positions = np.array([slot.num_read for slot in slots])
             for slot, logits, hidden_state in zip(slots, *target.read(token_ids, positions), strict=True):
-                slot.note(hidden_state)
+                slot.hidden_states[slot.num_read] = hidden_state
+                slot.num_read += 1
                 if slot.num_read < len(slot.token_ids):
                     continue
                 if slot.prompt_length is None:
@@ -186,11 +186,6 @@ class _Slot:
         self.num_read = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         self.token_ids = list(token_ids)
         self.prompt_length = prompt_length
-
-    def note(self, hidden_state: FloatArray) -> None:
-        """Keep what the token that was just read gave."""
-        self.hidden_states[self.num_read] = hidden_state
-        self.num_read += 1
 
     def conversation(self, prompt_length: int) -> Conversation:
         """A copy of what was written."""

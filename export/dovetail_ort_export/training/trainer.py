@@ -44,7 +44,7 @@ def train_head(
     evaluation_texts: Sequence[str] | None = None,
     report: Report = lambda _: None,
 ) -> HeadRecord:
-    """Train a draft head for a bundle's target; called again after an interruption, it goes on.
+    """Train a draft head for a bundle's target and return its record; called again when it was stopped, it goes on.
 
     Args:
         bundle_path: the bundle.
@@ -56,9 +56,6 @@ def train_head(
         prompts: the user's, for the target to answer beside its own.
         evaluation_texts: nothing that shares a passage with these is trained on; None if there are none to compare.
         report: is told each step in a line.
-
-    Returns:
-        The record that is saved with the head.
 
     Raises:
         InputError: an option is out of bounds, a file is damaged, or the output is of another training.

@@ -40,7 +40,7 @@ class TrainingOptions:
         feature_weight: weight of the SmoothL1 loss beside the cross-entropy's 1.
         num_epochs: how often the text is read.
         batch_size: conversations a step of the optimiser.
-        learning_rate: at its highest, of the matrices; see `optimisers`.
+        learning_rate: at its highest; see `optimisers`.
         precision: of the arithmetic; `auto` is bf16 on CUDA and fp32 on the CPU.
         device: `auto` takes CUDA where it is there.
         threads: of the CPU; the usable physical cores by default.

@@ -35,13 +35,7 @@ _CHECKPOINT_SECONDS: Final = 120.0
 
 @dataclass(slots=True)
 class TrainingState:
-    """What changes during a training, beside the weights and the optimisers.
-
-    Attributes:
-        step: steps taken.
-        seconds: time they took.
-        history: points so far.
-    """
+    """What changes beside the weights and the optimisers: steps taken, the time they took, points so far."""
 
     step: int = 0
     seconds: float = 0.0
@@ -83,12 +77,8 @@ class TrainingSession:
     ) -> TrainingState:
         """Take all steps that are left; `out` gets a checkpoint every two minutes and when it ends early.
 
-        Args:
-            trained: the text.
-            held_out: text to measure acceptance on, twenty times in all.
-            out: directory of the checkpoint.
-            identity: settings and text of the training, JSON values; a checkpoint with others is refused.
-            report: is told each measurement in a line.
+        Acceptance is measured on the text `held_out`, twenty times in all. `identity`, JSON values, tells this training
+        from another, whose checkpoint is refused.
 
         Raises:
             InputError: the checkpoint is damaged or of another training, or the loss is not finite.

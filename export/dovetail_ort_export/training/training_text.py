@@ -45,9 +45,7 @@ def draft_vocabulary(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TextBatch:
-    """B conversations side by side, padded to the longest.
-
-    Position t holds the hidden state f_t of token t and the token after it; it is to predict f_{t+1}.
+    """B conversations side by side, padded to the longest: what is known at position t, and what it is to predict.
 
     Attributes:
         features: (B, T, E) float32, f_t.

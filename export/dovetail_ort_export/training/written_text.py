@@ -42,13 +42,7 @@ _DTYPES: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextRecord:
-    """What a directory of shards holds, and for whom.
-
-    Attributes:
-        target_sha256: of the target that wrote the text, `TargetEntry.weights_sha256`.
-        hidden_size: E.
-        max_answer_tokens: limit of an answer.
-    """
+    """What a directory of shards holds, and for whom: `target_sha256` is `TargetEntry.weights_sha256`."""
 
     target_sha256: str
     hidden_size: int
@@ -148,15 +142,8 @@ def write_text(
 ) -> TextShards:
     """Add conversations to a directory of shards until their answers have `options.num_answer_tokens` tokens.
 
-    What is there already counts. Ctrl-C and errors leave every finished conversation in a shard.
-
-    Args:
-        bundle: whose target writes.
-        directory: of the shards.
-        options: of the training.
-        prompts: the user's.
-        open_target: gives what reads and writes, from `num_slots` and `capacity`; the bundle's graph if None.
-        report: is told of every shard in a line.
+    What is there already counts. Ctrl-C and errors leave every finished conversation in a shard. `open_target` gives
+    what reads and writes, from `num_slots` and `capacity`; if it is None, the bundle's graph does.
 
     Raises:
         InputError: the directory holds other text, or a prompt is not of the form that the template takes.

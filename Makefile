@@ -49,7 +49,8 @@ ablation: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts.json
 		--num-answer-tokens $(or $(NUM_TOKENS),100000) --num-epochs 1 --batch-size 4 --learning-rate 0.003 \
 		--precision $(or $(PRECISION),auto)
 	$(BIN)/python $(MODEL)/comparison/ablation.py $(BUNDLE) build/text build/ablation/base
-	$(BIN)/python $(MODEL)/comparison/measure_drafters.py $(BUNDLE) build/ablation/* > $(MODEL)/results/ablation.json
+	$(BIN)/python $(MODEL)/comparison/measure_drafters.py $(BUNDLE) build/ablation/* $(HEAD) \
+		> $(MODEL)/results/ablation.json
 
 build/prompts.jsonl: $(MODEL)/training_prompts.py | $(BIN)/python
 	mkdir -p build

@@ -39,11 +39,11 @@ def test_prompts_are_learned_from_but_not_the_words_that_all_begin_with(conversa
 
 
 def test_ten_words_in_a_row_are_a_shared_passage():
-    from dovetail_ort_export.training.training_text import Overlap
+    from dovetail_ort_export.training.training_text import passages
 
-    overlap = Overlap(["Return the sum of all even numbers in the given list, and nothing else."])
-    assert overlap.shares_a_passage('"""RETURN the sum of: all even numbers in the given list"""')
-    assert not overlap.shares_a_passage("the sum of all even numbers in the given set")
+    seen = set(passages("Return the sum of all even numbers in the given list, and nothing else."))
+    assert not seen.isdisjoint(passages('"""RETURN the sum of: all even numbers in the given list"""'))
+    assert seen.isdisjoint(passages("the sum of all even numbers in the given set"))
 
 
 def test_the_draft_vocabulary_is_the_frequent_tokens_and_the_end():

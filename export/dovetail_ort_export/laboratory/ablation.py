@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import filecmp
 import statistics
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import LARGEST_MEAN_KL
+from dovetail_ort_export.laboratory.subjects import RunPass
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.target_writer import Report
-from dovetail_ort_runtime.bundle import sha256
+from dovetail_ort_export.whole_output import file_entries
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.pass_times import PassTimes
+from dovetail_ort_runtime.pass_times import PassTimes, time_in_turns
 
 ROWS: Final = (1, 2, 4, 8, 16)
 WHOLE: Final = "the whole recipe"
@@ -30,6 +30,8 @@ _ROUNDS: Final = 10
 # Where a session's weights come to lie in memory changes its times by several per cent.
 _OPENINGS: Final = 4
 
+OpenGraph = Callable[[int], Any]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
@@ -37,13 +39,10 @@ class Variant:
 
     Attributes:
         name: what is different.
-        passes: of its recipe.
-        num_nodes: in its graph.
         num_bytes: of graph and weights.
         pass_ms: median milliseconds of a pass by its number of rows.
         over_whole: median of the time of a pass over that of the whole recipe's in the same round, over the rounds of
             four sets of sessions, each opened in another order.
-        row_invariance: of its graph.
         agreement: with what the recipe began from, in float32.
     """
 
@@ -56,11 +55,6 @@ class Variant:
     row_invariance: RowInvariance
     agreement: Agreement
 
-    @property
-    def keeps_parity(self) -> bool:
-        """Whether it is as close to the model as a target has to be."""
-        return self.agreement.mean_kl <= LARGEST_MEAN_KL
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ablation:
@@ -69,8 +63,6 @@ class Ablation:
     Attributes:
         source: name of the model or of the head.
         graph: `target` or `drafter`.
-        machine: processor.
-        threads: of a pass.
         reproduced: whether the whole recipe gave the bundle's graph and weights, byte for byte.
         variants: the whole recipe first; the same files once more second, which tells how much of a ratio is chance.
         unchanged: variants whose files are those of the whole recipe, byte for byte.
@@ -101,8 +93,11 @@ class Workshop(ABC):
     recipe: Recipe
 
     @abstractmethod
-    def write(self, name: str, recipe: Recipe, folder: Path) -> Path:
-        """Write the graph that `recipe`, called `name` in reports, makes into a new folder, and return its path.
+    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
+        """Write the graph that `recipe`, called `name` in reports, makes into a new folder.
+
+        Returns:
+            What opens it with room for so many tokens.
 
         Raises:
             InputError: a pass is unknown or does not fit its place.
@@ -110,95 +105,83 @@ class Workshop(ABC):
         """
 
     @abstractmethod
-    def measure(self, graph: Path) -> tuple[RowInvariance, Agreement]:
-        """Whether rows of a graph that was written stand alone, and how far it is from what it was made from."""
+    def measure(self, open_graph: OpenGraph) -> tuple[RowInvariance, Agreement]:
+        """Whether rows of a graph stand alone, and how far it is from what it was made from."""
 
     @abstractmethod
-    def time_passes(self, graphs: Mapping[str, Path], rounds: int) -> dict[str, PassTimes]:
-        """Milliseconds of passes over `ROWS` rows, graphs in turns in the order given."""
+    def passes(self, open_graph: OpenGraph) -> RunPass:
+        """What runs passes of up to 16 rows over a graph, behind kept tokens."""
 
     def ablate(self, manifest: Manifest, others: Mapping[str, Recipe], report: Report) -> Ablation:
-        """Leave out each pass of the recipe that made a bundle's graph, and run other recipes beside it.
-
-        Args:
-            manifest: of the bundle.
-            others: recipes of further variants, by name.
-            report: is told each step in a line.
-        """
+        """Leave out each pass of the recipe that made a bundle's graph, and run other recipes, by name, beside it."""
         left_out = {f"without {name}": self.recipe.without(name) for name in dict.fromkeys(self.recipe.names)}
-        with tempfile.TemporaryDirectory() as folder:
-            whole = self.write(WHOLE, self.recipe, Path(folder) / "whole")
-            graphs, made = {WHOLE: whole, AGAIN: whole}, {WHOLE: self.recipe, AGAIN: self.recipe}
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "whole"
+            whole = _Made(self.recipe, folder, self.write(WHOLE, self.recipe, folder))
+            made = {WHOLE: whole, AGAIN: whole}
             unchanged: list[str] = []
             refused: dict[str, str] = {}
             for number, (name, recipe) in enumerate({**left_out, **others}.items()):
+                folder = Path(scratch) / str(number)
                 try:
-                    graph = self.write(name, recipe, Path(folder) / str(number))
+                    variant = _Made(recipe, folder, self.write(name, recipe, folder))
                 except (InputError, BundleError) as error:
                     refused[name] = str(error)
                     continue
-                if _same_files(graph.parent, whole.parent):
+                if variant.files == whole.files:
                     unchanged.append(name)
                 else:
-                    graphs[name], made[name] = graph, recipe
-            reproduced = _is_of_bundle(whole.parent, manifest)
-            variants = _measured(self, graphs, made, report)
-        return Ablation(
-            source=self.source,
-            graph=self.graph,
-            machine=processor_name(),
-            threads=usable_cores(),
-            reproduced=reproduced,
-            variants=tuple(variants),
-            unchanged=tuple(unchanged),
-            refused=refused,
-        )
+                    made[name] = variant
+            return Ablation(
+                source=self.source,
+                graph=self.graph,
+                machine=processor_name(),
+                threads=usable_cores(),
+                reproduced=set(whole.files) <= set(manifest.files),
+                variants=tuple(self._variants(made, report)),
+                unchanged=tuple(unchanged),
+                refused=refused,
+            )
+
+    def _variants(self, made: Mapping[str, _Made], report: Report) -> Iterator[Variant]:
+        report("comparing outputs")
+        measured = {name: self.measure(one.open_graph) for name, one in made.items()}
+        report("timing passes in turns")
+        times = self._times(made)
+        for name, one in made.items():
+            row_invariance, agreement = measured[name]
+            yield Variant(
+                name=name,
+                passes=one.recipe.describe(),
+                num_nodes=one.num_nodes,
+                num_bytes=sum(file.num_bytes for file in one.files),
+                pass_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
+                over_whole={str(rows): _median_ratio(ms, times[WHOLE][rows]) for rows, ms in times[name].items()},
+                row_invariance=row_invariance,
+                agreement=agreement,
+            )
+
+    def _times(self, made: Mapping[str, _Made]) -> dict[str, PassTimes]:
+        """Milliseconds of the passes of every graph, over several sets of sessions."""
+        times: dict[str, PassTimes] = {name: {rows: [] for rows in ROWS} for name in made}
+        names = list(made)
+        for opening in range(_OPENINGS):
+            first = opening * len(names) // _OPENINGS
+            order = (names[first:] + names[:first])[:: 1 if opening % 2 else -1]
+            found = time_in_turns({name: self.passes(made[name].open_graph) for name in order}, _ROUNDS, rows=ROWS)
+            for name, rows in product(names, ROWS):
+                times[name][rows] += found[name][rows]
+        return times
 
 
-def _same_files(one: Path, other: Path) -> bool:
-    names = [path.name for path in one.iterdir()]
-    same, _, _ = filecmp.cmpfiles(one, other, names, shallow=False)
-    return len(same) == len(names)
+class _Made:
+    """A graph that was written, and how to open it."""
 
-
-def _is_of_bundle(folder: Path, manifest: Manifest) -> bool:
-    stated = {entry.path: entry.sha256 for entry in manifest.files}
-    return all(stated.get(path.name) == sha256(path) for path in folder.iterdir())
-
-
-def _measured(
-    workshop: Workshop, graphs: Mapping[str, Path], made: Mapping[str, Recipe], report: Report
-) -> list[Variant]:
-    report("comparing outputs")
-    measured = {name: workshop.measure(graph) for name, graph in graphs.items()}
-    report("timing passes in turns")
-    times = _times(workshop, graphs)
-    return [
-        Variant(
-            name=name,
-            passes=made[name].describe(),
-            num_nodes=sum(1 for _ in ir.load(graph).graph),
-            num_bytes=sum(path.stat().st_size for path in graph.parent.iterdir()),
-            pass_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
-            over_whole={str(rows): _median_ratio(ms, times[WHOLE][rows]) for rows, ms in times[name].items()},
-            row_invariance=measured[name][0],
-            agreement=measured[name][1],
-        )
-        for name, graph in graphs.items()
-    ]
-
-
-def _times(workshop: Workshop, graphs: Mapping[str, Path]) -> dict[str, PassTimes]:
-    """Milliseconds of the passes of every graph, over several sets of sessions."""
-    times: dict[str, PassTimes] = {name: {rows: [] for rows in ROWS} for name in graphs}
-    names = list(graphs)
-    for opening in range(_OPENINGS):
-        first = opening * len(names) // _OPENINGS
-        order = (names[first:] + names[:first])[:: 1 if opening % 2 else -1]
-        for name, found in workshop.time_passes({name: graphs[name] for name in order}, _ROUNDS).items():
-            for rows, ms in found.items():
-                times[name][rows] += ms
-    return times
+    def __init__(self, recipe: Recipe, folder: Path, open_graph: OpenGraph) -> None:
+        self.recipe, self.open_graph = recipe, open_graph
+        self.files = file_entries(folder)
+        (path,) = folder.glob("*.onnx")
+        self.num_nodes = len(ir.load(path).graph)
 
 
 def _median_ratio(ms: Sequence[float], whole_ms: Sequence[float]) -> float:

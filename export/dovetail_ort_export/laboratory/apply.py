@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target, read_check_text
+from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target
 from dovetail_ort_export.graph_file import load_graph, save_graph
-from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, graph_path
+from dovetail_ort_export.laboratory.subjects import DRAFTER, attached_drafter, check_tokens, graph_path
 from dovetail_ort_export.pass_pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.whole_output import (
@@ -24,7 +24,7 @@ from dovetail_ort_export.whole_output import (
 )
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
+from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
@@ -54,19 +54,11 @@ class AppliedPasses:
     draft_agreement: float | None = None
 
 
-def apply_passes(
-    bundle_path: Path, passes: Sequence[str], out: Path, *, graph: str = TARGET, force: bool = False
-) -> AppliedPasses:
+def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: str, force: bool) -> AppliedPasses:
     """Run passes over a bundle's graph, compare the outputs, and write the bundle that has the new graph.
 
-    A target is exact only if its rows stand alone and it keeps parity.
-
-    Args:
-        bundle_path: the bundle.
-        passes: names or `module:Class`, in order.
-        out: directory of the new bundle; it appears when everything has succeeded.
-        graph: `target` or `drafter`.
-        force: whether a bundle that stands at `out` is replaced.
+    `passes` are names or `module:Class`, in order; `out` appears when everything has succeeded, and with `force` in the
+    place of the bundle that stands there. A target is exact only if its rows stand alone and it keeps parity.
 
     Raises:
         InputError: a pass is unknown, cannot be imported, needs the original model, changes nothing, or leaves a graph
@@ -104,10 +96,7 @@ def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
 
 
 def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, None]:
-    manifest = bundle.manifest
-    text = read_check_text(None)
-    token_ids = bundle.tokenizer().encode(text, add_special_tokens=False)
-    tokens: TokenArray = np.array(token_ids[: min(_CHECKED_TOKENS, manifest.target.max_context - 1)])
+    manifest, tokens = bundle.manifest, check_tokens(bundle, _CHECKED_TOKENS)
     before, after = (Target(path, manifest.target, max_context=len(tokens) + 1) for path in (old, new))
     reference, _ = run_in_chunks(before, tokens, before.max_rows)
     measured = measure_target(after, tokens, reference)
@@ -120,22 +109,21 @@ def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ..
 
 
 def _measured_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, float]:
-    entry = bundle.manifest.drafter
-    assert entry is not None
-    before, after = (_drafted(path, entry) for path in (old, new))
-    same = float((before.candidate_ids[:, 0] == after.candidate_ids[:, 0]).mean())
+    entry = attached_drafter(bundle)
+    same = float((_first_candidates(old, entry) == _first_candidates(new, entry)).mean())
     manifest = replace(bundle.manifest, drafter=replace(entry, passes=entry.passes + passes))
     return manifest, same >= _SAME_DRAFTS, same
 
 
-def _drafted(path: Path, entry: DrafterEntry) -> DraftRows:
-    """What a drafter ranks behind random features, the same for every graph."""
+def _first_candidates(path: Path, entry: DrafterEntry) -> TokenArray:
+    """What a drafter ranks first behind random features, the same for every graph."""
     generator = np.random.default_rng(0)
     model = DraftModel(path, entry, capacity=_DRAFTED_ROWS, threads=usable_cores())
-    return model.forward(
+    rows = model.forward(
         generator.standard_normal((_DRAFTED_ROWS, entry.hidden_size), dtype=np.float32),
         np.arange(_DRAFTED_ROWS),
         np.arange(_DRAFTED_ROWS),
         scored_rows=np.arange(_DRAFTED_ROWS),
         num_candidates=1,
     )
+    return rows.candidate_ids

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from dovetail_ort_export.graph_file import load_graph
@@ -33,8 +32,6 @@ class GraphDifference:
     """Two graphs beside each other.
 
     Attributes:
-        first: of the one.
-        second: of the other.
         removed: initializers of the first alone, with their bytes.
         added: initializers of the second alone, with their bytes.
         changed: initializers of both whose type, shape or values differ, with the bytes in the second.
@@ -87,8 +84,7 @@ def _equal(one: ir.Value, other: ir.Value) -> bool:
     first, second = one.const_value, other.const_value
     if first is None or second is None or first.dtype != second.dtype or first.shape != second.shape:
         return first is second
-    one_bytes, other_bytes = (tensor.numpy().reshape(-1).view(np.uint8) for tensor in (first, second))
-    return np.array_equal(one_bytes, other_bytes)
+    return first.tobytes() == second.tobytes()
 
 
 def _only_in_one(first: Sequence[ir.Value], second: Sequence[ir.Value]) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +16,10 @@ import onnx_ir as ir
 
 _BLOCK: Final = re.compile(r"\blayers\.(\d+)\b")
 _GATHERS: Final = ("Gather", "GatherBlockQuantized")
-_ATTENTION: Final = "GroupQueryAttention"
-_VIEW: Final = "Reshape"
 _KERNEL: Final = "_kernel_time"
+
+# Of ONNX Runtime's profile: `name`, `cat`, `args`, and in microseconds `ts`, its start, and `dur`.
+Event = dict[str, Any]
 
 
 class NodeBytes:
@@ -34,11 +37,9 @@ class NodeBytes:
     def block(self, name: str) -> int | None:
         """The decoder block that a node belongs to by its name or by its weights; None for what lies around them."""
         node = self._nodes.get(name)
-        weights = () if node is None else (value.name for value in node.inputs if value is not None)
-        for text in (name, *weights):
-            if found := _BLOCK.search(str(text)):
-                return int(found[1])
-        return None
+        weights = () if node is None else (str(value.name) for value in node.inputs if value is not None)
+        found = _BLOCK.search(" ".join((name, *weights)))
+        return int(found[1]) if found else None
 
     def read_by(self, name: str, rows: int, num_past: int) -> int:
         """Bytes that the node `name` reads in a pass of so many rows behind so many tokens.
@@ -46,9 +47,9 @@ class NodeBytes:
         A gather reads what it gives, attention the keys and values of every token. Activations are not counted.
         """
         node = self._nodes.get(name)
-        if node is None or node.op_type == _VIEW:
+        if node is None or node.op_type == "Reshape":
             return 0
-        if node.op_type == _ATTENTION:
+        if node.op_type == "GroupQueryAttention":
             return self._cache_bytes * (num_past + rows)
         weights = [value.const_value for value in node.inputs if value is not None and value.const_value is not None]
         if node.op_type in _GATHERS and weights:
@@ -61,27 +62,11 @@ class NodeBytes:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTime:
-    """One run of one node.
-
-    Attributes:
-        name: of the node.
-        op_type: its operator.
-        kernel_us: microseconds in its kernel.
-    """
-
-    name: str
-    op_type: str
-    kernel_us: float
-
-
-@dataclass(frozen=True, slots=True)
 class NodeCost:
     """A node over several runs.
 
     Attributes:
-        op_type: its operator.
-        block: that it belongs to, or None.
+        block: as of `NodeBytes`.
         kernel_ms: median milliseconds in its kernel.
         bytes_read: in one run.
     """
@@ -92,37 +77,28 @@ class NodeCost:
     bytes_read: int
 
 
-def node_costs(runs: Sequence[Sequence[NodeTime]], nodes: NodeBytes, rows: int, num_past: int) -> list[NodeCost]:
+def node_costs(runs: Sequence[Sequence[Event]], nodes: NodeBytes, rows: int, num_past: int) -> list[NodeCost]:
     """One entry a node of runs that have the same nodes in the same order."""
-    return [
-        NodeCost(
-            op_type=same[0].op_type,
-            block=nodes.block(same[0].name),
-            kernel_ms=statistics.median(node.kernel_us for node in same) / 1e3,
-            bytes_read=nodes.read_by(same[0].name, rows, num_past),
+    costs = []
+    for same in zip(*runs, strict=True):
+        name = same[0]["name"].removesuffix(_KERNEL)
+        costs.append(
+            NodeCost(
+                op_type=same[0]["args"]["op_name"],
+                block=nodes.block(name),
+                kernel_ms=statistics.median(event["dur"] for event in same) / 1e3,
+                bytes_read=nodes.read_by(name, rows, num_past),
+            )
         )
-        for same in zip(*runs, strict=True)
-    ]
+    return costs
 
 
-def read_runs(trace: Path) -> list[list[NodeTime]]:
-    """The nodes of each `session.run`, in order, from the profile that `InferenceSession.end_profiling` names."""
-    events: list[dict[str, Any]] = json.loads(trace.read_text(encoding="utf-8"))
-    kernels = sorted((event for event in events if _is_kernel(event)), key=lambda event: event["ts"])
-    runs = sorted((event for event in events if event.get("name") == "model_run"), key=lambda event: event["ts"])
-    return list(_by_run(runs, kernels))
-
-
-def _by_run(runs: Sequence[dict[str, Any]], kernels: Sequence[dict[str, Any]]) -> Iterator[list[NodeTime]]:
-    position = 0
-    for run in runs:
-        found = []
-        while position < len(kernels) and kernels[position]["ts"] <= run["ts"] + run["dur"]:
-            event = kernels[position]
-            found.append(NodeTime(event["name"].removesuffix(_KERNEL), event["args"]["op_name"], float(event["dur"])))
-            position += 1
-        yield found
-
-
-def _is_kernel(event: dict[str, Any]) -> bool:
-    return event.get("cat") == "Node" and str(event.get("name")).endswith(_KERNEL)
+def read_runs(trace: Path) -> list[list[Event]]:
+    """The kernels of each `session.run`, in order, from the profile that `InferenceSession.end_profiling` names."""
+    events = sorted(json.loads(trace.read_text(encoding="utf-8")), key=itemgetter("ts"))
+    ends = [event["ts"] + event["dur"] for event in events if event["name"] == "model_run"]
+    runs: list[list[Event]] = [[] for _ in ends]
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(_KERNEL):
+            runs[bisect_left(ends, event["ts"])].append(event)
+    return runs

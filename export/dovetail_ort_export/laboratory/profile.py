@@ -7,25 +7,24 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from dovetail_ort_export.laboratory.node_costs import NodeBytes, NodeCost, node_costs, read_runs
-from dovetail_ort_export.laboratory.subjects import TARGET, Subject, open_subject
+from dovetail_ort_export.laboratory.subjects import TARGET, graph_entry, open_passes
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.pass_times import time_in_turns
 
-ENDS: Final = "ends"
-_ROUNDS: Final = 40
-_UNCOUNTED: Final = 5
+_ROUNDS: Final = 24
 _PRODUCTS: Final = ("MatMulNBits", "MatMulIntegerToFloat", "GroupQueryAttention")
-_ITEM_BYTES: Final = {"fp16": 2}
 # Far above any cache, so that every read is one of memory.
 _BUFFER_BYTES: Final = 1 << 30
 _READS: Final = 10
@@ -99,11 +98,8 @@ class GraphProfile:
 
     Attributes:
         graph: `target` or `drafter`.
-        machine: processor and cores.
-        threads: of a pass.
         num_past: kept tokens.
-        read_bandwidth: bytes per second that these threads can read.
-        passes: by number of rows, as asked for.
+        read_bandwidth: bytes per second that so many threads can read.
     """
 
     graph: str
@@ -118,20 +114,15 @@ def profile_graph(
     bundle: Bundle,
     graph: str = TARGET,
     *,
-    rows: Sequence[int] = (1, 6),
-    num_past: int = 256,
+    rows: Sequence[int],
+    num_past: int,
     threads: int | None = None,
     trace: Path | None = None,
 ) -> GraphProfile:
-    """Measure passes with and without ONNX Runtime's profiler, in turns.
+    """Measure passes of so many rows with and without ONNX Runtime's profiler, in turns.
 
-    Args:
-        bundle: of the graph.
-        graph: `target` or `drafter`.
-        rows: sizes of passes, each 1 or more.
-        num_past: kept tokens, 0 or more.
-        threads: of a pass; the usable physical cores if None.
-        trace: a file for the profile itself, in Chrome's trace format, which Perfetto opens.
+    They run behind `num_past` kept tokens, on the usable physical cores if `threads` is None. The profile itself goes
+    to the file `trace`, in Chrome's trace format, which Perfetto opens.
 
     Raises:
         InputError: an argument is out of bounds, or there is no such graph.
@@ -141,27 +132,29 @@ def profile_graph(
             f"a profile must be of passes of 1 row or more behind 0 tokens or more, got {rows}, {num_past}"
         )
     threads = threads or usable_cores()
-    arguments: dict[str, Any] = {"num_past": num_past, "max_rows": max(rows), "threads": threads}
+    open_graph = partial(open_passes, bundle, graph, num_past=num_past, max_rows=max(rows), threads=threads)
     with tempfile.TemporaryDirectory() as folder:
-        plain = open_subject(bundle, graph, **arguments)
-        profiled = open_subject(bundle, graph, **arguments, trace=Path(folder) / "trace")
-        times = [_alternate(plain, profiled, size) for size in rows]
-        written = Path(profiled.session.end_profiling())
-        runs = read_runs(written)[-len(rows) * (_UNCOUNTED + _ROUNDS) :]
+        _, plain = open_graph()
+        session, profiled = open_graph(trace=Path(folder) / "trace")
+        times = time_in_turns({"plain": plain, "profiled": profiled}, _ROUNDS, rows=rows)
+        written = Path(session.end_profiling())
+        # Each size in turn, twice: the second pass is the one that was timed.
+        runs = read_runs(written)[-2 * len(rows) * _ROUNDS :]
         if trace is not None:
             shutil.copyfile(written, trace)
     nodes = _node_bytes(bundle, graph)
     passes = []
-    for number, (size, (pass_ms, profiled_ms)) in enumerate(zip(rows, times, strict=True)):
-        first = number * (_UNCOUNTED + _ROUNDS) + _UNCOUNTED
-        costs = node_costs(runs[first : first + _ROUNDS], nodes, size, num_past)
+    for number, size in enumerate(rows):
+        costs = node_costs(runs[2 * number + 1 :: 2 * len(rows)], nodes, size, num_past)
+        operators = _shares((cost.op_type, cost) for cost in costs)
+        costs.sort(key=lambda cost: (cost.block is None, cost.block))
         passes.append(
             PassProfile(
                 rows=size,
-                pass_ms=pass_ms,
-                profiled_ms=profiled_ms,
-                operators=tuple(sorted(_shares(costs, lambda cost: cost.op_type), key=lambda share: -share.kernel_ms)),
-                blocks=tuple(_shares(sorted(costs, key=lambda cost: (cost.block is None, cost.block)), _place)),
+                pass_ms=statistics.median(times["plain"][size]),
+                profiled_ms=statistics.median(times["profiled"][size]),
+                operators=tuple(sorted(operators, key=lambda share: -share.kernel_ms)),
+                blocks=tuple(_shares((_place(cost), cost) for cost in costs)),
             )
         )
     return GraphProfile(
@@ -190,26 +183,14 @@ def measured_read_bandwidth(threads: int) -> float:
     return buffer.nbytes / fastest
 
 
-def _alternate(plain: Subject, profiled: Subject, rows: int) -> tuple[float, float]:
-    """Median milliseconds of a pass of each, the first passes not counted."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_UNCOUNTED + _ROUNDS):
-        for subject, found in zip((plain, profiled), times, strict=True):
-            started = time.perf_counter()
-            subject.run(rows)
-            found.append(1e3 * (time.perf_counter() - started))
-    median, profiled_median = (statistics.median(found[_UNCOUNTED:]) for found in times)
-    return median, profiled_median
-
-
 def _place(cost: NodeCost) -> str:
-    return ENDS if cost.block is None else f"block {cost.block}"
+    return "ends" if cost.block is None else f"block {cost.block}"
 
 
-def _shares(costs: Iterable[NodeCost], part: Callable[[NodeCost], str]) -> list[Share]:
+def _shares(costs: Iterable[tuple[str, NodeCost]]) -> list[Share]:
     parts: dict[str, list[NodeCost]] = defaultdict(list)
-    for cost in costs:
-        parts[part(cost)].append(cost)
+    for name, cost in costs:
+        parts[name].append(cost)
     return [
         Share(
             name=name,
@@ -222,7 +203,6 @@ def _shares(costs: Iterable[NodeCost], part: Callable[[NodeCost], str]) -> list[
 
 
 def _node_bytes(bundle: Bundle, graph: str) -> NodeBytes:
-    entry = bundle.manifest.target if graph == TARGET else bundle.manifest.drafter
-    assert entry is not None
-    item_bytes = _ITEM_BYTES.get(entry.precision, 4)
+    entry = graph_entry(bundle, graph)
+    item_bytes = 2 if entry.precision == "fp16" else 4
     return NodeBytes(bundle.path(entry.graph), 2 * entry.num_kv_heads * entry.head_size * item_bytes)

@@ -1,18 +1,19 @@
-"""A bundle's graphs, alike for target and drafter: where they lie, and as things that run passes of so many rows."""
+"""A bundle's graphs, alike for target and drafter: where they lie, and what runs passes of so many rows over them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from dovetail_ort_export.agreement import read_check_text
+from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
 from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
@@ -21,18 +22,25 @@ TARGET: Final = "target"
 DRAFTER: Final = "drafter"
 _NUM_CANDIDATES: Final = 8
 
+RunPass = Callable[[int], object]
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is timed.
 
-    Attributes:
-        session: of the graph.
-        run: one pass over so many new tokens behind those that are kept.
+def attached_drafter(bundle: Bundle) -> DrafterEntry:
+    """What the manifest says of the drafter.
+
+    Raises:
+        InputError: there is none.
     """
+    if bundle.manifest.drafter is None:
+        raise InputError(
+            f"the bundle must have a drafter, got none in {str(bundle.directory)!r}; see dovetail-ort attach"
+        )
+    return bundle.manifest.drafter
 
-    session: Any
-    run: Callable[[int], None]
+
+def graph_entry(bundle: Bundle, graph: str) -> TargetEntry | DrafterEntry:
+    """What the manifest says of the target or of the drafter, errors as of `attached_drafter`."""
+    return bundle.manifest.target if graph == TARGET else attached_drafter(bundle)
 
 
 def graph_path(path: Path, graph: str) -> Path:
@@ -45,57 +53,56 @@ def graph_path(path: Path, graph: str) -> Path:
     if path.is_file():
         return path
     bundle = Bundle(path)
-    entry = {TARGET: bundle.manifest.target, DRAFTER: bundle.manifest.drafter}[graph]
-    if entry is None:
-        raise InputError(f"the bundle must have a {graph}, got none in {str(path)!r}; see dovetail-ort attach")
-    return bundle.path(entry.graph)
+    return bundle.path(graph_entry(bundle, graph).graph)
 
 
-def open_subject(
-    bundle: Bundle, graph: str, *, num_past: int, max_rows: int, threads: int | None = None, trace: Path | None = None
-) -> Subject:
-    """A bundle's target or drafter behind `num_past` kept tokens, ready to run on all usable physical cores by default.
+def check_tokens(bundle: Bundle, most: int) -> TokenArray:
+    """The built-in check text, (T,) int64: `most` tokens at most, and one fewer than the cache has slots."""
+    token_ids = bundle.tokenizer().encode(read_check_text(None), add_special_tokens=False)
+    return np.array(token_ids[: min(most, bundle.manifest.target.max_context - 1)], dtype=np.int64)
+
+
+def open_passes(
+    bundle: Bundle, graph: str, *, num_past: int, max_rows: int, threads: int, trace: Path | None = None
+) -> tuple[Any, RunPass]:
+    """The session of a bundle's target or drafter, and what runs its passes behind `num_past` kept tokens.
 
     Raises:
         InputError: the graph is not there, or has no room for that.
     """
-    opened = _target if graph == TARGET else _drafter
-    return opened(bundle, num_past, max_rows, threads or usable_cores(), trace)
-
-
-def _target(bundle: Bundle, num_past: int, max_rows: int, threads: int, trace: Path | None) -> Subject:
-    entry = bundle.manifest.target
-    capacity = num_past + max_rows + 1
-    if max_rows > entry.max_rows or capacity > entry.max_context:
+    max_context = bundle.manifest.target.max_context
+    if graph == DRAFTER:
+        drafter = attached_drafter(bundle)
+        capacity = num_past + max_rows
+        if max_rows > drafter.max_rows or capacity > max_context:
+            raise InputError(f"a drafter's pass must have at most {drafter.max_rows} rows, got {max_rows}")
+        model = DraftModel(bundle.path(drafter.graph), drafter, capacity=capacity, threads=threads, trace=trace)
+        return model.session, drafter_passes(model, num_past)
+    entry, capacity = bundle.manifest.target, num_past + max_rows + 1
+    if max_rows > entry.max_rows or capacity > max_context:
         raise InputError(
-            f"a pass must have at most {entry.max_rows} rows and a text {entry.max_context} tokens, got {max_rows} "
+            f"a pass must have at most {entry.max_rows} rows and a text {max_context} tokens, got {max_rows} "
             f"rows behind {num_past}"
         )
     target = Target(bundle.path(entry.graph), entry, max_context=capacity, threads=threads, trace=trace)
-    if num_past:
-        run_in_chunks(target, np.arange(num_past) % entry.vocabulary_size, entry.max_rows)
+    return target.session, target_passes(target, num_past)
+
+
+def target_passes(target: Target, num_past: int) -> RunPass:
+    """What runs a pass of `target` over so many new tokens behind `num_past` kept ones."""
 
     def run(rows: int) -> None:
-        tokens = np.arange(rows) % entry.vocabulary_size
+        tokens = np.arange(rows) % target.vocabulary_size
         # One row goes through the one-row kernel.
         target.forward(VerificationInput.prompt(tokens, target.cache.length), exact=False)
 
-    return Subject(target.session, run)
+    if num_past:
+        run_in_chunks(target, np.arange(num_past) % target.vocabulary_size, target.max_rows)
+    return run
 
 
-def _drafter(bundle: Bundle, num_past: int, max_rows: int, threads: int, trace: Path | None) -> Subject:
-    entry = bundle.manifest.drafter
-    if entry is None:
-        raise InputError("the bundle must have a drafter, got one without; see dovetail-ort attach")
-    capacity = num_past + max_rows
-    if max_rows > entry.max_rows or capacity > bundle.manifest.target.max_context:
-        raise InputError(f"a drafter's pass must have at most {entry.max_rows} rows, got {max_rows}")
-    model = DraftModel(bundle.path(entry.graph), entry, capacity=capacity, threads=threads, trace=trace)
-    return Subject(model.session, drafter_passes(model, num_past))
-
-
-def drafter_passes(model: DraftModel, num_past: int) -> Callable[[int], None]:
-    """What runs a pass of `model` over so many new tokens behind `num_past` kept ones, and ranks candidates once."""
+def drafter_passes(model: DraftModel, num_past: int) -> RunPass:
+    """The same of `model`; candidates are ranked once."""
 
     def run(rows: int) -> None:
         first = model.cache.length

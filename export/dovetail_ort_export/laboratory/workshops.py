@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
 
-from dovetail_ort_export.agreement import checked_tokens, divergence, measure_target, read_check_text, reference_logits
+from dovetail_ort_export.agreement import checked_tokens, divergence, measure_target, reference_logits
 from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name, save_graph
-from dovetail_ort_export.laboratory.ablation import ROWS, Workshop
-from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, drafter_passes
+from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
+from dovetail_ort_export.laboratory.subjects import (
+    DRAFTER,
+    TARGET,
+    RunPass,
+    attached_drafter,
+    check_tokens,
+    drafter_passes,
+    target_passes,
+)
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import read_target_ends
-from dovetail_ort_export.target_writer import Candidate, Report, TargetWriter
+from dovetail_ort_export.target_writer import Report, TargetWriter
 from dovetail_ort_export.training.head_directory import load_head
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
+from dovetail_ort_runtime.manifest import DrafterEntry, Manifest, TargetEntry
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.pass_times import NUM_PAST, PassTimes, time_in_turns, time_passes
+from dovetail_ort_runtime.pass_times import NUM_PAST
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
 from dovetail_ort_runtime.target import Target
 
@@ -38,12 +46,7 @@ _NUM_TOKENS: Final = 241
 
 
 class TargetWorkshop(Workshop):
-    """Makes a bundle's target again, by its own and other recipes.
-
-    Args:
-        manifest: of the bundle; it says by which recipe and calibration its target was made.
-        source: the model it was made from.
-        report: is told each step in a line.
+    """Makes a bundle's target again from the model `source`, by the recipe in the manifest and by others.
 
     Raises:
         InputError: the source is another model, the target was cut or calibrated on a file.
@@ -55,7 +58,7 @@ class TargetWorkshop(Workshop):
     def __init__(self, manifest: Manifest, source: str, report: Report) -> None:
         if manifest.target.front_graph is not None:
             raise InputError("the target must be in one piece, got one that was cut; export it without --gpu-layers")
-        self.recipe = _recipe("target", manifest.target.precision, manifest.target.passes)
+        self.recipe = _recipe(TARGET, manifest.target)
         options = _options_of(manifest)
         report(f"loading {source}")
         loaded = load_source(source)
@@ -66,38 +69,27 @@ class TargetWorkshop(Workshop):
         self._writer: TargetWriter | None = TargetWriter(loaded, options, manifest.target.max_context, report)
         if self._writer.weights_sha256 != manifest.target.weights_sha256:
             raise InputError(f"the source must be the model of the bundle, got another one in {source!r}")
-        self._written: dict[Path, Candidate] = {}
 
-    def write(self, name: str, recipe: Recipe, folder: Path) -> Path:
+    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
         """By the writer of exports."""
         assert self._writer is not None, "targets are written before they are measured"
-        candidate = self._writer.write(name, recipe, folder)
-        path = folder / candidate.entry.graph
-        self._written[path] = candidate
-        return path
+        return self._writer.write(name, recipe, folder).open
 
-    def measure(self, graph: Path) -> tuple[RowInvariance, Agreement]:
+    def measure(self, open_graph: OpenGraph) -> tuple[RowInvariance, Agreement]:
         """As export does."""
         self._writer = None  # the model, which takes memory
         gc.collect()
-        found = measure_target(self._open(graph), self._tokens, self._reference)
+        found = measure_target(open_graph(len(self._tokens)), self._tokens, self._reference)
         return found.row_invariance, found.agreement
 
-    def time_passes(self, graphs: Mapping[str, Path], rounds: int) -> dict[str, PassTimes]:
-        """Of all targets, open at once."""
-        return time_passes({name: self._open(graph) for name, graph in graphs.items()}, rounds, rows=ROWS)
-
-    def _open(self, graph: Path) -> Target:
-        return self._written[graph].open(len(self._tokens))
+    def passes(self, open_graph: OpenGraph) -> RunPass:
+        """With as many kept tokens as leave room."""
+        target = open_graph(len(self._tokens))
+        return target_passes(target, min(NUM_PAST, target.cache.capacity - ROWS[-1]))
 
 
 class DrafterWorkshop(Workshop):
     """Makes a bundle's drafter again from its head; what it drafts is compared with the head's in float32.
-
-    Args:
-        bundle: has the drafter.
-        head_path: directory of the head that it was made from.
-        report: is told each step in a line.
 
     Raises:
         InputError: the bundle has no drafter, or the head is damaged or another target's.
@@ -106,64 +98,57 @@ class DrafterWorkshop(Workshop):
     graph = DRAFTER
 
     def __init__(self, bundle: Bundle, head_path: Path, report: Report) -> None:
-        entry = bundle.manifest.drafter
-        if entry is None:
-            raise InputError("the bundle must have a drafter, got none; see dovetail-ort attach")
-        self.recipe = _recipe("drafter", entry.precision, entry.passes)
+        entry = attached_drafter(bundle)
+        self.recipe = _recipe(DRAFTER, entry)
         self.source = head_path.name
         self._report = report
         self._head, self._draft_token_ids, self._record = load_head(head_path)
         if self._record.target_sha256 != entry.target_sha256:
             raise InputError(f"the head must be the one in the bundle, got another target's in {str(head_path)!r}")
         self._ends = read_target_ends(bundle)
-        self._written: dict[Path, DrafterEntry] = {}
         report("reading a text with the target")
         target_entry = bundle.manifest.target
         self._max_context = target_entry.max_context
-        token_ids = bundle.tokenizer().encode(read_check_text(None), add_special_tokens=False)
-        self._tokens = np.array(token_ids[: min(_NUM_TOKENS, self._max_context - 1)], dtype=np.int64)
+        self._tokens = check_tokens(bundle, _NUM_TOKENS)
         target = Target(bundle.path(target_entry.graph), target_entry, max_context=len(self._tokens) + 1)
         _, self._features = run_in_chunks(target, self._tokens, target.max_rows)
-        self._reference: FloatArray | None = None
+        with TemporaryDirectory() as scratch:
+            float32 = self.write("the head in float32", drafter_recipe("fp32"), Path(scratch) / "float32")
+            self._reference = self._drafted(float32, ROWS_AT_EXPORT[-1])
 
-    def write(self, name: str, recipe: Recipe, folder: Path) -> Path:
+    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
         """As attaching does; the graph is opened, which refuses one without candidates."""
         self._report(f"writing {name}")
-        graph = drafter_graph(self._head, self._ends, self._draft_token_ids, recipe)
         path = folder / graph_name("drafter", recipe.precision)
+        graph = drafter_graph(self._head, self._ends, self._draft_token_ids, recipe)
         folder.mkdir()
         save_graph(graph, path)
-        self._written[path] = drafter_entry(self._head, self._draft_token_ids, self._record, path.name, recipe)
-        self._open(path, 2)
-        return path
+        entry = drafter_entry(self._head, self._draft_token_ids, self._record, path.name, recipe)
 
-    def measure(self, graph: Path) -> tuple[RowInvariance, Agreement]:
+        def open_graph(capacity: int) -> DraftModel:
+            return DraftModel(path, entry, capacity=capacity, threads=usable_cores())
+
+        open_graph(2)
+        return open_graph
+
+    def measure(self, open_graph: OpenGraph) -> tuple[RowInvariance, Agreement]:
         """Its distributions over the draft vocabulary, the text fed in passes of several sizes."""
-        if self._reference is None:
-            float32 = self.write("the head in float32", drafter_recipe("fp32"), graph.parents[1] / "float32")
-            self._reference = self._drafted(float32, ROWS_AT_EXPORT[-1])
-        by_size = [self._drafted(graph, rows) for rows in ROWS_AT_EXPORT]
+        by_size = [self._drafted(open_graph, rows) for rows in ROWS_AT_EXPORT]
         largest = max(float(np.abs(by_size[0] - other).max()) for other in by_size[1:])
         invariance = RowInvariance(
             rows=ROWS_AT_EXPORT, num_tokens=len(self._tokens) - 1, identical=largest == 0, largest_difference=largest
         )
         return invariance, replace(divergence(by_size[-1], self._reference), compared_with="head")
 
-    def time_passes(self, graphs: Mapping[str, Path], rounds: int) -> dict[str, PassTimes]:
-        """Of all drafters, open at once."""
+    def passes(self, open_graph: OpenGraph) -> RunPass:
+        """With as many kept tokens as leave room."""
         num_past = min(NUM_PAST, self._max_context - ROWS[-1])
-        models = {name: self._open(graph, num_past + ROWS[-1]) for name, graph in graphs.items()}
-        return time_in_turns(
-            {name: drafter_passes(model, num_past) for name, model in models.items()}, rounds, rows=ROWS
-        )
+        return drafter_passes(open_graph(num_past + ROWS[-1]), num_past)
 
-    def _open(self, graph: Path, capacity: int) -> DraftModel:
-        return DraftModel(graph, self._written[graph], capacity=capacity, threads=usable_cores())
-
-    def _drafted(self, graph: Path, rows: int) -> FloatArray:
+    def _drafted(self, open_graph: OpenGraph, rows: int) -> FloatArray:
         """Log-probabilities (T - 1, Vd) behind the target's features, by token id, `rows` rows a pass."""
         number, width = len(self._tokens) - 1, len(self._draft_token_ids)
-        model, found = self._open(graph, number), np.empty((number, width), dtype=np.float32)
+        model, found = open_graph(number), np.empty((number, width), dtype=np.float32)
         for start in range(0, number, rows):
             end = min(start + rows, number)
             passed = model.forward(
@@ -179,10 +164,10 @@ class DrafterWorkshop(Workshop):
         return found
 
 
-def _recipe(graph: str, precision: str, passes: tuple[str, ...]) -> Recipe:
-    if not passes:
+def _recipe(graph: str, entry: TargetEntry | DrafterEntry) -> Recipe:
+    if not entry.passes:
         raise InputError(f"the manifest must name the passes of the {graph}, got none; export the bundle again")
-    return Recipe(precision, tuple(map(Step.parse, passes)))
+    return Recipe(entry.precision, tuple(map(Step.parse, entry.passes)))
 
 
 def _options_of(manifest: Manifest) -> ExportOptions:

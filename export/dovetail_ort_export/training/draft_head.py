@@ -11,9 +11,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from dovetail_ort_export.training.training_options import MAX_BLOCKS
-from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import FUSIONS
+from dovetail_ort_export.training.training_options import check_head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +21,7 @@ class HeadConfig:
     Attributes:
         fusion: `gating` (Dovetail's Dynamic Gating Fusion) or `concatenation` (EAGLE's).
         num_blocks: M, 1 to 6.
-        hidden_size: E, the target's; so are the following four.
+        hidden_size: E, the target's, as all that follow.
         num_heads: H.
         num_kv_heads: Hkv.
         head_size: D.
@@ -41,19 +39,12 @@ class HeadConfig:
     norm_epsilon: float
 
     def __post_init__(self) -> None:
-        if self.fusion not in FUSIONS:
-            raise InputError(f"fusion must be one of {', '.join(FUSIONS)}, got {self.fusion!r}")
-        if not 1 <= self.num_blocks <= MAX_BLOCKS:
-            raise InputError(f"blocks must be between 1 and {MAX_BLOCKS}, got {self.num_blocks}")
+        check_head(self.fusion, self.num_blocks)
 
 
 @dataclass(slots=True)
 class Memory:
-    """One block's keys and values of the steps so far, (B, Hkv, T, D) each.
-
-    Attributes:
-        rotate: turns queries and keys (B, heads, T, D) by their positions.
-    """
+    """One block's keys and values of the steps so far, (B, Hkv, T, D) each; `rotate` turns them by their positions."""
 
     rotate: Callable[[Tensor], Tensor]
     keys: list[Tensor] = field(default_factory=list)
@@ -63,9 +54,8 @@ class Memory:
 class DraftAttention(nn.Module):
     """Grouped-query attention with rotary positions, for a chain behind every position at once.
 
-    A chain that starts behind position `s` has read true features up to `s`; its step `j` stands at position `s + j`
-    and reads the feature that step `j - 1` predicted. So in step `j` (0 reads true features) a query at position `t`
-    sees
+    Step `j` of the chain behind position `s` stands at `s + j`. Step 0 reads true features, each later one the feature
+    that the step before predicted. So in step `j` a query at position `t` sees
 
         the keys of step 0 at positions up to t - j            (true features)
         the keys of step i at position t - (j - i), 1 <= i <= j (the chain's own)
@@ -75,8 +65,8 @@ class DraftAttention(nn.Module):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        self.num_heads, self.num_kv_heads, self.head_size = config.num_heads, config.num_kv_heads, config.head_size
-        width, kv_width = self.num_heads * self.head_size, self.num_kv_heads * self.head_size
+        self.head_size = config.head_size
+        width, kv_width = config.num_heads * self.head_size, config.num_kv_heads * self.head_size
         self.scaling = self.head_size**-0.5
         self.q_proj = nn.Linear(config.hidden_size, width, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
@@ -84,51 +74,33 @@ class DraftAttention(nn.Module):
         self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """(B, T, E) in, (B, T, E) out; the step's keys and values join the memory."""
+        """(B, T, E) to (B, T, E); the step's keys and values join the memory."""
         query = memory.rotate(self._heads(self.q_proj(x)))
         memory.keys.append(memory.rotate(self._heads(self.k_proj(x))))
         memory.values.append(self._heads(self.v_proj(x)))
-        mixed = self._first_step(query, memory) if len(memory.keys) == 1 else self._later_step(query, memory)
+        mixed = functional.scaled_dot_product_attention(
+            query,
+            torch.cat(memory.keys, dim=2),
+            torch.cat(memory.values, dim=2),
+            attn_mask=_visible(len(memory.keys), x.shape[1], x.device),
+            scale=self.scaling,
+            enable_gqa=True,
+        )
         out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        batch, length, _ = x.shape
-        return x.view(batch, length, -1, self.head_size).transpose(1, 2)
-
-    def _first_step(self, query: Tensor, memory: Memory) -> Tensor:
-        return functional.scaled_dot_product_attention(
-            query, memory.keys[0], memory.values[0], is_causal=True, scale=self.scaling, enable_gqa=True
-        )
-
-    def _later_step(self, query: Tensor, memory: Memory) -> Tensor:
-        step, length = len(memory.keys) - 1, query.shape[2]
-        shifts = range(step - 1, -1, -1)
-        own_keys = [self._repeat(_shifted(key, shift)) for key, shift in zip(memory.keys[1:], shifts, strict=True)]
-        own_values = [
-            self._repeat(_shifted(value, shift)) for value, shift in zip(memory.values[1:], shifts, strict=True)
-        ]
-        # Positions before `step` have no true key in reach; they see the first one, and no loss looks at them.
-        hidden = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1 - step)
-        hidden[:, 0] = False
-        scores = query @ self._repeat(memory.keys[0]).transpose(-1, -2)
-        scores = scores.masked_fill(hidden, -torch.inf)
-        own_scores = [(query * key).sum(-1, keepdim=True) for key in own_keys]
-        weights = functional.softmax(torch.cat([scores, *own_scores], dim=-1).float() * self.scaling, dim=-1)
-        weights = weights.to(query.dtype)
-        mixed = weights[..., :length] @ self._repeat(memory.values[0])
-        for index, value in enumerate(own_values):
-            mixed = mixed + weights[..., length + index : length + index + 1] * value
-        return mixed
-
-    def _repeat(self, x: Tensor) -> Tensor:
-        """(B, Hkv, T, D) for each of the H query heads."""
-        return x.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)
+        return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)
 
 
-def _shifted(x: Tensor, shift: int) -> Tensor:
-    """`x` (B, Hkv, T, D) moved `shift` positions on, zeros in front."""
-    return functional.pad(x, (0, 0, shift, 0))[:, :, : x.shape[2]]
+def _visible(num_steps: int, length: int, device: torch.device) -> Tensor:
+    """(T, steps * T) bool: which keys of each step the queries of the last one see."""
+    step, places = num_steps - 1, torch.arange(length, device=device)
+    distance = places[:, None] - places
+    true = distance >= step
+    # Positions before `step` have no true key in reach; they see the first one, and no loss looks at them.
+    true[:, 0] = True
+    return torch.cat([true, *(distance == step - own for own in range(1, num_steps))], dim=1)
 
 
 class GatingFusion(nn.Module):
@@ -149,8 +121,7 @@ class GatingFusion(nn.Module):
 
     def embed(self, embeddings: Tensor) -> Tensor:
         """h2 (..., E), which depends on a token alone."""
-        embedded: Tensor = functional.silu(self.embedding_proj(self.norm(embeddings)))
-        return embedded
+        return functional.silu(self.embedding_proj(self.norm(embeddings)))
 
     def mix(self, features: Tensor, embedded: Tensor) -> Tensor:
         """X (..., E)."""
@@ -170,7 +141,7 @@ class ConcatenationFusion(nn.Module):
         self.feature_proj = nn.Linear(size, size, bias=False)
         # Xavier's bound of the whole (E, 2E) matrix.
         for weight in (self.embedding_proj.weight, self.feature_proj.weight):
-            nn.init.uniform_(weight, -((6 / (3 * size)) ** 0.5), (6 / (3 * size)) ** 0.5)
+            nn.init.xavier_uniform_(weight, gain=(2 / 3) ** 0.5)
         nn.init.zeros_(self.embedding_proj.bias)
 
     def embed(self, embeddings: Tensor) -> Tensor:
@@ -193,26 +164,20 @@ class DraftBlock(nn.Module):
         self.input_layernorm = LlamaRMSNorm(size, epsilon) if has_input_norm else nn.Identity()
         self.self_attn = DraftAttention(config)
         self.post_attention_layernorm = LlamaRMSNorm(size, epsilon)
-        self.mlp = LlamaMLP(
-            LlamaConfig(hidden_size=size, intermediate_size=config.intermediate_size, hidden_act="silu")
-        )
-        for name, weight in self.named_parameters():
-            if name.endswith("proj.weight"):
+        self.mlp = LlamaMLP(LlamaConfig(hidden_size=size, intermediate_size=config.intermediate_size))
+        for weight in self.parameters():
+            if weight.ndim == 2:
                 nn.init.xavier_uniform_(weight)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """(B, S, E) in, (B, S, E) out; `memory` is the block's own."""
+        """(B, T, E) to (B, T, E)."""
         x = x + self.self_attn(self.input_layernorm(x), memory)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
 
 class DraftHead(nn.Module):
-    """Fusion and M blocks, without a final norm: what leaves the last block is the predicted feature.
-
-    Attributes:
-        config: its dimensions.
-    """
+    """Fusion and M blocks, without a final norm: what leaves the last block is the predicted feature."""
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -221,14 +186,11 @@ class DraftHead(nn.Module):
         self.layers = nn.ModuleList(DraftBlock(config, has_input_norm=index > 0) for index in range(config.num_blocks))
 
     def forward(self, features: Tensor, embedded: Tensor, memories: list[Memory]) -> Tensor:
-        """Predicted features one position on.
+        """Features (B, T, E) one position on, from `features` (B, T, E), the target's or predicted ones.
 
-        Args:
-            features: (B, S, E), the target's hidden states or the head's own predictions of them.
-            embedded: (B, S, E), `fusion.embed` of the token after each.
-            memories: what each block attends to.
+        `embedded` (B, T, E) is `fusion.embed` of the token after each, `memories` are those of the blocks.
         """
-        x: Tensor = self.fusion.mix(features, embedded)
+        x = self.fusion.mix(features, embedded)
         for layer, memory in zip(self.layers, memories, strict=True):
             x = layer(x, memory)
         return x

@@ -6,11 +6,10 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -34,7 +33,7 @@ class TrainingPoint:
         step: of the optimiser.
         loss: mean since the point before.
         acceptance: on held-out text, by depth.
-        accepted_length: on held-out text, tokens a round.
+        accepted_length: likewise, tokens a round.
     """
 
     step: int
@@ -49,16 +48,14 @@ class HeadRecord:
 
     Attributes:
         target_sha256: of the target whose hidden states the head reads, `TargetEntry.weights_sha256`.
-        config: dimensions.
-        options: of the training.
         num_conversations: that were trained on.
         num_answer_tokens: in them.
         num_overlapping: conversations that were left out for sharing a passage with an evaluation prompt, or None if
             there was none to compare with.
-        training_seconds: time in steps of the optimiser, all sessions together.
+        training_seconds: in steps of the optimiser, all sessions together.
         machine: that the last session ran on.
         packages: versions by name.
-        history: of the training, oldest first.
+        history: oldest first.
     """
 
     target_sha256: str
@@ -75,15 +72,12 @@ class HeadRecord:
 
 def save_head(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, directory: Path) -> None:
     """Write a head; half precision holds its weights to three digits and a half."""
-    arrays: dict[str, NDArray[Any]] = {
-        name: tensor.detach().to("cpu", torch.float16).numpy() for name, tensor in head.state_dict().items()
-    }
+    arrays = {name: tensor.to("cpu", torch.float16).numpy() for name, tensor in head.state_dict().items()}
     arrays[_VOCABULARY] = draft_token_ids.astype(np.int32)
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dataclasses.asdict(record), indent=2) + "\n"
-    # Bytes are made first and then written: safetensors' own writing has no OSError for a full disk.
-    for name, content in ((WEIGHTS_NAME, save(arrays)), (RECORD_NAME, text.encode())):
-        write_whole(directory / name, content)
+    write_whole(directory / WEIGHTS_NAME, save(arrays))  # safetensors' own writing has no OSError for a full disk
+    write_whole(directory / RECORD_NAME, text.encode())
 
 
 def load_head(directory: Path) -> tuple[DraftHead, TokenArray, HeadRecord]:

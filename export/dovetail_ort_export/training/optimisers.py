@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
@@ -24,20 +23,20 @@ class Optimisers:
     """
 
     def __init__(self, module: Module, *, learning_rate: float, num_steps: int, dtype: torch.dtype) -> None:
-        parameters = list(module.parameters())
-        matrices = [parameter for parameter in parameters if parameter.ndim == 2]
-        others = [parameter for parameter in parameters if parameter.ndim != 2]
+        self._parameters = list(module.parameters())
+        matrices = [parameter for parameter in self._parameters if parameter.ndim == 2]
+        others = [parameter for parameter in self._parameters if parameter.ndim != 2]
         self._optimisers = [
             Muon(matrices, lr=learning_rate, weight_decay=_WEIGHT_DECAY, dtype=dtype),
             torch.optim.AdamW(others, lr=learning_rate, betas=_ADAM_BETAS, weight_decay=0.0),
         ]
-        self._parameters = parameters
         warm_up = max(1, round(num_steps * _WARM_UP_SHARE))
 
         def factor(step: int) -> float:
             return min((step + 1) / warm_up, (num_steps - step) / max(num_steps - warm_up, 1))
 
         self._schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, factor) for optimiser in self._optimisers]
+        self._parts: tuple[Any, ...] = (*self._optimisers, *self._schedules)
 
     def step(self, loss: Tensor) -> None:
         """Move the weights down the gradient of `loss`."""
@@ -46,16 +45,13 @@ class Optimisers:
         for optimiser, schedule in zip(self._optimisers, self._schedules, strict=True):
             optimiser.step()
             schedule.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later `load_state_dict` needs to go on."""
-        return {str(index): item.state_dict() for index, item in enumerate(self._items())}
+        return {str(index): part.state_dict() for index, part in enumerate(self._parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from an earlier `state_dict`."""
-        for index, item in enumerate(self._items()):
-            item.load_state_dict(state[str(index)])
-
-    def _items(self) -> Iterable[Any]:
-        return (*self._optimisers, *self._schedules)
+        for index, part in enumerate(self._parts):
+            part.load_state_dict(state[str(index)])

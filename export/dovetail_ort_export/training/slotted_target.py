@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,9 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, StaticLayer
 
-from dovetail_ort_export.weights import head_size
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.kv_cache import cache_type
@@ -57,12 +57,21 @@ class BatchedTarget(SlottedTarget):
             "seqlens_k": np.zeros(num_slots, dtype=np.int32),
             "total_sequence_length": np.zeros((), dtype=np.int32),
         }
-        self._logits = np.empty((num_slots, 1, entry.vocabulary_size), dtype=np.float32)
-        self._hidden_states = np.empty((num_slots, 1, entry.hidden_size), dtype=np.float32)
         if any(value.name == "scored_rows" for value in self._session.get_inputs()):
             self._inputs["scored_rows"] = np.zeros(1, dtype=np.int64)
-        self._no_bias = np.zeros(capacity, dtype=np.float32)
-        self._bind(entry)
+        for name, array in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, self._ort_value(array))
+        self._logits = np.empty((num_slots, 1, entry.vocabulary_size), dtype=np.float32)
+        self._hidden_states = np.empty((num_slots, 1, entry.hidden_size), dtype=np.float32)
+        self._binding.bind_ortvalue_output("logits", self._ort_value(self._logits))
+        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(self._hidden_states))
+        self._no_bias = np.zeros((1, 1, 1, capacity), dtype=np.float32)
+        shape = (num_slots, entry.num_kv_heads, capacity, entry.head_size)
+        for layer, part in product(range(entry.num_layers), ("key", "value")):
+            # One buffer as past and as present: the graph writes each new row in place.
+            buffer = self._ort_value(np.zeros(shape, dtype=cache_type(self._session)))
+            self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
+            self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
 
     def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
         """As `SlottedTarget.read`."""
@@ -71,90 +80,49 @@ class BatchedTarget(SlottedTarget):
         self._inputs["position_ids"][:, 0] = positions
         self._inputs["seqlens_k"][:] = positions
         self._inputs["total_sequence_length"][...] = total
-        bias = self._no_bias[:total].reshape(1, 1, 1, total)
-        self._binding.bind_ortvalue_input("attention_bias", self._ort_value(bias))
+        self._binding.bind_ortvalue_input("attention_bias", self._ort_value(self._no_bias[..., :total]))
         self._session.run_with_iobinding(self._binding)
         return self._logits[:, 0], self._hidden_states[:, 0]
-
-    def _bind(self, entry: TargetEntry) -> None:
-        for name, array in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, self._ort_value(array))
-        self._binding.bind_ortvalue_output("logits", self._ort_value(self._logits))
-        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(self._hidden_states))
-        shape = (self.num_slots, entry.num_kv_heads, self.capacity, entry.head_size)
-        for layer in range(entry.num_layers):
-            for part in ("key", "value"):
-                # One buffer as past and as present: the graph writes each new row in place.
-                buffer = self._ort_value(np.zeros(shape, dtype=cache_type(self._session)))
-                self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
-                self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
 
 
 class TorchTarget(SlottedTarget):
     """The original model, a transformers causal LM; it is moved to the device, to bfloat16 on CUDA."""
 
     def __init__(self, model: Any, *, num_slots: int, capacity: int, device: torch.device) -> None:
-        config = model.config
-        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, int(config.hidden_size)
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self._model = model.to(device=device, dtype=dtype)
-        shape = (num_slots, config.num_key_value_heads, capacity, head_size(config))
-        layers = [_SlotLayer(shape, dtype, device) for _ in range(config.num_hidden_layers)]
-        self._cache = Cache(layers=layers)
-        self._layers = layers
+        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, int(model.config.hidden_size)
+        self._model = model.to(device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
+        self._cache = Cache(layers=[_SlotLayer(capacity) for _ in range(model.config.num_hidden_layers)])
         self._slots = torch.arange(capacity, device=device)
-        self._device = device
 
     @torch.no_grad()
     def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
         """As `SlottedTarget.read`."""
-        places = torch.from_numpy(positions).to(self._device)
-        for layer in self._layers:
-            layer.places = places
+        places = torch.from_numpy(positions).to(self._slots.device)
         outputs = self._model.model(
-            input_ids=torch.from_numpy(token_ids).to(self._device)[:, None],
+            input_ids=torch.from_numpy(token_ids).to(places.device)[:, None],
             position_ids=places[:, None],
             attention_mask=(self._slots <= places[:, None])[:, None, None],
             past_key_values=self._cache,
             use_cache=True,
-            cache_position=torch.zeros(1, dtype=torch.int64, device=self._device),
+            cache_position=places,
         )
         hidden_states = outputs.last_hidden_state[:, 0]
-        logits = self._model.lm_head(hidden_states)
-        return _array(logits), _array(hidden_states)
+        return _array(self._model.lm_head(hidden_states)), _array(hidden_states)
 
 
-class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
+class _SlotLayer(StaticLayer):  # type: ignore[misc]  # transformers has no types
     """One block's keys and values; every slot is written at a place of its own."""
 
-    is_compileable = False
-
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__()
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.is_initialized = True
-        self.places = torch.zeros(shape[0], dtype=torch.int64, device=device)
-
-    def update(self, key_states: Tensor, value_states: Tensor, cache_kwargs: Any = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002  transformers' signature
-        rows = torch.arange(len(self.places), device=self.places.device)
-        self.keys[rows, :, self.places] = key_states[:, :, 0]
-        self.values[rows, :, self.places] = value_states[:, :, 0]
+    def update(self, key_states: Tensor, value_states: Tensor, cache_kwargs: Any = None) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states)
+        places = cache_kwargs["cache_position"]
+        rows = torch.arange(len(places), device=places.device)
+        self.keys[rows, :, places] = key_states[:, :, 0]
+        self.values[rows, :, places] = value_states[:, :, 0]
         return self.keys, self.values
-
-    def lazy_initialization(self, key_states: Tensor) -> None:
-        """Nothing to do: the buffers are there."""
-
-    def get_seq_length(self, cache_position: Any = None) -> int:  # noqa: ARG002  transformers' signature
-        return 0
-
-    def get_mask_sizes(self, cache_position: Any) -> tuple[int, int]:  # noqa: ARG002  transformers' signature
-        return self.keys.shape[2], 0
-
-    def get_max_cache_shape(self) -> int:
-        return int(self.keys.shape[2])
 
 
 def _array(tensor: Tensor) -> FloatArray:
-    array: FloatArray = tensor.float().cpu().numpy().astype(np.float32, copy=False)
+    array: FloatArray = tensor.float().cpu().numpy()
     return array

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from dovetail_ort_export.training.slotted_target import SlottedTarget
 from dovetail_ort_export.training.training_options import LEAST_ANSWER_TOKENS, TrainingOptions
 from dovetail_ort_export.turns import TokenIds, Turns
-from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
@@ -57,16 +56,10 @@ class TextWriter:
     second round would begin.
 
     Args:
-        target: it reads and writes.
-        turns: of the model's template.
-        tokenizer: of the model.
-        options: of the training; their seed is not looked at.
-        eos_token_ids: tokens that end a turn.
+        options: of the training, with a seed that no earlier text was written with.
         prompts: token ids up to where answers begin, given by the user.
         openings: token ids up to where the model goes on with the user's turn.
-        seed: of sampling and of the order of kinds.
-        seen: prompts that are not to be answered again, and answers that are not to be given again; those of this run
-            are added.
+        seen: prompts and answers that are not to come again; those of this run are added.
     """
 
     def __init__(
@@ -79,23 +72,15 @@ class TextWriter:
         eos_token_ids: Sequence[int],
         prompts: Sequence[TokenIds],
         openings: Sequence[TokenIds],
-        seed: int,
         seen: set[tuple[int, ...]],
     ) -> None:
-        self._target = target
-        self._turns = turns
-        self._tokenizer = tokenizer
+        self._target, self._turns, self._tokenizer, self._options = target, turns, tokenizer, options
         self._ends = frozenset(eos_token_ids)
-        self._prompts = iter(prompts)
-        self._prompt_share = options.prompt_share
-        self._openings = list(openings)
-        self._opening_share = options.opening_share if openings else 0.0
-        self._max_answer_tokens = options.max_answer_tokens
-        self._generator = np.random.default_rng(seed)
-        self._sampler = Sampler(SamplingOptions(temperature=1.0, top_p=_QUESTION_TOP_P, seed=seed))
-        self._seen = seen
+        self._prompts, self._openings, self._seen = iter(prompts), openings, seen
+        self._generator = np.random.default_rng(options.seed)
+        self._sampler = Sampler(SamplingOptions(temperature=1.0, top_p=_QUESTION_TOP_P, seed=options.seed))
         self._in_vain = 0
-        self._start = turns.opening or [next(iter(eos_token_ids))]
+        self._start = turns.opening or [eos_token_ids[0]]
 
     def conversations(self) -> Iterator[Conversation]:
         """Conversations without end, in the order in which they are finished.
@@ -103,22 +88,26 @@ class TextWriter:
         Raises:
             InputError: the target goes on to write what is too short, or what it wrote before.
         """
-        slots = [_Slot(self._target) for _ in range(self._target.num_slots)]
+        target = self._target
+        size = (target.capacity, target.hidden_size)
+        slots = [_Slot(np.empty(size, dtype=np.float16)) for _ in range(target.num_slots)]
         for slot in slots:
             self._begin(slot)
         while True:
-            token_ids = np.array([slot.token_ids[slot.num_read] for slot in slots], dtype=np.int64)
-            positions = np.array([slot.num_read for slot in slots], dtype=np.int64)
-            logits, hidden_states = self._target.read(token_ids, positions)
-            choices = logits.argmax(axis=1)
-            for index, slot in enumerate(slots):
-                slot.note(hidden_states[index])
+            token_ids = np.array([slot.token_ids[slot.num_read] for slot in slots])
+            positions = np.array([slot.num_read for slot in slots])
+            for slot, logits, hidden_state in zip(slots, *target.read(token_ids, positions), strict=True):
+                slot.hidden_states[slot.num_read] = hidden_state
+                slot.num_read += 1
                 if slot.num_read < len(slot.token_ids):
                     continue
                 if slot.prompt_length is None:
-                    self._extend_question(slot, self._sampler.choose(logits[index]))
-                elif (finished := self._extend_answer(slot, slot.prompt_length, int(choices[index]))) is not None:
-                    yield from finished
+                    self._extend_question(slot, self._sampler.choose(logits))
+                elif self._ends_answer(slot, slot.prompt_length, int(logits.argmax())):
+                    answer = tuple(slot.token_ids[slot.prompt_length :])
+                    if len(answer) >= LEAST_ANSWER_TOKENS and self._is_new(answer):
+                        self._in_vain = 0
+                        yield slot.conversation(slot.prompt_length)
                     self._begin(slot)
 
     def _begin(self, slot: _Slot) -> None:
@@ -128,17 +117,15 @@ class TextWriter:
                 f"the target must write text that is new, got {_MOST_IN_VAIN} conversations in a row without any; "
                 "ask for fewer answer tokens or give more prompts"
             )
-        kind = self._generator.random()
-        if kind < self._prompt_share:
-            for prompt in self._prompts:
-                if self._is_new(prompt):
-                    slot.restart(prompt, prompt_length=len(prompt))
-                    return
-        elif kind < self._prompt_share + self._opening_share:
-            opening = self._openings[self._generator.integers(len(self._openings))]
-            slot.restart(opening, prompt_length=None)
-            return
-        slot.restart(self._start, prompt_length=None)
+        kind, options = self._generator.random(), self._options
+        start = self._start
+        if kind < options.prompt_share:
+            if (prompt := next(filter(self._is_answerable, self._prompts), None)) is not None:
+                slot.restart(prompt, len(prompt))
+                return
+        elif self._openings and kind < options.prompt_share + options.opening_share:
+            start = self._openings[int(self._generator.integers(len(self._openings)))]
+        slot.restart(start)
 
     def _extend_question(self, slot: _Slot, token_id: int) -> None:
         question = slot.token_ids[len(self._start) :]
@@ -147,9 +134,8 @@ class TextWriter:
             if len(question) < MAX_QUESTION_TOKENS:
                 slot.token_ids.append(token_id)
                 return
-        prompt = self._prompt(question)
-        if question and self._is_new(prompt):
-            slot.restart(prompt, prompt_length=len(prompt))
+        if question and self._is_answerable(prompt := self._prompt(question)):
+            slot.restart(prompt, len(prompt))
         else:
             self._begin(slot)
 
@@ -158,30 +144,24 @@ class TextWriter:
             return self._start + question
         return self._turns.question(self._tokenizer.decode(question))
 
-    def _is_new(self, prompt: TokenIds) -> bool:
-        kept = tuple(prompt)
-        fits = len(prompt) + LEAST_ANSWER_TOKENS < self._target.capacity
-        if not fits or kept in self._seen:
+    def _is_answerable(self, prompt: TokenIds) -> bool:
+        return len(prompt) + LEAST_ANSWER_TOKENS < self._target.capacity and self._is_new(tuple(prompt))
+
+    def _is_new(self, token_ids: tuple[int, ...]) -> bool:
+        if token_ids in self._seen:
             return False
-        self._seen.add(kept)
+        self._seen.add(token_ids)
         return True
 
-    def _extend_answer(self, slot: _Slot, prompt_length: int, token_id: int) -> list[Conversation] | None:
-        """None while the answer goes on; then the conversation, or nothing if it is too short or was given before."""
+    def _ends_answer(self, slot: _Slot, prompt_length: int, token_id: int) -> bool:
+        """Extend an answer; whether it ends there."""
         slot.token_ids.append(token_id)
         answer = slot.token_ids[prompt_length:]
-        loop = loop_start(answer)
-        if loop is not None:
+        if (loop := loop_start(answer)) is not None:
             del slot.token_ids[prompt_length + loop :]
-        room = len(slot.token_ids) < self._target.capacity and len(answer) < self._max_answer_tokens
-        if loop is None and token_id not in self._ends and room:
-            return None
-        kept = tuple(slot.token_ids[prompt_length:])
-        if len(kept) < LEAST_ANSWER_TOKENS or kept in self._seen:
-            return []
-        self._seen.add(kept)
-        self._in_vain = 0
-        return [slot.conversation(prompt_length)]
+            return True
+        has_room = len(slot.token_ids) < self._target.capacity and len(answer) < self._options.max_answer_tokens
+        return token_id in self._ends or not has_room
 
 
 @dataclass(slots=True)
@@ -189,33 +169,23 @@ class _Slot:
     """One conversation on its way through a batched target.
 
     Attributes:
-        target: whose slot it is.
+        hidden_states: (capacity, E) float16, of the tokens read.
         token_ids: those read and those to be read.
         num_read: how many were read.
-        prompt_length: where the answer begins, None while the question is being written.
-        hidden_states: (capacity, E) float16, of the tokens read.
+        prompt_length: of the conversation, None while the question is being written.
     """
 
-    target: SlottedTarget
+    hidden_states: NDArray[np.float16]
     token_ids: TokenIds = field(default_factory=list)
     num_read: int = 0
     prompt_length: int | None = None
-    hidden_states: NDArray[np.float16] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.hidden_states = np.empty((self.target.capacity, self.target.hidden_size), dtype=np.float16)
-
-    def restart(self, token_ids: TokenIds, *, prompt_length: int | None) -> None:
+    def restart(self, token_ids: TokenIds, prompt_length: int | None = None) -> None:
         """Read `token_ids` from where they differ from what was read; the last one is always read again."""
         pairs = zip(token_ids[:-1], self.token_ids[: self.num_read], strict=False)
         self.num_read = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         self.token_ids = list(token_ids)
         self.prompt_length = prompt_length
-
-    def note(self, hidden_state: FloatArray) -> None:
-        """Take the hidden state of the token that was just read."""
-        self.hidden_states[self.num_read] = hidden_state
-        self.num_read += 1
 
     def conversation(self, prompt_length: int) -> Conversation:
         """A copy of what was written."""
@@ -243,7 +213,7 @@ def loop_start(token_ids: Sequence[int]) -> int | None:
 
 def _repeated(token_ids: Sequence[int], period: int) -> int:
     """How many tokens at the end equal the one a period before."""
-    place = len(token_ids) - 1
-    while place >= period and token_ids[place] == token_ids[place - period]:
-        place -= 1
-    return len(token_ids) - 1 - place
+    found = 0
+    while found < len(token_ids) - period and token_ids[-1 - found] == token_ids[-1 - found - period]:
+        found += 1
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,17 +14,17 @@ from matplotlib.figure import Figure
 
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
+from dovetail_ort_export.target_writer import Report
 from dovetail_ort_export.training.draft_head import HeadConfig
 from dovetail_ort_export.training.head_directory import HeadRecord, save_head
 from dovetail_ort_export.training.slotted_target import TorchTarget
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
-from dovetail_ort_export.training.training_session import CHECKPOINT_NAME, Report, TrainingSession
-from dovetail_ort_export.training.training_text import Overlap, draft_vocabulary, split_held_out
+from dovetail_ort_export.training.training_session import CHECKPOINT_NAME, TrainingSession
+from dovetail_ort_export.training.training_text import draft_vocabulary, passages, split_held_out
 from dovetail_ort_export.training.written_text import OpenTarget, write_text
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_export.whole_output import write_figure
-from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
@@ -35,7 +36,7 @@ _PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
 def train_head(
     bundle_path: str | Path,
     out: Path,
-    options: TrainingOptions | None = None,
+    options: TrainingOptions,
     *,
     text: Path | None = None,
     source: str | None = None,
@@ -43,12 +44,12 @@ def train_head(
     evaluation_texts: Sequence[str] | None = None,
     report: Report = lambda _: None,
 ) -> HeadRecord:
-    """Train a draft head for a bundle's target; called again after an interruption, it goes on.
+    """Train a draft head for a bundle's target and return its record; called again when it was stopped, it goes on.
 
     Args:
         bundle_path: the bundle.
         out: directory of the head.
-        options: the defaults if None.
+        options: of the training.
         text: directory of the text, `text` below `out` if None; several trainings can share one.
         source: the model that the bundle was exported from: torch then writes the text, on the training's device,
             instead of the bundle's graph on the CPU.
@@ -56,15 +57,12 @@ def train_head(
         evaluation_texts: nothing that shares a passage with these is trained on; None if there are none to compare.
         report: is told each step in a line.
 
-    Returns:
-        The record that is saved with the head.
-
     Raises:
         InputError: an option is out of bounds, a file is damaged, or the output is of another training.
     """
-    options = options or TrainingOptions()
     bundle = Bundle(bundle_path)
-    target_sha256 = _trainable(bundle.manifest.target)
+    entry = bundle.manifest.target
+    target_sha256 = _trainable(entry)
     device = _device(options.device)
     torch.set_num_threads(options.threads or usable_cores())
     report("writing text")
@@ -72,11 +70,16 @@ def train_head(
     shards = write_text(bundle, text or out / "text", options, prompts or TrainingPrompts(), open_target, report)
     report("reading text")
     conversations = _enough(shards.conversations(), options.num_answer_tokens)
-    conversations, num_overlapping = _without_overlap(bundle, conversations, evaluation_texts)
-    trained, held_out = split_held_out(conversations)
-    draft_token_ids = _draft_token_ids(bundle, trained, options)
+    kept = conversations if evaluation_texts is None else _without_overlap(bundle, conversations, evaluation_texts)
+    trained, held_out = split_held_out(kept)
+    draft_token_ids = draft_vocabulary(
+        [item.token_ids[item.prompt_length :] for item in trained],
+        bundle.manifest.generation.eos_token_ids,
+        size=options.draft_vocabulary_size,
+        total=entry.vocabulary_size,
+    )
     ends = read_target_ends(bundle)
-    session = TrainingSession(_head_config(bundle, ends, options), options, ends, draft_token_ids, device)
+    session = TrainingSession(_head_config(entry, ends, options), options, ends, draft_token_ids, device)
     num_tokens = sum(item.answer_length for item in trained)
     identity = {
         **dataclasses.asdict(options),
@@ -94,7 +97,7 @@ def train_head(
         options=options,
         num_conversations=len(trained),
         num_answer_tokens=num_tokens,
-        num_overlapping=num_overlapping,
+        num_overlapping=None if evaluation_texts is None else len(conversations) - len(kept),
         training_seconds=round(state.seconds, 1),
         machine=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
         packages={name: importlib.metadata.version(name) for name in _PACKAGES} | onnxruntime_distributions(),
@@ -122,20 +125,10 @@ def _open_source(source: str, target_sha256: str, device: torch.device) -> OpenT
             f"the source must be the model that the bundle was exported from, {target_sha256[:12]}…, "
             f"got {found[:12]}…; name that one, or none"
         )
-    return lambda num_slots, capacity: TorchTarget(model, num_slots=num_slots, capacity=capacity, device=device)
+    return partial(TorchTarget, model, device=device)
 
 
-def _draft_token_ids(bundle: Bundle, trained: Sequence[Conversation], options: TrainingOptions) -> TokenArray:
-    return draft_vocabulary(
-        (item.token_ids[item.prompt_length :] for item in trained),
-        bundle.manifest.generation.eos_token_ids,
-        size=options.draft_vocabulary_size,
-        total=bundle.manifest.target.vocabulary_size,
-    )
-
-
-def _head_config(bundle: Bundle, ends: TargetEnds, options: TrainingOptions) -> HeadConfig:
-    entry = bundle.manifest.target
+def _head_config(entry: TargetEntry, ends: TargetEnds, options: TrainingOptions) -> HeadConfig:
     assert entry.intermediate_size is not None
     return HeadConfig(
         fusion=options.fusion,
@@ -160,23 +153,18 @@ def _device(name: str) -> torch.device:
 def _enough(conversations: Iterator[Conversation], num_answer_tokens: int) -> list[Conversation]:
     """The first conversations, until their answers have so many tokens."""
     found: list[Conversation] = []
-    for conversation in conversations:
+    while num_answer_tokens > 0 and (conversation := next(conversations, None)):
         found.append(conversation)
         num_answer_tokens -= conversation.answer_length
-        if num_answer_tokens <= 0:
-            break
     return found
 
 
 def _without_overlap(
-    bundle: Bundle, conversations: list[Conversation], evaluation_texts: Sequence[str] | None
-) -> tuple[list[Conversation], int | None]:
-    if evaluation_texts is None:
-        return conversations, None
-    tokenizer = bundle.tokenizer()
-    overlap = Overlap(evaluation_texts)
-    kept = [item for item in conversations if not overlap.shares_a_passage(tokenizer.decode(item.token_ids.tolist()))]
-    return kept, len(conversations) - len(kept)
+    bundle: Bundle, conversations: Sequence[Conversation], evaluation_texts: Sequence[str]
+) -> list[Conversation]:
+    decode = bundle.tokenizer().decode
+    forbidden = {passage for text in evaluation_texts for passage in passages(text)}
+    return [item for item in conversations if forbidden.isdisjoint(passages(decode(item.token_ids.tolist())))]
 
 
 def draw_curves(record: HeadRecord, path: Path) -> None:
@@ -186,8 +174,8 @@ def draw_curves(record: HeadRecord, path: Path) -> None:
     steps = [point.step for point in record.history]
     left.plot(steps, [point.loss for point in record.history])
     left.set(title="Training loss", xlabel="step", ylabel="nats a token")
-    for depth in range(len(record.history[0].acceptance)):
-        right.plot(steps, [point.acceptance[depth] for point in record.history], label=f"draft token {depth + 1}")
+    for depth, shares in enumerate(zip(*(point.acceptance for point in record.history), strict=True), 1):
+        right.plot(steps, shares, label=f"draft token {depth}")
     right.set(title="Accepted, if all before were", xlabel="step", ylim=(0, 1))
     right.legend(fontsize="small")
     for axes in (left, right):

@@ -12,7 +12,7 @@ from dovetail_ort_runtime.manifest import FUSIONS
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
-MAX_BLOCKS: Final = 6
+_MAX_BLOCKS: Final = 6
 LEAST_ANSWER_TOKENS: Final = 8
 _LEAST: Final = {
     "max_answer_tokens": LEAST_ANSWER_TOKENS,
@@ -40,7 +40,7 @@ class TrainingOptions:
         feature_weight: weight of the SmoothL1 loss beside the cross-entropy's 1.
         num_epochs: how often the text is read.
         batch_size: conversations a step of the optimiser.
-        learning_rate: at its highest, of the matrices; see `optimisers`.
+        learning_rate: at its highest; see `optimisers`.
         precision: of the arithmetic; `auto` is bf16 on CUDA and fp32 on the CPU.
         device: `auto` takes CUDA where it is there.
         threads: of the CPU; the usable physical cores by default.
@@ -76,11 +76,21 @@ class TrainingOptions:
                 raise InputError(f"{name} must be between 0 and 1, got {value}")
         if not 0 < self.learning_rate < 1:
             raise InputError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
-        if not 1 <= self.num_blocks <= MAX_BLOCKS:
-            raise InputError(f"num_blocks must be between 1 and {MAX_BLOCKS}, got {self.num_blocks}")
-        for name, allowed in (("fusion", FUSIONS), ("precision", PRECISIONS), ("device", DEVICES)):
-            if (value := getattr(self, name)) not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        check_head(self.fusion, self.num_blocks)
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("device", self.device, DEVICES)
+
+
+def check_head(fusion: str, num_blocks: int) -> None:
+    """Refuse a head that cannot be made."""
+    _check_choice("fusion", fusion, FUSIONS)
+    if not 1 <= num_blocks <= _MAX_BLOCKS:
+        raise InputError(f"num_blocks must be between 1 and {_MAX_BLOCKS}, got {num_blocks}")
+
+
+def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -23,48 +22,30 @@ _HELD_OUT_EVERY: Final = 32
 _PASSAGE_WORDS: Final = 10
 
 
-class Overlap:
-    """Finds passages of ten words, compared without case and punctuation."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._passages = {passage for text in texts for passage in _passages(text)}
-
-    def shares_a_passage(self, text: str) -> bool:
-        """Whether ten words in a row of `text` stand in one of the texts too."""
-        return any(passage in self._passages for passage in _passages(text))
-
-
-def _passages(text: str) -> Iterator[tuple[str, ...]]:
+def passages(text: str) -> Iterator[tuple[str, ...]]:
+    """Every ten words in a row, without case and punctuation."""
     words = re.findall(r"\w+", text.lower())
     return zip(*(words[start:] for start in range(_PASSAGE_WORDS)), strict=False)
 
 
 def draft_vocabulary(
-    answers: Iterable[NDArray[np.int32]], eos_token_ids: Sequence[int], *, size: int, total: int
+    answers: Sequence[NDArray[np.int32]], eos_token_ids: Sequence[int], *, size: int, total: int
 ) -> TokenArray:
-    """The most frequent tokens of some answers, the end tokens in any case, ascending.
-
-    Args:
-        answers: token ids, each (n,).
-        eos_token_ids: always part of the result.
-        size: how many tokens; 0, or more than there are, for all.
-        total: V, tokens of the target.
+    """The `size` most frequent of `total` tokens in some answers (n,), all if 0; the end tokens in any case.
 
     Returns:
-        (Vd,) int64. Tokens that occur equally often enter by the lower id.
+        (Vd,) int64, ascending. Tokens that occur equally often enter by the lower id.
     """
     if size == 0 or size >= total:
         return np.arange(total)
-    counts = np.bincount(np.fromiter(chain.from_iterable(answers), dtype=np.int64), minlength=total)
+    counts = np.bincount(np.concatenate(answers), minlength=total)
     counts[list(eos_token_ids)] = counts.max() + 1
     return np.sort(np.argsort(-counts, kind="stable")[:size])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TextBatch:
-    """B conversations side by side, padded to the longest.
-
-    Position t holds the hidden state f_t of token t and the token after it; it is to predict f_{t+1}.
+    """B conversations side by side, padded to the longest: what is known at position t, and what it is to predict.
 
     Attributes:
         features: (B, T, E) float32, f_t.
@@ -85,46 +66,46 @@ class TextBatch:
 
     def to(self, device: torch.device) -> TextBatch:
         """The same on another device."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__}
-        return TextBatch(**moved)
+        return TextBatch(**{name: getattr(self, name).to(device) for name in self.__slots__})
 
 
 def split_held_out(conversations: Sequence[Conversation]) -> tuple[list[Conversation], list[Conversation]]:
     """Conversations to train on, and one in 32 to measure on, two at the least."""
     every = min(_HELD_OUT_EVERY, max(2, len(conversations) // 2))
-    held_out = [item for index, item in enumerate(conversations) if index % every == every - 1]
-    return [item for index, item in enumerate(conversations) if index % every != every - 1], held_out
+    trained = [item for number, item in enumerate(conversations, 1) if number % every]
+    return trained, list(conversations[every - 1 :: every])
 
 
 def batch_indices(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
     """Which conversations form which batch: similar lengths together, batches in random order."""
     generator = np.random.default_rng(seed)
-    order = generator.permutation(len(lengths))
+    order = generator.permutation(len(lengths)).tolist()
     found: list[list[int]] = []
     for start in range(0, len(order), batch_size * _SORTED_BATCHES):
-        portion = sorted(order[start : start + batch_size * _SORTED_BATCHES].tolist(), key=lambda index: lengths[index])
+        portion = sorted(order[start : start + batch_size * _SORTED_BATCHES], key=lengths.__getitem__)
         found += [portion[first : first + batch_size] for first in range(0, len(portion), batch_size)]
     return [found[index] for index in generator.permutation(len(found))]
 
 
 def shared_length(conversations: Sequence[Conversation]) -> int:
     """How many tokens all of some conversations begin with: what the template puts before the user's words."""
-    first = conversations[0].token_ids
-    for item in conversations[1:]:
-        first = first[: len(item.token_ids)]
-        differs = np.flatnonzero(first != item.token_ids[: len(first)])
-        first = first[: differs[0]] if len(differs) else first
-    return len(first)
+    shared = conversations[0].token_ids
+    for item in conversations:
+        shared = shared[: len(item.token_ids)]
+        shared = shared[np.logical_and.accumulate(shared == item.token_ids[: len(shared)])]
+    return len(shared)
 
 
 def collate(conversations: Sequence[Conversation], num_shared: int = 0) -> TextBatch:
     """One batch of some conversations, nothing of whose first `num_shared` tokens is there to learn."""
+    features = _padded(item.hidden_states.astype(np.float32) for item in conversations)
+    token_ids = _padded(item.token_ids[1:].astype(np.int64) for item in conversations)
     places = [np.arange(len(item.hidden_states) - 1) for item in conversations]
     return TextBatch(
-        features=_padded(item.hidden_states[:-1].astype(np.float32) for item in conversations),
-        next_token_ids=_padded(item.token_ids[1:-1].astype(np.int64) for item in conversations),
-        wanted_features=_padded(item.hidden_states[1:].astype(np.float32) for item in conversations),
-        wanted_token_ids=_padded(item.token_ids[2:].astype(np.int64) for item in conversations),
+        features=features[:, :-1],
+        next_token_ids=token_ids[:, :-1],
+        wanted_features=features[:, 1:],
+        wanted_token_ids=token_ids[:, 1:],
         # The target itself gives the answer's first token, behind the last one of the prompt.
         in_answer=_padded(place >= item.prompt_length - 1 for place, item in zip(places, conversations, strict=True)),
         is_learned=_padded(place >= num_shared - 2 for place in places),

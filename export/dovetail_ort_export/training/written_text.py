@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
+from dovetail_ort_export.target_writer import Report
 from dovetail_ort_export.training.slotted_target import BatchedTarget, SlottedTarget
 from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, TextWriter
 from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
@@ -26,30 +28,21 @@ from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.json_record import read_record
 
-OpenTarget = Callable[[int, int], SlottedTarget]
+OpenTarget = Callable[..., SlottedTarget]
 
 RECORD_NAME: Final = "text.json"
 _SHARD_CONVERSATIONS: Final = 256
 # A slot has room for so much and the longest answer; behind a longer prompt the answer is shorter.
 _MAX_PROMPT_TOKENS: Final = 256
-_PATTERN: Final = "shard-*.safetensors"
 _DTYPES: Final = {
-    "token_ids": np.int32,
-    "lengths": np.int32,
-    "prompt_lengths": np.int32,
+    **dict.fromkeys(("token_ids", "lengths", "prompt_lengths"), np.int32),
     "hidden_states": np.float16,
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextRecord:
-    """What a directory of shards holds, and for whom.
-
-    Attributes:
-        target_sha256: of the target that wrote the text, `TargetEntry.weights_sha256`.
-        hidden_size: E.
-        max_answer_tokens: limit of an answer.
-    """
+    """What a directory of shards holds, and for whom: `target_sha256` is `TargetEntry.weights_sha256`."""
 
     target_sha256: str
     hidden_size: int
@@ -79,7 +72,7 @@ class TextShards:
     @property
     def paths(self) -> list[Path]:
         """Shards in the order in which they were written."""
-        return sorted(self.directory.glob(_PATTERN))
+        return sorted(self.directory.glob("shard-*.safetensors"))
 
     def append(self, conversations: Sequence[Conversation]) -> None:
         """Write one more shard of one conversation or more."""
@@ -93,26 +86,20 @@ class TextShards:
         }
         write_whole(path, save(arrays))  # safetensors' own writing has no OSError for a full disk
 
-    def conversations(self, *, with_hidden_states: bool = True) -> Iterator[Conversation]:
-        """All conversations, shard by shard; hidden states that are not wanted, the bulk of a shard, are (0, E).
+    def conversations(self) -> Iterator[Conversation]:
+        """All conversations, shard by shard.
 
         Raises:
             InputError: a shard is damaged.
         """
         for path in self.paths:
-            yield from self._read(path, with_hidden_states)
-
-    def _read(self, path: Path, with_hidden_states: bool) -> Iterator[Conversation]:
-        arrays = _load(path, self.record.hidden_size)
-        hidden_states = arrays["hidden_states"] if with_hidden_states else arrays["hidden_states"][:0]
-        start = state = 0
-        for length, prompt_length in zip(arrays["lengths"].tolist(), arrays["prompt_lengths"].tolist(), strict=True):
-            yield Conversation(
-                token_ids=arrays["token_ids"][start : start + length],
-                prompt_length=prompt_length,
-                hidden_states=hidden_states[state : state + length - 1],
-            )
-            start, state = start + length, state + length - 1
+            arrays = _load(path, self.record.hidden_size)
+            ends = np.cumsum(arrays["lengths"])[:-1]
+            token_ids = np.split(arrays["token_ids"], ends)
+            # The last token of a conversation was not read.
+            hidden_states = np.split(arrays["hidden_states"], ends - np.arange(1, len(token_ids)))
+            for tokens, prompt_length, states in zip(token_ids, arrays["prompt_lengths"], hidden_states, strict=True):
+                yield Conversation(token_ids=tokens, prompt_length=int(prompt_length), hidden_states=states)
 
 
 def _load(path: Path, hidden_size: int) -> dict[str, NDArray[Any]]:
@@ -122,15 +109,14 @@ def _load(path: Path, hidden_size: int) -> dict[str, NDArray[Any]]:
         raise _damaged(path, str(error)) from error
     if {name: array.dtype for name, array in arrays.items()} != _DTYPES:
         raise _damaged(path, f"the arrays {sorted(arrays)}")
-    lengths, prompts = arrays["lengths"], arrays["prompt_lengths"]
-    whole = (
-        len(lengths) == len(prompts)
-        and bool((prompts >= 1).all())
-        and bool((prompts < lengths).all())
-        and int(lengths.sum()) == len(arrays["token_ids"])
-        and arrays["hidden_states"].shape == (int(lengths.sum()) - len(lengths), hidden_size)
+    lengths, prompts, total = arrays["lengths"], arrays["prompt_lengths"], int(arrays["lengths"].sum())
+    is_whole = (
+        len(lengths) == len(prompts) > 0
+        and bool(((prompts >= 1) & (prompts < lengths)).all())
+        and len(arrays["token_ids"]) == total
+        and arrays["hidden_states"].shape == (total - len(lengths), hidden_size)
     )
-    if not whole:
+    if not is_whole:
         raise _damaged(path, "lengths that do not add up")
     return arrays
 
@@ -152,66 +138,56 @@ def write_text(
     options: TrainingOptions,
     prompts: TrainingPrompts,
     open_target: OpenTarget | None = None,
-    report: Callable[[str], None] = lambda _: None,
+    report: Report = lambda _: None,
 ) -> TextShards:
     """Add conversations to a directory of shards until their answers have `options.num_answer_tokens` tokens.
 
-    What is there already counts. Ctrl-C and errors leave every finished conversation in a shard.
-
-    Args:
-        bundle: whose target writes.
-        directory: of the shards.
-        options: of the training.
-        prompts: the user's, if there are any.
-        open_target: gives what reads and writes, from a number of slots and their capacity; the bundle's graph if None.
-        report: is told of every shard in a line.
+    What is there already counts. Ctrl-C and errors leave every finished conversation in a shard. `open_target` gives
+    what reads and writes, from `num_slots` and `capacity`; if it is None, the bundle's graph does.
 
     Raises:
         InputError: the directory holds other text, or a prompt is not of the form that the template takes.
     """
-    manifest = bundle.manifest
-    assert manifest.target.weights_sha256 is not None
-    shards = TextShards(
-        directory,
-        TextRecord(
-            target_sha256=manifest.target.weights_sha256,
-            hidden_size=manifest.target.hidden_size,
-            max_answer_tokens=options.max_answer_tokens,
-        ),
+    entry = bundle.manifest.target
+    assert entry.weights_sha256 is not None
+    record = TextRecord(
+        target_sha256=entry.weights_sha256,
+        hidden_size=entry.hidden_size,
+        max_answer_tokens=options.max_answer_tokens,
     )
+    shards = TextShards(directory, record)
     seen: set[tuple[int, ...]] = set()
     num_tokens = 0
-    for conversation in shards.conversations(with_hidden_states=False):
-        token_ids = conversation.token_ids.tolist()
-        seen |= {tuple(token_ids[: conversation.prompt_length]), tuple(token_ids[conversation.prompt_length :])}
+    for conversation in shards.conversations():
+        seen |= {tuple(part.tolist()) for part in np.split(conversation.token_ids, [conversation.prompt_length])}
         num_tokens += conversation.answer_length
     if num_tokens < options.num_answer_tokens:
-        writer = _writer(bundle, options, prompts, seen, options.seed + len(shards.paths), open_target)
+        fresh = dataclasses.replace(options, seed=options.seed + len(shards.paths))
+        writer = _writer(bundle, fresh, prompts, seen, open_target)
         _fill(shards, writer, num_tokens, options.num_answer_tokens, report)
     return shards
 
 
-def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int, report: Callable[[str], None]) -> None:
+def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int, report: Report) -> None:
     finished: list[Conversation] = []
     started, before = time.perf_counter(), num_tokens
-    with tqdm(
-        total=enough, initial=num_tokens, unit=" answer tokens", unit_scale=True, leave=False, disable=None
-    ) as bar:
-        try:
-            for conversation in writer.conversations():
-                finished.append(conversation)
-                num_tokens += conversation.answer_length
-                bar.update(conversation.answer_length)
-                if len(finished) == _SHARD_CONVERSATIONS:
-                    shards.append(finished)
-                    finished = []
-                    rate = (num_tokens - before) / (time.perf_counter() - started)
-                    report(f"{num_tokens} of {enough} answer tokens, {rate:.0f} a second")
-                if num_tokens >= enough:
-                    break
-        finally:
-            if finished:
+    bar = tqdm(total=enough, initial=num_tokens, unit=" answer tokens", unit_scale=True, leave=False, disable=None)
+    try:
+        for conversation in writer.conversations():
+            finished.append(conversation)
+            num_tokens += conversation.answer_length
+            bar.update(conversation.answer_length)
+            if len(finished) == _SHARD_CONVERSATIONS:
                 shards.append(finished)
+                finished = []
+                rate = (num_tokens - before) / (time.perf_counter() - started)
+                report(f"{num_tokens} of {enough} answer tokens, {rate:.0f} a second")
+            if num_tokens >= enough:
+                break
+    finally:
+        bar.close()
+        if finished:
+            shards.append(finished)
 
 
 def _writer(
@@ -219,15 +195,13 @@ def _writer(
     options: TrainingOptions,
     prompts: TrainingPrompts,
     seen: set[tuple[int, ...]],
-    seed: int,
     open_target: OpenTarget | None,
 ) -> TextWriter:
-    manifest = bundle.manifest
-    tokenizer, template = bundle.tokenizer(), bundle.chat_template()
-    turns = Turns(template, lambda text: tokenizer.encode(text, add_special_tokens=False))
+    entry, tokenizer, template = bundle.manifest.target, bundle.tokenizer(), bundle.chat_template()
+    turns = Turns(template, partial(tokenizer.encode, add_special_tokens=False))
     if (prompts.conversations or prompts.openings) and template is None:
         raise InputError("prompts must go through a chat template, got a bundle without one; train without prompts")
-    capacity = min(manifest.target.max_context, _MAX_PROMPT_TOKENS + options.max_answer_tokens)
+    capacity = min(entry.max_context, _MAX_PROMPT_TOKENS + options.max_answer_tokens)
     if capacity <= len(turns.opening) + MAX_QUESTION_TOKENS:
         raise InputError(
             f"max_context must leave room for a question and an answer, got {capacity} tokens; "
@@ -241,17 +215,16 @@ def _writer(
     room = capacity - MAX_QUESTION_TOKENS
     if (longest := max(map(len, openings), default=0)) > room:
         raise InputError(f"an opening must have {room} tokens at most with what the template adds, got {longest}")
-    entry, num_slots, threads = manifest.target, options.num_parallel, options.threads or usable_cores()
+    if open_target is None:
+        threads = options.threads or usable_cores()
+        open_target = partial(BatchedTarget, bundle.path(entry.graph), entry, threads=threads)
     return TextWriter(
-        BatchedTarget(bundle.path(entry.graph), entry, num_slots=num_slots, capacity=capacity, threads=threads)
-        if open_target is None
-        else open_target(num_slots, capacity),
+        open_target(num_slots=options.num_parallel, capacity=capacity),
         turns,
         tokenizer,
         options,
-        eos_token_ids=manifest.generation.eos_token_ids,
+        eos_token_ids=bundle.manifest.generation.eos_token_ids,
         prompts=[turns.prompt(messages) for messages in prompts.conversations],
         openings=openings,
-        seed=seed,
         seen=seen,
     )

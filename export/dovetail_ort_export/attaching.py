@@ -34,7 +34,7 @@ from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.head_directory import HeadRecord, load_head
 from dovetail_ort_export.weights import NamedWeights
 from dovetail_ort_export.whole_output import bundle_directory, clear_leftovers, copy_without, write_manifest
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
@@ -131,7 +131,7 @@ def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray
     skeleton = trace_draft_head(
         head.config, vocabulary_size=len(ends.embedding), draft_vocabulary_size=len(draft_token_ids)
     )
-    weights = _DraftWeights(head, ends, draft_token_ids)
+    weights = _draft_weights(head, ends, draft_token_ids)
     return apply_recipe(skeleton, recipe, PassContext(weights=weights, draft_token_ids=draft_token_ids))
 
 
@@ -210,21 +210,12 @@ class _DraftGraph(nn.Module):
         return logits, predicted, *present
 
 
-class _DraftWeights(NamedWeights):
+@torch.no_grad()
+def _draft_weights(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray) -> NamedWeights:
     """The head's own weights, and the two ends that it shares with its target."""
-
-    def __init__(self, head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray) -> None:
-        with torch.no_grad():
-            self._arrays: dict[str, FloatArray] = {
-                f"head.{name}": parameter.numpy() for name, parameter in head.named_parameters()
-            }
-            # What the fusion makes of a token depends on nothing else: it is looked up instead of the embedding.
-            self._arrays["embed_tokens.weight"] = head.fusion.embed(torch.from_numpy(ends.embedding)).numpy()
-        self._arrays["lm_head.weight"] = ends.head[draft_token_ids]
-        self._arrays[COS_CACHE], self._arrays[SIN_CACHE] = ends.cos, ends.sin
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._arrays[name].shape
-
-    def __getitem__(self, name: str) -> FloatArray:
-        return self._arrays[name]
+    tensors: dict[str, Tensor] = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
+    # What the fusion makes of a token depends on nothing else: it is looked up instead of the embedding.
+    tensors["embed_tokens.weight"] = head.fusion.embed(torch.from_numpy(ends.embedding))
+    tensors["lm_head.weight"] = torch.from_numpy(ends.head[draft_token_ids])
+    tensors[COS_CACHE], tensors[SIN_CACHE] = torch.tensor(ends.cos), torch.tensor(ends.sin)
+    return NamedWeights(tensors)

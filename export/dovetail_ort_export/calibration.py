@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,39 +82,30 @@ def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
     Torch's own random state stays as it is.
     """
     turns = _turns(source)
-    batches = _answered_openings(source, turns) if turns.opening else _continued_nothing(source)
     while True:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            conversations = next(batches)
+            conversations = _answered_openings(source, turns) if turns.opening else _continued_nothing(source)
             seed += 1
         yield from (np.asarray(conversation, dtype=np.int64) for conversation in conversations if conversation)
 
 
-def _answered_openings(source: Source, turns: Turns) -> Iterator[list[TokenIds]]:
-    while True:
-        questions = _sample(source, [turns.opening] * _NUM_PARALLEL, _USER_TOKENS)
-        prompts = [turns.question(source.tokenizer.decode(question)) for question in questions]
-        answers = _sample(source, prompts, _ANSWER_TOKENS)
-        yield [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+def _answered_openings(source: Source, turns: Turns) -> list[TokenIds]:
+    questions = _sample(source, [turns.opening] * _NUM_PARALLEL, _USER_TOKENS)
+    prompts = [turns.question(source.tokenizer.decode(question)) for question in questions]
+    answers = _sample(source, prompts, _ANSWER_TOKENS)
+    return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-def _continued_nothing(source: Source) -> Iterator[list[TokenIds]]:
+def _continued_nothing(source: Source) -> list[TokenIds]:
     bos = source.tokenizer.token_to_id(source.special_tokens.get("bos_token", ""))
     start = [source.eos_token_ids[0] if bos is None else bos]
-    while True:
-        texts = _sample(source, [start] * _NUM_PARALLEL, _ANSWER_TOKENS)
-        yield [start + text for text in texts]
+    return [start + text for text in _sample(source, [start] * _NUM_PARALLEL, _ANSWER_TOKENS)]
 
 
 def _turns(source: Source) -> Turns:
     template = None if source.chat_template is None else ChatTemplate(source.chat_template, source.special_tokens)
-
-    def encode(text: str) -> TokenIds:
-        ids: TokenIds = source.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    return Turns(template, encode)
+    return Turns(template, lambda text: source.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[TokenIds]:
@@ -125,21 +117,12 @@ def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) ->
         return [[] for _ in prompts]
     padded = [[ends[0]] * (width - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    num_new = min(max_new_tokens, room)
     settings = GenerationConfig(
-        do_sample=True,
-        top_k=0,
-        max_new_tokens=min(max_new_tokens, room),
-        eos_token_id=ends,
-        pad_token_id=ends[0],
+        do_sample=True, top_k=0, max_new_tokens=num_new, eos_token_id=ends, pad_token_id=ends[0]
     )
-    rows: Any = source.model.generate(
-        torch.tensor(padded), attention_mask=torch.tensor(mask), generation_config=settings
-    )[:, width:]
-    return [_until_end(row, ends) for row in rows.tolist()]
-
-
-def _until_end(token_ids: TokenIds, ends: Sequence[int]) -> TokenIds:
-    return next((token_ids[:index] for index, token in enumerate(token_ids) if token in ends), token_ids)
+    rows = source.model.generate(torch.tensor(padded), attention_mask=torch.tensor(mask), generation_config=settings)
+    return [list(takewhile(lambda token: token not in ends, row)) for row in rows[:, width:].tolist()]
 
 
 def activation_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, FloatArray]:

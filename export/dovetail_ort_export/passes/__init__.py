@@ -30,3 +30,15 @@ class PassContext:
     first_block: int = 0
     end_block: int | None = None
     draft_token_ids: TokenArray | None = None
+
+
+class OfExport:
+    """A pass with this base is made for one export and takes what it needs to know from it.
+
+    Args:
+        context: of the export.
+    """
+
+    def __init__(self, context: PassContext) -> None:
+        super().__init__()
+        self._context = context

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import PassContext, nodes
-from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_export.passes import OfExport, PassContext, nodes
 from dovetail_ort_runtime.errors import InputError
 
 _LARGEST: Final = 127
@@ -22,30 +20,24 @@ _ATTRIBUTES: Final[dict[str, str | int]] = {
 }
 
 
-class QuantizeCache(ir.passes.InPlacePass):
+class QuantizeCache(OfExport, ir.passes.InPlacePass):
     """GroupQueryAttention over an INT8 cache, with a constant scale for each channel of keys and of values.
 
     New rows are rounded as they enter the cache, each by itself, and read back rounded in the same pass. What is beyond
     the measured range is cut off.
 
     Args:
-        maxima: (Hkv * D,) float32 by `{block}.key`, where rotary embedding is in, and `{block}.value`.
+        context: of a target's export.
+
+    Raises:
+        InputError: it is the export of a drafter.
     """
 
-    def __init__(self, maxima: Mapping[str, FloatArray]) -> None:
-        super().__init__()
-        self._maxima = maxima
-
-    @classmethod
-    def from_context(cls, context: PassContext) -> QuantizeCache:
-        """The pass of one export.
-
-        Raises:
-            InputError: it is the export of a drafter.
-        """
+    def __init__(self, context: PassContext) -> None:
+        super().__init__(context)
         if context.cache_maxima is None:
             raise InputError("the pass quantize-cache must stand in a target's recipe, got a drafter's")
-        return cls(context.cache_maxima)
+        self._maxima = context.cache_maxima
 
     def requires(self, model: ir.Model) -> None:
         """Every cache is measured, and in single precision still."""

@@ -79,16 +79,17 @@ def reference_logits(model: Any, token_ids: TokenArray) -> FloatArray:
     return logits
 
 
-def measure_agreement(target: Target, token_ids: TokenArray, reference: FloatArray) -> Agreement:
-    """Compare the bundle's next-token distributions with the original model's.
+def measure_target(target: Target, token_ids: TokenArray, reference: FloatArray) -> Measurements:
+    """Whether a bundle's rows stand alone, and its next-token distributions against the original model's.
 
     Args:
         target: of the bundle; its cache is overwritten.
         token_ids: (T,) int64.
         reference: (T, V) float32, the original's logits at the same tokens.
     """
+    row_invariance = measure_row_invariance(target, token_ids[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT)
     logits, _ = run_in_chunks(target, token_ids, target.max_rows)
-    return divergence(logits, reference)
+    return Measurements(row_invariance=row_invariance, agreement=divergence(logits, reference))
 
 
 def divergence(logits: FloatArray, reference: FloatArray) -> Agreement:
@@ -96,14 +97,6 @@ def divergence(logits: FloatArray, reference: FloatArray) -> Agreement:
     top1 = float((logits.argmax(axis=-1) == reference.argmax(axis=-1)).mean())
     divergences = [_kl(expected, got) for expected, got in zip(reference, logits, strict=True)]
     return Agreement(num_tokens=len(logits), top1=top1, mean_kl=float(np.mean(divergences)))
-
-
-def measure_target(target: Target, token_ids: TokenArray, reference: FloatArray) -> Measurements:
-    """Agreement, as `measure_agreement`, and whether rows stand alone."""
-    return Measurements(
-        row_invariance=measure_row_invariance(target, token_ids[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT),
-        agreement=measure_agreement(target, token_ids, reference),
-    )
 
 
 def _kl(expected: FloatArray, got: FloatArray) -> float:

@@ -117,7 +117,11 @@ def drafter_recipe(precision: str) -> Recipe:
 
 
 def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray, recipe: Recipe) -> ir.Model:
-    """The graph that drafts with `head`.
+    """The graph that drafts with `head`, between a table of embedded tokens and the reduced head of its target.
+
+    Inputs: `hidden_states` (B, S, E), true features or predicted ones; `input_ids` (B, S), the token after each;
+    positions, bias, lengths and caches as a target's; `scored_rows` (n,), the rows whose logits are wanted. Outputs:
+    `logits` (B, n, Vd) float32, `predicted_states` (B, S, E) and the present caches; the recipe may rank the logits.
 
     Args:
         head: float32, on the CPU.
@@ -128,25 +132,12 @@ def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray
     Raises:
         InputError: a pass is unknown or does not fit its place.
     """
-    skeleton = trace_draft_head(
-        head.config, vocabulary_size=len(ends.embedding), draft_vocabulary_size=len(draft_token_ids)
-    )
+    skeleton = _trace(head.config, len(ends.embedding), len(draft_token_ids))
     weights = _draft_weights(head, ends, draft_token_ids)
     return apply_recipe(skeleton, recipe, PassContext(weights=weights, draft_token_ids=draft_token_ids))
 
 
-def trace_draft_head(config: HeadConfig, *, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
-    """The skeleton of a head with a table of embedded tokens in front and the reduced head of the target behind.
-
-    Inputs: `hidden_states` (B, S, E), true features or predicted ones; `input_ids` (B, S), the token after each;
-    positions, bias, lengths and caches as a target's; `scored_rows` (n,), the rows whose logits are wanted. Outputs:
-    `logits` (B, n, Vd) float32, `predicted_states` (B, S, E) and the present caches.
-
-    Args:
-        config: of the head.
-        vocabulary_size: V.
-        draft_vocabulary_size: Vd.
-    """
+def _trace(config: HeadConfig, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
     rows = example_inputs(config.num_blocks, config.num_kv_heads, config.head_size)
     caches = rows.pop("past_key_values")
     num_rows = rows["input_ids"].shape[1]
@@ -165,7 +156,7 @@ def trace_draft_head(config: HeadConfig, *, vocabulary_size: int, draft_vocabula
             opset_version=operators.OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_axes={name: axes for name, axes in (inputs | outputs).items() if axes},
+            dynamic_axes=inputs | outputs,
         )
 
     widths: dict[str, Shape] = {

@@ -327,18 +327,18 @@ def test_row_invariance_is_measured_not_assumed(tiny_bundle):
 
 
 def test_agreement_is_that_of_the_two_distributions(tiny_bundle):
-    from dovetail_ort_export.agreement import measure_agreement
+    from dovetail_ort_export.agreement import measure_target
     from dovetail_ort_runtime.row_invariance import run_in_chunks
 
     bundle = Bundle(tiny_bundle)
     target = Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)
     tokens = np.arange(100)
     own, _ = run_in_chunks(target, tokens, 8)
-    same = measure_agreement(target, tokens, own)
+    same = measure_target(target, tokens, own).agreement
     assert (same.num_tokens, same.top1, same.mean_kl) == (100, 1.0, pytest.approx(0, abs=1e-12))
     other = own.copy()
     other[:25] = 0  # uniform: its first token is id 0
-    changed = measure_agreement(target, tokens, other)
+    changed = measure_target(target, tokens, other).agreement
     assert changed.top1 == pytest.approx(0.75 + 0.01 * (own[:25].argmax(axis=1) == 0).sum())
     probabilities = np.exp(own[:25].astype(np.float64))
     probabilities /= probabilities.sum(axis=1, keepdims=True)

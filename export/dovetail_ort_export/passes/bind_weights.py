@@ -7,19 +7,16 @@ import onnx_ir as ir
 from dovetail_ort_export.passes import OfExport, nodes
 
 
-class BindWeights(OfExport, ir.passes.InPlacePass):
+class BindWeights(OfExport, nodes.NodePass):
     """Replaces each `Weight(name)` by an initializer that reads the weight when the graph is written.
 
     Two names of one tied parameter become one initializer.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Bind every name."""
-        weights, modified = self._context.weights, False
-        for node in nodes.find(model, "Weight", "dovetail"):
-            name = weights.canonical_name(node.attributes["name"].as_string())
-            bound = nodes.initializer(model, name, nodes.lazy_weight(weights, name))
-            node.outputs[0].replace_all_uses_with(bound)
-            model.graph.remove(node, safe=True)
-            modified = True
-        return ir.passes.PassResult(model, modified)
+    operators = (("Weight", "dovetail"),)
+
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+        weights = self._context.weights
+        name = weights.canonical_name(node.attributes["name"].as_string())
+        node.outputs[0].replace_all_uses_with(nodes.initializer(model, name, nodes.lazy_weight(weights, name)))
+        return True

@@ -16,8 +16,7 @@ class LowerFloat(Lowering):
     Runtime folds at load: on disk it stands once.
     """
 
-    def product(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
-        """MatMul, behind a Transpose of a weight with several readers."""
+    def _product(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
         x, weight = nodes.input_of(node, 0), nodes.input_of(node, 1)
         if len(weight.uses()) > 1:
             transpose = ir.node("Transpose", [weight], {"perm": [1, 0]})
@@ -26,6 +25,5 @@ class LowerFloat(Lowering):
         transposed = nodes.derived(model, weight, "transposed", np.transpose, shape[::-1])
         return [ir.node("MatMul", [x, transposed])]
 
-    def embedding(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:  # noqa: ARG002  a lowering's signature
-        """A Gather of the weight's rows."""
+    def _embedding(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:  # noqa: ARG002  a lowering's signature
         return [ir.node("Gather", node.inputs, {"axis": 0})]

@@ -38,13 +38,11 @@ class LowerInt8Blocks(Lowering):
         self._format = BlockFormat(block_size=block_size)
         self._mlp_format = BlockFormat(block_size=block_size, bits=mlp_bits)
 
-    def product(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
-        """A MatMulNBits."""
+    def _product(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
         form = self._mlp_format if _MLP in str(nodes.input_of(node, 1).name) else self._format
         return [product_in_blocks(model, node, form)]
 
-    def embedding(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
-        """GatherBlockQuantized with a column of scales for each token, and its blocks in a row."""
+    def _embedding(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
         form = self._format
         blocks, scales, (vocabulary_size, hidden_size) = _quantised(model, nodes.input_of(node, 0), form)
         by_block = nodes.constant(model, "embedding.scales_shape", [vocabulary_size, hidden_size // form.block_size, 1])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -20,15 +19,8 @@ _DOMAIN: Final = "com.microsoft"
 _OPSET: Final = 21
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Activation:
-    """A quantised activation that every product of the same input reads.
-
-    Attributes:
-        steps: (B, S, K) uint8, offset by 128.
-        step: () float32, what one step is worth, before `row_scale`.
-        row_scale: (B, S, 1) float32 factor of each row, or None where `step` says all.
-    """
+class _Activation(NamedTuple):
+    """A quantised activation: (B, S, K) uint8, offset by 128; what one step is worth; a factor of each row or None."""
 
     steps: ir.Value
     step: ir.Value
@@ -64,8 +56,7 @@ class LowerInt8Rows(Lowering):
             model.graph.opset_imports[""] = _OPSET
         return result
 
-    def product(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
-        """MatMulIntegerToFloat, times the rows' scales if they have some; or MatMulNBits."""
+    def _product(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
         x = nodes.input_of(node, 0)
         if x.producer() is not None and nodes.producer_of(x).op_type in self._in_blocks:
             return [product_in_blocks(model, node, BlockFormat())]
@@ -80,10 +71,9 @@ class LowerInt8Rows(Lowering):
         nodes.label([product], str(node.name))
         return [product, ir.node("Mul", [product.outputs[0], activation.row_scale])]
 
-    def embedding(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
-        """Gathers of columns, since the weight lies as the head reads it, (E, V), and of their scales."""
+    def _embedding(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
         ids = nodes.input_of(node, 1)
-        steps, scales, _ = self._quantised(model, nodes.input_of(node, 0))
+        steps, scales, _ = self._quantised(model, nodes.input_of(node, 0))  # (E, V), as the head reads them
         columns = ir.node("Gather", [steps, ids], {"axis": 1})
         rows = ir.node("Transpose", [columns.outputs[0]], {"perm": [1, 2, 0]})
         values = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})

@@ -6,12 +6,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dovetail_ort_export.passes import nodes
 
 
-class ProductPass(ir.passes.InPlacePass):
+class ProductPass(nodes.NodePass):
     """A pass that reads the weights of products, and so stands after bind-weights."""
 
     def requires(self, model: ir.Model) -> None:
@@ -27,25 +26,18 @@ class ProductPass(ir.passes.InPlacePass):
 class Lowering(ProductPass):
     """A pass that makes operators of a number format of every `Linear` and `Embedding`."""
 
+    operators = (("Linear", "dovetail"), ("Embedding", "dovetail"))
+
     @abstractmethod
-    def product(self, model: ir.Model, node: ir.Node) -> Sequence[ir.Node]:
+    def _product(self, model: ir.Model, node: ir.Node) -> Sequence[ir.Node]:
         """What takes the place of a `Linear`, in order; the last one's first output is the result."""
 
     @abstractmethod
-    def embedding(self, model: ir.Model, node: ir.Node) -> Sequence[ir.Node]:
+    def _embedding(self, model: ir.Model, node: ir.Node) -> Sequence[ir.Node]:
         """What takes the place of an `Embedding`, likewise."""
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Lower every product and the embedding."""
-        modified = False
-        for op_type, lowered in (("Linear", self.product), ("Embedding", self.embedding)):
-            for node in nodes.find(model, op_type, "dovetail"):
-                new = lowered(model, node)
-                new[-1].name = node.name
-                ir.convenience.replace_nodes_and_values(
-                    model.graph, node, [node], new, [node.outputs[0]], [new[-1].outputs[0]]
-                )
-                modified = True
-        if modified:
-            RemoveUnusedNodesPass()(model)  # and their weights, which are stored in another form now
-        return ir.passes.PassResult(model, modified)
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+        new = (self._product if node.op_type == "Linear" else self._embedding)(model, node)
+        new[-1].name = node.name
+        ir.convenience.replace_nodes_and_values(model.graph, node, [node], new, [node.outputs[0]], [new[-1].outputs[0]])
+        return True

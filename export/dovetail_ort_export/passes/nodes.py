@@ -5,12 +5,14 @@ onnx-ir types almost everything as optional; the accessors here are for graphs w
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dovetail_ort_export.equalization import EqualizedWeights
 from dovetail_ort_export.weights import NamedWeights
@@ -18,6 +20,27 @@ from dovetail_ort_runtime.arrays import FloatArray
 
 # Metadata of a norm's weight, not written to the file: the largest magnitude that the norm's output had.
 LARGEST_OUTPUT: Final = "dovetail.largest_output"
+
+
+class NodePass(ir.passes.InPlacePass):
+    """A pass that rewrites nodes one by one.
+
+    Attributes:
+        operators: types and domains of those nodes, in the order in which they are rewritten.
+    """
+
+    operators: tuple[tuple[str, str], ...]
+
+    @abstractmethod
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+        """Whether it has changed anything."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite every node, and remove what nothing uses any more."""
+        changes = [self._rewrite(model, node) for operator in self.operators for node in find(model, *operator)]
+        if any(changes):
+            RemoveUnusedNodesPass()(model)
+        return ir.passes.PassResult(model, any(changes))
 
 
 def find(model: ir.Model, op_type: str, domain: str) -> Iterator[ir.Node]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lowering import ProductPass
@@ -13,21 +12,19 @@ from dovetail_ort_export.passes.packing import pack
 class PackGateUp(ProductPass):
     """silu(gate(x)) * up(x) -> one `Linear`, split in two halves for the activation and the factor."""
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Pack every MLP."""
-        modified = False
-        for sigmoid in nodes.find(model, "Sigmoid", ""):
-            gate, up = nodes.input_of(sigmoid, 0), _factor(sigmoid)
-            if up and (packed := pack(model, [gate, up], "gate_up_proj")):
-                split = ir.node("Split", [packed], {"axis": -1, "num_outputs": 2}, num_outputs=2)
-                nodes.label([split], str(sigmoid.name))
-                model.graph.insert_after(nodes.producer_of(packed), split)
-                for whole, half in zip((gate, up), split.outputs, strict=True):
-                    whole.replace_all_uses_with(half)
-                modified = True
-        if modified:
-            RemoveUnusedNodesPass()(model)  # the products that were packed
-        return ir.passes.PassResult(model, modified)
+    operators = (("Sigmoid", ""),)
+
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+        gate, up = nodes.input_of(node, 0), _factor(node)
+        packed = up and pack(model, [gate, up], "gate_up_proj")
+        if up is None or packed is None:
+            return False
+        split = ir.node("Split", [packed], {"axis": -1, "num_outputs": 2}, num_outputs=2)
+        nodes.label([split], str(node.name))
+        model.graph.insert_after(nodes.producer_of(packed), split)
+        for whole, half in zip((gate, up), split.outputs, strict=True):
+            whole.replace_all_uses_with(half)
+        return True
 
 
 def _factor(sigmoid: ir.Node) -> ir.Value | None:

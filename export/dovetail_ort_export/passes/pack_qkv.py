@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lowering import ProductPass
 from dovetail_ort_export.passes.packing import pack
 
@@ -16,14 +14,12 @@ class PackQkv(ProductPass):
     A block whose query or key passes through a norm of its own (Qwen3) is left alone.
     """
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Pack every attention that allows it."""
-        modified = False
-        for attention in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
-            if packed := pack(model, attention.inputs[:3], "qkv_proj"):
-                for index, value in enumerate((packed, None, None)):
-                    attention.replace_input_with(index, value)
-                modified = True
-        if modified:
-            RemoveUnusedNodesPass()(model)  # the products that were packed
-        return ir.passes.PassResult(model, modified)
+    operators = (("GroupQueryAttention", "com.microsoft"),)
+
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+        packed = pack(model, node.inputs[:3], "qkv_proj")
+        if packed is None:
+            return False
+        for index, value in enumerate((packed, None, None)):
+            node.replace_input_with(index, value)
+        return True

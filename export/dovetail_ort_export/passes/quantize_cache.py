@@ -20,7 +20,7 @@ _ATTRIBUTES: Final[dict[str, str | int]] = {
 }
 
 
-class QuantizeCache(OfExport, ir.passes.InPlacePass):
+class QuantizeCache(OfExport, nodes.NodePass):
     """GroupQueryAttention over an INT8 cache, with a constant scale for each channel of keys and of values.
 
     New rows are rounded as they enter the cache, each by itself, and read back rounded in the same pass. What is beyond
@@ -33,6 +33,8 @@ class QuantizeCache(OfExport, ir.passes.InPlacePass):
         InputError: it is the export of a drafter.
     """
 
+    operators = (("GroupQueryAttention", "com.microsoft"),)
+
     def __init__(self, context: PassContext) -> None:
         super().__init__(context)
         if context.cache_maxima is None:
@@ -41,23 +43,16 @@ class QuantizeCache(OfExport, ir.passes.InPlacePass):
 
     def requires(self, model: ir.Model) -> None:
         """Every cache is measured, and in single precision still."""
-        for node in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
+        for node in nodes.find(model, *self.operators[0]):
             key = nodes.input_of(node, _PAST_KEY)
             if key.dtype not in (ir.DataType.FLOAT, ir.DataType.INT8):
                 raise ir.passes.PreconditionError(f"{key.name} is not in float32")
             if _block(key) + ".key" not in self._maxima:
                 raise ir.passes.PreconditionError(f"no range was measured for {key.name}")
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Quantise every cache that is not yet."""
-        modified = False
-        for node in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
-            if nodes.input_of(node, _PAST_KEY).dtype == ir.DataType.FLOAT:
-                self._quantise(model, node)
-                modified = True
-        return ir.passes.PassResult(model, modified)
-
-    def _quantise(self, model: ir.Model, node: ir.Node) -> None:
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+        if nodes.input_of(node, _PAST_KEY).dtype != ir.DataType.FLOAT:
+            return False
         node.resize_inputs(_KEY_SCALE + 2)
         for index, part in enumerate(("key", "value")):
             past = nodes.input_of(node, _PAST_KEY + index)
@@ -68,6 +63,7 @@ class QuantizeCache(OfExport, ir.passes.InPlacePass):
             past.type = node.outputs[1 + index].type = ir.TensorType(ir.DataType.INT8)
         for attribute, setting in _ATTRIBUTES.items():
             node.attributes.add(ir.convenience.convert_attribute(attribute, setting))
+        return True
 
 
 def _block(past: ir.Value) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,6 @@ from dovetail_ort_export.tracing import (
     INPUT_AXES,
     ROW_AXES,
     LayerCache,
-    Shape,
     attend,
     cache_axes,
     example_inputs,
@@ -52,7 +52,7 @@ def attach_drafter(
     *,
     recipe: Path | None = None,
 ) -> Manifest:
-    """Export a head and put it into a bundle, in the place of the drafter that was there.
+    """Export a head and put it into a bundle, in the place of the drafter that was there; the new manifest.
 
     Args:
         bundle_path: the bundle; it is replaced as a whole or not at all.
@@ -60,9 +60,6 @@ def attach_drafter(
         precision: one of `DRAFTER_PRECISIONS`.
         report: is told each step in a line.
         recipe: TOML file with the passes that make the graph, in the place of the precision.
-
-    Returns:
-        The bundle's new manifest.
 
     Raises:
         InputError: the head is damaged, or belongs to another target.
@@ -147,23 +144,25 @@ def _trace(config: HeadConfig, vocabulary_size: int, draft_vocabulary_size: int)
     outputs = {"logits": {0: "batch_size", 1: "num_scored_rows"}, "predicted_states": ROW_AXES}
     outputs |= cache_axes("present", config.num_blocks)
 
-    def trace(path: Path) -> None:
-        torch.onnx.export(
-            _DraftGraph(config, vocabulary_size, draft_vocabulary_size).eval(),
-            (states, *rows.values(), torch.tensor([num_rows - 1]), caches),
-            path,
-            dynamo=False,
-            opset_version=operators.OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes=inputs | outputs,
-        )
-
-    widths: dict[str, Shape] = {
-        "logits": ["num_scored_rows", draft_vocabulary_size],
-        "predicted_states": ["sequence_length", config.hidden_size],
-    }
-    return traced("drafter", trace, widths, [config.num_kv_heads, "max_sequence_length", config.head_size])
+    trace = partial(
+        torch.onnx.export,
+        _DraftGraph(config, vocabulary_size, draft_vocabulary_size).eval(),
+        (states, *rows.values(), torch.tensor([num_rows - 1]), caches),
+        dynamo=False,
+        opset_version=operators.OPSET,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_axes=inputs | outputs,
+    )
+    return traced(
+        "drafter",
+        trace,
+        {
+            "logits": ["num_scored_rows", draft_vocabulary_size],
+            "predicted_states": ["sequence_length", config.hidden_size],
+        },
+        [config.num_kv_heads, "max_sequence_length", config.head_size],
+    )
 
 
 class _DraftGraph(nn.Module):

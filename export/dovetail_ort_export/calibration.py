@@ -125,11 +125,7 @@ def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) ->
 
 
 def activation_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, FloatArray]:
-    """Largest magnitude of each channel over all tokens, computed in float32.
-
-    Args:
-        model: transformers causal LM.
-        texts: each (T,) int64, read by itself from position 0.
+    """Largest magnitude of each channel over texts (T,) int64, each read from position 0, computed in float32.
 
     Returns:
         By module name: what each block norm gives before its weight, rotated by `Rotation(E)`, (E,) float32; and what

@@ -24,25 +24,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.weights import Weights, head_size
+from dovetail_ort_export.weights import NamedWeights, head_size
 from dovetail_ort_runtime.arrays import FloatArray
-
-# Families whose blocks have the parts named below and nothing between them that a rotation would not pass.
-EQUALIZED_FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
 
 _ROTATION_SEED: Final = 0
 
 Edit = Callable[[FloatArray], FloatArray]
 
 
-class EqualizedWeights:
+class EqualizedWeights(NamedWeights):
     """The weights of the equal model by name, computed when they are asked for.
 
     The final norm and what follows it stay in the model's own basis; `passes.equalize` changes the basis there.
 
     Args:
         weights: of the model.
-        config: of the model, its family one of `EQUALIZED_FAMILIES`.
+        config: of the model.
         maxima: what `activation_maxima` found.
         alpha: 0 to 1, how much of the activations' range the weights take over.
 
@@ -52,7 +49,8 @@ class EqualizedWeights:
         value_scales: (Hkv * D,) float32 by block, what the values of the model are divided by.
     """
 
-    def __init__(self, weights: Weights, config: Any, maxima: Mapping[str, FloatArray], alpha: float) -> None:
+    def __init__(self, weights: NamedWeights, config: Any, maxima: Mapping[str, FloatArray], alpha: float) -> None:
+        super().__init__(weights.tensors)
         self.rotation = Rotation(config.hidden_size)
         self.ranges: dict[str, float] = {}
         self.value_scales: list[FloatArray] = []
@@ -61,18 +59,14 @@ class EqualizedWeights:
         self._alpha = alpha
         self._edits: defaultdict[str, list[Edit]] = defaultdict(list)
         for name in ("model.embed_tokens.weight", "lm_head.weight"):
-            self._edits[weights.canonical_name(name)] = [self.rotation.apply]
+            self._edits[self.canonical_name(name)] = [self.rotation.apply]
         for index in range(config.num_hidden_layers):
             self._equalize_block(f"model.layers.{index}.", config)
 
     @property
     def edited_names(self) -> tuple[str, ...]:
         """The weights that differ from the model's."""
-        return tuple(name for name in self._edits if name in self._weights)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the weight `name`."""
-        return self._weights.shape(name)
+        return tuple(name for name in self._edits if name in self)
 
     def __getitem__(self, name: str) -> FloatArray:
         """The weight `name` of the equal model as a float32 array."""
@@ -121,15 +115,12 @@ class EqualizedWeights:
 def smoothing_scale(activation: FloatArray, weight: FloatArray, alpha: float) -> FloatArray:
     """SmoothQuant's factor of each channel, `activation^alpha / weight^(1-alpha)`; 1 where either is zero.
 
-    Args:
-        activation: any shape, float32, largest magnitude of each channel.
-        weight: likewise, of the weights that the channel meets.
-        alpha: 0 to 1.
+    `activation` and `weight` are float32 and of one shape, the largest magnitudes of a channel and of what it meets;
+    `alpha` is 0 to 1.
     """
     live = (activation > 0) & (weight > 0)
     safe_activation, safe_weight = np.where(live, activation, 1), np.where(live, weight, 1)
-    scale: FloatArray = (safe_activation**alpha / safe_weight ** (1 - alpha)).astype(np.float32)
-    return scale
+    return (safe_activation**alpha / safe_weight ** (1 - alpha)).astype(np.float32)
 
 
 class Rotation:
@@ -154,14 +145,7 @@ class Rotation:
         self.right = _orthogonal(size // rows, random)
 
     def apply(self, x: FloatArray) -> FloatArray:
-        """`x R` along the last axis.
-
-        Args:
-            x: (..., E) float32.
-
-        Returns:
-            (..., E) float32.
-        """
+        """`x R` along the last axis of (..., E) float32."""
         by_factor = x.reshape(*x.shape[:-1], len(self.left), len(self.right))
         rotated: FloatArray = (self.left.T @ (by_factor @ self.right)).reshape(x.shape)
         return rotated

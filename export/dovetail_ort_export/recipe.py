@@ -13,7 +13,6 @@ from typing import Any, Final
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import WEIGHT_FORMATS
 
-BUILT_IN_RECIPES: Final = ("row", "row-unsigned", "block", "fp32", "drafter")
 _LOWERING: Final = "lower-"
 _KEYS: Final = {"precision", "passes"}
 
@@ -118,7 +117,7 @@ class Recipe:
 
 
 def built_in_recipe(name: str) -> Recipe:
-    """One of `BUILT_IN_RECIPES`."""
+    """The recipe `name` of those in the package."""
     text = (files("dovetail_ort_export") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     return Recipe.from_toml(text, f"the recipe {name}")
 

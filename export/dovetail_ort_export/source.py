@@ -18,7 +18,7 @@ from dovetail_ort_export.gguf_tokenizer import eos_token_ids, read_metadata, rep
 from dovetail_ort_export.weights import head_size
 from dovetail_ort_runtime.errors import SourceError
 
-# Pre-norm decoders of the same build: RMSNorm, rotary positions, a gated MLP with SiLU.
+# Pre-norm decoders of the same build: RMSNorm, rotary positions, a gated MLP with SiLU. `equalization` counts on it.
 FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
 
 # Rotary scalings whose angles depend on the position alone; "dynamic" and "longrope" change with the length.

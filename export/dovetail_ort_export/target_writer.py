@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_export.calibration import activation_maxima, cache_maxima, calibration_texts
-from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
+from dovetail_ort_export.equalization import EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.gpu_layers import blocks_within
 from dovetail_ort_export.graph_file import graph_name, save_graph
@@ -89,7 +89,6 @@ class TargetWriter:
         entry = self._entry(recipe)
         equalized = self._equalized if _EQUALIZE in recipe.names else None
         measured = self._cache_maxima(equalized) if _QUANTIZE_CACHE in recipe.names else None
-        calibrated = equalized is not None or measured is not None
         self._report(f"writing {name}")
         whole = PassContext(weights=self._weights, equalized=equalized, cache_maxima=measured)
         cut = entry.front_layers
@@ -101,16 +100,12 @@ class TargetWriter:
         folder.mkdir()
         for file, graph in graphs.items():
             save_graph(graph, folder / file)
-        return Candidate(folder=folder, entry=entry, calibration=self._calibration() if calibrated else None)
+        return Candidate(folder=folder, entry=entry, calibration=self._calibration() if equalized or measured else None)
 
     @cached_property
-    def _equalized(self) -> EqualizedWeights | None:
-        config = self._source.model.config
-        if config.model_type not in EQUALIZED_FAMILIES:
-            self._report(f"no rule to equalise {config.model_type}: its activations are quantised as they are")
-            return None
+    def _equalized(self) -> EqualizedWeights:
         maxima = self._measured(activation_maxima)
-        return EqualizedWeights(self._weights, config, maxima, self._options.alpha)
+        return EqualizedWeights(self._weights, self._source.model.config, maxima, self._options.alpha)
 
     def _cache_maxima(self, equalized: EqualizedWeights | None) -> dict[str, FloatArray]:
         """Of the keys and values that the graph will compute; those of an equal model have other values."""

@@ -104,15 +104,18 @@ def example_inputs(num_layers: int, num_kv_heads: int, size: int) -> dict[str, A
 
 
 def trace_target(model: Any) -> ir.Model:
-    """The skeleton of `model`, a transformers causal LM of a supported family, on torch's meta device or any other."""
+    """The skeleton of a transformers causal LM of a supported family, on torch's meta device or any other."""
     config = model.config
-    widths: dict[str, Shape] = {
-        "logits": ["sequence_length", config.vocab_size],
-        "hidden_states": ["sequence_length", config.hidden_size],
-    }
-    cache: Shape = [config.num_key_value_heads, "max_sequence_length", head_size(config)]
     target = TargetConfig(config, task="text-generation")
-    return traced("target", lambda path: export(model, target, path, disable_dynamic_axes_fix=True), widths, cache)
+    return traced(
+        "target",
+        lambda path: export(model, target, path, disable_dynamic_axes_fix=True),
+        {
+            "logits": ["sequence_length", config.vocab_size],
+            "hidden_states": ["sequence_length", config.hidden_size],
+        },
+        [config.num_key_value_heads, "max_sequence_length", head_size(config)],
+    )
 
 
 def traced(name: str, trace: Callable[[Path], Any], widths: Mapping[str, Shape], cache: Shape) -> ir.Model:

@@ -23,24 +23,24 @@ class NamedWeights:
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self._tensors = tensors
+        self.tensors = tensors
         self._first_name = {id(tensor): name for name, tensor in reversed(tensors.items())}
 
     def canonical_name(self, name: str) -> str:
         """The first name of a tensor that has several (a tied embedding and head)."""
-        return self._first_name[id(self._tensors[name])]
+        return self._first_name[id(self.tensors[name])]
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a weight `name`, which may be any of its names."""
-        return name in self._tensors
+        return name in self.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the weight `name`."""
-        return tuple(self._tensors[name].shape)
+        return tuple(self.tensors[name].shape)
 
     def __getitem__(self, name: str) -> FloatArray:
         """The weight `name` as a float32 array, a view where the tensor is float32 already."""
-        values: FloatArray = self._tensors[name].detach().to(torch.float32).numpy()
+        values: FloatArray = self.tensors[name].detach().to(torch.float32).numpy()
         return values
 
 

@@ -348,6 +348,7 @@ def test_only_the_products_of_the_mlp_get_four_bits(bound):
     [
         ({"block_size": 48}, "block_size must be one of 16, 32, 64, 128, got 48"),
         ({"block_size": "32"}, "block_size must be one of 16, 32, 64, 128, got '32'"),
+        ({"block_size": 32.0}, "block_size must be one of 16, 32, 64, 128, got 32.0"),
         ({"mlp_bits": 3}, "mlp_bits must be one of 4, 8, got 3"),
     ],
 )

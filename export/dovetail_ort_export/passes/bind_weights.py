@@ -13,7 +13,7 @@ class BindWeights(OfExport, nodes.NodePass):
     Two names of one tied parameter become one initializer.
     """
 
-    operators = (("Weight", "dovetail"),)
+    operators = ("Weight",)
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
         weights = self._context.weights

@@ -65,5 +65,5 @@ class KeepBlocks(OfExport, ir.passes.FunctionalPass):
 
 def _first_norms(model: ir.Model, number: int) -> list[ir.Node]:
     """The norm that block `number` begins with, if it stands alone."""
-    norms = nodes.find(model, "SimplifiedLayerNormalization", "")
+    norms = nodes.find(model, "SimplifiedLayerNormalization")
     return [norm for norm in norms if nodes.input_of(norm, 1).name == _FIRST_NORM.format(number)]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lowering import Lowering
-from dovetail_ort_export.quantization import BLOCK_BITS, BlockFormat, block_scales, quantize_blocks
+from dovetail_ort_export.quantization import BLOCK_BITS, BLOCK_SIZES, BlockFormat, block_scales, quantize_blocks
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 _DOMAIN: Final = "com.microsoft"
@@ -33,8 +33,9 @@ class LowerInt8Blocks(Lowering):
 
     def __init__(self, block_size: int = 32, mlp_bits: int = 8) -> None:
         super().__init__()
-        if not isinstance(mlp_bits, int) or mlp_bits not in BLOCK_BITS:
-            raise InputError(f"mlp_bits must be one of {', '.join(map(str, BLOCK_BITS))}, got {mlp_bits!r}")
+        for name, value, allowed in (("block_size", block_size, BLOCK_SIZES), ("mlp_bits", mlp_bits, BLOCK_BITS)):
+            if not isinstance(value, int) or value not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
         self._format = BlockFormat(block_size=block_size)
         self._mlp_format = BlockFormat(block_size=block_size, bits=mlp_bits)
 

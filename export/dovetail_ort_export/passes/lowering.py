@@ -16,7 +16,7 @@ class ProductPass(nodes.NodePass):
     def requires(self, model: ir.Model) -> None:
         """Every product and the embedding have their weights."""
         for op_type, index in (("Linear", 1), ("Embedding", 0)):
-            for node in nodes.find(model, op_type, "dovetail"):
+            for node in nodes.find(model, op_type):
                 if nodes.input_of(node, index).const_value is None:
                     raise ir.passes.PreconditionError(
                         f"{node.name} has no weight; bind-weights stands before what packs or lowers"
@@ -26,7 +26,7 @@ class ProductPass(nodes.NodePass):
 class Lowering(ProductPass):
     """A pass that makes operators of a number format of every `Linear` and `Embedding`."""
 
-    operators = (("Linear", "dovetail"), ("Embedding", "dovetail"))
+    operators = ("Linear", "Embedding")
 
     @abstractmethod
     def _product(self, model: ir.Model, node: ir.Node) -> Sequence[ir.Node]:

@@ -14,7 +14,6 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from dovetail_ort_export.equalization import EqualizedWeights
 from dovetail_ort_export.weights import NamedWeights
 from dovetail_ort_runtime.arrays import FloatArray
 
@@ -26,10 +25,10 @@ class NodePass(ir.passes.InPlacePass):
     """A pass that rewrites nodes one by one.
 
     Attributes:
-        operators: types and domains of those nodes, in the order in which they are rewritten.
+        operators: types of those nodes, in the order in which they are rewritten.
     """
 
-    operators: tuple[tuple[str, str], ...]
+    operators: tuple[str, ...]
 
     @abstractmethod
     def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
@@ -37,15 +36,15 @@ class NodePass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite every node, and remove what nothing uses any more."""
-        changes = [self._rewrite(model, node) for operator in self.operators for node in find(model, *operator)]
+        changes = [self._rewrite(model, node) for op_type in self.operators for node in find(model, op_type)]
         if any(changes):
             RemoveUnusedNodesPass()(model)
         return ir.passes.PassResult(model, any(changes))
 
 
-def find(model: ir.Model, op_type: str, domain: str) -> Iterator[ir.Node]:
-    """Nodes of one operator in graph order; the graph may change meanwhile."""
-    return (node for node in list(model.graph) if node.op_type == op_type and node.domain == domain)
+def find(model: ir.Model, op_type: str) -> Iterator[ir.Node]:
+    """Nodes of one operator in graph order; the graph may change meanwhile. No two domains of ours share a type."""
+    return (node for node in list(model.graph) if node.op_type == op_type)
 
 
 def by_name(values: Iterable[ir.Value]) -> dict[str, ir.Value]:
@@ -61,7 +60,7 @@ def input_of(node: ir.Node, index: int) -> ir.Value:
 
 
 def producer_of(value: ir.Value) -> ir.Node:
-    """The node that computes `value`, which is neither an input nor an initializer of the graph."""
+    """The node that computes `value`, no input or initializer of the graph."""
     node = value.producer()
     assert node is not None, f"{value.name} must be computed by a node"
     return node
@@ -98,7 +97,7 @@ def constant(model: ir.Model, name: str, values: ArrayLike) -> ir.Value:
     return initializer(model, name, ir.tensor(np.array(values, order="C"), name=name))
 
 
-def lazy_weight(weights: NamedWeights | EqualizedWeights, name: str) -> ir.LazyTensor:
+def lazy_weight(weights: NamedWeights, name: str) -> ir.LazyTensor:
     """The tensor of the weight `name`, read when the graph is written."""
     return lazy_tensor(name, lambda: weights[name], weights.shape(name))
 

@@ -12,7 +12,7 @@ from dovetail_ort_export.passes.packing import pack
 class PackGateUp(ProductPass):
     """silu(gate(x)) * up(x) -> one `Linear`, split in two halves for the activation and the factor."""
 
-    operators = (("Sigmoid", ""),)
+    operators = ("Sigmoid",)
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
         gate, up = nodes.input_of(node, 0), _factor(node)

@@ -14,7 +14,7 @@ class PackQkv(ProductPass):
     A block whose query or key passes through a norm of its own (Qwen3) is left alone.
     """
 
-    operators = (("GroupQueryAttention", "com.microsoft"),)
+    operators = ("GroupQueryAttention",)
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
         packed = pack(model, node.inputs[:3], "qkv_proj")

@@ -33,7 +33,7 @@ class QuantizeCache(OfExport, nodes.NodePass):
         InputError: it is the export of a drafter.
     """
 
-    operators = (("GroupQueryAttention", "com.microsoft"),)
+    operators = ("GroupQueryAttention",)
 
     def __init__(self, context: PassContext) -> None:
         super().__init__(context)
@@ -43,7 +43,7 @@ class QuantizeCache(OfExport, nodes.NodePass):
 
     def requires(self, model: ir.Model) -> None:
         """Every cache is measured, and in single precision still."""
-        for node in nodes.find(model, *self.operators[0]):
+        for node in nodes.find(model, self.operators[0]):
             key = nodes.input_of(node, _PAST_KEY)
             if key.dtype not in (ir.DataType.FLOAT, ir.DataType.INT8):
                 raise ir.passes.PreconditionError(f"{key.name} is not in float32")

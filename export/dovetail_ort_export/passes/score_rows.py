@@ -24,7 +24,7 @@ class ScoreRows(ir.passes.InPlacePass):
         """What the head reads has no scales by row yet: their zero points are as many as all rows."""
         if ends := _ends(model):
             behind = nodes.values_behind(model, ends[0])
-            for node in nodes.find(model, "QuantizeLinear", ""):
+            for node in nodes.find(model, "QuantizeLinear"):
                 if node.inputs[0] in behind:
                     raise ir.passes.PreconditionError(f"{node.name} comes first; score-rows stands before what lowers")
 

@@ -144,8 +144,11 @@ def activation_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, Floa
         "post_attention_layernorm": normalised,
         "o_proj": lambda _, x, __: x.numpy(),
     }
-    modules = [(name, name.rpartition(".")[2], module) for name, module in model.named_modules()]
-    observed = {name: (module, rows[part]) for name, part, module in modules if part in rows}
+    observed = {
+        name: (module, rows[part])
+        for name, module in model.named_modules()
+        if (part := name.rpartition(".")[2]) in rows
+    }
     return _maxima(model, texts, observed, "activations", "export with --int8-format block")
 
 

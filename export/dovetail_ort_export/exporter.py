@@ -88,8 +88,13 @@ def export_bundle(
             files=(),
         )
         manifest = write_manifest(manifest, directory)
-    num_bytes = sum(entry.num_bytes for entry in manifest.files)
-    return ExportReport(directory=out, manifest=manifest, num_bytes=num_bytes, peak_memory_bytes=_peak_memory_bytes())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return ExportReport(
+        directory=out,
+        manifest=manifest,
+        num_bytes=sum(entry.num_bytes for entry in manifest.files),
+        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+    )
 
 
 def _max_context(config: Any, options: ExportOptions) -> int:
@@ -139,9 +144,3 @@ def _generation_entry(source: Source) -> GenerationEntry:
         repetition_penalty=float(config.repetition_penalty or 1.0),
         **(sampling if config.do_sample else {}),
     )
-
-
-def _peak_memory_bytes() -> int:
-    """Largest resident set of this process since it started, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -144,7 +144,7 @@ class TargetWriter:
         return int(number)
 
     def _entry(self, recipe: Recipe) -> TargetEntry:
-        config: Any = self._source.model.config
+        config = self._source.model.config
         return TargetEntry(
             graph=graph_name("model", recipe.precision),
             family=config.model_type,

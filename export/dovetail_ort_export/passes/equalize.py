@@ -61,7 +61,8 @@ def _rotate_input(model: ir.Model, reader: ir.Node, left: FloatArray, right: Flo
     across = ir.node("MatMul", [split.outputs[0], right_value])
     down = ir.node("MatMul", [left_value, across.outputs[0]])
     merge = ir.node("Reshape", [down.outputs[0], flat])
-    for part, node in (("split", split), ("across", across), ("down", down), ("merge", merge)):
+    new = {"split": split, "across": across, "down": down, "merge": merge}
+    for part, node in new.items():
         nodes.label([node], f"{name}/{part}")
-    model.graph.insert_before(reader, [split, across, down, merge])
+    model.graph.insert_before(reader, list(new.values()))
     reader.replace_input_with(0, merge.outputs[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 import onnx_ir as ir
@@ -56,11 +57,8 @@ class KeepBlocks(OfExport, ir.passes.FunctionalPass):
         return ir.passes.PassResult(cut, True)
 
     def _is_kept(self, name: str) -> bool:
-        prefix, _, rest = name.partition(".")
-        if prefix not in ("past_key_values", "present"):
-            return True
-        number = int(rest.partition(".")[0])
-        return self._first <= number and (self._end is None or number < self._end)
+        """Whether an input or output is no cache, or that of a block that stays."""
+        return "." not in name or int(name.split(".")[1]) in range(self._first, self._end or sys.maxsize)
 
 
 def _first_norms(model: ir.Model, number: int) -> list[ir.Node]:

@@ -58,11 +58,8 @@ def _convert_input(graph: ir.Graph, value: ir.Value) -> None:
 
 def _converted_output(graph: ir.Graph, value: ir.Value) -> ir.Value:
     """A float32 output that takes the name of a float16 one."""
-    name = str(value.name)
-    cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT})
-    nodes.label([cast], f"{name}/single")
-    graph.append(cast)
-    value.name = f"{name}_half"
-    single = cast.outputs[0]
-    single.name, single.shape, single.type = name, value.shape, ir.TensorType(ir.DataType.FLOAT)
+    single = ir.val(value.name, ir.DataType.FLOAT, value.shape)
+    value.name = f"{single.name}_half"
+    name = f"{single.name}/single/Cast"
+    graph.append(ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=name, outputs=[single]))
     return single

@@ -85,9 +85,7 @@ def initializer(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Val
     """The initializer `name`, registered with `tensor` unless the graph has it already."""
     if name in model.graph.initializers:
         return model.graph.initializers[name]
-    value = ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
-    )
+    value = ir.val(name, const_value=tensor)
     model.graph.register_initializer(value)
     return value
 

@@ -47,25 +47,25 @@ class QuantizeCache(OfExport, nodes.NodePass):
             key = nodes.input_of(node, _PAST_KEY)
             if key.dtype not in (ir.DataType.FLOAT, ir.DataType.INT8):
                 raise ir.passes.PreconditionError(f"{key.name} is not in float32")
-            if _block(key) + ".key" not in self._maxima:
+            if _cached(key) not in self._maxima:
                 raise ir.passes.PreconditionError(f"no range was measured for {key.name}")
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
         if nodes.input_of(node, _PAST_KEY).dtype != ir.DataType.FLOAT:
             return False
         node.resize_inputs(_KEY_SCALE + 2)
-        for index, part in enumerate(("key", "value")):
+        for index in (0, 1):  # keys, values
             past = nodes.input_of(node, _PAST_KEY + index)
-            name = f"{_block(past)}.{part}"
+            name = _cached(past)
             largest = self._maxima[name]
             scales = np.where(largest > 0, largest / np.float32(_LARGEST), np.float32(1)).astype(np.float32)
             node.replace_input_with(_KEY_SCALE + index, nodes.constant(model, f"cache.{name}.scale", scales))
             past.type = node.outputs[1 + index].type = ir.TensorType(ir.DataType.INT8)
-        for attribute, setting in _ATTRIBUTES.items():
-            node.attributes.add(ir.convenience.convert_attribute(attribute, setting))
+        for attribute in ir.convenience.convert_attributes(_ATTRIBUTES):
+            node.attributes.add(attribute)
         return True
 
 
-def _block(past: ir.Value) -> str:
-    """`3` of `past_key_values.3.key`."""
-    return str(past.name).split(".")[1]
+def _cached(past: ir.Value) -> str:
+    """`3.key` of `past_key_values.3.key`."""
+    return str(past.name).partition(".")[2]

@@ -36,7 +36,7 @@ class RankCandidates(OfExport, ir.passes.InPlacePass):
         """Append the ranking."""
         graph = model.graph
         logits = nodes.by_name(graph.outputs)["logits"]
-        num_candidates = ir.Value(name="num_candidates", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
+        num_candidates = ir.val("num_candidates", ir.DataType.INT64, [1])
         graph.inputs.append(num_candidates)
         ids = nodes.constant(model, "draft_token_ids", self._draft_token_ids)
         log_softmax = ir.node("LogSoftmax", [logits], {"axis": -1})
@@ -46,12 +46,10 @@ class RankCandidates(OfExport, ir.passes.InPlacePass):
         nodes.label([log_softmax, top, gather], "candidates")
         graph.extend([log_softmax, top, gather])
         logits.name = "draft_logits"
-        shape = ir.Shape(["batch_size", "num_scored_rows", "num_candidates"])
-        for value, name, dtype in (
-            (top.outputs[0], "candidate_log_probabilities", ir.DataType.FLOAT),
-            (gather.outputs[0], "candidate_ids", ir.DataType.INT64),
-        ):
-            value.name, value.shape, value.type = name, shape, ir.TensorType(dtype)
-        graph.outputs[graph.outputs.index(logits)] = top.outputs[0]
-        graph.outputs.insert(1, gather.outputs[0])
+        best, best_ids = top.outputs[0], gather.outputs[0]
+        best.name, best.type = "candidate_log_probabilities", ir.TensorType(ir.DataType.FLOAT)
+        best_ids.name, best_ids.type = "candidate_ids", ir.TensorType(ir.DataType.INT64)
+        best.shape = best_ids.shape = ir.Shape(["batch_size", "num_scored_rows", "num_candidates"])
+        graph.outputs[graph.outputs.index(logits)] = best
+        graph.outputs.insert(1, best_ids)
         return ir.passes.PassResult(model, True)

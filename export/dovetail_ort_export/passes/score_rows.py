@@ -34,19 +34,17 @@ class ScoreRows(ir.passes.InPlacePass):
         if ends is None:
             return ir.passes.PassResult(model, False)
         states, logits = ends
-        rows = ir.Value(name=SCORED_ROWS, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([_NUM_SCORED]))
+        rows = ir.val(SCORED_ROWS, ir.DataType.INT64, [_NUM_SCORED])
         before_caches = sum(not str(value.name).startswith("past_key_values.") for value in graph.inputs)
         graph.inputs.insert(before_caches, rows)
-        gather = ir.node("Gather", [states, rows], {"axis": 1}, name="scored_rows/Gather")
-        chosen = gather.outputs[0]
         assert states.shape is not None
         assert logits.shape is not None
-        chosen.name, chosen.type = SCORED_STATES, states.type
-        chosen.shape = ir.Shape([states.shape[0], _NUM_SCORED, states.shape[2]])
+        chosen_shape = ir.Shape([states.shape[0], _NUM_SCORED, states.shape[2]])
+        chosen = ir.val(SCORED_STATES, states.dtype, chosen_shape)
         logits.shape = ir.Shape([logits.shape[0], _NUM_SCORED, logits.shape[2]])
         for node, index in states.uses():
             node.replace_input_with(index, chosen)
-        gather.replace_input_with(0, states)
+        gather = ir.node("Gather", [states, rows], {"axis": 1}, name="scored_rows/Gather", outputs=[chosen])
         graph.insert_after(nodes.producer_of(states), gather)
         return ir.passes.PassResult(model, True)
 

@@ -27,7 +27,7 @@ def checked_tokens(source: Source, path: Path | None, max_context: int) -> Token
     """Tokens of the check text.
 
     Args:
-        source: the model, for its tokenizer.
+        source: whose tokenizer reads the text.
         path: a UTF-8 file, or None for the built-in text.
         max_context: of the export.
 
@@ -65,30 +65,20 @@ def read_check_text(path: Path | None) -> str:
 
 @torch.no_grad()
 def reference_logits(model: Any, token_ids: TokenArray) -> FloatArray:
-    """Logits of `model` at each token, computed in float32 whatever the type of its parameters.
-
-    Args:
-        model: transformers causal LM.
-        token_ids: (T,) int64.
-
-    Returns:
-        (T, V) float32.
-    """
+    """Logits (T, V) float32 of a transformers causal LM at tokens (T,) int64, whatever the type of its parameters."""
     with float32_leaves(model):
         logits: FloatArray = model(torch.from_numpy(token_ids)[None], use_cache=False).logits[0].float().numpy()
     return logits
 
 
-def measure_agreement(target: Target, token_ids: TokenArray, reference: FloatArray) -> Agreement:
-    """Compare the bundle's next-token distributions with the original model's.
+def measure_target(target: Target, token_ids: TokenArray, reference: FloatArray) -> Measurements:
+    """Whether a target's rows stand alone, and its distance from an original's logits.
 
-    Args:
-        target: of the bundle; its cache is overwritten.
-        token_ids: (T,) int64.
-        reference: (T, V) float32, the original's logits at the same tokens.
+    Those are (T, V) float32, at the same tokens (T,) int64. The target's cache is overwritten.
     """
+    row_invariance = measure_row_invariance(target, token_ids[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT)
     logits, _ = run_in_chunks(target, token_ids, target.max_rows)
-    return divergence(logits, reference)
+    return Measurements(row_invariance=row_invariance, agreement=divergence(logits, reference))
 
 
 def divergence(logits: FloatArray, reference: FloatArray) -> Agreement:
@@ -96,14 +86,6 @@ def divergence(logits: FloatArray, reference: FloatArray) -> Agreement:
     top1 = float((logits.argmax(axis=-1) == reference.argmax(axis=-1)).mean())
     divergences = [_kl(expected, got) for expected, got in zip(reference, logits, strict=True)]
     return Agreement(num_tokens=len(logits), top1=top1, mean_kl=float(np.mean(divergences)))
-
-
-def measure_target(target: Target, token_ids: TokenArray, reference: FloatArray) -> Measurements:
-    """Agreement, as `measure_agreement`, and whether rows stand alone."""
-    return Measurements(
-        row_invariance=measure_row_invariance(target, token_ids[:TOKENS_AT_EXPORT], ROWS_AT_EXPORT),
-        agreement=measure_agreement(target, token_ids, reference),
-    )
 
 
 def _kl(expected: FloatArray, got: FloatArray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,6 @@ from dovetail_ort_export.tracing import (
     INPUT_AXES,
     ROW_AXES,
     LayerCache,
-    Shape,
     attend,
     cache_axes,
     example_inputs,
@@ -34,7 +34,7 @@ from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.head_directory import HeadRecord, load_head
 from dovetail_ort_export.weights import NamedWeights
 from dovetail_ort_export.whole_output import bundle_directory, clear_leftovers, copy_without, write_manifest
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
@@ -52,7 +52,7 @@ def attach_drafter(
     *,
     recipe: Path | None = None,
 ) -> Manifest:
-    """Export a head and put it into a bundle, in the place of the drafter that was there.
+    """Export a head and put it into a bundle, in the place of the drafter that was there; the new manifest.
 
     Args:
         bundle_path: the bundle; it is replaced as a whole or not at all.
@@ -60,9 +60,6 @@ def attach_drafter(
         precision: one of `DRAFTER_PRECISIONS`.
         report: is told each step in a line.
         recipe: TOML file with the passes that make the graph, in the place of the precision.
-
-    Returns:
-        The bundle's new manifest.
 
     Raises:
         InputError: the head is damaged, or belongs to another target.
@@ -117,7 +114,11 @@ def drafter_recipe(precision: str) -> Recipe:
 
 
 def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray, recipe: Recipe) -> ir.Model:
-    """The graph that drafts with `head`.
+    """The graph that drafts with `head`, between a table of embedded tokens and the reduced head of its target.
+
+    Inputs: `hidden_states` (B, S, E), true features or predicted ones; `input_ids` (B, S), the token after each;
+    positions, bias, lengths and caches as a target's; `scored_rows` (n,), the rows whose logits are wanted. Outputs:
+    `logits` (B, n, Vd) float32, `predicted_states` (B, S, E) and the present caches; the recipe may rank the logits.
 
     Args:
         head: float32, on the CPU.
@@ -128,25 +129,12 @@ def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray
     Raises:
         InputError: a pass is unknown or does not fit its place.
     """
-    skeleton = trace_draft_head(
-        head.config, vocabulary_size=len(ends.embedding), draft_vocabulary_size=len(draft_token_ids)
-    )
-    weights = _DraftWeights(head, ends, draft_token_ids)
+    skeleton = _trace(head.config, len(ends.embedding), len(draft_token_ids))
+    weights = _draft_weights(head, ends, draft_token_ids)
     return apply_recipe(skeleton, recipe, PassContext(weights=weights, draft_token_ids=draft_token_ids))
 
 
-def trace_draft_head(config: HeadConfig, *, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
-    """The skeleton of a head with a table of embedded tokens in front and the reduced head of the target behind.
-
-    Inputs: `hidden_states` (B, S, E), true features or predicted ones; `input_ids` (B, S), the token after each;
-    positions, bias, lengths and caches as a target's; `scored_rows` (n,), the rows whose logits are wanted. Outputs:
-    `logits` (B, n, Vd) float32, `predicted_states` (B, S, E) and the present caches.
-
-    Args:
-        config: of the head.
-        vocabulary_size: V.
-        draft_vocabulary_size: Vd.
-    """
+def _trace(config: HeadConfig, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
     rows = example_inputs(config.num_blocks, config.num_kv_heads, config.head_size)
     caches = rows.pop("past_key_values")
     num_rows = rows["input_ids"].shape[1]
@@ -156,23 +144,25 @@ def trace_draft_head(config: HeadConfig, *, vocabulary_size: int, draft_vocabula
     outputs = {"logits": {0: "batch_size", 1: "num_scored_rows"}, "predicted_states": ROW_AXES}
     outputs |= cache_axes("present", config.num_blocks)
 
-    def trace(path: Path) -> None:
-        torch.onnx.export(
-            _DraftGraph(config, vocabulary_size, draft_vocabulary_size).eval(),
-            (states, *rows.values(), torch.tensor([num_rows - 1]), caches),
-            path,
-            dynamo=False,
-            opset_version=operators.OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes={name: axes for name, axes in (inputs | outputs).items() if axes},
-        )
-
-    widths: dict[str, Shape] = {
-        "logits": ["num_scored_rows", draft_vocabulary_size],
-        "predicted_states": ["sequence_length", config.hidden_size],
-    }
-    return traced("drafter", trace, widths, [config.num_kv_heads, "max_sequence_length", config.head_size])
+    trace = partial(
+        torch.onnx.export,
+        _DraftGraph(config, vocabulary_size, draft_vocabulary_size).eval(),
+        (states, *rows.values(), torch.tensor([num_rows - 1]), caches),
+        dynamo=False,
+        opset_version=operators.OPSET,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_axes=inputs | outputs,
+    )
+    return traced(
+        "drafter",
+        trace,
+        {
+            "logits": ["num_scored_rows", draft_vocabulary_size],
+            "predicted_states": ["sequence_length", config.hidden_size],
+        },
+        [config.num_kv_heads, "max_sequence_length", config.head_size],
+    )
 
 
 class _DraftGraph(nn.Module):
@@ -210,21 +200,12 @@ class _DraftGraph(nn.Module):
         return logits, predicted, *present
 
 
-class _DraftWeights(NamedWeights):
+@torch.no_grad()
+def _draft_weights(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray) -> NamedWeights:
     """The head's own weights, and the two ends that it shares with its target."""
-
-    def __init__(self, head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray) -> None:
-        with torch.no_grad():
-            self._arrays: dict[str, FloatArray] = {
-                f"head.{name}": parameter.numpy() for name, parameter in head.named_parameters()
-            }
-            # What the fusion makes of a token depends on nothing else: it is looked up instead of the embedding.
-            self._arrays["embed_tokens.weight"] = head.fusion.embed(torch.from_numpy(ends.embedding)).numpy()
-        self._arrays["lm_head.weight"] = ends.head[draft_token_ids]
-        self._arrays[COS_CACHE], self._arrays[SIN_CACHE] = ends.cos, ends.sin
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._arrays[name].shape
-
-    def __getitem__(self, name: str) -> FloatArray:
-        return self._arrays[name]
+    tensors: dict[str, Tensor] = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
+    # What the fusion makes of a token depends on nothing else: it is looked up instead of the embedding.
+    tensors["embed_tokens.weight"] = head.fusion.embed(torch.from_numpy(ends.embedding))
+    tensors["lm_head.weight"] = torch.from_numpy(ends.head[draft_token_ids])
+    tensors[COS_CACHE], tensors[SIN_CACHE] = torch.tensor(ends.cos), torch.tensor(ends.sin)
+    return NamedWeights(tensors)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from dovetail_ort_export.equalization import Rotation
@@ -22,8 +22,8 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import InputError, SourceError
 
-Record = Callable[[str, FloatArray], None]
-Hooks = Callable[[Record], Iterator[RemovableHandle]]
+# What is measured of a module's input and output, each (T, ...) float32.
+Rows = Callable[[Any, Tensor, Tensor], FloatArray]
 
 _LARGEST_BYTES: Final = 64 << 20
 _TEXT_TOKENS: Final = 512
@@ -81,39 +81,30 @@ def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
     Torch's own random state stays as it is.
     """
     turns = _turns(source)
-    batches = _answered_openings(source, turns) if turns.opening else _continued_nothing(source)
     while True:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            conversations = next(batches)
+            conversations = _answered_openings(source, turns) if turns.opening else _continued_nothing(source)
             seed += 1
         yield from (np.asarray(conversation, dtype=np.int64) for conversation in conversations if conversation)
 
 
-def _answered_openings(source: Source, turns: Turns) -> Iterator[list[TokenIds]]:
-    while True:
-        questions = _sample(source, [turns.opening] * _NUM_PARALLEL, _USER_TOKENS)
-        prompts = [turns.question(source.tokenizer.decode(question)) for question in questions]
-        answers = _sample(source, prompts, _ANSWER_TOKENS)
-        yield [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+def _answered_openings(source: Source, turns: Turns) -> list[TokenIds]:
+    questions = _sample(source, [turns.opening] * _NUM_PARALLEL, _USER_TOKENS)
+    prompts = [turns.question(source.tokenizer.decode(question)) for question in questions]
+    answers = _sample(source, prompts, _ANSWER_TOKENS)
+    return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-def _continued_nothing(source: Source) -> Iterator[list[TokenIds]]:
+def _continued_nothing(source: Source) -> list[TokenIds]:
     bos = source.tokenizer.token_to_id(source.special_tokens.get("bos_token", ""))
     start = [source.eos_token_ids[0] if bos is None else bos]
-    while True:
-        texts = _sample(source, [start] * _NUM_PARALLEL, _ANSWER_TOKENS)
-        yield [start + text for text in texts]
+    return [start + text for text in _sample(source, [start] * _NUM_PARALLEL, _ANSWER_TOKENS)]
 
 
 def _turns(source: Source) -> Turns:
     template = None if source.chat_template is None else ChatTemplate(source.chat_template, source.special_tokens)
-
-    def encode(text: str) -> TokenIds:
-        ids: TokenIds = source.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    return Turns(template, encode)
+    return Turns(template, lambda text: source.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[TokenIds]:
@@ -125,29 +116,16 @@ def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) ->
         return [[] for _ in prompts]
     padded = [[ends[0]] * (width - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    num_new = min(max_new_tokens, room)
     settings = GenerationConfig(
-        do_sample=True,
-        top_k=0,
-        max_new_tokens=min(max_new_tokens, room),
-        eos_token_id=ends,
-        pad_token_id=ends[0],
+        do_sample=True, top_k=0, max_new_tokens=num_new, eos_token_id=ends, pad_token_id=ends[0]
     )
-    rows: Any = source.model.generate(
-        torch.tensor(padded), attention_mask=torch.tensor(mask), generation_config=settings
-    )[:, width:]
-    return [_until_end(row, ends) for row in rows.tolist()]
-
-
-def _until_end(token_ids: TokenIds, ends: Sequence[int]) -> TokenIds:
-    return next((token_ids[:index] for index, token in enumerate(token_ids) if token in ends), token_ids)
+    rows = source.model.generate(torch.tensor(padded), attention_mask=torch.tensor(mask), generation_config=settings)
+    return [list(takewhile(lambda token: token not in ends, row)) for row in rows[:, width:].tolist()]
 
 
 def activation_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, FloatArray]:
-    """Largest magnitude of each channel over all tokens, computed in float32.
-
-    Args:
-        model: transformers causal LM.
-        texts: each (T,) int64, read by itself from position 0.
+    """Largest magnitude of each channel over texts (T,) int64, each read from position 0, computed in float32.
 
     Returns:
         By module name: what each block norm gives before its weight, rotated by `Rotation(E)`, (E,) float32; and what
@@ -158,24 +136,20 @@ def activation_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, Floa
     """
     rotation = Rotation(model.config.hidden_size)
 
-    def normalised(norm: Any, x: Tensor) -> FloatArray:
-        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
-        return rotation.apply(x.numpy())
+    def normalised(norm: Any, x: Tensor, _: Tensor) -> FloatArray:
+        return rotation.apply((x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)).numpy())
 
-    def mixed(_: Any, x: Tensor) -> FloatArray:
-        rows: FloatArray = x.numpy()
-        return rows
-
-    observed = {"input_layernorm": normalised, "post_attention_layernorm": normalised, "o_proj": mixed}
-
-    def hooks(record: Record) -> Iterator[RemovableHandle]:
-        for name, module in model.named_modules():
-            if (rows := observed.get(name.rpartition(".")[2])) is not None:
-                yield module.register_forward_pre_hook(
-                    lambda leaf, inputs, name=name, rows=rows: record(name, rows(leaf, inputs[0][0].float()))
-                )
-
-    return _maxima(model, texts, hooks, "activations", "export with --int8-format block")
+    rows: dict[str, Rows] = {
+        "input_layernorm": normalised,
+        "post_attention_layernorm": normalised,
+        "o_proj": lambda _, x, __: x.numpy(),
+    }
+    observed = {
+        name: (module, rows[part])
+        for name, module in model.named_modules()
+        if (part := name.rpartition(".")[2]) in rows
+    }
+    return _maxima(model, texts, observed, "activations", "export with --int8-format block")
 
 
 def cache_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, FloatArray]:
@@ -190,24 +164,25 @@ def cache_maxima(model: Any, texts: Iterable[TokenArray]) -> dict[str, FloatArra
     """
     scaling = model.model.rotary_emb.attention_scaling
 
-    def hooks(record: Record) -> Iterator[RemovableHandle]:
-        for index, layer in enumerate(model.model.layers):
-            attention = layer.self_attn
-            keys = getattr(attention, "k_norm", attention.k_proj)
-            yield keys.register_forward_hook(
-                lambda _, __, output, name=f"{index}.key", size=attention.head_dim: record(
-                    name, (_pair_lengths(output[0].float(), size) * scaling).numpy()
-                )
-            )
-            yield attention.v_proj.register_forward_hook(
-                lambda _, __, output, name=f"{index}.value": record(name, output[0].float().numpy())
-            )
+    def turning(_: Any, __: Tensor, keys: Tensor) -> FloatArray:
+        # (T, Hkv * D), or behind a norm of their own (T, Hkv, D).
+        pairs = keys.reshape(len(keys), -1, 2, model.model.layers[0].self_attn.head_dim // 2)
+        lengths: Tensor = pairs.norm(dim=2, keepdim=True).expand_as(pairs).flatten(1)
+        largest: FloatArray = (lengths * scaling).numpy()
+        return largest
 
-    return _maxima(model, texts, hooks, "cache", "leave quantize-cache out of the recipe")
+    observed: dict[str, tuple[nn.Module, Rows]] = {}
+    for index, layer in enumerate(model.model.layers):
+        attention = layer.self_attn
+        observed[f"{index}.key"] = (getattr(attention, "k_norm", attention.k_proj), turning)
+        observed[f"{index}.value"] = (attention.v_proj, lambda _, __, values: values.numpy())
+    return _maxima(model, texts, observed, "cache", "leave quantize-cache out of the recipe")
 
 
 @torch.no_grad()
-def _maxima(model: Any, texts: Iterable[TokenArray], hooks: Hooks, what: str, remedy: str) -> dict[str, FloatArray]:
+def _maxima(
+    model: Any, texts: Iterable[TokenArray], observed: Mapping[str, tuple[nn.Module, Rows]], what: str, remedy: str
+) -> dict[str, FloatArray]:
     maxima: dict[str, FloatArray] = {}
 
     def record(name: str, rows: FloatArray) -> None:
@@ -219,16 +194,15 @@ def _maxima(model: Any, texts: Iterable[TokenArray], hooks: Hooks, what: str, re
             )
         maxima[name] = np.maximum(maxima[name], largest) if name in maxima else largest
 
-    with float32_leaves(model), ExitStack() as hooked:
-        for handle in hooks(record):
-            hooked.enter_context(handle)
+    with float32_leaves(model), ExitStack() as hooks:
+        for name, (module, rows) in observed.items():
+            hooks.enter_context(
+                module.register_forward_hook(
+                    lambda leaf, inputs, output, name=name, rows=rows: record(
+                        name, rows(leaf, inputs[0][0].float(), output[0].float())
+                    )
+                )
+            )
         for token_ids in texts:
             model(torch.from_numpy(token_ids)[None], use_cache=False)
     return maxima
-
-
-def _pair_lengths(keys: Tensor, size: int) -> Tensor:
-    """(T, Hkv * D): of each channel and the one it turns with; `keys` are (T, Hkv * D) or (T, Hkv, D)."""
-    halves = keys.reshape(len(keys), -1, 2, size // 2)
-    lengths: Tensor = halves.norm(dim=2, keepdim=True).expand_as(halves).flatten(1)
-    return lengths

@@ -46,13 +46,13 @@ def recipes_for(options: ExportOptions) -> dict[str, Recipe]:
     if options.recipes:
         recipes = {str(path): read_recipe(path) for path in options.recipes}
         formats = [recipe.int8_format for recipe in recipes.values()]
-        if len(options.recipes) > 1 and (None in formats or len(set(formats)) < len(options.recipes)):
+        if len(options.recipes) == 1:
+            return recipes
+        if None in formats or len(set(formats)) < len(options.recipes):
             raise InputError(
                 f"recipes to choose from must be one of each INT8 format, got {', '.join(map(str, formats))}; "
                 "give one, or compare others with: dovetail-ort graph ablate"
             )
-        if len(recipes) == 1:
-            return recipes
         unsuited = {"row", "row-unsigned"} - {row_format()}
         return {name: recipe for name, recipe in recipes.items() if recipe.int8_format not in unsuited}
     if options.precision == "fp32":

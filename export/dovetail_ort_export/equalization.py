@@ -16,6 +16,7 @@ Query and key norms and their biases see neither.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -23,25 +24,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.weights import Weights, head_size
+from dovetail_ort_export.weights import NamedWeights, head_size
 from dovetail_ort_runtime.arrays import FloatArray
-
-# Families whose blocks have the parts named below and nothing between them that a rotation would not pass.
-EQUALIZED_FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
 
 _ROTATION_SEED: Final = 0
 
 Edit = Callable[[FloatArray], FloatArray]
 
 
-class EqualizedWeights:
+class EqualizedWeights(NamedWeights):
     """The weights of the equal model by name, computed when they are asked for.
 
     The final norm and what follows it stay in the model's own basis; `passes.equalize` changes the basis there.
 
     Args:
         weights: of the model.
-        config: of the model, its family one of `EQUALIZED_FAMILIES`.
+        config: of the model.
         maxima: what `activation_maxima` found.
         alpha: 0 to 1, how much of the activations' range the weights take over.
 
@@ -51,32 +49,31 @@ class EqualizedWeights:
         value_scales: (Hkv * D,) float32 by block, what the values of the model are divided by.
     """
 
-    def __init__(self, weights: Weights, config: Any, maxima: Mapping[str, FloatArray], alpha: float) -> None:
+    def __init__(self, weights: NamedWeights, config: Any, maxima: Mapping[str, FloatArray], alpha: float) -> None:
+        super().__init__(weights.tensors)
         self.rotation = Rotation(config.hidden_size)
         self.ranges: dict[str, float] = {}
         self.value_scales: list[FloatArray] = []
         self._weights = weights
         self._maxima = maxima
         self._alpha = alpha
-        self._edits: dict[str, Edit] = {}
+        self._edits: defaultdict[str, list[Edit]] = defaultdict(list)
         for name in ("model.embed_tokens.weight", "lm_head.weight"):
-            self._edits[weights.canonical_name(name)] = self.rotation.apply
+            self._edits[self.canonical_name(name)] = [self.rotation.apply]
         for index in range(config.num_hidden_layers):
             self._equalize_block(f"model.layers.{index}.", config)
 
     @property
     def edited_names(self) -> tuple[str, ...]:
         """The weights that differ from the model's."""
-        return tuple(name for name in self._edits if name in self._weights)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the weight `name`."""
-        return self._weights.shape(name)
+        return tuple(name for name in self._edits if name in self)
 
     def __getitem__(self, name: str) -> FloatArray:
         """The weight `name` of the equal model as a float32 array."""
         weight = self._weights[name]
-        return self._edits[name](weight) if name in self._edits else weight
+        for edit in self._edits.get(name, ()):
+            weight = edit(weight)
+        return weight
 
     def _equalize_block(self, block: str, config: Any) -> None:
         attention, mlp = f"{block}self_attn.", f"{block}mlp."
@@ -84,62 +81,46 @@ class EqualizedWeights:
         self._fold_norm(f"{block}post_attention_layernorm", [f"{mlp}gate_proj", f"{mlp}up_proj"])
         self._share_value_scales(attention, config)
         for writer in (f"{attention}o_proj", f"{mlp}down_proj"):
-            self._then(f"{writer}.weight", lambda weight: self.rotation.apply(weight.T).T)
-            self._then(f"{writer}.bias", self.rotation.apply)
+            self._edits[f"{writer}.weight"].append(lambda weight: self.rotation.apply(weight.T).T)
+            self._edits[f"{writer}.bias"].append(self.rotation.apply)
 
     def _fold_norm(self, norm: str, products: Sequence[str]) -> None:
-        name = f"{norm}.weight"
+        gamma = self._weights[f"{norm}.weight"]
         names = [f"{product}.weight" for product in products]
-        gamma = self._weights[name]
-        into = partial(_rotate_inputs, gamma=gamma, rotation=self.rotation)
-        largest_weight = np.max([_column_maxima(into(self._weights[product])) for product in names], axis=0)
+
+        def fold(weight: FloatArray) -> FloatArray:
+            return self.rotation.apply(weight * gamma)
+
+        largest_weight = np.max([np.abs(fold(self._weights[name])).max(axis=0) for name in names], axis=0)
         scale = smoothing_scale(self._maxima[norm], largest_weight, self._alpha)
-        for product in names:
-            self._then(product, into)
-            self._then(product, partial(np.multiply, scale))
-        self._edits[name] = lambda _: np.reciprocal(scale)
-        self.ranges[name] = float((self._maxima[norm] / scale).max())
+        for name in names:
+            self._edits[name] += [fold, partial(np.multiply, scale)]
+        self._edits[f"{norm}.weight"].append(lambda _: np.reciprocal(scale))
+        self.ranges[f"{norm}.weight"] = float((self._maxima[norm] / scale).max())
 
     def _share_value_scales(self, attention: str, config: Any) -> None:
         num_kv_heads, size = config.num_key_value_heads, head_size(config)
         by_value_head = (num_kv_heads, config.num_attention_heads // num_kv_heads, size)
         mixed = f"{attention}o_proj"
         largest = self._maxima[mixed].reshape(by_value_head).max(axis=1)
-        largest_weight = _column_maxima(self._weights[f"{mixed}.weight"]).reshape(by_value_head).max(axis=1)
+        largest_weight = np.abs(self._weights[f"{mixed}.weight"]).max(axis=0).reshape(by_value_head).max(axis=1)
         scale = smoothing_scale(largest, largest_weight, self._alpha)
         self.value_scales.append(scale.ravel())
         columns = np.repeat(scale[:, None], by_value_head[1], axis=1).ravel()
-        self._then(f"{mixed}.weight", partial(np.multiply, columns))
-        self._then(f"{attention}v_proj.weight", lambda weight: weight / scale.reshape(-1, 1))
-        self._then(f"{attention}v_proj.bias", lambda bias: bias / scale.ravel())
-
-    def _then(self, name: str, edit: Edit) -> None:
-        """Change the weight `name` by `edit` after what changes it already."""
-        before = self._edits.get(name)
-        self._edits[name] = edit if before is None else lambda weight: edit(before(weight))
+        self._edits[f"{mixed}.weight"].append(partial(np.multiply, columns))
+        self._edits[f"{attention}v_proj.weight"].append(lambda weight: weight / scale.reshape(-1, 1))
+        self._edits[f"{attention}v_proj.bias"].append(lambda bias: bias / scale.ravel())
 
 
 def smoothing_scale(activation: FloatArray, weight: FloatArray, alpha: float) -> FloatArray:
     """SmoothQuant's factor of each channel, `activation^alpha / weight^(1-alpha)`; 1 where either is zero.
 
-    Args:
-        activation: any shape, float32, largest magnitude of each channel.
-        weight: likewise, of the weights that the channel meets.
-        alpha: 0 to 1.
+    `activation` and `weight` are float32 and of one shape, the largest magnitudes of a channel and of what it meets;
+    `alpha` is 0 to 1.
     """
     live = (activation > 0) & (weight > 0)
     safe_activation, safe_weight = np.where(live, activation, 1), np.where(live, weight, 1)
-    scale: FloatArray = (safe_activation**alpha / safe_weight ** (1 - alpha)).astype(np.float32)
-    return scale
-
-
-def _rotate_inputs(weight: FloatArray, *, gamma: FloatArray, rotation: Rotation) -> FloatArray:
-    return rotation.apply(weight * gamma)
-
-
-def _column_maxima(weight: FloatArray) -> FloatArray:
-    maxima: FloatArray = np.abs(weight).max(axis=0)
-    return maxima
+    return (safe_activation**alpha / safe_weight ** (1 - alpha)).astype(np.float32)
 
 
 class Rotation:
@@ -164,14 +145,7 @@ class Rotation:
         self.right = _orthogonal(size // rows, random)
 
     def apply(self, x: FloatArray) -> FloatArray:
-        """`x R` along the last axis.
-
-        Args:
-            x: (..., E) float32.
-
-        Returns:
-            (..., E) float32.
-        """
+        """`x R` along the last axis of (..., E) float32."""
         by_factor = x.reshape(*x.shape[:-1], len(self.left), len(self.right))
         rotated: FloatArray = (self.left.T @ (by_factor @ self.right)).reshape(x.shape)
         return rotated

@@ -88,15 +88,20 @@ def export_bundle(
             files=(),
         )
         manifest = write_manifest(manifest, directory)
-    num_bytes = sum(entry.num_bytes for entry in manifest.files)
-    return ExportReport(directory=out, manifest=manifest, num_bytes=num_bytes, peak_memory_bytes=_peak_memory_bytes())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return ExportReport(
+        directory=out,
+        manifest=manifest,
+        num_bytes=sum(entry.num_bytes for entry in manifest.files),
+        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+    )
 
 
 def _max_context(config: Any, options: ExportOptions) -> int:
     largest = int(config.max_position_embeddings)
-    if options.max_context is not None and options.max_context > largest:
-        raise InputError(f"max_context must be at most the model's {largest}, got {options.max_context}")
     max_context = options.max_context or largest
+    if max_context > largest:
+        raise InputError(f"max_context must be at most the model's {largest}, got {max_context}")
     check_window(config, max_context)
     return max_context
 
@@ -128,20 +133,14 @@ def write_text_files(source: Source, directory: Path) -> TokenizerEntry:
 def _generation_entry(source: Source) -> GenerationEntry:
     """The model's own generation settings; greedy unless they ask for sampling."""
     config: Any = source.model.generation_config
-    penalty = float(config.repetition_penalty or 1.0)
-    if not config.do_sample:
-        return GenerationEntry(eos_token_ids=source.eos_token_ids, repetition_penalty=penalty)
+    sampling: dict[str, Any] = {
+        "temperature": 1.0 if config.temperature is None else float(config.temperature),
+        "top_k": int(config.top_k or 0),
+        "top_p": float(config.top_p or 1.0),
+        "min_p": float(config.min_p or 0.0),
+    }
     return GenerationEntry(
         eos_token_ids=source.eos_token_ids,
-        repetition_penalty=penalty,
-        temperature=1.0 if config.temperature is None else float(config.temperature),
-        top_k=int(config.top_k or 0),
-        top_p=float(config.top_p or 1.0),
-        min_p=float(config.min_p or 0.0),
+        repetition_penalty=float(config.repetition_penalty or 1.0),
+        **(sampling if config.do_sample else {}),
     )
-
-
-def _peak_memory_bytes() -> int:
-    """Largest resident set of this process since it started, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -57,18 +57,11 @@ def repair_tokenizer(tokenizer: Tokenizer, metadata: Mapping[str, Any]) -> None:
     tokenizer.model.unk_token, tokenizer.model.fuse_unk, tokenizer.model.byte_fallback = None, False, False
     tokenizer.model.ignore_merges = rule == "llama-bpe"
     tokens, kinds = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
-    tokenizer.add_special_tokens(_added_tokens(tokens, kinds, _CONTROL))
-    tokenizer.add_tokens(_added_tokens(tokens, kinds, _USER_DEFINED))
+    for kind, add in ((_CONTROL, tokenizer.add_special_tokens), (_USER_DEFINED, tokenizer.add_tokens)):
+        special = kind == _CONTROL
+        found = (token for token, token_kind in zip(tokens, kinds, strict=True) if token_kind == kind)
+        add([AddedToken(token, normalized=False, special=special) for token in found])
     tokenizer.post_processor = _post_processor(metadata, tokens, rule)
-
-
-def _added_tokens(tokens: list[str], kinds: list[int], kind: int) -> list[AddedToken]:
-    special = kind == _CONTROL
-    return [
-        AddedToken(token, normalized=False, special=special)
-        for token, token_kind in zip(tokens, kinds, strict=True)
-        if token_kind == kind
-    ]
 
 
 def _post_processor(metadata: Mapping[str, Any], tokens: list[str], rule: str) -> Any:

@@ -11,20 +11,14 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kv_cache import cache_bytes
 
 _HALF: Final = 2  # bytes of a number in fp16
-# The graph itself, beside its weights.
-_GRAPH_BYTES: Final = 2**20
+_GRAPH_BYTES: Final = 2**20  # the graph itself, beside its weights
 
 
 def blocks_within(vram_limit: int, model: Any, *, max_context: int, max_rows: int) -> int:
-    """The most blocks that fit together with embedding, cache and the activations of a pass, but never all.
+    """The most blocks of a causal LM that `vram_limit` bytes hold, but never all of them.
 
-    What CUDA and its libraries take for themselves is not counted.
-
-    Args:
-        vram_limit: bytes.
-        model: a transformers causal LM.
-        max_context: slots of the cache.
-        max_rows: of a pass.
+    With them go the embedding, a cache of `max_context` slots and the activations of a pass over `max_rows` rows. What
+    CUDA and its libraries take for themselves is not counted.
 
     Raises:
         InputError: not even one block fits.

@@ -4,14 +4,6 @@ A weight enters the trace as a name, never as numbers: `Weight` nodes carry it a
 tensors in later, one at a time. So tracing costs neither the memory nor the time of the weights, and the products
 (`Linear`) are still open to every number format. The torch side returns zeros of the right shape, which is all that
 tracing looks at.
-
-| torch function          | ONNX nodes                                                             |
-|-------------------------|------------------------------------------------------------------------|
-| `embedding`             | dovetail::Embedding(Weight, ids)                                       |
-| `linear`                | dovetail::Linear(x, Weight), Add if there is a bias                    |
-| `rms_norm`              | SimplifiedLayerNormalization                                           |
-| `head_rms_norm`         | Reshape to heads, SimplifiedLayerNormalization, Reshape back           |
-| `group_query_attention` | com.microsoft::GroupQueryAttention, rotary embedding inside            |
 """
 
 from __future__ import annotations

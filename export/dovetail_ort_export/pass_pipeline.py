@@ -6,11 +6,11 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import PassContext
+from dovetail_ort_export.passes import OfExport, PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.equalize import Equalize
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
@@ -81,20 +81,19 @@ def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassB
         InputError: there is no such pass, it has other options, or it needs a context and there is none.
     """
     pass_type = find_pass(step.name)
-    make: Any = getattr(pass_type, "from_context", None)
-    if make is not None and context is None:
-        raise InputError(
-            f"the pass {step.name} must know the original model, got a finished graph; "
-            "name it in a recipe for dovetail-ort export --recipe"
-        )
-    arguments = () if make is None else (context,)
-    make = make or pass_type
+    arguments: tuple[PassContext, ...] = ()
+    if issubclass(pass_type, OfExport):
+        if context is None:
+            raise InputError(
+                f"the pass {step.name} must know the original model, got a finished graph; "
+                "name it in a recipe for dovetail-ort export --recipe"
+            )
+        arguments = (context,)
     try:
-        inspect.signature(make).bind(*arguments, **step.options)
+        inspect.signature(pass_type).bind(*arguments, **step.options)
     except TypeError as error:
         raise InputError(f"the pass {step.name} must be given the options it has, got: {error}") from error
-    made: ir.passes.PassBase = make(*arguments, **step.options)
-    return made
+    return pass_type(*arguments, **step.options)
 
 
 def summary(pass_type: PassType) -> str:

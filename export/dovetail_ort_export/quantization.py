@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray
-from dovetail_ort_runtime.errors import InputError
 
 BLOCK_SIZES: Final = (16, 32, 64, 128)
 BLOCK_BITS: Final = (4, 8)
@@ -33,11 +32,6 @@ class BlockFormat:
     block_size: int = 32
     bits: int = 8
 
-    def __post_init__(self) -> None:
-        for name, value, allowed in (("block_size", self.block_size, BLOCK_SIZES), ("bits", self.bits, BLOCK_BITS)):
-            if not isinstance(value, int) or value not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
-
     @property
     def zero_point(self) -> int:
         """What stands for 0: both operators' default for unsigned weights."""
@@ -55,14 +49,9 @@ class BlockFormat:
 
 
 def block_scales(weight: FloatArray, form: BlockFormat) -> FloatArray:
-    """Scale of each block: its largest magnitude over `form.largest`; 1 where the block is zero or nearly so.
+    """Scales (N, K / block_size) of a weight (N, K), both float32; K is a multiple of the block size.
 
-    Args:
-        weight: (N, K) float32, K a multiple of the block size.
-        form: of the blocks.
-
-    Returns:
-        (N, K / block_size) float32.
+    A scale is the block's largest magnitude over `form.largest`; 1 where the block is zero or nearly so.
     """
     scales = np.empty((len(weight), weight.shape[1] // form.block_size), dtype=np.float32)
     for rows in _row_slices(weight):
@@ -73,11 +62,7 @@ def block_scales(weight: FloatArray, form: BlockFormat) -> FloatArray:
 
 
 def quantize_blocks(weight: FloatArray, form: BlockFormat) -> NDArray[np.uint8]:
-    """Weights as multiples of their block's scale, nearest even, offset by the zero point.
-
-    Args:
-        weight: (N, K) float32, K a multiple of the block size.
-        form: of the blocks.
+    """A weight (N, K) float32 as multiples of its blocks' scales, nearest even, offset by the zero point.
 
     Returns:
         (N, K / block_size, block_bytes) uint8. With 8 bits, `(quantize_blocks(w, form) - 128.0) *
@@ -93,33 +78,23 @@ def quantize_blocks(weight: FloatArray, form: BlockFormat) -> NDArray[np.uint8]:
 
 
 def _row_slices(weight: FloatArray) -> Iterator[slice]:
-    """Rows in portions, so that the float copies of a large head never stand in memory as a whole."""
+    """Portions of rows, so that the float copies of a large head never stand in memory as a whole."""
     return (slice(start, start + _PORTION_ROWS) for start in range(0, len(weight), _PORTION_ROWS))
 
 
 def output_scales(weight: FloatArray) -> FloatArray:
-    """Scale of each output: its weights' largest magnitude over 127; 1 where all are zero or nearly so.
-
-    Args:
-        weight: (N, K) float32.
-
-    Returns:
-        (N,) float32.
-    """
+    """Scales (N,) of a weight (N, K), both float32: largest magnitude of an output over 127; 1 where nearly zero."""
     exact = np.abs(weight).max(axis=1) / np.float32(LARGEST)
     scales: FloatArray = np.where(exact >= _SMALLEST_SCALE, exact, np.float32(1))
     return scales
 
 
 def quantize_outputs(weight: FloatArray, *, unsigned: bool = False) -> NDArray[np.int8 | np.uint8]:
-    """Weights as multiples of their output's scale, nearest even, inputs first.
-
-    Args:
-        weight: (N, K) float32.
-        unsigned: whether they are offset by `ZERO_POINT`.
+    """A weight (N, K) float32 as multiples of its outputs' scales, nearest even, inputs first.
 
     Returns:
-        (K, N) int8, `quantize_outputs(w) * output_scales(w)` being close to `w.T`; uint8 if unsigned.
+        (K, N) int8, `quantize_outputs(w) * output_scales(w)` being close to `w.T`; if `unsigned`, uint8 and offset by
+        `ZERO_POINT`.
     """
     steps = weight / output_scales(weight)[:, None]
     np.rint(steps, out=steps)

@@ -13,7 +13,6 @@ from typing import Any, Final
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import WEIGHT_FORMATS
 
-BUILT_IN_RECIPES: Final = ("row", "row-unsigned", "block", "fp32", "drafter")
 _LOWERING: Final = "lower-"
 _KEYS: Final = {"precision", "passes"}
 
@@ -39,7 +38,7 @@ class Step:
         """
         name, _, arguments = text.partition("(")
         try:
-            call = ast.parse(f"step({arguments}" if arguments else "step()", mode="eval").body
+            call = ast.parse(f"step({arguments or ')'}", mode="eval").body
             assert isinstance(call, ast.Call)
             return cls(name, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords})
         except (SyntaxError, ValueError, AssertionError) as error:
@@ -118,7 +117,7 @@ class Recipe:
 
 
 def built_in_recipe(name: str) -> Recipe:
-    """One of `BUILT_IN_RECIPES`."""
+    """The recipe `name` of those in the package."""
     text = (files("dovetail_ort_export") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     return Recipe.from_toml(text, f"the recipe {name}")
 

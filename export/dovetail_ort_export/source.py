@@ -18,14 +18,13 @@ from dovetail_ort_export.gguf_tokenizer import eos_token_ids, read_metadata, rep
 from dovetail_ort_export.weights import head_size
 from dovetail_ort_runtime.errors import SourceError
 
-# Pre-norm decoders of the same build: RMSNorm, rotary positions, a gated MLP with SiLU.
+# Pre-norm decoders of the same build: RMSNorm, rotary positions, a gated MLP with SiLU. `equalization` counts on it.
 FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
 
 # Rotary scalings whose angles depend on the position alone; "dynamic" and "longrope" change with the length.
 ROPE_TYPES: Final = ("default", "linear", "llama3", "yarn")
 
 _HEAD_SIZE_STEP: Final = 16  # GroupQueryAttention's, where it rotates
-_GGUF_SUFFIX: Final = ".gguf"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -57,7 +56,7 @@ def load_source(source: str) -> Source:
     """
     path = Path(source)
     location, gguf_file = source, None
-    if path.suffix == _GGUF_SUFFIX:
+    if path.suffix == ".gguf":
         if not path.is_file():
             raise SourceError(f"a GGUF source must be a file, got {source!r}, which is not there")
         location, gguf_file = str(path.parent), path.name
@@ -81,7 +80,9 @@ def load_source(source: str) -> Source:
         repair_tokenizer(tokenizer.backend_tokenizer, metadata)
         named, ends = special_tokens(metadata), eos_token_ids(metadata)
     else:
-        named, ends = _special_tokens(tokenizer), _eos_token_ids(model, tokenizer)
+        named = {name: text for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
+        ends = _eos_token_ids(model, tokenizer)
+    template = tokenizer.chat_template
     if not ends:
         raise SourceError(
             f"{source!r} must name an end-of-text token, got none in its generation settings or tokenizer"
@@ -90,7 +91,7 @@ def load_source(source: str) -> Source:
         name=path.name if path.exists() else source,
         model=model.eval(),
         tokenizer=tokenizer.backend_tokenizer,
-        chat_template=_chat_template(tokenizer),
+        chat_template=template.get("default") if isinstance(template, dict) else template,
         special_tokens=named,
         eos_token_ids=ends,
     )
@@ -138,29 +139,15 @@ def _rope_type(config: Any) -> str:
 
 def _sliding_window(config: Any) -> int | None:
     """The window of the blocks that have one, or None if all see everything."""
-    layer_types = getattr(config, "layer_types", None)
-    if layer_types is not None and "sliding_attention" not in layer_types:
-        return None
-    window: int | None = getattr(config, "sliding_window", None)
-    return window
-
-
-def _special_tokens(tokenizer: Any) -> dict[str, str]:
-    return {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
+    return getattr(config, "sliding_window", None) if slides else None
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     ids = model.generation_config.eos_token_id
     if ids is None:
         ids = tokenizer.eos_token_id
-    if ids is None:
-        return ()
-    return tuple(ids) if isinstance(ids, (list, tuple)) else (ids,)
-
-
-def _chat_template(tokenizer: Any) -> str | None:
-    template = tokenizer.chat_template
-    return template.get("default") if isinstance(template, dict) else template
+    return tuple(ids) if isinstance(ids, (list, tuple)) else () if ids is None else (ids,)
 
 
 @contextmanager
@@ -180,7 +167,7 @@ def _from_pretrained(source: str, location: str, loader: Any, **arguments: Any) 
     try:
         return loader.from_pretrained(location, **arguments)
     except Exception as error:  # damaged files end in a dozen packages' own exceptions
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise SourceError(
             f"{source!r} must be a readable model directory, hub name or GGUF file, got: {reason}"
         ) from error

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
+from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.score_rows import SCORED_STATES
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle import Bundle
@@ -52,9 +53,8 @@ def read_target_ends(bundle: Bundle) -> TargetEnds:
     model = ir.load(path)
     front = model if entry.front_graph is None else ir.load(path.with_name(entry.front_graph))
     norm = next(node for node in front.graph if node.op_type == "SimplifiedLayerNormalization")
-    embedded = norm.inputs[0]
-    assert embedded is not None
-    embedding = _run(front, {"input_ids": np.arange(entry.vocabulary_size)[None]}, str(embedded.name))
+    embedded = str(nodes.input_of(norm, 0).name)
+    embedding = _run(front, {"input_ids": np.arange(entry.vocabulary_size)[None]}, embedded)
     identity = np.eye(entry.hidden_size, dtype=np.float32)[None]
     chosen = any(node.outputs[0].name == SCORED_STATES for node in model.graph)
     states = SCORED_STATES if chosen else "hidden_states"
@@ -96,7 +96,4 @@ def _in_own_basis(model: ir.Model, rows: FloatArray) -> FloatArray:
 
 
 def _constant(model: ir.Model, name: str) -> FloatArray:
-    tensor = model.graph.initializers[name].const_value
-    assert tensor is not None
-    values: FloatArray = tensor.numpy()
-    return values
+    return nodes.tensor_of(model.graph.initializers[name]).numpy()

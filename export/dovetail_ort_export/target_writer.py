@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_export.calibration import activation_maxima, cache_maxima, calibration_texts
-from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
+from dovetail_ort_export.equalization import EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.gpu_layers import blocks_within
 from dovetail_ort_export.graph_file import graph_name, save_graph
@@ -77,8 +78,6 @@ class TargetWriter:
         self._gpu_layers = self._number_of_gpu_layers()
         self._weights = Weights(source.model, max_context=max_context)
         self.weights_sha256 = self._weights.sha256()
-        self._texts: list[TokenArray] | None = None
-        self._equalized: EqualizedWeights | None = None
 
     def write(self, name: str, recipe: Recipe, folder: Path) -> Candidate:
         """Write the graphs that `recipe`, called `name` in reports, makes into a new folder.
@@ -88,9 +87,8 @@ class TargetWriter:
             SourceError: the model's dimensions do not suit the number format.
         """
         entry = self._entry(recipe)
-        equalized = self._equalize() if _EQUALIZE in recipe.names else None
+        equalized = self._equalized if _EQUALIZE in recipe.names else None
         measured = self._cache_maxima(equalized) if _QUANTIZE_CACHE in recipe.names else None
-        calibrated = equalized is not None or measured is not None
         self._report(f"writing {name}")
         whole = PassContext(weights=self._weights, equalized=equalized, cache_maxima=measured)
         cut = entry.front_layers
@@ -102,40 +100,36 @@ class TargetWriter:
         folder.mkdir()
         for file, graph in graphs.items():
             save_graph(graph, folder / file)
-        return Candidate(folder=folder, entry=entry, calibration=self._calibration() if calibrated else None)
+        return Candidate(folder=folder, entry=entry, calibration=self._calibration() if equalized or measured else None)
 
-    def _equalize(self) -> EqualizedWeights | None:
-        config = self._source.model.config
-        if config.model_type not in EQUALIZED_FAMILIES:
-            self._report(f"no rule to equalise {config.model_type}: its activations are quantised as they are")
-            return None
-        if self._equalized is None:
-            maxima = activation_maxima(self._source.model, self._calibration_texts())
-            self._equalized = EqualizedWeights(self._weights, config, maxima, self._options.alpha)
-        return self._equalized
+    @cached_property
+    def _equalized(self) -> EqualizedWeights:
+        maxima = self._measured(activation_maxima)
+        return EqualizedWeights(self._weights, self._source.model.config, maxima, self._options.alpha)
 
     def _cache_maxima(self, equalized: EqualizedWeights | None) -> dict[str, FloatArray]:
         """Of the keys and values that the graph will compute; those of an equal model have other values."""
-        maxima = cache_maxima(self._source.model, self._calibration_texts())
+        maxima = self._measured(cache_maxima)
         for block, scale in enumerate([] if equalized is None else equalized.value_scales):
             maxima[f"{block}.value"] = maxima[f"{block}.value"] / scale
         return maxima
 
-    def _calibration_texts(self) -> list[TokenArray]:
+    def _measured(self, measure: Callable[[Any, list[TokenArray]], dict[str, FloatArray]]) -> dict[str, FloatArray]:
+        texts = self._texts
+        self._report(f"measuring activations over {sum(map(len, texts))} tokens")
+        return measure(self._source.model, texts)
+
+    @cached_property
+    def _texts(self) -> list[TokenArray]:
         options = self._options
-        if self._texts is None:
-            doing = "writing" if options.calibration_text is None else "reading"
-            self._report(f"{doing} a text to measure activations on")
-            self._texts = calibration_texts(
-                self._source, options.calibration_text, options.calibration_tokens, options.seed
-            )
-        self._report(f"measuring activations over {sum(map(len, self._texts))} tokens")
-        return self._texts
+        doing = "writing" if options.calibration_text is None else "reading"
+        self._report(f"{doing} a text to measure activations on")
+        return calibration_texts(self._source, options.calibration_text, options.calibration_tokens, options.seed)
 
     def _calibration(self) -> Calibration:
         options = self._options
         name = None if options.calibration_text is None else options.calibration_text.name
-        num_tokens = sum(map(len, self._texts or []))
+        num_tokens = sum(map(len, self._texts))
         return Calibration(text=name, num_tokens=num_tokens, seed=options.seed, alpha=options.alpha)
 
     def _number_of_gpu_layers(self) -> int:
@@ -150,7 +144,7 @@ class TargetWriter:
         return int(number)
 
     def _entry(self, recipe: Recipe) -> TargetEntry:
-        config: Any = self._source.model.config
+        config = self._source.model.config
         return TargetEntry(
             graph=graph_name("model", recipe.precision),
             family=config.model_type,

@@ -11,8 +11,8 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import onnx_ir as ir
@@ -47,7 +47,7 @@ class TargetPatcher(ModelPatcher):  # type: ignore[misc]
 
     def __init__(self, config: OnnxConfig, model: Any, model_kwargs: dict[str, Any] | None = None) -> None:
         super().__init__(config, model, model_kwargs)
-        self.patched_forward = _target_forward(model)
+        self.patched_forward = partial(_target_forward, model)
 
     def __enter__(self) -> None:
         super().__enter__()
@@ -55,10 +55,8 @@ class TargetPatcher(ModelPatcher):  # type: ignore[misc]
             if (forward := leaf_forward(name, module)) is not None:
                 module.forward = forward
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, traceback)
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
         for module in self._model.modules():
             module.__dict__.pop("forward", None)
 
@@ -73,20 +71,18 @@ class TargetConfig(OnnxConfig):  # type: ignore[misc]
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
         """Dynamic axes by input name."""
-        return INPUT_AXES | self._cache_axes("past_key_values")
+        return INPUT_AXES | cache_axes("past_key_values", self._config.num_hidden_layers)
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
         """Dynamic axes by output name."""
-        return {"logits": ROW_AXES, "hidden_states": ROW_AXES, **self._cache_axes("present")}
+        caches = cache_axes("present", self._config.num_hidden_layers)
+        return {"logits": ROW_AXES, "hidden_states": ROW_AXES, **caches}
 
     def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Any]:  # noqa: ARG002  optimum's signature
         """Example inputs."""
         config = self._config
         return example_inputs(config.num_hidden_layers, config.num_key_value_heads, head_size(config))
-
-    def _cache_axes(self, prefix: str) -> dict[str, dict[int, str]]:
-        return cache_axes(prefix, self._config.num_hidden_layers)
 
 
 def cache_axes(prefix: str, num_layers: int) -> dict[str, dict[int, str]]:
@@ -108,15 +104,18 @@ def example_inputs(num_layers: int, num_kv_heads: int, size: int) -> dict[str, A
 
 
 def trace_target(model: Any) -> ir.Model:
-    """The skeleton of `model`, a transformers causal LM of a supported family, on torch's meta device or any other."""
+    """The skeleton of a transformers causal LM of a supported family, on torch's meta device or any other."""
     config = model.config
-    widths: dict[str, Shape] = {
-        "logits": ["sequence_length", config.vocab_size],
-        "hidden_states": ["sequence_length", config.hidden_size],
-    }
-    cache: Shape = [config.num_key_value_heads, "max_sequence_length", head_size(config)]
     target = TargetConfig(config, task="text-generation")
-    return traced("target", lambda path: export(model, target, path, disable_dynamic_axes_fix=True), widths, cache)
+    return traced(
+        "target",
+        lambda path: export(model, target, path, disable_dynamic_axes_fix=True),
+        {
+            "logits": ["sequence_length", config.vocab_size],
+            "hidden_states": ["sequence_length", config.hidden_size],
+        },
+        [config.num_key_value_heads, "max_sequence_length", head_size(config)],
+    )
 
 
 def traced(name: str, trace: Callable[[Path], Any], widths: Mapping[str, Shape], cache: Shape) -> ir.Model:
@@ -136,26 +135,24 @@ def traced(name: str, trace: Callable[[Path], Any], widths: Mapping[str, Shape],
     return skeleton
 
 
-def _target_forward(model: Any) -> Callable[..., dict[str, Any]]:
-    def forward(
-        input_ids: Tensor,
-        position_ids: Tensor,
-        attention_bias: Tensor,
-        seqlens_k: Tensor,
-        total_sequence_length: Tensor,
-        past_key_values: list[tuple[Tensor, Tensor]],
-    ) -> dict[str, Any]:
-        hidden_states = model.model.embed_tokens(input_ids)
-        lengths = (seqlens_k, total_sequence_length)
-        present: list[Tensor] = []
-        for layer, past in zip(model.model.layers, past_key_values, strict=True):
-            cache = LayerCache(position_ids, past, lengths, attention_bias, present)
-            hidden_states = layer(hidden_states, past_key_values=cache)
-        hidden_states = model.model.norm(hidden_states)
-        logits = model.lm_head(hidden_states)
-        return dict(zip(TargetConfig(model.config).outputs, [logits, hidden_states, *present], strict=True))
-
-    return forward
+def _target_forward(
+    model: Any,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    attention_bias: Tensor,
+    seqlens_k: Tensor,
+    total_sequence_length: Tensor,
+    past_key_values: list[tuple[Tensor, Tensor]],
+) -> dict[str, Any]:
+    hidden_states = model.model.embed_tokens(input_ids)
+    lengths = (seqlens_k, total_sequence_length)
+    present: list[Tensor] = []
+    for layer, past in zip(model.model.layers, past_key_values, strict=True):
+        cache = LayerCache(position_ids, past, lengths, attention_bias, present)
+        hidden_states = layer(hidden_states, past_key_values=cache)
+    hidden_states = model.model.norm(hidden_states)
+    outputs = [model.lm_head(hidden_states), hidden_states, *present]
+    return dict(zip(TargetConfig(model.config).outputs, outputs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,28 +182,20 @@ def leaf_forward(name: str, module: Any) -> Callable[..., Any] | None:
             return lambda x: operators.head_rms_norm(x, weight, epsilon, x.shape[-1] // size, size)
         return lambda x: operators.rms_norm(x, weight, epsilon)
     if kind.endswith("Attention"):
-        return _attention_forward(module)
+        heads = (module.config.num_attention_heads, module.config.num_key_value_heads)
+        return lambda hidden_states, past_key_values, **_: (
+            attend(module, hidden_states, past_key_values, heads),
+            None,
+        )
     return None
-
-
-def _attention_forward(attention: Any) -> Callable[..., tuple[Tensor, None]]:
-    config = attention.config
-
-    def forward(hidden_states: Tensor, past_key_values: LayerCache, **_: Any) -> tuple[Tensor, None]:
-        heads = (config.num_attention_heads, config.num_key_value_heads)
-        return attend(attention, hidden_states, past_key_values, heads), None
-
-    return forward
 
 
 def attend(attention: Any, hidden_states: Tensor, cache: LayerCache, heads: tuple[int, int]) -> Tensor:
     """An attention module in operators of `operators`; `heads` are H and Hkv."""
-    query = attention.q_proj(hidden_states)
-    key = attention.k_proj(hidden_states)
+    query, key = attention.q_proj(hidden_states), attention.k_proj(hidden_states)
     value = attention.v_proj(hidden_states)
     if hasattr(attention, "q_norm"):
-        query = attention.q_norm(query)
-        key = attention.k_norm(key)
+        query, key = attention.q_norm(query), attention.k_norm(key)
     context, *present = operators.group_query_attention(
         query, key, value, *cache.past, *cache.lengths, cache.position_ids, cache.bias, *heads, attention.scaling
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,62 +15,56 @@ from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
 from dovetail_ort_runtime.arrays import FloatArray
 
 
-class NamedWeights(ABC):
-    """Weights that a graph can be given."""
+class NamedWeights:
+    """Weights that a graph can be given, in float32, read when they are asked for.
+
+    Args:
+        tensors: of any float type, by name; a tensor may have several.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+        self._first_name = {id(tensor): name for name, tensor in reversed(tensors.items())}
 
     def canonical_name(self, name: str) -> str:
-        """The first name of a parameter that has several (a tied embedding and head)."""
-        return name
+        """The first name of a tensor that has several (a tied embedding and head)."""
+        return self._first_name[id(self.tensors[name])]
 
-    @abstractmethod
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a weight `name`, which may be any of its names."""
+        return name in self.tensors
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the weight `name`."""
+        return tuple(self.tensors[name].shape)
 
-    @abstractmethod
     def __getitem__(self, name: str) -> FloatArray:
-        """The weight `name` as a float32 array."""
+        """The weight `name` as a float32 array, a view where the tensor is float32 already."""
+        values: FloatArray = self.tensors[name].detach().to(torch.float32).numpy()
+        return values
 
 
 class Weights(NamedWeights):
-    """Parameters and rotary caches of a transformers causal LM, in float32, read when they are asked for.
+    """Parameters and rotary caches of a transformers causal LM.
 
     Args:
         model: the model; its parameters may be of any float type.
         max_context: rows of the rotary caches.
+
+    Attributes:
+        num_parameters: counted once where two names share one.
     """
 
     def __init__(self, model: Any, *, max_context: int) -> None:
         parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-        first_name = {id(parameter): name for name, parameter in reversed(parameters.items())}
-        self._canonical = {name: first_name[id(parameter)] for name, parameter in parameters.items()}
-        self._tensors = parameters | _rotary_caches(model, max_context)
-
-    def canonical_name(self, name: str) -> str:
-        """The first name of a parameter that has several (a tied embedding and head)."""
-        return self._canonical.get(name, name)
-
-    def __contains__(self, name: str) -> bool:
-        """Whether the model has the weight `name`, which may be any of its names."""
-        return name in self._tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the weight `name`."""
-        return tuple(self._tensors[name].shape)
-
-    def __getitem__(self, name: str) -> FloatArray:
-        """The weight `name` as a float32 array, a view where the parameter is float32 already."""
-        values: FloatArray = self._tensors[name].detach().to(torch.float32).numpy()
-        return values
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of distinct parameters, counted once where two names share one."""
-        return sum(self._tensors[name].numel() for name in set(self._canonical.values()))
+        super().__init__(parameters | _rotary_caches(model, max_context))
+        self._distinct = sorted(set(map(self.canonical_name, parameters)))
+        self.num_parameters = sum(parameters[name].numel() for name in self._distinct)
 
     def sha256(self) -> str:
         """Hexadecimal SHA-256 over the names, shapes and float32 values of the distinct parameters."""
         digest = hashlib.sha256()
-        for name in sorted(set(self._canonical.values())):
+        for name in self._distinct:
             digest.update(f"{name} {self.shape(name)}\n".encode())
             digest.update(np.ascontiguousarray(self[name]).data)
         return digest.hexdigest()
@@ -97,17 +90,13 @@ def float32_leaves(model: nn.Module) -> Iterator[None]:
 
     What a leaf gets back are its own tensors, not copies: those that a checkpoint's file is mapped to stay mapped.
     """
-    handles = []
-    for module in model.modules():
-        if any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False)):
-            leaf = _WideLeaf(module)
-            handles.append(module.register_forward_pre_hook(leaf.widen))
-            handles.append(module.register_forward_hook(leaf.narrow, always_call=True))
-    try:
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False)):
+                leaf = _WideLeaf(module)
+                hooks.enter_context(module.register_forward_pre_hook(leaf.widen))
+                hooks.enter_context(module.register_forward_hook(leaf.narrow, always_call=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _WideLeaf:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_export import ExportOptions, agreement, candidates, export_bundle, exporter, target_writer
+from dovetail_ort_export import ExportOptions, agreement, candidates, export_bundle, exporter
 from dovetail_ort_export.candidates import recipes_for, row_format
 from dovetail_ort_export.recipe import built_in_recipe
 from dovetail_ort_runtime.bundle import Bundle, sha256
@@ -206,15 +206,6 @@ def test_the_row_format_says_what_it_was_calibrated_on(tiny_bundle, tiny_bundle_
     assert found == Calibration(text="mine.txt", num_tokens=200, seed=0, alpha=0.5)
 
 
-def test_a_family_without_a_rule_is_exported_unequalised_and_told_so(tiny_llama, out, monkeypatch):
-    monkeypatch.setattr(target_writer, "EQUALIZED_FAMILIES", ())
-    steps = []
-    manifest = export_bundle(str(tiny_llama), out, ExportOptions(int8_format="row"), steps.append).manifest
-    assert "no rule to equalise llama: its activations are quantised as they are" in steps
-    assert manifest.target.exact
-    assert manifest.provenance.calibration is None
-
-
 def test_a_bundle_is_not_replaced_unasked(tiny_llama, out, old_bundle):
     with pytest.raises(InputError, match=r"the output must not exist, got .*; pass --force to replace that bundle"):
         export_bundle(str(tiny_llama), out)
@@ -327,18 +318,18 @@ def test_row_invariance_is_measured_not_assumed(tiny_bundle):
 
 
 def test_agreement_is_that_of_the_two_distributions(tiny_bundle):
-    from dovetail_ort_export.agreement import measure_agreement
+    from dovetail_ort_export.agreement import measure_target
     from dovetail_ort_runtime.row_invariance import run_in_chunks
 
     bundle = Bundle(tiny_bundle)
     target = Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)
     tokens = np.arange(100)
     own, _ = run_in_chunks(target, tokens, 8)
-    same = measure_agreement(target, tokens, own)
+    same = measure_target(target, tokens, own).agreement
     assert (same.num_tokens, same.top1, same.mean_kl) == (100, 1.0, pytest.approx(0, abs=1e-12))
     other = own.copy()
     other[:25] = 0  # uniform: its first token is id 0
-    changed = measure_agreement(target, tokens, other)
+    changed = measure_target(target, tokens, other).agreement
     assert changed.top1 == pytest.approx(0.75 + 0.01 * (own[:25].argmax(axis=1) == 0).sum())
     probabilities = np.exp(own[:25].astype(np.float64))
     probabilities /= probabilities.sum(axis=1, keepdims=True)

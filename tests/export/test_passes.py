@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from dovetail_ort_export.equalization import Rotation
+from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.equalize import rotate_ends
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
@@ -43,7 +44,7 @@ def bound(skeleton):
 
     def make(family, **settings):
         graph, weights = skeleton(family, **settings)
-        BindWeights(weights)(graph)
+        BindWeights(PassContext(weights=weights))(graph)
         return graph
 
     return make
@@ -70,7 +71,7 @@ def assert_leaves_alone(graph_pass, model):
 def test_every_named_weight_is_bound_to_its_numbers(skeleton):
     graph, weights = skeleton("qwen2", tie_word_embeddings=False)
     names = {node.attributes["name"].as_string() for node in graph.graph if node.op_type == "Weight"}
-    assert BindWeights(weights)(graph).modified
+    assert BindWeights(PassContext(weights=weights))(graph).modified
     assert operators(graph)["Weight"] == 0
     assert set(graph.graph.initializers) >= names
     for name in names:
@@ -85,8 +86,8 @@ def test_two_names_of_a_tied_weight_become_one_initializer(bound):
 
 def test_a_graph_without_names_is_left_alone_by_binding(skeleton):
     graph, weights = skeleton("llama")
-    BindWeights(weights)(graph)
-    assert_leaves_alone(BindWeights(weights), graph)
+    BindWeights(PassContext(weights=weights))(graph)
+    assert_leaves_alone(BindWeights(PassContext(weights=weights)), graph)
 
 
 # Packing query, key and value
@@ -194,7 +195,7 @@ def test_rows_are_chosen_once(bound):
 
 
 def test_a_part_of_a_target_without_the_head_has_no_rows_to_choose(bound):
-    graph = KeepBlocks(0, 1)(bound("llama")).model
+    graph = KeepBlocks(PassContext(weights=None, end_block=1))(bound("llama")).model
     assert_leaves_alone(ScoreRows(), graph)
 
 
@@ -347,6 +348,7 @@ def test_only_the_products_of_the_mlp_get_four_bits(bound):
     [
         ({"block_size": 48}, "block_size must be one of 16, 32, 64, 128, got 48"),
         ({"block_size": "32"}, "block_size must be one of 16, 32, 64, 128, got '32'"),
+        ({"block_size": 32.0}, "block_size must be one of 16, 32, 64, 128, got 32.0"),
         ({"mlp_bits": 3}, "mlp_bits must be one of 4, 8, got 3"),
     ],
 )

@@ -1,5 +1,6 @@
 """The INT8 cache: its ranges, its nodes, what it costs in agreement and that rows still stand alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from dovetail_ort_export.agreement import LARGEST_MEAN_KL
+from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.quantize_cache import QuantizeCache
 from dovetail_ort_runtime.bundle import Bundle
@@ -33,14 +35,15 @@ def opened(directory, **settings):
 
 @pytest.fixture(scope="module")
 def skeleton(tiny_model):
-    """A traced tiny Llama with its weights and ranges of its cache."""
+    """A traced tiny Llama with its weights, and what its export knows."""
     from dovetail_ort_export.calibration import cache_maxima
     from dovetail_ort_export.passes.bind_weights import BindWeights
     from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
 
     model = tiny_model("llama")
-    return BindWeights(Weights(model, max_context=512))(trace_target(model)).model, cache_maxima(model, [TOKENS])
+    context = PassContext(weights=Weights(model, max_context=512), cache_maxima=cache_maxima(model, [TOKENS]))
+    return BindWeights(context)(trace_target(model)).model, context
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
@@ -61,31 +64,26 @@ def test_the_ranges_hold_what_the_models_own_cache_holds(tiny_model, torch, fami
 
 
 def test_every_attention_reads_an_int8_cache_with_a_scale_for_each_channel(skeleton):
-    graph, maxima = skeleton[0].clone(), skeleton[1]
-    assert QuantizeCache(maxima)(graph).modified
+    graph, context = skeleton[0].clone(), skeleton[1]
+    assert QuantizeCache(context)(graph).modified
     attentions = [node for node in graph.graph if node.op_type == "GroupQueryAttention"]
     assert len(attentions) == 2
     for block, node in enumerate(attentions):
         for index, part in enumerate(("key", "value")):
             scales = node.inputs[12 + index].const_value.numpy()
-            np.testing.assert_allclose(scales, maxima[f"{block}.{part}"] / 127, rtol=1e-6)
+            np.testing.assert_allclose(scales, context.cache_maxima[f"{block}.{part}"] / 127, rtol=1e-6)
     caches = [value for value in (*graph.graph.inputs, *graph.graph.outputs) if "." in value.name]
     assert len(caches) == 8
     assert {value.dtype for value in caches} == {ir.DataType.INT8}
-    assert not QuantizeCache(maxima)(graph).modified
+    assert not QuantizeCache(context)(graph).modified
 
 
 def test_the_blocks_that_were_kept_get_the_scales_of_their_number(skeleton):
-    graph = KeepBlocks(1, None)(skeleton[0]).model
-    QuantizeCache(skeleton[1])(graph)
+    context = replace(skeleton[1], first_block=1)
+    graph = KeepBlocks(context)(skeleton[0]).model
+    QuantizeCache(context)(graph)
     (node,) = [node for node in graph.graph if node.op_type == "GroupQueryAttention"]
-    np.testing.assert_allclose(node.inputs[12].const_value.numpy(), skeleton[1]["1.key"] / 127, rtol=1e-6)
-
-
-def test_a_cache_without_ranges_is_refused(skeleton):
-    with pytest.raises(ir.passes.PreconditionError) as error:
-        QuantizeCache({})(skeleton[0].clone())
-    assert "no range was measured for past_key_values.0.key" in str(error.value.__cause__ or error.value)
+    np.testing.assert_allclose(node.inputs[12].const_value.numpy(), context.cache_maxima["1.key"] / 127, rtol=1e-6)
 
 
 def test_the_bundle_is_exact_labelled_and_says_what_its_ranges_are_from(int8_cache):

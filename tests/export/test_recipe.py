@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dovetail_ort_export.recipe import BUILT_IN_RECIPES, Recipe, Step, built_in_recipe, read_recipe
+from dovetail_ort_export.recipe import Recipe, Step, built_in_recipe, read_recipe
 from dovetail_ort_runtime.errors import InputError
 
 RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
@@ -83,7 +83,7 @@ def test_a_pass_is_left_out_wherever_it_stands():
 def test_every_built_in_recipe_names_passes_that_there_are():
     from dovetail_ort_export.pass_pipeline import BUILT_IN_PASSES
 
-    for name in BUILT_IN_RECIPES:
+    for name in ("row", "row-unsigned", "block", "fp32", "drafter"):
         assert set(built_in_recipe(name).names) <= set(BUILT_IN_PASSES), name
 
 

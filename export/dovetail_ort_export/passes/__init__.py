@@ -16,7 +16,7 @@ class PassContext:
 
     Attributes:
         weights: of the model.
-        equalized: of an equal model, or None if there is no rule to make one or no pass asks for it.
+        equalized: of an equal model, or None if no pass asks for it.
         cache_maxima: largest magnitude of each channel of keys and values, (Hkv * D,) by `{block}.key` and
             `{block}.value`, or None if no pass asks for it.
         first_block: of the target that goes into this graph.
@@ -30,3 +30,15 @@ class PassContext:
     first_block: int = 0
     end_block: int | None = None
     draft_token_ids: TokenArray | None = None
+
+
+class OfExport:
+    """A pass with this base is made for one export and takes what it needs to know from it.
+
+    Args:
+        context: of the export.
+    """
+
+    def __init__(self, context: PassContext) -> None:
+        super().__init__()
+        self._context = context

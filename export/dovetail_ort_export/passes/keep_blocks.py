@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import PassContext, nodes
+from dovetail_ort_export.passes import OfExport, PassContext, nodes
 
 BLOCK_STATES: Final = "block_states"
 _FIRST_NORM: Final = "model.layers.{}.input_layernorm.weight"
 
 
-class KeepBlocks(ir.passes.FunctionalPass):
+class KeepBlocks(OfExport, ir.passes.FunctionalPass):
     """Cuts a target at the residual stream between two blocks, which becomes an output here or an input there.
 
     Block states are (B, S, E), what block `first` reads. The graph that begins with block 0 keeps the embedding, the
     one that ends with the last block keeps the final norm and the head. It is for graphs whose additions are not fused
     with norms yet.
-
-    Args:
-        first: block to begin with.
-        end: the block after the last one, or None for all that are left; with `first` 0, nothing is cut.
     """
 
-    def __init__(self, first: int, end: int | None = None) -> None:
-        super().__init__()
-        self._first, self._end = first, end
-
-    @classmethod
-    def from_context(cls, context: PassContext) -> KeepBlocks:
-        """The pass of one export."""
-        return cls(context.first_block, context.end_block)
+    def __init__(self, context: PassContext) -> None:
+        super().__init__(context)
+        self._first, self._end = context.first_block, context.end_block
+        self._number = self._first or self._end or 0  # of the block before which the cut is; 0 if there is none
 
     def requires(self, model: ir.Model) -> None:
         """The seam is an addition that no norm has swallowed."""
@@ -47,44 +40,28 @@ class KeepBlocks(ir.passes.FunctionalPass):
         graph = model.graph
         (norm,) = _first_norms(model, self._number)
         nodes.input_of(norm, 0).name = BLOCK_STATES
-        inputs = [str(value.name) for value in graph.inputs if self._is_kept(str(value.name))]
-        outputs = [str(value.name) for value in graph.outputs if self._is_kept(str(value.name))]
+        inputs, outputs = (
+            [name for name in nodes.by_name(values) if self._is_kept(name)] for values in (graph.inputs, graph.outputs)
+        )
         if self._first:
             inputs.append(BLOCK_STATES)
         else:
             outputs = [BLOCK_STATES, *(name for name in outputs if name.startswith("present."))]
         kept = ir.convenience.extract(graph, inputs, outputs)
         kept.name = graph.name
-        for value in (*kept.inputs, *kept.outputs):
-            if value.name == BLOCK_STATES:
-                value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), _state_shape(model)
+        states = nodes.by_name((*kept.inputs, *kept.outputs))[BLOCK_STATES]
+        states.type = ir.TensorType(ir.DataType.FLOAT)
+        states.shape = nodes.by_name(graph.outputs)["hidden_states"].shape
         cut = ir.Model(kept, ir_version=model.ir_version)
         cut.graph.opset_imports.update(graph.opset_imports)
         return ir.passes.PassResult(cut, True)
 
-    @property
-    def _number(self) -> int:
-        """The block before which the cut is; 0 if there is none."""
-        return self._first or self._end or 0
-
     def _is_kept(self, name: str) -> bool:
-        prefix, _, rest = name.partition(".")
-        if prefix not in ("past_key_values", "present"):
-            return True
-        number = int(rest.partition(".")[0])
-        return self._first <= number and (self._end is None or number < self._end)
+        """Whether an input or output is no cache, or that of a block that stays."""
+        return "." not in name or int(name.split(".")[1]) in range(self._first, self._end or sys.maxsize)
 
 
 def _first_norms(model: ir.Model, number: int) -> list[ir.Node]:
     """The norm that block `number` begins with, if it stands alone."""
-    return [
-        node
-        for node in nodes.find(model, "SimplifiedLayerNormalization", "")
-        if nodes.input_of(node, 1).name == _FIRST_NORM.format(number)
-    ]
-
-
-def _state_shape(model: ir.Model) -> ir.Shape:
-    (states,) = [value for value in model.graph.outputs if value.name == "hidden_states"]
-    assert states.shape is not None
-    return states.shape
+    norms = nodes.find(model, "SimplifiedLayerNormalization")
+    return [norm for norm in norms if nodes.input_of(norm, 1).name == _FIRST_NORM.format(number)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_float import LowerFloat
@@ -15,26 +13,19 @@ from dovetail_ort_export.passes.lower_float import LowerFloat
 _CACHE: Final = ("past_key_values.", "present.")
 
 
-class LowerHalf(ir.passes.InPlacePass):
+class LowerHalf(LowerFloat):
     """As `LowerFloat`, then every float32 weight and value becomes float16.
 
     The caches are float16; all other inputs and outputs keep float32 and are converted at the graph's edge.
     """
 
-    def requires(self, model: ir.Model) -> None:
-        """Every product has its weight."""
-        nodes.check_weights(model)
-
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Lower every product and the embedding."""
-        LowerFloat()(model)
+        """Lower every product and the embedding, and narrow what is float32."""
+        super().call(model)
         graph = model.graph
-        for name, value in list(graph.initializers.items()):
+        for value in graph.initializers.values():
             if value.dtype == ir.DataType.FLOAT:
-                weight = nodes.weight_of(value)
-                value.const_value = nodes.lazy_tensor(partial(_half, weight), weight.shape, ir.DataType.FLOAT16)
-                value.const_value.name = name
-                value.dtype = ir.DataType.FLOAT16
+                value.const_value, value.dtype = _half(value), ir.DataType.FLOAT16
         for node in graph:
             for output in node.outputs:
                 if output.dtype == ir.DataType.FLOAT:
@@ -47,15 +38,11 @@ class LowerHalf(ir.passes.InPlacePass):
                 graph.outputs[index] = _converted_output(graph, value)
         return ir.passes.PassResult(model, True)
 
-    def ensures(self, model: ir.Model) -> None:
-        """No weight is left in single precision."""
-        for name, value in model.graph.initializers.items():
-            if value.dtype == ir.DataType.FLOAT:
-                raise ir.passes.PostconditionError(f"{name} is left in float32")
 
-
-def _half(weight: nodes.Weight) -> NDArray[np.float16]:
-    return weight.read().astype(np.float16)
+def _half(weight: ir.Value) -> ir.LazyTensor:
+    tensor = nodes.tensor_of(weight)
+    shape = tensor.shape.numpy()
+    return nodes.lazy_tensor(str(weight.name), lambda: tensor.numpy().astype(np.float16), shape, ir.DataType.FLOAT16)
 
 
 def _convert_input(graph: ir.Graph, value: ir.Value) -> None:
@@ -71,11 +58,8 @@ def _convert_input(graph: ir.Graph, value: ir.Value) -> None:
 
 def _converted_output(graph: ir.Graph, value: ir.Value) -> ir.Value:
     """A float32 output that takes the name of a float16 one."""
-    name = str(value.name)
-    cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT})
-    nodes.label([cast], f"{name}/single")
-    graph.append(cast)
-    value.name = f"{name}_half"
-    single = cast.outputs[0]
-    single.name, single.shape, single.type = name, value.shape, ir.TensorType(ir.DataType.FLOAT)
+    single = ir.val(value.name, ir.DataType.FLOAT, value.shape)
+    value.name = f"{single.name}_half"
+    name = f"{single.name}/single/Cast"
+    graph.append(ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=name, outputs=[single]))
     return single

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
-from dovetail_ort_export.quantization import BLOCK_BITS, BlockFormat, block_scales, quantize_blocks
+from dovetail_ort_export.passes.lowering import Lowering
+from dovetail_ort_export.quantization import BLOCK_BITS, BLOCK_SIZES, BlockFormat, block_scales, quantize_blocks
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 _DOMAIN: Final = "com.microsoft"
 _MLP: Final = ".mlp."
 
 
-class LowerInt8Blocks(ir.passes.InPlacePass):
+class LowerInt8Blocks(Lowering):
     """`Linear` -> MatMulNBits; `Embedding` -> GatherBlockQuantized, Reshape.
 
     accuracy_level 4 quantises activations per row and block, so that a row's result is independent of the rows beside
@@ -31,38 +33,39 @@ class LowerInt8Blocks(ir.passes.InPlacePass):
 
     def __init__(self, block_size: int = 32, mlp_bits: int = 8) -> None:
         super().__init__()
-        if not isinstance(mlp_bits, int) or mlp_bits not in BLOCK_BITS:
-            raise InputError(f"mlp_bits must be one of {', '.join(map(str, BLOCK_BITS))}, got {mlp_bits!r}")
+        for name, value, allowed in (("block_size", block_size, BLOCK_SIZES), ("mlp_bits", mlp_bits, BLOCK_BITS)):
+            if not isinstance(value, int) or value not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
         self._format = BlockFormat(block_size=block_size)
         self._mlp_format = BlockFormat(block_size=block_size, bits=mlp_bits)
 
-    def requires(self, model: ir.Model) -> None:
-        """Every product has its weight."""
-        nodes.check_weights(model)
+    def _product(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
+        form = self._mlp_format if _MLP in str(nodes.input_of(node, 1).name) else self._format
+        return [product_in_blocks(model, node, form)]
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Lower every product and the embedding."""
+    def _embedding(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
+        form = self._format
+        blocks, scales, (vocabulary_size, hidden_size) = _quantised(model, nodes.input_of(node, 0), form)
+        by_block = nodes.constant(model, "embedding.scales_shape", [vocabulary_size, hidden_size // form.block_size, 1])
+        flat = nodes.constant(model, "embedding.hidden_shape", [0, 0, hidden_size])
+        scale_column = ir.node("Reshape", [scales, by_block])
+        gather = ir.node(
+            "GatherBlockQuantized",
+            [blocks, node.inputs[1], scale_column.outputs[0]],
+            {"gather_axis": 0, "quantize_axis": 2, "block_size": form.block_size, "bits": form.bits},
+            domain=_DOMAIN,
+        )
+        nodes.label([scale_column, gather], str(node.name))
+        return [scale_column, gather, ir.node("Reshape", [gather.outputs[0], flat])]
 
-        def product(node: ir.Node) -> list[ir.Node]:
-            form = self._mlp_format if _MLP in str(nodes.input_of(node, 1).name) else self._format
-            return [lower_product_to_blocks(model, node, form)]
 
-        modified = nodes.lower(model, product, embedding=lambda node: _embedding(model, node, self._format))
-        return ir.passes.PassResult(model, modified)
-
-    def ensures(self, model: ir.Model) -> None:
-        """Nothing is left to lower."""
-        nodes.check_lowered(model)
-
-
-def lower_product_to_blocks(model: ir.Model, node: ir.Node, form: BlockFormat) -> ir.Node:
+def product_in_blocks(model: ir.Model, node: ir.Node, form: BlockFormat) -> ir.Node:
     """The MatMulNBits that takes the place of one `Linear`.
 
     Raises:
         SourceError: blocks do not divide the weight's width.
     """
-    weight = nodes.weight_of(nodes.input_of(node, 1))
-    out_features, in_features = weight.shape
+    blocks, scales, (out_features, in_features) = _quantised(model, nodes.input_of(node, 1), form)
     attributes = {
         "K": in_features,
         "N": out_features,
@@ -70,41 +73,18 @@ def lower_product_to_blocks(model: ir.Model, node: ir.Node, form: BlockFormat) -
         "block_size": form.block_size,
         "accuracy_level": 4,
     }
-    blocks, scales = _quantised(model, weight, form)
     return ir.node("MatMulNBits", [node.inputs[0], blocks, scales], attributes, domain=_DOMAIN)
 
 
-def _embedding(model: ir.Model, node: ir.Node, form: BlockFormat) -> list[ir.Node]:
-    weight = nodes.weight_of(nodes.input_of(node, 0))
-    vocabulary_size, hidden_size = weight.shape
-    blocks, scales = _quantised(model, weight, form)
-    scales_shape = [vocabulary_size, hidden_size // form.block_size, 1]
-    by_block = nodes.constant(model, "embedding.scales_shape", scales_shape)
-    flat = nodes.constant(model, "embedding.hidden_shape", [0, 0, hidden_size])
-    scale_column = ir.node("Reshape", [scales, by_block])
-    gather = ir.node(
-        "GatherBlockQuantized",
-        [blocks, node.inputs[1], scale_column.outputs[0]],
-        {"gather_axis": 0, "quantize_axis": 2, "block_size": form.block_size, "bits": form.bits},
-        domain=_DOMAIN,
-    )
-    nodes.label([scale_column, gather], str(node.name))
-    return [scale_column, gather, ir.node("Reshape", [gather.outputs[0], flat])]
-
-
-def _quantised(model: ir.Model, weight: nodes.Weight, form: BlockFormat) -> tuple[ir.Value, ir.Value]:
-    rows, columns = weight.shape
+def _quantised(model: ir.Model, weight: ir.Value, form: BlockFormat) -> tuple[ir.Value, ir.Value, tuple[int, ...]]:
+    """Blocks, their scales, and the shape of a weight."""
+    rows, columns = nodes.tensor_of(weight).shape.numpy()
     if columns % form.block_size:
         raise SourceError(
             f"the input width of {weight.name} must be a multiple of {form.block_size} for INT8, got {columns}; "
             "export with --precision fp32, or with a recipe that gives lower-int8-blocks another block_size"
         )
     shape = (rows, columns // form.block_size)
-    blocks = nodes.lazy_tensor(
-        lambda: quantize_blocks(weight.read(), form), (*shape, form.block_bytes), ir.DataType.UINT8
-    )
-    scales = nodes.lazy_tensor(lambda: block_scales(weight.read(), form), shape)
-    return (
-        nodes.initializer(model, f"{weight.name}_quantized", blocks),
-        nodes.initializer(model, f"{weight.name}_scales", scales),
-    )
+    quantize, scale = partial(quantize_blocks, form=form), partial(block_scales, form=form)
+    blocks = nodes.derived(model, weight, "quantized", quantize, (*shape, form.block_bytes), ir.DataType.UINT8)
+    return blocks, nodes.derived(model, weight, "scales", scale, shape), (rows, columns)

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
-from dovetail_ort_export.passes.lower_int8_blocks import lower_product_to_blocks
+from dovetail_ort_export.passes.lower_int8_blocks import product_in_blocks
+from dovetail_ort_export.passes.lowering import Lowering
 from dovetail_ort_export.passes.score_rows import SCORED_ROWS
-from dovetail_ort_export.quantization import (
-    LARGEST,
-    ZERO_POINT,
-    BlockFormat,
-    output_scales,
-    quantize_outputs,
-)
+from dovetail_ort_export.quantization import LARGEST, ZERO_POINT, BlockFormat, output_scales, quantize_outputs
 
 _DOMAIN: Final = "com.microsoft"
 # QuantizeLinear takes a scale for each block of an axis, here the whole row, from this version on.
 _OPSET: Final = 21
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Activation:
-    """A quantised activation that every product of the same input reads.
-
-    Attributes:
-        steps: (B, S, K) uint8, offset by 128.
-        step: () float32, what one step is worth, before `row_scale`.
-        row_scale: (B, S, 1) float32 factor of each row, or None where `step` says all.
-    """
+class _Activation(NamedTuple):
+    """A quantised activation: (B, S, K) uint8, offset by 128; what one step is worth; a factor of each row or None."""
 
     steps: ir.Value
     step: ir.Value
     row_scale: ir.Value | None
 
 
-class LowerInt8Rows(ir.passes.InPlacePass):
+class LowerInt8Rows(Lowering):
     """`Linear` -> QuantizeLinear, MatMulIntegerToFloat; `Embedding` -> a gather of columns of the same weights.
 
     Sums of 8-bit products are exact integers, so a row's result depends on nothing beside it. Behind a norm whose range
@@ -57,51 +45,24 @@ class LowerInt8Rows(ir.passes.InPlacePass):
 
     def __init__(self, attention_in_blocks: bool = False, unsigned_weights: bool = False) -> None:
         super().__init__()
-        self._attention_in_blocks = attention_in_blocks
+        self._in_blocks = ("Mul", "GroupQueryAttention") if attention_in_blocks else ("Mul",)
         self._unsigned_weights = unsigned_weights
-
-    def requires(self, model: ir.Model) -> None:
-        """Every product has its weight."""
-        nodes.check_weights(model)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every product and the embedding."""
-        lowering = _Lowering(
-            model, attention_in_blocks=self._attention_in_blocks, unsigned_weights=self._unsigned_weights
-        )
-        modified = nodes.lower(model, lowering.product, lowering.embedding)
-        if modified:
+        self._activations = _Activations(model)
+        result = super().call(model)
+        if result.modified:
             model.graph.opset_imports[""] = _OPSET
-        return ir.passes.PassResult(model, modified)
+        return result
 
-    def ensures(self, model: ir.Model) -> None:
-        """Nothing is left to lower."""
-        nodes.check_lowered(model)
-
-
-class _Lowering:
-    """The lowering of one graph, with the activations that it has quantised already."""
-
-    def __init__(self, model: ir.Model, *, attention_in_blocks: bool, unsigned_weights: bool) -> None:
-        self._model = model
-        self._unsigned_weights = unsigned_weights
-        self._in_blocks = ("Mul", "GroupQueryAttention") if attention_in_blocks else ("Mul",)
-        self._activations: dict[ir.Value, _Activation] = {}
-        self._zero_points: ir.Value | None = None
-        scored_rows = next((value for value in model.graph.inputs if value.name == SCORED_ROWS), None)
-        self._of_scored_rows = nodes.values_behind(model, scored_rows)
-
-    def product(self, node: ir.Node) -> list[ir.Node]:
-        """What takes the place of a `Linear`."""
+    def _product(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
         x = nodes.input_of(node, 0)
         if x.producer() is not None and nodes.producer_of(x).op_type in self._in_blocks:
-            return [lower_product_to_blocks(self._model, node, BlockFormat())]
-        weight = nodes.weight_of(nodes.input_of(node, 1))
-        steps, scales = self._quantised(weight)
-        if x not in self._activations:
-            self._activations[x] = self._quantised_activation(x, node, weight.shape[1])
-        activation = self._activations[x]
-        zero_points = [self._zero_point()] * (2 if self._unsigned_weights else 1)
+            return [product_in_blocks(model, node, BlockFormat())]
+        steps, scales, width = self._quantised(model, nodes.input_of(node, 1))
+        activation = self._activations.of(x, node, width)
+        zero_points = [_zero_point(model)] * (2 if self._unsigned_weights else 1)
         product = ir.node(
             "MatMulIntegerToFloat", [activation.steps, steps, activation.step, scales, *zero_points], domain=_DOMAIN
         )
@@ -110,40 +71,61 @@ class _Lowering:
         nodes.label([product], str(node.name))
         return [product, ir.node("Mul", [product.outputs[0], activation.row_scale])]
 
-    def embedding(self, node: ir.Node) -> list[ir.Node]:
-        """What takes the place of an `Embedding`: the weight lies as the head reads it, (E, V)."""
-        weight, ids = nodes.weight_of(nodes.input_of(node, 0)), nodes.input_of(node, 1)
-        steps, scales = self._quantised(weight)
+    def _embedding(self, model: ir.Model, node: ir.Node) -> list[ir.Node]:
+        ids = nodes.input_of(node, 1)
+        steps, scales, _ = self._quantised(model, nodes.input_of(node, 0))  # (E, V), as the head reads them
         columns = ir.node("Gather", [steps, ids], {"axis": 1})
         rows = ir.node("Transpose", [columns.outputs[0]], {"perm": [1, 2, 0]})
         values = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})
         found = [columns, rows, values]
         if self._unsigned_weights:
-            zero_point = nodes.constant(self._model, "weight.zero_point", np.float32(ZERO_POINT))
+            zero_point = nodes.constant(model, "weight.zero_point", np.float32(ZERO_POINT))
             found.append(ir.node("Sub", [values.outputs[0], zero_point]))
         row_scales = ir.node("Gather", [scales, ids], {"axis": 0})
-        factors = ir.node("Unsqueeze", [row_scales.outputs[0], self._last_axis()])
+        factors = ir.node("Unsqueeze", [row_scales.outputs[0], _last_axis(model)])
         nodes.label(found, str(node.name))
         nodes.label([row_scales, factors], f"{node.name}/scales")
         product = ir.node("Mul", [found[-1].outputs[0], factors.outputs[0]])
         return [*found, row_scales, factors, product]
 
-    def _quantised_activation(self, x: ir.Value, reader: ir.Node, width: int) -> _Activation:
-        largest = _known_range(x)
-        name = f"{x.name}/quantized"
-        if largest is not None and largest > 0:
-            return self._by_constant(x, reader, np.float32(largest / LARGEST), name)
-        return self._by_row(x, reader, width, name)
+    def _quantised(self, model: ir.Model, weight: ir.Value) -> tuple[ir.Value, ir.Value, int]:
+        """Integers (K, N), scales (N,) and K of a weight (N, K)."""
+        outputs, inputs = nodes.tensor_of(weight).shape.numpy()
+        dtype = ir.DataType.UINT8 if self._unsigned_weights else ir.DataType.INT8
+        quantize = partial(quantize_outputs, unsigned=self._unsigned_weights)
+        steps = nodes.derived(model, weight, "quantized", quantize, (inputs, outputs), dtype)
+        return steps, nodes.derived(model, weight, "scales", output_scales, (outputs,)), inputs
 
-    def _by_constant(self, x: ir.Value, reader: ir.Node, step: np.float32, name: str) -> _Activation:
-        step_value = nodes.constant(self._model, f"{name}.step", step)
-        quantize = ir.node("QuantizeLinear", [x, step_value, self._zero_point()])
+
+class _Activations:
+    """The activations of one graph, each quantised once, where the first product reads it."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        self._quantised: dict[ir.Value, _Activation] = {}
+        self._zero_points: ir.Value | None = None
+        self._inputs = nodes.by_name(model.graph.inputs)
+        self._of_scored_rows = nodes.values_behind(model, self._inputs.get(SCORED_ROWS))
+
+    def of(self, x: ir.Value, reader: ir.Node, width: int) -> _Activation:
+        """`x` (B, S, width), quantised before `reader` if it is not yet."""
+        if x not in self._quantised:
+            name = f"{x.name}/quantized"
+            largest = _known_range(x)
+            self._quantised[x] = (
+                self._by_constant(x, reader, name, largest) if largest else self._by_row(x, reader, name, width)
+            )
+        return self._quantised[x]
+
+    def _by_constant(self, x: ir.Value, reader: ir.Node, name: str, largest: float) -> _Activation:
+        step = nodes.constant(self._model, f"{name}.step", np.float32(largest / LARGEST))
+        quantize = ir.node("QuantizeLinear", [x, step, _zero_point(self._model)])
         self._insert([quantize], reader, name)
-        return _Activation(quantize.outputs[0], step_value, None)
+        return _Activation(quantize.outputs[0], step, None)
 
-    def _by_row(self, x: ir.Value, reader: ir.Node, width: int, name: str) -> _Activation:
+    def _by_row(self, x: ir.Value, reader: ir.Node, name: str, width: int) -> _Activation:
         magnitude = ir.node("Abs", [x])
-        largest = ir.node("ReduceMax", [magnitude.outputs[0], self._last_axis()], {"keepdims": 1})
+        largest = ir.node("ReduceMax", [magnitude.outputs[0], _last_axis(self._model)], {"keepdims": 1})
         per_step = nodes.constant(self._model, "activation.per_step", np.float32(1 / LARGEST))
         scale = ir.node("Mul", [largest.outputs[0], per_step])
         self._insert([magnitude, largest, scale], reader, name)
@@ -153,20 +135,14 @@ class _Lowering:
             zero_points = self._row_zero_points()
         quantize = ir.node("QuantizeLinear", [x, scale.outputs[0], zero_points], {"axis": -1, "block_size": width})
         self._insert([quantize], reader, name)
-        return _Activation(
-            quantize.outputs[0], nodes.constant(self._model, "activation.one", np.float32(1)), scale.outputs[0]
-        )
-
-    def _insert(self, new: list[ir.Node], reader: ir.Node, name: str) -> None:
-        nodes.label(new, name)
-        self._model.graph.insert_before(reader, new)
+        one = nodes.constant(self._model, "activation.one", np.float32(1))
+        return _Activation(quantize.outputs[0], one, scale.outputs[0])
 
     def _row_zero_points(self) -> ir.Value:
         """(B, S, 1) uint8: a zero point has the shape of its scales; one tensor serves all rows' activations."""
         if self._zero_points is None:
-            (ids,) = [value for value in self._model.graph.inputs if value.name == "input_ids"]
             first = self._model.graph[0]
-            column = ir.node("Unsqueeze", [ids, self._last_axis()])
+            column = ir.node("Unsqueeze", [self._inputs["input_ids"], _last_axis(self._model)])
             self._insert([column], first, "activation/zero_points")
             self._zero_points = self._zero_points_like(column, first, "activation")
         return self._zero_points
@@ -179,23 +155,17 @@ class _Lowering:
         self._insert([shape, filled], reader, f"{name}/zero_points")
         return filled.outputs[0]
 
-    def _quantised(self, weight: nodes.Weight) -> tuple[ir.Value, ir.Value]:
-        outputs, inputs = weight.shape
-        dtype = ir.DataType.UINT8 if self._unsigned_weights else ir.DataType.INT8
-        steps = nodes.lazy_tensor(
-            lambda: quantize_outputs(weight.read(), unsigned=self._unsigned_weights), (inputs, outputs), dtype
-        )
-        scales = nodes.lazy_tensor(lambda: output_scales(weight.read()), (outputs,))
-        return (
-            nodes.initializer(self._model, f"{weight.name}_quantized", steps),
-            nodes.initializer(self._model, f"{weight.name}_scales", scales),
-        )
+    def _insert(self, new: list[ir.Node], reader: ir.Node, name: str) -> None:
+        nodes.label(new, name)
+        self._model.graph.insert_before(reader, new)
 
-    def _zero_point(self) -> ir.Value:
-        return nodes.constant(self._model, "zero_point", np.uint8(ZERO_POINT))
 
-    def _last_axis(self) -> ir.Value:
-        return nodes.constant(self._model, "last_axis", [-1])
+def _zero_point(model: ir.Model) -> ir.Value:
+    return nodes.constant(model, "zero_point", np.uint8(ZERO_POINT))
+
+
+def _last_axis(model: ir.Model) -> ir.Value:
+    return nodes.constant(model, "last_axis", [-1])
 
 
 def _known_range(x: ir.Value) -> float | None:

@@ -5,8 +5,8 @@ onnx-ir types almost everything as optional; the accessors here are for graphs w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,32 +14,42 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from dovetail_ort_export.weights import NamedWeights
 from dovetail_ort_runtime.arrays import FloatArray
 
 # Metadata of a norm's weight, not written to the file: the largest magnitude that the norm's output had.
 LARGEST_OUTPUT: Final = "dovetail.largest_output"
 
-Replacement = Callable[[ir.Node], Sequence[ir.Node]]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Weight:
-    """An initializer that a product or the embedding reads.
+class NodePass(ir.passes.InPlacePass):
+    """A pass that rewrites nodes one by one.
 
     Attributes:
-        name: in the graph.
-        shape: of the tensor.
-        read: gives the float32 array, computed when it is called.
+        operators: types of those nodes, in the order in which they are rewritten.
     """
 
-    name: str
-    shape: tuple[int, ...]
-    read: Callable[[], FloatArray]
+    operators: tuple[str, ...]
+
+    @abstractmethod
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+        """Whether it has changed anything."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite every node, and remove what nothing uses any more."""
+        changes = [self._rewrite(model, node) for op_type in self.operators for node in find(model, op_type)]
+        if any(changes):
+            RemoveUnusedNodesPass()(model)
+        return ir.passes.PassResult(model, any(changes))
 
 
-def find(model: ir.Model, op_type: str, domain: str) -> Iterator[ir.Node]:
-    """Nodes of one operator in graph order; the graph may change meanwhile."""
-    return (node for node in list(model.graph) if node.op_type == op_type and node.domain == domain)
+def find(model: ir.Model, op_type: str) -> Iterator[ir.Node]:
+    """Nodes of one operator in graph order; the graph may change meanwhile. No two domains of ours share a type."""
+    return (node for node in list(model.graph) if node.op_type == op_type)
+
+
+def by_name(values: Iterable[ir.Value]) -> dict[str, ir.Value]:
+    """A graph's inputs or outputs by their names."""
+    return {str(value.name): value for value in values}
 
 
 def input_of(node: ir.Node, index: int) -> ir.Value:
@@ -50,7 +60,7 @@ def input_of(node: ir.Node, index: int) -> ir.Value:
 
 
 def producer_of(value: ir.Value) -> ir.Node:
-    """The node that computes `value`, which is neither an input nor an initializer of the graph."""
+    """The node that computes `value`, no input or initializer of the graph."""
     node = value.producer()
     assert node is not None, f"{value.name} must be computed by a node"
     return node
@@ -65,21 +75,17 @@ def values_behind(model: ir.Model, value: ir.Value | None) -> set[ir.Value]:
     return found
 
 
-def weight_of(value: ir.Value) -> Weight:
-    """The initializer `value`."""
-    tensor, shape = value.const_value, value.shape
-    assert tensor is not None, f"{value.name} must be an initializer"
-    assert shape is not None
-    return Weight(str(value.name), tuple(shape.numpy()), tensor.numpy)
+def tensor_of(value: ir.Value) -> ir.TensorProtocol:
+    """The numbers of the initializer `value`."""
+    assert value.const_value is not None, f"{value.name} must be an initializer"
+    return value.const_value
 
 
 def initializer(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value:
     """The initializer `name`, registered with `tensor` unless the graph has it already."""
     if name in model.graph.initializers:
         return model.graph.initializers[name]
-    value = ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
-    )
+    value = ir.val(name, const_value=tensor)
     model.graph.register_initializer(value)
     return value
 
@@ -89,11 +95,32 @@ def constant(model: ir.Model, name: str, values: ArrayLike) -> ir.Value:
     return initializer(model, name, ir.tensor(np.array(values, order="C"), name=name))
 
 
+def lazy_weight(weights: NamedWeights, name: str) -> ir.LazyTensor:
+    """The tensor of the weight `name`, read when the graph is written."""
+    return lazy_tensor(name, lambda: weights[name], weights.shape(name))
+
+
+def derived(
+    model: ir.Model,
+    weight: ir.Value,
+    suffix: str,
+    compute: Callable[[FloatArray], NDArray[Any]],
+    shape: Sequence[int],
+    dtype: ir.DataType = ir.DataType.FLOAT,
+) -> ir.Value:
+    """The initializer, named after `weight`, that `compute` makes of its float32 numbers."""
+    tensor = tensor_of(weight)
+    name = f"{weight.name}_{suffix}"
+    return initializer(model, name, lazy_tensor(name, lambda: compute(tensor.numpy()), shape, dtype))
+
+
 def lazy_tensor(
-    compute: Callable[[], NDArray[Any]], shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT
+    name: str, compute: Callable[[], NDArray[Any]], shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT
 ) -> ir.LazyTensor:
     """A tensor whose values are computed each time the graph is written, and not kept."""
-    return ir.LazyTensor(lambda: ir.Tensor(np.ascontiguousarray(compute())), dtype=dtype, shape=ir.Shape(shape))
+    return ir.LazyTensor(
+        lambda: ir.Tensor(np.ascontiguousarray(compute())), dtype=dtype, shape=ir.Shape(shape), name=name
+    )
 
 
 def label(new: Sequence[ir.Node], name: str) -> None:
@@ -102,55 +129,3 @@ def label(new: Sequence[ir.Node], name: str) -> None:
         node.name = f"{name}/{node.op_type}"
         for index, output in enumerate(node.outputs):
             output.name = f"{node.name}_output_{index}"
-
-
-def replace(model: ir.Model, old: ir.Node, new: Sequence[ir.Node]) -> None:
-    """Put `new`, in order, in the place of `old`; the last one's first output takes over the name and the readers."""
-    new[-1].name = old.name
-    ir.convenience.replace_nodes_and_values(model.graph, old, [old], new, [old.outputs[0]], [new[-1].outputs[0]])
-
-
-def lower(model: ir.Model, product: Replacement, embedding: Replacement) -> bool:
-    """Put what these functions make of each `Linear` and each `Embedding` in its place; whether there was any."""
-    modified = False
-    for op_type, replacement in (("Linear", product), ("Embedding", embedding)):
-        for node in find(model, op_type, "dovetail"):
-            replace(model, node, replacement(node))
-            modified = True
-    if modified:
-        RemoveUnusedNodesPass()(model)  # and their weights, which are stored in another form now
-    return modified
-
-
-def check_lowered(model: ir.Model) -> None:
-    """The postcondition of a pass that lowers.
-
-    Raises:
-        PostconditionError: a product or an embedding is left.
-    """
-    check_none_left(model, "Linear", "dovetail")
-    check_none_left(model, "Embedding", "dovetail")
-
-
-def check_none_left(model: ir.Model, op_type: str, domain: str) -> None:
-    """The postcondition of a pass that replaces all nodes of one operator.
-
-    Raises:
-        PostconditionError: one is left.
-    """
-    if left := next(find(model, op_type, domain), None):
-        raise ir.passes.PostconditionError(f"{op_type} {left.name} is left in the graph")
-
-
-def check_weights(model: ir.Model) -> None:
-    """The precondition of a pass that packs or lowers products: it can read their weights.
-
-    Raises:
-        PreconditionError: one is not an initializer.
-    """
-    for op_type, index in (("Linear", 1), ("Embedding", 0)):
-        for node in find(model, op_type, "dovetail"):
-            if input_of(node, index).const_value is None:
-                raise ir.passes.PreconditionError(
-                    f"{node.name} has no weight; bind-weights stands before what packs or lowers"
-                )

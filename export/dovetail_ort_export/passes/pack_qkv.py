@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from dovetail_ort_export.passes import nodes, packing
+from dovetail_ort_export.passes.lowering import ProductPass
+from dovetail_ort_export.passes.packing import pack
 
 
-class PackQkv(ir.passes.InPlacePass):
+class PackQkv(ProductPass):
     """Three `Linear` on one input, with or without biases, -> one whose output is query, key, value in a row.
 
     A block whose query or key passes through a norm of its own (Qwen3) is left alone.
     """
 
-    def requires(self, model: ir.Model) -> None:
-        """Every product has its weight."""
-        nodes.check_weights(model)
+    operators = ("GroupQueryAttention",)
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Pack every attention that allows it."""
-        modified = False
-        for attention in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
-            if products := packing.packable(attention.inputs[:3]):
-                packed = packing.pack_products(model, products, "qkv_proj")
-                for index, value in enumerate((packed, None, None)):
-                    attention.replace_input_with(index, value)
-                modified = True
-        if modified:
-            RemoveUnusedNodesPass()(model)  # the products that were packed
-        return ir.passes.PassResult(model, modified)
-
-    def ensures(self, model: ir.Model) -> None:
-        """No attention is left that could read one product."""
-        for attention in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
-            if packing.packable(attention.inputs[:3]):
-                raise ir.passes.PostconditionError(f"{attention.name} still reads three products of one input")
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+        packed = pack(model, node.inputs[:3], "qkv_proj")
+        if packed is None:
+            return False
+        for index, value in enumerate((packed, None, None)):
+            node.replace_input_with(index, value)
+        return True

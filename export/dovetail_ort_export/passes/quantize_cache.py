@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import PassContext, nodes
-from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_export.passes import OfExport, PassContext, nodes
 from dovetail_ort_runtime.errors import InputError
 
 _LARGEST: Final = 127
@@ -22,62 +20,45 @@ _ATTRIBUTES: Final[dict[str, str | int]] = {
 }
 
 
-class QuantizeCache(ir.passes.InPlacePass):
+class QuantizeCache(OfExport, nodes.NodePass):
     """GroupQueryAttention over an INT8 cache, with a constant scale for each channel of keys and of values.
 
     New rows are rounded as they enter the cache, each by itself, and read back rounded in the same pass. What is beyond
     the measured range is cut off.
 
     Args:
-        maxima: (Hkv * D,) float32 by `{block}.key`, where rotary embedding is in, and `{block}.value`.
+        context: of a target's export.
+
+    Raises:
+        InputError: it is the export of a drafter.
     """
 
-    def __init__(self, maxima: Mapping[str, FloatArray]) -> None:
-        super().__init__()
-        self._maxima = maxima
+    operators = ("GroupQueryAttention",)
 
-    @classmethod
-    def from_context(cls, context: PassContext) -> QuantizeCache:
-        """The pass of one export.
-
-        Raises:
-            InputError: it is the export of a drafter.
-        """
+    def __init__(self, context: PassContext) -> None:
+        super().__init__(context)
         if context.cache_maxima is None:
             raise InputError("the pass quantize-cache must stand in a target's recipe, got a drafter's")
-        return cls(context.cache_maxima)
+        self._maxima = context.cache_maxima
 
     def requires(self, model: ir.Model) -> None:
-        """Every cache is measured, and in single precision still."""
-        for node in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
+        """No cache is in half precision yet."""
+        for node in nodes.find(model, self.operators[0]):
             key = nodes.input_of(node, _PAST_KEY)
             if key.dtype not in (ir.DataType.FLOAT, ir.DataType.INT8):
                 raise ir.passes.PreconditionError(f"{key.name} is not in float32")
-            if _block(key) + ".key" not in self._maxima:
-                raise ir.passes.PreconditionError(f"no range was measured for {key.name}")
 
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Quantise every cache that is not yet."""
-        modified = False
-        for node in nodes.find(model, "GroupQueryAttention", "com.microsoft"):
-            if nodes.input_of(node, _PAST_KEY).dtype == ir.DataType.FLOAT:
-                self._quantise(model, node)
-                modified = True
-        return ir.passes.PassResult(model, modified)
-
-    def _quantise(self, model: ir.Model, node: ir.Node) -> None:
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+        if nodes.input_of(node, _PAST_KEY).dtype != ir.DataType.FLOAT:
+            return False
         node.resize_inputs(_KEY_SCALE + 2)
-        for index, part in enumerate(("key", "value")):
+        for index in (0, 1):  # keys, values
             past = nodes.input_of(node, _PAST_KEY + index)
-            name = f"{_block(past)}.{part}"
+            name = str(past.name).partition(".")[2]  # 3.key of past_key_values.3.key
             largest = self._maxima[name]
             scales = np.where(largest > 0, largest / np.float32(_LARGEST), np.float32(1)).astype(np.float32)
             node.replace_input_with(_KEY_SCALE + index, nodes.constant(model, f"cache.{name}.scale", scales))
             past.type = node.outputs[1 + index].type = ir.TensorType(ir.DataType.INT8)
-        for attribute, setting in _ATTRIBUTES.items():
-            node.attributes.add(ir.convenience.convert_attribute(attribute, setting))
-
-
-def _block(past: ir.Value) -> str:
-    """`3` of `past_key_values.3.key`."""
-    return str(past.name).split(".")[1]
+        for attribute in ir.convenience.convert_attributes(_ATTRIBUTES):
+            node.attributes.add(attribute)
+        return True

@@ -4,46 +4,39 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import PassContext, nodes
-from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_export.passes import OfExport, PassContext, nodes
 from dovetail_ort_runtime.errors import InputError
 
 
-class RankCandidates(ir.passes.InPlacePass):
+class RankCandidates(OfExport, ir.passes.InPlacePass):
     """logits -> LogSoftmax in float32, TopK, ids of the target's vocabulary.
 
     The output `logits` gives way to `candidate_log_probabilities` and `candidate_ids`, (B, n, k) each, best first; the
     input `num_candidates` (1,) int64 is k.
 
     Args:
-        draft_token_ids: (Vd,) int64, the token ids of the logits.
+        context: of a drafter's export.
+
+    Raises:
+        InputError: it is the export of a target.
     """
 
-    def __init__(self, draft_token_ids: TokenArray) -> None:
-        super().__init__()
-        self._draft_token_ids = draft_token_ids
-
-    @classmethod
-    def from_context(cls, context: PassContext) -> RankCandidates:
-        """The pass of one export.
-
-        Raises:
-            InputError: it is the export of a target.
-        """
+    def __init__(self, context: PassContext) -> None:
+        super().__init__(context)
         if context.draft_token_ids is None:
             raise InputError("the pass rank-candidates must stand in a drafter's recipe, got a target's")
-        return cls(context.draft_token_ids)
+        self._draft_token_ids = context.draft_token_ids
 
     def requires(self, model: ir.Model) -> None:
         """There are logits to rank, and nothing ranks them yet."""
-        if all(output.name != "logits" for output in model.graph.outputs):
+        if "logits" not in nodes.by_name(model.graph.outputs):
             raise ir.passes.PreconditionError("no output called logits")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Append the ranking."""
         graph = model.graph
-        logits = next(output for output in graph.outputs if output.name == "logits")
-        num_candidates = ir.Value(name="num_candidates", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
+        logits = nodes.by_name(graph.outputs)["logits"]
+        num_candidates = ir.val("num_candidates", ir.DataType.INT64, [1])
         graph.inputs.append(num_candidates)
         ids = nodes.constant(model, "draft_token_ids", self._draft_token_ids)
         log_softmax = ir.node("LogSoftmax", [logits], {"axis": -1})
@@ -53,12 +46,10 @@ class RankCandidates(ir.passes.InPlacePass):
         nodes.label([log_softmax, top, gather], "candidates")
         graph.extend([log_softmax, top, gather])
         logits.name = "draft_logits"
-        shape = ir.Shape(["batch_size", "num_scored_rows", "num_candidates"])
-        for value, name, dtype in (
-            (top.outputs[0], "candidate_log_probabilities", ir.DataType.FLOAT),
-            (gather.outputs[0], "candidate_ids", ir.DataType.INT64),
-        ):
-            value.name, value.shape, value.type = name, shape, ir.TensorType(dtype)
-        graph.outputs[graph.outputs.index(logits)] = top.outputs[0]
-        graph.outputs.insert(1, gather.outputs[0])
+        best, best_ids = top.outputs[0], gather.outputs[0]
+        best.name, best.type = "candidate_log_probabilities", ir.TensorType(ir.DataType.FLOAT)
+        best_ids.name, best_ids.type = "candidate_ids", ir.TensorType(ir.DataType.INT64)
+        best.shape = best_ids.shape = ir.Shape(["batch_size", "num_scored_rows", "num_candidates"])
+        graph.outputs[graph.outputs.index(logits)] = best
+        graph.outputs.insert(1, best_ids)
         return ir.passes.PassResult(model, True)

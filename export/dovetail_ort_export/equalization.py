@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 from dovetail_ort_export.weights import NamedWeights, head_size
 from dovetail_ort_runtime.arrays import FloatArray
 
+# Families whose blocks have the parts named below and nothing between them that a rotation would not pass.
+EQUALIZED_FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
+
 _ROTATION_SEED: Final = 0
 
 Edit = Callable[[FloatArray], FloatArray]
@@ -39,7 +42,7 @@ class EqualizedWeights(NamedWeights):
 
     Args:
         weights: of the model.
-        config: of the model.
+        config: of the model, its family one of `EQUALIZED_FAMILIES`.
         maxima: what `activation_maxima` found.
         alpha: 0 to 1, how much of the activations' range the weights take over.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_export.calibration import activation_maxima, cache_maxima, calibration_texts
-from dovetail_ort_export.equalization import EqualizedWeights
+from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.gpu_layers import blocks_within
 from dovetail_ort_export.graph_file import graph_name, save_graph
@@ -103,9 +103,12 @@ class TargetWriter:
         return Candidate(folder=folder, entry=entry, calibration=self._calibration() if equalized or measured else None)
 
     @cached_property
-    def _equalized(self) -> EqualizedWeights:
-        maxima = self._measured(activation_maxima)
-        return EqualizedWeights(self._weights, self._source.model.config, maxima, self._options.alpha)
+    def _equalized(self) -> EqualizedWeights | None:
+        config = self._source.model.config
+        if config.model_type not in EQUALIZED_FAMILIES:
+            self._report(f"no rule to equalise {config.model_type}: its activations are quantised as they are")
+            return None
+        return EqualizedWeights(self._weights, config, self._measured(activation_maxima), self._options.alpha)
 
     def _cache_maxima(self, equalized: EqualizedWeights | None) -> dict[str, FloatArray]:
         """Of the keys and values that the graph will compute; those of an equal model have other values."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_export import ExportOptions, agreement, candidates, export_bundle, exporter
+from dovetail_ort_export import ExportOptions, agreement, candidates, export_bundle, exporter, target_writer
 from dovetail_ort_export.candidates import recipes_for, row_format
 from dovetail_ort_export.recipe import built_in_recipe
 from dovetail_ort_runtime.bundle import Bundle, sha256
@@ -204,6 +204,15 @@ def test_the_row_format_says_what_it_was_calibrated_on(tiny_bundle, tiny_bundle_
     options = ExportOptions(int8_format="row", calibration_text=text, calibration_tokens=200, alpha=0.5)
     found = export_bundle(str(tiny_llama), out, options).manifest.provenance.calibration
     assert found == Calibration(text="mine.txt", num_tokens=200, seed=0, alpha=0.5)
+
+
+def test_a_family_without_a_rule_is_exported_unequalised_and_told_so(tiny_llama, out, monkeypatch):
+    monkeypatch.setattr(target_writer, "EQUALIZED_FAMILIES", ())
+    steps = []
+    manifest = export_bundle(str(tiny_llama), out, ExportOptions(int8_format="row"), steps.append).manifest
+    assert "no rule to equalise llama: its activations are quantised as they are" in steps
+    assert manifest.target.exact
+    assert manifest.provenance.calibration is None
 
 
 def test_a_bundle_is_not_replaced_unasked(tiny_llama, out, old_bundle):

@@ -16,7 +16,7 @@ class PassContext:
 
     Attributes:
         weights: of the model.
-        equalized: of an equal model, or None if no pass asks for it.
+        equalized: of an equal model, or None if there is no rule to make one or no pass asks for it.
         cache_maxima: largest magnitude of each channel of keys and values, (Hkv * D,) by `{block}.key` and
             `{block}.value`, or None if no pass asks for it.
         first_block: of the target that goes into this graph.

@@ -360,14 +360,22 @@ def test_int8_lowering_refuses_what_no_kernel_reads(options, message):
 # Whole exports
 
 
-@pytest.mark.parametrize("settings", [{"recipes": (MLP_4_BIT,)}, {"int8_format": "row"}, {"precision": "fp32"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"recipes": (MLP_4_BIT,)},
+        {"int8_format": "row"},
+        {"precision": "fp32"},
+        {"int8_format": "block", "gpu_layers": 1},
+    ],
+)
 def test_two_exports_of_one_model_are_the_same_bytes(tiny_llama, tmp_path, settings):
     from dovetail_ort_export import ExportOptions, export_bundle
 
     for name in ("one", "two"):
         export_bundle(str(tiny_llama), tmp_path / name, ExportOptions(**settings))
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(files) == 5
+    assert len(files) == (7 if "gpu_layers" in settings else 5)
     assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name

@@ -49,6 +49,9 @@ class KeepBlocks(OfExport, ir.passes.FunctionalPass):
             outputs = [BLOCK_STATES, *(name for name in outputs if name.startswith("present."))]
         kept = ir.convenience.extract(graph, inputs, outputs)
         kept.name = graph.name
+        in_order = {name: kept.initializers[name] for name in graph.initializers if name in kept.initializers}
+        kept.initializers.clear()  # they come in the order of a set, and the same recipe must give the same bytes
+        kept.initializers.update(in_order)
         states = nodes.by_name((*kept.inputs, *kept.outputs))[BLOCK_STATES]
         states.type = ir.TensorType(ir.DataType.FLOAT)
         states.shape = nodes.by_name(graph.outputs)["hidden_states"].shape

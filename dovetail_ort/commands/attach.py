@@ -12,7 +12,6 @@ from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = "example:\n  dovetail-ort attach smollm2 head"
     parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote; it is changed")
     parser.add_argument("head", metavar="HEAD", type=Path, help="directory that `dovetail-ort train` wrote")
@@ -26,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Attach and say what comes next."""
     attach_drafter = import_from_export("exporter", "attaching").attach_drafter
     manifest = attach_drafter(
         arguments.bundle, arguments.head, arguments.precision, Progress(), recipe=arguments.recipe

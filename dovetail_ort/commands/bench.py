@@ -20,7 +20,6 @@ from dovetail_ort_runtime.model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = (
         "Every prompt is decoded greedily three times in turns: plainly with the one-row kernel, plainly and exactly,\n"
         "and speculatively. Speedups are against the faster plain mode. Exit status 1 if a speculative answer differs\n"

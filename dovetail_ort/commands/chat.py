@@ -16,13 +16,11 @@ _HELP: Final = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = f"in the conversation:\n  {_HELP}\n\nexample:\n  dovetail-ort chat smollm2 --temperature 0.7"
     add_generation_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Talk until the input ends."""
     model, options = open_model(arguments)
     if not model.has_chat_template:
         raise InputError(

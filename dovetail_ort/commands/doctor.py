@@ -52,7 +52,6 @@ class HealthCheck:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = (
         "marks:\n  [ok] as it should be   [--] optional   [!!] must be mended; the exit status is then 1\n\n"
         "examples:\n  dovetail-ort doctor\n  dovetail-ort doctor smollm2"

@@ -25,7 +25,6 @@ _BASE_MEMORY_BYTES: Final = 1_500_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     defaults = ExportOptions()
     parser.epilog = (
         "examples:\n"
@@ -99,7 +98,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export and sum up."""
     given = {field.name: getattr(arguments, field.name) for field in fields(ExportOptions)}
     limit = None if arguments.vram_limit is None else parse_bytes(arguments.vram_limit)
     options = ExportOptions(**{**given, "recipes": tuple(arguments.recipes), "vram_limit": limit})

@@ -18,7 +18,6 @@ from dovetail_ort_runtime.prompt import Prompt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = (
         "examples:\n"
         '  dovetail-ort generate smollm2 "Why is the sky blue?" --max-new-tokens 200\n'
@@ -32,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Answer the prompt."""
     model, options = open_model(arguments)
     prompt = _prompt(model, arguments)
     if arguments.json:

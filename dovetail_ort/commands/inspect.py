@@ -17,7 +17,6 @@ _VERIFIED: Final = {True: "all checksums match", False: "sizes match; --verify c
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = "example:\n  dovetail-ort inspect smollm2 --verify"
     parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
     parser.add_argument("--verify", action="store_true", help="hash every file and compare with the manifest")
@@ -25,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the bundle."""
     bundle = Bundle(arguments.bundle)
     if arguments.verify:
         print("hashing every file", file=sys.stderr)

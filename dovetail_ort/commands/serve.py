@@ -23,7 +23,6 @@ _SPARE_CONNECTIONS: Final = 256  # beside requests that wait: for being told tha
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = (
         "Ctrl-C finishes what runs, a second Ctrl-C ends at once. The chat page is at /, numbers for Prometheus at\n"
         "/metrics. Requests that set no sampling get the bundle's own settings.\n\n"
@@ -89,7 +88,6 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal."""
     _check_packages()
     from dovetail_ort.server import make_app
     from dovetail_ort.server.running import bound_socket, make_server

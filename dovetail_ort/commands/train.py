@@ -39,7 +39,6 @@ _HELP: Final = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = (
         "The target writes conversations, both sides of them, and the head learns to foresee its answers. Stopped at\n"
         "any point, the same command goes on from there.\n\n"
@@ -84,7 +83,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train and sum up."""
     options = TrainingOptions(**{field.name: getattr(arguments, field.name) for field in fields(TrainingOptions)})
     prompts = None if arguments.prompts is None else load_training_prompts(Path(arguments.prompts))
     train_head = import_from_export("trainer", "training.trainer").train_head

@@ -14,7 +14,6 @@ from dovetail_ort_runtime.time_curves import TimeCurves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = (
         "The times are stored for this bundle, processor, ONNX Runtime version and number of threads; generate, chat\n"
         "and bench use them from then on. Untuned, they take a short measurement of their own when they first run.\n\n"
@@ -34,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, store, show."""
     print("timing passes in turns", file=sys.stderr)
     curves = load(arguments, Bundle(arguments.bundle, arguments.verify), tune=True).curves
     assert curves is not None

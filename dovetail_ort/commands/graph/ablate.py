@@ -18,7 +18,6 @@ _RECORD: Final = "ablation.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = (
         "examples:\n"
         "  dovetail-ort graph ablate smollm2 --source SmolLM2-135M-Instruct.Q4_1.gguf --out report\n"
@@ -44,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and report."""
     bundle, progress = Bundle(arguments.bundle), Progress()
     read_recipe = import_from_export("ablation", "recipe").read_recipe
     others = {path.stem: read_recipe(path) for path in arguments.recipes}

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = "example:\n  dovetail-ort graph apply smollm2 --pass my_package:SoftCapLogits smollm2-capped"
     add_bundle(parser)
     parser.add_argument("out", metavar="OUT", type=Path, help="directory of the new bundle")
@@ -35,7 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Apply, compare, and say what became of it."""
     laboratory = import_from_export("passes", "laboratory.apply")
     applied: AppliedPasses = laboratory.apply_passes(
         arguments.bundle, arguments.passes, arguments.out, graph=arguments.graph, force=arguments.force

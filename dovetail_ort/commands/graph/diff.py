@@ -19,7 +19,6 @@ _SHOWN: Final = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = "example:\n  dovetail-ort graph diff smollm2 smollm2-capped"
     for name in ("A", "B"):
         parser.add_argument(name.lower(), metavar=name, type=Path, help="a bundle, or an ONNX file")
@@ -28,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare and show."""
     diff = import_from_export("comparison", "laboratory.diff")
     files = import_from_export("comparison", "laboratory.subjects")
     paths = (files.graph_path(path, arguments.graph) for path in (arguments.a, arguments.b))

@@ -9,7 +9,6 @@ from dovetail_ort.commands.exporting import import_from_export
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = (
         "example:\n  dovetail-ort graph passes\n\nRecipes name them: dovetail-ort export --recipe FILE. "
         "Passes of other\npackages are found through the entry point group dovetail_ort.passes."
@@ -18,7 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List them."""
     pipeline = import_from_export("list of passes", "pass_pipeline")
     lines = {name: pipeline.summary(kind) for name, kind in pipeline.pass_types().items()}
     if arguments.json:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line."""
     parser.epilog = (
         "example:\n  dovetail-ort graph profile smollm2 --tokens 1,6 --past 256 --trace trace.json\n\n"
         "The trace opens in https://ui.perfetto.dev."
@@ -34,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and show."""
     bundle = Bundle(arguments.bundle)
     laboratory = import_from_export("profile", "laboratory.profile")
     profile: GraphProfile = laboratory.profile_graph(

@@ -1,10 +1,10 @@
 """How long chains and trees of some draft heads are accepted, what drafting costs, and what that comes to.
 
-    python measure_drafters.py BUNDLE HEAD... > result.json
+    python measure_drafters.py BUNDLE NUM_PROMPTS HEAD... > result.json
 
-Every head drafts over the target's recorded greedy answers, to HumanEval and to 40 prompts of our own; nothing was
-trained on either. Times are of an INT8 drafter on this machine; the speedup is computed from them and from the
-measured time of the target's passes, chains verified exactly, trees with their side branches.
+Every head drafts over the target's recorded greedy answers, to so many prompts spread over HumanEval and to 40 prompts
+of our own; nothing was trained on either. Times are of an INT8 drafter on this machine; the speedup is computed from
+them and from the measured time of the target's passes, chains verified exactly, trees with their side branches.
 """
 
 from __future__ import annotations
@@ -42,10 +42,12 @@ MAX_CONTEXT: Final = 2048
 GENERAL: Final = Path(__file__).parents[1] / "general_prompts.jsonl"
 
 
-def main(bundle_path: str, *head_paths: str) -> None:
+def main(bundle_path: str, num_prompts: str, *head_paths: str) -> None:
     """Measure every head and print JSON."""
     bundle = Bundle(bundle_path)
-    suites = {"humaneval": load_suite(HUMANEVAL), "general": load_suite(str(GENERAL))}
+    humaneval, count = load_suite(HUMANEVAL), int(num_prompts)
+    spread = [humaneval[number * len(humaneval) // count] for number in range(count)]
+    suites = {"humaneval": spread, "general": load_suite(str(GENERAL))}
     print("recording the target's answers", file=sys.stderr)
     answers = {name: record_answers(bundle_path, suite) for name, suite in suites.items()}
     entry = bundle.manifest.target
@@ -58,6 +60,7 @@ def main(bundle_path: str, *head_paths: str) -> None:
         "machine": processor_name(),
         "date": datetime.date.today().isoformat(),
         "onnxruntime": onnxruntime.__version__,
+        "num_prompts": {name: len(suite) for name, suite in suites.items()},
         "pass_ms": {str(rows): round(ms, 3) for rows, ms in pass_ms.items()},
         "heads": {Path(path).name: measure_head(Path(path), ends, answers, pass_ms) for path in head_paths},
     }

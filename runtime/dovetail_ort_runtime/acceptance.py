@@ -27,11 +27,6 @@ class Acceptance:
     rows: tuple[int, ...]
     token_ids: tuple[int, ...]
 
-    @property
-    def num_accepted(self) -> int:
-        """Draft tokens kept; the bonus token is not counted."""
-        return len(self.rows) - 1
-
 
 def accept(proposal: Proposal, logits: FloatArray, sampler: Sampler, seen: SeenArray | None = None) -> Acceptance:
     """Walk down the proposal as far as the target agrees; the tokens are distributed as in plain decoding.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -70,23 +70,15 @@ def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafte
     ]
     rows = tuple(times[0])
     verify_ms = tuple(tuple(round(statistics.median(found[number]), 4) for number in rows) for found in times)
+    curves = TimeCurves(contexts=tuple(contexts), verify_rows=rows, verify_ms=verify_ms)
     if model is None:
-        return TimeCurves(contexts=tuple(contexts), verify_rows=rows, verify_ms=verify_ms)
+        return curves
     catch_up_rows = tuple(n for n in effort.catch_up_rows if n + _READ + _CHAIN < target.cache.capacity)
-    if catch_up_rows:
-        catch_up_ms, step_ms = _time_drafter(model, target, catch_up_rows, effort.rounds)
-        branch_ms = 0.0 if trees is None else _time_branches(trees, target, effort.rounds)
-    else:  # there is no room to time it, nor for an answer that its price would matter to
-        catch_up_rows, catch_up_ms, step_ms, branch_ms = (1,), (0.0,), 0.0, 0.0
-    return TimeCurves(
-        contexts=tuple(contexts),
-        verify_rows=rows,
-        verify_ms=verify_ms,
-        catch_up_rows=catch_up_rows,
-        catch_up_ms=catch_up_ms,
-        step_ms=step_ms,
-        branch_ms=branch_ms,
-    )
+    if not catch_up_rows:  # there is no room to time it, nor for an answer that its price would matter to
+        return replace(curves, catch_up_rows=(1,), catch_up_ms=(0.0,))
+    catch_up_ms, step_ms = _time_drafter(model, target, catch_up_rows, effort.rounds)
+    branch_ms = 0.0 if trees is None else _time_branches(trees, target, effort.rounds)
+    return replace(curves, catch_up_rows=catch_up_rows, catch_up_ms=catch_up_ms, step_ms=step_ms, branch_ms=branch_ms)
 
 
 def _time_drafter(
@@ -115,13 +107,8 @@ def _time_branches(trees: TreeDrafter, target: Target, rounds: int) -> float:
     trees.begin(SamplingOptions(), exact=False)
     for _ in range(rounds):
         narrow, wide = (
-            _draft_ms(
-                trees,
-                target,
-                1,
-                partial(trees.draft, 0, 2 * width, TreeShape(num_rows=1 + 2 * width, num_expansions=1, width=width)),
-            )
-            for width in (1, _WIDTH)
+            _draft_ms(trees, target, 1, partial(trees.draft, 0, shape.num_rows - 1, shape))
+            for shape in (TreeShape(num_rows=1 + 2 * k, num_expansions=1, width=k) for k in (1, _WIDTH))
         )
         branches.append((wide - narrow) / (_WIDTH - 1))
     trees.rewind(0)
@@ -135,11 +122,10 @@ def _draft_ms(model: ModelDrafter, target: Target, num_unread: int, draft: Calla
     model.rewind(0)
     model.observe(tokens[:_READ], states[:_READ])
     model.draft(0, 1, ChainShape.fixed(1))
-    ms = 0.0
     for _ in range(2):
         model.rewind(_READ)
         model.observe(tokens[_READ:], states[_READ:])
         started = time.perf_counter()
         draft()
-        ms = 1e3 * (time.perf_counter() - started)
-    return ms
+        seconds = time.perf_counter() - started
+    return 1e3 * seconds

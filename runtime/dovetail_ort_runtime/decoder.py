@@ -50,6 +50,10 @@ class Decoder:
     `begin` reads a prompt and decides its first new token, each `step` decides one or more. The newest token, the
     root, is never read by the target until the next step. An exception, Ctrl-C included, leaves the decoder ready for
     the next `begin`.
+
+    Attributes:
+        root: the newest token.
+        root_logprobs: the newest token's, None where they were not asked for.
     """
 
     def __init__(self, target: Target, drafter: Drafter) -> None:
@@ -57,8 +61,8 @@ class Decoder:
         self.drafter = drafter
         self._read: list[int] = []  # tokens that the target has read and that stay
         self._read_exactly = True
-        self._root = 0
-        self._root_logprobs: TokenLogprobs | None = None
+        self.root = 0
+        self.root_logprobs: TokenLogprobs | None = None
         self._num_alternatives: int | None = None
         self._sampler = Sampler(SamplingOptions())
         self._seen: SeenArray | None = None
@@ -99,18 +103,8 @@ class Decoder:
         self._num_alternatives = logprobs
         self._seen = self._seen_in(tokens) if sampling.repetition_penalty != 1 else None
         accepted = accept(NOTHING, rows.logits, self._sampler, self._seen)
-        (self._root,), (self._root_logprobs,) = accepted.token_ids, self._measure(accepted, rows.logits)
+        (self.root,), (self.root_logprobs,) = accepted.token_ids, self._measure(accepted, rows.logits)
         return num_cached
-
-    @property
-    def root(self) -> int:
-        """The newest token."""
-        return self._root
-
-    @property
-    def root_logprobs(self) -> TokenLogprobs | None:
-        """The newest token's, None where they were not asked for."""
-        return self._root_logprobs
 
     def step(self, max_draft_tokens: int) -> Round:
         """Draft, verify, accept.
@@ -122,12 +116,14 @@ class Decoder:
         started = time.perf_counter()
         proposal = self._propose(max_draft_tokens)
         drafted = time.perf_counter()
-        rows = self._verify(proposal)
+        verification = VerificationInput.proposal(self.root, proposal, self.target.cache.length)
+        rows = self.target.forward(verification, exact=self._read_exactly)
         verified = time.perf_counter()
         accepted = accept(proposal, rows.logits, self._sampler, self._seen)
         logprobs = self._measure(accepted, rows.logits)
-        self._keep(self._kept_tokens(accepted), rows, accepted.rows)
-        self._root, self._root_logprobs = accepted.token_ids[-1], logprobs[-1]
+        # The bonus token is next round's root.
+        self._keep(np.array([self.root, *accepted.token_ids[:-1]], dtype=np.int64), rows, accepted.rows)
+        self.root, self.root_logprobs = accepted.token_ids[-1], logprobs[-1]
         return Round(
             token_ids=accepted.token_ids,
             logprobs=logprobs,
@@ -146,7 +142,7 @@ class Decoder:
     def _propose(self, max_draft_tokens: int) -> Proposal:
         if not max_draft_tokens:
             return NOTHING
-        proposal = self.drafter.propose(self._root, max_draft_tokens)
+        proposal = self.drafter.propose(self.root, max_draft_tokens)
         if len(proposal) > max_draft_tokens:
             raise InputError(f"the drafter must propose {max_draft_tokens} tokens at most, got {len(proposal)}")
         if any(not 0 <= token_id < self.target.vocabulary_size for token_id in proposal.token_ids.tolist()):
@@ -158,21 +154,12 @@ class Decoder:
         only_first = self._read_exactly or not self.target.cache.can_move_rows
         return proposal.first_path() if only_first else proposal
 
-    def _verify(self, proposal: Proposal) -> TargetRows:
-        num_past = self.target.cache.length
-        rows = VerificationInput.proposal(self._root, proposal, num_past)
-        return self.target.forward(rows, exact=self._read_exactly)
-
     def _measure(self, accepted: Acceptance, logits: FloatArray) -> tuple[TokenLogprobs | None, ...]:
         """Of each new token, from the row that chose it."""
         if self._num_alternatives is None:
             return (None,) * len(accepted.token_ids)
         choices = zip(accepted.rows, accepted.token_ids, strict=True)
         return tuple(TokenLogprobs.of(logits[row], token_id, self._num_alternatives) for row, token_id in choices)
-
-    def _kept_tokens(self, accepted: Acceptance) -> TokenArray:
-        """The root and the accepted draft tokens; the bonus token is next round's root."""
-        return np.array([self._root, *accepted.token_ids[:-1]], dtype=np.int64)
 
     def _keep(self, tokens: TokenArray, rows: TargetRows, kept: tuple[int, ...]) -> None:
         # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.

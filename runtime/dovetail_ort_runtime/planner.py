@@ -106,9 +106,7 @@ class Planner(Drafter):
         """A chain or a tree, or nothing where none pays."""
         self._price()
         limit = min(max_draft_tokens, _DEEPEST)
-        match = Match(start=0, length=0, next_token_id=next_token_id)
-        if self.lookup is not None:
-            match = self.lookup.longest_match(next_token_id)
+        match = self.lookup.longest_match(next_token_id) if self.lookup else Match(next_token_id=next_token_id)
         matched = min(match.length, LONGEST_MATCH)
         num_copied, copy_gain = self._best_copy(matched, limit)
         source, depth = self._choose(matched, num_copied, copy_gain, limit)

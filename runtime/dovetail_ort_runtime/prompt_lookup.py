@@ -21,14 +21,14 @@ class Match:
     """An earlier occurrence of the newest tokens.
 
     Attributes:
-        start: position after it.
-        length: tokens that match; 0 if there is none.
         next_token_id: the newest token.
+        start: position after the occurrence.
+        length: tokens that match; 0 if there is none.
     """
 
-    start: int
-    length: int
     next_token_id: int
+    start: int = 0
+    length: int = 0
 
 
 class PromptLookup(Drafter):
@@ -40,20 +40,19 @@ class PromptLookup(Drafter):
 
     Example, observed "a b c d a", next token "b": "a b" stood at 0, so "c d a b c ..." is proposed. The copy passes
     the end of the text and goes on through the tokens just proposed.
+
+    Args:
+        draft_tokens_by_match: entry `n - 1`, 0 or more, is for a match of `n` tokens, the last entry for longer
+            matches too. Leading zeros set a minimum: (0, 3) proposes nothing after a match of one token.
     """
 
     def __init__(self, draft_tokens_by_match: Sequence[int] = DRAFT_TOKENS_BY_MATCH) -> None:
-        """Take the number of draft tokens for each length of match.
-
-        Args:
-            draft_tokens_by_match: entry `n - 1`, 0 or more, is for a match of `n` tokens, the last entry for longer
-                matches too. Leading zeros set a minimum: (0, 3) proposes nothing after a match of one token.
-        """
         if not draft_tokens_by_match or min(draft_tokens_by_match) < 0:
             raise InputError(
                 f"draft_tokens_by_match must be one or more numbers of 0 or more, got {tuple(draft_tokens_by_match)}"
             )
         self._draft_tokens_by_match = tuple(draft_tokens_by_match)
+        self._longest = len(draft_tokens_by_match)  # matches are not told apart beyond
         self._token_ids: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
 
@@ -76,11 +75,6 @@ class PromptLookup(Drafter):
         earned = self._draft_tokens_by_match[match.length - 1] if match.length else 0
         return self.copy(match, min(max_draft_tokens, earned))
 
-    @property
-    def longest(self) -> int:
-        """Matches are not told apart beyond this length."""
-        return len(self._draft_tokens_by_match)
-
     def copy(self, match: Match, num_tokens: int) -> Proposal:
         """A chain of so many tokens; none where nothing matches."""
         if not match.length:
@@ -93,15 +87,15 @@ class PromptLookup(Drafter):
         begin = len(self._token_ids)
         self._token_ids += token_ids
         for end in range(begin + 1, len(self._token_ids) + 1):
-            for length in range(1, min(len(self._draft_tokens_by_match), end) + 1):
+            for length in range(1, min(self._longest, end) + 1):
                 self._after[tuple(self._token_ids[end - length : end])] = end
 
     def longest_match(self, next_token_id: int) -> Match:
         """The longest suffix of the text and `next_token_id` that occurs earlier."""
         # The root is not observed yet, so no entry is the suffix itself.
-        newest = (*self._token_ids[-self.longest :], next_token_id)
-        match = Match(start=0, length=0, next_token_id=next_token_id)
-        for length in range(1, min(self.longest, len(newest)) + 1):
+        newest = (*self._token_ids[-self._longest :], next_token_id)
+        match = Match(next_token_id=next_token_id)
+        for length in range(1, min(self._longest, len(newest)) + 1):
             start = self._after.get(newest[-length:])
             if start is None:
                 break

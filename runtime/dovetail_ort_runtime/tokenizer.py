@@ -30,8 +30,8 @@ class Tokenizer:
     """The tokenizer of a bundle, read from a `tokenizer.json` of the tokenizers package.
 
     Raises:
-        BundleError: The file is missing or damaged, or makes texts grow beyond measure. Encoding and decoding raise it
-            too, where the file leads the tokenizers package into a failure.
+        BundleError: the file is missing or damaged, or makes texts grow beyond measure; from encoding and decoding,
+            where it leads the tokenizers package into a failure.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -98,7 +98,7 @@ class Tokenizer:
 
 
 class TextStream:
-    """Incremental decoding: what `push` returned so far plus `finish` is `tokenizer.decode` of all ids, bit for bit.
+    """Incremental decoding: what `push` returned and `finish` is `tokenizer.decode` of all ids, bit for bit.
 
     The last few ids are decoded together with the new one; what is longer than their own text is new. Three things
     keep this exact, at a cost per id that does not grow with the text:
@@ -119,36 +119,32 @@ class TextStream:
         push  b    -> "b"
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset[int]()
         self._window: list[int] = []
         self._num_decided = 0  # characters of the window's text that were returned
 
     def push(self, token_id: int) -> str:
         """Text that is decided by the next token id; empty while a character is incomplete."""
         token = self._tokenizer.id_to_token(token_id)
-        if token is None or token_id in self._skipped:  # decodes to nothing, gives no context
+        if token is None or token_id in self._tokenizer.special_token_ids:  # decodes to nothing, gives no context
             return ""
         self._window.append(token_id)
         if _BYTE_TOKEN.fullmatch(token):
             return ""
-        text = self._decided(self._window)[self._num_decided :]
+        text = self._decode().removesuffix(_REPLACEMENT)[self._num_decided :]
         self._window = self._window[-_CONTEXT_TOKENS:]
-        self._num_decided = len(self._decided(self._window))
+        self._num_decided = len(self._decode().removesuffix(_REPLACEMENT))
         return text
 
     def finish(self) -> str:
         """Text that was held back, incomplete characters as U+FFFD; the stream is empty again."""
-        text = self._decode(self._window)[self._num_decided :]
+        text = self._decode()[self._num_decided :]
         self._window, self._num_decided = [], 0
         return text
 
-    def _decided(self, ids: list[int]) -> str:
-        return self._decode(ids).removesuffix(_REPLACEMENT)
-
-    def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+    def _decode(self) -> str:
+        return self._tokenizer.decode(self._window, skip_special_tokens=False)
 
 
 def _read(path: Path) -> tokenizers.Tokenizer:
@@ -157,19 +153,17 @@ def _read(path: Path) -> tokenizers.Tokenizer:
     content = path.read_bytes()
     with _failures_named(path):
         _check(content)
-        gc.collect()  # Python keeps freed pairs of the vocabulary for later, in pages that only this gives back
+        gc.collect()  # Python keeps freed pairs of the vocabulary in pages that only this gives back
         return tokenizers.Tokenizer.from_buffer(content)
 
 
 @contextmanager
 def _failures_named(path: Path) -> Iterator[None]:
-    """Turn what the tokenizers package raises into an error of the file, a panic included: that is no `Exception`.
-
-    Python knows the class of panics only once there was one, so its name has to tell.
-    """
+    """Turn what the tokenizers package raises into an error of the file."""
     try:
         yield
     except BaseException as error:
+        # A panic is no `Exception`, and Python knows its class only once there was one.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = " ".join(str(error).split())
@@ -206,17 +200,13 @@ def _growth(step: Any) -> int:
     """How much longer a step may make a text; steps after one another multiply."""
     if not isinstance(step, Mapping):
         return 1
-    inner = math.prod(_growth(item) for name in _STEPS for item in _items(step.get(name)))
+    inner = math.prod(_growth(item) for name in _STEPS if isinstance(items := step.get(name), list) for item in items)
     if isinstance(step.get("precompiled_charsmap"), str):
         inner *= 1 + _longest_replacement(step["precompiled_charsmap"])
     if isinstance(step.get("content"), str):  # before a text, or in the place of what a pattern finds, be it nothing
         by_character = isinstance(step.get("pattern"), Mapping) and step["pattern"].get("String")
         inner *= max(1, len(step["content"]) + (not by_character))
     return inner
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _longest_replacement(charsmap: str) -> int:

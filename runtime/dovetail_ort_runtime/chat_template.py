@@ -1,7 +1,7 @@
 """A conversation as the one text that a chat model was trained on. It knows no token ids.
 
-Templates are rendered as transformers renders them (`apply_chat_template`): the same Jinja settings and functions. They
-come with a model, so they run in a sandbox, within limits of time, work and output.
+Templates are rendered with the Jinja settings and functions of transformers (`apply_chat_template`). They come with a
+model, so they run in a sandbox, within limits of time, work and output.
 """
 
 from __future__ import annotations
@@ -59,9 +59,8 @@ class ChatTemplate:
                 "do not use this bundle"
             )
         self._special_tokens = dict(special_tokens)
-        self._sandbox = _sandbox()
         try:
-            self._template = self._sandbox.from_string(source)
+            self._template = _sandbox().from_string(source)
         except Exception as error:  # a syntax error, or what Python says to deep nesting and long numbers
             place = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
             raise BundleError(
@@ -105,11 +104,11 @@ class ChatTemplate:
             ) from None
 
     def _rendered(self, names: Mapping[str, Any], max_characters: int) -> str:
-        pieces, num_characters = [], 0
+        pieces, left = [], max_characters
         for piece in self._template.generate(names):
             pieces.append(piece)
-            num_characters += len(piece)
-            if num_characters > max_characters:
+            left -= len(piece)
+            if left < 0:
                 raise TemplateLimitError(f"write {max_characters} characters at most, got more")
         return "".join(pieces)
 
@@ -134,7 +133,7 @@ class _RefusalError(jinja2.TemplateError):
 
 
 class _GenerationBlock(Extension):
-    """`{% generation %} ... {% endgeneration %}`, which marks the assistant's text for training; here it marks none."""
+    """`{% generation %} ... {% endgeneration %}`, which marks the assistant's text for training."""
 
     tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as an instance variable
 

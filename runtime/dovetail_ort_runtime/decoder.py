@@ -101,7 +101,10 @@ class Decoder:
         assert rows is not None
         self._sampler = Sampler(sampling, None if constraint is None else constraint.start())
         self._num_alternatives = logprobs
-        self._seen = self._seen_in(tokens) if sampling.repetition_penalty != 1 else None
+        self._seen = None
+        if sampling.repetition_penalty != 1:
+            self._seen = np.zeros(self.target.vocabulary_size, dtype=np.bool_)
+            self._seen[tokens] = True
         accepted = accept(NOTHING, rows.logits, self._sampler, self._seen)
         (self.root,), (self.root_logprobs,) = accepted.token_ids, self._measure(accepted, rows.logits)
         return num_cached
@@ -173,11 +176,6 @@ class Decoder:
             return 0
         limit = min(len(self._read), len(prompt) - 1)
         return next((index for index in range(limit) if self._read[index] != prompt[index]), limit)
-
-    def _seen_in(self, tokens: TokenArray) -> SeenArray:
-        seen = np.zeros(self.target.vocabulary_size, dtype=np.bool_)
-        seen[tokens] = True
-        return seen
 
 
 def _rows(array: FloatArray, rows: tuple[int, ...]) -> FloatArray:

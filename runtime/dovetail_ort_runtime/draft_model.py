@@ -39,18 +39,15 @@ class DraftModel:
         graph: path of the ONNX file.
         entry: its dimensions.
         capacity: slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
-        threads: of one pass, on the CPU.
-        device: `cpu` or `cuda`; the latter takes graphs in fp16 only.
+        threads: as of `open_session`, like `trace`.
+        device: `cpu`, or `cuda` for a graph in fp16.
         vram_limit: bytes that graph and cache may take on a GPU.
-        trace: as of `open_session`.
 
     Raises:
         InputError: the graph's precision is not for that device, or graph and cache exceed the limit.
         UnavailableError: CUDA cannot be used here.
 
     Attributes:
-        device: as given.
-        weight_bytes: of graph and weights on disk.
         cache: keys and values; its length is moved by whoever drafts.
         max_rows: rows of one pass at most.
     """
@@ -109,7 +106,10 @@ class DraftModel:
             num_candidates: k, continuations of each.
             attention_bias: (1, 1, S, P + S) float32; every row sees all slots before it if None.
         """
-        step = self._pass(len(token_ids), len(scored_rows), num_candidates)
+        key = len(token_ids), len(scored_rows), num_candidates
+        if key not in self._passes:
+            self._passes[key] = _Pass(self, *key)
+        step = self._passes[key]
         total = self.cache.length + len(token_ids)
         step.hidden_states[0] = hidden_states
         step.input_ids[0] = token_ids
@@ -135,12 +135,6 @@ class DraftModel:
             weight_bytes=self.weight_bytes,
             cache_bytes=self.cache.num_bytes,
         )
-
-    def _pass(self, num_rows: int, num_scored: int, num_candidates: int) -> _Pass:
-        key = (num_rows, num_scored, num_candidates)
-        if key not in self._passes:
-            self._passes[key] = _Pass(self, *key)
-        return self._passes[key]
 
 
 class _Pass:

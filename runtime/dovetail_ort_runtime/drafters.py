@@ -40,8 +40,8 @@ def make_drafter(
 ) -> Drafter:
     """A drafter for a target.
 
-    Unless its shape is fixed, a `Planner` decides in each round how much is drafted, from times that were measured on
-    this machine: stored ones, or new ones that are stored for the next time.
+    Unless its shape is fixed, a `Planner` decides in each round how much is drafted, from times of this machine:
+    stored ones, or new ones that are stored.
 
     Args:
         name: `dgf`, the bundle's own drafter; `lm`, the language model in `draft_bundle`; `lookup`; `none`; or `auto`,
@@ -51,8 +51,7 @@ def make_drafter(
         draft_bundle: a bundle of a smaller model with the same tokenizer; verified as far as `bundle` was.
         shape: of all proposals, which a model then drafts alone.
         tune: measure thoroughly, whatever is stored.
-        device: of a model that drafts: `cpu`, `cuda`, or `auto`, which is CUDA for a drafter in fp16 where CUDA can be
-            used.
+        device: of a model that drafts: `cpu`, `cuda`, or `auto`, CUDA for a drafter in fp16 where it can be used.
         vram_limit: bytes that it may take on a GPU.
 
     Raises:
@@ -86,7 +85,6 @@ def make_drafter(
 
 
 def _check(name: str, device: str, *, own: bool, has_draft_bundle: bool) -> None:
-    """Whether these settings go together."""
     if name not in DRAFTERS:
         raise InputError(f"the drafter must be one of {', '.join(DRAFTERS)}, got {name!r}")
     if name == "lm" and not has_draft_bundle:
@@ -161,9 +159,11 @@ def _language_model(
 
 def _check_same_tokens(bundle: Bundle, draft_bundle: Bundle) -> None:
     """Vocabularies may be padded to different sizes; every token that both name must have one id in both."""
-    vocabularies = [one.tokenizer().vocabulary() for one in (bundle, draft_bundle)]
-    shared = min(one.manifest.target.vocabulary_size for one in (bundle, draft_bundle))
-    ours, theirs = ({token: id_ for token, id_ in tokens.items() if id_ < shared} for tokens in vocabularies)
+    bundles = bundle, draft_bundle
+    shared = min(one.manifest.target.vocabulary_size for one in bundles)
+    ours, theirs = (
+        {token: id_ for token, id_ in one.tokenizer().vocabulary().items() if id_ < shared} for one in bundles
+    )
     if ours != theirs:
         token = next(token for token in sorted(ours | theirs) if ours.get(token) != theirs.get(token))
         raise InputError(

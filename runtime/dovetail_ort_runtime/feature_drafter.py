@@ -1,4 +1,4 @@
-"""The Dovetail drafter: reads the target's hidden states and drafts chains or trees."""
+"""The Dovetail drafter, which reads the target's hidden states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _never() -> bool:
 
 
 class FeatureDrafter(TreeDrafter):
-    """Drafts with a draft head.
+    """Drafts chains or trees with a draft head.
 
     Row t of its stable cache comes from the target's hidden state of token t and from token t + 1. Those rows are read
     when a proposal is wanted, all that are missing in one pass; what drafting adds behind them is dropped.
@@ -58,7 +58,7 @@ class FeatureDrafter(TreeDrafter):
         self.model.cache.rewind(max(length - 1, 0))
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
-        """Keep (n,) int64 tokens and a copy of their (n, E) float32 features."""
+        """Keep tokens and a copy of their features."""
         begin = len(self._token_ids)
         self._features[begin : begin + len(token_ids)] = hidden_states
         self._token_ids += token_ids.tolist()
@@ -114,12 +114,9 @@ class FeatureDrafter(TreeDrafter):
         Args:
             next_token_id: the chain's root.
             drafted: the chain.
-            num_verdicts: how many verdicts.
-            num_tokens: of a chain.
+            num_verdicts: how many are followed.
+            num_tokens: of each new chain.
             is_stopped: is asked before each pass; once it says yes, what there is by then is the result.
-
-        Returns:
-            A chain for each verdict: how many tokens of `drafted` are accepted, and the bonus token then.
         """
         cache = self.model.cache
         # Where nothing is left to read, the last row is read again for what it predicts.

@@ -19,7 +19,7 @@ class Statistics:
 
     Attributes:
         prompt_tokens: tokens of the prompt.
-        cached_tokens: those of them that were still in the cache and not read again.
+        cached_tokens: those of them that were in the cache and not read again.
         new_tokens: tokens of the answer.
         rounds: target passes after the prefill.
         drafted_tokens: draft tokens that were verified.
@@ -29,8 +29,7 @@ class Statistics:
         draft_seconds: proposing draft tokens, over all rounds.
         verify_seconds: target passes, over all rounds.
         other_seconds: everything else in decoding: acceptance, the cache, text.
-        time_to_first_token_seconds: from the call to the first token, tokenisation and waiting for other
-            answers included.
+        time_to_first_token_seconds: from the call on, tokenisation and waiting for other answers included.
     """
 
     prompt_tokens: int
@@ -89,7 +88,7 @@ class TokenLogprobs:
     """Natural logarithms of probabilities under the target's own distribution.
 
     That is the softmax of the logits as they leave the graph, in float64: before repetition penalty, temperature,
-    truncation and constraint, whichever of them took part in the choice.
+    truncation and constraint.
 
     Attributes:
         token_id: the token of the answer.
@@ -103,13 +102,7 @@ class TokenLogprobs:
 
     @classmethod
     def of(cls, logits: FloatArray, token_id: int, num_alternatives: int) -> TokenLogprobs:
-        """Those of one token.
-
-        Args:
-            logits: (V,) float32, the row that chose it.
-            token_id: the token.
-            num_alternatives: how many tokens `top` has, V at most.
-        """
+        """Those of a token and so many of the likeliest, by the row of logits, (V,) float32, that chose it."""
         shifted = logits.astype(np.float64) - logits.max()
         total = np.log(np.exp(shifted).sum())
         likeliest = top_k(logits, min(num_alternatives, len(logits)))

@@ -1,4 +1,4 @@
-"""How one answer is generated: its limits, how tokens are chosen, and the rule that they may be held to."""
+"""How one answer is generated: its limits, the choice of its tokens, and a rule for them."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class SamplingOptions:
 
 
 class Constraint(Protocol):
-    """A rule for answers, such as a grammar; any number of answers may be made under it."""
+    """A rule for any number of answers, such as a grammar."""
 
     def start(self) -> ConstraintState:
-        """The rule before an answer's first token; every answer takes its own."""
+        """The rule before an answer's first token."""
 
 
 class ConstraintState(Protocol):
@@ -92,8 +92,8 @@ class GenerationOptions:
         exact: run every pass on the many-row kernel, so that greedy tokens are the same with any number of draft
             tokens, and keep draft tokens of a tree's first path only. False lets a pass over one token take the
             faster one-row kernel and keeps side branches, whose logits differ slightly.
-        constraint: rules out tokens, so that the answer follows a grammar; draft tokens are accepted under it as ever.
-            An answer that a limit ends may stop in the middle of what it demands.
+        constraint: rules out tokens, so that the answer follows a grammar. An answer that a limit ends may stop in the
+            middle of what it demands.
         logprobs: None, or 0 to 20: every piece then has its token's log-probability and those of so many of the
             likeliest tokens.
     """

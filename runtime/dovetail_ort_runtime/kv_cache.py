@@ -1,4 +1,4 @@
-"""The target's keys and values: allocated once, written in place by the graph, rewound by moving a length."""
+"""Keys and values: allocated once, written in place by the graph, rewound by moving a length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime
 
 CacheType = type[np.float32 | np.float16 | np.int8]
-
 _CACHE_TYPES: Final[dict[str, CacheType]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -43,15 +42,13 @@ class KVCache:
         capacity: number of slots.
         head_size: D.
         dtype: of keys and values.
-        device: where they lie, `cpu` or `cuda`.
+        device: `cpu` or `cuda`.
         first_layer: number of the first block in the names of the graph's inputs and outputs.
         front: the cache of the blocks before it, which keeps and forgets what this one does.
 
     Attributes:
-        capacity: number of slots.
         length: number of slots that hold kept tokens.
-        buffers: keys and values by block: key 0, value 0, key 1, ...; none of them where they lie on another device
-            than the CPU.
+        buffers: key 0, value 0, key 1, ...; none where they lie on another device than the CPU.
         num_bytes: size of all buffers in bytes, touched or not.
     """
 
@@ -80,19 +77,16 @@ class KVCache:
         self.num_bytes = cache_bytes(num_layers, num_kv_heads, capacity, head_size, dtype)
 
     def bind(self, binding: Any) -> None:
-        """Bind every buffer as past and as present in an IOBinding of the target's session."""
+        """Bind every buffer as past and as present in an IOBinding."""
         for index, value in enumerate(self._ort_values):
             part = f"{self._first_layer + index // 2}.{('key', 'value')[index % 2]}"
             binding.bind_ortvalue_input(f"past_key_values.{part}", value)
             binding.bind_ortvalue_output(f"present.{part}", value)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep some rows of the last pass, which wrote them from slot `length` on, and drop the others.
+        """Keep some rows of the last pass, in increasing order, which wrote them from slot `length` on.
 
         Example, length 10: `keep([0, 1, 4])` leaves slots 10 and 11, moves slot 14 to 12, and the length is 13.
-
-        Args:
-            rows: increasing row numbers of the last pass.
         """
         if self._front is not None:
             self._front.keep(rows)

@@ -68,8 +68,8 @@ class TargetEntry:
             (`row-unsigned`), or a `block`; None in another precision.
         intermediate_size: inner width of an MLP; None in bundles of before there were drafters.
         weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
-        front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which then begins with the block
-            after them; None if the target is in one piece.
+        front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which has the blocks after them;
+            None if the target is in one piece.
         front_layers: how many blocks those are, 0 or more.
         passes: what was done to the traced graph, in order, each as `name` or `name(option=value)`.
     """
@@ -106,8 +106,9 @@ class TargetEntry:
             )
         if not PurePosixPath(self.graph).name:
             raise InputError(f"graph must be the path of a file, got {self.graph!r}")
-        if self.front_graph is not None and not _is_file_name(self.front_graph):
-            raise InputError(f"front_graph must be the name of a file beside {self.graph!r}, got {self.front_graph!r}")
+        name = self.front_graph
+        if name is not None and (name in ("", "..") or PurePosixPath(name).name != name):
+            raise InputError(f"front_graph must be the name of a file beside {self.graph!r}, got {name!r}")
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -117,18 +118,13 @@ class TargetEntry:
         return (self.graph, str(PurePosixPath(self.graph).with_name(self.front_graph)))
 
 
-def _is_file_name(name: str) -> bool:
-    return name not in ("", "..") and PurePosixPath(name).name == name
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrafterEntry:
     """The drafter's graph and its dimensions; D, Hkv and E are the target's.
 
     Attributes:
         graph: path of the ONNX file.
-        precision: `int8`, `int4`, `fp16` or `fp32`, the number format of the weights; the cache of an fp16 drafter
-            is in half precision.
+        precision: as of the target; the cache of an fp16 drafter is in half precision.
         fusion: how feature and token are joined, `gating` or `concatenation`.
         target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the drafter reads.
         num_layers: M, its decoder blocks.
@@ -137,8 +133,7 @@ class DrafterEntry:
         hidden_size: E.
         draft_vocabulary_size: Vd, tokens that can be drafted.
         num_parameters: weights of fusion and blocks.
-        max_rows: largest number of rows in one pass, at most `MOST_ROWS`.
-        passes: as of the target.
+        max_rows: as of the target, like `passes`.
     """
 
     graph: str
@@ -175,12 +170,12 @@ def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerEntry:
-    """Files and names that turn text into token ids.
+    """What turns text into token ids.
 
     Attributes:
         file: path of the `tokenizer.json`.
         chat_template: path of the Jinja template of a conversation, or None.
-        special_tokens: names the template may use, such as `bos_token`, to their text.
+        special_tokens: as of `ChatTemplate`.
     """
 
     file: str
@@ -208,11 +203,7 @@ class GenerationEntry:
         self.sampling()
 
     def sampling(self) -> SamplingOptions:
-        """These settings, without a seed.
-
-        Raises:
-            InputError: one is out of bounds.
-        """
+        """These settings, without a seed."""
         settings = dataclasses.asdict(self)
         del settings["eos_token_ids"]
         return SamplingOptions(**settings)

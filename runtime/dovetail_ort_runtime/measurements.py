@@ -1,4 +1,4 @@
-"""What export measured, and where a bundle comes from: the records of the manifest that no code acts on."""
+"""What export measured, and where a bundle comes from: records that no code acts on."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ class Int8FormatMeasurements:
     Attributes:
         int8_format: `row`, `row-unsigned` or `block`, as the target's.
         num_bytes: size of graph and weights.
-        row_invariance: of its graph.
-        agreement: of its graph.
+        row_invariance: of its graph, like `agreement`.
         pass_ms: median milliseconds of a pass by its number of rows, taken in turns with the other format.
     """
 
@@ -64,8 +63,7 @@ class Measurements:
     """What export measured before it declared the bundle good.
 
     Attributes:
-        row_invariance: of the bundle's graph.
-        agreement: of the bundle's graph.
+        row_invariance: of the bundle's graph, like `agreement`.
         int8_formats: all formats that were compared, if the bundle's was chosen by measurement.
     """
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from dovetail_ort_runtime.answer import Answer
 from dovetail_ort_runtime.bundle import Bundle
@@ -21,7 +20,7 @@ from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.manifest import Manifest, TargetEntry
+from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.process_memory import return_freed_memory
 from dovetail_ort_runtime.prompt import Prompt, PromptReader
@@ -34,7 +33,7 @@ from dovetail_ort_runtime.turn import Turns
 
 
 class Model:
-    """A bundle, loaded; a context manager that closes it at the end.
+    """A loaded bundle; a context manager that closes it at the end.
 
     Any number of threads may ask for answers. A model has one KV cache, so they are given one at a time, first come,
     first served, and each reads again what its prompt does not share with the answer before it. Threads that must
@@ -48,12 +47,12 @@ class Model:
         bundle: the opened bundle.
         max_context: largest number of tokens of prompt and answer, at most the bundle's maximum (the default).
         threads: threads of the target's pass; the usable physical cores by default.
-        drafter: proposes draft tokens: a drafter, or the name of one as in `make_drafter`.
+        drafter: a drafter, or the name of one as in `make_drafter`.
         draft_bundle: of the drafter `lm`.
         draft_shape: of all proposals, in place of what pays best in each round.
-        tune: time target and drafter thoroughly on this machine, which takes up to a minute, and store the times for
-            later; without stored ones a short measurement is made.
-        drafter_device: `cpu`, `cuda`, or `auto`: CUDA for a drafter in fp16 where it can be used.
+        tune: measure thoroughly on this machine, which takes up to a minute; without stored times a short measurement
+            is made.
+        drafter_device: `cpu`, `cuda` or `auto`.
         target_layers_on_gpu: 0, or the number of blocks that the export put into a graph of their own, or `auto`: these
             where CUDA can be used. All other blocks are on the CPU.
         vram_limit: how much target and drafter may take on a GPU, in bytes or as a text such as `3GB`.
@@ -78,7 +77,7 @@ class Model:
         target_layers_on_gpu: int | str = AUTO,
         vram_limit: int | str | None = None,
     ) -> None:
-        self.manifest: Manifest = bundle.manifest
+        self.manifest = bundle.manifest
         target = self.manifest.target
         reader = PromptReader(bundle.tokenizer(), bundle.chat_template(), target.vocabulary_size)
         if target.int8_format == "row" and sums_of_8_bits_saturate():
@@ -87,7 +86,8 @@ class Model:
                 "poor; export for this machine with --int8-format row-unsigned",
                 stacklevel=2,
             )
-        vram_limit = parse_bytes(vram_limit) if isinstance(vram_limit, str) else vram_limit
+        if isinstance(vram_limit, str):
+            vram_limit = parse_bytes(vram_limit)
         loaded = Target(
             bundle.path(target.graph),
             target,
@@ -109,7 +109,7 @@ class Model:
                 vram_limit=None if vram_limit is None else vram_limit - _bytes_on_gpu(loaded),
             )
         self._turns = Turns()
-        self._memory: _Memory | None = _Memory(decoder=Decoder(loaded, drafter), reader=reader)
+        self._memory: _Memory | None = _Memory(Decoder(loaded, drafter), reader)
 
     def __enter__(self) -> Self:
         return self
@@ -169,7 +169,7 @@ class Model:
         return drafter.curves if isinstance(drafter, Planner) else None
 
     def sessions(self) -> tuple[SessionReport, ...]:
-        """Where the target and what drafts for it run."""
+        """Where target and drafter run."""
         return (*self._decoder.target.reports(), *self._decoder.drafter.reports())
 
     @property
@@ -202,7 +202,7 @@ class Model:
         Raises:
             InputError: the prompt is empty, not of these kinds, or has an id outside the vocabulary.
             ContextLengthError: prompt and one new token do not fit `max_context`.
-            ModelUseError: the model is closed or another process's; from the generator also what is said above.
+            ModelUseError: the model is closed or another process's; from the generator also as said above.
         """
         started = time.perf_counter()
         options = options or GenerationOptions()
@@ -215,23 +215,23 @@ class Model:
         return self._turns.each(self._pieces(token_ids, options, started))
 
     def token_ids(self, prompt: Prompt) -> list[int]:
-        """What the target reads for a prompt.
-
-        Raises:
-            InputError: as in `stream`.
-        """
+        """What the target reads for a prompt; errors as in `stream`."""
         return self._loaded.reader.token_ids(prompt)
 
     def _pieces(self, token_ids: list[int], options: GenerationOptions, started: float) -> Iterator[Piece]:
         room = min(options.max_new_tokens, self.max_context - len(token_ids))
-        sampling = options.sampling or self.manifest.generation.sampling()
+        settings = self.manifest.generation
         read_started = time.perf_counter()
         num_cached = self._decoder.begin(
-            token_ids, sampling, exact=options.exact, constraint=options.constraint, logprobs=options.logprobs
+            token_ids,
+            options.sampling or settings.sampling(),
+            exact=options.exact,
+            constraint=options.constraint,
+            logprobs=options.logprobs,
         )
         answer = Answer(
             self.tokenizer,
-            eos_token_ids=self.manifest.generation.eos_token_ids,
+            eos_token_ids=settings.eos_token_ids,
             stop=options.stop,
             prompt_tokens=len(token_ids),
             cached_tokens=num_cached,
@@ -246,8 +246,7 @@ class Model:
             yield from answer.pieces(result.token_ids, result.logprobs, room)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Memory:
+class _Memory(NamedTuple):
     """What closing a model frees."""
 
     decoder: Decoder
@@ -269,8 +268,6 @@ def load_model(
     verify: str = "small",
 ) -> Model:
     """Open the bundle in directory `path` and load it; arguments as in `Model` and, `verify`, in `Bundle`.
-
-    The model is for this process and any of its threads; a child of `os.fork` loads its own.
 
     Raises:
         BundleError: the bundle is missing, damaged or of another version.

@@ -1,4 +1,4 @@
-"""How much is drafted in each round, and by whom: what measured times and observed acceptance make worth its cost."""
+"""How much is drafted in each round, and by whom: what pays by measured times and observed acceptance."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Planner(Drafter):
         curves: of this machine.
         lookup: copies from the text, if it may.
         model: drafts, if there is one.
-        trees: the same model, if it drafts trees and the target can keep a branch of one.
+        trees: the same model, if it drafts trees and the target can keep their branches.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Planner(Drafter):
             drafter.rewind(length)
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
-        """Learn how the last proposal fared, and show both drafters what was kept."""
+        """Learn how the last proposal fared, and tell both drafters."""
         if self._pending is not None:
             self._learn(self._pending, token_ids[1:].tolist())
             self._pending = None
@@ -132,7 +132,7 @@ class Planner(Drafter):
             self._priced_at = place
 
     def _best_copy(self, matched: int, limit: int) -> tuple[int, float]:
-        """Tokens to copy after a match, and what they gain."""
+        """How many tokens to copy, and what they gain."""
         if not matched:
             return 0, 0.0
         right, rate = self._record.copied_right(matched), self._rate.value
@@ -159,7 +159,7 @@ class Planner(Drafter):
         return ("model", limit) if by_model else without_model
 
     def _draft(self, next_token_id: int, depth: int, limit: int) -> tuple[Proposal, float]:
-        """What the model drafts, and the milliseconds that it takes by the curves."""
+        """A proposal and its milliseconds by the curves."""
         assert self.model is not None
         is_ready = self.model.is_ready(next_token_id)
         least = self._thresholds(depth)
@@ -176,14 +176,14 @@ class Planner(Drafter):
         return proposal, 0.0 if is_ready else ms
 
     def _paying_rows(self, tree: Proposal) -> int:
-        """How many of a tree's tokens, the likeliest first, gain the most."""
+        """How many of a tree's likeliest tokens gain the most."""
         worth = np.asarray(tree.confidences) * [self._record.kept(depth) for depth in tree.depths().tolist()]
         order = np.argsort(-np.asarray(tree.confidences), kind="stable")
         gains = np.cumsum([0.0, *worth[order]]) - self._rate.value * np.asarray(self._extra_ms[: 1 + len(tree)])
         return int(np.argmax(gains))
 
     def _thresholds(self, depth: int) -> tuple[float, ...]:
-        """The drafter's own probability below which a token of a chain does not pay, by depth."""
+        """The drafter's own probability below which a chain does not pay, by depth."""
         found = []
         for number in range(1, depth + 1):
             paid_rows = max(1, 1 + number - self._least_rows)
@@ -205,16 +205,9 @@ class Planner(Drafter):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Round:
-    """A proposal that waits for its verdict.
+    """A proposal that waits for its verdict."""
 
-    Attributes:
-        source: `model`, `lookup` or `plain`.
-        matched: length of the match.
-        proposal: what was proposed.
-        draft_ms: what drafting costs by the curves.
-    """
-
-    source: str
+    source: str  # `model`, `lookup` or `plain`
     matched: int
     proposal: Proposal
     draft_ms: float

@@ -60,7 +60,7 @@ class Proposal:
         probabilities: FloatArray | None = None,
         confidences: Sequence[float] = (),
     ) -> Proposal:
-        """Draft tokens that follow one another; an empty sequence proposes nothing."""
+        """Draft tokens that follow one another."""
         tokens = np.asarray(token_ids, dtype=np.int64)
         parents = np.arange(ROOT, len(tokens) - 1)
         return cls(token_ids=tokens, parents=parents, probabilities=probabilities, confidences=confidences)
@@ -74,7 +74,7 @@ class Proposal:
         return bool(self.parents.tolist() == list(range(ROOT, len(self) - 1)))
 
     def first_path(self) -> Proposal:
-        """The chain in front: the draft tokens up to the first one that does not follow the one before it."""
+        """The draft tokens up to the first one that does not follow the one before it."""
         breaks = np.flatnonzero(self.parents != np.arange(ROOT, len(self) - 1))
         if not len(breaks):
             return self
@@ -82,11 +82,8 @@ class Proposal:
         return Proposal.chain(self.token_ids[: breaks[0]], probabilities, self.confidences[: breaks[0]])
 
     def likeliest(self, num_tokens: int) -> Proposal:
-        """The draft tokens of the highest confidences; the parent of each is among them, for its own is no lower.
-
-        Not for sampled draft tokens: those that are left would have another distribution.
-        """
-        assert self.probabilities is None
+        """The draft tokens of the highest confidences; the parent of each is among them, for its own is no lower."""
+        assert self.probabilities is None, "those that are left would have another distribution"
         order = np.argsort(-np.asarray(self.confidences), kind="stable")[:num_tokens]
         kept = sorted(order.tolist())
         place = {old: new for new, old in enumerate(kept)} | {ROOT: ROOT}
@@ -97,14 +94,10 @@ class Proposal:
         )
 
     def tested(self, accepted_ids: Sequence[int]) -> list[float]:
-        """What the target's verdict puts to the test, by the drafter's confidences.
+        """What the verdict that accepts a path from the root puts to the test, by the drafter's confidences.
 
-        Args:
-            accepted_ids: tokens of a path from the root.
-
-        Returns:
-            For the root, then for each accepted token, if draft tokens follow it: the probability that one of them is
-            right where it is.
+        For the root, then for each accepted token, if draft tokens follow it: the probability that one of them is right
+        where it is.
         """
         found = []
         node, before = ROOT, 1.0

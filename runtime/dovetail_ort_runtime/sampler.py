@@ -1,6 +1,6 @@
 """From a row of target logits to a token: penalty, constraint, temperature, truncation, then argmax or one random draw.
 
-It knows nothing of drafts: `acceptance` asks it for one row at a time.
+It knows nothing of drafts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Sampler:
 
         Args:
             logits: (V,) float32.
-            seen: (V,) bool, tokens of prompt and answer; needed for a repetition penalty only.
+            seen: (V,) bool, tokens of prompt and answer; for a repetition penalty only.
 
         Raises:
             BundleError: the highest logit is NaN or infinite.
@@ -75,8 +75,8 @@ class Sampler:
         """The generator's next number in [0, 1)."""
         return self._generator.random()
 
-    def penalised(self, logits: FloatArray, seen: SeenArray | None = None) -> FloatArray:
-        """(V,) float32: logits after the repetition penalty; the array itself if there is none."""
+    def _penalised(self, logits: FloatArray, seen: SeenArray | None) -> FloatArray:
+        """(V,) float32; the array itself if there is no penalty."""
         penalty = self.options.repetition_penalty
         if penalty == 1:
             return logits
@@ -89,8 +89,8 @@ class Sampler:
         return penalised
 
     def _admitted(self, logits: FloatArray, seen: SeenArray | None) -> FloatArray:
-        """(V,) float32: penalised logits, minus infinity where the constraint does not allow the token."""
-        logits = self.penalised(logits, seen)
+        """(V,) float32, minus infinity where the constraint does not allow the token."""
+        logits = self._penalised(logits, seen)
         if self._constraint is None:
             return logits
         allowed = self._constraint.allowed()[: len(logits)]
@@ -105,7 +105,8 @@ class Sampler:
         options = self.options
         logits = self._admitted(logits, seen)
         highest = logits[_highest(logits)]
-        token_ids = _kept_by_top_k(logits, options.top_k)
+        keeps_all = not 0 < options.top_k < len(logits)
+        token_ids = np.arange(len(logits)) if keeps_all else np.sort(top_k(logits, options.top_k))
         with np.errstate(over="ignore"):  # next to no temperature leaves only the highest
             weights = np.exp((logits[token_ids].astype(np.float64) - highest) / options.temperature)
         if options.top_p < 1:
@@ -118,16 +119,11 @@ class Sampler:
 
 
 def top_k(logits: FloatArray, k: int) -> TokenArray:
-    """Ids of the `k` highest logits, highest first, ties to the lower id.
-
-    Args:
-        logits: (V,) float32.
-        k: 0 to V.
-    """
+    """Ids of the `k`, 0 to V, highest of (V,) float32 logits, highest first, ties to the lower id."""
     if k == 0:
         return np.empty(0, dtype=np.int64)
-    # The k blocks with the highest maxima each hold a logit no lower than the k-th maximum, so what is lower is out:
-    # ten times faster than to partition all logits.
+    # The k blocks with the highest maxima each hold a logit no lower than the k-th maximum, so what is lower is out.
+    # Ten times faster than to partition all.
     maxima = np.maximum.reduceat(logits, np.arange(0, len(logits), max(1, len(logits) // (4 * k))))
     contenders = np.flatnonzero(logits >= np.partition(maxima, -k)[-k])
     return contenders[np.argsort(-logits[contenders], kind="stable")[:k]]
@@ -142,11 +138,6 @@ def _highest(logits: FloatArray) -> int:
             "the target graph overflows here: export it again or take another precision"
         )
     return token_id
-
-
-def _kept_by_top_k(logits: FloatArray, k: int) -> TokenArray:
-    """Ids of the `k` highest logits, ascending; all of them for 0."""
-    return np.sort(top_k(logits, k)) if 0 < k < len(logits) else np.arange(len(logits))
 
 
 def _top_p(weights: ProbabilityArray, top_p: float) -> TokenArray:

@@ -39,21 +39,20 @@ class Target:
     """A session on the target's graph and the cache of one sequence.
 
     One-row and many-row calls of an INT8 product take different kernels, whose sums round differently. An exact pass
-    therefore never has one row: it is padded to two, and the second row's result is dropped. Neither does its head.
+    therefore never has one row: it is padded to two, and the second row's result is dropped. Neither has its head.
 
     Args:
         graph: path of the ONNX file.
         entry: its dimensions.
         max_context: slots of the cache, at most the bundle's maximum (the default).
-        threads: threads of one pass; the usable physical cores by default.
-        front_device: where the first blocks of a target that was cut run, `cpu` or `cuda`; the others are on the CPU.
+        threads: of one pass; the usable physical cores by default.
+        front_device: of the first blocks of a target that was cut, `cpu` or `cuda`; the others are on the CPU.
         vram_limit: bytes that they may take on a GPU.
         trace: as of `open_session`, for the blocks on the CPU.
 
     Attributes:
         cache: keys and values of the kept tokens.
         chooses_rows: whether the graph computes the logits of chosen rows only.
-        weight_bytes: of graph and weights on disk.
     """
 
     def __init__(
@@ -98,8 +97,8 @@ class Target:
             first_layer=entry.front_layers,
             front=None if self.front is None else self.front.cache,
         )
-        self._logits = np.empty((self.max_rows, entry.vocabulary_size), dtype=np.float32)
-        self._hidden_states = np.empty((self.max_rows, entry.hidden_size), dtype=np.float32)
+        self.logits = np.empty((self.max_rows, entry.vocabulary_size), dtype=np.float32)
+        self.hidden_states = np.empty((self.max_rows, entry.hidden_size), dtype=np.float32)
         self._no_bias = np.zeros(self.max_rows * capacity, dtype=np.float32)
         self.chooses_rows = any(value.name == "scored_rows" for value in self.session.get_inputs())
         self._passes: dict[tuple[int, int], _Pass] = {}
@@ -120,7 +119,10 @@ class Target:
         scored = max(num_scored, least) if self.chooses_rows else padded
         first_scored = max(num_rows - scored, 0)
         total = self.cache.length + padded
-        step = self._pass(padded, scored)
+        key = padded, scored
+        if key not in self._passes:
+            self._passes[key] = _Pass(self, *key)
+        step = self._passes[key]
         step.fill(rows, total, first_scored)
         bias = rows.attention_bias
         if bias is None:
@@ -130,7 +132,7 @@ class Target:
             self.front.run({**step.inputs, "attention_bias": bias})
         self.session.run_with_iobinding(step.binding)
         end = num_rows - first_scored
-        return TargetRows(self._logits[end - num_scored : end], self._hidden_states[:num_rows])
+        return TargetRows(self.logits[end - num_scored : end], self.hidden_states[:num_rows])
 
     def reports(self) -> tuple[SessionReport, ...]:
         """Where it runs, in one session or two."""
@@ -143,16 +145,6 @@ class Target:
             cache_bytes=self.cache.num_bytes,
         )
         return (rest,) if self.front is None else (self.front.report(), rest)
-
-    def _pass(self, num_rows: int, num_scored: int) -> _Pass:
-        key = num_rows, num_scored
-        if key not in self._passes:
-            self._passes[key] = _Pass(self, *key)
-        return self._passes[key]
-
-    def output_buffers(self, num_rows: int, num_scored: int) -> dict[str, FloatArray]:
-        """Where a pass writes its outputs, by output name."""
-        return {"logits": self._logits[None, :num_scored], "hidden_states": self._hidden_states[None, :num_rows]}
 
 
 class _Pass:
@@ -175,18 +167,12 @@ class _Pass:
         if target.front is not None:
             states = target.front.block_states[None, :num_rows]
             self.binding.bind_ortvalue_input("block_states", self.ort_value(states))
-        for name, buffer in target.output_buffers(num_rows, num_scored).items():
-            self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
+        self.binding.bind_ortvalue_output("logits", self.ort_value(target.logits[None, :num_scored]))
+        self.binding.bind_ortvalue_output("hidden_states", self.ort_value(target.hidden_states[None, :num_rows]))
         target.cache.bind(self.binding)
 
     def fill(self, rows: VerificationInput, total: int, first_scored: int) -> None:
-        """Write what the graph reads, but for the bias; padding repeats the last position.
-
-        Args:
-            rows: of the pass.
-            total: T, kept tokens and rows, padding included.
-            first_scored: the first row that needs logits.
-        """
+        """Write what the graph reads but for the bias; padding, which `total` includes, repeats the last position."""
         num_rows = len(rows.token_ids)
         self.input_ids[0, :num_rows] = rows.token_ids
         self.position_ids[0, :num_rows] = rows.position_ids

@@ -1,9 +1,9 @@
 """Jinja for templates that nobody has read: its sandbox, with a budget that every step of a template pays from.
 
 Jinja's own sandbox keeps a template from Python's internals, not from the processor and the memory. Here the compiled
-template asks for permission wherever it can make something large or go round in circles: loops, calls, filters, tests,
-operators, literals, slices and output. Filters and methods are those of a list, because one step of any other could
-take for ever. It knows no conversation.
+template pays wherever it can make something large or go round in circles: loops, calls, filters, tests, operators,
+literals, slices and output. Filters and methods are those of a list: one step of any other could take for ever. It
+knows no conversation.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Namespace(Namespace):
 
 
 class _BudgetedCode(CodeGenerator):
-    """Compiles each place that can make something large into a call of the environment."""
+    """Compiles each such place into a call of the environment."""
 
     def _output_const_repr(self, group: Iterable[Any]) -> str:
         return f"environment.written({super()._output_const_repr(group)})"
@@ -75,11 +75,7 @@ class _BudgetedCode(CodeGenerator):
         node.iter = nodes.Call(nodes.EnvironmentAttribute("stepped"), [node.iter], [], None, None)
         super().visit_For(node, frame)
 
-    def visit_ScopedEvalContextModifier(  # noqa: N802  # jinja2 names it
-        self,
-        node: nodes.ScopedEvalContextModifier,
-        frame: Frame,  # noqa: ARG002
-    ) -> None:
+    def visit_ScopedEvalContextModifier(self, node: nodes.Node, frame: Frame) -> None:  # noqa: N802, ARG002  # likewise
         self.fail("autoescape is not for chat templates", node.lineno)
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802  # jinja2 names it
@@ -123,9 +119,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(optimized=False, **options)
         filters: dict[str, Any] = {name: self.filters[name] for name in FILTERS} | CHECKED_FILTERS
         self.filters = {name: paying(function) for name, function in filters.items()}
-        tests: dict[str, Any] = self.tests
-        self.tests = {name: paying(of_numbers(test) if name in NUMBER_TESTS else test) for name, test in tests.items()}
-        self.globals = {**{name: self.globals[name] for name in _GLOBALS}, "namespace": _Namespace}
+        tests: dict[str, Any] = self.tests | {name: of_numbers(self.tests[name]) for name in NUMBER_TESTS}
+        self.tests = {name: paying(test) for name, test in tests.items()}
+        self.globals = {name: self.globals[name] for name in _GLOBALS} | {"namespace": _Namespace}
 
     def stepped(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items of a loop."""

@@ -46,8 +46,8 @@ class Tokenizer:
 
         Args:
             text: any length, also empty.
-            add_special_tokens: whether to add what the post-processor puts around a text, such as a begin token.
-                False for a rendered chat template, which writes its own.
+            add_special_tokens: whether to add what the post-processor puts around a text, such as a begin token; False
+                for a rendered chat template, which writes its own.
 
         Raises:
             InputError: `text` holds a lone surrogate, which no encoding can carry.
@@ -100,8 +100,8 @@ class Tokenizer:
 class TextStream:
     """Incremental decoding: what `push` returned and `finish` is `tokenizer.decode` of all ids, bit for bit.
 
-    The last few ids are decoded together with the new one; what is longer than their own text is new. Three things
-    keep this exact, at a cost per id that does not grow with the text:
+    The last few ids are decoded together with the new one; what is longer than their own text is new. This keeps it
+    exact:
 
     - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice: a
       character has at most four bytes, so what an earlier id left open is closed by then.
@@ -109,7 +109,7 @@ class TextStream:
     - `<0xE2>` is a byte that such decoders judge by its whole run: one bad byte turns all of the run into U+FFFD. A run
       is held back until it ends.
 
-    tokenizers' own DecodeStream keeps no text for `finish`, and fails or differs on such runs.
+    tokenizers' own DecodeStream has no `finish`, and fails or differs on such runs.
 
     Example, byte-level ids of "a€b", the sign in two of them:
 
@@ -125,7 +125,7 @@ class TextStream:
         self._num_decided = 0  # characters of the window's text that were returned
 
     def push(self, token_id: int) -> str:
-        """Text that is decided by the next token id; empty while a character is incomplete."""
+        """Text that the next token id decides; empty while a character is incomplete."""
         token = self._tokenizer.id_to_token(token_id)
         if token is None or token_id in self._tokenizer.special_token_ids:  # decodes to nothing, gives no context
             return ""
@@ -175,8 +175,8 @@ def _failures_named(path: Path) -> Iterator[None]:
 def _check(content: bytes) -> None:
     """Raise ValueError for a file whose steps together make a text more than `LARGEST_GROWTH` times as long.
 
-    A normalizer may replace each character by many, and another one each of these again, so that a prompt, or a special
-    token when the file is read, grows beyond all memory.
+    A normalizer may replace each character by many, and the next one each of these, until a prompt, or a special token
+    when the file is read, grows beyond all memory.
     """
     try:
         contents: Any = json.loads(content, object_pairs_hook=_object)
@@ -197,7 +197,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _growth(step: Any) -> int:
-    """How much longer a step may make a text; steps after one another multiply."""
+    """How much longer a step may make a text."""
     if not isinstance(step, Mapping):
         return 1
     inner = math.prod(_growth(item) for name in _STEPS if isinstance(items := step.get(name), list) for item in items)

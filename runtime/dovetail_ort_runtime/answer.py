@@ -17,8 +17,8 @@ class Answer:
     """Takes new tokens and gives pieces until it is finished; made when the first token is decided.
 
     Args:
-        tokenizer: turns the tokens into text.
-        eos_token_ids: tokens that end the answer.
+        tokenizer: of the answer.
+        eos_token_ids: tokens that end it.
         stop: strings that end it.
         prompt_tokens: as of `Statistics`, like `cached_tokens`.
         started: `time.perf_counter()` at the call.

@@ -1,4 +1,4 @@
-"""A bundle on disk: a directory with a manifest, the graph, its weights and the tokenizer."""
+"""A bundle on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POSITION_TABLE: Final = "rotary.cos"
 
 
 class Bundle:
-    """An opened bundle: every file it names is there and has its size, and its graphs stay inside.
+    """An opened directory: every file that its manifest names is there and has its size, and its graphs stay inside.
 
     Args:
         directory: of the bundle.
@@ -31,13 +31,11 @@ class Bundle:
             `none`.
 
     Raises:
-        BundleError: something is missing, truncated or altered, a path leaves the directory, or a graph holds what
-            `check_graph` refuses.
+        BundleError: something is missing, truncated or altered, a path leaves the directory, or `check_graph` refuses
+            a graph.
         InputError: `verify` is none of these.
 
     Attributes:
-        directory: as given.
-        verify: as given.
         manifest: of the bundle.
     """
 
@@ -56,7 +54,7 @@ class Bundle:
         """Where the file `name` of the manifest lies.
 
         Raises:
-            BundleError: the name is absolute, has a `..`, or is a link out of the bundle.
+            BundleError: it leaves the bundle.
         """
         path = self.directory / name
         parts = PurePosixPath(name)
@@ -77,24 +75,20 @@ class Bundle:
             raise BundleError(f"{name} must be UTF-8, got: {error}; export the bundle again") from error
 
     def tokenizer(self) -> Tokenizer:
-        """The bundle's tokenizer."""
+        """Its tokenizer."""
         path = self.path(self.manifest.tokenizer.file)
         _check_size(path.name, path.stat().st_size, LARGEST_TOKENIZER_BYTES)
         return Tokenizer(path)
 
     def chat_template(self) -> ChatTemplate | None:
-        """The bundle's chat template, if it has one."""
+        """Its chat template, if it has one."""
         entry = self.manifest.tokenizer
         if entry.chat_template is None:
             return None
         return ChatTemplate(self.text(entry.chat_template), entry.special_tokens)
 
     def verify_checksums(self) -> None:
-        """Hash every file.
-
-        Raises:
-            BundleError: a file differs from the manifest.
-        """
+        """Hash every file; BundleError where one differs from the manifest."""
         for entry in self.manifest.files:
             self._check(entry, hashed=True)
 
@@ -138,10 +132,9 @@ class Bundle:
     def _check_graphs(self) -> None:
         for name in self._graphs():
             folder = PurePosixPath(name).parent
-            beside = {PurePosixPath(entry.path): entry.num_bytes for entry in self.manifest.files}
-            shapes = check_graph(
-                self.path(name), {path.name: size for path, size in beside.items() if path.parent == folder}
-            )
+            files = {PurePosixPath(entry.path): entry.num_bytes for entry in self.manifest.files}
+            beside = {path.name: size for path, size in files.items() if path.parent == folder}
+            shapes = check_graph(self.path(name), beside)
             num_positions, *_ = shapes.get(POSITION_TABLE) or (0,)
             if num_positions < self.manifest.target.max_context:
                 raise BundleError(

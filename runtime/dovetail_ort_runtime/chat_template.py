@@ -44,8 +44,8 @@ class ChatTemplate:
     """A Jinja chat template with the special tokens that it may name.
 
     Args:
-        source: the template's text, `chat_template.jinja` of a model.
-        special_tokens: names that the template may use, such as `bos_token` and `eos_token`, and their text.
+        source: `chat_template.jinja` of a model.
+        special_tokens: names such as `bos_token` and `eos_token`, and their text.
 
     Raises:
         BundleError: `source` is not a template, has more than `LARGEST_TEMPLATE` characters, or uses a filter that
@@ -61,7 +61,7 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         try:
             self._template = _sandbox().from_string(source)
-        except Exception as error:  # a syntax error, or what Python says to deep nesting and long numbers
+        except Exception as error:  # of syntax, or what Python says to deep nesting and long numbers
             place = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
             raise BundleError(
                 f"the chat template must be valid Jinja, got {_one_line(error)}{place}; "
@@ -72,12 +72,12 @@ class ChatTemplate:
         """The conversation as text, to be encoded without adding special tokens.
 
         Args:
-            messages: one or more turns, oldest first; keys beside role and content reach the template too.
+            messages: oldest first; keys beside role and content reach the template too.
             add_generation_prompt: whether to end with the opening of the assistant's next turn.
 
         Raises:
             InputError: `messages` is malformed, or the template refuses it (two user turns in a row, say).
-            BundleError: the template fails, tries what the sandbox forbids, or wants more than its budget.
+            BundleError: the template fails, tries what the sandbox forbids, or exceeds its budget.
         """
         names: dict[str, Any] = {
             **self._special_tokens,
@@ -97,7 +97,7 @@ class ChatTemplate:
             ) from None
         except TemplateLimitError as error:
             raise BundleError(f"the chat template must {_one_line(error)}; do not use this bundle") from None
-        except Exception as error:  # a template can raise whatever its expressions raise
+        except Exception as error:  # whatever its expressions raise
             raise BundleError(
                 f"the chat template must render the conversation, got {type(error).__name__}: {_one_line(error)}; "
                 "export the model again with a template that works"

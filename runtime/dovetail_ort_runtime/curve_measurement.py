@@ -1,4 +1,4 @@
-"""Measure what the rounds of a target and a drafter cost on this machine."""
+"""Measure what rounds cost on this machine."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        contexts: kept tokens behind which the target is timed.
-        verify_rows: rows of its passes.
-        catch_up_rows: tokens that the drafter has yet to read.
+        contexts: as of `TimeCurves`, like `verify_rows` and `catch_up_rows`.
         rounds: how often each is timed.
         seconds: after which no further round begins, if there are three, for each context.
     """
@@ -61,7 +59,7 @@ def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafte
         target: its cache is overwritten, and empty afterwards.
         model: the drafter, if one runs a model; it forgets what it observed.
         trees: the same model, if it drafts trees.
-        effort: contexts and rows beyond the cache are left out.
+        effort: what is beyond the cache is left out.
     """
     contexts = [c for c in effort.contexts if c + effort.verify_rows[-1] <= target.cache.capacity] or [0]
     times = [
@@ -116,7 +114,7 @@ def _time_branches(trees: TreeDrafter, target: Target, rounds: int) -> float:
 
 
 def _draft_ms(model: ModelDrafter, target: Target, num_unread: int, draft: Callable[[], Proposal]) -> float:
-    """Time of a draft behind a short text of which some is unread; the second of two, as the first may prepare."""
+    """Time of a draft behind a short text with an unread end; the second of two, as the first may prepare."""
     tokens = np.arange(_READ + num_unread, dtype=np.int64) % target.vocabulary_size
     states = np.zeros((len(tokens), target.hidden_size), dtype=np.float32)
     model.rewind(0)

@@ -1,4 +1,4 @@
-"""One sequence of tokens: prompt in, rounds of draft, verify and accept out. It knows ids, no text."""
+"""One sequence of tokens: prompt in, rounds of draft, verify and accept out. It knows no text."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Round:
     """Outcome of one round.
 
     Attributes:
-        token_ids: the new tokens: accepted draft tokens, then the bonus token.
+        token_ids: accepted draft tokens, then the bonus token.
         logprobs: of each of them, None where they were not asked for.
         num_drafted: draft tokens that were verified.
-        draft_seconds: time of the drafter.
-        verify_seconds: time of the target's pass.
+        draft_seconds: of the drafter.
+        verify_seconds: of the target's pass.
     """
 
     token_ids: tuple[int, ...]
@@ -47,13 +47,12 @@ class Round:
 class Decoder:
     """Continues one sequence, and starts the next where it shares a beginning with the last.
 
-    `begin` reads a prompt and decides its first new token, each `step` decides one or more. The newest token, the
-    root, is never read by the target until the next step. An exception, Ctrl-C included, leaves the decoder ready for
-    the next `begin`.
+    `begin` reads a prompt and decides its first new token, each `step` decides one or more. An exception, Ctrl-C
+    included, leaves the decoder ready for the next `begin`.
 
     Attributes:
-        root: the newest token.
-        root_logprobs: the newest token's, None where they were not asked for.
+        root: the newest token, which the target reads in the next step.
+        root_logprobs: its own, None where they were not asked for.
     """
 
     def __init__(self, target: Target, drafter: Drafter) -> None:
@@ -80,9 +79,9 @@ class Decoder:
 
         Args:
             prompt: one token or more, fewer than the cache has slots.
-            sampling: how this and all further tokens are chosen.
-            exact: as in `Target.forward`, for all further passes.
-            constraint: rules out tokens; it is started anew.
+            sampling: as of `GenerationOptions`, for all further tokens too, like the others.
+            exact: as in `Target.forward`.
+            constraint: is started anew.
             logprobs: alternatives of each token to measure, or None to measure nothing.
 
         Returns:
@@ -171,7 +170,7 @@ class Decoder:
         self._read.extend(tokens.tolist())
 
     def _reusable(self, prompt: Sequence[int], exact: bool) -> int:
-        """Tokens at the start of `prompt` that need no reading; at least the last one is read for its logits."""
+        """Tokens at the start of `prompt` that need no reading; the last one is read for its logits."""
         if exact and not self._read_exactly:
             return 0
         limit = min(len(self._read), len(prompt) - 1)

@@ -47,8 +47,8 @@ def make_drafter(
         name: `dgf`, the bundle's own drafter; `lm`, the language model in `draft_bundle`; `lookup`; `none`; or `auto`,
             lookup and, where there is one, `lm` or `dgf`.
         bundle: of the target.
-        target: the drafter's cache is made as long as its own.
-        draft_bundle: a bundle of a smaller model with the same tokenizer; verified as far as `bundle` was.
+        target: the drafter's cache is as long as its own.
+        draft_bundle: of a smaller model with the same tokenizer; verified as far as `bundle` was.
         shape: of all proposals, which a model then drafts alone.
         tune: measure thoroughly, whatever is stored.
         device: of a model that drafts: `cpu`, `cuda`, or `auto`, CUDA for a drafter in fp16 where it can be used.
@@ -56,7 +56,7 @@ def make_drafter(
 
     Raises:
         UnavailableError: CUDA is asked for and cannot be used.
-        InputError: there is no such drafter, the bundle has none, the tokenizers differ, or lookup is given a shape.
+        InputError: the bundle has no such drafter, the tokenizers differ, or arguments do not go together.
         BundleError: `draft_bundle` is missing or damaged.
     """
     own = name == "dgf" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None)

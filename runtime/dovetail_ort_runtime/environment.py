@@ -41,7 +41,7 @@ def onnxruntime_distributions() -> dict[str, str]:
 
 
 def import_onnxruntime() -> ModuleType:
-    """The onnxruntime module, with its telemetry off.
+    """The module, with its telemetry off.
 
     Its wheels for Linux store a device id in the user's cache and send usage. That stays on for those who set
     `ORT_DISABLE_TELEMETRY=0`, and where onnxruntime was imported before.
@@ -94,7 +94,7 @@ def processor_name() -> str:
 
 
 def instruction_sets() -> tuple[str, ...] | None:
-    """Instruction sets of the first processor that INT8 kernels use; None where Linux is not there to tell."""
+    """Those of the first processor that INT8 kernels use; None where Linux is not there to tell."""
     flags = _processor_field("flags|Features")
     return None if flags is None else tuple(name for name in _INSTRUCTION_SETS if name in flags.split())
 

@@ -48,13 +48,13 @@ class FeatureDrafter(TreeDrafter):
         self._features = np.empty((model.cache.capacity, model.hidden_size), dtype=np.float32)
 
     def reports(self) -> tuple[SessionReport, ...]:
-        """The head's session."""
+        """The model's session."""
         return (self.model.report(),)
 
     def rewind(self, length: int) -> None:
         """Keep the first `length` observed tokens."""
         del self._token_ids[length:]
-        # The row of the last kept token has read the token behind it, which is gone.
+        # The last kept token's row has read the token behind it.
         self.model.cache.rewind(max(length - 1, 0))
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
@@ -64,7 +64,7 @@ class FeatureDrafter(TreeDrafter):
         self._token_ids += token_ids.tolist()
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """A chain or a tree, as the shape says."""
+        """A chain or a tree."""
         return self.draft(next_token_id, max_draft_tokens, self.shape)
 
     def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape | TreeShape) -> Proposal:
@@ -109,7 +109,7 @@ class FeatureDrafter(TreeDrafter):
         num_tokens: int,
         is_stopped: Callable[[], bool] = _never,
     ) -> dict[Verdict, Proposal]:
-        """Chains to follow the likeliest verdicts on a chain whose verdict is not known yet.
+        """Chains to follow the likeliest verdicts on a chain that is not verified yet.
 
         Args:
             next_token_id: the chain's root.
@@ -119,14 +119,14 @@ class FeatureDrafter(TreeDrafter):
             is_stopped: is asked before each pass; once it says yes, what there is by then is the result.
         """
         cache = self.model.cache
-        # Where nothing is left to read, the last row is read again for what it predicts.
+        # Where nothing is left to read, the last row is read again.
         cache.rewind(min(cache.length, len(self._token_ids) - 1))
         rows = self._catch_up(next_token_id, _CANDIDATES)
         stable = cache.length
         try:
             verdicts = self._likeliest_verdicts(rows, drafted, num_verdicts, is_stopped)
             chains: dict[Verdict, Proposal] = {}
-            # Each chain overwrites the rows of the draft tokens that its verdict rejects, so long ones come first.
+            # A chain overwrites the rows of the draft tokens that its verdict rejects, so long ones come first.
             for verdict, feature in sorted(verdicts.items(), key=lambda item: -item[0][0]):
                 if is_stopped():
                     break
@@ -143,7 +143,7 @@ class FeatureDrafter(TreeDrafter):
     def _likeliest_verdicts(
         self, rows: DraftRows, drafted: Sequence[int], number: int, is_stopped: Callable[[], bool]
     ) -> dict[Verdict, FloatArray]:
-        """The feature, (1, E), behind which the bonus token of each verdict stands; the chain's rows are read."""
+        """The feature, (1, E), behind which the bonus token of each verdict stands."""
         found: list[tuple[float, Verdict, FloatArray]] = []
         probability = 1.0
         for accepted in range(len(drafted) + 1):
@@ -163,21 +163,15 @@ class FeatureDrafter(TreeDrafter):
         return {verdict: feature for _, verdict, feature in found[:number]}
 
     def _chain(
-        self,
-        rows: DraftRows,
-        shape: ChainShape,
-        max_draft_tokens: int,
-        is_stopped: Callable[[], bool] = _never,
+        self, rows: DraftRows, shape: ChainShape, max_draft_tokens: int, is_stopped: Callable[[], bool] = _never
     ) -> Proposal:
         token_ids: list[int] = []
         confidences: list[float] = []
         probability = 1.0
         for least in shape.least_probabilities[:max_draft_tokens]:
-            if probability < least:
+            if probability < least or (token_ids and is_stopped()):
                 break
             if token_ids:
-                if is_stopped():
-                    break
                 rows = self._read_on(rows.hidden_states[-1:], token_ids[-1])
             probability *= math.exp(rows.log_probabilities[0, 0])
             if probability < least:
@@ -203,7 +197,7 @@ class FeatureDrafter(TreeDrafter):
         tree = DraftTree(shape.width)
         cache, stable = self.model.cache, self.model.cache.length
         beam = tree.expand([ROOT], rows.candidate_ids, rows.log_probabilities)
-        # What a node's row reads, and which slots it and its ancestors have.
+        # What the children's rows read, and the slots of a node and its ancestors.
         features = {ROOT: rows.hidden_states[-1].copy()}
         slots: dict[int, list[int]] = {ROOT: []}
         least_probabilities = shape.least_probabilities or (0.0,) * shape.num_expansions

@@ -1,4 +1,4 @@
-"""Embedding and first blocks of a target that was cut in two, on a device of their own."""
+"""Embedding and first blocks of a target that was cut in two."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Front:
 
     Attributes:
         cache: keys and values of these blocks.
-        block_states: (max_rows, E) float32, what leaves the last block; a pass fills its first rows.
+        block_states: (max_rows, E) float32, of the last block; a pass fills its first rows.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What generating gives: pieces while it runs, the whole and what it cost at the end."""
+"""What generating gives: pieces while it runs, the whole and its cost at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Statistics:
         rounds: target passes after the prefill.
         drafted_tokens: draft tokens that were verified.
         accepted_tokens: those of them that the target agreed with.
-        accepted_histogram: number of rounds by accepted draft tokens; index 0 counts rounds that kept none.
+        accepted_histogram: number of rounds by accepted draft tokens, from 0 on.
         prefill_seconds: reading the prompt and choosing the first token.
         draft_seconds: proposing draft tokens, over all rounds.
         verify_seconds: target passes, over all rounds.
@@ -52,17 +52,17 @@ class Statistics:
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Tokens after the first over their time; 0 if there are none."""
+        """Those after the first; 0 if there are none."""
         return (self.new_tokens - 1) / self.decode_seconds if self.rounds else 0.0
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens that were read over the prefill's time."""
+        """Prompt tokens that were read."""
         return (self.prompt_tokens - self.cached_tokens) / self.prefill_seconds
 
     @property
     def accepted_length(self) -> float:
-        """Mean tokens a round: accepted draft tokens and the bonus token; 0 without a round."""
+        """Mean tokens a round, the bonus token included; 0 without a round."""
         return 1 + self.accepted_tokens / self.rounds if self.rounds else 0.0
 
 
@@ -121,7 +121,7 @@ class Piece:
         text: what this token decided; empty while a character or a stop string is undecided.
         token_id: the token.
         drafted: whether the drafter proposed it.
-        logprobs: how likely it was, and what else; None unless `GenerationOptions.logprobs` asks for it.
+        logprobs: None unless `GenerationOptions.logprobs` asks for it.
         generation: the finished answer with the last piece, None before.
     """
 

@@ -20,13 +20,13 @@ class SamplingOptions:
 
     Attributes:
         repetition_penalty: in [0.01, 100]; logits of tokens seen in prompt or answer are divided by it if positive and
-            multiplied by it if negative (CTRL, arXiv 1909.05858). 1 leaves them.
+            multiplied if negative (CTRL, arXiv 1909.05858). 1 leaves them.
         temperature: >= 0; logits are divided by it. 0 takes the highest logit, ties to the lower id.
         top_k: >= 0; only the k most likely tokens stay. 0 keeps all.
         top_p: in (0, 1]; the smallest set of most likely tokens whose mass reaches it stays (arXiv 1904.09751).
         min_p: in [0, 1]; tokens less likely than min_p times the likeliest go (arXiv 2407.01082).
-        seed: >= 0, or None for a fresh one. The same seed gives the same tokens, with and without speculation,
-            unless the drafter samples its proposals.
+        seed: >= 0, or None for a fresh one. Equal seeds give equal tokens, with and without speculation, unless the
+            drafter samples its proposals.
     """
 
     repetition_penalty: float = 1.0
@@ -65,19 +65,19 @@ class Constraint(Protocol):
 class ConstraintState(Protocol):
     """Where one answer stands in its rule.
 
-    `allowed` is asked before each token, `advance` is told each token that is kept, draft tokens that the target
-    rejects never. A round may go on behind an end-of-text token, and what it decides there is dropped: then, too,
-    `allowed` must give a token or more.
+    `allowed` is asked before each token, `advance` is told each that is kept, draft tokens that the target rejects
+    never. A round may go on behind an end-of-text token, and what it decides there is dropped: then, too, `allowed`
+    must give a token or more.
     """
 
     def allowed(self) -> NDArray[np.bool_]:
         """(n,) bool: the tokens that may come next, by id; end-of-text tokens among them where the text may end.
 
-        Ids from n on are not allowed, and where n exceeds V the rest is not read: vocabularies are padded differently.
+        Ids from n on are not allowed, and what exceeds V is not read: vocabularies are padded differently.
         """
 
     def advance(self, token_id: int) -> None:
-        """The next token is this one, which was allowed."""
+        """The next token is this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,8 +94,8 @@ class GenerationOptions:
             faster one-row kernel and keeps side branches, whose logits differ slightly.
         constraint: rules out tokens, so that the answer follows a grammar. An answer that a limit ends may stop in the
             middle of what it demands.
-        logprobs: None, or 0 to 20: every piece then has its token's log-probability and those of so many of the
-            likeliest tokens.
+        logprobs: None, or 0 to 20: every piece then has its token's log-probability and those of so many likeliest
+            tokens.
     """
 
     max_new_tokens: int = 512

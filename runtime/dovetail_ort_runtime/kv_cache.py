@@ -34,7 +34,7 @@ class KVCache:
     """Keys and values of one sequence, (1, Hkv, capacity, D) each.
 
     Every buffer is bound as past and as present of its block; ONNX Runtime sees the equal pointers and writes the new
-    rows at slot P onwards without copying the past. Rows past `length` are leftovers that the next pass overwrites.
+    rows at slot P onwards without copying the past. What is past `length` the next pass overwrites.
 
     Args:
         num_layers: number of blocks.
@@ -43,13 +43,13 @@ class KVCache:
         head_size: D.
         dtype: of keys and values.
         device: `cpu` or `cuda`.
-        first_layer: number of the first block in the names of the graph's inputs and outputs.
+        first_layer: number of the first block in the graph's names.
         front: the cache of the blocks before it, which keeps and forgets what this one does.
 
     Attributes:
         length: number of slots that hold kept tokens.
         buffers: key 0, value 0, key 1, ...; none where they lie on another device than the CPU.
-        num_bytes: size of all buffers in bytes, touched or not.
+        num_bytes: of all buffers, touched or not.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class KVCache:
         self.buffers: list[NDArray[Any]] = [np.zeros(shape, dtype=dtype) for _ in range(2 * num_layers)]
         self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer, device) for buffer in self.buffers]
         if device != CPU:
-            self.buffers = []  # they were copied to the device, and nobody reads them here
+            self.buffers = []  # they were copied to the device
         self.num_bytes = cache_bytes(num_layers, num_kv_heads, capacity, head_size, dtype)
 
     def bind(self, binding: Any) -> None:
@@ -105,5 +105,5 @@ class KVCache:
 
     @property
     def can_move_rows(self) -> bool:
-        """Whether `keep` can leave rows out that stand before others, as a side branch of a tree asks for."""
+        """Whether `keep` can leave out rows before others, as a side branch of a tree asks for."""
         return bool(self.buffers) and (self._front is None or self._front.can_move_rows)

@@ -24,7 +24,7 @@ class LanguageModelDrafter(ModelDrafter):
     then comes with the distribution it was drawn from, and the target accepts it with min(1, p / q).
 
     Args:
-        model: a session on the smaller model's graph, with the target's `max_context`.
+        model: the smaller one.
         vocabulary_size: V of the target; ids beyond it are padding and never drafted.
         shape: of what `propose` gives.
     """
@@ -38,7 +38,7 @@ class LanguageModelDrafter(ModelDrafter):
         self._sampler = Sampler(SamplingOptions())
 
     def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:  # noqa: ARG002  a chain is its own first path
-        """Draw draft tokens as the answer's tokens are drawn, from a random sequence of the drafter's own."""
+        """Draw as the answer's tokens are drawn, from a random sequence of its own."""
         seed = None if sampling.seed is None else sampling.seed + 1
         self._sampler = Sampler(replace(sampling, repetition_penalty=1.0, seed=seed))
 
@@ -59,7 +59,7 @@ class LanguageModelDrafter(ModelDrafter):
         return self.draft(next_token_id, max_draft_tokens, self.shape)
 
     def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
-        """As `propose`, with any chain."""
+        """As `propose`, in any shape."""
         room = self.model.cache.capacity - len(self._token_ids) - 1
         least_probabilities = shape.least_probabilities[: max(min(max_draft_tokens, room), 0)]
         if not least_probabilities:

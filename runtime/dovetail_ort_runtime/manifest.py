@@ -52,7 +52,7 @@ class TargetEntry:
 
     Attributes:
         graph: path of the ONNX file.
-        family: the transformers model type it was exported from.
+        family: the transformers model type.
         precision: `int8`, `int4`, `fp16` or `fp32`, the number format of most weights.
         exact: whether the machine that exported it found a row's logits independent of the rows beside it.
         num_layers: L.
@@ -66,7 +66,7 @@ class TargetEntry:
         max_rows: largest number of tokens in one pass, at most `MOST_ROWS`.
         int8_format: what a scale stands for in an int8 graph: a `row`, a row with weights stored unsigned
             (`row-unsigned`), or a `block`; None in another precision.
-        intermediate_size: inner width of an MLP; None in bundles of before there were drafters.
+        intermediate_size: inner width of an MLP; None in old bundles.
         weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
         front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which has the blocks after them;
             None if the target is in one piece.
@@ -124,7 +124,7 @@ class DrafterEntry:
 
     Attributes:
         graph: path of the ONNX file.
-        precision: as of the target; the cache of an fp16 drafter is in half precision.
+        precision: as of the target, that of the cache too if it is `fp16`.
         fusion: how feature and token are joined, `gating` or `concatenation`.
         target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the drafter reads.
         num_layers: M, its decoder blocks.
@@ -155,12 +155,12 @@ class DrafterEntry:
         _check_choice("fusion", self.fusion, FUSIONS)
 
 
-def _check_dimensions(entry: object, least_by_name: Mapping[str, int]) -> None:
+def _check_dimensions(entry: TargetEntry | DrafterEntry, least_by_name: Mapping[str, int]) -> None:
     for name, least in least_by_name.items():
         if getattr(entry, name) < least:
             raise InputError(f"{name} must be {least} or more, got {getattr(entry, name)}")
-    if (max_rows := getattr(entry, "max_rows")) > MOST_ROWS:  # noqa: B009  # either entry has it
-        raise InputError(f"max_rows must be at most {MOST_ROWS}, got {max_rows}")
+    if entry.max_rows > MOST_ROWS:
+        raise InputError(f"max_rows must be at most {MOST_ROWS}, got {entry.max_rows}")
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The loaded model: text, messages or ids in, an answer out, as a whole or token by token."""
+"""The loaded model: text, messages or ids in, an answer out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from dovetail_ort_runtime.answer import Answer
@@ -37,11 +36,11 @@ class Model:
 
     Any number of threads may ask for answers. A model has one KV cache, so they are given one at a time, first come,
     first served, and each reads again what its prompt does not share with the answer before it. Threads that must
-    answer at once need a model each, with weights and cache of its own.
+    answer at once need a model each.
 
     A model belongs to the process that loaded it: in a child of `os.fork` its use raises `ModelUseError`. The child may
     load the bundle again, and must end by `os._exit`, as those of `multiprocessing` do: at a usual exit ONNX Runtime
-    waits for a thread that only the parent has. Where processes can be started with `spawn`, do that.
+    waits for a thread that only the parent has. Better start processes with `spawn`.
 
     Args:
         bundle: the opened bundle.
@@ -53,14 +52,14 @@ class Model:
         tune: measure thoroughly on this machine, which takes up to a minute; without stored times a short measurement
             is made.
         drafter_device: `cpu`, `cuda` or `auto`.
-        target_layers_on_gpu: 0, or the number of blocks that the export put into a graph of their own, or `auto`: these
-            where CUDA can be used. All other blocks are on the CPU.
-        vram_limit: how much target and drafter may take on a GPU, in bytes or as a text such as `3GB`.
+        target_layers_on_gpu: 0, the number of blocks that the export put into a graph of their own, or `auto`: these
+            where CUDA can be used.
+        vram_limit: what target and drafter may take on a GPU, in bytes or as a text such as `3GB`.
 
     Attributes:
         manifest: what the bundle says of itself.
         exact: whether a row's result is independent of the rows beside it, as export found and a short measurement
-            on this machine confirms. If not, loading warns, and `GenerationOptions.exact` cannot keep its promise.
+            here confirms. If not, loading warns, and `GenerationOptions.exact` cannot keep its promise.
     """
 
     def __init__(
@@ -114,17 +113,15 @@ class Model:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Unload: weights, cache, tokenizer and threads are gone when it returns; closed again, nothing happens.
 
-        An answer under way is not waited for, but the round that runs is, or the reading of a prompt. That answer and
-        those that wait raise `ModelUseError` when they are asked for their next piece, as does every later use. In a
-        child of `os.fork` closing does nothing, for the memory is the parent's.
+        The round that runs is waited for, or the reading of a prompt. Its answer and those that wait raise
+        `ModelUseError` when they are asked for their next piece, as does every later use. In a child of `os.fork`
+        closing does nothing, for the memory is the parent's.
         """
         if self._turns.belongs_here:
             self._turns.close(self._unload)
@@ -164,7 +161,7 @@ class Model:
 
     @property
     def curves(self) -> TimeCurves | None:
-        """The times that drafting is planned with; None where it is not planned."""
+        """The times that drafting is planned with, if it is."""
         drafter = self._decoder.drafter
         return drafter.curves if isinstance(drafter, Planner) else None
 
@@ -178,7 +175,7 @@ class Model:
         return self._loaded.reader.template is not None
 
     def reset(self) -> None:
-        """Forget the last conversation: the next prompt is read from its first token. It takes a turn."""
+        """Forget the last conversation, in a turn: the next prompt is read from its first token."""
         self._turns.run(lambda: self._decoder.rewind(0))
 
     def generate(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generation:
@@ -190,10 +187,10 @@ class Model:
     def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generator[Piece, None, None]:
         """Answer token by token.
 
-        The generator takes its turn, or waits for it, when its first piece is asked for, and gives it back behind the
-        last piece, with an exception, with its `close()`, or when nobody refers to it any more. Another thread than the
-        one that made it may advance it. As long as it has the turn, other threads wait for theirs, and the thread that
-        last advanced it gets a `ModelUseError` for asking for another answer: it would wait for itself.
+        The generator waits for its turn when its first piece is asked for, and gives it back behind the last piece,
+        with an exception, with its `close()`, or when nobody refers to it any more. Any thread may advance it. As long
+        as it has the turn, other threads wait for theirs, and the thread that last advanced it gets a `ModelUseError`
+        for asking for another answer: it would wait for itself.
 
         Args:
             prompt: text to continue, messages for the chat template, or token ids.
@@ -202,7 +199,7 @@ class Model:
         Raises:
             InputError: the prompt is empty, not of these kinds, or has an id outside the vocabulary.
             ContextLengthError: prompt and one new token do not fit `max_context`.
-            ModelUseError: the model is closed or another process's; from the generator also as said above.
+            ModelUseError: the model is closed or another process's, or as above.
         """
         started = time.perf_counter()
         options = options or GenerationOptions()
@@ -272,7 +269,7 @@ def load_model(
     Raises:
         BundleError: the bundle is missing, damaged or of another version.
         UnavailableError: ONNX Runtime is missing.
-        InputError: `max_context` or `threads` is out of bounds, or the drafter is not to be had.
+        InputError: an argument is out of bounds, or the drafter is not to be had.
     """
     return Model(
         Bundle(path, verify),

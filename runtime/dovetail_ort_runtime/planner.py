@@ -20,9 +20,9 @@ from dovetail_ort_runtime.time_curves import TimeCurves
 
 _RATE_WEIGHT: Final = 8.0
 _RATE_HALF_LIFE: Final = 96
-# The source that seems worse is tried in one round of so many, for it may have become the better one.
+# The source that seems worse is tried in one round of so many.
 _OTHER_SOURCE_EVERY: Final = 24
-# Rounds without the model, once it loses, before a single token is drafted to see whether it still does.
+# Rounds without the model, once it loses, before one token is drafted to see whether it still does.
 _FIRST_PAUSE, _LONGEST_PAUSE = 8, 128
 _DEEPEST: Final = 16
 # Candidates of a node of a tree.
@@ -38,13 +38,13 @@ class Planner(Drafter):
 
     The aim is the most tokens per millisecond over all rounds. At the rate r that is being reached, a draft token pays
     if it is accepted with a probability above r times the milliseconds that it adds (Dinkelbach's condition for the
-    best ratio). Milliseconds come from `TimeCurves`; probabilities from the drafter's own, corrected by how often such
-    promises were kept, or for a copy from how often copies after a match of that length were right. The model drafts
-    where its past rounds in such places gained more than a copy promises, and neither does where both would lose.
+    best ratio). Milliseconds come from `TimeCurves`, probabilities from the drafter, corrected by how often such
+    promises were kept, or for a copy from how often copies after such a match were right. The model drafts where its
+    past rounds in such places gained more than a copy promises, and neither does where both would lose.
 
     Args:
         curves: of this machine.
-        lookup: copies from the text, if it may.
+        lookup: copies, if it may.
         model: drafts, if there is one.
         trees: the same model, if it drafts trees and the target can keep their branches.
     """
@@ -103,7 +103,7 @@ class Planner(Drafter):
             drafter.observe(token_ids, hidden_states)
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """A chain or a tree, or nothing where none pays."""
+        """What pays: a chain, a tree or nothing."""
         self._price()
         limit = min(max_draft_tokens, _DEEPEST)
         match = self.lookup.longest_match(next_token_id) if self.lookup else Match(next_token_id=next_token_id)

@@ -1,4 +1,4 @@
-"""Drafting without a model: what followed the last time these tokens stood in the text follows again."""
+"""Drafting without a model."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Match:
 class PromptLookup(Drafter):
     """Copies what followed the latest earlier occurrence of the newest tokens, in prompt and answer.
 
-    The longest suffix that occurs earlier decides; the longer it is, the more draft tokens it earns. A target that must
-    be exact pads one row to two, so a single draft token costs it nothing, however weak the match. A dictionary leads
-    from each n-gram to the position after its latest occurrence, so a proposal costs the same at any length of text.
+    The longest suffix that occurs earlier decides; the longer it is, the more draft tokens it earns. An exact target
+    pads one row to two, so a single draft token costs it nothing, however weak the match. A dictionary leads from each
+    n-gram to the position after its latest occurrence, so a proposal costs the same at any length of text.
 
     Example, observed "a b c d a", next token "b": "a b" stood at 0, so "c d a b c ..." is proposed. The copy passes
     the end of the text and goes on through the tokens just proposed.
@@ -59,24 +59,24 @@ class PromptLookup(Drafter):
     def rewind(self, length: int) -> None:
         """Keep the first `length` observed tokens."""
         if length < len(self._token_ids):
-            # An entry knows its latest place only, so the earlier ones must be found again.
+            # An entry knows its latest place only.
             kept = self._token_ids[:length]
             self._token_ids = []
             self._after.clear()
             self._append(kept)
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:  # noqa: ARG002  text is enough here
-        """Index (n,) int64 tokens; the hidden states are not read."""
+        """Index (n,) int64 tokens."""
         self._append(token_ids.tolist())
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """A chain, or nothing where `next_token_id` is new to the text."""
+        """A chain, or nothing where nothing matches."""
         match = self.longest_match(next_token_id)
         earned = self._draft_tokens_by_match[match.length - 1] if match.length else 0
         return self.copy(match, min(max_draft_tokens, earned))
 
     def copy(self, match: Match, num_tokens: int) -> Proposal:
-        """A chain of so many tokens; none where nothing matches."""
+        """A chain of so many tokens, likewise."""
         if not match.length:
             return NOTHING
         # A copy that reaches its own output repeats the stretch from `start` to the root.

@@ -1,4 +1,4 @@
-"""What a drafter hands to the target: a chain or a tree of draft tokens. It knows no model."""
+"""A chain or a tree of draft tokens. It knows no model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT: Final = -1
 class Proposal:
     """Draft tokens of one round below a root, the newest token, which the target has not read yet.
 
-    Draft tokens stand in topological order with the first root-to-leaf path in front: token `i` has its parent at
+    They stand in topological order with the first root-to-leaf path in front: token `i` has its parent at
     `parents[i] < i`, or `ROOT` (-1) if it follows the root. A chain has parents -1, 0, 1, ...
 
     Example, root "the", two guesses for the next word, the first one continued:
@@ -28,9 +28,9 @@ class Proposal:
 
     Attributes:
         token_ids: (K,) int64.
-        parents: (K,) int64, each -1 or the index of an earlier draft token.
+        parents: (K,) int64.
         probabilities: (K, V) float32, row `i` the distribution that `token_ids[i]` was sampled from, or None if the
-            draft tokens were chosen, not sampled.
+            draft tokens were chosen.
         confidences: K numbers, the drafter's own probability that token `i` and all on the way to it are accepted, or
             none if it has no opinion.
     """
@@ -112,14 +112,14 @@ class Proposal:
         return found
 
     def depths(self) -> TokenArray:
-        """(K,) int64: 1 for the children of the root, 2 for theirs."""
+        """(K,) int64, from 1 for the root's children on."""
         depths = np.zeros(len(self), dtype=np.int64)
         for index, parent in enumerate(self.parents):
             depths[index] = 1 if parent == ROOT else depths[parent] + 1
         return depths
 
     def children(self, parent: int) -> list[int]:
-        """Indices of the draft tokens right below `parent` (an index, or ROOT), in order."""
+        """Indices of the draft tokens right below an index or ROOT, in order."""
         return [index for index, other in enumerate(self.parents.tolist()) if other == parent]
 
 

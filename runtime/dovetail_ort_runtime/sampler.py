@@ -21,8 +21,8 @@ SeenArray: TypeAlias = NDArray[np.bool_]
 class Sampler:
     """One sequence's choices, made with one random generator.
 
-    The transformations are those of transformers' logits processors, with one difference: ties go to the lower id,
-    so top-k keeps exactly k tokens where transformers keeps all that equal the k-th.
+    The transformations are those of transformers' logits processors, but ties go to the lower id: top-k keeps exactly k
+    tokens where transformers keeps all that equal the k-th.
 
     Args:
         options: the transformations.
@@ -51,17 +51,14 @@ class Sampler:
         return int(token_ids[self.draw(weights)])
 
     def distribution(self, logits: FloatArray, seen: SeenArray | None = None) -> ProbabilityArray:
-        """(V,) float64: the probabilities that `choose` draws from; all on one token if greedy."""
+        """(V,) float64: the probabilities that `choose` draws from, if not greedy."""
+        token_ids, weights = self._candidates(logits, seen)
         probabilities = np.zeros(len(logits))
-        if self.options.is_greedy:
-            probabilities[_highest(self._admitted(logits, seen))] = 1.0
-        else:
-            token_ids, weights = self._candidates(logits, seen)
-            probabilities[token_ids] = weights / weights.sum()
+        probabilities[token_ids] = weights / weights.sum()
         return probabilities
 
     def advance(self, token_id: int) -> None:
-        """Tell the constraint that a token is kept; the next choice is the one after it."""
+        """Tell the constraint that a token is kept."""
         if self._constraint is not None:
             self._constraint.advance(token_id)
 

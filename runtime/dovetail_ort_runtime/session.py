@@ -59,7 +59,7 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1 if device == CUDA else threads
     options.log_severity_level = 4  # errors come as exceptions
-    # Threads that spin between passes take the core from whatever runs there: another session, the drafter.
+    # Threads that spin between passes take the core from the other session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # A file could be taken for ONNX Runtime's own format, which is read in another way than it was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
@@ -108,7 +108,7 @@ def nodes_by_provider(session: Any) -> dict[str, int]:
 
 
 def _keep_for_ever() -> None:
-    """Let a forked child destroy no session: it would wait for threads that stayed with the parent, and hang."""
+    """Let a forked child destroy no session: it would wait for the parent's threads."""
     for session in tuple(_sessions):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # nor must the interpreter's own end
 

@@ -1,4 +1,4 @@
-"""The target model: one pass over a few new rows, with the hidden states of each and the logits that are asked for."""
+"""The target model: one pass over a few new rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TargetRows:
     """What one pass gave; views that the next pass overwrites.
 
     Attributes:
-        logits: (n, V) float32, of the last n rows; all if no number was asked for.
+        logits: (n, V) float32, of the rows that were asked for.
         hidden_states: (S, E) float32, after the final norm.
     """
 
@@ -38,8 +38,8 @@ class TargetRows:
 class Target:
     """A session on the target's graph and the cache of one sequence.
 
-    One-row and many-row calls of an INT8 product take different kernels, whose sums round differently. An exact pass
-    therefore never has one row: it is padded to two, and the second row's result is dropped. Neither has its head.
+    One-row and many-row calls of an INT8 product take different kernels, whose sums round differently. So neither an
+    exact pass nor its head has one row: it is padded to two, and the second row's result is dropped.
 
     Args:
         graph: path of the ONNX file.
@@ -104,18 +104,17 @@ class Target:
         self._passes: dict[tuple[int, int], _Pass] = {}
 
     def forward(self, rows: VerificationInput, *, exact: bool = True, num_scored: int | None = None) -> TargetRows:
-        """Run the rows behind the cache's `length` kept tokens; the cache's length stays.
+        """Run the rows behind the cache's kept tokens; its length stays.
 
         Args:
-            rows: 1 to `max_rows` rows, for which the cache has room.
-            exact: whether a single row takes the kernel that many rows take.
+            rows: 1 to `max_rows`, for which the cache has room.
+            exact: whether a single row takes the kernel of many.
             num_scored: how many of the last rows need logits, 1 or more; all if None.
         """
         num_rows = len(rows.token_ids)
         num_scored = num_rows if num_scored is None else num_scored
         least = EXACT_ROWS if exact else 1
         padded = max(num_rows, least)
-        # The head is kept from its one-row kernel too, by a row whose logits are dropped.
         scored = max(num_scored, least) if self.chooses_rows else padded
         first_scored = max(num_rows - scored, 0)
         total = self.cache.length + padded
@@ -153,13 +152,13 @@ class _Pass:
     def __init__(self, target: Target, num_rows: int, num_scored: int) -> None:
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self.binding: Any = target.session.io_binding()
-        self.input_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
-        self.position_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
-        self.seqlens_k = np.zeros(1, dtype=np.int32)
-        self.total_sequence_length = np.zeros((), dtype=np.int32)
         self.scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
-        names = ("input_ids", "position_ids", "seqlens_k", "total_sequence_length")
-        self.inputs: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in names}
+        self.inputs: dict[str, NDArray[Any]] = {
+            "input_ids": np.zeros((1, num_rows), dtype=np.int64),
+            "position_ids": np.zeros((1, num_rows), dtype=np.int64),
+            "seqlens_k": np.zeros(1, dtype=np.int32),
+            "total_sequence_length": np.zeros((), dtype=np.int32),
+        }
         for name, array in self.inputs.items():
             self.binding.bind_ortvalue_input(name, self.ort_value(array))
         if target.chooses_rows:
@@ -173,12 +172,12 @@ class _Pass:
 
     def fill(self, rows: VerificationInput, total: int, first_scored: int) -> None:
         """Write what the graph reads but for the bias; padding, which `total` includes, repeats the last position."""
-        num_rows = len(rows.token_ids)
-        self.input_ids[0, :num_rows] = rows.token_ids
-        self.position_ids[0, :num_rows] = rows.position_ids
-        self.position_ids[0, num_rows:] = rows.position_ids[-1]
-        self.seqlens_k[0] = total - 1
-        self.total_sequence_length[...] = total
+        num_rows, inputs = len(rows.token_ids), self.inputs
+        inputs["input_ids"][0, :num_rows] = rows.token_ids
+        inputs["position_ids"][0, :num_rows] = rows.position_ids
+        inputs["position_ids"][0, num_rows:] = rows.position_ids[-1]
+        inputs["seqlens_k"][0] = total - 1
+        inputs["total_sequence_length"][...] = total
         self.scored_rows[:] = np.arange(first_scored, first_scored + len(self.scored_rows))
 
 

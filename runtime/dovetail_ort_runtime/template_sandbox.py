@@ -44,7 +44,7 @@ _GLOBALS: Final = ("cycler", "dict", "joiner", "range")
 
 
 class _Namespace(Namespace):
-    """A namespace whose text does not grow with what it holds."""
+    """One whose text does not grow with what it holds."""
 
     def __repr__(self) -> str:
         return "<Namespace>"
@@ -58,7 +58,7 @@ class _BudgetedCode(CodeGenerator):
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
         if not isinstance(node, nodes.TemplateData):
-            raise nodes.Impossible  # nothing is computed before there is a budget
+            raise nodes.Impossible  # there is no budget yet
         return super()._output_child_to_const(node, frame, finalize)
 
     def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
@@ -110,7 +110,7 @@ class _BudgetedCode(CodeGenerator):
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
-    """The environment of chat templates; arguments as of jinja2's. Rendering needs a budget: see `spending`."""
+    """The environment of chat templates, which are rendered within `spending`."""
 
     code_generator_class = _BudgetedCode
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
@@ -119,8 +119,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(optimized=False, **options)
         filters: dict[str, Any] = {name: self.filters[name] for name in FILTERS} | CHECKED_FILTERS
         self.filters = {name: paying(function) for name, function in filters.items()}
-        tests: dict[str, Any] = self.tests | {name: of_numbers(self.tests[name]) for name in NUMBER_TESTS}
-        self.tests = {name: paying(test) for name, test in tests.items()}
+        tests: dict[str, Any] = self.tests
+        self.tests = {name: paying(of_numbers(test) if name in NUMBER_TESTS else test) for name, test in tests.items()}
         self.globals = {name: self.globals[name] for name in _GLOBALS} | {"namespace": _Namespace}
 
     def stepped(self, items: Iterable[Any]) -> Iterator[Any]:
@@ -149,7 +149,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return super().getitem(obj, argument)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Whether a template may see an attribute."""
+        """Whether a template may see it."""
         if isinstance(obj, str):
             return attr in STRING_METHODS
         if isinstance(obj, (dict, list, tuple)):

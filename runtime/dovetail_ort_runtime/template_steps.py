@@ -52,7 +52,7 @@ def of_numbers(test: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def checked_arguments(text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Arguments of a method of `text` whose result is not larger than the budget."""
+    """Arguments of a method of `text` that the budget allows."""
     if name in ("format", "format_map"):
         _check_format(text, _brace_widths(text), text.count("{"), (args, kwargs))
     if name in _SLOW_METHODS:
@@ -99,7 +99,7 @@ def _check_format(text: str, widths: Iterable[str | None], num_fields: int, valu
 
 
 def _percent_widths(text: str) -> Iterator[str | None]:
-    """What stands before the letter of each field of a `%` format; None where its name is hard to tell."""
+    """What stands before the letter of each field of a `%` format; None where that is hard to tell."""
     for field in text.replace("%%", "").split("%")[1:]:
         name, closed, rest = field[1:].partition(")") if field.startswith("(") else ("", ")", field)
         plain = closed and "(" not in name
@@ -107,7 +107,7 @@ def _percent_widths(text: str) -> Iterator[str | None]:
 
 
 def _brace_widths(text: str) -> Iterator[str | None]:
-    """What stands behind the colon of each field of a `str.format`; None for a field with another one inside."""
+    """What stands behind the colon of each field of a `str.format`; None where another field is inside."""
     for field in text.replace("{{", "").replace("}}", "").split("{")[1:]:
         inside, closed, _ = field.partition("}")
         yield inside.partition(":")[2].replace("*", "") if closed else None  # a star fills, and gives no width

@@ -37,7 +37,7 @@ class Tokenizer:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self._tokenizer = _read(self._path)
-        # A file may carry the settings of its last training run; a prompt is never cut or padded.
+        # A file may carry the settings of its last training run.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
@@ -62,7 +62,7 @@ class Tokenizer:
             return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(self, ids: Sequence[int] | TokenArray, skip_special_tokens: bool = True) -> str:
-        """Text of (n,) token ids; ids without a token add nothing, bytes that are not UTF-8 become U+FFFD."""
+        """Text of (n,) token ids; those without a token add nothing, bytes that are not UTF-8 become U+FFFD."""
         numbers = [int(token_id) for token_id in ids]
         with _failures_named(self._path):
             return str(self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens))
@@ -87,12 +87,12 @@ class Tokenizer:
         return str(self._tokenizer.to_str())
 
     def token_to_id(self, token: str) -> int | None:
-        """Id of a token as the vocabulary spells it, or None if there is none."""
+        """Id of a token as the vocabulary spells it, if there is one."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
     def id_to_token(self, token_id: int) -> str | None:
-        """Token of an id >= 0 as the vocabulary spells it, or None if there is none."""
+        """Token of an id >= 0 as the vocabulary spells it, if there is one."""
         found: str | None = self._tokenizer.id_to_token(token_id)
         return found
 
@@ -103,11 +103,11 @@ class TextStream:
     The last few ids are decoded together with the new one; what is longer than their own text is new. This keeps it
     exact:
 
-    - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice: a
-      character has at most four bytes, so what an earlier id left open is closed by then.
+    - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice, as a
+      character has at most four bytes.
     - Context also keeps decoders that treat the start of a text apart (they drop its first space) from doing so within.
-    - `<0xE2>` is a byte that such decoders judge by its whole run: one bad byte turns all of the run into U+FFFD. A run
-      is held back until it ends.
+    - `<0xE2>` is a byte that such decoders judge by its whole run: one bad byte turns all of it into U+FFFD. A run is
+      held back until it ends.
 
     tokenizers' own DecodeStream has no `finish`, and fails or differs on such runs.
 
@@ -138,7 +138,7 @@ class TextStream:
         return text
 
     def finish(self) -> str:
-        """Text that was held back, incomplete characters as U+FFFD; the stream is empty again."""
+        """Text that was held back, incomplete characters as U+FFFD."""
         text = self._decode()[self._num_decided :]
         self._window, self._num_decided = [], 0
         return text

@@ -32,7 +32,7 @@ class VerificationInput:
 
     @classmethod
     def proposal(cls, root: int, proposal: Proposal, num_past: int) -> VerificationInput:
-        """The root and its draft tokens behind `num_past` kept tokens: row 0 is the root, row i + 1 draft token i.
+        """The root and its draft tokens behind `num_past` kept ones: row 0 is the root, row i + 1 draft token i.
 
         A draft token's position is the root's plus its depth; it sees the kept tokens, its ancestors and itself.
         """
@@ -44,7 +44,7 @@ class VerificationInput:
 
 
 def _tree_bias(proposal: Proposal, num_past: int) -> FloatArray:
-    """Rows inherit their parent's view and add themselves; parents come first."""
+    """Rows inherit their parent's view and add themselves."""
     num_rows = 1 + len(proposal)
     bias = np.full((num_rows, num_past + num_rows), -np.inf, dtype=np.float32)
     bias[:, : num_past + 1] = 0

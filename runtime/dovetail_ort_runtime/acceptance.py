@@ -83,7 +83,7 @@ def _test_draft_tokens(
 
 
 def _residual(p: ProbabilityArray, q: ProbabilityArray) -> ProbabilityArray:
-    """norm(max(p - q, 0)), (V,) float64: what is left of `p` once a draw from `q` is rejected."""
+    """norm(max(p - q, 0)), (V,) float64."""
     residual = np.maximum(p - q, 0)
     total = residual.sum()
     # Nothing is left only where p and q differ by rounding.

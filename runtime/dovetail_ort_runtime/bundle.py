@@ -23,7 +23,7 @@ POSITION_TABLE: Final = "rotary.cos"
 
 
 class Bundle:
-    """An opened directory: every file that its manifest names is there and has its size, and its graphs stay inside.
+    """An opened bundle: every file it names is there and has its size, and its graphs stay inside.
 
     Args:
         directory: of the bundle.
@@ -36,6 +36,8 @@ class Bundle:
         InputError: `verify` is none of these.
 
     Attributes:
+        directory: as given.
+        verify: as given.
         manifest: of the bundle.
     """
 
@@ -75,13 +77,13 @@ class Bundle:
             raise BundleError(f"{name} must be UTF-8, got: {error}; export the bundle again") from error
 
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer."""
+        """The bundle's tokenizer."""
         path = self.path(self.manifest.tokenizer.file)
         _check_size(path.name, path.stat().st_size, LARGEST_TOKENIZER_BYTES)
         return Tokenizer(path)
 
     def chat_template(self) -> ChatTemplate | None:
-        """Its chat template, if it has one."""
+        """The bundle's chat template, if it has one."""
         entry = self.manifest.tokenizer
         if entry.chat_template is None:
             return None

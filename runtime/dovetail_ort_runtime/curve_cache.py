@@ -1,4 +1,4 @@
-"""Measured curves on disk, so that a bundle is timed once on a machine."""
+"""Measured curves on disk, for the next time."""
 
 from __future__ import annotations
 

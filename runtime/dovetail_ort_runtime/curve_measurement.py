@@ -82,7 +82,7 @@ def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafte
 def _time_drafter(
     model: ModelDrafter, target: Target, catch_up_rows: Sequence[int], rounds: int
 ) -> tuple[tuple[float, ...], float]:
-    """Milliseconds of a first token by the rows to catch up on, and of each token after the first."""
+    """Milliseconds of a first token by the rows to catch up on, and of each further one."""
     firsts: dict[int, list[float]] = {number: [] for number in catch_up_rows}
     steps: list[float] = []
     model.begin(SamplingOptions(), exact=True)
@@ -100,7 +100,7 @@ def _time_drafter(
 
 
 def _time_branches(trees: TreeDrafter, target: Target, rounds: int) -> float:
-    """Milliseconds of each token that is expanded beside the first one of its level."""
+    """Milliseconds of each token that is expanded beside the first of its level."""
     branches = []
     trees.begin(SamplingOptions(), exact=False)
     for _ in range(rounds):

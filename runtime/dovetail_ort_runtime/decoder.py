@@ -79,8 +79,8 @@ class Decoder:
 
         Args:
             prompt: one token or more, fewer than the cache has slots.
-            sampling: as of `GenerationOptions`, for all further tokens too, like the others.
-            exact: as in `Target.forward`.
+            sampling: how this and all further tokens are chosen.
+            exact: as in `Target.forward`, for all further passes.
             constraint: is started anew.
             logprobs: alternatives of each token to measure, or None to measure nothing.
 

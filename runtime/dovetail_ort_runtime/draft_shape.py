@@ -10,7 +10,7 @@ from dovetail_ort_runtime.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChainShape:
-    """Tokens one after the other, K at most.
+    """K tokens at most, one after the other.
 
     Attributes:
         least_probabilities: K numbers of 0 to 1; the chain ends before the token with which the drafter's probability

@@ -56,7 +56,7 @@ def make_drafter(
 
     Raises:
         UnavailableError: CUDA is asked for and cannot be used.
-        InputError: the bundle has no such drafter, the tokenizers differ, or arguments do not go together.
+        InputError: there is no such drafter, the tokenizers differ, or arguments do not go together.
         BundleError: `draft_bundle` is missing or damaged.
     """
     own = name == "dgf" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None)
@@ -158,7 +158,7 @@ def _language_model(
 
 
 def _check_same_tokens(bundle: Bundle, draft_bundle: Bundle) -> None:
-    """Vocabularies may be padded to different sizes; every token that both name must have one id in both."""
+    """Vocabularies may be padded differently; every token that both name must have one id."""
     bundles = bundle, draft_bundle
     shared = min(one.manifest.target.vocabulary_size for one in bundles)
     ours, theirs = (

@@ -30,8 +30,8 @@ _INTEGER_PRODUCT: Final = (
 
 
 def onnxruntime_distributions() -> dict[str, str]:
-    """Installed ONNX Runtime distributions and their versions."""
-    import importlib.metadata  # 20 ms of the import of this package
+    """Versions of the installed ONNX Runtime distributions."""
+    import importlib.metadata  # takes 20 ms
 
     found = {}
     for name in _DISTRIBUTIONS:
@@ -47,7 +47,7 @@ def import_onnxruntime() -> ModuleType:
     `ORT_DISABLE_TELEMETRY=0`, and where onnxruntime was imported before.
 
     Raises:
-        UnavailableError: it is missing, too old, or installed twice; the message says what to install.
+        UnavailableError: it is missing, too old, or installed twice.
     """
     if len(onnxruntime_distributions()) > 1:
         raise UnavailableError(

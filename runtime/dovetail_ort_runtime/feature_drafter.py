@@ -28,12 +28,11 @@ def _never() -> bool:
 class FeatureDrafter(TreeDrafter):
     """Drafts chains or trees with a draft head.
 
-    Row t of its stable cache comes from the target's hidden state of token t and from token t + 1. Those rows are read
-    when a proposal is wanted, all that are missing in one pass; what drafting adds behind them is dropped.
+    Row t of its stable cache comes from the target's hidden state of token t and from token t + 1. Missing rows are
+    read when a proposal is wanted; what drafting adds behind them is dropped.
 
     Example, tokens a b c observed, next token d: rows 0 to 2 are (f_a, b), (f_b, c), (f_c, d), and the last one's
-    candidates follow d. If d is kept and the target goes on with e, only row 3 = (f_d, e) is read before the next
-    proposal.
+    candidates follow d. If d is kept and the target goes on with e, only row 3 = (f_d, e) is missing then.
 
     Args:
         model: the drafter's graph.

@@ -20,13 +20,13 @@ class SamplingOptions:
 
     Attributes:
         repetition_penalty: in [0.01, 100]; logits of tokens seen in prompt or answer are divided by it if positive and
-            multiplied if negative (CTRL, arXiv 1909.05858). 1 leaves them.
+            multiplied by it if negative (CTRL, arXiv 1909.05858). 1 leaves them.
         temperature: >= 0; logits are divided by it. 0 takes the highest logit, ties to the lower id.
         top_k: >= 0; only the k most likely tokens stay. 0 keeps all.
         top_p: in (0, 1]; the smallest set of most likely tokens whose mass reaches it stays (arXiv 1904.09751).
         min_p: in [0, 1]; tokens less likely than min_p times the likeliest go (arXiv 2407.01082).
-        seed: >= 0, or None for a fresh one. Equal seeds give equal tokens, with and without speculation, unless the
-            drafter samples its proposals.
+        seed: >= 0, or None for a fresh one. The same seed gives the same tokens, with and without speculation,
+            unless the drafter samples its proposals.
     """
 
     repetition_penalty: float = 1.0

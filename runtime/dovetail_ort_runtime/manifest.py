@@ -52,7 +52,7 @@ class TargetEntry:
 
     Attributes:
         graph: path of the ONNX file.
-        family: the transformers model type.
+        family: the transformers model type it was exported from.
         precision: `int8`, `int4`, `fp16` or `fp32`, the number format of most weights.
         exact: whether the machine that exported it found a row's logits independent of the rows beside it.
         num_layers: L.
@@ -66,10 +66,10 @@ class TargetEntry:
         max_rows: largest number of tokens in one pass, at most `MOST_ROWS`.
         int8_format: what a scale stands for in an int8 graph: a `row`, a row with weights stored unsigned
             (`row-unsigned`), or a `block`; None in another precision.
-        intermediate_size: inner width of an MLP; None in old bundles.
+        intermediate_size: inner width of an MLP; None in bundles of before there were drafters.
         weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
-        front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which has the blocks after them;
-            None if the target is in one piece.
+        front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which then begins with the block
+            after them; None if the target is in one piece.
         front_layers: how many blocks those are, 0 or more.
         passes: what was done to the traced graph, in order, each as `name` or `name(option=value)`.
     """
@@ -124,7 +124,8 @@ class DrafterEntry:
 
     Attributes:
         graph: path of the ONNX file.
-        precision: as of the target, that of the cache too if it is `fp16`.
+        precision: `int8`, `int4`, `fp16` or `fp32`, the number format of the weights; the cache of an fp16 drafter
+            is in half precision.
         fusion: how feature and token are joined, `gating` or `concatenation`.
         target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the drafter reads.
         num_layers: M, its decoder blocks.
@@ -133,7 +134,8 @@ class DrafterEntry:
         hidden_size: E.
         draft_vocabulary_size: Vd, tokens that can be drafted.
         num_parameters: weights of fusion and blocks.
-        max_rows: as of the target, like `passes`.
+        max_rows: largest number of rows in one pass, at most `MOST_ROWS`.
+        passes: as of the target.
     """
 
     graph: str
@@ -170,12 +172,12 @@ def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerEntry:
-    """What turns text into token ids.
+    """Files and names that turn text into token ids.
 
     Attributes:
         file: path of the `tokenizer.json`.
         chat_template: path of the Jinja template of a conversation, or None.
-        special_tokens: as of `ChatTemplate`.
+        special_tokens: names the template may use, such as `bos_token`, to their text.
     """
 
     file: str

@@ -1,4 +1,4 @@
-"""What export measured, and where a bundle comes from: records that no code acts on."""
+"""What export measured, and where a bundle comes from: the records of the manifest that no code acts on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class RowInvariance:
     Attributes:
         rows: the pass sizes S that were compared.
         num_tokens: tokens in the text.
-        identical: whether all logits and hidden states were.
+        identical: whether all logits and hidden states were equal bit for bit.
         largest_difference: of any logit.
     """
 
@@ -31,7 +31,7 @@ class Agreement:
         top1: share of positions with the same most likely token.
         mean_kl: mean Kullback-Leibler divergence of the graph's distribution from the other's, in nats.
         compared_with: `model`, the original run by transformers in float32; `head`, a drafter's in float32; or `graph`,
-            the bundle's own before passes.
+            the bundle's own before passes were applied to it.
     """
 
     num_tokens: int
@@ -47,8 +47,9 @@ class Int8FormatMeasurements:
     Attributes:
         int8_format: `row`, `row-unsigned` or `block`, as the target's.
         num_bytes: size of graph and weights.
-        row_invariance: of its graph, like `agreement`.
-        pass_ms: median milliseconds of a pass by its rows, in turns with the other formats.
+        row_invariance: of its graph.
+        agreement: of its graph.
+        pass_ms: median milliseconds of a pass by its number of rows, taken in turns with the other format.
     """
 
     int8_format: str
@@ -60,10 +61,11 @@ class Int8FormatMeasurements:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurements:
-    """What export measured.
+    """What export measured before it declared the bundle good.
 
     Attributes:
-        row_invariance: of the bundle's graph, like `agreement`.
+        row_invariance: of the bundle's graph.
+        agreement: of the bundle's graph.
         int8_formats: all formats that were compared, if the bundle's was chosen by measurement.
     """
 
@@ -77,7 +79,7 @@ class Calibration:
     """How activations were equalised and measured.
 
     Attributes:
-        text: name of a file, or None if the model wrote the text itself.
+        text: name of the file they were measured on, or None if the model wrote the text itself.
         num_tokens: tokens in the text.
         seed: of the model's writing.
         alpha: SmoothQuant's exponent.
@@ -97,8 +99,8 @@ class Provenance:
         source: name of the model directory, hub repository or GGUF file.
         exporter: version of dovetail-ort.
         packages: versions of the packages that took part, by name.
-        machine: processor of the measurements.
-        calibration: None if no pass asked for it.
+        machine: processor that the measurements were taken on.
+        calibration: on which text activations were measured; None if no pass asked for it.
     """
 
     source: str

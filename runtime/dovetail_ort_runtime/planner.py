@@ -85,7 +85,7 @@ class Planner(Drafter):
         return () if self.model is None else self.model.reports()
 
     def rewind(self, length: int) -> None:
-        """Rewind both drafters."""
+        """Tell both drafters."""
         self._pending = None
         self._unread = max(0, self._unread - max(0, self._length - length))
         self._length = min(self._length, length)
@@ -123,7 +123,7 @@ class Planner(Drafter):
         return [drafter for drafter in (self.lookup, self.model) if drafter is not None]
 
     def _price(self) -> None:
-        """What K draft tokens add to the target's pass, for K = 0 to the deepest."""
+        """What K draft tokens add to the target's pass."""
         if (place := self._length // _CONTEXT_STEP) != self._priced_at:
             rows = [max(1 + depth, self._least_rows) for depth in range(_DEEPEST + 1)]
             times = [self.curves.verify(number, self._length) for number in rows]

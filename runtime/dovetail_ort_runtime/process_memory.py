@@ -1,4 +1,4 @@
-"""What the system is asked for: large pages for weights, and to take back what was freed."""
+"""Large pages for weights, and memory given back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def huge_pages() -> Iterator[None]:
 
 def return_freed_memory() -> None:
     """Let the C library return what it keeps for later, hundreds of megabytes of an unloaded model."""
-    with suppress(AttributeError, OSError, TypeError):  # another library, which has no such call or needs none
+    with suppress(AttributeError, OSError, TypeError):  # another library
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -61,10 +61,7 @@ def _anonymous_regions() -> list[Region]:
 
 
 def _gained(before: list[Region], after: list[Region]) -> list[Region]:
-    """The parts of `after` that no range of `before` covers.
-
-    Example: before (10, 20), after (10, 30) and (50, 60): (20, 30) and (50, 60).
-    """
+    """The parts of `after` that no range of `before` covers; of (10, 30), with (10, 20) before, (20, 30)."""
     gained = []
     for start, end in after:
         for covered_start, covered_end in before:

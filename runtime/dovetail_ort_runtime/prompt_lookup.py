@@ -52,7 +52,6 @@ class PromptLookup(Drafter):
                 f"draft_tokens_by_match must be one or more numbers of 0 or more, got {tuple(draft_tokens_by_match)}"
             )
         self._draft_tokens_by_match = tuple(draft_tokens_by_match)
-        self._longest = len(draft_tokens_by_match)  # matches are not told apart beyond
         self._token_ids: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
 
@@ -75,6 +74,11 @@ class PromptLookup(Drafter):
         earned = self._draft_tokens_by_match[match.length - 1] if match.length else 0
         return self.copy(match, min(max_draft_tokens, earned))
 
+    @property
+    def longest(self) -> int:
+        """Matches are not told apart beyond this length."""
+        return len(self._draft_tokens_by_match)
+
     def copy(self, match: Match, num_tokens: int) -> Proposal:
         """A chain of so many tokens, likewise."""
         if not match.length:
@@ -87,15 +91,15 @@ class PromptLookup(Drafter):
         begin = len(self._token_ids)
         self._token_ids += token_ids
         for end in range(begin + 1, len(self._token_ids) + 1):
-            for length in range(1, min(self._longest, end) + 1):
+            for length in range(1, min(self.longest, end) + 1):
                 self._after[tuple(self._token_ids[end - length : end])] = end
 
     def longest_match(self, next_token_id: int) -> Match:
         """The longest suffix of the text and `next_token_id` that occurs earlier."""
         # The root is not observed yet, so no entry is the suffix itself.
-        newest = (*self._token_ids[-self._longest :], next_token_id)
+        newest = (*self._token_ids[-self.longest :], next_token_id)
         match = Match(next_token_id=next_token_id)
-        for length in range(1, min(self._longest, len(newest)) + 1):
+        for length in range(1, min(self.longest, len(newest)) + 1):
             start = self._after.get(newest[-length:])
             if start is None:
                 break

@@ -45,7 +45,7 @@ def holds_here(target: Target) -> bool:
 
 
 def run_in_chunks(target: Target, token_ids: TokenArray, rows: int) -> tuple[FloatArray, FloatArray]:
-    """Logits (T, V) and hidden states (T, E) of a text fed from position 0, `rows` tokens a pass."""
+    """Logits (T, V) and hidden states (T, E) of a text, `rows` tokens a pass."""
     target.cache.rewind(0)
     logits, hidden_states = [], []
     for start in range(0, len(token_ids), rows):

@@ -19,7 +19,7 @@ SeenArray: TypeAlias = NDArray[np.bool_]
 
 
 class Sampler:
-    """One sequence's choices, made with one random generator.
+    """One sequence's choices.
 
     The transformations are those of transformers' logits processors, but ties go to the lower id: top-k keeps exactly k
     tokens where transformers keeps all that equal the k-th.
@@ -35,7 +35,7 @@ class Sampler:
         self._generator = np.random.default_rng(options.seed)
 
     def choose(self, logits: FloatArray, seen: SeenArray | None = None) -> int:
-        """The next token: the highest logit if greedy, else drawn with exactly one uniform number.
+        """The next token: the highest logit if greedy, else drawn with one uniform number.
 
         Args:
             logits: (V,) float32.

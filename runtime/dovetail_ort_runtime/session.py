@@ -61,7 +61,7 @@ def open_session(
     options.log_severity_level = 4  # errors come as exceptions
     # Threads that spin between passes take the core from the other session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # A file could be taken for ONNX Runtime's own format, which is read in another way than it was checked.
+    # ONNX Runtime's own format would be read in another way than it was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if trace is not None:
@@ -97,12 +97,12 @@ def memory_left(weights: int, cache: int, vram_limit: int | None) -> int | None:
 
 
 def weight_bytes(graph: Path) -> int:
-    """Size of a graph and of the weights beside it."""
+    """Of a graph and the weights beside it."""
     return sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*"))
 
 
 def nodes_by_provider(session: Any) -> dict[str, int]:
-    """How many of a session's nodes run on which execution provider."""
+    """How many nodes run on which execution provider."""
     parts = session.get_provider_graph_assignment_info()
     return dict(Counter(part.ep_name for part in parts for _ in part.get_nodes()))
 

@@ -10,8 +10,8 @@ from dovetail_ort_runtime.errors import InputError
 class StopStrings:
     """Passes text on up to the first stop string, however it is cut into pieces.
 
-    The stop string that starts earliest wins; of several that start there, the one that is complete first. Where one
-    stop string lies within another ("b" in "abc"), it waits until the other, which started earlier, is ruled out.
+    The stop string that starts earliest wins; of several that start there, the one that is complete first. One that
+    lies within another ("b" in "abc") waits until the other, which started earlier, is ruled out.
 
     Example with the stop string "END":
 

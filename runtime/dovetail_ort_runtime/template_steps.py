@@ -29,7 +29,7 @@ NUMBER_TESTS: Final = ("divisibleby", "even", "odd")
 
 
 def paying(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same filter or test, with its attributes, in which jinja2 notes what it is to be given first."""
+    """The same filter or test, with the attributes in which jinja2 notes what to give it first."""
 
     @wraps(function)
     def paying(*args: Any, **kwargs: Any) -> Any:

@@ -27,7 +27,7 @@ _STEPS: Final = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
 class Tokenizer:
-    """The tokenizer of a bundle, read from a `tokenizer.json` of the tokenizers package.
+    """A tokenizer, read from a `tokenizer.json` of the tokenizers package.
 
     Raises:
         BundleError: the file is missing or damaged, or makes texts grow beyond measure; from encoding and decoding,
@@ -45,7 +45,7 @@ class Tokenizer:
         """Token ids of `text`; special tokens that stand in it become their single ids.
 
         Args:
-            text: any length, also empty.
+            text: also empty.
             add_special_tokens: whether to add what the post-processor puts around a text, such as a begin token; False
                 for a rendered chat template, which writes its own.
 
@@ -69,17 +69,17 @@ class Tokenizer:
 
     @cached_property
     def vocabulary_size(self) -> int:
-        """One more than the highest id, added tokens included; a model's V may be padded beyond it."""
+        """One more than the highest id; a model's V may be padded beyond it."""
         return max(self.vocabulary().values(), default=-1) + 1
 
     @cached_property
     def special_token_ids(self) -> frozenset[int]:
-        """Ids that `decode` leaves out when it skips special tokens."""
+        """Ids that `decode` skips."""
         added = self._tokenizer.get_added_tokens_decoder()
         return frozenset(token_id for token_id, token in added.items() if token.special)
 
     def vocabulary(self) -> dict[str, int]:
-        """Ids by token as the vocabulary spells it, added tokens included."""
+        """Ids by token, added tokens included."""
         return dict(self._tokenizer.get_vocab(with_added_tokens=True))
 
     def to_json(self) -> str:

@@ -17,8 +17,8 @@ class VerificationInput:
     Attributes:
         token_ids: (S,) int64.
         position_ids: (S,) int64.
-        attention_bias: (1, 1, S, P + S) float32, 0 where a row sees a slot and -inf where it does not, or None if
-            every row sees all slots before it.
+        attention_bias: (1, 1, S, P + S) float32, 0 where a row sees a slot, else -inf; None if every row sees all slots
+            before it.
     """
 
     token_ids: TokenArray
@@ -27,7 +27,7 @@ class VerificationInput:
 
     @classmethod
     def prompt(cls, token_ids: TokenArray, num_past: int) -> VerificationInput:
-        """Consecutive tokens behind `num_past` kept ones."""
+        """Tokens behind `num_past` kept ones."""
         return cls(token_ids, np.arange(num_past, num_past + len(token_ids)))
 
     @classmethod

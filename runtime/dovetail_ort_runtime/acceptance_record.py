@@ -18,7 +18,7 @@ LONGEST_MATCH: Final = len(_COPIES)
 
 
 class DecayingRatio:
-    """A ratio of two sums whose terms lose half of their weight every `half_life` observations.
+    """A ratio of two sums whose terms lose half of their weight every so many observations.
 
     Args:
         value: before anything is observed.
@@ -59,7 +59,7 @@ class AcceptanceRecord:
         return self._gains[match].value
 
     def kept(self, depth: int) -> float:
-        """How often a model's token at that depth, 1 or more, is accepted, over the probability it gave itself."""
+        """How often a model's token at a depth of 1 or more is accepted, over the probability it gave itself."""
         kept = self._first_promise.value * self._further_promises.value ** (depth - 1)
         return max(kept, _LEAST_KEPT)
 

@@ -32,7 +32,7 @@ class Message(TypedDict):
     """One turn of a conversation.
 
     Attributes:
-        role: who speaks; templates know "system", "user" and "assistant".
+        role: "system", "user" or "assistant" to most templates.
         content: what is said.
     """
 

@@ -140,7 +140,7 @@ class DraftModel:
 
 
 class _Pass:
-    """Bound inputs and outputs of passes of one size; only the bias changes its shape between passes."""
+    """Bound inputs and outputs of passes of one size; only the bias changes its shape."""
 
     def __init__(self, model: DraftModel, num_rows: int, num_scored: int, num_candidates: int) -> None:
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy

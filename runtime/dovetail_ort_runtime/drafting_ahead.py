@@ -30,10 +30,15 @@ class DraftingAhead(ModelDrafter):
 
     Args:
         drafter: runs in one thread at a time.
+
+    Attributes:
+        num_drafts: proposals so far.
+        num_ready: those that were there already.
     """
 
     def __init__(self, drafter: FeatureDrafter) -> None:
         self.drafter = drafter
+        self.num_drafts = self.num_ready = 0
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drafting-ahead")
         self._stop = threading.Event()
         self._work: Future[dict[Verdict, Proposal]] | None = None
@@ -80,9 +85,11 @@ class DraftingAhead(ModelDrafter):
         self._finish()
         ready = self._ready.pop(next_token_id, None)
         self._ready = {}
+        self.num_drafts += 1
         if ready is None:
             proposal = self.drafter.draft(next_token_id, max_draft_tokens, shape)
         else:
+            self.num_ready += 1
             proposal = _cut(ready, shape.least_probabilities[:max_draft_tokens])
         self._handed_out = proposal.token_ids.tolist()
         self._stop.clear()

@@ -115,7 +115,7 @@ class FeatureDrafter(TreeDrafter):
             drafted: the chain.
             num_verdicts: how many are followed.
             num_tokens: of each new chain.
-            is_stopped: is asked before each pass; once it says yes, what there is by then is the result.
+            is_stopped: is asked before each pass; what there is once it says yes is the result.
         """
         cache = self.model.cache
         # Where nothing is left to read, the last row is read again.

@@ -32,7 +32,7 @@ def time_passes(
 ) -> dict[str, PassTimes]:
     """Milliseconds of a pass by number of rows, one for each round, behind kept tokens.
 
-    In a round each pass stands beside the same pass of the other targets; the order changes from round to round.
+    Each pass stands beside the same one of the other targets; the order changes from round to round.
 
     Args:
         targets: by name; their caches are overwritten, and empty afterwards.

@@ -147,7 +147,7 @@ class Target:
 
 
 class _Pass:
-    """Bound inputs and outputs of passes of one size; only the bias changes its shape between passes."""
+    """Bound inputs and outputs of passes of one size; only the bias changes its shape."""
 
     def __init__(self, target: Target, num_rows: int, num_scored: int) -> None:
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy

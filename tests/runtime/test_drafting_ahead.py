@@ -67,6 +67,7 @@ def test_a_verdict_that_comes_true_finds_its_chain_ready():
     assert not ahead.is_ready(3)
     assert ahead.draft(8, 4, FOUR).token_ids.tolist() == [9, 10, 11]
     assert inner.asked == [5]
+    assert (ahead.num_drafts, ahead.num_ready) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -211,15 +212,13 @@ def test_answers_are_those_of_plain_decoding(target_of, tiny_drafting_bundle):
     head = make_drafter("dgf", Bundle(tiny_drafting_bundle), target, shape=FOUR)
     ahead = DraftingAhead(Informed(head.model, [*PROMPT, *expected]))
     decoder = Decoder(target, ahead)
-    ready = []
     for _ in range(2):
         decoder.begin(PROMPT, GREEDY, exact=True)
         tokens = [decoder.root]
         while len(tokens) < 150:
-            ready.append(ahead.is_ready(decoder.root))
             tokens += decoder.step(min(4, 149 - len(tokens))).token_ids
         assert tokens == expected
-    assert 10 < sum(ready) < len(ready)
+    assert 10 < ahead.num_ready < ahead.num_drafts
 
 
 def test_an_interrupted_round_leaves_both_sessions_usable(target_of, tiny_drafting_bundle, monkeypatch):

@@ -1,4 +1,4 @@
-"""Which draft tokens stay after the target has read them. It knows rows of logits, no sessions and no cache."""
+"""Which draft tokens stay after the target has read them. It knows no sessions and no cache."""
 
 from __future__ import annotations
 
@@ -20,17 +20,12 @@ class Acceptance:
     Attributes:
         rows: rows of the target pass that are kept, a path from the root: row 0 is the root, row `i + 1` draft
             token `i`.
-        token_ids: the new tokens, as many as rows: the accepted draft tokens, then the bonus token, which the
-            target has not read and which is the next round's root.
+        token_ids: as many new tokens: the accepted draft tokens, then the bonus token, which the target has not read
+            and which is the next round's root.
     """
 
     rows: tuple[int, ...]
     token_ids: tuple[int, ...]
-
-    @property
-    def num_accepted(self) -> int:
-        """Draft tokens kept; the bonus token is not counted."""
-        return len(self.rows) - 1
 
 
 def accept(proposal: Proposal, logits: FloatArray, sampler: Sampler, seen: SeenArray | None = None) -> Acceptance:
@@ -41,8 +36,7 @@ def accept(proposal: Proposal, logits: FloatArray, sampler: Sampler, seen: SeenA
             of its siblings (with replacement), and siblings must stand in the order of the draws, duplicates
             included: a tree that is sorted, pruned or cleaned of duplicates after sampling shifts the distribution.
         logits: (1 + K, V) float32, or more rows: those of the root, then of each draft token.
-        sampler: chooses the tokens, and is told each one. Unless the proposal is sampled, it spends one uniform number
-            per new token.
+        sampler: chooses the tokens, one uniform number each unless the proposal is sampled, and is told them.
         seen: (V,) bool, prompt and answer up to the root. The new tokens are marked in it.
     """
     decide = _choose_token if proposal.probabilities is None or sampler.options.is_greedy else _test_draft_tokens
@@ -63,7 +57,7 @@ def _choose_token(
     proposal: Proposal, node: int, logits: FloatArray, sampler: Sampler, seen: SeenArray | None
 ) -> tuple[int, int | None]:
     """The target's own token after `node`, and the child that holds it."""
-    # The rule in algorithm.md visits the children in order, accepts x with p(x), and on rejection sets p(x) = 0 and
+    # Rejection sampling visits the children in order, accepts x with p(x), and on rejection sets p(x) = 0 and
     # renormalises. The factors 1 - p(x) cancel: child x is taken with p(x), any other token y with p(y). One draw
     # from p does the same, and since plain decoding makes this very draw, equal seeds give equal tokens.
     token_id = sampler.choose(logits, seen)
@@ -89,7 +83,7 @@ def _test_draft_tokens(
 
 
 def _residual(p: ProbabilityArray, q: ProbabilityArray) -> ProbabilityArray:
-    """norm(max(p - q, 0)), (V,) float64: what is left of `p` once a draw from `q` is rejected."""
+    """norm(max(p - q, 0)), (V,) float64."""
     residual = np.maximum(p - q, 0)
     total = residual.sum()
     # Nothing is left only where p and q differ by rounding.

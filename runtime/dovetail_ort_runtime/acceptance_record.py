@@ -1,4 +1,4 @@
-"""What was accepted so far, and what it says about the next draft tokens. It knows no drafters and no times."""
+"""What was accepted so far, and what it says about the next draft tokens. It knows no times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_MATCH: Final = len(_COPIES)
 
 
 class DecayingRatio:
-    """A ratio of two sums whose terms lose half of their weight every `half_life` observations.
+    """A ratio of two sums whose terms lose half of their weight every so many observations.
 
     Args:
         value: before anything is observed.
@@ -36,13 +36,13 @@ class DecayingRatio:
         return self._upper / self._lower
 
     def add(self, amount: float, weight: float = 1.0) -> None:
-        """One more observation: what goes into the upper sum and what into the lower one."""
+        """One more observation, for the upper and for the lower sum."""
         self._upper = self._keep * self._upper + amount
         self._lower = self._keep * self._lower + weight
 
 
 class AcceptanceRecord:
-    """How copies and a model's drafts fared; a match of `LONGEST_MATCH` tokens stands for longer ones too."""
+    """How drafts fared by the length of the match before them; `LONGEST_MATCH` stands for longer ones too."""
 
     def __init__(self) -> None:
         self._copies = [DecayingRatio(share, _COPIES_WEIGHT) for share in _COPIES]
@@ -55,11 +55,11 @@ class AcceptanceRecord:
         return self._copies[match - 1].value
 
     def model_gain(self, match: int) -> float:
-        """Tokens that a model's draft gains in a round after a match of 0 tokens or more, its cost subtracted."""
+        """Tokens that a model's draft gains after a match of 0 tokens or more, its cost subtracted."""
         return self._gains[match].value
 
     def kept(self, depth: int) -> float:
-        """How often a model's token at that depth, 1 or more, is accepted, over the probability it gave itself."""
+        """How often a model's token at a depth of 1 or more is accepted, over the probability it gave itself."""
         kept = self._first_promise.value * self._further_promises.value ** (depth - 1)
         return max(kept, _LEAST_KEPT)
 
@@ -68,14 +68,13 @@ class AcceptanceRecord:
         self._copies[match - 1].add(accepted, min(accepted + 1, drafted))
 
     def modelled(self, match: int, promises: Sequence[float], accepted: int, gain: float) -> None:
-        """A model's draft was verified: what follows a token is put to the test when that token is accepted.
+        """A model's draft was verified.
 
         Args:
             match: tokens that matched where it was drafted.
-            promises: for each depth that was put to the test, the probability, by the model, that one of the tokens
-                there is accepted.
-            accepted: tokens that were.
-            gain: tokens that it brought, its cost subtracted.
+            promises: as of `Proposal.tested`.
+            accepted: draft tokens that were.
+            gain: as of `model_gain`.
         """
         self._gains[match].add(gain)
         for depth, promised in enumerate(promises):

@@ -14,14 +14,13 @@ from dovetail_ort_runtime.tokenizer import TextStream, Tokenizer
 
 
 class Answer:
-    """Takes new tokens, gives pieces, and knows when the answer is finished; made when the first token is decided.
+    """Takes new tokens and gives pieces until it is finished; made when the first token is decided.
 
     Args:
-        tokenizer: turns the tokens into text.
-        eos_token_ids: tokens that end the answer.
+        tokenizer: of the answer.
+        eos_token_ids: tokens that end it.
         stop: strings that end it.
-        prompt_tokens: tokens of the prompt.
-        cached_tokens: those of them that were not read again.
+        prompt_tokens: as of `Statistics`, like `cached_tokens`.
         started: `time.perf_counter()` at the call.
         read_started: the same when the target began to read.
     """
@@ -46,9 +45,8 @@ class Answer:
         self._token_ids: list[int] = []
         self._texts: list[str] = []
         self._prompt_tokens, self._cached_tokens = prompt_tokens, cached_tokens
+        self._started, self._read_started = started, read_started
         self._first_token = time.perf_counter()
-        self._time_to_first_token = self._first_token - started
-        self._prefill_seconds = self._first_token - read_started
         self._waited = 0.0
         self.finished = False
 
@@ -67,13 +65,7 @@ class Answer:
     def pieces(
         self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs | None], max_tokens: int
     ) -> Iterator[Piece]:
-        """Pieces of a round's tokens, up to the one that ends the answer.
-
-        Args:
-            token_ids: accepted draft tokens and the bonus token.
-            logprobs: of each, None where they were not asked for.
-            max_tokens: limit of the whole answer.
-        """
+        """Pieces of a round's tokens, accepted ones and the bonus token, up to the one that ends the answer."""
         for place, (token_id, measured) in enumerate(zip(token_ids, logprobs, strict=True)):
             piece = self._piece(token_id, measured, drafted=place < len(token_ids) - 1, max_tokens=max_tokens)
             handed_over = time.perf_counter()
@@ -102,16 +94,8 @@ class Answer:
         return Piece(text=text, token_id=token_id, drafted=drafted, logprobs=logprobs, generation=generation)
 
     def _generation(self, reason: FinishReason) -> Generation:
-        return Generation(
-            text="".join(self._texts),
-            token_ids=tuple(self._token_ids),
-            finish_reason=reason,
-            statistics=self._statistics(),
-        )
-
-    def _statistics(self) -> Statistics:
         decode_seconds = time.perf_counter() - self._first_token - self._waited
-        return Statistics(
+        statistics = Statistics(
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
             new_tokens=self.num_tokens,
@@ -119,9 +103,15 @@ class Answer:
             drafted_tokens=self._drafted_tokens,
             accepted_tokens=sum(self._accepted),
             accepted_histogram=tuple(np.bincount(self._accepted).tolist()),
-            prefill_seconds=self._prefill_seconds,
+            prefill_seconds=self._first_token - self._read_started,
             draft_seconds=self._draft_seconds,
             verify_seconds=self._verify_seconds,
             other_seconds=max(decode_seconds - self._draft_seconds - self._verify_seconds, 0.0),
-            time_to_first_token_seconds=self._time_to_first_token,
+            time_to_first_token_seconds=self._first_token - self._started,
+        )
+        return Generation(
+            text="".join(self._texts),
+            token_ids=tuple(self._token_ids),
+            finish_reason=reason,
+            statistics=statistics,
         )

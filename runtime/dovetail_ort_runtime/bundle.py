@@ -1,9 +1,8 @@
-"""A bundle on disk: a directory with a manifest, the graph, its weights and the tokenizer."""
+"""A bundle on disk."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -21,26 +20,25 @@ LARGEST_TEXT_BYTES: Final = 4 << 20
 LARGEST_TOKENIZER_BYTES: Final = 256 << 20
 # The table with a row for each position, which every graph of a bundle has.
 POSITION_TABLE: Final = "rotary.cos"
-_CHUNK_BYTES: Final = 1 << 20
 
 
 class Bundle:
     """An opened bundle: every file it names is there and has its size, and its graphs stay inside.
 
     Args:
-        directory: the bundle.
+        directory: of the bundle.
         verify: which files must have the manifest's checksum: `small`, those of up to `SMALL_FILE_BYTES`; `all`; or
             `none`.
 
     Raises:
-        BundleError: something is missing, truncated or altered, a path leaves the directory, or a graph holds what
-            `check_graph` refuses.
+        BundleError: something is missing, truncated or altered, a path leaves the directory, or `check_graph` refuses
+            a graph.
         InputError: `verify` is none of these.
 
     Attributes:
         directory: as given.
         verify: as given.
-        manifest: what it says.
+        manifest: of the bundle.
     """
 
     def __init__(self, directory: str | Path, verify: str = "small") -> None:
@@ -55,10 +53,10 @@ class Bundle:
         self._check_graphs()
 
     def path(self, name: str) -> Path:
-        """Absolute or relative path of the file `name` of the manifest, inside the directory.
+        """Where the file `name` of the manifest lies.
 
         Raises:
-            BundleError: the name is absolute, has a `..`, or is a link out of the bundle.
+            BundleError: it leaves the bundle.
         """
         path = self.directory / name
         parts = PurePosixPath(name)
@@ -87,16 +85,12 @@ class Bundle:
     def chat_template(self) -> ChatTemplate | None:
         """The bundle's chat template, if it has one."""
         entry = self.manifest.tokenizer
-        return (
-            None if entry.chat_template is None else ChatTemplate(self.text(entry.chat_template), entry.special_tokens)
-        )
+        if entry.chat_template is None:
+            return None
+        return ChatTemplate(self.text(entry.chat_template), entry.special_tokens)
 
     def verify_checksums(self) -> None:
-        """Hash every file.
-
-        Raises:
-            BundleError: a file differs from the manifest.
-        """
+        """Hash every file; BundleError where one differs from the manifest."""
         for entry in self.manifest.files:
             self._check(entry, hashed=True)
 
@@ -140,20 +134,15 @@ class Bundle:
     def _check_graphs(self) -> None:
         for name in self._graphs():
             folder = PurePosixPath(name).parent
-            beside = {PurePosixPath(entry.path): entry.num_bytes for entry in self.manifest.files}
-            shapes = check_graph(
-                self.path(name), {path.name: size for path, size in beside.items() if path.parent == folder}
-            )
-            self._check_positions(name, shapes)
-
-    def _check_positions(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """The cache has a slot for each position: no more of them than the graph has rows for."""
-        num_positions, *_ = shapes.get(POSITION_TABLE) or (0,)
-        if num_positions < self.manifest.target.max_context:
-            raise BundleError(
-                f"max_context in the manifest must be at most the {num_positions} positions of {name}, "
-                f"got {self.manifest.target.max_context}; export the bundle again"
-            )
+            files = {PurePosixPath(entry.path): entry.num_bytes for entry in self.manifest.files}
+            beside = {path.name: size for path, size in files.items() if path.parent == folder}
+            shapes = check_graph(self.path(name), beside)
+            num_positions, *_ = shapes.get(POSITION_TABLE) or (0,)
+            if num_positions < self.manifest.target.max_context:
+                raise BundleError(
+                    f"max_context in the manifest must be at most the {num_positions} positions of {name}, "
+                    f"got {self.manifest.target.max_context}; export the bundle again"
+                )
 
     def _graphs(self) -> tuple[str, ...]:
         drafter = self.manifest.drafter
@@ -174,8 +163,5 @@ def _check_size(name: str, num_bytes: int, largest: int) -> None:
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """A conversation as the one text that a chat model was trained on. It knows no token ids.
 
-Templates are rendered as transformers renders them (`apply_chat_template`): the same Jinja settings and functions. They
-come with a model, so they run in a sandbox, within limits of time, work and output.
+Templates are rendered with the Jinja settings and functions of transformers (`apply_chat_template`). They come with a
+model, so they run in a sandbox, within limits of time, work and output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Message(TypedDict):
     """One turn of a conversation.
 
     Attributes:
-        role: who speaks; templates know "system", "user" and "assistant".
+        role: "system", "user" or "assistant" to most templates.
         content: what is said.
     """
 
@@ -44,8 +44,8 @@ class ChatTemplate:
     """A Jinja chat template with the special tokens that it may name.
 
     Args:
-        source: the template's text, `chat_template.jinja` of a model.
-        special_tokens: names that the template may use, such as `bos_token` and `eos_token`, and their text.
+        source: `chat_template.jinja` of a model.
+        special_tokens: names such as `bos_token` and `eos_token`, and their text.
 
     Raises:
         BundleError: `source` is not a template, has more than `LARGEST_TEMPLATE` characters, or uses a filter that
@@ -59,10 +59,9 @@ class ChatTemplate:
                 "do not use this bundle"
             )
         self._special_tokens = dict(special_tokens)
-        self._sandbox = _sandbox()
         try:
-            self._template = self._sandbox.from_string(source)
-        except Exception as error:  # a syntax error, or what Python says to deep nesting and long numbers
+            self._template = _sandbox().from_string(source)
+        except Exception as error:  # of syntax, or what Python says to deep nesting and long numbers
             place = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
             raise BundleError(
                 f"the chat template must be valid Jinja, got {_one_line(error)}{place}; "
@@ -73,12 +72,12 @@ class ChatTemplate:
         """The conversation as text, to be encoded without adding special tokens.
 
         Args:
-            messages: one or more turns, oldest first; keys beside role and content reach the template too.
+            messages: oldest first; keys beside role and content reach the template too.
             add_generation_prompt: whether to end with the opening of the assistant's next turn.
 
         Raises:
             InputError: `messages` is malformed, or the template refuses it (two user turns in a row, say).
-            BundleError: the template fails, tries what the sandbox forbids, or wants more than its budget.
+            BundleError: the template fails, tries what the sandbox forbids, or exceeds its budget.
         """
         names: dict[str, Any] = {
             **self._special_tokens,
@@ -98,18 +97,18 @@ class ChatTemplate:
             ) from None
         except TemplateLimitError as error:
             raise BundleError(f"the chat template must {_one_line(error)}; do not use this bundle") from None
-        except Exception as error:  # a template can raise whatever its expressions raise
+        except Exception as error:  # whatever its expressions raise
             raise BundleError(
                 f"the chat template must render the conversation, got {type(error).__name__}: {_one_line(error)}; "
                 "export the model again with a template that works"
             ) from None
 
     def _rendered(self, names: Mapping[str, Any], max_characters: int) -> str:
-        pieces, num_characters = [], 0
+        pieces, left = [], max_characters
         for piece in self._template.generate(names):
             pieces.append(piece)
-            num_characters += len(piece)
-            if num_characters > max_characters:
+            left -= len(piece)
+            if left < 0:
                 raise TemplateLimitError(f"write {max_characters} characters at most, got more")
         return "".join(pieces)
 
@@ -134,7 +133,7 @@ class _RefusalError(jinja2.TemplateError):
 
 
 class _GenerationBlock(Extension):
-    """`{% generation %} ... {% endgeneration %}`, which marks the assistant's text for training; here it marks none."""
+    """`{% generation %} ... {% endgeneration %}`, which marks the assistant's text for training."""
 
     tags = {"generation"}  # noqa: RUF012  # jinja2 declares it as an instance variable
 

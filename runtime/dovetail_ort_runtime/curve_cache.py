@@ -1,4 +1,4 @@
-"""Measured curves on disk, so that a bundle is timed once on a machine."""
+"""Measured curves on disk, for the next time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dovetail_ort_runtime.time_curves import TimeCurves
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurveKey:
-    """What measured times hold for; with any other value they are measured again.
+    """What measured times hold for.
 
     Attributes:
-        bundles: SHA-256 of the manifests of target and drafter.
+        bundles: SHA-256 of the checksums of target and drafter.
         drafter: its class.
-        device: that it runs on.
-        processor: of the machine.
+        device: of the drafter.
+        processor: name.
         onnxruntime: version.
         threads: of a pass.
         max_context: slots of the cache; a short one leaves long passes unmeasured.
@@ -52,7 +52,7 @@ class _Stored:
 
 
 def cache_directory() -> Path:
-    """Where this package keeps what it can measure again; the system's own place for such files."""
+    """The system's place for what can be measured again."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA")
     elif sys.platform == "darwin":
@@ -63,7 +63,7 @@ def cache_directory() -> Path:
 
 
 def load_curves(key: CurveKey) -> TimeCurves | None:
-    """Curves that were stored for `key`; None if there are none that can be read."""
+    """Those stored for `key`; None if there are none that can be read."""
     try:
         stored = read_record(_Stored, json.loads(key.path.read_text(encoding="utf-8")), key.path.name)
     except (OSError, ValueError, RuntimeError):  # the last one where there is no home directory
@@ -72,7 +72,7 @@ def load_curves(key: CurveKey) -> TimeCurves | None:
 
 
 def store_curves(key: CurveKey, curves: TimeCurves) -> None:
-    """Keep curves for the next time, whole or not at all; where nothing can be written, nothing is kept."""
+    """Keep curves, whole or not at all where they cannot be written."""
     text = json.dumps(dataclasses.asdict(_Stored(key=key, curves=curves)), indent=2) + "\n"
     with contextlib.suppress(OSError, RuntimeError):
         key.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
-"""Measure what the rounds of a target and a drafter cost on this machine."""
+"""Measure what rounds cost on this machine."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -29,9 +29,7 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        contexts: kept tokens behind which the target is timed.
-        verify_rows: rows of its passes.
-        catch_up_rows: tokens that the drafter has yet to read.
+        contexts: as of `TimeCurves`, like `verify_rows` and `catch_up_rows`.
         rounds: how often each is timed.
         seconds: after which no further round begins, if there are three, for each context.
     """
@@ -61,7 +59,7 @@ def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafte
         target: its cache is overwritten, and empty afterwards.
         model: the drafter, if one runs a model; it forgets what it observed.
         trees: the same model, if it drafts trees.
-        effort: contexts and rows beyond the cache are left out.
+        effort: what is beyond the cache is left out.
     """
     contexts = [c for c in effort.contexts if c + effort.verify_rows[-1] <= target.cache.capacity] or [0]
     times = [
@@ -70,29 +68,21 @@ def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafte
     ]
     rows = tuple(times[0])
     verify_ms = tuple(tuple(round(statistics.median(found[number]), 4) for number in rows) for found in times)
+    curves = TimeCurves(contexts=tuple(contexts), verify_rows=rows, verify_ms=verify_ms)
     if model is None:
-        return TimeCurves(contexts=tuple(contexts), verify_rows=rows, verify_ms=verify_ms)
+        return curves
     catch_up_rows = tuple(n for n in effort.catch_up_rows if n + _READ + _CHAIN < target.cache.capacity)
-    if catch_up_rows:
-        catch_up_ms, step_ms = _time_drafter(model, target, catch_up_rows, effort.rounds)
-        branch_ms = 0.0 if trees is None else _time_branches(trees, target, effort.rounds)
-    else:  # there is no room to time it, nor for an answer that its price would matter to
-        catch_up_rows, catch_up_ms, step_ms, branch_ms = (1,), (0.0,), 0.0, 0.0
-    return TimeCurves(
-        contexts=tuple(contexts),
-        verify_rows=rows,
-        verify_ms=verify_ms,
-        catch_up_rows=catch_up_rows,
-        catch_up_ms=catch_up_ms,
-        step_ms=step_ms,
-        branch_ms=branch_ms,
-    )
+    if not catch_up_rows:  # there is no room to time it, nor for an answer that its price would matter to
+        return replace(curves, catch_up_rows=(1,), catch_up_ms=(0.0,))
+    catch_up_ms, step_ms = _time_drafter(model, target, catch_up_rows, effort.rounds)
+    branch_ms = 0.0 if trees is None else _time_branches(trees, target, effort.rounds)
+    return replace(curves, catch_up_rows=catch_up_rows, catch_up_ms=catch_up_ms, step_ms=step_ms, branch_ms=branch_ms)
 
 
 def _time_drafter(
     model: ModelDrafter, target: Target, catch_up_rows: Sequence[int], rounds: int
 ) -> tuple[tuple[float, ...], float]:
-    """Milliseconds of a first token by the rows to catch up on, and of each token after the first."""
+    """Milliseconds of a first token by the rows to catch up on, and of each further one."""
     firsts: dict[int, list[float]] = {number: [] for number in catch_up_rows}
     steps: list[float] = []
     model.begin(SamplingOptions(), exact=True)
@@ -110,18 +100,13 @@ def _time_drafter(
 
 
 def _time_branches(trees: TreeDrafter, target: Target, rounds: int) -> float:
-    """Milliseconds of each token that is expanded beside the first one of its level."""
+    """Milliseconds of each token that is expanded beside the first of its level."""
     branches = []
     trees.begin(SamplingOptions(), exact=False)
     for _ in range(rounds):
         narrow, wide = (
-            _draft_ms(
-                trees,
-                target,
-                1,
-                partial(trees.draft, 0, 2 * width, TreeShape(num_rows=1 + 2 * width, num_expansions=1, width=width)),
-            )
-            for width in (1, _WIDTH)
+            _draft_ms(trees, target, 1, partial(trees.draft, 0, shape.num_rows - 1, shape))
+            for shape in (TreeShape(num_rows=1 + 2 * k, num_expansions=1, width=k) for k in (1, _WIDTH))
         )
         branches.append((wide - narrow) / (_WIDTH - 1))
     trees.rewind(0)
@@ -129,17 +114,16 @@ def _time_branches(trees: TreeDrafter, target: Target, rounds: int) -> float:
 
 
 def _draft_ms(model: ModelDrafter, target: Target, num_unread: int, draft: Callable[[], Proposal]) -> float:
-    """Time of a draft behind a short text of which some is unread; the second of two, as the first may prepare."""
+    """Time of a draft behind a short text with an unread end; the second of two, as the first may prepare."""
     tokens = np.arange(_READ + num_unread, dtype=np.int64) % target.vocabulary_size
     states = np.zeros((len(tokens), target.hidden_size), dtype=np.float32)
     model.rewind(0)
     model.observe(tokens[:_READ], states[:_READ])
     model.draft(0, 1, ChainShape.fixed(1))
-    ms = 0.0
     for _ in range(2):
         model.rewind(_READ)
         model.observe(tokens[_READ:], states[_READ:])
         started = time.perf_counter()
         draft()
-        ms = 1e3 * (time.perf_counter() - started)
-    return ms
+        seconds = time.perf_counter() - started
+    return 1e3 * seconds

@@ -1,4 +1,4 @@
-"""One sequence of tokens: prompt in, rounds of draft, verify and accept out. It knows ids, no text."""
+"""One sequence of tokens: prompt in, rounds of draft, verify and accept out. It knows no text."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Round:
     """Outcome of one round.
 
     Attributes:
-        token_ids: the new tokens: accepted draft tokens, then the bonus token.
+        token_ids: accepted draft tokens, then the bonus token.
         logprobs: of each of them, None where they were not asked for.
         num_drafted: draft tokens that were verified.
-        draft_seconds: time of the drafter.
-        verify_seconds: time of the target's pass.
+        draft_seconds: of the drafter.
+        verify_seconds: of the target's pass.
     """
 
     token_ids: tuple[int, ...]
@@ -47,9 +47,12 @@ class Round:
 class Decoder:
     """Continues one sequence, and starts the next where it shares a beginning with the last.
 
-    `begin` reads a prompt and decides its first new token, each `step` decides one or more. The newest token, the
-    root, is never read by the target until the next step. An exception, Ctrl-C included, leaves the decoder ready for
-    the next `begin`.
+    `begin` reads a prompt and decides its first new token, each `step` decides one or more. An exception, Ctrl-C
+    included, leaves the decoder ready for the next `begin`.
+
+    Attributes:
+        root: the newest token, which the target reads in the next step.
+        root_logprobs: its own, None where they were not asked for.
     """
 
     def __init__(self, target: Target, drafter: Drafter) -> None:
@@ -57,8 +60,8 @@ class Decoder:
         self.drafter = drafter
         self._read: list[int] = []  # tokens that the target has read and that stay
         self._read_exactly = True
-        self._root = 0
-        self._root_logprobs: TokenLogprobs | None = None
+        self.root = 0
+        self.root_logprobs: TokenLogprobs | None = None
         self._num_alternatives: int | None = None
         self._sampler = Sampler(SamplingOptions())
         self._seen: SeenArray | None = None
@@ -78,7 +81,7 @@ class Decoder:
             prompt: one token or more, fewer than the cache has slots.
             sampling: how this and all further tokens are chosen.
             exact: as in `Target.forward`, for all further passes.
-            constraint: rules out tokens; it is started anew.
+            constraint: is started anew.
             logprobs: alternatives of each token to measure, or None to measure nothing.
 
         Returns:
@@ -97,20 +100,13 @@ class Decoder:
         assert rows is not None
         self._sampler = Sampler(sampling, None if constraint is None else constraint.start())
         self._num_alternatives = logprobs
-        self._seen = self._seen_in(tokens) if sampling.repetition_penalty != 1 else None
+        self._seen = None
+        if sampling.repetition_penalty != 1:
+            self._seen = np.zeros(self.target.vocabulary_size, dtype=np.bool_)
+            self._seen[tokens] = True
         accepted = accept(NOTHING, rows.logits, self._sampler, self._seen)
-        (self._root,), (self._root_logprobs,) = accepted.token_ids, self._measure(accepted, rows.logits)
+        (self.root,), (self.root_logprobs,) = accepted.token_ids, self._measure(accepted, rows.logits)
         return num_cached
-
-    @property
-    def root(self) -> int:
-        """The newest token."""
-        return self._root
-
-    @property
-    def root_logprobs(self) -> TokenLogprobs | None:
-        """The newest token's, None where they were not asked for."""
-        return self._root_logprobs
 
     def step(self, max_draft_tokens: int) -> Round:
         """Draft, verify, accept.
@@ -122,12 +118,14 @@ class Decoder:
         started = time.perf_counter()
         proposal = self._propose(max_draft_tokens)
         drafted = time.perf_counter()
-        rows = self._verify(proposal)
+        verification = VerificationInput.proposal(self.root, proposal, self.target.cache.length)
+        rows = self.target.forward(verification, exact=self._read_exactly)
         verified = time.perf_counter()
         accepted = accept(proposal, rows.logits, self._sampler, self._seen)
         logprobs = self._measure(accepted, rows.logits)
-        self._keep(self._kept_tokens(accepted), rows, accepted.rows)
-        self._root, self._root_logprobs = accepted.token_ids[-1], logprobs[-1]
+        # The bonus token is next round's root.
+        self._keep(np.array([self.root, *accepted.token_ids[:-1]], dtype=np.int64), rows, accepted.rows)
+        self.root, self.root_logprobs = accepted.token_ids[-1], logprobs[-1]
         return Round(
             token_ids=accepted.token_ids,
             logprobs=logprobs,
@@ -146,7 +144,7 @@ class Decoder:
     def _propose(self, max_draft_tokens: int) -> Proposal:
         if not max_draft_tokens:
             return NOTHING
-        proposal = self.drafter.propose(self._root, max_draft_tokens)
+        proposal = self.drafter.propose(self.root, max_draft_tokens)
         if len(proposal) > max_draft_tokens:
             raise InputError(f"the drafter must propose {max_draft_tokens} tokens at most, got {len(proposal)}")
         if any(not 0 <= token_id < self.target.vocabulary_size for token_id in proposal.token_ids.tolist()):
@@ -158,21 +156,12 @@ class Decoder:
         only_first = self._read_exactly or not self.target.cache.can_move_rows
         return proposal.first_path() if only_first else proposal
 
-    def _verify(self, proposal: Proposal) -> TargetRows:
-        num_past = self.target.cache.length
-        rows = VerificationInput.proposal(self._root, proposal, num_past)
-        return self.target.forward(rows, exact=self._read_exactly)
-
     def _measure(self, accepted: Acceptance, logits: FloatArray) -> tuple[TokenLogprobs | None, ...]:
         """Of each new token, from the row that chose it."""
         if self._num_alternatives is None:
             return (None,) * len(accepted.token_ids)
         choices = zip(accepted.rows, accepted.token_ids, strict=True)
         return tuple(TokenLogprobs.of(logits[row], token_id, self._num_alternatives) for row, token_id in choices)
-
-    def _kept_tokens(self, accepted: Acceptance) -> TokenArray:
-        """The root and the accepted draft tokens; the bonus token is next round's root."""
-        return np.array([self._root, *accepted.token_ids[:-1]], dtype=np.int64)
 
     def _keep(self, tokens: TokenArray, rows: TargetRows, kept: tuple[int, ...]) -> None:
         # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.
@@ -181,16 +170,11 @@ class Decoder:
         self._read.extend(tokens.tolist())
 
     def _reusable(self, prompt: Sequence[int], exact: bool) -> int:
-        """Tokens at the start of `prompt` that need no reading; at least the last one is read for its logits."""
+        """Tokens at the start of `prompt` that need no reading; the last one is read for its logits."""
         if exact and not self._read_exactly:
             return 0
         limit = min(len(self._read), len(prompt) - 1)
         return next((index for index in range(limit) if self._read[index] != prompt[index]), limit)
-
-    def _seen_in(self, tokens: TokenArray) -> SeenArray:
-        seen = np.zeros(self.target.vocabulary_size, dtype=np.bool_)
-        seen[tokens] = True
-        return seen
 
 
 def _rows(array: FloatArray, rows: tuple[int, ...]) -> FloatArray:

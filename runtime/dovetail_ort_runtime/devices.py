@@ -1,4 +1,4 @@
-"""The devices that sessions run on, and why a GPU that is asked for cannot be used."""
+"""The devices that sessions run on, and whether they can be used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def require_cuda() -> None:
     """Load the CUDA libraries of pip packages, if there are any, and see that ONNX Runtime finds all it needs.
 
     Raises:
-        UnavailableError: the CUDA provider or one of its libraries is missing; the message names it.
+        UnavailableError: the CUDA provider or one of its libraries is missing.
     """
     ort = import_onnxruntime()
     if CUDA_PROVIDER not in ort.get_available_providers():
@@ -34,7 +34,7 @@ def require_cuda() -> None:
             "CUDA must have the package onnxruntime-gpu, got onnxruntime without it; "
             "run: pip uninstall -y onnxruntime, then pip install 'dovetail-ort[gpu]'"
         )
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the loader says it better below
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the loader says it better
         ort.preload_dlls(directory="")
     folder = Path(str(ort.__file__)).parent / "capi"
     prefix, suffix = ("", ".dll") if sys.platform == "win32" else ("lib", ".so")

@@ -1,4 +1,4 @@
-"""The drafter's graph: features and token ids in, predicted features and the likeliest next tokens out."""
+"""The drafter's graph."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.devices import CPU, CUDA
@@ -19,7 +20,7 @@ from dovetail_ort_runtime.session import SessionReport, memory_left, nodes_by_pr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DraftRows:
-    """What one pass gave; views that the next pass of the same size overwrites.
+    """What one pass gave; views that the next of its size overwrites.
 
     Attributes:
         hidden_states: (S, E) float32, the predicted feature one position on.
@@ -33,24 +34,21 @@ class DraftRows:
 
 
 class DraftModel:
-    """A session on a drafter's graph and its cache.
+    """A session and its cache.
 
     Args:
         graph: path of the ONNX file.
         entry: its dimensions.
-        capacity: slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
-        threads: of one pass, on the CPU.
-        device: `cpu` or `cuda`; the latter takes graphs in fp16 only.
+        capacity: slots of the cache, at most the target's `max_context`.
+        threads: as of `open_session`, like `trace`.
+        device: `cpu`, or `cuda` for a graph in fp16.
         vram_limit: bytes that graph and cache may take on a GPU.
-        trace: as of `open_session`.
 
     Raises:
         InputError: the graph's precision is not for that device, or graph and cache exceed the limit.
         UnavailableError: CUDA cannot be used here.
 
     Attributes:
-        device: as given.
-        weight_bytes: of graph and weights on disk.
         cache: keys and values; its length is moved by whoever drafts.
         max_rows: rows of one pass at most.
     """
@@ -107,21 +105,25 @@ class DraftModel:
             position_ids: (S,) int64.
             scored_rows: (n,) int64, the rows to continue.
             num_candidates: k, continuations of each.
-            attention_bias: (1, 1, S, P + S) float32; every row sees all slots before it if None.
+            attention_bias: as of `VerificationInput`.
         """
-        step = self._pass(len(token_ids), len(scored_rows), num_candidates)
+        key = len(token_ids), len(scored_rows), num_candidates
+        if key not in self._passes:
+            self._passes[key] = _Pass(self, *key)
+        step = self._passes[key]
         total = self.cache.length + len(token_ids)
-        step.hidden_states[0] = hidden_states
-        step.input_ids[0] = token_ids
-        step.position_ids[0] = position_ids
-        step.scored_rows[:] = scored_rows
-        step.seqlens_k[0] = total - 1
-        step.total_sequence_length[...] = total
+        inputs = step.inputs
+        inputs["hidden_states"][0] = hidden_states
+        inputs["input_ids"][0] = token_ids
+        inputs["position_ids"][0] = position_ids
+        inputs["scored_rows"][:] = scored_rows
+        inputs["seqlens_k"][0] = total - 1
+        inputs["total_sequence_length"][...] = total
         if attention_bias is None:
             attention_bias = self._no_bias[: len(token_ids) * total].reshape(1, 1, len(token_ids), total)
         step.binding.bind_ortvalue_input("attention_bias", step.ort_value(attention_bias))
         if self.device != CPU:
-            step.bind_inputs()  # what is bound from another device is copied now, not when the pass runs
+            step.bind_inputs()  # what is bound from another device is copied now
         self.session.run_with_iobinding(step.binding)
         return step.rows
 
@@ -136,43 +138,37 @@ class DraftModel:
             cache_bytes=self.cache.num_bytes,
         )
 
-    def _pass(self, num_rows: int, num_scored: int, num_candidates: int) -> _Pass:
-        key = (num_rows, num_scored, num_candidates)
-        if key not in self._passes:
-            self._passes[key] = _Pass(self, *key)
-        return self._passes[key]
-
 
 class _Pass:
-    """Bound inputs and outputs of passes of one size; only the bias changes its shape between passes."""
+    """Bound inputs and outputs of passes of one size; only the bias changes its shape."""
 
     def __init__(self, model: DraftModel, num_rows: int, num_scored: int, num_candidates: int) -> None:
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self.binding: Any = model.session.io_binding()
-        self.hidden_states: FloatArray = np.zeros((1, num_rows, model.hidden_size), dtype=np.float32)
-        self.input_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
-        self.position_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
-        self.scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
-        self.seqlens_k = np.zeros(1, dtype=np.int32)
-        self.total_sequence_length = np.zeros((), dtype=np.int32)
+        self.inputs: dict[str, NDArray[Any]] = {
+            "hidden_states": np.zeros((1, num_rows, model.hidden_size), dtype=np.float32),
+            "input_ids": np.zeros((1, num_rows), dtype=np.int64),
+            "position_ids": np.zeros((1, num_rows), dtype=np.int64),
+            "scored_rows": np.zeros(num_scored, dtype=np.int64),
+            "seqlens_k": np.zeros(1, dtype=np.int32),
+            "total_sequence_length": np.zeros((), dtype=np.int32),
+        }
         self.binding.bind_ortvalue_input("num_candidates", self.ort_value(np.array([num_candidates])))
         self.bind_inputs()
-        predicted = np.empty((1, num_rows, model.hidden_size), dtype=np.float32)
-        candidates = np.empty((1, num_scored, num_candidates), dtype=np.int64)
-        scores = np.empty((1, num_scored, num_candidates), dtype=np.float32)
-        for name, buffer in (
-            ("predicted_states", predicted), ("candidate_ids", candidates), ("candidate_log_probabilities", scores),
-        ):  # fmt: skip
+        outputs: dict[str, NDArray[Any]] = {
+            "predicted_states": np.empty((1, num_rows, model.hidden_size), dtype=np.float32),
+            "candidate_ids": np.empty((1, num_scored, num_candidates), dtype=np.int64),
+            "candidate_log_probabilities": np.empty((1, num_scored, num_candidates), dtype=np.float32),
+        }
+        for name, buffer in outputs.items():
             self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
         model.cache.bind(self.binding)
-        self.rows = DraftRows(predicted[0], candidates[0], scores[0])
+        self.rows = DraftRows(*(buffer[0] for buffer in outputs.values()))
 
     def bind_inputs(self) -> None:
         """Bind those that change from pass to pass."""
-        for name in (
-            "hidden_states", "input_ids", "position_ids", "scored_rows", "seqlens_k", "total_sequence_length",
-        ):  # fmt: skip
-            self.binding.bind_ortvalue_input(name, self.ort_value(getattr(self, name)))
+        for name, array in self.inputs.items():
+            self.binding.bind_ortvalue_input(name, self.ort_value(array))
 
 
 def _check_dimensions(session: Any, entry: DrafterEntry) -> None:

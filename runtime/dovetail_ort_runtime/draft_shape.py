@@ -1,4 +1,4 @@
-"""How many tokens a model drafter drafts in a round, and in which form."""
+"""How many tokens a model drafts in a round, and in which form."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dovetail_ort_runtime.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChainShape:
-    """Tokens one after the other, K at most.
+    """K tokens at most, one after the other.
 
     Attributes:
         least_probabilities: K numbers of 0 to 1; the chain ends before the token with which the drafter's probability
-            that all of it is accepted falls below that token's number.
+            of all of it falls below that token's number.
     """
 
     least_probabilities: tuple[float, ...]
@@ -43,8 +43,8 @@ class TreeShape:
         num_rows: T >= 1, rows that the target verifies, the root included; 1 is plain decoding.
         num_expansions: D >= 0, passes after the first.
         width: k >= 1, candidates of a node, and nodes of a level that are expanded.
-        least_probabilities: for each expansion a number of 0 to 1; nodes with a lower probability are not expanded
-            in it. Without these numbers all are.
+        least_probabilities: for each expansion a number of 0 to 1; nodes below it are not expanded. Without these
+            numbers all are.
     """
 
     num_rows: int

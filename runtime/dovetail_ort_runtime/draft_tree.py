@@ -13,8 +13,8 @@ from dovetail_ort_runtime.proposal import ROOT, Proposal
 class DraftTree:
     """Nodes below a root, each with the sum of the log-probabilities on its way from there.
 
-    Scores are added and compared in float32 and ties go to the lower index. A child comes after its parent and scores
-    no higher, so a set of best nodes holds the parent of each.
+    Scores are added in float32, and ties go to the lower index. A child comes after its parent and scores no higher, so
+    a set of best nodes holds the parent of each.
 
     Args:
         width: nodes of a level that are expanded at most.
@@ -46,11 +46,11 @@ class DraftTree:
         return [first + index for index in _best(self._scores[first:], self._width)]
 
     def token_ids(self, nodes: list[int]) -> TokenArray:
-        """(n,) int64, the tokens of some nodes."""
+        """(n,) int64, of some nodes."""
         return np.array([self._token_ids[node] for node in nodes], dtype=np.int64)
 
     def probability(self, node: int) -> float:
-        """By the drafter, that a node and all on the way to it are accepted."""
+        """By the drafter, of a node and all on the way to it."""
         return math.exp(self._scores[node])
 
     def parent(self, node: int) -> int:
@@ -58,7 +58,7 @@ class DraftTree:
         return self._parents[node]
 
     def best(self, num_tokens: int) -> Proposal:
-        """The best nodes as a proposal, the path of the best children first."""
+        """The best nodes, the path of the best children first."""
         kept = sorted(_best(self._scores, num_tokens))
         path: list[int] = []
         node = ROOT
@@ -75,6 +75,6 @@ class DraftTree:
 
 
 def _best(scores: list[np.float32], count: int) -> list[int]:
-    """Indices of the highest scores, best first, ties by the lower index."""
+    """Indices of the highest scores, best first."""
     order = np.argsort(-np.array(scores, dtype=np.float32), kind="stable")
     return [int(index) for index in order[:count]]

@@ -1,4 +1,4 @@
-"""The drafter's role: it watches what the target reads and proposes what may come next."""
+"""The drafter's role."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dovetail_ort_runtime.session import SessionReport
 
 
 class Drafter(Protocol):
-    """Proposes draft tokens; the text of one sequence at a time passes through it.
+    """Watches what the target reads, one sequence at a time, and proposes what may come next.
 
     Order of calls: `rewind(0)` and `begin`, then `observe` for the prompt, chunk by chunk, then in each round `propose`
     and `observe` of what was kept. A new turn of a conversation starts with `rewind(n)`: the first `n` observed tokens
@@ -40,8 +40,8 @@ class Drafter(Protocol):
 
         Args:
             token_ids: (n,) int64, following those observed before.
-            hidden_states: (n, E) float32, the target's hidden state after the final norm at each of them. A view
-                that the next target pass overwrites: copy what must outlive the call.
+            hidden_states: (n, E) float32, the target's after the final norm at each of them. A view that the next pass
+                overwrites: copy what must outlive the call.
         """
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
@@ -49,7 +49,7 @@ class Drafter(Protocol):
 
         Args:
             next_token_id: the root of the proposal.
-            max_draft_tokens: upper bound of the number of draft tokens, 0 or more; fewer or none may be proposed.
+            max_draft_tokens: 0 or more; fewer or none may be proposed.
         """
 
 

@@ -40,24 +40,23 @@ def make_drafter(
 ) -> Drafter:
     """A drafter for a target.
 
-    Unless its shape is fixed, a `Planner` decides in each round how much is drafted, from times that were measured on
-    this machine: stored ones, or new ones that are stored for the next time.
+    Unless its shape is fixed, a `Planner` decides in each round how much is drafted, from times of this machine:
+    stored ones, or new ones that are stored.
 
     Args:
         name: `dgf`, the bundle's own drafter; `lm`, the language model in `draft_bundle`; `lookup`; `none`; or `auto`,
             lookup and, where there is one, `lm` or `dgf`.
         bundle: of the target.
-        target: the drafter's cache is made as long as its own.
-        draft_bundle: a bundle of a smaller model with the same tokenizer; verified as far as `bundle` was.
+        target: the drafter's cache is as long as its own.
+        draft_bundle: of a smaller model with the same tokenizer; verified as far as `bundle` was.
         shape: of all proposals, which a model then drafts alone.
         tune: measure thoroughly, whatever is stored.
-        device: of a model that drafts: `cpu`, `cuda`, or `auto`, which is CUDA for a drafter in fp16 where CUDA can be
-            used.
+        device: of a model that drafts: `cpu`, `cuda`, or `auto`, CUDA for a drafter in fp16 where it can be used.
         vram_limit: bytes that it may take on a GPU.
 
     Raises:
         UnavailableError: CUDA is asked for and cannot be used.
-        InputError: there is no such drafter, the bundle has none, the tokenizers differ, or lookup is given a shape.
+        InputError: there is no such drafter, the tokenizers differ, or arguments do not go together.
         BundleError: `draft_bundle` is missing or damaged.
     """
     own = name == "dgf" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None)
@@ -86,7 +85,6 @@ def make_drafter(
 
 
 def _check(name: str, device: str, *, own: bool, has_draft_bundle: bool) -> None:
-    """Whether these settings go together."""
     if name not in DRAFTERS:
         raise InputError(f"the drafter must be one of {', '.join(DRAFTERS)}, got {name!r}")
     if name == "lm" and not has_draft_bundle:
@@ -160,10 +158,12 @@ def _language_model(
 
 
 def _check_same_tokens(bundle: Bundle, draft_bundle: Bundle) -> None:
-    """Vocabularies may be padded to different sizes; every token that both name must have one id in both."""
-    vocabularies = [one.tokenizer().vocabulary() for one in (bundle, draft_bundle)]
-    shared = min(one.manifest.target.vocabulary_size for one in (bundle, draft_bundle))
-    ours, theirs = ({token: id_ for token, id_ in tokens.items() if id_ < shared} for tokens in vocabularies)
+    """Vocabularies may be padded differently; every token that both name must have one id."""
+    bundles = bundle, draft_bundle
+    shared = min(one.manifest.target.vocabulary_size for one in bundles)
+    ours, theirs = (
+        {token: id_ for token, id_ in one.tokenizer().vocabulary().items() if id_ < shared} for one in bundles
+    )
     if ours != theirs:
         token = next(token for token in sorted(ours | theirs) if ours.get(token) != theirs.get(token))
         raise InputError(

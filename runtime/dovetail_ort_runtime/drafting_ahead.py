@@ -1,4 +1,4 @@
-"""A drafter on a device of its own drafts the next chain while the target still verifies the last one."""
+"""A drafter drafts the next chain while the target still verifies the last one."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _TOKENS_AHEAD: Final = 6
 class DraftingAhead(ModelDrafter):
     """As `FeatureDrafter`, with chains that are ready before they are asked for.
 
-    When a chain has been handed out, a thread drafts on for the likeliest verdicts on it: all of it accepted, and the
-    corrections that the drafter holds likeliest. `observe` ends that work, within one pass of the drafter, and keeps
-    what the verdict made come true; the rest is dropped. The next proposal is then there at once, drafted from the
-    drafter's own features where it would have had the target's: tokens are verified as ever, so answers stay the same.
+    When a chain has been handed out, a thread drafts on for the likeliest verdicts on it. `observe` ends that work,
+    within one pass of the drafter, and keeps what the verdict made come true. The next proposal is then there at once,
+    drafted from the drafter's own features where it would have had the target's: tokens are verified as ever, so
+    answers stay the same.
 
     It pays where the drafter does not take the target's cores.
 
     Args:
-        drafter: what drafts, in one thread at a time.
+        drafter: runs in one thread at a time.
 
     Attributes:
-        num_drafts: proposals that were asked for.
-        num_ready: how many of them were there already.
+        num_drafts: proposals so far.
+        num_ready: those that were there already.
     """
 
     def __init__(self, drafter: FeatureDrafter) -> None:
@@ -54,13 +54,13 @@ class DraftingAhead(ModelDrafter):
         return self.drafter.reports()
 
     def rewind(self, length: int) -> None:
-        """Drop what is ready, and keep the first `length` observed tokens."""
+        """Drop what is ready, and tell the drafter."""
         self._finish()
         self._ready = {}
         self.drafter.rewind(length)
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
-        """Keep what was drafted for this verdict, and show the drafter what the target kept.
+        """Keep what was drafted for this verdict, and tell the drafter.
 
         Raises:
             Exception: what ended the drafting thread.
@@ -81,7 +81,7 @@ class DraftingAhead(ModelDrafter):
         return self.draft(next_token_id, max_draft_tokens, FOUR_TOKENS)
 
     def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
-        """The chain that is ready, cut to its shape, or a new one; the next ones are begun."""
+        """The chain that is ready, cut to the shape, or a new one; the next ones are begun."""
         self._finish()
         ready = self._ready.pop(next_token_id, None)
         self._ready = {}

@@ -1,7 +1,8 @@
-"""What this Python environment and machine offer: ONNX Runtime packages and processor cores."""
+"""What this Python environment and machine offer."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -16,7 +17,7 @@ from dovetail_ort_runtime.errors import UnavailableError
 
 OLDEST_ONNXRUNTIME: Final = (1, 31)
 _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
-# Those that decide which INT8 kernels ONNX Runtime takes, as Linux spells them on x86 and on ARM; the best stand last.
+# Those that decide on ONNX Runtime's INT8 kernels, as Linux spells them on x86 and on ARM; the best stand last.
 _INSTRUCTION_SETS: Final = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
     *("asimddp", "i8mm", "sve"),
@@ -29,26 +30,24 @@ _INTEGER_PRODUCT: Final = (
 
 
 def onnxruntime_distributions() -> dict[str, str]:
-    """Installed ONNX Runtime distributions and their versions."""
-    import importlib.metadata  # 20 ms of the import of this package
+    """Versions of the installed ONNX Runtime distributions."""
+    import importlib.metadata  # takes 20 ms
 
     found = {}
     for name in _DISTRIBUTIONS:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def import_onnxruntime() -> ModuleType:
-    """The onnxruntime module, with its telemetry off.
+    """The module, with its telemetry off.
 
-    From 1.31 on, its wheels for Linux store a device id in the user's cache and send usage. That stays on for those who
-    set `ORT_DISABLE_TELEMETRY=0`, and where onnxruntime was imported before.
+    Its wheels for Linux store a device id in the user's cache and send usage. That stays on for those who set
+    `ORT_DISABLE_TELEMETRY=0`, and where onnxruntime was imported before.
 
     Raises:
-        UnavailableError: it is missing, too old, or installed twice; the message says what to install.
+        UnavailableError: it is missing, too old, or installed twice.
     """
     if len(onnxruntime_distributions()) > 1:
         raise UnavailableError(
@@ -75,7 +74,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def usable_cores() -> int:
-    """Physical cores that this process may run on; hyper-threads of one core count once."""
+    """Physical cores that this process may run on."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     cores = set()
@@ -86,7 +85,7 @@ def usable_cores() -> int:
 
 
 def processor_name() -> str:
-    """Model name of the processor, usable cores and the instruction set of its INT8 kernels, for measurements' records.
+    """Model name of the processor, usable cores and the instruction set of its INT8 kernels.
 
     Virtual machines call different processors by one name: AMD EPYC, with VNNI or without.
     """
@@ -95,7 +94,7 @@ def processor_name() -> str:
 
 
 def instruction_sets() -> tuple[str, ...] | None:
-    """Instruction sets of the first processor that INT8 kernels use; None where Linux is not there to tell."""
+    """Those of the first processor that INT8 kernels use; None where Linux is not there to tell."""
     flags = _processor_field("flags|Features")
     return None if flags is None else tuple(name for name in _INSTRUCTION_SETS if name in flags.split())
 
@@ -113,8 +112,8 @@ def _processor_field(names: str) -> str | None:
 def sums_of_8_bits_saturate() -> bool:
     """Whether ONNX Runtime cuts off large sums of unsigned times signed 8-bit numbers on this processor.
 
-    On x86 with AVX2 or AVX-512 and without VNNI it adds pairs of products in 16 bits. Rows still stand alone; their
-    values are wrong. What decides is the kernel, so one product of the largest numbers is computed.
+    On x86 without VNNI it adds pairs of products in 16 bits. Rows still stand alone; their values are wrong. What
+    decides is the kernel, so one product of the largest numbers is computed.
 
     Raises:
         UnavailableError: as `import_onnxruntime`.
@@ -123,6 +122,5 @@ def sums_of_8_bits_saturate() -> bool:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(_INTEGER_PRODUCT, options, providers=["CPUExecutionProvider"])
-    row, column = np.full((1, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
-    (sums,) = session.run(None, {"a": row, "b": column})
+    (sums,) = session.run(None, {"a": np.full((1, 64), 255, np.uint8), "b": np.full((64, 16), 127, np.int8)})
     return bool((sums != 64 * 255 * 127).any())

@@ -36,12 +36,12 @@ class BundleVersionError(BundleError):
 
 
 class SourceError(DovetailError, ValueError):
-    """A model cannot be exported, for a reason named in the message."""
+    """A model cannot be exported."""
 
 
 class ModelUseError(DovetailError, RuntimeError):
-    """A loaded model cannot be used now or here: it is closed, belongs to another process, or would wait for itself."""
+    """A loaded model cannot be used: it is closed, belongs to another process, or would wait for itself."""
 
 
 class UnavailableError(DovetailError, RuntimeError):
-    """This Python environment or machine lacks a package or a provider that is needed."""
+    """This environment or machine lacks a package or provider."""

@@ -1,4 +1,4 @@
-"""The Dovetail drafter: reads the target's hidden states and drafts chains or trees."""
+"""The Dovetail drafter, which reads the target's hidden states."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ def _never() -> bool:
 
 
 class FeatureDrafter(TreeDrafter):
-    """Drafts with a draft head.
+    """Drafts chains or trees with a draft head.
 
-    Row t of its stable cache comes from the target's hidden state of token t and from token t + 1. Those rows are read
-    when a proposal is wanted, all that are missing in one pass; what drafting adds behind them is dropped.
+    Row t of its stable cache comes from the target's hidden state of token t and from token t + 1. Missing rows are
+    read when a proposal is wanted; what drafting adds behind them is dropped.
 
     Example, tokens a b c observed, next token d: rows 0 to 2 are (f_a, b), (f_b, c), (f_c, d), and the last one's
-    candidates follow d. If d is kept and the target goes on with e, only row 3 = (f_d, e) is read before the next
-    proposal.
+    candidates follow d. If d is kept and the target goes on with e, only row 3 = (f_d, e) is missing then.
 
     Args:
         model: the drafter's graph.
@@ -48,23 +47,23 @@ class FeatureDrafter(TreeDrafter):
         self._features = np.empty((model.cache.capacity, model.hidden_size), dtype=np.float32)
 
     def reports(self) -> tuple[SessionReport, ...]:
-        """The head's session."""
+        """The model's session."""
         return (self.model.report(),)
 
     def rewind(self, length: int) -> None:
         """Keep the first `length` observed tokens."""
         del self._token_ids[length:]
-        # The row of the last kept token has read the token behind it, which is gone.
+        # The last kept token's row has read the token behind it.
         self.model.cache.rewind(max(length - 1, 0))
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
-        """Keep (n,) int64 tokens and a copy of their (n, E) float32 features."""
+        """Keep tokens and a copy of their features."""
         begin = len(self._token_ids)
         self._features[begin : begin + len(token_ids)] = hidden_states
         self._token_ids += token_ids.tolist()
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """A chain or a tree, as the shape says."""
+        """A chain or a tree."""
         return self.draft(next_token_id, max_draft_tokens, self.shape)
 
     def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape | TreeShape) -> Proposal:
@@ -109,27 +108,24 @@ class FeatureDrafter(TreeDrafter):
         num_tokens: int,
         is_stopped: Callable[[], bool] = _never,
     ) -> dict[Verdict, Proposal]:
-        """Chains to follow the likeliest verdicts on a chain whose verdict is not known yet.
+        """Chains to follow the likeliest verdicts on a chain that is not verified yet.
 
         Args:
             next_token_id: the chain's root.
             drafted: the chain.
-            num_verdicts: how many verdicts.
-            num_tokens: of a chain.
-            is_stopped: is asked before each pass; once it says yes, what there is by then is the result.
-
-        Returns:
-            A chain for each verdict: how many tokens of `drafted` are accepted, and the bonus token then.
+            num_verdicts: how many are followed.
+            num_tokens: of each new chain.
+            is_stopped: is asked before each pass; what there is once it says yes is the result.
         """
         cache = self.model.cache
-        # Where nothing is left to read, the last row is read again for what it predicts.
+        # Where nothing is left to read, the last row is read again.
         cache.rewind(min(cache.length, len(self._token_ids) - 1))
         rows = self._catch_up(next_token_id, _CANDIDATES)
         stable = cache.length
         try:
             verdicts = self._likeliest_verdicts(rows, drafted, num_verdicts, is_stopped)
             chains: dict[Verdict, Proposal] = {}
-            # Each chain overwrites the rows of the draft tokens that its verdict rejects, so long ones come first.
+            # A chain overwrites the rows of the draft tokens that its verdict rejects, so long ones come first.
             for verdict, feature in sorted(verdicts.items(), key=lambda item: -item[0][0]):
                 if is_stopped():
                     break
@@ -146,7 +142,7 @@ class FeatureDrafter(TreeDrafter):
     def _likeliest_verdicts(
         self, rows: DraftRows, drafted: Sequence[int], number: int, is_stopped: Callable[[], bool]
     ) -> dict[Verdict, FloatArray]:
-        """The feature, (1, E), behind which the bonus token of each verdict stands; the chain's rows are read."""
+        """The feature, (1, E), behind which the bonus token of each verdict stands."""
         found: list[tuple[float, Verdict, FloatArray]] = []
         probability = 1.0
         for accepted in range(len(drafted) + 1):
@@ -166,21 +162,15 @@ class FeatureDrafter(TreeDrafter):
         return {verdict: feature for _, verdict, feature in found[:number]}
 
     def _chain(
-        self,
-        rows: DraftRows,
-        shape: ChainShape,
-        max_draft_tokens: int,
-        is_stopped: Callable[[], bool] = _never,
+        self, rows: DraftRows, shape: ChainShape, max_draft_tokens: int, is_stopped: Callable[[], bool] = _never
     ) -> Proposal:
         token_ids: list[int] = []
         confidences: list[float] = []
         probability = 1.0
         for least in shape.least_probabilities[:max_draft_tokens]:
-            if probability < least:
+            if probability < least or (token_ids and is_stopped()):
                 break
             if token_ids:
-                if is_stopped():
-                    break
                 rows = self._read_on(rows.hidden_states[-1:], token_ids[-1])
             probability *= math.exp(rows.log_probabilities[0, 0])
             if probability < least:
@@ -206,7 +196,7 @@ class FeatureDrafter(TreeDrafter):
         tree = DraftTree(shape.width)
         cache, stable = self.model.cache, self.model.cache.length
         beam = tree.expand([ROOT], rows.candidate_ids, rows.log_probabilities)
-        # What a node's row reads, and which slots it and its ancestors have.
+        # What the children's rows read, and the slots of a node and its ancestors.
         features = {ROOT: rows.hidden_states[-1].copy()}
         slots: dict[int, list[int]] = {ROOT: []}
         least_probabilities = shape.least_probabilities or (0.0,) * shape.num_expansions

@@ -1,4 +1,4 @@
-"""Embedding and first blocks of a target that was cut in two, on a device of their own."""
+"""Embedding and first blocks of a target that was cut in two."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Front:
 
     Args:
         graph: path of the ONNX file.
-        entry: dimensions of the whole target.
+        entry: of the whole target.
         capacity: slots of the cache.
-        threads: of one pass, on the CPU.
+        threads: as of `open_session`.
         device: `cpu` or `cuda`.
         vram_limit: bytes that graph and cache may take on a GPU.
 
     Attributes:
         cache: keys and values of these blocks.
-        block_states: (max_rows, E) float32, what leaves the last block; a pass fills its first rows.
+        block_states: (max_rows, E) float32, of the last block; a pass fills its first rows.
     """
 
     def __init__(
@@ -58,13 +58,11 @@ class Front:
         self._bindings: dict[int, Any] = {}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Run rows behind the kept ones.
-
-        Args:
-            inputs: the target's, by name: token ids, positions, bias and lengths.
-        """
+        """Run rows behind the kept ones, on the target's inputs by name: token ids, positions, bias and lengths."""
         num_rows = inputs["input_ids"].shape[1]
-        binding = self._bindings.get(num_rows) or self._bound(num_rows)
+        if num_rows not in self._bindings:
+            self._bindings[num_rows] = self._bound(num_rows)
+        binding = self._bindings[num_rows]
         for name, array in inputs.items():  # what is bound from another device is copied now
             binding.bind_ortvalue_input(name, import_onnxruntime().OrtValue.ortvalue_from_numpy(array))
         self.session.run_with_iobinding(binding)
@@ -85,5 +83,4 @@ class Front:
         states = import_onnxruntime().OrtValue.ortvalue_from_numpy(self.block_states[None, :num_rows])
         binding.bind_ortvalue_output("block_states", states)
         self.cache.bind(binding)
-        self._bindings[num_rows] = binding
         return binding

@@ -1,4 +1,4 @@
-"""What generating gives: pieces while it runs, the whole and what it cost at the end."""
+"""What generating gives: pieces while it runs, the whole and its cost at the end."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ class Statistics:
 
     Attributes:
         prompt_tokens: tokens of the prompt.
-        cached_tokens: those of them that were still in the cache and not read again.
+        cached_tokens: those of them that were in the cache and not read again.
         new_tokens: tokens of the answer.
         rounds: target passes after the prefill.
         drafted_tokens: draft tokens that were verified.
         accepted_tokens: those of them that the target agreed with.
-        accepted_histogram: number of rounds by accepted draft tokens; index 0 counts rounds that kept none.
+        accepted_histogram: number of rounds by accepted draft tokens, from 0 on.
         prefill_seconds: reading the prompt and choosing the first token.
         draft_seconds: proposing draft tokens, over all rounds.
         verify_seconds: target passes, over all rounds.
         other_seconds: everything else in decoding: acceptance, the cache, text.
-        time_to_first_token_seconds: from the call to the first token, tokenisation and waiting for other
-            answers included.
+        time_to_first_token_seconds: from the call on, tokenisation and waiting for other answers included.
     """
 
     prompt_tokens: int
@@ -53,17 +52,17 @@ class Statistics:
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Tokens after the first over their time; 0 if there are none."""
+        """Those after the first; 0 if there are none."""
         return (self.new_tokens - 1) / self.decode_seconds if self.rounds else 0.0
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens that were read over the prefill's time."""
+        """Prompt tokens that were read."""
         return (self.prompt_tokens - self.cached_tokens) / self.prefill_seconds
 
     @property
     def accepted_length(self) -> float:
-        """Mean tokens a round: accepted draft tokens and the bonus token; 0 without a round."""
+        """Mean tokens a round, the bonus token included; 0 without a round."""
         return 1 + self.accepted_tokens / self.rounds if self.rounds else 0.0
 
 
@@ -89,7 +88,7 @@ class TokenLogprobs:
     """Natural logarithms of probabilities under the target's own distribution.
 
     That is the softmax of the logits as they leave the graph, in float64: before repetition penalty, temperature,
-    truncation and constraint, whichever of them took part in the choice.
+    truncation and constraint.
 
     Attributes:
         token_id: the token of the answer.
@@ -103,13 +102,7 @@ class TokenLogprobs:
 
     @classmethod
     def of(cls, logits: FloatArray, token_id: int, num_alternatives: int) -> TokenLogprobs:
-        """Those of one token.
-
-        Args:
-            logits: (V,) float32, the row that chose it.
-            token_id: the token.
-            num_alternatives: how many tokens `top` has, V at most.
-        """
+        """Those of a token and so many of the likeliest, by the row of logits, (V,) float32, that chose it."""
         shifted = logits.astype(np.float64) - logits.max()
         total = np.log(np.exp(shifted).sum())
         likeliest = top_k(logits, min(num_alternatives, len(logits)))
@@ -128,7 +121,7 @@ class Piece:
         text: what this token decided; empty while a character or a stop string is undecided.
         token_id: the token.
         drafted: whether the drafter proposed it.
-        logprobs: how likely it was, and what else; None unless `GenerationOptions.logprobs` asks for it.
+        logprobs: None unless `GenerationOptions.logprobs` asks for it.
         generation: the finished answer with the last piece, None before.
     """
 

@@ -1,4 +1,4 @@
-"""How one answer is generated: its limits, how tokens are chosen, and the rule that they may be held to."""
+"""How one answer is generated: its limits, the choice of its tokens, and a rule for them."""
 
 from __future__ import annotations
 
@@ -56,28 +56,28 @@ class SamplingOptions:
 
 
 class Constraint(Protocol):
-    """A rule for answers, such as a grammar; any number of answers may be made under it."""
+    """A rule for any number of answers, such as a grammar."""
 
     def start(self) -> ConstraintState:
-        """The rule before an answer's first token; every answer takes its own."""
+        """The rule before an answer's first token."""
 
 
 class ConstraintState(Protocol):
     """Where one answer stands in its rule.
 
-    `allowed` is asked before each token, `advance` is told each token that is kept, draft tokens that the target
-    rejects never. A round may go on behind an end-of-text token, and what it decides there is dropped: then, too,
-    `allowed` must give a token or more.
+    `allowed` is asked before each token, `advance` is told each that is kept, draft tokens that the target rejects
+    never. A round may go on behind an end-of-text token, and what it decides there is dropped: then, too, `allowed`
+    must give a token or more.
     """
 
     def allowed(self) -> NDArray[np.bool_]:
         """(n,) bool: the tokens that may come next, by id; end-of-text tokens among them where the text may end.
 
-        Ids from n on are not allowed, and where n exceeds V the rest is not read: vocabularies are padded differently.
+        Ids from n on are not allowed, and what exceeds V is not read: vocabularies are padded differently.
         """
 
     def advance(self, token_id: int) -> None:
-        """The next token is this one, which was allowed."""
+        """The next token is this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,10 +92,10 @@ class GenerationOptions:
         exact: run every pass on the many-row kernel, so that greedy tokens are the same with any number of draft
             tokens, and keep draft tokens of a tree's first path only. False lets a pass over one token take the
             faster one-row kernel and keeps side branches, whose logits differ slightly.
-        constraint: rules out tokens, so that the answer follows a grammar; draft tokens are accepted under it as ever.
-            An answer that a limit ends may stop in the middle of what it demands.
-        logprobs: None, or 0 to 20: every piece then has its token's log-probability and those of so many of the
-            likeliest tokens.
+        constraint: rules out tokens, so that the answer follows a grammar. An answer that a limit ends may stop in the
+            middle of what it demands.
+        logprobs: None, or 0 to 20: every piece then has its token's log-probability and those of so many likeliest
+            tokens.
     """
 
     max_new_tokens: int = 512

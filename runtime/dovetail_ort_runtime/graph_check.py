@@ -1,9 +1,8 @@
 """What a bundle's graph may hold, checked on the bytes of the ONNX file before ONNX Runtime sees them.
 
-A bundle's graph is flat: nodes of ONNX and of ONNX Runtime, weights in files of the bundle. So functions, subgraphs
-(and with them loops), sparse weights and operators of other domains are refused, not followed. The reader is strict
-where protobuf is lenient: a field that is there twice or in another encoding is an error, so that nothing is read here
-that ONNX Runtime would read in another way.
+A bundle's graph is flat: nodes of ONNX and of ONNX Runtime, weights in files of the bundle. So functions, subgraphs,
+sparse weights and operators of other domains are refused. The reader is strict where protobuf is lenient: a field that
+is there twice or in another encoding is an error, so that ONNX Runtime reads nothing in another way.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def check_graph(path: Path, file_bytes: Mapping[str, int]) -> dict[str, tuple[in
         The shapes of its weights by name.
 
     Raises:
-        BundleError: the file is not a graph, or holds what a bundle's graph may not hold.
+        BundleError: the file is not a graph, or not such a one.
         OSError: it cannot be read.
     """
     try:
@@ -101,7 +100,7 @@ def _check_node(node: _Message, file_bytes: Mapping[str, int]) -> None:
 
 
 def _check_tensor(message: memoryview, file_bytes: Mapping[str, int]) -> tuple[str, tuple[int, ...]]:
-    """Name and shape of a tensor whose bytes are where they should be."""
+    """Its name and shape."""
     tensor = _Message(message, _TENSOR)
     name, shape = tensor.text("name"), tuple(tensor.integers("dims"))
     num_elements = math.prod(shape)
@@ -138,12 +137,7 @@ def _place(name: str, entries: list[memoryview]) -> tuple[str, int, int]:
 
 
 class _Message:
-    """The known fields of one message; all others are skipped.
-
-    Args:
-        content: the message.
-        numbers: of the known fields, by name.
-    """
+    """The fields of one message whose `numbers` are given by name; all others are skipped."""
 
     def __init__(self, content: memoryview, numbers: Mapping[str, int]) -> None:
         names = {number: name for name, number in numbers.items()}
@@ -198,10 +192,7 @@ def _values(name: str, wire_type: int, value: int | memoryview) -> list[int | me
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Number, wire type and content of every field in the order of the bytes; the integer of a varint, else bytes.
-
-    A field that ends behind the message, the number 0 and a group, which no writer makes any more, are errors.
-    """
+    """Number, wire type and content of every field; the integer of a varint, else bytes."""
     place = 0
     while place < len(message):
         tag, place = _varint(message, place)
@@ -225,7 +216,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
 
 
 def _varints(content: memoryview) -> Iterator[int]:
-    """The unsigned integers of a packed field."""
+    """Those of a packed field."""
     place = 0
     while place < len(content):
         value, place = _varint(content, place)
@@ -233,10 +224,7 @@ def _varints(content: memoryview) -> Iterator[int]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """The integer at a place and the place behind it.
-
-    Example: bytes ac 02 are 0x2c + (2 << 7) = 300.
-    """
+    """The integer at a place and the place behind it; bytes ac 02 are 0x2c + (2 << 7) = 300."""
     value = 0
     for shift in range(0, _VARINT_BITS, 7):
         if place >= len(message):

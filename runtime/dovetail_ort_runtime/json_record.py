@@ -1,4 +1,4 @@
-"""Read frozen dataclasses from JSON values strictly: no unknown, missing or mistyped key passes."""
+"""Read dataclasses from JSON values strictly: no unknown, missing or mistyped key passes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ RecordT = TypeVar("RecordT")
 
 
 def read_record(record_type: type[RecordT], value: Any, where: str) -> RecordT:
-    """An instance of the dataclass `record_type` from a JSON object.
-
-    Fields may be scalars, other dataclasses, tuples of either, mappings from str, and optional ones of these.
+    """A dataclass from a JSON object.
 
     Args:
-        record_type: a dataclass.
+        record_type: its fields may be scalars, other dataclasses, tuples of either, mappings from str, and optional
+            ones of these.
         value: what `json.load` gave.
         where: name of the value in error messages, like `manifest.target`.
 
@@ -58,16 +57,12 @@ def _read(expected: Any, value: Any, where: str) -> Any:
         _check(value, dict, where)
         return {key: _read(arguments[1], item, f"{where}[{key!r}]") for key, item in value.items()}
     if expected is float and type(value) is int:
-        return _float(value, where)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise BundleError(f"{where} must be a number within the range of a double, got {error}") from error
     _check(value, expected, where)
     return value
-
-
-def _float(value: int, where: str) -> float:
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise BundleError(f"{where} must be a number within the range of a double, got {error}") from error
 
 
 def _check(value: Any, expected: type, where: str) -> None:

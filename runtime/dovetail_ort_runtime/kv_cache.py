@@ -1,4 +1,4 @@
-"""The target's keys and values: allocated once, written in place by the graph, rewound by moving a length."""
+"""Keys and values: allocated once, written in place by the graph, rewound by moving a length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime
 
 CacheType = type[np.float32 | np.float16 | np.int8]
-
 _CACHE_TYPES: Final[dict[str, CacheType]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -35,7 +34,7 @@ class KVCache:
     """Keys and values of one sequence, (1, Hkv, capacity, D) each.
 
     Every buffer is bound as past and as present of its block; ONNX Runtime sees the equal pointers and writes the new
-    rows at slot P onwards without copying the past. Rows past `length` are leftovers that the next pass overwrites.
+    rows at slot P onwards without copying the past. What is past `length` the next pass overwrites.
 
     Args:
         num_layers: number of blocks.
@@ -43,16 +42,14 @@ class KVCache:
         capacity: number of slots.
         head_size: D.
         dtype: of keys and values.
-        device: where they lie, `cpu` or `cuda`.
-        first_layer: number of the first block in the names of the graph's inputs and outputs.
+        device: `cpu` or `cuda`.
+        first_layer: number of the first block in the graph's names.
         front: the cache of the blocks before it, which keeps and forgets what this one does.
 
     Attributes:
-        capacity: number of slots.
         length: number of slots that hold kept tokens.
-        buffers: keys and values by block: key 0, value 0, key 1, ...; none of them where they lie on another device
-            than the CPU.
-        num_bytes: size of all buffers in bytes, touched or not.
+        buffers: key 0, value 0, key 1, ...; none where they lie on another device than the CPU.
+        num_bytes: of all buffers, touched or not.
     """
 
     def __init__(
@@ -76,23 +73,20 @@ class KVCache:
         self.buffers: list[NDArray[Any]] = [np.zeros(shape, dtype=dtype) for _ in range(2 * num_layers)]
         self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer, device) for buffer in self.buffers]
         if device != CPU:
-            self.buffers = []  # they were copied to the device, and nobody reads them here
+            self.buffers = []  # they were copied to the device
         self.num_bytes = cache_bytes(num_layers, num_kv_heads, capacity, head_size, dtype)
 
     def bind(self, binding: Any) -> None:
-        """Bind every buffer as past and as present in an IOBinding of the target's session."""
+        """Bind every buffer as past and as present in an IOBinding."""
         for index, value in enumerate(self._ort_values):
             part = f"{self._first_layer + index // 2}.{('key', 'value')[index % 2]}"
             binding.bind_ortvalue_input(f"past_key_values.{part}", value)
             binding.bind_ortvalue_output(f"present.{part}", value)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep some rows of the last pass, which wrote them from slot `length` on, and drop the others.
+        """Keep some rows of the last pass, in increasing order, which wrote them from slot `length` on.
 
         Example, length 10: `keep([0, 1, 4])` leaves slots 10 and 11, moves slot 14 to 12, and the length is 13.
-
-        Args:
-            rows: increasing row numbers of the last pass.
         """
         if self._front is not None:
             self._front.keep(rows)
@@ -111,5 +105,5 @@ class KVCache:
 
     @property
     def can_move_rows(self) -> bool:
-        """Whether `keep` can leave rows out that stand before others, as a side branch of a tree asks for."""
+        """Whether `keep` can leave out rows before others, as a side branch of a tree asks for."""
         return bool(self.buffers) and (self._front is None or self._front.can_move_rows)

@@ -1,4 +1,4 @@
-"""A smaller language model as drafter; it needs the target's tokens and nothing else of it."""
+"""A smaller language model as drafter."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dovetail_ort_runtime.verification_input import VerificationInput
 
 
 class LanguageModelDrafter(ModelDrafter):
-    """Drafts chains with any causal language model that shares the target's tokenizer.
+    """Drafts chains with any causal language model that shares the target's tokenizer, from its tokens alone.
 
     Where the answer is sampled, so are the draft tokens, under the same settings but for the repetition penalty; each
     then comes with the distribution it was drawn from, and the target accepts it with min(1, p / q).
 
     Args:
-        model: a session on the smaller model's graph, with the target's `max_context`.
+        model: the smaller one.
         vocabulary_size: V of the target; ids beyond it are padding and never drafted.
         shape: of what `propose` gives.
     """
@@ -38,7 +38,7 @@ class LanguageModelDrafter(ModelDrafter):
         self._sampler = Sampler(SamplingOptions())
 
     def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:  # noqa: ARG002  a chain is its own first path
-        """Draw draft tokens as the answer's tokens are drawn, from a random sequence of the drafter's own."""
+        """Draw as the answer's tokens are drawn, from a random sequence of its own."""
         seed = None if sampling.seed is None else sampling.seed + 1
         self._sampler = Sampler(replace(sampling, repetition_penalty=1.0, seed=seed))
 
@@ -51,7 +51,7 @@ class LanguageModelDrafter(ModelDrafter):
         del self._token_ids[length:]
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:  # noqa: ARG002  text is enough here
-        """Note (n,) int64 tokens; the hidden states are not read."""
+        """Note (n,) int64 tokens."""
         self._token_ids += token_ids.tolist()
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
@@ -59,7 +59,7 @@ class LanguageModelDrafter(ModelDrafter):
         return self.draft(next_token_id, max_draft_tokens, self.shape)
 
     def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
-        """As `propose`, with any chain."""
+        """As `propose`, in any shape."""
         room = self.model.cache.capacity - len(self._token_ids) - 1
         least_probabilities = shape.least_probabilities[: max(min(max_draft_tokens, room), 0)]
         if not least_probabilities:
@@ -84,7 +84,7 @@ class LanguageModelDrafter(ModelDrafter):
         return Proposal.chain(token_ids, probabilities, confidences)
 
     def _choose(self, logits: FloatArray) -> tuple[int, FloatArray]:
-        """A token and the distribution, (V,) float32, that it is the likeliest of or was drawn from."""
+        """A token, and the distribution that it is the likeliest of or was drawn from, (V,) float32."""
         if self._sampler.options.is_greedy:
             weights = np.exp(logits - logits.max())
             return int(logits.argmax()), weights / weights.sum()

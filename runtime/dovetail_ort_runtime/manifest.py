@@ -106,8 +106,9 @@ class TargetEntry:
             )
         if not PurePosixPath(self.graph).name:
             raise InputError(f"graph must be the path of a file, got {self.graph!r}")
-        if self.front_graph is not None and not _is_file_name(self.front_graph):
-            raise InputError(f"front_graph must be the name of a file beside {self.graph!r}, got {self.front_graph!r}")
+        name = self.front_graph
+        if name is not None and (name in ("", "..") or PurePosixPath(name).name != name):
+            raise InputError(f"front_graph must be the name of a file beside {self.graph!r}, got {name!r}")
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -115,10 +116,6 @@ class TargetEntry:
         if self.front_graph is None:
             return (self.graph,)
         return (self.graph, str(PurePosixPath(self.graph).with_name(self.front_graph)))
-
-
-def _is_file_name(name: str) -> bool:
-    return name not in ("", "..") and PurePosixPath(name).name == name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,12 +157,12 @@ class DrafterEntry:
         _check_choice("fusion", self.fusion, FUSIONS)
 
 
-def _check_dimensions(entry: object, least_by_name: Mapping[str, int]) -> None:
+def _check_dimensions(entry: TargetEntry | DrafterEntry, least_by_name: Mapping[str, int]) -> None:
     for name, least in least_by_name.items():
         if getattr(entry, name) < least:
             raise InputError(f"{name} must be {least} or more, got {getattr(entry, name)}")
-    if (max_rows := getattr(entry, "max_rows")) > MOST_ROWS:  # noqa: B009  # either entry has it
-        raise InputError(f"max_rows must be at most {MOST_ROWS}, got {max_rows}")
+    if entry.max_rows > MOST_ROWS:
+        raise InputError(f"max_rows must be at most {MOST_ROWS}, got {entry.max_rows}")
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
@@ -208,11 +205,7 @@ class GenerationEntry:
         self.sampling()
 
     def sampling(self) -> SamplingOptions:
-        """These settings, without a seed.
-
-        Raises:
-            InputError: one is out of bounds.
-        """
+        """These settings, without a seed."""
         settings = dataclasses.asdict(self)
         del settings["eos_token_ids"]
         return SamplingOptions(**settings)

@@ -1,14 +1,12 @@
-"""The loaded model: text, messages or ids in, an answer out, as a whole or token by token."""
+"""The loaded model: text, messages or ids in, an answer out."""
 
 from __future__ import annotations
 
 import time
 import warnings
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from dovetail_ort_runtime.answer import Answer
 from dovetail_ort_runtime.bundle import Bundle
@@ -21,7 +19,7 @@ from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.manifest import Manifest, TargetEntry
+from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.process_memory import return_freed_memory
 from dovetail_ort_runtime.prompt import Prompt, PromptReader
@@ -34,34 +32,34 @@ from dovetail_ort_runtime.turn import Turns
 
 
 class Model:
-    """A bundle, loaded; a context manager that closes it at the end.
+    """A loaded bundle; a context manager that closes it at the end.
 
     Any number of threads may ask for answers. A model has one KV cache, so they are given one at a time, first come,
     first served, and each reads again what its prompt does not share with the answer before it. Threads that must
-    answer at once need a model each, with weights and cache of its own.
+    answer at once need a model each.
 
     A model belongs to the process that loaded it: in a child of `os.fork` its use raises `ModelUseError`. The child may
     load the bundle again, and must end by `os._exit`, as those of `multiprocessing` do: at a usual exit ONNX Runtime
-    waits for a thread that only the parent has. Where processes can be started with `spawn`, do that.
+    waits for a thread that only the parent has. Better start processes with `spawn`.
 
     Args:
         bundle: the opened bundle.
         max_context: largest number of tokens of prompt and answer, at most the bundle's maximum (the default).
         threads: threads of the target's pass; the usable physical cores by default.
-        drafter: proposes draft tokens: a drafter, or the name of one as in `make_drafter`.
+        drafter: a drafter, or the name of one as in `make_drafter`.
         draft_bundle: of the drafter `lm`.
         draft_shape: of all proposals, in place of what pays best in each round.
-        tune: time target and drafter thoroughly on this machine, which takes up to a minute, and store the times for
-            later; without stored ones a short measurement is made.
-        drafter_device: `cpu`, `cuda`, or `auto`: CUDA for a drafter in fp16 where it can be used.
-        target_layers_on_gpu: 0, or the number of blocks that the export put into a graph of their own, or `auto`: these
-            where CUDA can be used. All other blocks are on the CPU.
-        vram_limit: how much target and drafter may take on a GPU, in bytes or as a text such as `3GB`.
+        tune: measure thoroughly on this machine, which takes up to a minute; without stored times a short measurement
+            is made.
+        drafter_device: `cpu`, `cuda` or `auto`.
+        target_layers_on_gpu: 0, the number of blocks that the export put into a graph of their own, or `auto`: these
+            where CUDA can be used.
+        vram_limit: what target and drafter may take on a GPU, in bytes or as a text such as `3GB`.
 
     Attributes:
         manifest: what the bundle says of itself.
         exact: whether a row's result is independent of the rows beside it, as export found and a short measurement
-            on this machine confirms. If not, loading warns, and `GenerationOptions.exact` cannot keep its promise.
+            here confirms. If not, loading warns, and `GenerationOptions.exact` cannot keep its promise.
     """
 
     def __init__(
@@ -78,7 +76,7 @@ class Model:
         target_layers_on_gpu: int | str = AUTO,
         vram_limit: int | str | None = None,
     ) -> None:
-        self.manifest: Manifest = bundle.manifest
+        self.manifest = bundle.manifest
         target = self.manifest.target
         reader = PromptReader(bundle.tokenizer(), bundle.chat_template(), target.vocabulary_size)
         if target.int8_format == "row" and sums_of_8_bits_saturate():
@@ -87,7 +85,8 @@ class Model:
                 "poor; export for this machine with --int8-format row-unsigned",
                 stacklevel=2,
             )
-        vram_limit = parse_bytes(vram_limit) if isinstance(vram_limit, str) else vram_limit
+        if isinstance(vram_limit, str):
+            vram_limit = parse_bytes(vram_limit)
         loaded = Target(
             bundle.path(target.graph),
             target,
@@ -109,22 +108,20 @@ class Model:
                 vram_limit=None if vram_limit is None else vram_limit - _bytes_on_gpu(loaded),
             )
         self._turns = Turns()
-        self._memory: _Memory | None = _Memory(decoder=Decoder(loaded, drafter), reader=reader)
+        self._memory: _Memory | None = _Memory(Decoder(loaded, drafter), reader)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Unload: weights, cache, tokenizer and threads are gone when it returns; closed again, nothing happens.
 
-        An answer under way is not waited for, but the round that runs is, or the reading of a prompt. That answer and
-        those that wait raise `ModelUseError` when they are asked for their next piece, as does every later use. In a
-        child of `os.fork` closing does nothing, for the memory is the parent's.
+        The round that runs is waited for, or the reading of a prompt. Its answer and those that wait raise
+        `ModelUseError` when they are asked for their next piece, as does every later use. In a child of `os.fork`
+        closing does nothing, for the memory is the parent's.
         """
         if self._turns.belongs_here:
             self._turns.close(self._unload)
@@ -164,12 +161,12 @@ class Model:
 
     @property
     def curves(self) -> TimeCurves | None:
-        """The times that drafting is planned with; None where it is not planned."""
+        """The times that drafting is planned with, if it is."""
         drafter = self._decoder.drafter
         return drafter.curves if isinstance(drafter, Planner) else None
 
     def sessions(self) -> tuple[SessionReport, ...]:
-        """Where the target and what drafts for it run."""
+        """Where target and drafter run."""
         return (*self._decoder.target.reports(), *self._decoder.drafter.reports())
 
     @property
@@ -178,7 +175,7 @@ class Model:
         return self._loaded.reader.template is not None
 
     def reset(self) -> None:
-        """Forget the last conversation: the next prompt is read from its first token. It takes a turn."""
+        """Forget the last conversation, in a turn: the next prompt is read from its first token."""
         self._turns.run(lambda: self._decoder.rewind(0))
 
     def generate(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generation:
@@ -190,10 +187,10 @@ class Model:
     def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generator[Piece, None, None]:
         """Answer token by token.
 
-        The generator takes its turn, or waits for it, when its first piece is asked for, and gives it back behind the
-        last piece, with an exception, with its `close()`, or when nobody refers to it any more. Another thread than the
-        one that made it may advance it. As long as it has the turn, other threads wait for theirs, and the thread that
-        last advanced it gets a `ModelUseError` for asking for another answer: it would wait for itself.
+        The generator waits for its turn when its first piece is asked for, and gives it back behind the last piece,
+        with an exception, with its `close()`, or when nobody refers to it any more. Any thread may advance it. As long
+        as it has the turn, other threads wait for theirs, and the thread that last advanced it gets a `ModelUseError`
+        for asking for another answer: it would wait for itself.
 
         Args:
             prompt: text to continue, messages for the chat template, or token ids.
@@ -202,7 +199,7 @@ class Model:
         Raises:
             InputError: the prompt is empty, not of these kinds, or has an id outside the vocabulary.
             ContextLengthError: prompt and one new token do not fit `max_context`.
-            ModelUseError: the model is closed or another process's; from the generator also what is said above.
+            ModelUseError: the model is closed or another process's, or as above.
         """
         started = time.perf_counter()
         options = options or GenerationOptions()
@@ -215,23 +212,23 @@ class Model:
         return self._turns.each(self._pieces(token_ids, options, started))
 
     def token_ids(self, prompt: Prompt) -> list[int]:
-        """What the target reads for a prompt.
-
-        Raises:
-            InputError: as in `stream`.
-        """
+        """What the target reads for a prompt; errors as in `stream`."""
         return self._loaded.reader.token_ids(prompt)
 
     def _pieces(self, token_ids: list[int], options: GenerationOptions, started: float) -> Iterator[Piece]:
         room = min(options.max_new_tokens, self.max_context - len(token_ids))
-        sampling = options.sampling or self.manifest.generation.sampling()
+        settings = self.manifest.generation
         read_started = time.perf_counter()
         num_cached = self._decoder.begin(
-            token_ids, sampling, exact=options.exact, constraint=options.constraint, logprobs=options.logprobs
+            token_ids,
+            options.sampling or settings.sampling(),
+            exact=options.exact,
+            constraint=options.constraint,
+            logprobs=options.logprobs,
         )
         answer = Answer(
             self.tokenizer,
-            eos_token_ids=self.manifest.generation.eos_token_ids,
+            eos_token_ids=settings.eos_token_ids,
             stop=options.stop,
             prompt_tokens=len(token_ids),
             cached_tokens=num_cached,
@@ -246,8 +243,7 @@ class Model:
             yield from answer.pieces(result.token_ids, result.logprobs, room)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Memory:
+class _Memory(NamedTuple):
     """What closing a model frees."""
 
     decoder: Decoder
@@ -270,12 +266,10 @@ def load_model(
 ) -> Model:
     """Open the bundle in directory `path` and load it; arguments as in `Model` and, `verify`, in `Bundle`.
 
-    The model is for this process and any of its threads; a child of `os.fork` loads its own.
-
     Raises:
         BundleError: the bundle is missing, damaged or of another version.
         UnavailableError: ONNX Runtime is missing.
-        InputError: `max_context` or `threads` is out of bounds, or the drafter is not to be had.
+        InputError: an argument is out of bounds, or the drafter is not to be had.
     """
     return Model(
         Bundle(path, verify),

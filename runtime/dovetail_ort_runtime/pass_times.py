@@ -1,4 +1,4 @@
-"""How long a pass takes by its number of rows, several graphs in turns."""
+"""How long passes take, several graphs in turns."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def time_passes(
 ) -> dict[str, PassTimes]:
     """Milliseconds of a pass by number of rows, one for each round, behind kept tokens.
 
-    In a round each pass stands beside the same pass of the other targets; the order changes from round to round.
+    Each pass stands beside the same one of the other targets; the order changes from round to round.
 
     Args:
         targets: by name; their caches are overwritten, and empty afterwards.
         rounds: how many at most.
         seconds: after which no further round begins, if there are three.
-        rows: sizes of the passes, ascending; those that no cache has room for are left out.
+        rows: ascending; those that no cache has room for are left out.
         num_past: kept tokens, or as many as leave room for the largest pass.
     """
     for target in targets.values():
@@ -56,7 +56,7 @@ def time_passes(
 def time_in_turns(
     runs: Mapping[str, Callable[[int], object]], rounds: int, seconds: float = math.inf, *, rows: Sequence[int]
 ) -> dict[str, PassTimes]:
-    """Milliseconds of what runs a pass of so many rows, arguments and order as of `time_passes`."""
+    """Milliseconds of what runs a pass of so many rows, as `time_passes`."""
     times: dict[str, PassTimes] = {name: {size: [] for size in rows} for name in runs}
     started = time.perf_counter()
     for number in range(rounds):
@@ -69,7 +69,7 @@ def time_in_turns(
 
 
 def _pass_ms(run: Callable[[int], object], rows: int) -> float:
-    """The second of two equal passes: the first brings threads and caches back from the other graph."""
+    """Of the second of two: the first brings threads and caches back from the other graph."""
     run(rows)
     started = time.perf_counter()
     run(rows)

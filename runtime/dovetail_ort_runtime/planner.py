@@ -1,4 +1,4 @@
-"""How much is drafted in each round, and by whom: what measured times and observed acceptance make worth its cost."""
+"""How much is drafted in each round, and by whom: what pays by measured times and observed acceptance."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from dovetail_ort_runtime.time_curves import TimeCurves
 
 _RATE_WEIGHT: Final = 8.0
 _RATE_HALF_LIFE: Final = 96
-# The source that seems worse is tried in one round of so many, for it may have become the better one.
+# The source that seems worse is tried in one round of so many.
 _OTHER_SOURCE_EVERY: Final = 24
-# Rounds without the model, once it loses, before a single token is drafted to see whether it still does.
+# Rounds without the model, once it loses, before one token is drafted to see whether it still does.
 _FIRST_PAUSE, _LONGEST_PAUSE = 8, 128
 _DEEPEST: Final = 16
 # Candidates of a node of a tree.
@@ -38,15 +38,15 @@ class Planner(Drafter):
 
     The aim is the most tokens per millisecond over all rounds. At the rate r that is being reached, a draft token pays
     if it is accepted with a probability above r times the milliseconds that it adds (Dinkelbach's condition for the
-    best ratio). Milliseconds come from `TimeCurves`; probabilities from the drafter's own, corrected by how often such
-    promises were kept, or for a copy from how often copies after a match of that length were right. The model drafts
-    where its past rounds in such places gained more than a copy promises, and neither does where both would lose.
+    best ratio). Milliseconds come from `TimeCurves`, probabilities from the drafter, corrected by how often such
+    promises were kept, or for a copy from how often copies after such a match were right. The model drafts where its
+    past rounds in such places gained more than a copy promises, and neither does where both would lose.
 
     Args:
         curves: of this machine.
-        lookup: copies from the text, if it may.
+        lookup: copies, if it may.
         model: drafts, if there is one.
-        trees: the same model, if it drafts trees and the target can keep a branch of one.
+        trees: the same model, if it drafts trees and the target can keep their branches.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Planner(Drafter):
         return () if self.model is None else self.model.reports()
 
     def rewind(self, length: int) -> None:
-        """Rewind both drafters."""
+        """Tell both drafters."""
         self._pending = None
         self._unread = max(0, self._unread - max(0, self._length - length))
         self._length = min(self._length, length)
@@ -93,7 +93,7 @@ class Planner(Drafter):
             drafter.rewind(length)
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
-        """Learn how the last proposal fared, and show both drafters what was kept."""
+        """Learn how the last proposal fared, and tell both drafters."""
         if self._pending is not None:
             self._learn(self._pending, token_ids[1:].tolist())
             self._pending = None
@@ -103,12 +103,10 @@ class Planner(Drafter):
             drafter.observe(token_ids, hidden_states)
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """A chain or a tree, or nothing where none pays."""
+        """What pays: a chain, a tree or nothing."""
         self._price()
         limit = min(max_draft_tokens, _DEEPEST)
-        match = Match(start=0, length=0, next_token_id=next_token_id)
-        if self.lookup is not None:
-            match = self.lookup.longest_match(next_token_id)
+        match = self.lookup.longest_match(next_token_id) if self.lookup else Match(next_token_id=next_token_id)
         matched = min(match.length, LONGEST_MATCH)
         num_copied, copy_gain = self._best_copy(matched, limit)
         source, depth = self._choose(matched, num_copied, copy_gain, limit)
@@ -125,7 +123,7 @@ class Planner(Drafter):
         return [drafter for drafter in (self.lookup, self.model) if drafter is not None]
 
     def _price(self) -> None:
-        """What K draft tokens add to the target's pass, for K = 0 to the deepest."""
+        """What K draft tokens add to the target's pass."""
         if (place := self._length // _CONTEXT_STEP) != self._priced_at:
             rows = [max(1 + depth, self._least_rows) for depth in range(_DEEPEST + 1)]
             times = [self.curves.verify(number, self._length) for number in rows]
@@ -134,7 +132,7 @@ class Planner(Drafter):
             self._priced_at = place
 
     def _best_copy(self, matched: int, limit: int) -> tuple[int, float]:
-        """Tokens to copy after a match, and what they gain."""
+        """How many tokens to copy, and what they gain."""
         if not matched:
             return 0, 0.0
         right, rate = self._record.copied_right(matched), self._rate.value
@@ -161,7 +159,7 @@ class Planner(Drafter):
         return ("model", limit) if by_model else without_model
 
     def _draft(self, next_token_id: int, depth: int, limit: int) -> tuple[Proposal, float]:
-        """What the model drafts, and the milliseconds that it takes by the curves."""
+        """A proposal and its milliseconds by the curves."""
         assert self.model is not None
         is_ready = self.model.is_ready(next_token_id)
         least = self._thresholds(depth)
@@ -178,14 +176,14 @@ class Planner(Drafter):
         return proposal, 0.0 if is_ready else ms
 
     def _paying_rows(self, tree: Proposal) -> int:
-        """How many of a tree's tokens, the likeliest first, gain the most."""
+        """How many of a tree's likeliest tokens gain the most."""
         worth = np.asarray(tree.confidences) * [self._record.kept(depth) for depth in tree.depths().tolist()]
         order = np.argsort(-np.asarray(tree.confidences), kind="stable")
         gains = np.cumsum([0.0, *worth[order]]) - self._rate.value * np.asarray(self._extra_ms[: 1 + len(tree)])
         return int(np.argmax(gains))
 
     def _thresholds(self, depth: int) -> tuple[float, ...]:
-        """The drafter's own probability below which a token of a chain does not pay, by depth."""
+        """The drafter's own probability below which a chain does not pay, by depth."""
         found = []
         for number in range(1, depth + 1):
             paid_rows = max(1, 1 + number - self._least_rows)
@@ -207,16 +205,9 @@ class Planner(Drafter):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Round:
-    """A proposal that waits for its verdict.
+    """A proposal that waits for its verdict."""
 
-    Attributes:
-        source: `model`, `lookup` or `plain`.
-        matched: length of the match.
-        proposal: what was proposed.
-        draft_ms: what drafting costs by the curves.
-    """
-
-    source: str
+    source: str  # `model`, `lookup` or `plain`
     matched: int
     proposal: Proposal
     draft_ms: float

@@ -1,4 +1,4 @@
-"""What the system is asked about this process's memory: large pages for weights, and to take back what was freed."""
+"""Large pages for weights, and memory given back."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ Region = tuple[int, int]
 def huge_pages() -> Iterator[None]:
     """Ask Linux to hold the anonymous memory that is gained within the block in pages of 2 MiB instead of 4 KiB.
 
-    Decoding streams all weights once a step, and with small pages the processor spends a good part of that on looking
-    up addresses. It is a hint: where the kernel does not take it, nothing changes but the speed.
+    Decoding streams all weights once a step, and spends a good part of that on looking up the addresses of small pages.
     """
     before = _anonymous_regions()
     yield
@@ -32,8 +31,8 @@ def huge_pages() -> Iterator[None]:
 
 
 def return_freed_memory() -> None:
-    """Let the C library return what it keeps for later; glibc keeps hundreds of megabytes of an unloaded model."""
-    with suppress(AttributeError, OSError, TypeError):  # another library, which has no such call or needs none
+    """Let the C library return what it keeps for later, hundreds of megabytes of an unloaded model."""
+    with suppress(AttributeError, OSError, TypeError):  # another library
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -49,7 +48,7 @@ def _advise(regions: list[Region]) -> None:
 
 
 def _anonymous_regions() -> list[Region]:
-    """Address ranges of private writable memory without a file behind it, ascending; empty where nothing tells them."""
+    """Address ranges of private writable memory without a file behind it, ascending; empty where nothing tells."""
     if sys.platform != "linux":
         return []
     try:
@@ -62,10 +61,7 @@ def _anonymous_regions() -> list[Region]:
 
 
 def _gained(before: list[Region], after: list[Region]) -> list[Region]:
-    """The parts of `after` that no range of `before` covers.
-
-    Example: before (10, 20), after (10, 30) and (50, 60): (20, 30) and (50, 60).
-    """
+    """The parts of `after` that no range of `before` covers; of (10, 30), with (10, 20) before, (20, 30)."""
     gained = []
     for start, end in after:
         for covered_start, covered_end in before:

@@ -1,4 +1,4 @@
-"""What a prompt may be, and the token ids that a target reads for it."""
+"""What a prompt may be, and its token ids."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _checked_ids(prompt: object, vocabulary_size: int) -> list[int]:
     try:
         array = np.asarray(prompt)
     except ValueError:
-        array = np.empty((), dtype=object)  # lists of several lengths
+        array = np.empty(())  # lists of several lengths
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise InputError("the prompt must be text, a list of messages, or a list of token ids; got something else")
     if array.size and not 0 <= array.min() <= array.max() < vocabulary_size:

@@ -1,4 +1,4 @@
-"""What a drafter hands to the target: a chain or a tree of draft tokens. It knows no model."""
+"""A chain or a tree of draft tokens. It knows no model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT: Final = -1
 class Proposal:
     """Draft tokens of one round below a root, the newest token, which the target has not read yet.
 
-    Draft tokens stand in topological order with the first root-to-leaf path in front: token `i` has its parent at
+    They stand in topological order with the first root-to-leaf path in front: token `i` has its parent at
     `parents[i] < i`, or `ROOT` (-1) if it follows the root. A chain has parents -1, 0, 1, ...
 
     Example, root "the", two guesses for the next word, the first one continued:
@@ -28,9 +28,9 @@ class Proposal:
 
     Attributes:
         token_ids: (K,) int64.
-        parents: (K,) int64, each -1 or the index of an earlier draft token.
+        parents: (K,) int64.
         probabilities: (K, V) float32, row `i` the distribution that `token_ids[i]` was sampled from, or None if the
-            draft tokens were chosen, not sampled.
+            draft tokens were chosen.
         confidences: K numbers, the drafter's own probability that token `i` and all on the way to it are accepted, or
             none if it has no opinion.
     """
@@ -60,7 +60,7 @@ class Proposal:
         probabilities: FloatArray | None = None,
         confidences: Sequence[float] = (),
     ) -> Proposal:
-        """Draft tokens that follow one another; an empty sequence proposes nothing."""
+        """Draft tokens that follow one another."""
         tokens = np.asarray(token_ids, dtype=np.int64)
         parents = np.arange(ROOT, len(tokens) - 1)
         return cls(token_ids=tokens, parents=parents, probabilities=probabilities, confidences=confidences)
@@ -74,7 +74,7 @@ class Proposal:
         return bool(self.parents.tolist() == list(range(ROOT, len(self) - 1)))
 
     def first_path(self) -> Proposal:
-        """The chain in front: the draft tokens up to the first one that does not follow the one before it."""
+        """The draft tokens up to the first one that does not follow the one before it."""
         breaks = np.flatnonzero(self.parents != np.arange(ROOT, len(self) - 1))
         if not len(breaks):
             return self
@@ -82,11 +82,8 @@ class Proposal:
         return Proposal.chain(self.token_ids[: breaks[0]], probabilities, self.confidences[: breaks[0]])
 
     def likeliest(self, num_tokens: int) -> Proposal:
-        """The draft tokens of the highest confidences; the parent of each is among them, for its own is no lower.
-
-        Not for sampled draft tokens: those that are left would have another distribution.
-        """
-        assert self.probabilities is None
+        """The draft tokens of the highest confidences; the parent of each is among them, for its own is no lower."""
+        assert self.probabilities is None, "those that are left would have another distribution"
         order = np.argsort(-np.asarray(self.confidences), kind="stable")[:num_tokens]
         kept = sorted(order.tolist())
         place = {old: new for new, old in enumerate(kept)} | {ROOT: ROOT}
@@ -97,14 +94,10 @@ class Proposal:
         )
 
     def tested(self, accepted_ids: Sequence[int]) -> list[float]:
-        """What the target's verdict puts to the test, by the drafter's confidences.
+        """What the verdict that accepts a path from the root puts to the test, by the drafter's confidences.
 
-        Args:
-            accepted_ids: tokens of a path from the root.
-
-        Returns:
-            For the root, then for each accepted token, if draft tokens follow it: the probability that one of them is
-            right where it is.
+        For the root, then for each accepted token, if draft tokens follow it: the probability that one of them is right
+        where it is.
         """
         found = []
         node, before = ROOT, 1.0
@@ -119,14 +112,14 @@ class Proposal:
         return found
 
     def depths(self) -> TokenArray:
-        """(K,) int64: 1 for the children of the root, 2 for theirs."""
+        """(K,) int64, from 1 for the root's children on."""
         depths = np.zeros(len(self), dtype=np.int64)
         for index, parent in enumerate(self.parents):
             depths[index] = 1 if parent == ROOT else depths[parent] + 1
         return depths
 
     def children(self, parent: int) -> list[int]:
-        """Indices of the draft tokens right below `parent` (an index, or ROOT), in order."""
+        """Indices of the draft tokens right below an index or ROOT, in order."""
         return [index for index, other in enumerate(self.parents.tolist()) if other == parent]
 
 

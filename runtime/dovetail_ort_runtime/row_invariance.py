@@ -14,14 +14,14 @@ from dovetail_ort_runtime.verification_input import VerificationInput
 
 # Two rows are the least an exact pass has, 64 the most; odd sizes meet the kernels' leftover rows.
 ROWS_AT_EXPORT: Final = (2, 3, 5, 8, 16, 64)
-# Kernels are chosen by processor and ONNX Runtime version: a short look wherever a bundle is loaded.
+# Kernels are chosen by processor and ONNX Runtime version.
 ROWS_AT_LOAD: Final = (2, 3, 8)
 TOKENS_AT_EXPORT: Final = 120
 TOKENS_AT_LOAD: Final = 8
 
 
 def measure_row_invariance(target: Target, token_ids: TokenArray, rows: Sequence[int]) -> RowInvariance:
-    """Feed the same tokens in passes of each size in `rows` and compare the bits of what comes out.
+    """Feed the same tokens in passes of each size and compare the bits of what comes out.
 
     Args:
         target: its cache is overwritten, and empty afterwards.
@@ -38,14 +38,14 @@ def measure_row_invariance(target: Target, token_ids: TokenArray, rows: Sequence
 
 
 def holds_here(target: Target) -> bool:
-    """A short measurement on this machine, some five single-row passes long."""
+    """A measurement here, as long as five single-row passes."""
     num_tokens = min(TOKENS_AT_LOAD, target.cache.capacity - 1)
     token_ids = np.arange(num_tokens) * 37 % target.vocabulary_size
     return measure_row_invariance(target, token_ids, ROWS_AT_LOAD).identical
 
 
 def run_in_chunks(target: Target, token_ids: TokenArray, rows: int) -> tuple[FloatArray, FloatArray]:
-    """Logits (T, V) and hidden states (T, E) of a text fed from position 0, `rows` tokens a pass."""
+    """Logits (T, V) and hidden states (T, E) of a text, `rows` tokens a pass."""
     target.cache.rewind(0)
     logits, hidden_states = [], []
     for start in range(0, len(token_ids), rows):

@@ -1,6 +1,6 @@
 """From a row of target logits to a token: penalty, constraint, temperature, truncation, then argmax or one random draw.
 
-It knows nothing of drafts: `acceptance` asks it for one row at a time.
+It knows nothing of drafts.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SeenArray: TypeAlias = NDArray[np.bool_]
 
 
 class Sampler:
-    """One sequence's choices, made with one random generator.
+    """One sequence's choices.
 
-    The transformations are those of transformers' logits processors, with one difference: ties go to the lower id,
-    so top-k keeps exactly k tokens where transformers keeps all that equal the k-th.
+    The transformations are those of transformers' logits processors, but ties go to the lower id: top-k keeps exactly k
+    tokens where transformers keeps all that equal the k-th.
 
     Args:
         options: the transformations.
@@ -35,11 +35,11 @@ class Sampler:
         self._generator = np.random.default_rng(options.seed)
 
     def choose(self, logits: FloatArray, seen: SeenArray | None = None) -> int:
-        """The next token: the highest logit if greedy, else drawn with exactly one uniform number.
+        """The next token: the highest logit if greedy, else drawn with one uniform number.
 
         Args:
             logits: (V,) float32.
-            seen: (V,) bool, tokens of prompt and answer; needed for a repetition penalty only.
+            seen: (V,) bool, tokens of prompt and answer; for a repetition penalty only.
 
         Raises:
             BundleError: the highest logit is NaN or infinite.
@@ -51,17 +51,14 @@ class Sampler:
         return int(token_ids[self.draw(weights)])
 
     def distribution(self, logits: FloatArray, seen: SeenArray | None = None) -> ProbabilityArray:
-        """(V,) float64: the probabilities that `choose` draws from; all on one token if greedy."""
+        """(V,) float64: the probabilities that `choose` draws from, if not greedy."""
+        token_ids, weights = self._candidates(logits, seen)
         probabilities = np.zeros(len(logits))
-        if self.options.is_greedy:
-            probabilities[_highest(self._admitted(logits, seen))] = 1.0
-        else:
-            token_ids, weights = self._candidates(logits, seen)
-            probabilities[token_ids] = weights / weights.sum()
+        probabilities[token_ids] = weights / weights.sum()
         return probabilities
 
     def advance(self, token_id: int) -> None:
-        """Tell the constraint that a token is kept; the next choice is the one after it."""
+        """Tell the constraint that a token is kept."""
         if self._constraint is not None:
             self._constraint.advance(token_id)
 
@@ -75,8 +72,8 @@ class Sampler:
         """The generator's next number in [0, 1)."""
         return self._generator.random()
 
-    def penalised(self, logits: FloatArray, seen: SeenArray | None = None) -> FloatArray:
-        """(V,) float32: logits after the repetition penalty; the array itself if there is none."""
+    def _penalised(self, logits: FloatArray, seen: SeenArray | None) -> FloatArray:
+        """(V,) float32; the array itself if there is no penalty."""
         penalty = self.options.repetition_penalty
         if penalty == 1:
             return logits
@@ -89,8 +86,8 @@ class Sampler:
         return penalised
 
     def _admitted(self, logits: FloatArray, seen: SeenArray | None) -> FloatArray:
-        """(V,) float32: penalised logits, minus infinity where the constraint does not allow the token."""
-        logits = self.penalised(logits, seen)
+        """(V,) float32, minus infinity where the constraint does not allow the token."""
+        logits = self._penalised(logits, seen)
         if self._constraint is None:
             return logits
         allowed = self._constraint.allowed()[: len(logits)]
@@ -105,7 +102,8 @@ class Sampler:
         options = self.options
         logits = self._admitted(logits, seen)
         highest = logits[_highest(logits)]
-        token_ids = _kept_by_top_k(logits, options.top_k)
+        keeps_all = not 0 < options.top_k < len(logits)
+        token_ids = np.arange(len(logits)) if keeps_all else np.sort(top_k(logits, options.top_k))
         with np.errstate(over="ignore"):  # next to no temperature leaves only the highest
             weights = np.exp((logits[token_ids].astype(np.float64) - highest) / options.temperature)
         if options.top_p < 1:
@@ -118,16 +116,11 @@ class Sampler:
 
 
 def top_k(logits: FloatArray, k: int) -> TokenArray:
-    """Ids of the `k` highest logits, highest first, ties to the lower id.
-
-    Args:
-        logits: (V,) float32.
-        k: 0 to V.
-    """
+    """Ids of the `k`, 0 to V, highest of (V,) float32 logits, highest first, ties to the lower id."""
     if k == 0:
         return np.empty(0, dtype=np.int64)
-    # The k blocks with the highest maxima each hold a logit no lower than the k-th maximum, so what is lower is out:
-    # ten times faster than to partition all logits.
+    # The k blocks with the highest maxima each hold a logit no lower than the k-th maximum, so what is lower is out.
+    # Ten times faster than to partition all.
     maxima = np.maximum.reduceat(logits, np.arange(0, len(logits), max(1, len(logits) // (4 * k))))
     contenders = np.flatnonzero(logits >= np.partition(maxima, -k)[-k])
     return contenders[np.argsort(-logits[contenders], kind="stable")[:k]]
@@ -142,11 +135,6 @@ def _highest(logits: FloatArray) -> int:
             "the target graph overflows here: export it again or take another precision"
         )
     return token_id
-
-
-def _kept_by_top_k(logits: FloatArray, k: int) -> TokenArray:
-    """Ids of the `k` highest logits, ascending; all of them for 0."""
-    return np.sort(top_k(logits, k)) if 0 < k < len(logits) else np.arange(len(logits))
 
 
 def _top_p(weights: ProbabilityArray, top_p: float) -> TokenArray:

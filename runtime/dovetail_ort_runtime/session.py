@@ -1,4 +1,4 @@
-"""A graph opened in ONNX Runtime on one device, ready to run, and what is to be said of it."""
+"""A graph opened in ONNX Runtime on one device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SessionReport:
     Attributes:
         name: `target` or `drafter`.
         device: `cpu` or `cuda`.
-        nodes: number of the graph's nodes by execution provider.
+        nodes: of the graph, by execution provider.
         threads: of a pass, on the CPU.
         weight_bytes: of graph and weights on disk.
         cache_bytes: of the KV cache, touched or not.
@@ -49,7 +49,7 @@ def open_session(
         threads: of one pass, on the CPU. With CUDA one is enough: it waits for the GPU.
         device: `cpu` or `cuda`.
         vram_limit: bytes that the session may take on the GPU.
-        trace: what the name of the profile begins with that ONNX Runtime writes; None for no profile.
+        trace: how the name of ONNX Runtime's profile begins; None for no profile.
 
     Raises:
         BundleError: ONNX Runtime refuses the graph.
@@ -59,9 +59,9 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1 if device == CUDA else threads
     options.log_severity_level = 4  # errors come as exceptions
-    # Threads that spin between passes take the core from whatever runs there: another session, the drafter.
+    # Threads that spin between passes take the core from the other session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # A file could be taken for ONNX Runtime's own format, which is read in another way than it was checked.
+    # ONNX Runtime's own format would be read in another way than it was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if trace is not None:
@@ -87,11 +87,7 @@ def open_session(
 
 
 def memory_left(weights: int, cache: int, vram_limit: int | None) -> int | None:
-    """Bytes of a limit that a session may take, its cache subtracted; None without a limit.
-
-    Raises:
-        InputError: weights and cache exceed it.
-    """
+    """Bytes that a limit leaves to a session beside its cache; InputError where it cannot hold weights and cache."""
     if vram_limit is not None and vram_limit < weights + cache:
         raise InputError(
             f"vram_limit must hold {weights} bytes of weights and {cache} of cache, got {max(vram_limit, 0)}; "
@@ -101,22 +97,20 @@ def memory_left(weights: int, cache: int, vram_limit: int | None) -> int | None:
 
 
 def weight_bytes(graph: Path) -> int:
-    """Size of a graph and of the weights beside it."""
+    """Of a graph and the weights beside it."""
     return sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*"))
 
 
 def nodes_by_provider(session: Any) -> dict[str, int]:
-    """How many of a session's nodes run on which execution provider."""
-    counts: Counter[str] = Counter()
-    for part in session.get_provider_graph_assignment_info():
-        counts[part.ep_name] += len(part.get_nodes())
-    return dict(counts)
+    """How many nodes run on which execution provider."""
+    parts = session.get_provider_graph_assignment_info()
+    return dict(Counter(part.ep_name for part in parts for _ in part.get_nodes()))
 
 
 def _keep_for_ever() -> None:
-    """Let a forked child destroy no session: it would wait for threads that stayed with the parent, and hang."""
+    """Let a forked child destroy no session: it would wait for the parent's threads."""
     for session in tuple(_sessions):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # also the interpreter's own end must not reach it
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # nor must the interpreter's own end
 
 
 if hasattr(os, "register_at_fork"):

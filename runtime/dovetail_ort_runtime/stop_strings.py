@@ -8,10 +8,10 @@ from dovetail_ort_runtime.errors import InputError
 
 
 class StopStrings:
-    """Passes text on up to the first stop string; how the text is cut into pieces makes no difference.
+    """Passes text on up to the first stop string, however it is cut into pieces.
 
-    The stop string that starts earliest wins; of several that start there, the one that is complete first. Where one
-    stop string lies within another ("b" in "abc"), it waits until the other, which started earlier, is ruled out.
+    The stop string that starts earliest wins; of several that start there, the one that is complete first. One that
+    lies within another ("b" in "abc") waits until the other, which started earlier, is ruled out.
 
     Example with the stop string "END":
 
@@ -38,7 +38,7 @@ class StopStrings:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """Text that is free of stop strings, and whether one was completed; nothing passes after that."""
+        """Text that is free of stop strings, and whether one was completed."""
         if self.matched is not None:
             return "", True
         self._held += text
@@ -57,9 +57,8 @@ class StopStrings:
         return self._release(start)
 
     def _first_match(self) -> tuple[int, str | None]:
-        """Where the earliest complete stop string starts and which it is; the end of the text and None without one."""
-        starts = ((self._held.find(stop), stop) for stop in self._stops)
-        found = [(start, stop) for start, stop in starts if start >= 0]
+        """Where the earliest complete stop string starts, and it; the end of the text and None without one."""
+        found = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
         return min(found, key=lambda match: match[0], default=(len(self._held), None))
 
     def _first_possible(self) -> int:

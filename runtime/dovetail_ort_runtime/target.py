@@ -1,4 +1,4 @@
-"""The target model: one pass over a few new rows, with the hidden states of each and the logits that are asked for."""
+"""The target model: one pass over a few new rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TargetRows:
     """What one pass gave; views that the next pass overwrites.
 
     Attributes:
-        logits: (n, V) float32, of the last n rows; all if no number was asked for.
+        logits: (n, V) float32, of the rows that were asked for.
         hidden_states: (S, E) float32, after the final norm.
     """
 
@@ -38,22 +38,21 @@ class TargetRows:
 class Target:
     """A session on the target's graph and the cache of one sequence.
 
-    One-row and many-row calls of an INT8 product take different kernels, whose sums round differently. An exact pass
-    therefore never has one row: it is padded to two, and the second row's result is dropped. Neither does its head.
+    One-row and many-row calls of an INT8 product take different kernels, whose sums round differently. So neither an
+    exact pass nor its head has one row: it is padded to two, and the second row's result is dropped.
 
     Args:
         graph: path of the ONNX file.
         entry: its dimensions.
         max_context: slots of the cache, at most the bundle's maximum (the default).
-        threads: threads of one pass; the usable physical cores by default.
-        front_device: where the first blocks of a target that was cut run, `cpu` or `cuda`; the others are on the CPU.
+        threads: of one pass; the usable physical cores by default.
+        front_device: of the first blocks of a target that was cut, `cpu` or `cuda`; the others are on the CPU.
         vram_limit: bytes that they may take on a GPU.
         trace: as of `open_session`, for the blocks on the CPU.
 
     Attributes:
         cache: keys and values of the kept tokens.
         chooses_rows: whether the graph computes the logits of chosen rows only.
-        weight_bytes: of graph and weights on disk.
     """
 
     def __init__(
@@ -98,29 +97,31 @@ class Target:
             first_layer=entry.front_layers,
             front=None if self.front is None else self.front.cache,
         )
-        self._logits = np.empty((self.max_rows, entry.vocabulary_size), dtype=np.float32)
-        self._hidden_states = np.empty((self.max_rows, entry.hidden_size), dtype=np.float32)
+        self.logits = np.empty((self.max_rows, entry.vocabulary_size), dtype=np.float32)
+        self.hidden_states = np.empty((self.max_rows, entry.hidden_size), dtype=np.float32)
         self._no_bias = np.zeros(self.max_rows * capacity, dtype=np.float32)
         self.chooses_rows = any(value.name == "scored_rows" for value in self.session.get_inputs())
         self._passes: dict[tuple[int, int], _Pass] = {}
 
     def forward(self, rows: VerificationInput, *, exact: bool = True, num_scored: int | None = None) -> TargetRows:
-        """Run the rows behind the cache's `length` kept tokens; the cache's length stays.
+        """Run the rows behind the cache's kept tokens; its length stays.
 
         Args:
-            rows: 1 to `max_rows` rows, for which the cache has room.
-            exact: whether a single row takes the kernel that many rows take.
+            rows: 1 to `max_rows`, for which the cache has room.
+            exact: whether a single row takes the kernel of many.
             num_scored: how many of the last rows need logits, 1 or more; all if None.
         """
         num_rows = len(rows.token_ids)
         num_scored = num_rows if num_scored is None else num_scored
         least = EXACT_ROWS if exact else 1
         padded = max(num_rows, least)
-        # The head is kept from its one-row kernel too, by a row whose logits are dropped.
         scored = max(num_scored, least) if self.chooses_rows else padded
         first_scored = max(num_rows - scored, 0)
         total = self.cache.length + padded
-        step = self._pass(padded, scored)
+        key = padded, scored
+        if key not in self._passes:
+            self._passes[key] = _Pass(self, *key)
+        step = self._passes[key]
         step.fill(rows, total, first_scored)
         bias = rows.attention_bias
         if bias is None:
@@ -130,7 +131,7 @@ class Target:
             self.front.run({**step.inputs, "attention_bias": bias})
         self.session.run_with_iobinding(step.binding)
         end = num_rows - first_scored
-        return TargetRows(self._logits[end - num_scored : end], self._hidden_states[:num_rows])
+        return TargetRows(self.logits[end - num_scored : end], self.hidden_states[:num_rows])
 
     def reports(self) -> tuple[SessionReport, ...]:
         """Where it runs, in one session or two."""
@@ -144,30 +145,20 @@ class Target:
         )
         return (rest,) if self.front is None else (self.front.report(), rest)
 
-    def _pass(self, num_rows: int, num_scored: int) -> _Pass:
-        key = num_rows, num_scored
-        if key not in self._passes:
-            self._passes[key] = _Pass(self, *key)
-        return self._passes[key]
-
-    def output_buffers(self, num_rows: int, num_scored: int) -> dict[str, FloatArray]:
-        """Where a pass writes its outputs, by output name."""
-        return {"logits": self._logits[None, :num_scored], "hidden_states": self._hidden_states[None, :num_rows]}
-
 
 class _Pass:
-    """Bound inputs and outputs of passes of one size; only the bias changes its shape between passes."""
+    """Bound inputs and outputs of passes of one size; only the bias changes its shape."""
 
     def __init__(self, target: Target, num_rows: int, num_scored: int) -> None:
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self.binding: Any = target.session.io_binding()
-        self.input_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
-        self.position_ids: TokenArray = np.zeros((1, num_rows), dtype=np.int64)
-        self.seqlens_k = np.zeros(1, dtype=np.int32)
-        self.total_sequence_length = np.zeros((), dtype=np.int32)
         self.scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
-        names = ("input_ids", "position_ids", "seqlens_k", "total_sequence_length")
-        self.inputs: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in names}
+        self.inputs: dict[str, NDArray[Any]] = {
+            "input_ids": np.zeros((1, num_rows), dtype=np.int64),
+            "position_ids": np.zeros((1, num_rows), dtype=np.int64),
+            "seqlens_k": np.zeros(1, dtype=np.int32),
+            "total_sequence_length": np.zeros((), dtype=np.int32),
+        }
         for name, array in self.inputs.items():
             self.binding.bind_ortvalue_input(name, self.ort_value(array))
         if target.chooses_rows:
@@ -175,24 +166,18 @@ class _Pass:
         if target.front is not None:
             states = target.front.block_states[None, :num_rows]
             self.binding.bind_ortvalue_input("block_states", self.ort_value(states))
-        for name, buffer in target.output_buffers(num_rows, num_scored).items():
-            self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
+        self.binding.bind_ortvalue_output("logits", self.ort_value(target.logits[None, :num_scored]))
+        self.binding.bind_ortvalue_output("hidden_states", self.ort_value(target.hidden_states[None, :num_rows]))
         target.cache.bind(self.binding)
 
     def fill(self, rows: VerificationInput, total: int, first_scored: int) -> None:
-        """Write what the graph reads, but for the bias; padding repeats the last position.
-
-        Args:
-            rows: of the pass.
-            total: T, kept tokens and rows, padding included.
-            first_scored: the first row that needs logits.
-        """
-        num_rows = len(rows.token_ids)
-        self.input_ids[0, :num_rows] = rows.token_ids
-        self.position_ids[0, :num_rows] = rows.position_ids
-        self.position_ids[0, num_rows:] = rows.position_ids[-1]
-        self.seqlens_k[0] = total - 1
-        self.total_sequence_length[...] = total
+        """Write what the graph reads but for the bias; padding, which `total` includes, repeats the last position."""
+        num_rows, inputs = len(rows.token_ids), self.inputs
+        inputs["input_ids"][0, :num_rows] = rows.token_ids
+        inputs["position_ids"][0, :num_rows] = rows.position_ids
+        inputs["position_ids"][0, num_rows:] = rows.position_ids[-1]
+        inputs["seqlens_k"][0] = total - 1
+        inputs["total_sequence_length"][...] = total
         self.scored_rows[:] = np.arange(first_scored, first_scored + len(self.scored_rows))
 
 

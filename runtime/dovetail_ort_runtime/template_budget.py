@@ -25,8 +25,8 @@ class TemplateLimitError(Exception):
 class TemplateBudget:
     """Time, work and output of one rendering.
 
-    Every step of a template costs one unit of work, one more for each character and `WORK_PER_ELEMENT` for each element
-    that it makes, so that work bounds memory as well.
+    A step costs one unit of work, one more for each character and `WORK_PER_ELEMENT` for each element that it makes, so
+    that work bounds memory as well.
 
     Args:
         conversation: what is rendered; a longer one may take more.
@@ -54,7 +54,7 @@ class TemplateBudget:
             raise TemplateLimitError(f"render within {SECONDS:g} seconds, got no end")
 
     def charge_for(self, value: Any) -> None:
-        """Take one unit of work and what a value weighs; errors as in `charge`."""
+        """Take one unit and what a value weighs; errors as in `charge`."""
         self.charge(1 + weight(value, self._work_left))
 
 
@@ -62,7 +62,7 @@ _current: ContextVar[TemplateBudget] = ContextVar("template_budget")
 
 
 def current_budget() -> TemplateBudget:
-    """What the template that is being rendered here pays from."""
+    """That of the template which is being rendered here."""
     return _current.get()
 
 
@@ -81,7 +81,7 @@ def weight(value: Any, enough: int | None = None) -> int:
 
     Args:
         value: anything; what is no text, number or container weighs one element.
-        enough: stop counting beyond this number; a list that holds one list twice, and so on, doubles at each level.
+        enough: where counting stops; a list that holds one list twice, and so on, doubles at each level.
     """
     total, pending = 0, [value]
     while pending and (enough is None or total <= enough):

@@ -1,9 +1,9 @@
 """Jinja for templates that nobody has read: its sandbox, with a budget that every step of a template pays from.
 
 Jinja's own sandbox keeps a template from Python's internals, not from the processor and the memory. Here the compiled
-template asks for permission wherever it can make something large or go round in circles: loops, calls, filters, tests,
-operators, literals, slices and output. Filters and methods are those of a list, because one step of any other could
-take for ever. It knows no conversation.
+template pays wherever it can make something large or go round in circles: loops, calls, filters, tests, operators,
+literals, slices and output. Filters and methods are those of a list: one step of any other could take for ever. It
+knows no conversation.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ _GLOBALS: Final = ("cycler", "dict", "joiner", "range")
 
 
 class _Namespace(Namespace):
-    """A namespace whose text does not grow with what it holds."""
+    """One whose text does not grow with what it holds."""
 
     def __repr__(self) -> str:
         return "<Namespace>"
 
 
 class _BudgetedCode(CodeGenerator):
-    """Compiles each place that can make something large into a call of the environment."""
+    """Compiles each such place into a call of the environment."""
 
     def _output_const_repr(self, group: Iterable[Any]) -> str:
         return f"environment.written({super()._output_const_repr(group)})"
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
         if not isinstance(node, nodes.TemplateData):
-            raise nodes.Impossible  # nothing is computed before there is a budget
+            raise nodes.Impossible  # there is no budget yet
         return super()._output_child_to_const(node, frame, finalize)
 
     def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
@@ -75,11 +75,7 @@ class _BudgetedCode(CodeGenerator):
         node.iter = nodes.Call(nodes.EnvironmentAttribute("stepped"), [node.iter], [], None, None)
         super().visit_For(node, frame)
 
-    def visit_ScopedEvalContextModifier(  # noqa: N802  # jinja2 names it
-        self,
-        node: nodes.ScopedEvalContextModifier,
-        frame: Frame,  # noqa: ARG002
-    ) -> None:
+    def visit_ScopedEvalContextModifier(self, node: nodes.Node, frame: Frame) -> None:  # noqa: N802, ARG002  # likewise
         self.fail("autoescape is not for chat templates", node.lineno)
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802  # jinja2 names it
@@ -114,7 +110,7 @@ class _BudgetedCode(CodeGenerator):
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
-    """The environment of chat templates; arguments as of jinja2's. Rendering needs a budget: see `spending`."""
+    """The environment of chat templates, which are rendered within `spending`."""
 
     code_generator_class = _BudgetedCode
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
@@ -125,7 +121,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self.filters = {name: paying(function) for name, function in filters.items()}
         tests: dict[str, Any] = self.tests
         self.tests = {name: paying(of_numbers(test) if name in NUMBER_TESTS else test) for name, test in tests.items()}
-        self.globals = {**{name: self.globals[name] for name in _GLOBALS}, "namespace": _Namespace}
+        self.globals = {name: self.globals[name] for name in _GLOBALS} | {"namespace": _Namespace}
 
     def stepped(self, items: Iterable[Any]) -> Iterator[Any]:
         """The items of a loop."""
@@ -153,7 +149,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return super().getitem(obj, argument)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Whether a template may see an attribute."""
+        """Whether a template may see it."""
         if isinstance(obj, str):
             return attr in STRING_METHODS
         if isinstance(obj, (dict, list, tuple)):

@@ -1,4 +1,4 @@
-"""Single steps of a template that could take for ever or all memory, judged before they are made.
+"""Single steps of a template that could take for ever or all memory.
 
 What multiplies its operands (`'a' * 10**9`, `replace`, `join`, formats, integers) is charged for its result first; what
 searches slowly or computes a power takes small operands only.
@@ -29,7 +29,7 @@ NUMBER_TESTS: Final = ("divisibleby", "even", "odd")
 
 
 def paying(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same filter or test; what it is to be given first is noted in its attributes, which are kept."""
+    """The same filter or test, with the attributes in which jinja2 notes what to give it first."""
 
     @wraps(function)
     def paying(*args: Any, **kwargs: Any) -> Any:
@@ -52,7 +52,7 @@ def of_numbers(test: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def checked_arguments(text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Arguments of a method of `text` whose result is not larger than the budget."""
+    """Arguments of a method of `text` that the budget allows."""
     if name in ("format", "format_map"):
         _check_format(text, _brace_widths(text), text.count("{"), (args, kwargs))
     if name in _SLOW_METHODS:
@@ -73,11 +73,7 @@ def _check_operand(value: Any) -> None:
 
 
 def check_operation(operator: str, left: Any, right: Any) -> None:
-    """Charge for what an operator makes of two values.
-
-    Raises:
-        TemplateLimitError: it would be more than there is left, or a number out of all bounds.
-    """
+    """Charge for what an operator makes of two values; a number out of all bounds is refused."""
     if operator == "%" and isinstance(left, str):
         _check_format(left, _percent_widths(left), left.count("%"), right)
     elif isinstance(left, int) and isinstance(right, int):
@@ -95,7 +91,7 @@ def check_operation(operator: str, left: Any, right: Any) -> None:
 
 
 def _check_format(text: str, widths: Iterable[str | None], num_fields: int, values: Any) -> None:
-    """Charge for a formatted text; each of its fields may show all of the values."""
+    """Charge for a formatted text, each of whose fields may show all of the values."""
     for width in widths:
         if width is None or _WIDE.search(width):
             raise TemplateLimitError(f"format with widths below 1000, got {text!a:.60}")
@@ -103,7 +99,7 @@ def _check_format(text: str, widths: Iterable[str | None], num_fields: int, valu
 
 
 def _percent_widths(text: str) -> Iterator[str | None]:
-    """What stands before the letter of each field of a `%` format; None where its name is hard to tell."""
+    """What stands before the letter of each field of a `%` format; None where that is hard to tell."""
     for field in text.replace("%%", "").split("%")[1:]:
         name, closed, rest = field[1:].partition(")") if field.startswith("(") else ("", ")", field)
         plain = closed and "(" not in name
@@ -111,7 +107,7 @@ def _percent_widths(text: str) -> Iterator[str | None]:
 
 
 def _brace_widths(text: str) -> Iterator[str | None]:
-    """What stands behind the colon of each field of a `str.format`; None for a field with another one inside."""
+    """What stands behind the colon of each field of a `str.format`; None where another field is inside."""
     for field in text.replace("{{", "").replace("}}", "").split("{")[1:]:
         inside, closed, _ = field.partition("}")
         yield inside.partition(":")[2].replace("*", "") if closed else None  # a star fills, and gives no width
@@ -130,8 +126,10 @@ def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
 @pass_environment
 def _join(environment: Environment, value: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> str:
     items = value if attribute is None else map(make_attrgetter(environment, attribute), value)
-    separator, texts = str(d), [_paid_text(item) for item in items]
-    current_budget().charge(len(separator) * len(texts))
+    separator, texts = str(d), []
+    for item in items:
+        texts.append(str(item))
+        current_budget().charge(1 + len(separator) + len(texts[-1]))
     return separator.join(texts)
 
 
@@ -156,12 +154,6 @@ def _round(value: float, precision: int = 0, method: Any = "common") -> float:
 def _trim(value: Any, chars: str | None = None) -> str:
     _check_operand(chars)
     return do_trim(value, chars)
-
-
-def _paid_text(value: Any) -> str:
-    text = str(value)
-    current_budget().charge(1 + len(text))
-    return text
 
 
 CHECKED_FILTERS: Final[dict[str, Callable[..., Any]]] = {

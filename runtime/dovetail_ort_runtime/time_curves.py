@@ -1,4 +1,4 @@
-"""What a round costs on one machine: the measured times of a target's passes and of a drafter."""
+"""What a round costs on one machine."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ class TimeCurves:
         for name, points in (("contexts", self.contexts), ("verify_rows", self.verify_rows)):
             if not points or any(a >= b for a, b in pairwise(points)):
                 raise InputError(f"{name} must be one or more ascending numbers, got {points}")
-        if {len(self.verify_rows)} != {len(times) for times in self.verify_ms} or len(self.verify_ms) != len(
-            self.contexts
-        ):
+        if [len(times) for times in self.verify_ms] != [len(self.verify_rows)] * len(self.contexts):
             raise InputError("verify_ms must have a time for each of verify_rows at each of contexts")
         if len(self.catch_up_rows) != len(self.catch_up_ms):
             raise InputError("catch_up_ms must have a time for each of catch_up_rows")
@@ -47,12 +45,12 @@ class TimeCurves:
             raise InputError("times must be finite numbers of 0 or more")
 
     def verify(self, num_rows: float, context: int) -> float:
-        """Time of a target pass; what lies beyond the measured points goes on as between the last two."""
+        """Time of a target pass; beyond the measured points it goes on as between the last two."""
         by_context = [_interpolated(num_rows, self.verify_rows, times) for times in self.verify_ms]
         return _interpolated(context, self.contexts, by_context)
 
     def draft(self, num_levels: int, num_unread: int, num_branches: int = 0) -> float:
-        """Time of a chain of so many tokens, or of a tree with that many expanded tokens beside its first path."""
+        """Time of a chain of so many tokens, or of a tree with so many expanded ones beside its first path."""
         if not num_levels:
             return 0.0
         first = _interpolated(num_unread, self.catch_up_rows, self.catch_up_ms)

@@ -27,17 +27,17 @@ _STEPS: Final = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
 class Tokenizer:
-    """The tokenizer of a bundle, read from a `tokenizer.json` of the tokenizers package.
+    """A tokenizer, read from a `tokenizer.json` of the tokenizers package.
 
     Raises:
-        BundleError: The file is missing or damaged, or makes texts grow beyond measure. Encoding and decoding raise it
-            too, where the file leads the tokenizers package into a failure.
+        BundleError: the file is missing or damaged, or makes texts grow beyond measure; from encoding and decoding,
+            where it leads the tokenizers package into a failure.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self._tokenizer = _read(self._path)
-        # A file may carry the settings of its last training run; a prompt is never cut or padded.
+        # A file may carry the settings of its last training run.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
@@ -45,9 +45,9 @@ class Tokenizer:
         """Token ids of `text`; special tokens that stand in it become their single ids.
 
         Args:
-            text: any length, also empty.
-            add_special_tokens: whether to add what the post-processor puts around a text, such as a begin token.
-                False for a rendered chat template, which writes its own.
+            text: also empty.
+            add_special_tokens: whether to add what the post-processor puts around a text, such as a begin token; False
+                for a rendered chat template, which writes its own.
 
         Raises:
             InputError: `text` holds a lone surrogate, which no encoding can carry.
@@ -62,24 +62,24 @@ class Tokenizer:
             return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(self, ids: Sequence[int] | TokenArray, skip_special_tokens: bool = True) -> str:
-        """Text of (n,) token ids; ids without a token add nothing, bytes that are not UTF-8 become U+FFFD."""
+        """Text of (n,) token ids; those without a token add nothing, bytes that are not UTF-8 become U+FFFD."""
         numbers = [int(token_id) for token_id in ids]
         with _failures_named(self._path):
             return str(self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens))
 
     @cached_property
     def vocabulary_size(self) -> int:
-        """One more than the highest id, added tokens included; a model's V may be padded beyond it."""
+        """One more than the highest id; a model's V may be padded beyond it."""
         return max(self.vocabulary().values(), default=-1) + 1
 
     @cached_property
     def special_token_ids(self) -> frozenset[int]:
-        """Ids that `decode` leaves out when it skips special tokens."""
+        """Ids that `decode` skips."""
         added = self._tokenizer.get_added_tokens_decoder()
         return frozenset(token_id for token_id, token in added.items() if token.special)
 
     def vocabulary(self) -> dict[str, int]:
-        """Ids by token as the vocabulary spells it, added tokens included."""
+        """Ids by token, added tokens included."""
         return dict(self._tokenizer.get_vocab(with_added_tokens=True))
 
     def to_json(self) -> str:
@@ -87,29 +87,29 @@ class Tokenizer:
         return str(self._tokenizer.to_str())
 
     def token_to_id(self, token: str) -> int | None:
-        """Id of a token as the vocabulary spells it, or None if there is none."""
+        """Id of a token as the vocabulary spells it, if there is one."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
     def id_to_token(self, token_id: int) -> str | None:
-        """Token of an id >= 0 as the vocabulary spells it, or None if there is none."""
+        """Token of an id >= 0 as the vocabulary spells it, if there is one."""
         found: str | None = self._tokenizer.id_to_token(token_id)
         return found
 
 
 class TextStream:
-    """Incremental decoding: what `push` returned so far plus `finish` is `tokenizer.decode` of all ids, bit for bit.
+    """Incremental decoding: what `push` returned and `finish` is `tokenizer.decode` of all ids, bit for bit.
 
-    The last few ids are decoded together with the new one; what is longer than their own text is new. Three things
-    keep this exact, at a cost per id that does not grow with the text:
+    The last few ids are decoded together with the new one; what is longer than their own text is new. This keeps it
+    exact:
 
-    - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice: a
-      character has at most four bytes, so what an earlier id left open is closed by then.
+    - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice, as a
+      character has at most four bytes.
     - Context also keeps decoders that treat the start of a text apart (they drop its first space) from doing so within.
-    - `<0xE2>` is a byte that such decoders judge by its whole run: one bad byte turns all of the run into U+FFFD. A run
-      is held back until it ends.
+    - `<0xE2>` is a byte that such decoders judge by its whole run: one bad byte turns all of it into U+FFFD. A run is
+      held back until it ends.
 
-    tokenizers' own DecodeStream keeps no text for `finish`, and fails or differs on such runs.
+    tokenizers' own DecodeStream has no `finish`, and fails or differs on such runs.
 
     Example, byte-level ids of "a€b", the sign in two of them:
 
@@ -119,36 +119,32 @@ class TextStream:
         push  b    -> "b"
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset[int]()
         self._window: list[int] = []
         self._num_decided = 0  # characters of the window's text that were returned
 
     def push(self, token_id: int) -> str:
-        """Text that is decided by the next token id; empty while a character is incomplete."""
+        """Text that the next token id decides; empty while a character is incomplete."""
         token = self._tokenizer.id_to_token(token_id)
-        if token is None or token_id in self._skipped:  # decodes to nothing, gives no context
+        if token is None or token_id in self._tokenizer.special_token_ids:  # decodes to nothing, gives no context
             return ""
         self._window.append(token_id)
         if _BYTE_TOKEN.fullmatch(token):
             return ""
-        text = self._decided(self._window)[self._num_decided :]
+        text = self._decode().removesuffix(_REPLACEMENT)[self._num_decided :]
         self._window = self._window[-_CONTEXT_TOKENS:]
-        self._num_decided = len(self._decided(self._window))
+        self._num_decided = len(self._decode().removesuffix(_REPLACEMENT))
         return text
 
     def finish(self) -> str:
-        """Text that was held back, incomplete characters as U+FFFD; the stream is empty again."""
-        text = self._decode(self._window)[self._num_decided :]
+        """Text that was held back, incomplete characters as U+FFFD."""
+        text = self._decode()[self._num_decided :]
         self._window, self._num_decided = [], 0
         return text
 
-    def _decided(self, ids: list[int]) -> str:
-        return self._decode(ids).removesuffix(_REPLACEMENT)
-
-    def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+    def _decode(self) -> str:
+        return self._tokenizer.decode(self._window, skip_special_tokens=False)
 
 
 def _read(path: Path) -> tokenizers.Tokenizer:
@@ -157,19 +153,17 @@ def _read(path: Path) -> tokenizers.Tokenizer:
     content = path.read_bytes()
     with _failures_named(path):
         _check(content)
-        gc.collect()  # Python keeps freed pairs of the vocabulary for later, in pages that only this gives back
+        gc.collect()  # Python keeps freed pairs of the vocabulary in pages that only this gives back
         return tokenizers.Tokenizer.from_buffer(content)
 
 
 @contextmanager
 def _failures_named(path: Path) -> Iterator[None]:
-    """Turn what the tokenizers package raises into an error of the file, a panic included: that is no `Exception`.
-
-    Python knows the class of panics only once there was one, so its name has to tell.
-    """
+    """Turn what the tokenizers package raises into an error of the file."""
     try:
         yield
     except BaseException as error:
+        # A panic is no `Exception`, and Python knows its class only once there was one.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = " ".join(str(error).split())
@@ -181,8 +175,8 @@ def _failures_named(path: Path) -> Iterator[None]:
 def _check(content: bytes) -> None:
     """Raise ValueError for a file whose steps together make a text more than `LARGEST_GROWTH` times as long.
 
-    A normalizer may replace each character by many, and another one each of these again, so that a prompt, or a special
-    token when the file is read, grows beyond all memory.
+    A normalizer may replace each character by many, and the next one each of these, until a prompt, or a special token
+    when the file is read, grows beyond all memory.
     """
     try:
         contents: Any = json.loads(content, object_pairs_hook=_object)
@@ -203,20 +197,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _growth(step: Any) -> int:
-    """How much longer a step may make a text; steps after one another multiply."""
+    """How much longer a step may make a text."""
     if not isinstance(step, Mapping):
         return 1
-    inner = math.prod(_growth(item) for name in _STEPS for item in _items(step.get(name)))
+    inner = math.prod(_growth(item) for name in _STEPS if isinstance(items := step.get(name), list) for item in items)
     if isinstance(step.get("precompiled_charsmap"), str):
         inner *= 1 + _longest_replacement(step["precompiled_charsmap"])
     if isinstance(step.get("content"), str):  # before a text, or in the place of what a pattern finds, be it nothing
         by_character = isinstance(step.get("pattern"), Mapping) and step["pattern"].get("String")
         inner *= max(1, len(step["content"]) + (not by_character))
     return inner
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _longest_replacement(charsmap: str) -> int:

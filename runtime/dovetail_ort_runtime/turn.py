@@ -16,11 +16,11 @@ ResultT = TypeVar("ResultT")
 
 
 class Turns:
-    """The queue before one model: first come, first served, and the first in it has the turn.
+    """A queue, first come, first served, whose first has the turn.
 
-    A turn is bound to no thread: what `each` returns may be advanced by any thread, one at a time. It may also be
-    dropped, and then gives its turn back where the garbage collector finds it, be it amid the lines of this class: so
-    the queue has no lock, which that could wait for in vain. Single operations of a deque are atomic.
+    What `each` returns may be advanced by any thread, one at a time. It may also be dropped, and then gives its turn
+    back where the garbage collector finds it, be it amid the lines of this class: so the queue has no lock, which that
+    could wait for in vain. Single operations of a deque are atomic.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Turns:
         self._closed = False
 
     def run(self, call: Callable[[], ResultT]) -> ResultT:
-        """What `call` returns or raises, called in a turn of its own; errors as `each`."""
+        """What `call` returns or raises, in a turn of its own; errors as `each`."""
         with self._turn() as place:
             return self._run(place, call)
 
@@ -40,19 +40,15 @@ class Turns:
         The turn ends behind the last item, with an exception, with the generator's `close()` or with the generator.
 
         Raises:
-            ModelUseError: as `check`; or this thread would wait for itself, as the turn is that of a generator that it
-                was the last to advance.
+            ModelUseError: as `check`; or this thread, the last to advance the generator that has the turn, would wait
+                for itself.
         """
         with self._turn() as place:
             while (item := self._run(place, partial(next, items, None))) is not None:
                 yield item
 
     def check(self) -> None:
-        """Whether there are turns to be had.
-
-        Raises:
-            ModelUseError: they are closed, or this process is a child of the one that they were made in.
-        """
+        """Raise ModelUseError where there are no turns: they are closed, or this process did not make them."""
         if not self.belongs_here:
             raise ModelUseError(
                 f"a model must be used in the process that loaded it, {self._process_id}, got its child {os.getpid()}; "
@@ -63,15 +59,11 @@ class Turns:
 
     @property
     def belongs_here(self) -> bool:
-        """Whether this is the process that the queue was made in, not a fork of it."""
+        """Whether this process made the queue."""
         return os.getpid() == self._process_id
 
     def close(self, release: Callable[[], None]) -> None:
-        """End all turns: those that wait and the one under way raise ModelUseError at their next item.
-
-        Args:
-            release: is called when nothing runs any more.
-        """
+        """End all turns, which raise ModelUseError at their next item; `release` is called when nothing runs."""
         self._closed = True
         for place in self._queue.copy():
             place.wake()
@@ -112,19 +104,12 @@ class Turns:
 
 
 class _Place:
-    """A place in the queue.
-
-    Attributes:
-        woken: locked until the place is the first.
-        thread: the last one that went on with it.
-    """
-
-    __slots__ = ("thread", "woken")
+    """A place in the queue."""
 
     def __init__(self) -> None:
-        self.woken = threading.Lock()
+        self.woken = threading.Lock()  # held until the place is the first
         self.woken.acquire()
-        self.thread = threading.current_thread()
+        self.thread = threading.current_thread()  # the last one that went on with it
 
     def wake(self) -> None:
         """Let it go on; more than once is as good as once."""

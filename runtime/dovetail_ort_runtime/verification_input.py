@@ -17,8 +17,8 @@ class VerificationInput:
     Attributes:
         token_ids: (S,) int64.
         position_ids: (S,) int64.
-        attention_bias: (1, 1, S, P + S) float32, 0 where a row sees a slot and -inf where it does not, or None if
-            every row sees all slots before it.
+        attention_bias: (1, 1, S, P + S) float32, 0 where a row sees a slot, else -inf; None if every row sees all slots
+            before it.
     """
 
     token_ids: TokenArray
@@ -27,12 +27,12 @@ class VerificationInput:
 
     @classmethod
     def prompt(cls, token_ids: TokenArray, num_past: int) -> VerificationInput:
-        """Consecutive tokens behind `num_past` kept ones."""
+        """Tokens behind `num_past` kept ones."""
         return cls(token_ids, np.arange(num_past, num_past + len(token_ids)))
 
     @classmethod
     def proposal(cls, root: int, proposal: Proposal, num_past: int) -> VerificationInput:
-        """The root and its draft tokens behind `num_past` kept tokens: row 0 is the root, row i + 1 draft token i.
+        """The root and its draft tokens behind `num_past` kept ones: row 0 is the root, row i + 1 draft token i.
 
         A draft token's position is the root's plus its depth; it sees the kept tokens, its ancestors and itself.
         """
@@ -44,7 +44,7 @@ class VerificationInput:
 
 
 def _tree_bias(proposal: Proposal, num_past: int) -> FloatArray:
-    """Rows inherit their parent's view and add themselves; parents come first."""
+    """Rows inherit their parent's view and add themselves."""
     num_rows = 1 + len(proposal)
     bias = np.full((num_rows, num_past + num_rows), -np.inf, dtype=np.float32)
     bias[:, : num_past + 1] = 0

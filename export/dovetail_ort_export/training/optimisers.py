@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import Module
-
-from dovetail_ort_export.training.muon import Muon
+from torch.nn import Module, Parameter
 
 _WARM_UP_SHARE: Final = 0.03
 _LARGEST_GRADIENT: Final = 1.0
 _ADAM_BETAS: Final = (0.9, 0.95)
 _WEIGHT_DECAY: Final = 0.01
+_MOMENTUM: Final = 0.95
+_ITERATIONS: Final = 5
+_COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
+_LEAST_NORM: Final = 1e-7
+# Brings a step to the size of AdamW's (arXiv 2502.16982, section 2.2), so that one learning rate serves both.
+_STEP_OVER_ADAM: Final = 0.2
 
 
 class Optimisers:
@@ -27,7 +32,7 @@ class Optimisers:
         matrices = [parameter for parameter in self._parameters if parameter.ndim == 2]
         others = [parameter for parameter in self._parameters if parameter.ndim != 2]
         self._optimisers = [
-            Muon(matrices, lr=learning_rate, weight_decay=_WEIGHT_DECAY, dtype=dtype),
+            Muon(matrices, lr=learning_rate, dtype=dtype),
             torch.optim.AdamW(others, lr=learning_rate, betas=_ADAM_BETAS, weight_decay=0.0),
         ]
         warm_up = max(1, round(num_steps * _WARM_UP_SHARE))
@@ -55,3 +60,48 @@ class Optimisers:
         """Go on from an earlier `state_dict`."""
         for index, part in enumerate(self._parts):
             part.load_state_dict(state[str(index)])
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (https://kellerjordan.github.io/posts/muon/): Nesterov momentum, made orthogonal.
+
+    In bf16 it is `torch.optim.Muon` with `match_rms_adamw`, which knows no other number format: without products of
+    bf16 in hardware that takes a processor longer than all the rest of a training.
+
+    Args:
+        matrices: that are moved.
+        lr: learning rate.
+        dtype: that steps are made orthogonal in.
+    """
+
+    def __init__(self, matrices: Iterable[Parameter], *, lr: float, dtype: torch.dtype) -> None:
+        super().__init__(matrices, {"lr": lr})
+        self._dtype = dtype
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # no loss is computed again, so there is no closure
+        """Move the matrices down their gradients."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+                momentum.lerp_(matrix.grad, 1 - _MOMENTUM)
+                direction = orthogonal(matrix.grad.lerp(momentum, _MOMENTUM), self._dtype)
+                matrix.mul_(1 - group["lr"] * _WEIGHT_DECAY)
+                matrix.add_(direction, alpha=-group["lr"] * _STEP_OVER_ADAM * max(matrix.shape) ** 0.5)
+
+
+def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """A matrix with the same singular vectors, all its singular values between 0.5 and 1.5, by Newton-Schulz steps.
+
+    Args:
+        matrix: (m, n).
+        dtype: of the arithmetic and of the result.
+    """
+    a, b, c = _COEFFICIENTS
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    result = wide.to(dtype)
+    result = result / result.norm().clamp(min=_LEAST_NORM)
+    for _ in range(_ITERATIONS):
+        gram = result @ result.T
+        result = torch.addmm(result, torch.addmm(gram, gram, gram, beta=b, alpha=c), result, beta=a)
+    return result.T if wide is not matrix else result

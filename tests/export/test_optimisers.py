@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dovetail_ort_export.training.muon import Muon, orthogonal
+from dovetail_ort_export.training.optimisers import Muon, orthogonal
 
 SHAPES = [(48, 48), (32, 96), (96, 32)]
 
@@ -14,8 +14,8 @@ def test_in_bf16_ten_steps_are_those_of_torch_bit_for_bit(shape):
     start = torch.randn(shape, generator=generator)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
     optimisers = (
-        Muon([ours], lr=0.01, weight_decay=0.1, dtype=torch.bfloat16),
-        torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        Muon([ours], lr=0.01, dtype=torch.bfloat16),
+        torch.optim.Muon([theirs], lr=0.01, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
     )
     for _ in range(10):
         gradient = torch.randn(shape, generator=generator)

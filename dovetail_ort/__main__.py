@@ -1,7 +1,5 @@
 """`python -m dovetail_ort` is `dovetail-ort`."""
 
-from __future__ import annotations
-
 import sys
 
 from dovetail_ort.command_line import main

@@ -1,7 +1,5 @@
 """Plain and speculative decoding of the same prompts in turns, and what comes of comparing them."""
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from collections.abc import Iterable, Iterator, Sequence

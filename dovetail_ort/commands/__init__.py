@@ -3,8 +3,6 @@
 A module with a table `COMMANDS` is a group instead, whose commands are modules of its own.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 USAGE: Final = "dovetail-ort [-h] [--version] COMMAND ..."

@@ -1,7 +1,5 @@
 """An answer on the terminal: text as it is decided, and a line of statistics behind it."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import closing

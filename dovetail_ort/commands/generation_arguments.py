@@ -1,7 +1,5 @@
 """Arguments that `generate` and `chat` share, and the model and options that they ask for."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import fields, replace

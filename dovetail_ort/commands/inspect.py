@@ -1,7 +1,5 @@
 """`dovetail-ort inspect`: what a bundle says of itself."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """What is in a bundle, in words; the commands that write or show one word it alike."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from dovetail_ort_runtime.manifest import Manifest, TargetEntry

@@ -1,7 +1,5 @@
 """The JSON of a request's body: no more is read than is allowed, then field by field. It knows no field's meaning."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """What a request asks for, read from its JSON body. It knows OpenAI's fields, no model and no connection."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final

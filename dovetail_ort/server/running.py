@@ -1,7 +1,5 @@
 """The application behind a socket, until a signal ends it. It knows uvicorn and no routes."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import os

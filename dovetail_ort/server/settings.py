@@ -1,7 +1,5 @@
 """What the server allows, whoever asks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from dovetail_ort.server.errors import RequestError

@@ -1,7 +1,5 @@
 """A bundle's drafter: a trained head, traced as a target is, then through its recipe, and put beside the target."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What a quantisation has to know of a model's activations: how large they become, over which text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import takewhile

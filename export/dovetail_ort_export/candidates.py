@@ -1,7 +1,5 @@
 """The graphs that an export may come to: one for each recipe asked for, written, run and compared."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

@@ -13,8 +13,6 @@ Three changes leave what the model computes as it is:
 Query and key norms and their biases see neither.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ that the file does not ask for, and leaves control tokens beyond a few known nam
 right answers; the splitting rules are those of the original `tokenizer.json` files, as llama.cpp lists them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final

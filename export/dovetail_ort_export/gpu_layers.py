@@ -1,7 +1,5 @@
 """How many of a target's first blocks a GPU's memory holds."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import numpy as np

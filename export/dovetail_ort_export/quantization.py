@@ -1,7 +1,5 @@
 """Weights as integers with scales: in blocks along the input axis, and with one scale an output."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final

@@ -1,7 +1,5 @@
 """Load a causal LM and its tokenizer from a Hugging Face directory, the hub, or a GGUF file, if it can be exported."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

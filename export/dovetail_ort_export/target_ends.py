@@ -4,8 +4,6 @@ Both ends are asked for what they do rather than for how they store it, so every
 embedding is run over all token ids, and the head, a linear map, over the identity.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Writes a source's target by a recipe: what all recipes share is read, measured and computed once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -5,8 +5,6 @@ model (embedding, products, norms, attention) for the operators of `operators`. 
 order of the blocks, residuals, the gated MLP, is transformers' own code.
 """
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence

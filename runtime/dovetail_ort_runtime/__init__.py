@@ -1,7 +1,5 @@
 """Generate from a bundle with numpy and ONNX Runtime alone; it works without the packages beside it."""
 
-from __future__ import annotations
-
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape

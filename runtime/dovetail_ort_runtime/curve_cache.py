@@ -1,7 +1,5 @@
 """Measured curves on disk, for the next time."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib
@@ -18,7 +16,7 @@ from dovetail_ort_runtime.time_curves import TimeCurves
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurveKey:
-    """What measured times hold for.
+    """What measured times hold for; with any other value they are measured again.
 
     Attributes:
         bundles: SHA-256 of the checksums of target and drafter.
@@ -72,7 +70,7 @@ def load_curves(key: CurveKey) -> TimeCurves | None:
 
 
 def store_curves(key: CurveKey, curves: TimeCurves) -> None:
-    """Keep curves, whole or not at all where they cannot be written."""
+    """Keep curves, whole or not at all."""
     text = json.dumps(dataclasses.asdict(_Stored(key=key, curves=curves)), indent=2) + "\n"
     with contextlib.suppress(OSError, RuntimeError):
         key.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,5 @@
 """The devices that sessions run on, and whether they can be used."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import io

@@ -1,4 +1,4 @@
-"""The drafter's graph."""
+"""The drafter's graph: features and token ids in, predicted features and the likeliest next tokens out."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class DraftRows:
 
 
 class DraftModel:
-    """A session and its cache.
+    """A session on a drafter's graph, and its cache.
 
     Args:
         graph: path of the ONNX file.
         entry: its dimensions.
-        capacity: slots of the cache, at most the target's `max_context`.
+        capacity: slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
         threads: as of `open_session`, like `trace`.
         device: `cpu`, or `cuda` for a graph in fp16.
         vram_limit: bytes that graph and cache may take on a GPU.

@@ -14,7 +14,7 @@ class ChainShape:
 
     Attributes:
         least_probabilities: K numbers of 0 to 1; the chain ends before the token with which the drafter's probability
-            of all of it falls below that token's number.
+            that all of it is accepted falls below that token's number.
     """
 
     least_probabilities: tuple[float, ...]

@@ -1,7 +1,5 @@
 """The drafters that can be asked for by name."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

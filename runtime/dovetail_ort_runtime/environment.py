@@ -1,7 +1,5 @@
 """What this Python environment and machine offer."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -12,8 +12,6 @@
 Every message is one line: "<what> must be <rule>, got <value>; <what to do next>".
 """
 
-from __future__ import annotations
-
 
 class DovetailError(Exception):
     """Root of all errors that this project raises on purpose."""

@@ -1,7 +1,5 @@
 """Embedding and first blocks of a target that was cut in two."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A smaller language model as drafter."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

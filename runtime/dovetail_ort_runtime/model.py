@@ -36,7 +36,7 @@ class Model:
 
     Any number of threads may ask for answers. A model has one KV cache, so they are given one at a time, first come,
     first served, and each reads again what its prompt does not share with the answer before it. Threads that must
-    answer at once need a model each.
+    answer at once need a model each, with weights and cache of its own.
 
     A model belongs to the process that loaded it: in a child of `os.fork` its use raises `ModelUseError`. The child may
     load the bundle again, and must end by `os._exit`, as those of `multiprocessing` do: at a usual exit ONNX Runtime
@@ -49,11 +49,11 @@ class Model:
         drafter: a drafter, or the name of one as in `make_drafter`.
         draft_bundle: of the drafter `lm`.
         draft_shape: of all proposals, in place of what pays best in each round.
-        tune: measure thoroughly on this machine, which takes up to a minute; without stored times a short measurement
-            is made.
-        drafter_device: `cpu`, `cuda` or `auto`.
+        tune: measure thoroughly on this machine, which takes up to a minute, and store the times; without stored ones a
+            short measurement is made.
+        drafter_device: `cpu`, `cuda`, or `auto`: CUDA for a drafter in fp16 where it can be used.
         target_layers_on_gpu: 0, the number of blocks that the export put into a graph of their own, or `auto`: these
-            where CUDA can be used.
+            where CUDA can be used. All other blocks are on the CPU.
         vram_limit: what target and drafter may take on a GPU, in bytes or as a text such as `3GB`.
 
     Attributes:

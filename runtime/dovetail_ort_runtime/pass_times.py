@@ -1,7 +1,5 @@
 """How long passes take, several graphs in turns."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Large pages for weights, and memory given back."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 import sys

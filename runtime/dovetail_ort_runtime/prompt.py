@@ -1,7 +1,5 @@
 """What a prompt may be, and its token ids."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

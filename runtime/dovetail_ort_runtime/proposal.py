@@ -1,4 +1,4 @@
-"""A chain or a tree of draft tokens. It knows no model."""
+"""What a drafter hands to the target: a chain or a tree of draft tokens. It knows no model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Proposal:
 
     Attributes:
         token_ids: (K,) int64.
-        parents: (K,) int64.
+        parents: (K,) int64, each -1 or the index of an earlier draft token.
         probabilities: (K, V) float32, row `i` the distribution that `token_ids[i]` was sampled from, or None if the
-            draft tokens were chosen.
+            draft tokens were chosen, not sampled.
         confidences: K numbers, the drafter's own probability that token `i` and all on the way to it are accepted, or
             none if it has no opinion.
     """

@@ -3,8 +3,6 @@
 It knows nothing of drafts.
 """
 
-from __future__ import annotations
-
 import math
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """A graph opened in ONNX Runtime on one device."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import weakref

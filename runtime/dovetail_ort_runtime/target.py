@@ -1,4 +1,4 @@
-"""The target model: one pass over a few new rows."""
+"""The target model: one pass over a few new rows, hidden states of each and the logits that are asked for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Text to token ids and back, at once or token by token, as the bundle's `tokenizer.json` says. It knows no model."""
 
-from __future__ import annotations
-
 import base64
 import gc
 import json

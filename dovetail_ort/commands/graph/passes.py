@@ -1,7 +1,5 @@
 """`dovetail-ort graph passes`: the passes by name."""
 
-from __future__ import annotations
-
 import argparse
 import json
 

@@ -1,7 +1,5 @@
 """An ablation as Markdown and as a chart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

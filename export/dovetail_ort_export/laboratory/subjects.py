@@ -1,7 +1,5 @@
 """A bundle's graphs, alike for target and drafter: where they lie, and what runs passes of so many rows over them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """The weights of an equal model that is easier to quantise, and the rotations that its two ends need."""
 
-from __future__ import annotations
-
 import onnx_ir as ir
 
 from dovetail_ort_export.equalization import Rotation

@@ -1,7 +1,5 @@
 """Some blocks of a target, so that two graphs can run on two devices."""
 
-from __future__ import annotations
-
 import sys
 from typing import Final
 

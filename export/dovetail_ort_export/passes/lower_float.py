@@ -1,7 +1,5 @@
 """Products and embedding in float32."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnx_ir as ir
 

@@ -1,7 +1,5 @@
 """Products and embedding with 8-bit weights and 8-bit activations, one scale per output and one per row."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Final, NamedTuple
 

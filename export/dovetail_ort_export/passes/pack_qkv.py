@@ -1,7 +1,5 @@
 """Query, key and value products in one, the form that GroupQueryAttention reads packed."""
 
-from __future__ import annotations
-
 import onnx_ir as ir
 
 from dovetail_ort_export.passes.lowering import ProductPass

@@ -1,7 +1,5 @@
 """A trained head on disk: weights as safetensors, and what they are and how they came about as JSON."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A target run for many conversations at once, each in a slot of its own: by ONNX Runtime, or the model by torch."""
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """The training plan: write text, read it, train, measure, save."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterator, Sequence

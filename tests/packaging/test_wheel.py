@@ -101,7 +101,6 @@ def test_the_page_on_a_package_index_opens_like_the_readme_and_has_no_link_into_
     assert not re.findall(r"\]\((?!https://)|<img|^\|", page, re.MULTILINE)
 
 
-@pytest.mark.xfail(strict=True, reason="with the server and the checks of bundles it has 313 KB: the bound is missed")
 def test_the_wheel_is_smaller_than_300_kilobytes(wheel):
     assert wheel.stat().st_size < LARGEST_WHEEL_BYTES
 

@@ -3,7 +3,7 @@
     python ablation.py BUNDLE TEXT BASE
 
 BASE is a head that `dovetail-ort train` made from TEXT; the others get directories beside it, and those that are there
-already are left alone.
+already are left alone. `all-tokens` is BASE itself, drafting all tokens though it was trained on its own vocabulary.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dovetail_ort.suites import evaluation_texts
-from dovetail_ort_export.training.head_directory import RECORD_NAME, load_head
+from dovetail_ort_export.training.head_directory import RECORD_NAME, load_head, save_head
 from dovetail_ort_export.training.trainer import train_head
 from dovetail_ort_export.training.training_options import TrainingOptions
+from dovetail_ort_runtime.bundle import Bundle
 
 
 def main(bundle: str, text: str, base: str) -> None:
     """Train what is missing."""
-    *_, record = load_head(Path(base))
+    head, _, record = load_head(Path(base))
+    if not (everything := Path(base).with_name("all-tokens")).exists():
+        save_head(head, np.arange(Bundle(bundle).manifest.target.vocabulary_size), record, everything)
     for name, changes in variants(record.options).items():
         out = Path(base).with_name(name)
         if (out / RECORD_NAME).exists():
@@ -43,10 +48,10 @@ def variants(base: TrainingOptions) -> dict[str, dict[str, Any]]:
     return {
         "concatenation": {"fusion": "concatenation"},
         "one-step": {"unrolled_steps": 1},
-        "full-vocabulary": {"draft_vocabulary_size": 0},
         "half-the-text": {"num_answer_tokens": tokens // 2, "num_epochs": 2 * epochs},
         "quarter-of-the-text": {"num_answer_tokens": tokens // 4, "num_epochs": 4 * epochs},
         **{f"{number}-blocks": {"num_blocks": number} for number in (2, 3, 5)},
+        "full-vocabulary": {"draft_vocabulary_size": 0},
     }
 
 

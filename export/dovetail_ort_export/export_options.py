@@ -1,5 +1,7 @@
 """What an export can be told."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final

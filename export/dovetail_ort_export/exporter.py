@@ -1,5 +1,7 @@
 """The export plan: load, write, check, choose, publish."""
 
+from __future__ import annotations
+
 import gc
 import importlib.metadata
 import resource

@@ -1,5 +1,7 @@
 """A bundle on disk."""
 
+from __future__ import annotations
+
 import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Final

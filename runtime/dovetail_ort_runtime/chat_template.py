@@ -4,6 +4,8 @@ Templates are rendered with the Jinja settings and functions of transformers (`a
 model, so they run in a sandbox, within limits of time, work and output.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime

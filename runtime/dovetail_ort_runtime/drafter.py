@@ -1,5 +1,7 @@
 """The drafter's role."""
 
+from __future__ import annotations
+
 from typing import Protocol
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray

@@ -1,5 +1,7 @@
 """Drafting without a model."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice

@@ -43,13 +43,13 @@ compare-planner: $(VENV)/installed-for-tests build/attached
 	$(BIN)/python $(MODEL)/comparison/compare_planner.py $(BUNDLE) > $(MODEL)/results/planner.json
 
 # One factor at a time, each head trained as long as the first; NUM_TOKENS answer tokens, once, in small batches, as
-# there are few of them. bf16 as for `train`. Measured on NUM_PROMPTS prompts spread over HumanEval.
+# there are few of them. bf16 as for `train`. Measured on NUM_PROMPTS prompts, at most 40, spread over each suite.
 ablation: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts.jsonl
 	$(BIN)/dovetail-ort train $(BUNDLE) build/ablation/base --text build/text --prompts build/prompts.jsonl \
 		--num-answer-tokens $(or $(NUM_TOKENS),100000) --num-epochs 1 --batch-size 4 --learning-rate 0.003 \
 		--precision $(or $(PRECISION),auto)
 	$(BIN)/python $(MODEL)/comparison/ablation.py $(BUNDLE) build/text build/ablation/base
-	$(BIN)/python $(MODEL)/comparison/measure_drafters.py $(BUNDLE) $(or $(NUM_PROMPTS),41) build/ablation/* $(HEAD) \
+	$(BIN)/python $(MODEL)/comparison/measure_drafters.py $(BUNDLE) $(or $(NUM_PROMPTS),40) build/ablation/* $(HEAD) \
 		> $(MODEL)/results/ablation.json
 
 build/prompts.jsonl: $(MODEL)/training_prompts.py | $(BIN)/python

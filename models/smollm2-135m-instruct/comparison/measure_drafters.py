@@ -2,9 +2,10 @@
 
     python measure_drafters.py BUNDLE NUM_PROMPTS HEAD... > result.json
 
-Every head drafts over the target's recorded greedy answers, to so many prompts spread over HumanEval and to 40 prompts
-of our own; nothing was trained on either. Times are of an INT8 drafter on this machine; the speedup is computed from
-them and from the measured time of the target's passes, chains verified exactly, trees with their side branches.
+Every head drafts over the target's recorded greedy answers, to so many prompts spread over HumanEval and over the
+general prompts, which are our own; nothing was trained on either. Times are of an INT8 drafter on this machine; the
+speedup is computed from them and from the measured time of the target's passes, chains verified exactly, trees with
+their side branches.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import onnxruntime
 from recorded_answers import RecordedAnswer, record_answers, replay
 
-from dovetail_ort.suites import HUMANEVAL, load_suite
+from dovetail_ort.suites import HUMANEVAL, SuitePrompt, load_suite
 from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
 from dovetail_ort_export.graph_file import save_graph
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
@@ -45,9 +46,8 @@ GENERAL: Final = Path(__file__).parents[1] / "general_prompts.jsonl"
 def main(bundle_path: str, num_prompts: str, *head_paths: str) -> None:
     """Measure every head and print JSON."""
     bundle = Bundle(bundle_path)
-    humaneval, count = load_suite(HUMANEVAL), int(num_prompts)
-    spread = [humaneval[number * len(humaneval) // count] for number in range(count)]
-    suites = {"humaneval": spread, "general": load_suite(str(GENERAL))}
+    whole = {"humaneval": load_suite(HUMANEVAL), "general": load_suite(str(GENERAL))}
+    suites = {name: _spread(suite, int(num_prompts)) for name, suite in whole.items()}
     print("recording the target's answers", file=sys.stderr)
     answers = {name: record_answers(bundle_path, suite) for name, suite in suites.items()}
     entry = bundle.manifest.target
@@ -60,11 +60,15 @@ def main(bundle_path: str, num_prompts: str, *head_paths: str) -> None:
         "machine": processor_name(),
         "date": datetime.date.today().isoformat(),
         "onnxruntime": onnxruntime.__version__,
-        "num_prompts": {name: len(suite) for name, suite in suites.items()},
+        "num_prompts": int(num_prompts),
         "pass_ms": {str(rows): round(ms, 3) for rows, ms in pass_ms.items()},
         "heads": {Path(path).name: measure_head(Path(path), ends, answers, pass_ms) for path in head_paths},
     }
     print(json.dumps(result, indent=2))
+
+
+def _spread(suite: Sequence[SuitePrompt], count: int) -> list[SuitePrompt]:
+    return [suite[number * len(suite) // count] for number in range(count)]
 
 
 def measure_head(

@@ -8,6 +8,7 @@ from dovetail_ort.commands import COMMANDS
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+WORDS = " ".join(README.split())
 CONSTANT_SCALE = "row, constant scale"
 RESULTS = REPOSITORY / "models" / "smollm2-135m-instruct" / "results"
 
@@ -81,18 +82,17 @@ def test_what_spinning_costs_is_told():
     measured = result("spinning.json")
     median = measured["speed_over_spinning"][1]
     words = f"take {median:.2f} times as long (median of {measured['num_prompts']} prompts in turns)"
-    assert words in " ".join(README.split())
+    assert words in WORDS
 
 
 def test_the_slowest_prompt_of_each_suite_is_told():
-    readme = " ".join(README.split())
     for suite, words in (("humaneval", "of HumanEval"), ("general", "of the general suite"), ("defeating", "of these")):
         rates = [prompt["decode_tokens_per_second"] for prompt in result(f"{suite}.json")["prompts"]]
         least = min(rate["speculative"] / rate["plain, exact"] for rate in rates if rate["plain, exact"])
         assert least > 0.97
-        assert f"{least:.2f} {words}" in readme
+        assert f"{least:.2f} {words}" in WORDS
     general = result("general.json")
-    assert f"{general['speedup']:.2f}x on the 40 general prompts" in readme
+    assert f"{general['speedup']:.2f}x on the 40 general prompts" in WORDS
 
 
 def test_peers_table_quotes_the_result_file():
@@ -135,7 +135,7 @@ def test_the_page_of_the_server_quotes_the_load_it_stood():
     assert measured["seconds"] > 600
     finished = f"{measured['finished']:,} answers"
     assert f"{finished} came to their end, all of them right, and {measured['closed_early']} streams" in page
-    assert f"all of {finished} were right and memory stayed flat" in " ".join(README.split())
+    assert f"all of {finished} were right and memory stayed flat" in WORDS
     waiting, own = measured["first_token_ms"], measured["first_token_without_waiting_ms"]
     each, memory = measured["each_token_ms"], measured["resident_megabytes"]
     for label, times, form in (
@@ -177,13 +177,13 @@ def test_the_table_without_vnni_quotes_the_result_files():
         speedup = found["speedup_over_the_fastest_plain_of_both"]
         assert row("lookup over the fastest plain of both, no VNNI")[column] == f"{speedup:.2f}x"
         assert row("identical to plain, no VNNI")[column] == f"{found['identical']} of {suite['num_prompts']}"
-    whole, text = result("without-vnni/humaneval.json"), " ".join(README.split())
+    whole = result("without-vnni/humaneval.json")
     rates = [whole["modes"][mode]["decode_tokens_per_second"] for mode in ("speculative", whole["faster_plain"])]
     assert (
-        f"{rates[0]:.0f} tokens/s against the faster plain mode's {rates[1]:.0f}, **{whole['speedup']:.2f}x**" in text
+        f"{rates[0]:.0f} tokens/s against the faster plain mode's {rates[1]:.0f}, **{whole['speedup']:.2f}x**" in WORDS
     )
-    assert f"identical on {whole['num_identical']} of {whole['num_prompts']} prompts" in text
-    assert f"{result('without-vnni/general.json')['speedup']:.2f}x there on the 40 general prompts" in text
+    assert f"identical on {whole['num_identical']} of {whole['num_prompts']} prompts" in WORDS
+    assert f"{result('without-vnni/general.json')['speedup']:.2f}x there on the 40 general prompts" in WORDS
     for suite in ("humaneval", "general", "defeating"):
         measured = result(f"without-vnni/{suite}.json")
         assert measured["num_identical"] == measured["num_prompts"]
@@ -193,7 +193,7 @@ def test_the_table_without_vnni_quotes_the_result_files():
     assert costs["row_format"] == "row-unsigned"
     ratios = {rows: found["over_block"][1] for rows, found in costs["layers"]["4096 x 11008"][CONSTANT_SCALE].items()}
     words = f"takes {ratios['2']:.2f} of the block format's time for 2 rows, {ratios['4']:.2f} for 4, {ratios['8']:.2f}"
-    assert words in text
+    assert words in WORDS
 
 
 def test_the_table_of_growth_quotes_the_result_file():
@@ -212,14 +212,14 @@ def test_the_table_of_growth_quotes_the_result_file():
 def test_the_section_on_the_papers_size_quotes_the_result_files():
     results = REPOSITORY / "models" / "llama-2-7b-shape" / "results"
     by_row, by_block = (json.loads((results / f"paper-size-{name}.json").read_text()) for name in ("row", "block"))
-    text, verify, export = " ".join(README.split()), by_row["verify"], by_row["export"]
+    verify, export = by_row["verify"], by_row["export"]
     assert by_row["target"]["exact"]
     assert export["peak_memory_bytes"] < 24e9
-    assert f"in {export['peak_memory_bytes'] / 1e9:.1f} GB of memory and run in INT8 by rows" in text
-    assert f"rows ({export['num_bytes'] / 1e9:.1f} GB), exact" in text
+    assert f"in {export['peak_memory_bytes'] / 1e9:.1f} GB of memory and run in INT8 by rows" in WORDS
+    assert f"rows ({export['num_bytes'] / 1e9:.1f} GB), exact" in WORDS
     one, two = verify["1"], verify["2"]
-    assert f"takes {one['median_ms']:.0f} ms and reads weights at {one['of_read_bandwidth']:.0%} of what" in text
-    assert f"an exact one {two['median_ms']:.0f} ms" in text
+    assert f"takes {one['median_ms']:.0f} ms and reads weights at {one['of_read_bandwidth']:.0%} of what" in WORDS
+    assert f"an exact one {two['median_ms']:.0f} ms" in WORDS
     for rows, projected in by_row["projection"]["by_rows"].items():
         speedup = projected["speedup"]
         assert row(f"{rows} rows")[1:] == [
@@ -232,23 +232,51 @@ def test_the_section_on_the_papers_size_quotes_the_result_files():
         ]
 
 
+def test_the_table_of_draft_heads_quotes_the_ablation():
+    measured = result("ablation.json")
+    labels = {
+        "base": "base",
+        "all-tokens": "base, drafting all tokens",
+        "concatenation": "concatenation in place of gating",
+        "2-blocks": "2 blocks",
+        "3-blocks": "3 blocks",
+        "one-step": "trained with single steps only",
+        "half-the-text": "half the text, read twice",
+        "quarter-of-the-text": "a quarter of it, read four times",
+        "head": "the shipped head",
+    }
+    assert measured["heads"].keys() == labels.keys()
+    number = measured["num_prompts"]
+    assert f"{number} prompts spread over HumanEval and {number} general ones" in WORDS
+    for name, label in labels.items():
+        humaneval, general = (measured["heads"][name]["suites"][suite] for suite in ("humaneval", "general"))
+        chains = {shape: found for shape, found in humaneval.items() if shape.startswith("chain")}
+        best = max(chains, key=lambda shape: chains[shape]["computed_speedup"])
+        assert row(label)[1:] == [
+            f"{humaneval['chain 4']['first_token_accepted']:.1%}",
+            *(f"{found['accepted_length']:.2f}" for found in humaneval.values()),
+            f"{general['chain 4']['accepted_length']:.2f}",
+            f"{humaneval['chain 4']['draft_ms']:.1f}",
+            f"{chains[best]['computed_speedup']:.2f}x, {best.removeprefix('chain ')}",
+        ]
+
+
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert set(re.findall(r"`dovetail-ort (\w+)", README)) == set(COMMANDS)
 
 
 def test_the_section_on_graphs_quotes_the_ablation_and_the_profile():
     variants = {variant["name"]: variant for variant in result("graph/ablation.json")["variants"]}
-    text = " ".join(README.split())
-    assert f"KL divergence {variants['without equalize']['agreement']['mean_kl']:.4f} in place of" in text
+    assert f"KL divergence {variants['without equalize']['agreement']['mean_kl']:.4f} in place of" in WORDS
     faster = 1 - variants["row-attention-in-blocks"]["over_whole"]["2"]
-    assert f"makes a pass over 2 rows {faster:.0%} faster" in text
+    assert f"makes a pass over 2 rows {faster:.0%} faster" in WORDS
     profile = result("graph/profile.json")
     (two,) = (one for one in profile["passes"] if one["rows"] == 2)
-    assert f"at {two['bytes_per_second'] / profile['read_bandwidth']:.0%} of the" in text
-    assert f"at least {two['neither_product_nor_attention']:.0%} of the pass is neither" in text
+    assert f"at {two['bytes_per_second'] / profile['read_bandwidth']:.0%} of the" in WORDS
+    assert f"at least {two['neither_product_nor_attention']:.0%} of the pass is neither" in WORDS
 
 
 def test_the_frozen_example_is_as_large_and_as_quick_as_was_measured():
     measured = result("frozen.json")
     megabytes, seconds = measured["application_bytes"] / 1e6, measured["start_to_first_text_ms"][1] / 1e3
-    assert f"{megabytes:.0f} MB, {seconds:.1f} s to the first text" in " ".join(README.split())
+    assert f"{megabytes:.0f} MB, {seconds:.1f} s to the first text" in WORDS

@@ -261,6 +261,14 @@ def test_the_table_of_draft_heads_quotes_the_ablation():
         ]
 
 
+def test_side_branches_change_as_many_answers_as_was_measured():
+    measured = result("without-vnni/humaneval-trees.json")
+    assert not measured["exact"]
+    assert measured["speedup"] < 1
+    differ = measured["num_prompts"] - measured["num_identical"]
+    assert f"on {differ} of HumanEval's {measured['num_prompts']} with trees 7/4/10, which do not pay" in WORDS
+
+
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert set(re.findall(r"`dovetail-ort (\w+)", README)) == set(COMMANDS)
 

@@ -38,7 +38,7 @@ class Step:
         """
         name, _, arguments = text.partition("(")
         try:
-            call = ast.parse(f"step({arguments or ')'}", mode="eval").body
+            call = ast.parse(f"step({arguments}" if arguments else "step()", mode="eval").body
             assert isinstance(call, ast.Call)
             return cls(name, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords})
         except (SyntaxError, ValueError, AssertionError) as error:

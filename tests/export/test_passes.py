@@ -15,6 +15,7 @@ from dovetail_ort_export.passes.equalize import rotate_ends
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.lower_float import LowerFloat
+from dovetail_ort_export.passes.lower_half import LowerHalf
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
@@ -229,7 +230,7 @@ def small_graph(body, outputs="y"):
     """A graph of inputs x and r, weights w and w2 (4, 4) and a norm's weight n (4,)."""
     ones = ",".join("1" * 4)
     square = ",".join("1" * 16)
-    header = '<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1, "dovetail": 1]>'
+    header = '<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1, "dovetail": 1, "other": 1]>'
     results = ", ".join(f"float[1, 2, 4] {name}" for name in outputs.split())
     weights = f"float[4] n = {{{ones}}}, float[4, 4] w = {{{square}}}, float[4, 4] w2 = {{{square}}}"
     source = f"{header} graph (float[1, 2, 4] x, float[1, 2, 4] r) => ({results}) <{weights}> {{ {body} }}"
@@ -355,6 +356,52 @@ def test_only_the_products_of_the_mlp_get_four_bits(bound):
 def test_int8_lowering_refuses_what_no_kernel_reads(options, message):
     with pytest.raises(InputError, match=message):
         LowerInt8Blocks(**options)
+
+
+# What a pass promises
+
+
+@pytest.mark.parametrize(
+    "graph_pass", [PackQkv(), PackGateUp(), LowerFloat(), LowerHalf(), LowerInt8Blocks(), LowerInt8Rows()], ids=repr
+)
+def test_a_node_that_is_left_as_it_was_breaks_the_promise(bound, monkeypatch, graph_pass):
+    monkeypatch.setattr(type(graph_pass), "_rewrite", lambda *_: None)
+    with pytest.raises(ir.passes.PostconditionError, match="is left as it was"):
+        graph_pass(bound("llama"))
+
+
+def test_a_name_that_is_left_unbound_breaks_the_promise(skeleton, monkeypatch):
+    graph, weights = skeleton("llama")
+    monkeypatch.setattr(BindWeights, "_rewrite", lambda *_: None)
+    with pytest.raises(ir.passes.PostconditionError, match="is left as it was"):
+        BindWeights(PassContext(weights=weights))(graph)
+
+
+@pytest.mark.parametrize(
+    ("graph_pass", "message"),
+    [
+        (FuseSkipNorm(), "still reads the addition"),
+        (ScoreRows(), "more than the choice of rows reads hidden_states"),
+        (LowerHalf(), "is left as it was"),
+    ],
+    ids=repr,
+)
+def test_a_pass_that_does_nothing_breaks_its_promise(bound, monkeypatch, graph_pass, message):
+    monkeypatch.setattr(type(graph_pass), "call", lambda _, model: ir.passes.PassResult(model, False))
+    with pytest.raises(ir.passes.PostconditionError, match=message):
+        graph_pass(bound("llama"))
+
+
+def test_a_weight_that_is_left_in_single_precision_breaks_the_promise(bound, monkeypatch):
+    monkeypatch.setattr(LowerHalf, "call", LowerFloat.call)
+    with pytest.raises(ir.passes.PostconditionError, match="is left in float32"):
+        LowerHalf()(bound("llama"))
+
+
+def test_operators_of_that_name_in_other_domains_are_left_alone():
+    body = "g = other.Linear(x, w)  u = other.Linear(x, w2)  a = Sigmoid(g)  s = Mul(g, a)  y = Mul(s, u)"
+    for graph_pass in (LowerFloat(), LowerInt8Blocks()):
+        assert_leaves_alone(graph_pass, small_graph(body))
 
 
 # Whole exports

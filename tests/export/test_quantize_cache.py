@@ -86,8 +86,14 @@ def test_the_blocks_that_were_kept_get_the_scales_of_their_number(skeleton):
     np.testing.assert_allclose(node.inputs[12].const_value.numpy(), context.cache_maxima["1.key"] / 127, rtol=1e-6)
 
 
+def test_a_cache_without_ranges_is_refused(skeleton):
+    with pytest.raises(ir.passes.PreconditionError) as error:
+        QuantizeCache(replace(skeleton[1], cache_maxima={}))(skeleton[0].clone())
+    assert "no range was measured for past_key_values.0.key" in str(error.value.__cause__ or error.value)
+
+
 def test_the_bundle_is_exact_labelled_and_says_what_its_ranges_are_from(int8_cache):
-    from dovetail_ort.commands.measurement_lines import number_format
+    from dovetail_ort.commands.bundle_lines import number_format
 
     manifest = Bundle(int8_cache).manifest
     assert manifest.target.exact

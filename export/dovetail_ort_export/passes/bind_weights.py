@@ -13,8 +13,7 @@ class BindWeights(OfExport, nodes.NodePass):
 
     operators = ("Weight",)
 
-    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
         weights = self._context.weights
         name = weights.canonical_name(node.attributes["name"].as_string())
         node.outputs[0].replace_all_uses_with(nodes.initializer(model, name, nodes.lazy_weight(weights, name)))
-        return True

@@ -16,6 +16,13 @@ class FuseSkipNorm(ir.passes.InPlacePass):
         rule = pattern.RewriteRule(_add_and_norm, _skip_norm)
         return ir.passes.PassResult(model, rule.apply_to_model(model) > 0)
 
+    def ensures(self, model: ir.Model) -> None:
+        """No norm reads an addition."""
+        for norm in nodes.find(model, "SimplifiedLayerNormalization"):
+            total = nodes.input_of(norm, 0).producer()
+            if total is not None and total.op_type == "Add" and not total.domain:
+                raise ir.passes.PostconditionError(f"{norm.name} still reads the addition {total.name}")
+
 
 def _add_and_norm(op: Any, x: ir.Value, skip: ir.Value, weight: ir.Value) -> tuple[Any, Any]:
     total = op.Add(x, skip)

@@ -36,6 +36,13 @@ class LowerHalf(LowerFloat):
                 graph.outputs[index] = _converted_output(graph, value)
         return ir.passes.PassResult(model, True)
 
+    def ensures(self, model: ir.Model) -> None:
+        """Nothing is left to lower, and no weight in single precision."""
+        super().ensures(model)
+        for name, value in model.graph.initializers.items():
+            if value.dtype == ir.DataType.FLOAT:
+                raise ir.passes.PostconditionError(f"{name} is left in float32")
+
 
 def _half(weight: ir.Value) -> ir.LazyTensor:
     tensor = nodes.tensor_of(weight)

@@ -34,8 +34,7 @@ class Lowering(ProductPass):
     def _embedding(self, model: ir.Model, node: ir.Node) -> Sequence[ir.Node]:
         """What takes the place of an `Embedding`, likewise."""
 
-    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
         new = (self._product if node.op_type == "Linear" else self._embedding)(model, node)
         new[-1].name = node.name
         ir.convenience.replace_nodes_and_values(model.graph, node, [node], new, [node.outputs[0]], [new[-1].outputs[0]])
-        return True

@@ -17,10 +17,15 @@ from dovetail_ort_runtime.arrays import FloatArray
 
 # Metadata of a norm's weight, not written to the file: the largest magnitude that the norm's output had.
 LARGEST_OUTPUT: Final = "dovetail.largest_output"
+# Of the operators that are not ONNX's own.
+_DOMAINS: Final = {
+    **dict.fromkeys(("Weight", "Linear", "Embedding"), "dovetail"),
+    "GroupQueryAttention": "com.microsoft",
+}
 
 
 class NodePass(ir.passes.InPlacePass):
-    """A pass that rewrites nodes one by one.
+    """A pass that rewrites nodes one by one, and leaves none that it is for.
 
     Attributes:
         operators: types of those nodes, in the order in which they are rewritten.
@@ -28,21 +33,37 @@ class NodePass(ir.passes.InPlacePass):
 
     operators: tuple[str, ...]
 
+    def _is_for(self, node: ir.Node) -> bool:  # noqa: ARG002  most are for all of their types
+        """Whether a node of these types is to be rewritten."""
+        return True
+
     @abstractmethod
-    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
-        """Whether it has changed anything."""
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
+        """Put something else in its place, or change it."""
+
+    def _found(self, model: ir.Model) -> Iterator[ir.Node]:
+        return (node for op_type in self.operators for node in find(model, op_type) if self._is_for(node))
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite every node, and remove what nothing uses any more."""
-        changes = [self._rewrite(model, node) for op_type in self.operators for node in find(model, op_type)]
-        if any(changes):
+        modified = False
+        for node in self._found(model):
+            self._rewrite(model, node)
+            modified = True
+        if modified:
             RemoveUnusedNodesPass()(model)
-        return ir.passes.PassResult(model, any(changes))
+        return ir.passes.PassResult(model, modified)
+
+    def ensures(self, model: ir.Model) -> None:
+        """No such node is left."""
+        for node in self._found(model):
+            raise ir.passes.PostconditionError(f"{node.op_type} {node.name} is left as it was")
 
 
 def find(model: ir.Model, op_type: str) -> Iterator[ir.Node]:
-    """Nodes of one operator in graph order; the graph may change meanwhile. No two domains of ours share a type."""
-    return (node for node in list(model.graph) if node.op_type == op_type)
+    """Nodes of one operator in graph order; the graph may change meanwhile."""
+    domain = _DOMAINS.get(op_type, "")
+    return (node for node in list(model.graph) if node.op_type == op_type and node.domain == domain)
 
 
 def by_name(values: Iterable[ir.Value]) -> dict[str, ir.Value]:

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from dovetail_ort_export.passes.lowering import ProductPass
-from dovetail_ort_export.passes.packing import pack
+from dovetail_ort_export.passes.packing import pack, products_behind
 
 
 class PackQkv(ProductPass):
@@ -14,10 +14,10 @@ class PackQkv(ProductPass):
 
     operators = ("GroupQueryAttention",)
 
-    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
+    def _is_for(self, node: ir.Node) -> bool:
+        return bool(products_behind(node.inputs[:3]))
+
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
         packed = pack(model, node.inputs[:3], "qkv_proj")
-        if packed is None:
-            return False
         for index, value in enumerate((packed, None, None)):
             node.replace_input_with(index, value)
-        return True

@@ -7,20 +7,26 @@ import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
 
+# A `Linear`, and the bias added to it.
+Product = tuple[ir.Node, ir.Value | None]
 
-def pack(model: ir.Model, values: Sequence[ir.Value | None], name: str) -> ir.Value | None:
-    """The values side by side along the last axis as one product, which stands before the first of theirs.
 
-    None if they are not all products of the same input, all or none of them with a bias. The new weight is called after
-    the first one, its last part replaced by `name`. The replaced nodes stay.
-    """
+def products_behind(values: Sequence[ir.Value | None]) -> list[Product]:
+    """What values come from if all are products of one input, all or none of them with a bias; else nothing."""
     products = [product for value in values if (product := _product_behind(value)) is not None]
+    inputs = {linear.inputs[0] for linear, _ in products}
+    biased = {bias is not None for _, bias in products}
+    return products if len(products) == len(values) and len(inputs) == len(biased) == 1 else []
+
+
+def pack(model: ir.Model, values: Sequence[ir.Value | None], name: str) -> ir.Value:
+    """Values that come from products side by side along the last axis, as one product before the first of theirs.
+
+    The new weight is called after the first one, its last part replaced by `name`. The replaced nodes stay.
+    """
+    products = products_behind(values)
     linears = [linear for linear, _ in products]
     biases = [bias for _, bias in products if bias is not None]
-    if len(linears) < len(values) or len(biases) not in (0, len(values)):
-        return None
-    if len({linear.inputs[0] for linear in linears}) > 1:
-        return None
     weights = [nodes.input_of(linear, 1) for linear in linears]
     path = f"{str(weights[0].name).rsplit('.', 2)[0]}.{name}"
     new = [ir.node("Linear", [linears[0].inputs[0], _stacked(model, weights, f"{path}.weight")], domain="dovetail")]
@@ -31,8 +37,7 @@ def pack(model: ir.Model, values: Sequence[ir.Value | None], name: str) -> ir.Va
     return new[-1].outputs[0]
 
 
-def _product_behind(value: ir.Value | None) -> tuple[ir.Node, ir.Value | None] | None:
-    """The `Linear` that `value` comes from, with the bias added to it; None if it comes from something else."""
+def _product_behind(value: ir.Value | None) -> Product | None:
     node = None if value is None else value.producer()
     bias = None
     if node is not None and node.op_type == "Add":

@@ -40,23 +40,30 @@ class QuantizeCache(OfExport, nodes.NodePass):
         self._maxima = context.cache_maxima
 
     def requires(self, model: ir.Model) -> None:
-        """No cache is in half precision yet."""
+        """Every cache is measured, and in single precision still."""
         for node in nodes.find(model, self.operators[0]):
             key = nodes.input_of(node, _PAST_KEY)
             if key.dtype not in (ir.DataType.FLOAT, ir.DataType.INT8):
                 raise ir.passes.PreconditionError(f"{key.name} is not in float32")
+            if _measured_name(key) not in self._maxima:
+                raise ir.passes.PreconditionError(f"no range was measured for {key.name}")
 
-    def _rewrite(self, model: ir.Model, node: ir.Node) -> bool:
-        if nodes.input_of(node, _PAST_KEY).dtype != ir.DataType.FLOAT:
-            return False
+    def _is_for(self, node: ir.Node) -> bool:
+        return nodes.input_of(node, _PAST_KEY).dtype == ir.DataType.FLOAT
+
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
         node.resize_inputs(_KEY_SCALE + 2)
         for index in (0, 1):  # keys, values
             past = nodes.input_of(node, _PAST_KEY + index)
-            name = str(past.name).partition(".")[2]  # 3.key of past_key_values.3.key
+            name = _measured_name(past)
             largest = self._maxima[name]
             scales = np.where(largest > 0, largest / np.float32(_LARGEST), np.float32(1)).astype(np.float32)
             node.replace_input_with(_KEY_SCALE + index, nodes.constant(model, f"cache.{name}.scale", scales))
             past.type = node.outputs[1 + index].type = ir.TensorType(ir.DataType.INT8)
         for attribute in ir.convenience.convert_attributes(_ATTRIBUTES):
             node.attributes.add(attribute)
-        return True
+
+
+def _measured_name(past: ir.Value) -> str:
+    """`3.key` of `past_key_values.3.key`."""
+    return str(past.name).partition(".")[2]

@@ -46,6 +46,12 @@ class ScoreRows(ir.passes.InPlacePass):
         graph.insert_after(nodes.producer_of(states), gather)
         return ir.passes.PassResult(model, True)
 
+    def ensures(self, model: ir.Model) -> None:
+        """Rows are chosen before the head, if there is one."""
+        states = nodes.by_name(model.graph.outputs).get("hidden_states")
+        if _ends(model) or (states is not None and len(states.uses()) > 1):
+            raise ir.passes.PostconditionError("more than the choice of rows reads hidden_states")
+
 
 def _ends(model: ir.Model) -> tuple[ir.Value, ir.Value] | None:
     """Hidden states and logits of a graph that has both and computes the logits of all rows."""

@@ -3,12 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 import numpy as np
 
-from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
@@ -18,6 +16,7 @@ NUM_PAST: Final = 128
 _LEAST_ROUNDS: Final = 3
 
 PassTimes = dict[int, list[float]]
+RunPass = Callable[[int], object]
 
 
 def time_passes(
@@ -39,20 +38,32 @@ def time_passes(
         rows: ascending; those that no cache has room for are left out.
         num_past: kept tokens, or as many as leave room for the largest pass.
     """
-    for target in targets.values():
-        target.cache.rewind(0)
-        if past := min(num_past, max(target.cache.capacity - rows[-1], 0)):
-            run_in_chunks(target, _tokens(target, past), target.max_rows)
+    runs = {
+        name: target_passes(target, min(num_past, max(target.cache.capacity - rows[-1], 0)))
+        for name, target in targets.items()
+    }
     room = min(min(target.max_rows, target.cache.capacity - target.cache.length) for target in targets.values())
-    runs = {name: partial(_run_pass, target) for name, target in targets.items()}
     times = time_in_turns(runs, rounds, seconds, rows=[size for size in rows if size <= room])
     for target in targets.values():
         target.cache.rewind(0)
     return times
 
 
+def target_passes(target: Target, num_past: int) -> RunPass:
+    """What runs a pass of a target over so many new tokens behind `num_past` kept ones, one row on its own kernel."""
+
+    def run(rows: int) -> None:
+        tokens = np.arange(rows) % target.vocabulary_size
+        target.forward(VerificationInput.prompt(tokens, target.cache.length), exact=False)
+
+    target.cache.rewind(0)
+    if num_past:
+        run_in_chunks(target, np.arange(num_past) % target.vocabulary_size, target.max_rows)
+    return run
+
+
 def time_in_turns(
-    runs: Mapping[str, Callable[[int], object]], rounds: int, seconds: float = math.inf, *, rows: Sequence[int]
+    runs: Mapping[str, RunPass], rounds: int, seconds: float = math.inf, *, rows: Sequence[int]
 ) -> dict[str, PassTimes]:
     """Milliseconds of what runs a pass of so many rows, as `time_passes`."""
     times: dict[str, PassTimes] = {name: {size: [] for size in rows} for name in runs}
@@ -66,17 +77,9 @@ def time_in_turns(
     return times
 
 
-def _pass_ms(run: Callable[[int], object], rows: int) -> float:
+def _pass_ms(run: RunPass, rows: int) -> float:
     """Of the second of two: the first brings threads and caches back from the other graph."""
     run(rows)
     started = time.perf_counter()
     run(rows)
     return 1e3 * (time.perf_counter() - started)
-
-
-def _run_pass(target: Target, rows: int) -> None:
-    target.forward(VerificationInput.prompt(_tokens(target, rows), target.cache.length), exact=False)
-
-
-def _tokens(target: Target, number: int) -> TokenArray:
-    return np.arange(number) % target.vocabulary_size

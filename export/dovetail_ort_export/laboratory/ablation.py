@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.laboratory.subjects import RunPass
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.target_writer import Report
 from dovetail_ort_export.whole_output import file_entries
@@ -21,7 +20,7 @@ from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.pass_times import PassTimes, time_in_turns
+from dovetail_ort_runtime.pass_times import PassTimes, RunPass, time_in_turns
 
 ROWS: Final = (1, 2, 4, 8, 16)
 WHOLE: Final = "the whole recipe"

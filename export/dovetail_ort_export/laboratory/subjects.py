@@ -1,6 +1,5 @@
 """A bundle's graphs, alike for target and drafter: where they lie, and what runs passes of so many rows over them."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,15 +11,12 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
-from dovetail_ort_runtime.row_invariance import run_in_chunks
+from dovetail_ort_runtime.pass_times import RunPass, target_passes
 from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.verification_input import VerificationInput
 
 TARGET: Final = "target"
 DRAFTER: Final = "drafter"
 _NUM_CANDIDATES: Final = 8
-
-RunPass = Callable[[int], object]
 
 
 def attached_drafter(bundle: Bundle) -> DrafterEntry:
@@ -86,21 +82,8 @@ def open_passes(
     return target.session, target_passes(target, num_past)
 
 
-def target_passes(target: Target, num_past: int) -> RunPass:
-    """What runs a pass of `target` over so many new tokens behind `num_past` kept ones."""
-
-    def run(rows: int) -> None:
-        tokens = np.arange(rows) % target.vocabulary_size
-        # One row goes through the one-row kernel.
-        target.forward(VerificationInput.prompt(tokens, target.cache.length), exact=False)
-
-    if num_past:
-        run_in_chunks(target, np.arange(num_past) % target.vocabulary_size, target.max_rows)
-    return run
-
-
 def drafter_passes(model: DraftModel, num_past: int) -> RunPass:
-    """The same of `model`; candidates are ranked once."""
+    """As `target_passes`, of a drafter; candidates are ranked once."""
 
     def run(rows: int) -> None:
         first = model.cache.length

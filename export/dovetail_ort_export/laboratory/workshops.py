@@ -13,15 +13,7 @@ from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
-from dovetail_ort_export.laboratory.subjects import (
-    DRAFTER,
-    TARGET,
-    RunPass,
-    attached_drafter,
-    check_tokens,
-    drafter_passes,
-    target_passes,
-)
+from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_passes
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import read_target_ends
@@ -34,7 +26,7 @@ from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import DrafterEntry, Manifest, TargetEntry
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.pass_times import NUM_PAST
+from dovetail_ort_runtime.pass_times import NUM_PAST, RunPass, target_passes
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
 from dovetail_ort_runtime.target import Target
 

@@ -27,9 +27,8 @@ def test_in_bf16_ten_steps_are_those_of_torch_bit_for_bit(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_in_fp32_singular_vectors_stay_and_singular_values_come_near_one(shape):
+def test_in_fp32_singular_vectors_stay_and_singular_values_come_into_the_band(shape):
     generator = torch.Generator().manual_seed(1)
-    # Newton-Schulz steps bring values from 0.01 of the norm on into the band; smaller ones take more of them.
     left, _ = torch.linalg.qr(torch.randn(shape[0], min(shape), generator=generator))
     right, _ = torch.linalg.qr(torch.randn(shape[1], min(shape), generator=generator))
     values = torch.linspace(0.5, 1.0, min(shape))
@@ -37,4 +36,5 @@ def test_in_fp32_singular_vectors_stay_and_singular_values_come_near_one(shape):
     inner = left.T @ result @ right
     assert result.dtype == torch.float32
     assert ((inner.diagonal() > 0.5) & (inner.diagonal() < 1.5)).all()
-    torch.testing.assert_close(inner, torch.diag(inner.diagonal()), rtol=0, atol=1e-4)
+    # In exact arithmetic the vectors stay as they are; float32 adds up to 96 products 15 times in a row.
+    torch.testing.assert_close(inner, torch.diag(inner.diagonal()), rtol=0, atol=15 * 96 * torch.finfo().eps)

@@ -61,15 +61,10 @@ class Optimisers:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon (https://kellerjordan.github.io/posts/muon/): Nesterov momentum, made orthogonal.
+    """Muon (https://kellerjordan.github.io/posts/muon/): Nesterov momentum, made orthogonal in `dtype`.
 
-    In bf16 it is `torch.optim.Muon` with `match_rms_adamw`, which knows no other number format: without products of
-    bf16 in hardware that takes a processor longer than all the rest of a training.
-
-    Args:
-        matrices: that are moved.
-        lr: learning rate.
-        dtype: that steps are made orthogonal in.
+    In bf16 it is `torch.optim.Muon` with `match_rms_adamw`, which knows no other number format and is slow where a
+    processor has no products of bf16.
     """
 
     def __init__(self, matrices: Iterable[Parameter], *, lr: float, dtype: torch.dtype) -> None:
@@ -89,12 +84,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """A matrix with the same singular vectors, all its singular values between 0.5 and 1.5, by Newton-Schulz steps.
-
-    Args:
-        matrix: (m, n).
-        dtype: of the arithmetic and of the result.
-    """
+    """(m, n) in `dtype`, with the singular vectors of `matrix` and values of 0.5 to 1.5, by Newton-Schulz steps."""
     a, b, c = _COEFFICIENTS
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     result = wide.to(dtype)

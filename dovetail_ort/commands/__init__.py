@@ -3,6 +3,7 @@
 A module with a table `COMMANDS` is a group instead, whose commands are modules of its own.
 """
 
+import argparse
 from typing import Final
 
 USAGE: Final = "dovetail-ort [-h] [--version] COMMAND ..."
@@ -24,3 +25,8 @@ COMMANDS: Final = {
     "graph": "see, change and measure what a graph is made of",
     "doctor": "check this machine and name the command that mends it",
 }
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add what machines ask for."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")

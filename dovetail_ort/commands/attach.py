@@ -4,8 +4,8 @@ import argparse
 import shlex
 from pathlib import Path
 
+from dovetail_ort.commands.bundle_lines import describe_drafter, page
 from dovetail_ort.commands.exporting import Progress, import_from_export
-from dovetail_ort.commands.measurement_lines import describe_drafter, page
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
 
 

@@ -9,7 +9,8 @@ import sys
 from typing import Any
 
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
-from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_threads, add_verification, load
+from dovetail_ort.commands import add_json
+from dovetail_ort.commands.bundle_arguments import add_bundle, add_speculation, add_threads, add_verification, load
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_speculation(parser)
     add_verification(parser)
     add_threads(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Arguments that `generate` and `chat` share, and the model and options that they ask for."""
+"""Arguments of the commands that open a bundle, and the model and options that they ask for."""
 
 import argparse
 import sys
@@ -29,7 +29,7 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
-    """Add the bundle that is loaded."""
+    """Add the bundle that is opened."""
     parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
 
 

@@ -6,7 +6,7 @@ import sys
 from typing import Final
 
 from dovetail_ort.commands.answer_printer import AnswerPrinter
-from dovetail_ort.commands.generation_arguments import add_generation_arguments, open_model
+from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model
 from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.errors import ContextLengthError, DovetailError, InputError
 

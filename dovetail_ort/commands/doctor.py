@@ -13,6 +13,7 @@ from typing import Final, Literal
 import numpy as np
 from packaging.requirements import Requirement
 
+from dovetail_ort.commands import add_json
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import (
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "bundle", metavar="BUNDLE", nargs="?", help="check also that this bundle runs, and is exact on this machine"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

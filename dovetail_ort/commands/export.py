@@ -11,9 +11,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dovetail_ort.commands import add_json
+from dovetail_ort.commands.bundle_arguments import layers_or_auto
+from dovetail_ort.commands.bundle_lines import measurement_lines, number_format, page
 from dovetail_ort.commands.exporting import Progress, import_from_export
-from dovetail_ort.commands.generation_arguments import layers_or_auto
-from dovetail_ort.commands.measurement_lines import measurement_lines, number_format, page
 from dovetail_ort_export.export_options import INT8_FORMATS, PRECISIONS, ExportOptions
 from dovetail_ort_runtime.devices import parse_bytes
 
@@ -52,28 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="TOML list of the passes that make the graph, in place of --precision and --int8-format; "
         "given once for each INT8 format, the fastest that suits this machine",
     )
-    parser.add_argument(
-        "--calibration-text",
-        type=Path,
-        metavar="FILE",
-        help="UTF-8 text to measure activations on for the row format (default: the model writes its own)",
-    )
-    parser.add_argument(
-        "--calibration-tokens",
-        type=int,
-        metavar="N",
-        default=defaults.calibration_tokens,
-        help="tokens of that text (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--alpha",
-        type=float,
-        default=defaults.alpha,
-        help="0 to 1, how much of the activations' range the row format moves into weights (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=defaults.seed, help="of the model's own writing (default: %(default)s)"
-    )
+    _add_calibration(parser, defaults)
     parser.add_argument(
         "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the model's maximum)"
     )
@@ -94,7 +74,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what --gpu-layers auto may take on a GPU, such as 6GB; leave room for the drafter",
     )
     parser.add_argument("--force", action="store_true", help="replace the bundle that stands at OUT")
-    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    add_json(parser)
+
+
+def _add_calibration(parser: argparse.ArgumentParser, defaults: ExportOptions) -> None:
+    calibration = parser.add_argument_group("calibration of the row format")
+    calibration.add_argument(
+        "--calibration-text",
+        type=Path,
+        metavar="FILE",
+        help="UTF-8 text to measure activations on (default: the model writes its own)",
+    )
+    calibration.add_argument(
+        "--calibration-tokens",
+        type=int,
+        metavar="N",
+        default=defaults.calibration_tokens,
+        help="tokens of that text (default: %(default)s)",
+    )
+    calibration.add_argument(
+        "--alpha",
+        type=float,
+        default=defaults.alpha,
+        help="0 to 1, how much of the activations' range to move into weights (default: %(default)s)",
+    )
+    calibration.add_argument(
+        "--seed", type=int, default=defaults.seed, help="of the model's own writing (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,8 +6,9 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from dovetail_ort.commands import add_json
 from dovetail_ort.commands.answer_printer import AnswerPrinter
-from dovetail_ort.commands.generation_arguments import add_generation_arguments, open_model
+from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model
 from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation import Generation
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_generation_arguments(parser)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", default="-", help="standard input if absent or -")
     parser.add_argument("--raw", action="store_true", help="continue the text itself instead of answering it")
-    parser.add_argument("--json", action="store_true", help="print one JSON object with text, ids and statistics")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

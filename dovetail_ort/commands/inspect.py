@@ -6,7 +6,9 @@ import json
 import sys
 from typing import Any, Final
 
-from dovetail_ort.commands.measurement_lines import describe_drafter, measurement_lines, number_format, page
+from dovetail_ort.commands import add_json
+from dovetail_ort.commands.bundle_arguments import add_bundle
+from dovetail_ort.commands.bundle_lines import describe_drafter, measurement_lines, number_format, page
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.measurements import Calibration
@@ -16,9 +18,9 @@ _VERIFIED: Final = {True: "all checksums match", False: "sizes match; --verify c
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  dovetail-ort inspect smollm2 --verify"
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument("--verify", action="store_true", help="hash every file and compare with the manifest")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.generation_arguments import add_bundle, add_speculation, add_threads, add_verification, load
+from dovetail_ort.commands.bundle_arguments import add_bundle, add_speculation, add_threads, add_verification, load
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.generation_options import GenerationOptions

@@ -10,6 +10,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dovetail_ort.commands import add_json
+from dovetail_ort.commands.bundle_arguments import add_bundle
 from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.suites import evaluation_texts, load_training_prompts
 from dovetail_ort_export.training.training_options import DEVICES, PRECISIONS, TrainingOptions
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort train smollm2 head --source HuggingFaceTB/SmolLM2-135M-Instruct --num-answer-tokens 30000000"
     )
     defaults = TrainingOptions()
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    add_bundle(parser)
     parser.add_argument("out", metavar="OUT", type=Path, help="directory of the head, and of the text unless --text")
     parser.add_argument("--text", type=Path, metavar="DIR", help="directory of the text, which trainings can share")
     parser.add_argument(
@@ -79,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             default=default,
             help=text if default is None else f"{text} (default: %(default)s)",
         )
-    parser.add_argument("--json", action="store_true", help="print the record of the head as one JSON object")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,8 @@ import dataclasses
 import json
 import sys
 
-from dovetail_ort.commands.generation_arguments import add_bundle, add_draft_bundle, add_threads, add_verification, load
+from dovetail_ort.commands import add_json
+from dovetail_ort.commands.bundle_arguments import add_bundle, add_draft_bundle, add_threads, add_verification, load
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.drafters import DRAFTERS
 from dovetail_ort_runtime.time_curves import TimeCurves
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_draft_bundle(parser)
     add_verification(parser)
     add_threads(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

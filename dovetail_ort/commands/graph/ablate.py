@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from dovetail_ort.commands import add_json
 from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.commands.graph import add_bundle
 from dovetail_ort_runtime.bundle import Bundle
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help=f"write {_REPORT}, {_CHART} and {_RECORD} there as well"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

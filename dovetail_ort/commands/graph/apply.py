@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dovetail_ort.commands import add_json
+from dovetail_ort.commands.bundle_lines import measurement_lines, page
 from dovetail_ort.commands.exporting import import_from_export
 from dovetail_ort.commands.graph import add_bundle
-from dovetail_ort.commands.measurement_lines import measurement_lines, page
 
 if TYPE_CHECKING:
     from dovetail_ort_export.laboratory.apply import AppliedPasses
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name that `dovetail-ort graph passes` lists, or module:Class; once for each, in order",
     )
     parser.add_argument("--force", action="store_true", help="replace the bundle that stands at OUT")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from dovetail_ort.commands import add_json
 from dovetail_ort.commands.exporting import import_from_export
 
 
@@ -11,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "example:\n  dovetail-ort graph passes\n\nRecipes name them: dovetail-ort export --recipe FILE. "
         "Passes of other\npackages are found through the entry point group dovetail_ort.passes."
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dovetail_ort.commands import add_json
+from dovetail_ort.commands.bundle_arguments import add_threads
 from dovetail_ort.commands.exporting import import_from_export
 from dovetail_ort.commands.graph import add_bundle
 from dovetail_ort_runtime.bundle import Bundle
@@ -27,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokens", type=_sizes, default=(1, 6), metavar="N,N", help="rows of the passes, 1 or more each (default: 1,6)"
     )
     parser.add_argument("--past", type=int, default=256, metavar="N", help="tokens before them (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of a pass (default: the physical cores)")
+    add_threads(parser)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write ONNX Runtime's own profile there")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -246,6 +246,9 @@ def test_the_table_of_draft_heads_quotes_the_ablation():
         "head": "the shipped head",
     }
     assert measured["heads"].keys() == labels.keys()
+    tokens = {name: head["num_answer_tokens"] for name, head in measured["heads"].items()}
+    assert round(tokens["head"] / tokens["base"]) == 10
+    assert "trained on a tenth of the shipped head's text" in WORDS
     number = measured["num_prompts"]
     assert f"{number} prompts spread over HumanEval and {number} general ones" in WORDS
     for name, label in labels.items():

@@ -86,6 +86,7 @@ def measure_head(
         return {
             "num_parameters": entry.num_parameters,
             "draft_vocabulary_size": len(draft_token_ids),
+            "num_answer_tokens": record.num_answer_tokens,
             "training_minutes": round(record.training_seconds / 60, 1),
             "suites": {name: _measure_suite(model, recorded, pass_ms) for name, recorded in answers.items()},
         }

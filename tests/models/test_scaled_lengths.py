@@ -1,17 +1,9 @@
 """The projection for the paper's size rests on this: tokens a round of tree sizes that the paper does not report."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
+import scaled_lengths
 from hypothesis import given
 from hypothesis import strategies as st
-
-FILE = Path(__file__).parents[2] / "models" / "llama-2-7b-shape" / "scaled_lengths.py"
-SPEC = importlib.util.spec_from_file_location("scaled_lengths", FILE)
-scaled_lengths = sys.modules[SPEC.name] = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(scaled_lengths)
 
 SIZES = (2, 4, 6, 8, 12, 16)
 

@@ -276,15 +276,33 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it():
     assert set(re.findall(r"`dovetail-ort (\w+)", README)) == set(COMMANDS)
 
 
-def test_the_section_on_graphs_quotes_the_ablation_and_the_profile():
+def test_the_section_on_graphs_quotes_the_ablation_and_what_operators_cost():
     variants = {variant["name"]: variant for variant in result("graph/ablation.json")["variants"]}
     assert f"KL divergence {variants['without equalize']['agreement']['mean_kl']:.4f} in place of" in WORDS
     faster = 1 - variants["row-attention-in-blocks"]["over_whole"]["2"]
     assert f"makes a pass over 2 rows {faster:.0%} faster" in WORDS
-    profile = result("graph/profile.json")
-    (two,) = (one for one in profile["passes"] if one["rows"] == 2)
-    assert f"at {two['bytes_per_second'] / profile['read_bandwidth']:.0%} of the" in WORDS
-    assert f"at least {two['neither_product_nor_attention']:.0%} of the pass is neither" in WORDS
+    costs, rates = result("graph/operator-costs.json"), []
+    assert f"without VNNI, which reads {costs['read_bandwidth'] / 1e9:.0f} GB/s" in WORDS
+    for label, name in (("by rows", "row-unsigned"), ("in blocks", "block")):
+        found = costs["graphs"][name]["2"]
+        products = found["products"]
+        share = {part: measured["share"][1] for part, measured in found["parts"].items()}
+        quantising = sum(share.get(part, 0) for part in ("QuantizeLinear", "Abs", "ReduceMax"))
+        assert row(label)[1:] == [
+            f"{found['pass_ms']:.1f}",
+            f"{products['share']:.0%}",
+            f"{products['bytes_per_second'] / 1e9:.1f}",
+            f"{products['share_again']:.0%}",
+            f"{share['GroupQueryAttention']:.0%}",
+            f"{share['neither product nor attention']:.0%}",
+            f"{quantising:.0%}" if quantising else "in the product",
+        ]
+        assert 0.9 < products["share_again"] / products["share"] < 1.1
+        rates.append(f"{products['share_of_read_bandwidth']:.0%}")
+    assert f"at {rates[0]} and {rates[1]} of what memory could deliver" in WORDS
+    four = result("graph/unrolled-drafting.json")["steps"]["4"]
+    less, saved = 1 - four["unrolled_over_calls"][1], four["share_of_a_round_saved"][1]
+    assert f"takes {less:.0%} less than by four calls, {saved:.1%} of a round" in WORDS
 
 
 def test_the_frozen_example_is_as_large_and_as_quick_as_was_measured():

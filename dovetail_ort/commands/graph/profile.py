@@ -65,7 +65,7 @@ def _lines(profile: GraphProfile) -> Iterator[str]:
         yield from ("", _headline(one, profile.read_bandwidth))
         yield from _table("operator", one.operators, one, profile.read_bandwidth)
         between = one.pass_ms - one.kernel_ms
-        yield f"{'between kernels':<32} {'':>5} {between:>8.3f} {between / one.pass_ms:>7.1%}"
+        yield f"{'between kernels, less profiling':<32} {'':>5} {between:>8.3f} {between / one.pass_ms:>7.1%}"
         yield ""
         yield from _table("block", one.blocks, one, profile.read_bandwidth)
 

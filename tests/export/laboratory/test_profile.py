@@ -30,6 +30,7 @@ def test_operators_and_blocks_are_two_views_of_the_same_nodes(tiny_bundle):
     assert sum(share.bytes_read for share in one.operators) == sum(share.bytes_read for share in one.blocks)
     assert [share.name for share in one.blocks] == ["block 0", "block 1", "ends"]
     assert one.kernel_ms > 0
+    assert 0 <= one.overhead < 1
 
 
 def test_bytes_are_those_of_the_weights_and_of_the_cache(tiny_bundle):

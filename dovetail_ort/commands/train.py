@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort train smollm2 head\n"
         "  dovetail-ort train smollm2 head --prompts prompts.jsonl --num-answer-tokens 300000\n"
         "  dovetail-ort train smollm2 deeper --text head/text --num-blocks 2\n"
+        "  dovetail-ort train smollm2 mine --start head --prompts mine.jsonl --learning-rate 0.001 --num-epochs 1\n"
         "  dovetail-ort train smollm2 head --source HuggingFaceTB/SmolLM2-135M-Instruct --num-answer-tokens 30000000"
     )
     defaults = TrainingOptions()
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="the exported model: torch writes the text instead of the bundle's graph, which pays on a GPU",
     )
+    parser.add_argument("--start", type=Path, metavar="HEAD", help="a trained head to go on from, on other text")
     parser.add_argument("--fusion", choices=FUSIONS, default=defaults.fusion, help="default: %(default)s")
     parser.add_argument("--device", choices=DEVICES, default=defaults.device, help="default: %(default)s")
     parser.add_argument(
@@ -94,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         options,
         text=arguments.text,
         source=arguments.source,
+        start=arguments.start,
         prompts=prompts,
         evaluation_texts=_evaluation_texts(),
         report=Progress(),

@@ -69,12 +69,7 @@ def attach_drafter(
     clear_leftovers(Path(bundle_path))
     bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
     manifest = bundle.manifest
-    head, draft_token_ids, record = load_head(head_path)
-    if record.target_sha256 != manifest.target.weights_sha256:
-        raise InputError(
-            f"the head must be of the bundle's target, got one of {record.target_sha256[:12]}… for "
-            f"{(manifest.target.weights_sha256 or 'an unknown one')[:12]}…; train one with: dovetail-ort train"
-        )
+    head, draft_token_ids, record = load_head(head_path, manifest.target)
     entry = drafter_entry(head, draft_token_ids, record, graph_name("drafter", steps.precision), steps)
     with bundle_directory(bundle.directory) as directory:
         copy_without(bundle, None if manifest.drafter is None else manifest.drafter.graph, directory)

@@ -6,10 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from dovetail_ort_export.calibration import activation_maxima, cache_maxima, calibration_texts
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.gpu_layers import blocks_within
 from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.passes import PassContext
@@ -19,6 +20,7 @@ from dovetail_ort_export.tracing import trace_target
 from dovetail_ort_export.weights import Weights, head_size
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.kv_cache import cache_bytes
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.measurements import Calibration
 from dovetail_ort_runtime.target import Target
@@ -27,6 +29,8 @@ MAX_ROWS: Final = 64
 _EQUALIZE: Final = "equalize"
 _QUANTIZE_CACHE: Final = "quantize-cache"
 _FRONT_NAME: Final = "model_front_fp16.onnx"
+_HALF: Final = 2  # bytes of a number in fp16
+_GRAPH_BYTES: Final = 2**20  # the front's graph itself, beside its weights
 
 Report = Callable[[str], None]
 
@@ -136,7 +140,7 @@ class TargetWriter:
     def _number_of_gpu_layers(self) -> int:
         model, number = self._source.model, self._options.gpu_layers
         if self._options.vram_limit is not None:
-            number = blocks_within(self._options.vram_limit, model, max_context=self._max_context, max_rows=MAX_ROWS)
+            number = _blocks_within(self._options.vram_limit, model, self._max_context)
             self._report(f"cutting after {number} of {model.config.num_hidden_layers} blocks")
         if number >= model.config.num_hidden_layers:
             raise InputError(
@@ -167,3 +171,24 @@ class TargetWriter:
             intermediate_size=config.intermediate_size,
             weights_sha256=self.weights_sha256,
         )
+
+
+def _blocks_within(vram_limit: int, model: Any, max_context: int) -> int:
+    """The most blocks of a causal LM that so many bytes hold with embedding, cache and the activations of a pass.
+
+    Never all of them. What CUDA and its libraries take for themselves is not counted.
+    """
+    config = model.config
+    embedding = model.get_input_embeddings().weight.numel()
+    rotary = max_context * head_size(config)
+    activations = MAX_ROWS * (4 * config.hidden_size + 3 * config.intermediate_size)
+    ends = _HALF * (embedding + rotary + activations) + _GRAPH_BYTES
+    weights = _HALF * sum(parameter.numel() for parameter in model.model.layers[0].parameters())
+    block = weights + cache_bytes(1, config.num_key_value_heads, max_context, head_size(config), np.float16)
+    number = (vram_limit - ends) // block
+    if number < 1:
+        raise InputError(
+            f"vram_limit must hold {ends} bytes of embedding and activations and {block} of a block with its cache, "
+            f"got {vram_limit}; take a larger one or a smaller max_context"
+        )
+    return int(min(number, config.num_hidden_layers - 1))

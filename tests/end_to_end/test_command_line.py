@@ -626,6 +626,10 @@ def test_training_on_prompts_in_a_wrong_format_is_refused(tiny_training, refused
     )
 
 
+def test_training_goes_on_from_a_head_only(tiny_training, refused, tmp_path):
+    assert "a draft head must be a directory with a head.json" in refused(*tiny_training("--start", str(tmp_path)))
+
+
 def test_training_for_a_bundle_that_does_not_name_its_weights_is_refused(damaged, tmp_path, capsys):
     change_manifest(damaged, lambda manifest: manifest["target"].update(weights_sha256=None))
     assert main(["train", str(damaged), str(tmp_path / "head")]) == 2

@@ -40,9 +40,9 @@ def train(tiny_bundle, options, text):
     """`train(out, **changes)`: the record of a head."""
     from dovetail_ort_export.training.trainer import train_head
 
-    def run(out, evaluation_texts=None, bundle=tiny_bundle, **changes):
+    def run(out, evaluation_texts=None, bundle=tiny_bundle, start=None, **changes):
         changed = dataclasses.replace(options, **changes)
-        return train_head(bundle, out, changed, text=text, evaluation_texts=evaluation_texts)
+        return train_head(bundle, out, changed, text=text, start=start, evaluation_texts=evaluation_texts)
 
     return run
 
@@ -123,7 +123,7 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, t
     assert [point.step for point in record.history] == [point.step for point in trained[1].history]
 
 
-def test_a_checkpoint_of_another_training_is_refused(train, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_training_is_refused(trained, train, tmp_path, monkeypatch):
     from dovetail_ort_export.training.training_session import TrainingSession
 
     def interrupted(self, batch, num_steps, optimisers):
@@ -136,9 +136,39 @@ def test_a_checkpoint_of_another_training_is_refused(train, tmp_path, monkeypatc
             train(out)
     with pytest.raises(InputError, match="must be of this training, got one with another unrolled_steps"):
         train(out, unrolled_steps=1)
+    with pytest.raises(InputError, match="got one with another start"):
+        train(out, start=trained[0])
     (out / "checkpoint.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match=r"must be a whole checkpoint, got: .*; delete it to start afresh"):
         train(out)
+
+
+def test_training_goes_on_from_a_trained_head(trained, train, tmp_path):
+    from dovetail_ort_export.training.head_directory import load_head
+
+    start, before = trained
+    further = {"num_epochs": 1, "one_step_share": 0.0, "seed": 1}
+    # What a step this small changes is lost in half precision; the shape is the head's, whatever the options say.
+    record = train(tmp_path / "same", start=start, fusion="concatenation", learning_rate=1e-9, **further)
+    assert record.start == before
+    assert (record.options.fusion, record.config) == ("gating", before.config)
+    old, new = load_head(start), load_head(tmp_path / "same")
+    np.testing.assert_array_equal(new[1], old[1])
+    for name, weight in old[0].state_dict().items():
+        np.testing.assert_allclose(new[0].state_dict()[name], weight, atol=1e-3)
+    assert record.history[-1].acceptance == pytest.approx(before.history[-1].acceptance, abs=0.02)
+    assert train(tmp_path / "better", start=start, **further).history[-1].loss < before.history[-1].loss
+    assert load_head(tmp_path / "better")[2].start == before
+
+
+def test_a_head_of_another_target_is_no_start(trained, train, tmp_path):
+    start, before = trained
+    shutil.copytree(start, tmp_path / "foreign")
+    record = (start / "head.json").read_text().replace(before.target_sha256, "0" * 64)
+    (tmp_path / "foreign" / "head.json").write_text(record)
+    with pytest.raises(InputError, match="the head must be of the bundle's target, got one of 000000000000…"):
+        train(tmp_path / "head", start=tmp_path / "foreign")
+    assert not (tmp_path / "head").exists()
 
 
 def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, full_disk):

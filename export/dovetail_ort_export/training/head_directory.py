@@ -17,6 +17,7 @@ from dovetail_ort_export.whole_output import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.json_record import read_record
+from dovetail_ort_runtime.manifest import TargetEntry
 
 WEIGHTS_NAME: Final = "head.safetensors"
 RECORD_NAME: Final = "head.json"
@@ -54,6 +55,7 @@ class HeadRecord:
         machine: that the last session ran on.
         packages: versions by name.
         history: oldest first.
+        start: of the head that the training went on from, or None if there was none.
     """
 
     target_sha256: str
@@ -66,6 +68,7 @@ class HeadRecord:
     machine: str
     packages: dict[str, str]
     history: tuple[TrainingPoint, ...]
+    start: "HeadRecord | None" = None
 
 
 def save_head(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, directory: Path) -> None:
@@ -78,13 +81,18 @@ def save_head(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, 
     write_whole(directory / RECORD_NAME, text.encode())
 
 
-def load_head(directory: Path) -> tuple[DraftHead, TokenArray, HeadRecord]:
-    """Read a head back, its weights in float32.
+def load_head(directory: Path, target: TargetEntry | None = None) -> tuple[DraftHead, TokenArray, HeadRecord]:
+    """Read a head back, its weights in float32, and the ids of the tokens that it can draft, (Vd,).
 
     Raises:
-        InputError: the directory is no head, or a file of it is damaged.
+        InputError: the directory is no head, or one of another target, or a file of it is damaged.
     """
     record = _read_head_record(directory / RECORD_NAME)
+    if target is not None and record.target_sha256 != target.weights_sha256:
+        raise InputError(
+            f"the head must be of the bundle's target, got one of {record.target_sha256[:12]}… for "
+            f"{(target.weights_sha256 or 'an unknown one')[:12]}…; train one with: dovetail-ort train"
+        )
     try:
         arrays = load_file(directory / WEIGHTS_NAME)
         draft_token_ids = arrays.pop(_VOCABULARY).astype(np.int64)

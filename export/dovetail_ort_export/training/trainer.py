@@ -1,8 +1,8 @@
 """The training plan: write text, read it, train, measure, save."""
 
-import dataclasses
 import importlib.metadata
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from dovetail_ort_export.source import load_source
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.target_writer import Report
-from dovetail_ort_export.training.draft_head import HeadConfig
-from dovetail_ort_export.training.head_directory import HeadRecord, save_head
+from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
+from dovetail_ort_export.training.head_directory import HeadRecord, load_head, save_head
 from dovetail_ort_export.training.slotted_target import TorchTarget
 from dovetail_ort_export.training.text_writer import Conversation
 from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
@@ -23,6 +23,7 @@ from dovetail_ort_export.training.training_text import draft_vocabulary, passage
 from dovetail_ort_export.training.written_text import OpenTarget, write_text
 from dovetail_ort_export.weights import Weights
 from dovetail_ort_export.whole_output import write_figure
+from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
@@ -38,6 +39,7 @@ def train_head(
     *,
     text: Path | None = None,
     source: str | None = None,
+    start: Path | None = None,
     prompts: TrainingPrompts | None = None,
     evaluation_texts: Sequence[str] | None = None,
     report: Report = lambda _: None,
@@ -51,6 +53,7 @@ def train_head(
         text: directory of the text, `text` below `out` if None; several trainings can share one.
         source: the model that the bundle was exported from: torch then writes the text, on the training's device,
             instead of the bundle's graph on the CPU.
+        start: directory of a trained head to go on from, which keeps its shape and the tokens that it drafts.
         prompts: the user's, for the target to answer beside its own.
         evaluation_texts: nothing that shares a passage with these is trained on; None if there are none to compare.
         report: is told each step in a line.
@@ -61,6 +64,8 @@ def train_head(
     bundle = Bundle(bundle_path)
     entry = bundle.manifest.target
     target_sha256 = _trainable(entry)
+    if started := start and load_head(start, entry):
+        options = replace(options, fusion=started[0].config.fusion, num_blocks=started[0].config.num_blocks)
     device = _device(options.device)
     torch.set_num_threads(options.threads or usable_cores())
     report("writing text")
@@ -70,22 +75,18 @@ def train_head(
     conversations = _enough(shards.conversations(), options.num_answer_tokens)
     kept = conversations if evaluation_texts is None else _without_overlap(bundle, conversations, evaluation_texts)
     trained, held_out = split_held_out(kept)
-    draft_token_ids = draft_vocabulary(
-        [item.token_ids[item.prompt_length :] for item in trained],
-        bundle.manifest.generation.eos_token_ids,
-        size=options.draft_vocabulary_size,
-        total=entry.vocabulary_size,
-    )
     ends = read_target_ends(bundle)
-    session = TrainingSession(_head_config(entry, ends, options), options, ends, draft_token_ids, device)
+    head, draft_token_ids, before = started or _drawn(bundle, ends, options, trained)
+    session = TrainingSession(head, options, ends, draft_token_ids, device)
     num_tokens = sum(item.answer_length for item in trained)
     identity = {
-        **dataclasses.asdict(options),
+        **asdict(options),
         "threads": None,
         "device": None,
         "target": target_sha256,
         "conversations": len(trained),
         "answer_tokens": num_tokens,
+        "start": start and str(start),
     }
     report(f"training on {num_tokens} answer tokens of {len(trained)} conversations")
     state = session.train(trained, held_out, out, identity, report)
@@ -100,6 +101,7 @@ def train_head(
         machine=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
         packages={name: importlib.metadata.version(name) for name in _PACKAGES} | onnxruntime_distributions(),
         history=tuple(state.history),
+        start=before,
     )
     save_head(session.head, draft_token_ids, record, out)
     draw_curves(record, out / "curves.png")
@@ -126,9 +128,20 @@ def _open_source(source: str, target_sha256: str, device: torch.device) -> OpenT
     return partial(TorchTarget, model, device=device)
 
 
-def _head_config(entry: TargetEntry, ends: TargetEnds, options: TrainingOptions) -> HeadConfig:
+def _drawn(
+    bundle: Bundle, ends: TargetEnds, options: TrainingOptions, trained: Sequence[Conversation]
+) -> tuple[DraftHead, TokenArray, None]:
+    """A head whose weights are drawn with the options' seed."""
+    entry = bundle.manifest.target
     assert entry.intermediate_size is not None
-    return HeadConfig(
+    draft_token_ids = draft_vocabulary(
+        [item.token_ids[item.prompt_length :] for item in trained],
+        bundle.manifest.generation.eos_token_ids,
+        size=options.draft_vocabulary_size,
+        total=entry.vocabulary_size,
+    )
+    torch.manual_seed(options.seed)
+    config = HeadConfig(
         fusion=options.fusion,
         num_blocks=options.num_blocks,
         hidden_size=entry.hidden_size,
@@ -138,6 +151,7 @@ def _head_config(entry: TargetEntry, ends: TargetEnds, options: TrainingOptions)
         intermediate_size=entry.intermediate_size,
         norm_epsilon=ends.norm_epsilon,
     )
+    return DraftHead(config), draft_token_ids, None
 
 
 def _device(name: str) -> torch.device:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dovetail_ort_export.target_ends import TargetEnds
 from dovetail_ort_export.target_writer import Report
 from dovetail_ort_export.training.chains import Rotary, draft_loss, measure_acceptance, unroll
-from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
+from dovetail_ort_export.training.draft_head import DraftHead
 from dovetail_ort_export.training.head_directory import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
 from dovetail_ort_export.training.text_writer import Conversation
@@ -41,7 +41,7 @@ class TrainingState:
 
 
 class TrainingSession:
-    """A head, its first weights drawn with the options' seed, and the target's ends that it is trained between.
+    """A head, and the target's ends that it is trained between.
 
     Args:
         draft_token_ids: (Vd,) int64, the tokens that can be drafted.
@@ -49,14 +49,13 @@ class TrainingSession:
 
     def __init__(
         self,
-        config: HeadConfig,
+        head: DraftHead,
         options: TrainingOptions,
         ends: TargetEnds,
         draft_token_ids: TokenArray,
         device: torch.device,
     ) -> None:
-        torch.manual_seed(options.seed)
-        self.head = DraftHead(config).to(device)
+        self.head = head.to(device)
         self._options, self._device = options, device
         self._embedding = torch.from_numpy(ends.embedding).to(device)
         self._draft_token_ids = torch.from_numpy(draft_token_ids).to(device)

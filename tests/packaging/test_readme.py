@@ -240,6 +240,8 @@ def test_the_table_of_draft_heads_quotes_the_ablation():
         "concatenation": "concatenation in place of gating",
         "2-blocks": "2 blocks",
         "3-blocks": "3 blocks",
+        "5-blocks": "5 blocks",
+        "full-vocabulary": "trained on all tokens, drafting all",
         "one-step": "trained with single steps only",
         "half-the-text": "half the text, read twice",
         "quarter-of-the-text": "a quarter of it, read four times",

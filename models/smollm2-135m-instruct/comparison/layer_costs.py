@@ -8,7 +8,6 @@ norm and the row's own maximum as elsewhere; the block format quantises inside i
 
 from __future__ import annotations
 
-import datetime
 import json
 import statistics
 import sys
@@ -18,12 +17,13 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+from provenance import measured_here
 
 from dovetail_ort_export.candidates import row_format
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
 from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.environment import usable_cores
 
 SHAPES: Final = ((4096, 4096), (4096, 11008))
 ROWS: Final = (1, 2, 4, 8, 16, 64)
@@ -36,10 +36,8 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "machine": processor_name(),
+                **measured_here(),
                 "threads": usable_cores(),
-                "date": datetime.date.today().isoformat(),
-                "onnxruntime": onnxruntime.__version__,
                 "rounds": ROUNDS,
                 "row_format": row_format(),
                 "layers": {f"{inputs} x {outputs}": _measure(inputs, outputs) for inputs, outputs in SHAPES},

@@ -10,7 +10,6 @@ their side branches.
 
 from __future__ import annotations
 
-import datetime
 import json
 import statistics
 import sys
@@ -21,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
+from provenance import measured_here
 from recorded_answers import RecordedAnswer, record_answers, replay
 
 from dovetail_ort.suites import HUMANEVAL, SuitePrompt, load_suite
@@ -32,7 +31,7 @@ from dovetail_ort_export.training.head_directory import load_head
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.pass_times import ROWS, time_passes
 from dovetail_ort_runtime.target import Target
@@ -57,9 +56,7 @@ def main(bundle_path: str, num_prompts: str, *head_paths: str) -> None:
     del target
     ends = read_target_ends(bundle)
     result = {
-        "machine": processor_name(),
-        "date": datetime.date.today().isoformat(),
-        "onnxruntime": onnxruntime.__version__,
+        **measured_here(),
         "num_prompts": int(num_prompts),
         "pass_ms": {str(rows): round(ms, 3) for rows, ms in pass_ms.items()},
         "heads": {Path(path).name: measure_head(Path(path), ends, answers, pass_ms) for path in head_paths},

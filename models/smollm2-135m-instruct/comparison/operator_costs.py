@@ -12,7 +12,6 @@ as the first time, its kernel's arithmetic bounds it, and if it costs little, me
 
 from __future__ import annotations
 
-import datetime
 import json
 import statistics
 import sys
@@ -25,11 +24,12 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+from provenance import measured_here
 
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_export.laboratory.profile import measured_read_bandwidth
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.pass_times import RunPass, time_in_turns
 from dovetail_ort_runtime.process_memory import huge_pages
@@ -47,10 +47,8 @@ def main(*bundles: str) -> None:
     """Measure every bundle's target and print JSON."""
     bandwidth = measured_read_bandwidth(usable_cores())
     result = {
-        "machine": processor_name(),
+        **measured_here(),
         "threads": usable_cores(),
-        "date": datetime.date.today().isoformat(),
-        "onnxruntime": onnxruntime.__version__,
         "num_past": NUM_PAST,
         "rounds": ROUNDS,
         "read_bandwidth": bandwidth,

@@ -8,7 +8,6 @@ The same bundle is loaded twice, as it is and with ONNX Runtime's own spinning, 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import statistics
 import sys
@@ -18,11 +17,11 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import onnxruntime
+from provenance import measured_here
 
 import dovetail_ort
 from dovetail_ort import GenerationOptions, Model, SamplingOptions
 from dovetail_ort.suites import SuitePrompt, load_suite
-from dovetail_ort_runtime.environment import processor_name
 
 PROMPTS: Final = Path(__file__).parents[1] / "tuning_prompts.jsonl"
 OPTIONS: Final = GenerationOptions(max_new_tokens=128, sampling=SamplingOptions())
@@ -41,9 +40,7 @@ def main(bundle: str) -> None:
         ratios.append(rates[quiet] / rates[spinning])
     low, middle, high = statistics.quantiles(ratios, n=4)
     result = {
-        "machine": processor_name(),
-        "date": datetime.date.today().isoformat(),
-        "onnxruntime": onnxruntime.__version__,
+        **measured_here(),
         "num_prompts": len(ratios),
         "speed_over_spinning": [round(low, 3), round(middle, 3), round(high, 3)],
     }

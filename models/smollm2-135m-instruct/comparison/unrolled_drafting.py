@@ -8,7 +8,6 @@ cache in place, for its past and its present are bound to the same buffer as the
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 import statistics
@@ -21,13 +20,14 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
+from provenance import measured_here
 
 from dovetail_ort_export.laboratory.subjects import attached_drafter
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import ChainShape
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.pass_times import target_passes, time_in_turns
 from dovetail_ort_runtime.session import open_session
@@ -65,10 +65,8 @@ def main(path: str) -> None:
             rows=STEPS,
         )
     result = {
-        "machine": processor_name(),
+        **measured_here(),
         "threads": usable_cores(),
-        "date": datetime.date.today().isoformat(),
-        "onnxruntime": onnxruntime.__version__,
         "num_past": NUM_PAST,
         "rounds": ROUNDS,
         "steps": {str(steps): _compare(*(times[name][steps] for name in times)) for steps in STEPS},
@@ -115,7 +113,7 @@ class UnrolledChain:
 
     def __init__(self, calls: ChainByCalls, steps: int, folder: Path) -> None:
         self._session = open_session(unroll(calls.graph, steps, folder / f"{steps}.onnx"), usable_cores())
-        start, end = NUM_PAST - 1, len(calls.token_ids)
+        start, end = NUM_PAST - 1, len(calls.token_ids)  # a rewind drops the last kept token's row
         self._states = calls.states[start:]
         self._following = np.array([*calls.token_ids[start + 1 :], NEXT_TOKEN])
         rows = end - start

@@ -129,15 +129,19 @@ def test_a_checkpoint_of_another_training_is_refused(trained, train, tmp_path, m
     def interrupted(self, batch, num_steps, optimisers):
         raise KeyboardInterrupt
 
-    out = tmp_path / "head"
+    out, further = tmp_path / "head", tmp_path / "further"
     with monkeypatch.context() as patches:
         patches.setattr(TrainingSession, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(out)
+        with pytest.raises(KeyboardInterrupt):
+            train(further, start=trained[0], num_epochs=1)
     with pytest.raises(InputError, match="must be of this training, got one with another unrolled_steps"):
         train(out, unrolled_steps=1)
     with pytest.raises(InputError, match="got one with another start"):
         train(out, start=trained[0])
+    elsewhere = shutil.copytree(trained[0], tmp_path / "elsewhere")  # the same head, by another name
+    assert train(further, start=elsewhere, num_epochs=1).start == trained[1]
     (out / "checkpoint.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match=r"must be a whole checkpoint, got: .*; delete it to start afresh"):
         train(out)

@@ -86,7 +86,7 @@ def train_head(
         "target": target_sha256,
         "conversations": len(trained),
         "answer_tokens": num_tokens,
-        "start": start and str(start),
+        "start": before and asdict(before),
     }
     report(f"training on {num_tokens} answer tokens of {len(trained)} conversations")
     state = session.train(trained, held_out, out, identity, report)

@@ -264,6 +264,9 @@ def test_the_table_of_draft_heads_quotes_the_ablation():
             f"{humaneval['chain 4']['draft_ms']:.1f}",
             f"{chains[best]['computed_speedup']:.2f}x, {best.removeprefix('chain ')}",
         ]
+    drafting = {name: head["suites"]["humaneval"]["chain 4"]["draft_ms"] for name, head in measured["heads"].items()}
+    assert "takes three times as long to draft as one of 8,192" in WORDS
+    assert round(drafting["full-vocabulary"] / drafting["base"]) == 3
 
 
 def test_side_branches_change_as_many_answers_as_was_measured():

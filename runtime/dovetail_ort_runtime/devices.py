@@ -34,16 +34,30 @@ def require_cuda() -> None:
         )
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the loader says it better
         ort.preload_dlls(directory="")
-    folder = Path(str(ort.__file__)).parent / "capi"
-    prefix, suffix = ("", ".dll") if sys.platform == "win32" else ("lib", ".so")
     try:
-        ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_shared{suffix}"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_cuda{suffix}"))
+        _provider_library("shared", mode=ctypes.RTLD_GLOBAL)
+        _provider_library("cuda")
     except OSError as error:
         raise UnavailableError(
             f"CUDA must have the libraries that onnxruntime-gpu {ort.__version__} was built with, got: {error}; "
             "run: pip install 'onnxruntime-gpu[cuda,cudnn]', and install NVIDIA's driver"
         ) from error
+
+
+def vram_in_use() -> int | None:
+    """Bytes that all programs hold of the GPU that ONNX Runtime uses; None where the CUDA runtime does not tell."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    try:  # Linux looks a name up in the libraries that a library needs, too
+        failed = _provider_library("cuda").cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
+    except AttributeError:
+        return None
+    return None if failed else total.value - free.value
+
+
+def _provider_library(name: str, mode: int = ctypes.DEFAULT_MODE) -> ctypes.CDLL:
+    prefix, suffix = ("", ".dll") if sys.platform == "win32" else ("lib", ".so")
+    folder = Path(str(import_onnxruntime().__file__)).parent / "capi"
+    return ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_{name}{suffix}"), mode=mode)
 
 
 def has_cuda() -> bool:

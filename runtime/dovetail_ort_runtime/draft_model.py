@@ -15,7 +15,7 @@ from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import DrafterEntry
-from dovetail_ort_runtime.session import SessionReport, memory_left, nodes_by_provider, open_session, weight_bytes
+from dovetail_ort_runtime.session import SessionReport, memory_left, open_session, report_session, weight_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,10 +129,10 @@ class DraftModel:
 
     def report(self) -> SessionReport:
         """Where it runs."""
-        return SessionReport(
+        return report_session(
+            self.session,
             name="drafter",
             device=self.device,
-            nodes=nodes_by_provider(self.session),
             threads=self.threads,
             weight_bytes=self.weight_bytes,
             cache_bytes=self.cache.num_bytes,

@@ -12,7 +12,7 @@ from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.session import SessionReport, memory_left, nodes_by_provider, open_session, weight_bytes
+from dovetail_ort_runtime.session import SessionReport, memory_left, open_session, report_session, weight_bytes
 
 
 class Front:
@@ -67,10 +67,10 @@ class Front:
 
     def report(self) -> SessionReport:
         """Where it runs."""
-        return SessionReport(
+        return report_session(
+            self.session,
             name="target, first blocks",
             device=self.device,
-            nodes=nodes_by_provider(self.session),
             threads=self._threads,
             weight_bytes=self._weight_bytes,
             cache_bytes=self.cache.num_bytes,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
+from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda, vram_in_use
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
 from dovetail_ort_runtime.process_memory import huge_pages
@@ -27,6 +27,8 @@ class SessionReport:
         threads: of a pass, on the CPU.
         weight_bytes: of graph and weights on disk.
         cache_bytes: of the KV cache, touched or not.
+        vram_bytes: of the GPU, in use by all programs; ONNX Runtime gives none of its own back, so that its part is the
+            peak. None on the CPU, and where the CUDA runtime does not tell.
     """
 
     name: str
@@ -35,6 +37,7 @@ class SessionReport:
     threads: int
     weight_bytes: int
     cache_bytes: int
+    vram_bytes: int | None = None
 
 
 def open_session(
@@ -99,10 +102,11 @@ def weight_bytes(graph: Path) -> int:
     return sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*"))
 
 
-def nodes_by_provider(session: Any) -> dict[str, int]:
-    """How many nodes run on which execution provider."""
+def report_session(session: Any, *, device: str, **known: Any) -> SessionReport:
+    """What ONNX Runtime tells of a session, beside what is known of it."""
     parts = session.get_provider_graph_assignment_info()
-    return dict(Counter(part.ep_name for part in parts for _ in part.get_nodes()))
+    nodes = dict(Counter(part.ep_name for part in parts for _ in part.get_nodes()))
+    return SessionReport(device=device, nodes=nodes, vram_bytes=vram_in_use() if device == CUDA else None, **known)
 
 
 def _keep_for_ever() -> None:

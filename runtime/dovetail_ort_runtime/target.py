@@ -16,7 +16,7 @@ from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.front import Front
 from dovetail_ort_runtime.kv_cache import KVCache, cache_type
 from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.session import SessionReport, nodes_by_provider, open_session, weight_bytes
+from dovetail_ort_runtime.session import SessionReport, open_session, report_session, weight_bytes
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 EXACT_ROWS = 2
@@ -135,10 +135,10 @@ class Target:
 
     def reports(self) -> tuple[SessionReport, ...]:
         """Where it runs, in one session or two."""
-        rest = SessionReport(
+        rest = report_session(
+            self.session,
             name="target",
             device=CPU,
-            nodes=nodes_by_provider(self.session),
             threads=self.threads,
             weight_bytes=self.weight_bytes,
             cache_bytes=self.cache.num_bytes,

@@ -63,6 +63,8 @@ def test_a_drafter_on_the_device_leaves_the_answer_as_it_is(device, drafting):
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
     assert drafter.nodes[provider] > 5
     assert drafter.cache_bytes > 0
+    if device == "cuda":
+        assert drafter.vram_bytes > drafter.weight_bytes + drafter.cache_bytes
 
 
 @needs_cuda

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dovetail_ort_runtime import devices
+from dovetail_ort_runtime import devices, session
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.devices import parse_bytes, require_cuda
+from dovetail_ort_runtime.devices import parse_bytes, require_cuda, vram_in_use
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 
@@ -17,18 +17,19 @@ def test_every_session_says_where_it_runs(load, tiny_drafting_bundle):
     model = load(bundle=tiny_drafting_bundle)
     target, drafter = model.sessions()
     assert (target.name, drafter.name) == ("target", "drafter")
-    for session in (target, drafter):
-        assert session.device == "cpu"
-        assert list(session.nodes) == ["CPUExecutionProvider"]
-        assert session.nodes["CPUExecutionProvider"] > 5
-        assert session.threads == 1
+    for report in (target, drafter):
+        assert report.device == "cpu"
+        assert list(report.nodes) == ["CPUExecutionProvider"]
+        assert report.nodes["CPUExecutionProvider"] > 5
+        assert report.threads == 1
+        assert report.vram_bytes is None
     entry = model.manifest.target
     assert target.cache_bytes == 2 * entry.num_layers * entry.num_kv_heads * entry.max_context * entry.head_size * 4
     sizes = {file.path: file.num_bytes for file in model.manifest.files}
     assert target.weight_bytes == sum(size for path, size in sizes.items() if path.startswith(entry.graph))
-    assert [session.name for session in load(drafter="lookup", bundle=tiny_drafting_bundle).sessions()] == ["target"]
+    assert [report.name for report in load(drafter="lookup", bundle=tiny_drafting_bundle).sessions()] == ["target"]
     copy = load(drafter="lm", draft_bundle=tiny_drafting_bundle).sessions()
-    assert [session.name for session in copy] == ["target", "drafter"]
+    assert [report.name for report in copy] == ["target", "drafter"]
 
 
 def test_without_the_package_for_cuda_its_name_and_command_are_given():
@@ -52,6 +53,28 @@ def test_a_missing_cuda_library_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "import_onnxruntime", lambda: fake)
     with pytest.raises(UnavailableError, match=r"libraries that onnxruntime-gpu 1.31.1 .*providers_shared.so"):
         require_cuda()
+
+
+@pytest.mark.parametrize(("status", "in_use"), [(0, 5 << 30), (35, None)])
+def test_the_memory_in_use_of_a_gpu_is_what_the_cuda_runtime_says(monkeypatch, status, in_use):
+    """Also where it has no driver, status 35, or where its library is not found by way of ONNX Runtime's."""
+
+    def memory(free, total):
+        free._obj.value, total._obj.value = 3 << 30, 8 << 30
+        return status
+
+    monkeypatch.setattr(devices, "_provider_library", lambda name: SimpleNamespace(cudaMemGetInfo=memory))
+    assert vram_in_use() == in_use
+    monkeypatch.setattr(devices, "_provider_library", lambda name: SimpleNamespace())
+    assert vram_in_use() is None
+
+
+def test_a_session_on_a_gpu_says_how_much_of_its_memory_is_in_use(monkeypatch, load, tiny_drafting_bundle):
+    cpu = load(bundle=tiny_drafting_bundle)._decoder.target.session
+    monkeypatch.setattr(session, "vram_in_use", lambda: 123)
+    known = {"name": "drafter", "threads": 1, "weight_bytes": 2, "cache_bytes": 3}
+    assert session.report_session(cpu, device="cuda", **known).vram_bytes == 123
+    assert session.report_session(cpu, device="cpu", **known).vram_bytes is None
 
 
 def fp16(bundle):

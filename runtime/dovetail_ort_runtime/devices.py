@@ -45,9 +45,9 @@ def require_cuda() -> None:
 
 
 def vram_in_use() -> int | None:
-    """Bytes that all programs hold of the GPU that ONNX Runtime uses; None where the CUDA runtime does not tell."""
+    """Bytes of the GPU that all programs hold; None if CUDA does not tell."""
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    try:  # Linux looks a name up in the libraries that a library needs, too
+    try:  # Linux finds it in a library that this one needs
         failed = _provider_library("cuda").cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
     except AttributeError:
         return None
@@ -56,7 +56,7 @@ def vram_in_use() -> int | None:
 
 def _provider_library(name: str, mode: int = ctypes.DEFAULT_MODE) -> ctypes.CDLL:
     prefix, suffix = ("", ".dll") if sys.platform == "win32" else ("lib", ".so")
-    folder = Path(str(import_onnxruntime().__file__)).parent / "capi"
+    folder = Path(str(import_onnxruntime().__file__)).with_name("capi")
     return ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_{name}{suffix}"), mode=mode)
 
 

@@ -27,8 +27,7 @@ class SessionReport:
         threads: of a pass, on the CPU.
         weight_bytes: of graph and weights on disk.
         cache_bytes: of the KV cache, touched or not.
-        vram_bytes: of the GPU, in use by all programs; ONNX Runtime gives none of its own back, so that its part is the
-            peak. None on the CPU, and where the CUDA runtime does not tell.
+        vram_bytes: that all programs hold of the GPU, ONNX Runtime its peak, as it gives none back; or None.
     """
 
     name: str
@@ -103,7 +102,7 @@ def weight_bytes(graph: Path) -> int:
 
 
 def report_session(session: Any, *, device: str, **known: Any) -> SessionReport:
-    """What ONNX Runtime tells of a session, beside what is known of it."""
+    """What is known of a session, and what ONNX Runtime tells of it."""
     parts = session.get_provider_graph_assignment_info()
     nodes = dict(Counter(part.ep_name for part in parts for _ in part.get_nodes()))
     return SessionReport(device=device, nodes=nodes, vram_bytes=vram_in_use() if device == CUDA else None, **known)

@@ -134,7 +134,7 @@ class Target:
         return TargetRows(self.logits[end - num_scored : end], self.hidden_states[:num_rows])
 
     def reports(self) -> tuple[SessionReport, ...]:
-        """Where it runs, in one session or two."""
+        """Where it runs."""
         rest = report_session(
             self.session,
             name="target",

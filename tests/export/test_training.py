@@ -62,6 +62,13 @@ def test_loss_falls_and_acceptance_rises(trained):
     assert last.accepted_length > first.accepted_length
 
 
+def test_every_point_of_the_curves_is_the_mean_of_as_many_steps_at_least(trained):
+    """No last point of the few steps that are left over: one batch's loss says nothing."""
+    steps = [0] + [point.step for point in trained[1].history]
+    taken = np.diff(steps)
+    assert taken.min() == taken[0] > 1
+
+
 def test_what_is_left_is_the_head_its_record_and_a_picture(trained):
     out, record = trained
     assert sorted(path.name for path in out.iterdir()) == ["curves.png", "head.json", "head.safetensors"]

@@ -53,3 +53,12 @@ def test_the_draft_vocabulary_is_the_frequent_tokens_and_the_end():
     assert draft_vocabulary(answers, [2], size=3, total=12).tolist() == [2, 5, 9]
     assert draft_vocabulary(answers, [2], size=4, total=12).tolist() == [2, 3, 5, 9]
     assert draft_vocabulary(answers, [2], size=0, total=12).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(("number", "held_out"), [(2, 1), (10, 2), (64, 2), (320, 10), (3200, 100), (32000, 100)])
+def test_as_much_text_is_held_out_as_measuring_needs_and_no_more(number, held_out):
+    from dovetail_ort_export.training.training_text import split_held_out
+
+    trained, measured = split_held_out(range(number))
+    assert len(measured) == held_out
+    assert sorted([*trained, *measured]) == list(range(number))

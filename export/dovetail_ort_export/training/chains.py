@@ -90,7 +90,8 @@ def measure_acceptance(
         alive = batch.in_answer
         for step, predicted in enumerate(steps):
             reached[step] += int(alive.sum())
-            alive = alive & (draft_token_ids[(predicted @ draft_head.T).argmax(-1)] == batch.wanted_token_ids)
+            drafted = draft_token_ids[(predicted[alive] @ draft_head.T).argmax(-1)]
+            alive = alive.masked_scatter(alive, drafted == batch.wanted_token_ids[alive])
             kept[step] += int(alive.sum())
             lengths[:, : alive.shape[1] - step] += alive[:, step:]
             alive = functional.pad(alive, (1, 0))[:, :-1] & batch.in_answer

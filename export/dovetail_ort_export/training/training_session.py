@@ -102,7 +102,8 @@ class TrainingSession:
                 losses.append(self._step(batch, num_steps, optimisers))
                 state.step += 1
                 state.seconds += time.perf_counter() - started
-                if state.step % every == 0 or state.step == len(order):
+                left = len(order) - state.step
+                if not left or (state.step % every == 0 and left >= every):
                     state.history.append(self._point(state.step, losses, measured))
                     losses = []
                     report(_describe(state.history[-1], len(order)))

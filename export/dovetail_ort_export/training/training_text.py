@@ -18,7 +18,6 @@ from dovetail_ort_runtime.arrays import TokenArray
 
 # Batches are cut from this many conversations sorted by length, so that little of a batch is padding.
 _SORTED_BATCHES: Final = 32
-_HELD_OUT_EVERY: Final = 32
 _PASSAGE_WORDS: Final = 10
 
 
@@ -70,8 +69,8 @@ class TextBatch:
 
 
 def split_held_out(conversations: Sequence[Conversation]) -> tuple[list[Conversation], list[Conversation]]:
-    """Conversations to train on, and one in 32 to measure on, two at the least."""
-    every = min(_HELD_OUT_EVERY, max(2, len(conversations) // 2))
+    """Conversations to train on, and one in 32 to measure on, two to some hundred."""
+    every = max(2, min(32, len(conversations) // 2), len(conversations) // 100)
     trained = [item for number, item in enumerate(conversations, 1) if number % every]
     return trained, list(conversations[every - 1 :: every])
 

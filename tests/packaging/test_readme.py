@@ -23,35 +23,42 @@ def row(label):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_humaneval_table_quotes_the_result_file():
-    measured = result("humaneval.json")
-    plain_exact = measured["modes"]["plain, exact"]["decode_tokens_per_second"]
-    for label, mode in (
-        ("plain, one-row kernel", "plain, one-row kernel"),
-        ("plain, exact", "plain, exact"),
-        ("speculative, exact", "speculative"),
-    ):
-        rate = measured["modes"][mode]["decode_tokens_per_second"]
-        assert row(label)[1] == f"{rate:.0f}"
-        fastest = max(plain_exact, measured["modes"]["plain, one-row kernel"]["decode_tokens_per_second"])
-        assert row(label)[2] == f"{rate / fastest:.2f}x"
-    assert f"{measured['num_identical']} of {measured['num_prompts']}" in README
-    assert f"{measured['accepted_length']:.2f} tokens a round" in README
-    low, high = measured["speedup_quartiles"]
-    assert f"By prompt the speedup is {low:.2f}x to {high:.2f}x (quartiles)" in README
-    assert measured["machine"] in README
-    drafter = next(session for session in measured["sessions"] if session["name"] == "drafter")
-    assert f"its drafter {drafter['weight_bytes'] / 1e6:.0f} MB more" in README
+def test_humaneval_table_quotes_the_result_files_of_both_machines():
+    quartiles = []
+    for column, name in ((1, "humaneval.json"), (3, "without-vnni/humaneval.json")):
+        measured = result(name)
+        rates = {mode: found["decode_tokens_per_second"] for mode, found in measured["modes"].items()}
+        fastest = max(rates["plain, exact"], rates["plain, one-row kernel"])
+        for label, mode in (
+            ("plain, one-row kernel", "plain, one-row kernel"),
+            ("plain, exact", "plain, exact"),
+            ("speculative, exact", "speculative"),
+        ):
+            assert row(label)[column : column + 2] == [f"{rates[mode]:.0f}", f"{rates[mode] / fastest:.2f}x"]
+        assert f"{measured['num_identical']} of {measured['num_prompts']}" in README
+        assert "AMD EPYC, 2 cores, no GPU" in README
+        assert measured["machine"].startswith("AMD EPYC, 2 cores")
+        drafter = next(session for session in measured["sessions"] if session["name"] == "drafter")
+        assert f"its drafter {drafter['weight_bytes'] / 1e6:.0f} MB more" in README
+        quartiles.append("{:.2f}x to {:.2f}x".format(*measured["speedup_quartiles"]))
+    assert "By prompt the speedup is {} with VNNI, {} without (quartiles)".format(*quartiles) in WORDS
+    general = [result(name)["speedup"] for name in ("general.json", "without-vnni/general.json")]
+    assert "On the 40 general prompts it is {:.2f}x with VNNI, {:.2f}x without".format(*general) in WORDS
+
+
+def shipped_head():
+    return json.loads((RESULTS.parent / "head" / "head.json").read_text(encoding="utf-8"))
 
 
 def test_the_model_card_quotes_the_head_and_what_was_measured_of_it():
     card = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
-    head = json.loads((RESULTS.parent / "head" / "head.json").read_text(encoding="utf-8"))
-    times, planner = result("head-training.json"), result("planner.json")
+    head, planner = shipped_head(), result("planner.json")
     last = head["history"][-1]
-    assert f"{head['num_answer_tokens']:,} answer tokens of {head['num_conversations']:,} conversations" in card
-    assert f"in {times['text_minutes']} minutes;" in card
-    assert f"{times['training_minutes']} minutes on {head['machine']}" in card
+    for part, times in zip((head["start"], head), result("head-training.json")["parts"], strict=True):
+        assert f"{part['num_answer_tokens']:,} answer tokens of {part['num_conversations']:,} conversations" in card
+        assert f"in {times['text_minutes']} minutes" in card
+        assert f"{times['training_minutes']} minutes on {part['machine']}, " in card
+    assert f"{head['start']['num_overlapping']} and {head['num_overlapping']} conversations that share" in card
     assert f"| {', '.join(f'{share:.1%}' for share in last['acceptance'])} (draft tokens 1 to 7) |" in card
     assert f"| {last['accepted_length']:.2f} tokens a round |" in card
     for choices in planner["suites"].values():
@@ -73,6 +80,12 @@ def test_planner_table_quotes_the_result_file_and_the_planner_is_ahead():
             for text in (f"{suites[suite][name]['accepted_length']:.2f}", f"{suites[suite][name]['speedup']:.2f}x")
         ]
         assert row(name)[1:] == cells
+    curves, ahead = result("planner.json")["curves"], result("planner.json")["chains of 4, drafted ahead"]["humaneval"]
+    left = (1 - ahead["ready"]) * suites["humaneval"]["chain 4"]["draft_ms"]
+    share = left / (left + dict(zip(curves["verify_rows"], curves["verify_ms"][0], strict=True))[5])
+    assert share < 0.1
+    assert f"are ready {ahead['ready']:.0%} of the time on HumanEval" in WORDS
+    assert f"At this CPU's times {share:.0%} of a round would be left there" in WORDS
     for choices in suites.values():
         fixed = [choice["speedup"] for name, choice in choices.items() if not name.startswith("planner")]
         assert choices["planner, both"]["speedup"] > max(fixed)
@@ -87,23 +100,35 @@ def test_what_spinning_costs_is_told():
 
 def test_the_slowest_prompt_of_each_suite_is_told():
     for suite, words in (("humaneval", "of HumanEval"), ("general", "of the general suite"), ("defeating", "of these")):
-        rates = [prompt["decode_tokens_per_second"] for prompt in result(f"{suite}.json")["prompts"]]
-        least = min(rate["speculative"] / rate["plain, exact"] for rate in rates if rate["plain, exact"])
-        assert least > 0.97
-        assert f"{least:.2f} {words}" in WORDS
-    general = result("general.json")
-    assert f"{general['speedup']:.2f}x on the 40 general prompts" in WORDS
+        measured = result(f"without-vnni/{suite}.json")
+        assert measured["num_identical"] == measured["num_prompts"]
+        rates = [prompt["decode_tokens_per_second"] for prompt in measured["prompts"]]
+        ratios = [rate["speculative"] / rate["plain, exact"] for rate in rates if rate["plain, exact"]]
+        assert f"{min(ratios):.2f} {words}" in WORDS
+        if suite == "general":  # each was timed once, and this one again
+            again = result("without-vnni/general-slowest.json")["prompts"]
+            rates = [prompt["decode_tokens_per_second"] for prompt in again]
+            ratios = [rate["speculative"] / rate["plain, exact"] for rate in rates]
+            assert len(ratios) == 8
+            assert f"eight repetitions that general prompt ran at {min(ratios):.2f} to {max(ratios):.2f}" in WORDS
+        assert min(ratios) > 0.97
 
 
-def test_peers_table_quotes_the_result_file():
-    for peer, found in result("peers.json")["peers"].items():
-        for mode, measured in found["modes"].items():
+def test_peers_table_quotes_the_result_file_and_we_are_ahead():
+    measured = result("peers.json")
+    assert f"on {measured['num_prompts']} prompts spread over HumanEval" in WORDS
+    for peer, found in measured["peers"].items():
+        rates = {mode: times["median_decode_tokens_per_second"] for mode, times in found["modes"].items()}
+        fastest = max(rates, key=rates.__getitem__)
+        for mode in ("plain", fastest):
+            times = found["modes"][mode]
             assert row(f"{peer} {mode}")[1:] == [
-                f"{measured['median_decode_tokens_per_second']:.0f}",
-                f"{measured['median_prefill_ms']:.0f}",
-                f"{measured['ours_over_it'][1]:.2f}x",
-                f"{measured['prompts_that_differ_from_own_plain']}",
+                f"{rates[mode]:.0f}",
+                f"{times['median_prefill_ms']:.0f}",
+                f"{times['ours_over_it'][1]:.2f}x",
+                f"{times['prompts_that_differ_from_own_plain']}",
             ]
+            assert times["ours_over_it"][1] > 1 or f"{peer} {mode}" == measured["ours"]
 
 
 def test_format_table_quotes_the_result_file():
@@ -177,18 +202,6 @@ def test_the_table_without_vnni_quotes_the_result_files():
         speedup = found["speedup_over_the_fastest_plain_of_both"]
         assert row("lookup over the fastest plain of both, no VNNI")[column] == f"{speedup:.2f}x"
         assert row("identical to plain, no VNNI")[column] == f"{found['identical']} of {suite['num_prompts']}"
-    whole = result("without-vnni/humaneval.json")
-    rates = [whole["modes"][mode]["decode_tokens_per_second"] for mode in ("speculative", whole["faster_plain"])]
-    assert (
-        f"{rates[0]:.0f} tokens/s against the faster plain mode's {rates[1]:.0f}, **{whole['speedup']:.2f}x**" in WORDS
-    )
-    assert f"identical on {whole['num_identical']} of {whole['num_prompts']} prompts" in WORDS
-    assert f"{result('without-vnni/general.json')['speedup']:.2f}x there on the 40 general prompts" in WORDS
-    for suite in ("humaneval", "general", "defeating"):
-        measured = result(f"without-vnni/{suite}.json")
-        assert measured["num_identical"] == measured["num_prompts"]
-        rates = [prompt["decode_tokens_per_second"] for prompt in measured["prompts"]]
-        assert all(rate["speculative"] >= rate["plain, exact"] for rate in rates)
     costs = result("without-vnni/layer-costs.json")
     assert costs["row_format"] == "row-unsigned"
     ratios = {rows: found["over_block"][1] for rows, found in costs["layers"]["4096 x 11008"][CONSTANT_SCALE].items()}
@@ -245,12 +258,13 @@ def test_the_table_of_draft_heads_quotes_the_ablation():
         "one-step": "trained with single steps only",
         "half-the-text": "half the text, read twice",
         "quarter-of-the-text": "a quarter of it, read four times",
-        "head": "the shipped head",
+        "head": "ten times the text, read three times",
     }
     assert measured["heads"].keys() == labels.keys()
     tokens = {name: head["num_answer_tokens"] for name, head in measured["heads"].items()}
     assert round(tokens["head"] / tokens["base"]) == 10
-    assert "trained on a tenth of the shipped head's text" in WORDS
+    assert f"trained once on {tokens['base']:,} tokens of answers" in WORDS
+    assert f"goes on from there with {shipped_head()['num_answer_tokens']:,} tokens more" in WORDS
     number = measured["num_prompts"]
     assert f"{number} prompts spread over HumanEval and {number} general ones" in WORDS
     for name, label in labels.items():

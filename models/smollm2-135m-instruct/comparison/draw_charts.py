@@ -22,8 +22,8 @@ def main(out: str) -> None:
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     (by_draft, curve), (accepted, peers) = figure.subplots(2, 2)
     _speedup_by_draft(by_draft, _read("planner"))
-    _verify_curve(curve, _read("int8-formats"))
-    _accepted(accepted, _read("humaneval"))
+    _verify_curve(curve, _read("without-vnni/int8-formats"))
+    _accepted(accepted, _read("without-vnni/humaneval"))
     _peers(peers, _read("peers"))
     for axes in (by_draft, curve, accepted, peers):
         axes.spines[["top", "right"]].set_visible(False)

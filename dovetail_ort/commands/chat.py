@@ -7,8 +7,8 @@ from typing import Final
 
 from dovetail_ort.commands.answer_printer import AnswerPrinter
 from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model
-from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.errors import ContextLengthError, DovetailError, InputError
+from dovetail_ort_runtime.prompt import Message
 
 _HELP: Final = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C interrupts an answer"
 

@@ -9,11 +9,10 @@ from typing import Any
 from dovetail_ort.commands import add_json
 from dovetail_ort.commands.answer_printer import AnswerPrinter
 from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model
-from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation import Generation
 from dovetail_ort_runtime.model import Model
-from dovetail_ort_runtime.prompt import Prompt
+from dovetail_ort_runtime.prompt import Message, Prompt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

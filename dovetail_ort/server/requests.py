@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.json_body import Fields, Neutral, bad_value
-from dovetail_ort_runtime.chat_template import Message
+from dovetail_ort_runtime.prompt import Message
 
 MOST_TOKENS: Final = 2**31 - 1
 _MOST_STOPS: Final = 4

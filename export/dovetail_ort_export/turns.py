@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dovetail_ort_runtime.chat_template import ChatTemplate, Message
+from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import DovetailError
+from dovetail_ort_runtime.prompt import Message
 
 _PLACEHOLDER: Final = "what the user says"
 

@@ -1,7 +1,6 @@
 """Generate from a bundle with numpy and ONNX Runtime alone; it works without the packages beside it."""
 
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import (
@@ -17,6 +16,7 @@ from dovetail_ort_runtime.errors import (
 from dovetail_ort_runtime.generation import Generation, Piece, Statistics, TokenLogprobs
 from dovetail_ort_runtime.generation_options import Constraint, ConstraintState, GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.model import Model, load_model
+from dovetail_ort_runtime.prompt import Message
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import Proposal
 from dovetail_ort_runtime.session import SessionReport

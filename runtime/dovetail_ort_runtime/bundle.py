@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.graph_check import check_graph
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
 from dovetail_ort_runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from dovetail_ort_runtime.chat_template import ChatTemplate
 
 VERIFICATIONS: Final = ("small", "all", "none")
 # Larger files are hashed on request only: 150 MB of weights would add to every start.
@@ -87,6 +89,8 @@ class Bundle:
         entry = self.manifest.tokenizer
         if entry.chat_template is None:
             return None
+        from dovetail_ort_runtime.chat_template import ChatTemplate  # Jinja loads slowly
+
         return ChatTemplate(self.text(entry.chat_template), entry.special_tokens)
 
     def verify_checksums(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NoReturn, TypedDict
+from typing import Any, Final, NoReturn
 
 import jinja2
 from jinja2.ext import Extension
@@ -19,6 +19,7 @@ from jinja2.parser import Parser
 from jinja2.utils import pass_environment
 
 from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.prompt import Message
 from dovetail_ort_runtime.template_budget import TemplateBudget, TemplateLimitError, spending
 from dovetail_ort_runtime.template_sandbox import TemplateSandbox
 
@@ -26,18 +27,6 @@ LARGEST_TEMPLATE: Final = 1 << 18
 _LONGEST_DATE_FORMAT: Final = 100
 _LONGEST_MESSAGE: Final = 300
 _WIDEST_INDENT: Final = 16
-
-
-class Message(TypedDict):
-    """One turn of a conversation.
-
-    Attributes:
-        role: "system", "user" or "assistant" to most templates.
-        content: what is said.
-    """
-
-    role: str
-    content: str
 
 
 class ChatTemplate:

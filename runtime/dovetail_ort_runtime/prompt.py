@@ -1,12 +1,30 @@
 """What a prompt may be, and its token ids."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from dovetail_ort_runtime.chat_template import ChatTemplate, Message
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from dovetail_ort_runtime.chat_template import ChatTemplate
+
+
+class Message(TypedDict):
+    """One turn of a conversation.
+
+    Attributes:
+        role: "system", "user" or "assistant" to most templates.
+        content: what is said.
+    """
+
+    role: str
+    content: str
+
 
 Prompt = str | Sequence[Message] | Sequence[int]
 

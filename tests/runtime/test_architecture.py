@@ -1,6 +1,8 @@
 """Which package may import which, and what an import costs."""
 
 import ast
+import os
+import statistics
 import subprocess
 import sys
 import time
@@ -50,15 +52,18 @@ def test_importing_a_package_loads_no_training_library(package):
     assert not {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "optimum"} & set(loaded)
 
 
-def test_importing_the_front_door_takes_less_than_300_ms():
+def test_importing_the_front_door_takes_less_than_300_ms(tmp_path):
+    # Installed packages are compiled; a variable may forbid it here.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+
     def milliseconds(code):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
         return 1000 * (time.perf_counter() - started)
 
-    # The bound is for what the import adds to a bare interpreter. The first run fills the caches; of the others the
-    # shortest counts, as what else the machine does only adds to them.
+    # The issue's bound, for what the import adds to a bare interpreter; the first run fills the caches, and the median
+    # of five sets aside what else the machine does.
     milliseconds("import dovetail_ort")
-    with_import = min(milliseconds("import dovetail_ort") for _ in range(9))
-    without = min(milliseconds("pass") for _ in range(9))
+    with_import = statistics.median(milliseconds("import dovetail_ort") for _ in range(5))
+    without = statistics.median(milliseconds("pass") for _ in range(5))
     assert with_import - without < 300

@@ -73,13 +73,13 @@ def measure_acceptance(
 ) -> tuple[list[float], float]:
     """Draft greedily from true features and compare with the tokens that the target chose.
 
-    A chain counts up to its first wrong token, and up to there it has read the text itself: so one unrolled pass over
-    a text drafts all of its chains. `batches` are texts with the predicted features (B, T, E) of each step,
+    A chain counts up to its first wrong token, and has read the text itself up to there: so one unrolled pass over a
+    text drafts all of its chains. `batches` are texts with the predicted features (B, T, E) of each step,
     `draft_head` (Vd, E) and `draft_token_ids` (Vd,) int64 what can be drafted.
 
     Returns:
-        The share of chains whose token was accepted after all before it were, by depth; and the mean number of tokens a
-        round, the bonus token included, when each round begins where the last one ended.
+        The share of chains whose token was accepted if all before were, by depth; and tokens a round, the bonus token
+        included, when each begins where the last one ended.
     """
     reached: Counter[int] = Counter()
     kept: Counter[int] = Counter()

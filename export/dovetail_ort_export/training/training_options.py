@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dovetail_ort_runtime.chat_template import Message
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import FUSIONS
+from dovetail_ort_runtime.prompt import Message
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")

@@ -29,7 +29,7 @@ test: $(VENV)/installed-for-tests build/attached
 bench: $(VENV)/installed-for-tests build/attached
 	$(BIN)/dovetail-ort bench $(BUNDLE) --suite humaneval
 
-# Under three hours on two cores: text, training, and then new text, which is worth more than reading the first again.
+# Some three hours on two cores: text, training, and then new text, which is worth more than reading the first again.
 # Stopped, it goes on where it was. bf16 is for processors that multiply it; PRECISION=fp32 for others.
 train: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts-further.jsonl
 	$(BIN)/dovetail-ort train $(BUNDLE) build/head --text build/text --prompts build/prompts.jsonl \

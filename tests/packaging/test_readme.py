@@ -1,7 +1,9 @@
 """The README's figures are those of the committed result files, and its commands exist."""
 
 import json
+import math
 import re
+import statistics
 from pathlib import Path
 
 from dovetail_ort.commands import COMMANDS
@@ -24,7 +26,7 @@ def row(label):
 
 
 def test_humaneval_table_quotes_the_result_files_of_both_machines():
-    quartiles = []
+    quartiles, lengths = [], []
     for column, name in ((1, "humaneval.json"), (3, "without-vnni/humaneval.json")):
         measured = result(name)
         rates = {mode: found["decode_tokens_per_second"] for mode, found in measured["modes"].items()}
@@ -36,11 +38,12 @@ def test_humaneval_table_quotes_the_result_files_of_both_machines():
         ):
             assert row(label)[column : column + 2] == [f"{rates[mode]:.0f}", f"{rates[mode] / fastest:.2f}x"]
         assert f"{measured['num_identical']} of {measured['num_prompts']}" in README
-        assert "AMD EPYC, 2 cores, no GPU" in README
-        assert measured["machine"].startswith("AMD EPYC, 2 cores")
+        assert f"{measured['machine'].removesuffix(', avx2')}, no GPU" in README
         drafter = next(session for session in measured["sessions"] if session["name"] == "drafter")
         assert f"its drafter {drafter['weight_bytes'] / 1e6:.0f} MB more" in README
+        lengths.append(f"{measured['accepted_length']:.2f}")
         quartiles.append("{:.2f}x to {:.2f}x".format(*measured["speedup_quartiles"]))
+    assert "{} tokens a round with VNNI, {} without".format(*lengths) in WORDS
     assert "By prompt the speedup is {} with VNNI, {} without (quartiles)".format(*quartiles) in WORDS
     general = [result(name)["speedup"] for name in ("general.json", "without-vnni/general.json")]
     assert "On the 40 general prompts it is {:.2f}x with VNNI, {:.2f}x without".format(*general) in WORDS
@@ -56,7 +59,7 @@ def test_the_model_card_quotes_the_head_and_what_was_measured_of_it():
     last = head["history"][-1]
     for part, times in zip((head["start"], head), result("head-training.json")["parts"], strict=True):
         assert f"{part['num_answer_tokens']:,} answer tokens of {part['num_conversations']:,} conversations" in card
-        assert f"in {times['text_minutes']} minutes" in card
+        assert re.search(rf"{part['num_conversations']:,} conversations, .* in {times['text_minutes']} minutes", card)
         assert f"{times['training_minutes']} minutes on {part['machine']}, " in card
     assert f"{head['start']['num_overlapping']} and {head['num_overlapping']} conversations that share" in card
     assert f"| {', '.join(f'{share:.1%}' for share in last['acceptance'])} (draft tokens 1 to 7) |" in card
@@ -98,20 +101,22 @@ def test_what_spinning_costs_is_told():
     assert words in WORDS
 
 
-def test_the_slowest_prompt_of_each_suite_is_told():
+def speeds_over_exact_plain(name, times=1):
+    """By prompt; the median where the suite was run several times over."""
+    rates = [prompt["decode_tokens_per_second"] for prompt in result(name)["prompts"]]
+    ratios = [rate["speculative"] / rate["plain, exact"] if rate["plain, exact"] else math.inf for rate in rates]
+    size = len(ratios) // times
+    return [statistics.median(ratios[number::size]) for number in range(size)]
+
+
+def test_no_prompt_is_slower_than_exact_plain_decoding_and_the_slowest_are_told():
     for suite, words in (("humaneval", "of HumanEval"), ("general", "of the general suite"), ("defeating", "of these")):
+        assert min(speeds_over_exact_plain(f"{suite}.json")) > 0.97
         measured = result(f"without-vnni/{suite}.json")
         assert measured["num_identical"] == measured["num_prompts"]
-        rates = [prompt["decode_tokens_per_second"] for prompt in measured["prompts"]]
-        ratios = [rate["speculative"] / rate["plain, exact"] for rate in rates if rate["plain, exact"]]
-        assert f"{min(ratios):.2f} {words}" in WORDS
-        if suite == "general":  # each was timed once, and this one again
-            again = result("without-vnni/general-slowest.json")["prompts"]
-            rates = [prompt["decode_tokens_per_second"] for prompt in again]
-            ratios = [rate["speculative"] / rate["plain, exact"] for rate in rates]
-            assert len(ratios) == 8
-            assert f"eight repetitions that general prompt ran at {min(ratios):.2f} to {max(ratios):.2f}" in WORDS
-        assert min(ratios) > 0.97
+        least = min(speeds_over_exact_plain(f"without-vnni/{suite}.json", times=3 if suite == "general" else 1))
+        assert least >= 1
+        assert f"{least:.2f} {words}" in WORDS
 
 
 def test_peers_table_quotes_the_result_file_and_we_are_ahead():

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +9,6 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from dovetail_ort_export import operators
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
 from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
@@ -137,24 +135,17 @@ def _trace(config: HeadConfig, vocabulary_size: int, draft_vocabulary_size: int)
     outputs = {"logits": {0: "batch_size", 1: "num_scored_rows"}, "predicted_states": ROW_AXES}
     outputs |= cache_axes("present", config.num_blocks)
 
-    trace = partial(
-        torch.onnx.export,
-        _DraftGraph(config, vocabulary_size, draft_vocabulary_size).eval(),
-        (states, *rows.values(), torch.tensor([num_rows - 1]), caches),
-        dynamo=False,
-        opset_version=operators.OPSET,
-        input_names=list(inputs),
-        output_names=list(outputs),
-        dynamic_axes=inputs | outputs,
-    )
     return traced(
         "drafter",
-        trace,
-        {
+        _DraftGraph(config, vocabulary_size, draft_vocabulary_size).eval(),
+        (states, *rows.values(), torch.tensor([num_rows - 1]), caches),
+        inputs=inputs,
+        outputs=outputs,
+        widths={
             "logits": ["num_scored_rows", draft_vocabulary_size],
             "predicted_states": ["sequence_length", config.hidden_size],
         },
-        [config.num_kv_heads, "max_sequence_length", config.head_size],
+        cache=[config.num_kv_heads, "max_sequence_length", config.head_size],
     )
 
 

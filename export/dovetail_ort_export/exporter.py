@@ -24,7 +24,7 @@ from dovetail_ort_runtime.measurements import Calibration, Provenance
 
 _TOKENIZER_NAME: Final = "tokenizer.json"
 _CHAT_TEMPLATE_NAME: Final = "chat_template.jinja"
-_PACKAGES: Final = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxscript")
+_PACKAGES: Final = ("torch", "transformers", "optimum", "onnx", "onnx-ir", "onnxscript")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,30 +1,28 @@
 """Trace a transformers model into a graph skeleton: every operator in place, every weight a name.
 
-optimum drives the trace; `TargetConfig` tells it the inputs and outputs and `TargetPatcher` swaps the leaves of the
-model (embedding, products, norms, attention) for the operators of `operators`. What lies between the leaves, the
-order of the blocks, residuals, the gated MLP, is transformers' own code.
+`torch.onnx.export` drives the trace, over a model whose leaves (embedding, products, norms, attention) are swapped for
+the operators of `operators`. What lies between the leaves, the order of the blocks, residuals, the gated MLP, is
+transformers' own code.
 """
 
+import inspect
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import onnx_ir as ir
 import torch
-from optimum.exporters.onnx import export
-from optimum.exporters.onnx.base import OnnxConfig
-from optimum.exporters.onnx.model_patcher import ModelPatcher
-from optimum.utils import NormalizedTextConfig
 from torch import Tensor, nn
 
 from dovetail_ort_export import operators
 from dovetail_ort_export.weights import head_size
 
 Shape = Sequence[int | str]
+Axes = Mapping[str, Mapping[int, str]]
 
 _ROWS: Final = 3
 _CACHE_ROWS: Final = 8
@@ -38,49 +36,6 @@ INPUT_AXES: Final[dict[str, dict[int, str]]] = {
     "seqlens_k": {0: "batch_size"},
     "total_sequence_length": {},
 }
-
-
-class TargetPatcher(ModelPatcher):  # type: ignore[misc]
-    """Within its context the model's forward is the target's: cached, biased, with hidden states."""
-
-    def __init__(self, config: OnnxConfig, model: Any, model_kwargs: dict[str, Any] | None = None) -> None:
-        super().__init__(config, model, model_kwargs)
-        self.patched_forward = partial(_target_forward, model)
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        for name, module in self._model.named_modules():
-            if (forward := leaf_forward(name, module)) is not None:
-                module.forward = forward
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        for module in self._model.modules():
-            module.__dict__.pop("forward", None)
-
-
-class TargetConfig(OnnxConfig):  # type: ignore[misc]
-    """Names, axes and example values of a target graph's inputs and outputs."""
-
-    DEFAULT_ONNX_OPSET = operators.OPSET
-    NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
-    _MODEL_PATCHER = TargetPatcher
-
-    @property
-    def inputs(self) -> dict[str, dict[int, str]]:
-        """Dynamic axes by input name."""
-        return INPUT_AXES | cache_axes("past_key_values", self._config.num_hidden_layers)
-
-    @property
-    def outputs(self) -> dict[str, dict[int, str]]:
-        """Dynamic axes by output name."""
-        caches = cache_axes("present", self._config.num_hidden_layers)
-        return {"logits": ROW_AXES, "hidden_states": ROW_AXES, **caches}
-
-    def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Any]:  # noqa: ARG002  optimum's signature
-        """Example inputs."""
-        config = self._config
-        return example_inputs(config.num_hidden_layers, config.num_key_value_heads, head_size(config))
 
 
 def cache_axes(prefix: str, num_layers: int) -> dict[str, dict[int, str]]:
@@ -104,28 +59,60 @@ def example_inputs(num_layers: int, num_kv_heads: int, size: int) -> dict[str, A
 def trace_target(model: Any) -> ir.Model:
     """The skeleton of a transformers causal LM of a supported family, on torch's meta device or any other."""
     config = model.config
-    target = TargetConfig(config, task="text-generation")
-    return traced(
-        "target",
-        lambda path: export(model, target, path, disable_dynamic_axes_fix=True),
-        {
-            "logits": ["sequence_length", config.vocab_size],
-            "hidden_states": ["sequence_length", config.hidden_size],
-        },
-        [config.num_key_value_heads, "max_sequence_length", head_size(config)],
-    )
+    with _as_target(model):
+        return traced(
+            "target",
+            model,
+            tuple(example_inputs(config.num_hidden_layers, config.num_key_value_heads, head_size(config)).values()),
+            inputs=INPUT_AXES | cache_axes("past_key_values", config.num_hidden_layers),
+            outputs={
+                "logits": ROW_AXES,
+                "hidden_states": ROW_AXES,
+                **cache_axes("present", config.num_hidden_layers),
+            },
+            widths={
+                "logits": ["sequence_length", config.vocab_size],
+                "hidden_states": ["sequence_length", config.hidden_size],
+            },
+            cache=[config.num_key_value_heads, "max_sequence_length", head_size(config)],
+        )
 
 
-def traced(name: str, trace: Callable[[Path], Any], widths: Mapping[str, Shape], cache: Shape) -> ir.Model:
-    """The skeleton that `trace` writes to a path, with the output shapes that the tracer leaves open.
+def traced(
+    name: str,
+    module: Any,
+    arguments: tuple[Any, ...],
+    *,
+    inputs: Axes,
+    outputs: Axes,
+    widths: Mapping[str, Shape],
+    cache: Shape,
+) -> ir.Model:
+    """The skeleton of a torch module, with the output shapes that the tracer leaves open.
 
-    `widths` are the sizes behind the batch by the output's name, `cache` those of all other outputs.
+    Args:
+        name: of the graph.
+        module: in evaluation mode; returns a flat tuple.
+        arguments: example values of its parameters.
+        inputs: dynamic axes by the name of each input, in the order of `arguments`, caches flattened.
+        outputs: likewise of each output.
+        widths: sizes behind the batch, by the name of the output.
+        cache: sizes behind the batch of all other outputs.
     """
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # The tracer warns of every constant it meets and of its own successor.
         warnings.simplefilter("ignore")
         path = Path(folder) / "skeleton.onnx"
-        trace(path)
+        torch.onnx.export(
+            module,
+            arguments,
+            path,
+            dynamo=False,
+            opset_version=operators.OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={**inputs, **outputs},
+        )
         skeleton = ir.load(path)
     for output in skeleton.graph.outputs:
         output.shape = ir.Shape(["batch_size", *widths.get(str(output.name), cache)])
@@ -133,24 +120,45 @@ def traced(name: str, trace: Callable[[Path], Any], widths: Mapping[str, Shape],
     return skeleton
 
 
-def _target_forward(
-    model: Any,
-    input_ids: Tensor,
-    position_ids: Tensor,
-    attention_bias: Tensor,
-    seqlens_k: Tensor,
-    total_sequence_length: Tensor,
-    past_key_values: list[tuple[Tensor, Tensor]],
-) -> dict[str, Any]:
-    hidden_states = model.model.embed_tokens(input_ids)
-    lengths = (seqlens_k, total_sequence_length)
-    present: list[Tensor] = []
-    for layer, past in zip(model.model.layers, past_key_values, strict=True):
-        cache = LayerCache(position_ids, past, lengths, attention_bias, present)
-        hidden_states = layer(hidden_states, past_key_values=cache)
-    hidden_states = model.model.norm(hidden_states)
-    outputs = [model.lm_head(hidden_states), hidden_states, *present]
-    return dict(zip(TargetConfig(model.config).outputs, outputs, strict=True))
+@contextmanager
+def _as_target(model: Any) -> Iterator[None]:
+    """Within it the model's forward is the target's: cached, biased, with hidden states."""
+    replaced = []
+    for name, module in model.named_modules():
+        forward = leaf_forward(name, module) if name else _target_forward(model)
+        if forward is not None:
+            module.forward = forward
+            replaced.append(module)
+    try:
+        yield
+    finally:
+        for module in replaced:
+            del module.forward
+
+
+def _target_forward(model: Any) -> Callable[..., tuple[Tensor, ...]]:
+    layer_parameters = inspect.signature(type(model.model.layers[0]).forward).parameters
+    # Since 5.23 a block calls the cache `cache`, before that `past_key_values`.
+    cache_name = "cache" if "cache" in layer_parameters else "past_key_values"
+
+    def forward(
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_bias: Tensor,
+        seqlens_k: Tensor,
+        total_sequence_length: Tensor,
+        past_key_values: list[tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, ...]:
+        hidden_states = model.model.embed_tokens(input_ids)
+        lengths = (seqlens_k, total_sequence_length)
+        present: list[Tensor] = []
+        for layer, past in zip(model.model.layers, past_key_values, strict=True):
+            cache = LayerCache(position_ids, past, lengths, attention_bias, present)
+            hidden_states = layer(hidden_states, **{cache_name: cache})
+        hidden_states = model.model.norm(hidden_states)
+        return model.lm_head(hidden_states), hidden_states, *present
+
+    return forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +189,8 @@ def leaf_forward(name: str, module: Any) -> Callable[..., Any] | None:
         return lambda x: operators.rms_norm(x, weight, epsilon)
     if kind.endswith("Attention"):
         heads = (module.config.num_attention_heads, module.config.num_key_value_heads)
-        return lambda hidden_states, past_key_values, **_: (
-            attend(module, hidden_states, past_key_values, heads),
+        return lambda hidden_states, cache=None, past_key_values=None, **_: (
+            attend(module, hidden_states, cache or past_key_values, heads),
             None,
         )
     return None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final
@@ -85,9 +85,18 @@ class Benchmark:
     `max_draft_tokens` and `exact` are those of the speculative mode.
     """
 
-    def __init__(self, model: Model, *, max_new_tokens: int, max_draft_tokens: int, exact: bool = True) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_new_tokens: int,
+        max_draft_tokens: int,
+        exact: bool = True,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         plain = GenerationOptions(max_new_tokens=max_new_tokens, max_draft_tokens=0, sampling=SamplingOptions())
         self._model = model
+        self._template_arguments = template_arguments
         self._options = {
             PLAIN_FAST: dataclasses.replace(plain, exact=False),
             PLAIN_EXACT: plain,
@@ -109,7 +118,7 @@ class Benchmark:
 
     def _decode(self, prompt: SuitePrompt, mode: str) -> Generation:
         self._model.reset()
-        return self._model.generate(prompt.messages, self._options[mode])
+        return self._model.generate(prompt.messages, self._options[mode], template_arguments=self._template_arguments)
 
 
 def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:

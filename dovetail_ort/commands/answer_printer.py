@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import closing
-from typing import Final
+from typing import Any, Final
 
 from dovetail_ort_runtime.generation import Generation
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -16,14 +17,30 @@ _TINT: Final = "\x1b[32m{}\x1b[0m"
 class AnswerPrinter:
     """Prints one answer at a time; drafted tokens are tinted on a terminal only.
 
+    Args:
+        model: answers.
+        options: of every answer.
+        template_arguments: of every conversation.
+        show_drafted: whether drafted tokens are tinted.
+        quiet: whether statistics are left out.
+
     Attributes:
         text: what the newest answer says so far, whole or interrupted.
     """
 
-    def __init__(self, model: Model, options: GenerationOptions, *, show_drafted: bool, quiet: bool) -> None:
+    def __init__(
+        self,
+        model: Model,
+        options: GenerationOptions,
+        *,
+        template_arguments: Mapping[str, Any],
+        show_drafted: bool,
+        quiet: bool,
+    ) -> None:
         self.text = ""
         self._model = model
         self._options = options
+        self._template_arguments = template_arguments
         self._exactness = exactness(model, options)
         self._tinted = show_drafted and sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._quiet = quiet
@@ -33,7 +50,8 @@ class AnswerPrinter:
         self.text = ""
         generation = None
         try:
-            with closing(self._model.stream(prompt, self._options)) as pieces:
+            stream = self._model.stream(prompt, self._options, template_arguments=self._template_arguments)
+            with closing(stream) as pieces:
                 for piece in pieces:
                     self.text += piece.text
                     tinted = self._tinted and piece.drafted and piece.text

@@ -10,7 +10,15 @@ from typing import Any
 
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_arguments import add_bundle, add_speculation, add_threads, add_verification, load
+from dovetail_ort.commands.bundle_arguments import (
+    add_bundle,
+    add_speculation,
+    add_template_arguments,
+    add_threads,
+    add_verification,
+    load,
+    template_arguments,
+)
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
@@ -33,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N prompts only")
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="of an answer (default 128)")
+    add_template_arguments(parser)
     add_speculation(parser)
     add_verification(parser)
     add_threads(parser)
@@ -43,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print, judge exactness."""
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit must be 1 or more, got {arguments.limit}")
+    given = template_arguments(arguments)
     prompts = load_suite(arguments.suite)[: arguments.limit]
     model = load(arguments, Bundle(arguments.bundle, arguments.verify))
     benchmark = Benchmark(
@@ -50,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_new_tokens=arguments.max_new_tokens,
         max_draft_tokens=arguments.max_draft_tokens,
         exact=arguments.exact,
+        template_arguments=given,
     )
     records: list[PromptRecord] = []
     for record in benchmark.run(prompts):
@@ -73,6 +84,7 @@ def _context(arguments: argparse.Namespace, model: Model) -> dict[str, Any]:
     return {
         "suite": arguments.suite,
         "max_new_tokens": arguments.max_new_tokens,
+        "template_arguments": dict(arguments.template_arguments),
         "drafter": arguments.drafter,
         "draft_shape": None if arguments.draft_shape is None else dataclasses.asdict(arguments.draft_shape),
         "exact": arguments.exact,

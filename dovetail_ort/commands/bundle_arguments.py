@@ -1,9 +1,10 @@
 """Arguments of the commands that open a bundle, and the model and options that they ask for."""
 
 import argparse
+import json
 import sys
 from dataclasses import fields, replace
-from typing import Final
+from typing import Any, Final
 
 from dovetail_ort_runtime.bundle import VERIFICATIONS, Bundle
 from dovetail_ort_runtime.devices import AUTO, DEVICES
@@ -11,6 +12,7 @@ from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafters import DRAFTERS
 from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.model import Model
+from dovetail_ort_runtime.template_arguments import checked_template_arguments
 
 _DEFAULTS: Final = GenerationOptions()
 
@@ -19,6 +21,7 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the bundle, how the answer is decoded, and how it is shown."""
     add_bundle(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
+    add_template_arguments(parser)
     _add_limits(parser)
     _add_sampling(parser)
     add_speculation(parser)
@@ -31,6 +34,20 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
 def add_bundle(parser: argparse.ArgumentParser) -> None:
     """Add the bundle that is opened."""
     parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+
+
+def add_template_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the chat template is given beside the messages."""
+    parser.add_argument(
+        "--template-argument",
+        action="append",
+        dest="template_arguments",
+        type=_template_argument,
+        metavar="NAME=VALUE",
+        default=[],
+        help="a switch of the chat template, such as enable_thinking=false; VALUE is JSON, or else a string; "
+        "may be given several times",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -152,6 +169,21 @@ def layers_or_auto(text: str) -> int | str:
         return text if text == AUTO else int(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be {AUTO} or a number, got {text!r}") from error
+
+
+def _template_argument(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE such as enable_thinking=false, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
+
+
+def template_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Template arguments by name, the last one of each; checked before a bundle is opened."""
+    return checked_template_arguments(dict(arguments.template_arguments))
 
 
 def _chain_shape(text: str) -> ChainShape:

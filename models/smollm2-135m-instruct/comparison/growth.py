@@ -16,9 +16,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from provenance import measured_here
-
 import dovetail_ort
+from benchmarks.machine import measured_here
 from dovetail_ort import Generation, GenerationOptions, Model, SamplingOptions
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_export.laboratory.profile import measured_read_bandwidth

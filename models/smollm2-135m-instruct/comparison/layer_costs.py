@@ -17,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
-from provenance import measured_here
 
+from benchmarks.machine import measured_here
 from dovetail_ort_export.candidates import row_format
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks

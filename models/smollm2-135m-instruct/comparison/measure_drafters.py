@@ -20,9 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
-from provenance import measured_here
 from recorded_answers import RecordedAnswer, record_answers, replay
 
+from benchmarks.machine import measured_here
 from dovetail_ort.suites import HUMANEVAL, SuitePrompt, load_suite
 from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
 from dovetail_ort_export.graph_file import save_graph

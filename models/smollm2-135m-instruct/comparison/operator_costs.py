@@ -24,8 +24,8 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
-from provenance import measured_here
 
+from benchmarks.machine import measured_here
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_export.laboratory.profile import measured_read_bandwidth
 from dovetail_ort_runtime.bundle import Bundle

@@ -17,9 +17,9 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import onnxruntime
-from provenance import measured_here
 
 import dovetail_ort
+from benchmarks.machine import measured_here
 from dovetail_ort import GenerationOptions, Model, SamplingOptions
 from dovetail_ort.suites import SuitePrompt, load_suite
 

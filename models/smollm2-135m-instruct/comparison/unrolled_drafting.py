@@ -20,8 +20,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
-from provenance import measured_here
 
+from benchmarks.machine import measured_here
 from dovetail_ort_export.laboratory.subjects import attached_drafter
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_runtime.bundle import Bundle

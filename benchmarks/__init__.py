@@ -1,0 +1,1 @@
+"""Measurements, their results, and the pages that quote them. Not in the wheel."""

@@ -1,0 +1,66 @@
+"""Write into the pages what was measured.
+
+    python -m benchmarks.render            # `make render`
+    python -m benchmarks.render --check    # status 1 and the names of pages that would change
+
+A page holds `<!-- begin: NAME -->` and `<!-- end: NAME -->`, each in a line of its own. What stands between them is
+written by the function of that name in `benchmarks.tables`, from committed result files.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+from benchmarks.result_files import REPOSITORY
+from benchmarks.tables import TABLES
+
+PAGES: Final = ("README.md", "docs/*.md", "models/*/README.md", "benchmarks/README.md")
+_BLOCK: Final = re.compile(
+    r"^<!-- begin: (?P<name>[\w-]+) -->\n(?P<content>.*?)^<!-- end: (?P=name) -->$", re.MULTILINE | re.DOTALL
+)
+_MARKER: Final = re.compile(r"^<!-- (?:begin|end): .*$", re.MULTILINE)
+
+
+def main(arguments: list[str]) -> int:
+    """Render every page, or only say which would change; the exit status."""
+    changed = {path: text for path in pages() if (text := rendered(path)) != path.read_text(encoding="utf-8")}
+    for path, text in changed.items():
+        print(path.relative_to(REPOSITORY))
+        if "--check" not in arguments:
+            path.write_text(text, encoding="utf-8")
+    return 1 if changed and "--check" in arguments else 0
+
+
+def pages() -> list[Path]:
+    """The pages that may hold markers."""
+    return [path for pattern in PAGES for path in sorted(REPOSITORY.glob(pattern))]
+
+
+def rendered(path: Path) -> str:
+    """The page as its result files have it.
+
+    Raises:
+        ValueError: a marker has no counterpart of the same name behind it.
+        KeyError: no table has the marker's name.
+    """
+    text = path.read_text(encoding="utf-8")
+    if len(_MARKER.findall(text)) != 2 * len(names(text)):
+        raise ValueError(f"every begin marker must be followed by its end marker, got others in {path}; mend them")
+    return _BLOCK.sub(_write, text)
+
+
+def names(text: str) -> list[str]:
+    """Names of the tables that a page asks for, in order."""
+    return [found["name"] for found in _BLOCK.finditer(text)]
+
+
+def _write(found: re.Match[str]) -> str:
+    name = found["name"]
+    return f"<!-- begin: {name} -->\n\n{TABLES[name]()}\n\n<!-- end: {name} -->"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

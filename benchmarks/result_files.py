@@ -1,0 +1,20 @@
+"""Where committed results lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+REPOSITORY: Final = Path(__file__).parents[1]
+SMOLLM2: Final = REPOSITORY / "models" / "smollm2-135m-instruct"
+LLAMA2_SHAPE: Final = REPOSITORY / "models" / "llama-2-7b-shape"
+# Results that are older than the folders by machine; some of those in RESULTS are of a processor without VNNI, too.
+RESULTS: Final = SMOLLM2 / "results"
+WITHOUT_VNNI: Final = RESULTS / "without-vnni"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,32 @@
+"""The same weights through other engines."""
+
+from __future__ import annotations
+
+from benchmarks.markdown import blocks, paragraph, table
+from benchmarks.result_files import RESULTS, read_json
+
+
+def peers() -> str:
+    """Plain decoding of each engine, and the fastest of its modes."""
+    measured = read_json(RESULTS / "peers.json")
+    rows = []
+    for peer, found in measured["peers"].items():
+        rates = {mode: times["median_decode_tokens_per_second"] for mode, times in found["modes"].items()}
+        fastest = max(rates, key=rates.__getitem__)
+        for mode in dict.fromkeys(("plain", fastest)):
+            times = found["modes"][mode]
+            rows.append(
+                [
+                    f"{peer} {mode}",
+                    f"{rates[mode]:.0f}",
+                    f"{times['median_prefill_ms']:.0f}",
+                    f"{times['ours_over_it'][1]:.2f}x",
+                    f"{times['prompts_that_differ_from_own_plain']}",
+                ]
+            )
+    setting = paragraph(
+        f"{measured['machine']}, {measured['threads']} threads, {measured['num_prompts']} prompts spread over "
+        f"HumanEval, {measured['max_new_tokens']} new tokens:"
+    )
+    header = ["", "tokens/s", "prefill, ms", "ours over it", "answers that differ from own plain"]
+    return blocks(setting, table(header, rows))

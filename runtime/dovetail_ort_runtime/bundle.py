@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.graph_check import check_graph
+from dovetail_ort_runtime.hub_cache import HubName, Snapshot, find_snapshot
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
@@ -27,18 +28,21 @@ POSITION_TABLE: Final = "rotary.cos"
 class Bundle:
     """An opened bundle: every file it names is there and has its size, and its graphs stay inside.
 
+    In a snapshot of the hub's cache a file may be a link to a blob of the same repository, as `Snapshot` tells.
+
     Args:
-        directory: of the bundle.
+        directory: of the bundle; or its name on the hub, `owner/name` or `owner/name@revision`, if there is no such
+            directory: it is then looked for in the hub's cache on this disk.
         verify: which files must have the manifest's checksum: `small`, those of up to `SMALL_FILE_BYTES`; `all`; or
             `none`.
 
     Raises:
-        BundleError: something is missing, truncated or altered, a path leaves the directory, or `check_graph` refuses
-            a graph.
+        BundleError: something is missing, truncated or altered, a path leaves the directory, `check_graph` refuses
+            a graph, or the hub's cache does not have the model.
         InputError: `verify` is none of these.
 
     Attributes:
-        directory: as given.
+        directory: where the bundle lies.
         verify: as given.
         manifest: of the bundle.
     """
@@ -46,7 +50,8 @@ class Bundle:
     def __init__(self, directory: str | Path, verify: str = "small") -> None:
         if verify not in VERIFICATIONS:
             raise InputError(f"verify must be one of {', '.join(VERIFICATIONS)}, got {verify!r}")
-        self.directory, self.verify = Path(directory), verify
+        self.directory, self.verify = find_directory(directory), verify
+        self._snapshot = Snapshot.at(self.directory)
         self.manifest = Manifest.from_json(self._manifest_text())
         largest = {"small": SMALL_FILE_BYTES, "none": -1}.get(verify)
         for entry in self.manifest.files:
@@ -98,30 +103,45 @@ class Bundle:
         for entry in self.manifest.files:
             self._check(entry, hashed=True)
 
+    @property
+    def _remedy(self) -> str:
+        if self._snapshot is None:
+            return "export the bundle again"
+        return f"run: dovetail-ort pull {self._snapshot.name}"
+
+    @property
+    def _way_to_one(self) -> str:
+        if self._snapshot is None:
+            return "make one with: dovetail-ort export SOURCE OUT"
+        if (self.directory / "config.json").is_file():  # a model that transformers loads
+            return f"make one with: dovetail-ort export {self._snapshot.name} OUT"
+        return self._remedy
+
     def _manifest_text(self) -> str:
         if not (self.directory / MANIFEST_NAME).is_file():
             raise BundleError(
-                f"a bundle must be a directory with a {MANIFEST_NAME}, got {str(self.directory)!r}; "
-                "make one with: dovetail-ort export SOURCE OUT"
+                f"a bundle must be a directory with a {MANIFEST_NAME}, got {str(self.directory)!r}; {self._way_to_one}"
             )
         return self.text(MANIFEST_NAME)
 
     def _is_inside(self, path: Path) -> bool:
         try:
-            return path.resolve().is_relative_to(self.directory.resolve())
+            if path.resolve().is_relative_to(self.directory.resolve()):
+                return True
+            return self._snapshot is not None and self._snapshot.links_to_blob(path)
         except (OSError, RuntimeError, ValueError):  # links in a circle, or a name that no file can have
             return False
 
     def _check(self, entry: FileEntry, *, hashed: bool) -> None:
         path = self.path(entry.path)
         if not _is_file(path):
-            raise BundleError(f"the bundle must have the file {entry.path!r}, which is missing; export it again")
+            raise BundleError(f"the bundle must have the file {entry.path!r}, which is missing; {self._remedy}")
         if (size := path.stat().st_size) != entry.num_bytes:
-            raise BundleError(f"{entry.path} must have {entry.num_bytes} bytes, got {size}; export the bundle again")
+            raise BundleError(f"{entry.path} must have {entry.num_bytes} bytes, got {size}; {self._remedy}")
         if hashed and (digest := sha256(path)) != entry.sha256:
             raise BundleError(
                 f"{entry.path} must have the SHA-256 {entry.sha256[:12]}…, got {digest[:12]}…; "
-                "the file was altered, export the bundle again"
+                f"the file was altered; {self._remedy}"
             )
 
     def _check_references(self) -> None:
@@ -151,6 +171,23 @@ class Bundle:
     def _graphs(self) -> tuple[str, ...]:
         drafter = self.manifest.drafter
         return self.manifest.target.graphs + (() if drafter is None else (drafter.graph,))
+
+
+def find_directory(path: str | Path) -> Path:
+    """The directory that a bundle's path means, or its name on the hub where there is no such path.
+
+    Raises:
+        BundleError: it is a name of a model that the hub's cache does not have.
+    """
+    name = HubName.parse(str(path))
+    return Path(path) if name is None or _exists(Path(path)) else find_snapshot(name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _is_file(path: Path) -> bool:

@@ -1,0 +1,176 @@
+"""The hub's cache on disk: which directory a model's name means, and where the files of a snapshot may lie.
+
+Only names and links are looked at, with no connection and without `huggingface_hub`, whose layout this is:
+
+    models--owner--name/refs/main               a commit, 40 hexadecimal digits; so for every branch and tag
+    models--owner--name/snapshots/COMMIT/FILE   a link to ../../blobs/HASH; a file where links cannot be made
+    models--owner--name/blobs/HASH              the content, or a link to ../../blobs/XX/HASH64
+    blobs/XX/HASH64                             content that repositories of this cache share, since huggingface_hub 2
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from dovetail_ort_runtime.errors import BundleError
+
+DEFAULT_REVISION: Final = "main"
+# Made by huggingface_hub in a store of shared contents; without it a directory `blobs` is something else.
+SHARED_STORE_MARKER: Final = ".huggingface-shared-blobs"
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_SHORT_COMMIT: Final = re.compile(r"[0-9a-f]{7,39}")
+_SHARED_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_REPOSITORY_FOLDER: Final = re.compile(r"models--(?P<owner>.+?)--(?P<model>.+)")
+_PART: Final = r"\w[\w.-]{0,95}"  # the hub's own bounds
+_NAME: Final = re.compile(rf"(?P<repository>{_PART}/{_PART})(@(?P<revision>[^\s\\:~^?*\[@]+))?", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubName:
+    """A model on the hub, as `owner/name` or `owner/name@revision`.
+
+    Attributes:
+        repository: `owner/name`.
+        revision: a branch, a tag or a commit, which may be shortened to 7 digits in a cache; None for `main`.
+    """
+
+    repository: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The model that a text names, or None if it is no such name."""
+        found = _NAME.fullmatch(text)
+        if found is None or "--" in found["repository"] or ".." in found["repository"]:
+            return None
+        revision = found["revision"]
+        if revision is not None and not {"", ".", ".."}.isdisjoint(revision.split("/")):
+            return None
+        return cls(repository=found["repository"], revision=revision)
+
+    def __str__(self) -> str:
+        return self.repository if self.revision is None else f"{self.repository}@{self.revision}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """One commit of a model in the hub's cache.
+
+    Attributes:
+        directory: of its files, without links on the way.
+        repository: directory of all that the cache has of the model, two levels above.
+    """
+
+    directory: Path
+    repository: Path
+
+    @classmethod
+    def at(cls, directory: Path) -> Self | None:
+        """The snapshot that a directory is by its place, or None if it is another directory."""
+        try:
+            resolved = directory.resolve()
+        except (OSError, RuntimeError, ValueError):  # links in a circle, or a name that no file can have
+            return None
+        repository = resolved.parent.parent
+        is_snapshot = (
+            resolved.parent.name == "snapshots"
+            and _COMMIT.fullmatch(resolved.name) is not None
+            and _REPOSITORY_FOLDER.fullmatch(repository.name) is not None
+        )
+        return cls(directory=resolved, repository=repository) if is_snapshot else None
+
+    @property
+    def commit(self) -> str:
+        """The commit's 40 hexadecimal digits."""
+        return self.directory.name
+
+    @property
+    def name(self) -> HubName:
+        """Repository and commit."""
+        found = _REPOSITORY_FOLDER.fullmatch(self.repository.name)
+        assert found is not None, "a snapshot is recognised by this name"
+        return HubName(repository=f"{found['owner']}/{found['model']}", revision=self.commit)
+
+    def links_to_blob(self, path: Path) -> bool:
+        """Whether a path in the snapshot is a link to a blob of the same repository, there or not, and to nothing else.
+
+        Raises:
+            OSError: there is no link at `path`.
+            RuntimeError: links of its directories go in a circle.
+            ValueError: `path` has a name that no file can have.
+        """
+        if not path.parent.resolve().is_relative_to(self.directory):
+            return False
+        blob = _linked(path)
+        if blob.parent != self.repository / "blobs" or blob.name in ("", ".", ".."):
+            return False
+        return not blob.is_symlink() or self._is_shared(blob)
+
+    def _is_shared(self, blob: Path) -> bool:
+        """Whether a blob that is a link leads to its content in the store that the cache's repositories share."""
+        store = self.repository.parent / "blobs"
+        content = _linked(blob)
+        return (
+            content.parent == store / content.name[:2]
+            and _SHARED_HASH.fullmatch(content.name) is not None
+            and not content.is_symlink()
+            and (store / SHARED_STORE_MARKER).is_file()
+        )
+
+
+def cache_directory() -> Path:
+    """Where `huggingface_hub` keeps its cache, by the same variables; it need not exist."""
+    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("HF_HOME", f"{home}/huggingface")
+    cache = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{home}/hub")
+    cache = os.environ.get("HF_HUB_CACHE", cache)
+    return Path(os.path.expandvars(cache)).expanduser()
+
+
+def repository_directory(name: HubName) -> Path:
+    """Where the cache keeps all that it has of a model; it need not exist."""
+    return cache_directory() / f"models--{name.repository.replace('/', '--')}"
+
+
+def find_snapshot(name: HubName) -> Path:
+    """The directory of a model's files in the hub's cache.
+
+    Raises:
+        BundleError: the cache has no such revision of the model; the message names the command that fetches it.
+    """
+    repository = repository_directory(name)
+    commit = _commit(repository, DEFAULT_REVISION if name.revision is None else name.revision)
+    if commit is None or not (repository / "snapshots" / commit).is_dir():
+        raise BundleError(
+            f"a bundle must be a directory or a model in the hub's cache, got {str(name)!r}, which is neither here nor "
+            f"in {cache_directory()}; run: dovetail-ort pull {name}"
+        )
+    return repository / "snapshots" / commit
+
+
+def _commit(repository: Path, revision: str) -> str | None:
+    """The commit that a branch, a tag, or the beginning of a commit means in a cache."""
+    try:
+        with (repository / "refs" / revision).open(encoding="ascii") as file:
+            found = file.read(64).strip()
+        return found if _COMMIT.fullmatch(found) else None
+    except (OSError, ValueError):  # no such branch or tag, or another file
+        pass
+    if _COMMIT.fullmatch(revision):
+        return revision
+    if not _SHORT_COMMIT.fullmatch(revision):
+        return None
+    commits = [path.name for path in (repository / "snapshots").glob(f"{revision}*") if _COMMIT.fullmatch(path.name)]
+    return commits[0] if len(commits) == 1 else None
+
+
+def _linked(path: Path) -> Path:
+    """What a link leads to: no other link on the way, but perhaps another one at the end."""
+    folder = path.parent.resolve()
+    target = folder / path.readlink()
+    return target.parent.resolve() / target.name

@@ -1,0 +1,20 @@
+"""Llama, and what is built as Llama is."""
+
+from typing import Final
+
+from dovetail_ort_export.source.families.family import Family
+from dovetail_ort_export.source.rules import Number, Truth
+
+LLAMA: Final = Family(
+    model_type="llama",
+    models="Llama 2, 3, 3.1, 3.2, 3.3; SmolLM, SmolLM2; DeepSeek-R1-Distill-Llama; TinyLlama; Yi",
+    settings={
+        "attention_bias": Truth(),
+        "mlp_bias": Truth(),
+        "head_dim": Number(whole=True, least=1),
+    },
+    neutral={
+        "rope_interleaved": (False,),  # SmolLM2 says that it does not rotate neighbours
+        "is_llama_config": (True, False),
+    },
+)

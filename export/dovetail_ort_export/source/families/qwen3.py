@@ -1,0 +1,18 @@
+"""Qwen3: Qwen2 without the biases, with a norm on each head of query and key, and heads of an own width."""
+
+from typing import Final
+
+from dovetail_ort_export.source.families.family import Family
+from dovetail_ort_export.source.families.qwen2 import WINDOW_DEFAULTS, WINDOW_SETTINGS
+from dovetail_ort_export.source.rules import Number, Truth
+
+QWEN3: Final = Family(
+    model_type="qwen3",
+    models="Qwen3 0.6B to 32B, dense; DeepSeek-R1-0528-Qwen3",
+    settings={
+        **WINDOW_SETTINGS,
+        "attention_bias": Truth(),
+        "head_dim": Number(whole=True, least=1),
+    },
+    defaults={**WINDOW_DEFAULTS, "num_key_value_heads": 32, "head_dim": 128},
+)

@@ -1,0 +1,168 @@
+"""A GGUF file, or all parts of one, as metadata and tensors. It knows the container, and nothing of models.
+
+The `gguf` package reads; this module says in one line why it cannot.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import gguf
+
+from dovetail_ort_runtime.errors import SourceError
+
+_MAGIC: Final = b"GGUF"
+_OLDER_MAGICS: Final = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt and ggla, as their bytes stand
+_VERSIONS: Final = (2, 3)
+_HEADER_BYTES: Final = 24
+_GIT_LFS: Final = b"version https://git-lfs"
+_PART_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class GgufFile:
+    """A GGUF file whose data is mapped, not read.
+
+    Attributes:
+        path: the file, or the first of its parts.
+        metadata: by key; numbers, truth values, strings, and lists of them.
+        tensors: by the name in the file.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    tensors: dict[str, gguf.ReaderTensor]
+
+
+def open_gguf(path: Path) -> GgufFile:
+    """Open a GGUF file, and the other parts of it if it is the first of several.
+
+    Raises:
+        SourceError: it is not there, not a GGUF file of a version that is read, damaged, not the first part, or not
+            all parts are there.
+    """
+    if not path.is_file():
+        raise SourceError(f"a GGUF source must be a file, got {str(path)!r}, which is not there")
+    first = _open_part(path)
+    metadata = _contents(first, path)
+    count = metadata.get("split.count", 1)
+    tensors = {tensor.name: tensor for tensor in first.tensors}
+    if count > 1:
+        _check_first(path, metadata)
+        for number in range(2, count + 1):
+            _add_part(path, number, count, tensors)
+        expected = metadata.get("split.tensors.count", len(tensors))
+        if len(tensors) != expected:
+            raise SourceError(
+                f"the {count} parts of {path.name} must hold {expected} tensors, got {len(tensors)}; "
+                "download all parts from one place"
+            )
+    return GgufFile(path=path, metadata=metadata, tensors=tensors)
+
+
+def part_stem(path: Path) -> str:
+    """The file's name without its suffix and without the number of the part."""
+    part = _PART_NAME.fullmatch(path.name)
+    return part["stem"] if part else path.stem
+
+
+def _open_part(path: Path) -> gguf.GGUFReader:
+    _check_header(path)
+    try:
+        return gguf.GGUFReader(path)
+    except Exception as error:  # the package has no error of its own: a damaged file ends in any of numpy's
+        raise SourceError(
+            f"a GGUF file must be whole, got {path.name}, which ends early or is damaged ({_one_line(error)}); "
+            "download it again"
+        ) from error
+
+
+def _check_header(path: Path) -> None:
+    """Tell what the file is if it is not a GGUF file of this byte order and a known version."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    magic = header[:4]
+    if header.startswith(_GIT_LFS):
+        raise SourceError(f"{path.name} is a Git LFS pointer, not the model; fetch it with: git lfs pull")
+    if magic in _OLDER_MAGICS:
+        raise SourceError(f"{path.name} is of a format older than GGUF; convert the model again with llama.cpp")
+    if magic != _MAGIC:
+        raise SourceError(f"a GGUF file must begin with {_MAGIC!r}, got {magic!r} in {path.name}; is it another format?")
+    if len(header) < _HEADER_BYTES:
+        raise SourceError(f"a GGUF file must be whole, got {len(header)} bytes in {path.name}; download it again")
+    version = int.from_bytes(header[4:8], "little")
+    if int.from_bytes(header[4:8], "big") in _VERSIONS:
+        raise SourceError(f"{path.name} is a GGUF file for big-endian machines; take the one for all others")
+    if version not in _VERSIONS:
+        raise SourceError(
+            f"the GGUF version must be {_VERSIONS[0]} or {_VERSIONS[1]}, got {version} in {path.name}; "
+            "convert the model again with llama.cpp"
+        )
+
+
+def _contents(reader: gguf.GGUFReader, path: Path) -> dict[str, Any]:
+    metadata = {}
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF."):  # the header, which the package counts among the fields
+            continue
+        try:
+            metadata[key] = _value(field)
+        except UnicodeDecodeError as error:
+            raise SourceError(
+                f"the text of {key} must be UTF-8, got bytes of another kind in {path.name}; convert the model again"
+            ) from error
+    return metadata
+
+
+def _value(field: gguf.ReaderField) -> Any:
+    value = field.contents()
+    empty_list = value is None or (value == [] and field.types[:1] == [gguf.GGUFValueType.ARRAY])
+    return [] if empty_list else value
+
+
+def _check_first(path: Path, metadata: dict[str, Any]) -> None:
+    count, number = metadata["split.count"], metadata.get("split.no", 0) + 1
+    part = _PART_NAME.fullmatch(path.name)
+    if part is None or int(part["count"]) != count or int(part["number"]) != number:
+        raise SourceError(
+            f"part {number} of {count} of a GGUF model must keep its name, NAME-{number:05}-of-{count:05}.gguf, "
+            f"got {path.name}; rename it and the other parts"
+        )
+    if number != 1:
+        raise SourceError(f"{path.name} is part {number} of {count}; give the first, {_part_path(path, 1).name}")
+
+
+def _add_part(first: Path, number: int, count: int, tensors: dict[str, gguf.ReaderTensor]) -> None:
+    path = _part_path(first, number)
+    if not path.is_file():
+        raise SourceError(
+            f"all {count} parts of {first.name} must lie in one directory, got none called {path.name}; download it"
+        )
+    part = _open_part(path)
+    metadata = _contents(part, path)
+    if (metadata.get("split.no"), metadata.get("split.count")) != (number - 1, count):
+        raise SourceError(f"{path.name} must be part {number} of {count}, which it is not; download all parts again")
+    _check_once(path, part.tensors, tensors)
+    tensors.update({tensor.name: tensor for tensor in part.tensors})
+
+
+def _check_once(path: Path, found: Sequence[gguf.ReaderTensor], known: dict[str, gguf.ReaderTensor]) -> None:
+    for tensor in found:
+        if tensor.name in known:
+            raise SourceError(
+                f"a tensor must stand in one part of a GGUF model, got {tensor.name} twice, again in {path.name}; "
+                "download all parts from one place"
+            )
+
+
+def _part_path(path: Path, number: int) -> Path:
+    part = _PART_NAME.fullmatch(path.name)
+    assert part is not None
+    return path.with_name(f"{part['stem']}-{number:05}-of-{part['count']}{part['suffix']}")
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,203 @@
+"""The metadata of a GGUF file in the words of a `config.json`.
+
+Every key is translated, known to be harmless, or refused here; one of unknown meaning keeps its name, so that the check
+of all settings refuses it, or the user lets it pass by that name.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from dovetail_ort_export.source.gguf_rotary import ROTARY_KEYS, Factors, rotary_settings
+from dovetail_ort_runtime.errors import SourceError
+
+ARCHITECTURES: Final = ("llama", "qwen2", "qwen3")
+
+# Keys behind `ARCHITECTURE.` and what config.json calls them.
+_SIZES: Final = {
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "context_length": "max_position_embeddings",
+}
+_EPSILON: Final = "attention.layer_norm_rms_epsilon"
+_WINDOW: Final = "attention.sliding_window"
+_READ: Final = (
+    *_SIZES,
+    *ROTARY_KEYS,
+    _EPSILON,
+    _WINDOW,
+    "attention.key_length",
+    "attention.value_length",
+    "rope.dimension_count",
+    "vocab_size",
+)
+# Keys that would make another model, and the values that do not.
+_NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "attention.causal": (True,),
+    "use_parallel_residual": (False,),
+    "pooling_type": (0,),
+    "logit_scale": (1.0,),
+    "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,),
+    "tensor_data_layout": ("Meta AI original pth",),  # the order of rows that every converter to `llama` writes
+}
+# Prefixes of keys that describe the file, and that no program computes with.
+_DESCRIPTIONS: Final = ("general.", "split.", "quantize.", "imatrix.", "mradermacher.", "tokenizer.")
+_FILE_KINDS: Final = {
+    "adapter": "merge the adapter into its base model first",
+    "mmproj": "this is the image part of a model; give the file of the language model",
+    "vocab": "this file has a vocabulary and no weights",
+    "imatrix": "this file has statistics for quantisation and no weights",
+}
+_QUANTIZATION_VERSION: Final = 2
+
+
+def model_settings(
+    metadata: Mapping[str, Any], tensors: Collection[str], factors: Mapping[str, Factors], rows: int
+) -> dict[str, Any]:
+    """The configuration.
+
+    Args:
+        metadata: of the file.
+        tensors: names in the file; biases and a head of its own are told by their presence.
+        factors: tensors that divide rotary frequencies, by name.
+        rows: of the embedding.
+
+    Raises:
+        SourceError: the architecture or a key is not covered, or a key that is needed is missing.
+    """
+    architecture = _architecture(metadata)
+    own = f"{architecture}."
+    settings = {key.removeprefix(own): value for key, value in metadata.items() if key.startswith(own)}
+    _check_neutral(settings, architecture)
+    config: dict[str, Any] = {"model_type": architecture, "hidden_act": "silu"}
+    config |= {theirs: _whole(settings, key, architecture) for key, theirs in _SIZES.items()}
+    config["rms_norm_eps"] = _needed(settings, _EPSILON, architecture)
+    config["vocab_size"] = _vocabulary_size(settings, rows, architecture)
+    config["tie_word_embeddings"] = "output.weight" not in tensors
+    head_size = _head_size(settings, config, architecture)
+    config |= rotary_settings(settings, factors, head_size, config["max_position_embeddings"])
+    config |= _family_settings(architecture, settings, config, tensors, head_size)
+    return config | _unknown(metadata, own, settings)
+
+
+def _architecture(metadata: Mapping[str, Any]) -> str:
+    kind = metadata.get("general.type", "model")
+    if kind != "model":
+        raise SourceError(f"general.type must be model, got {kind!r}; {_FILE_KINDS.get(kind, 'give a whole model')}")
+    architecture = metadata.get("general.architecture")
+    if architecture not in ARCHITECTURES:
+        raise SourceError(
+            f"general.architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}; "
+            "this family is not read from GGUF files"
+        )
+    version = metadata.get("general.quantization_version", _QUANTIZATION_VERSION)
+    if version != _QUANTIZATION_VERSION:
+        raise SourceError(
+            f"general.quantization_version must be {_QUANTIZATION_VERSION}, got {version}; quantise the model again"
+        )
+    return str(architecture)
+
+
+def _check_neutral(settings: Mapping[str, Any], architecture: str) -> None:
+    for key, neutral in _NEUTRAL.items():
+        if key in settings and settings[key] not in neutral:
+            raise SourceError(
+                f"{architecture}.{key} must be {neutral[0]}, got {settings[key]!r:.60}; such models are not covered"
+            )
+
+
+def _needed(settings: Mapping[str, Any], key: str, architecture: str) -> Any:
+    if key not in settings:
+        raise SourceError(f"a GGUF file must have the key {architecture}.{key}, got none; convert the model again")
+    return settings[key]
+
+
+def _whole(settings: Mapping[str, Any], key: str, architecture: str) -> int:
+    """A size, which some converters write once for each block."""
+    if key == "attention.head_count_kv" and key not in settings:
+        key = "attention.head_count"
+    value = _needed(settings, key, architecture)
+    values = set(value) if isinstance(value, list) else {value}
+    if len(values) != 1:
+        raise SourceError(
+            f"{architecture}.{key} must be the same for all blocks, got {str(value):.60}; such models are not covered"
+        )
+    size = values.pop()
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise SourceError(f"{architecture}.{key} must be a whole number of 1 or more, got {size!r:.60}")
+    return size
+
+
+def _vocabulary_size(settings: Mapping[str, Any], rows: int, architecture: str) -> int:
+    stated = settings.get("vocab_size", rows)
+    if stated != rows:
+        raise SourceError(
+            f"token_embd.weight must have {architecture}.vocab_size = {stated} rows, got {rows}; convert the model again"
+        )
+    return rows
+
+
+def _head_size(settings: Mapping[str, Any], config: Mapping[str, Any], architecture: str) -> int:
+    """D. Keys and values must be of one size, and all of it rotated."""
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    if "attention.key_length" not in settings and width % heads:
+        raise SourceError(
+            f"{architecture}.embedding_length must be a multiple of the head count where there is no "
+            f"attention.key_length, got {width} and {heads}; convert the model again"
+        )
+    size = int(settings.get("attention.key_length", width // heads))
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if settings.get(key, size) != size:
+            raise SourceError(
+                f"{architecture}.{key} must be the size of a key, {size}, got {settings[key]}; "
+                "such models are not covered"
+            )
+    return size
+
+
+def _family_settings(
+    architecture: str, settings: Mapping[str, Any], config: Mapping[str, Any], tensors: Collection[str], head_size: int
+) -> dict[str, Any]:
+    """What one family has and another does not: the head size, biases, a sliding window."""
+    window = settings.get(_WINDOW)
+    slides = bool(window) and window < config["max_position_embeddings"]
+    attention_bias = any(name.endswith(".attn_output.bias") for name in tensors)
+    if architecture == "qwen2":
+        _check_even_heads(config, head_size)
+        return _qwen_window(window) if slides else {}
+    if architecture == "qwen3":
+        found = {"head_dim": head_size, "attention_bias": attention_bias}
+        return found | (_qwen_window(window) if slides else {})
+    if slides:  # Mistral's first releases, which are of this architecture, too
+        return {"model_type": "mistral", "head_dim": head_size, "sliding_window": window}
+    return {
+        "head_dim": head_size,
+        "attention_bias": attention_bias,
+        "mlp_bias": any(name.endswith(".ffn_down.bias") for name in tensors),
+    }
+
+
+def _check_even_heads(config: Mapping[str, Any], head_size: int) -> None:
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    if width != heads * head_size:
+        raise SourceError(
+            f"qwen2.embedding_length must be head count times key length, got {width} and {heads} times {head_size}; "
+            "such models are not covered"
+        )
+
+
+def _qwen_window(window: Any) -> dict[str, Any]:
+    # The file does not say which blocks have the window; what is right for all of them is right for some.
+    return {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
+
+
+def _unknown(metadata: Mapping[str, Any], own: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    known = {f"{own}{key}" for key in settings if key in _READ or key in _NEUTRAL}
+    return {
+        key: value for key, value in metadata.items() if key not in known and not key.startswith(_DESCRIPTIONS)
+    }

@@ -1,0 +1,87 @@
+"""A checkpoint as a transformers model on the files' own tensors: no weight is drawn, renamed or left out."""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, Final
+
+import torch
+import transformers
+from accelerate import init_empty_weights
+from optimum.exporters.tasks import TasksManager
+from torch import Tensor
+
+from dovetail_ort_export.source.checkpoint import Checkpoint
+from dovetail_ort_export.source.directory import check_finite, check_weights
+from dovetail_ort_export.source.settings import Settings
+from dovetail_ort_runtime.errors import SourceError
+
+_TASK: Final = "text-generation"
+_HEAD: Final = "lm_head.weight"
+_EMBEDDING: Final = "model.embed_tokens.weight"
+
+
+def build_model(checkpoint: Checkpoint, settings: Settings, ignore_weights: Sequence[str] = ()) -> tuple[Any, tuple[str, ...]]:
+    """The model of a checkpoint.
+
+    Args:
+        checkpoint: its tensors are read here.
+        settings: of its configuration.
+        ignore_weights: patterns of tensors in the files that have no place and are passed over.
+
+    Returns:
+        A transformers causal LM in evaluation mode, in the number type of its files, and the tensors that
+        `ignore_weights` took out.
+
+    Raises:
+        SourceError: a tensor is missing, has no place, another shape, or values that are not finite.
+    """
+    model = _empty_model(settings)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tied = bool(model.config.tie_word_embeddings)
+    if tied:
+        del expected[_HEAD]
+        _check_tied_head(checkpoint, ignore_weights)
+    ignored = check_weights(checkpoint, expected, lambda name: _unneeded(name, settings, tied), ignore_weights)
+    state = _read(checkpoint, expected)
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    return model.eval(), ignored
+
+
+def _empty_model(settings: Settings) -> Any:
+    """The model without numbers: parameters on torch's meta device, buffers computed."""
+    config = transformers.AutoConfig.for_model(settings.family.model_type, **settings.values)
+    model_class = TasksManager.get_model_class_for_task(_TASK)
+    with init_empty_weights(include_buffers=False):
+        return model_class.from_config(config)
+
+
+def _unneeded(name: str, settings: Settings, tied: bool) -> str | None:
+    """Why a tensor in the files has no place in the model, if that is known."""
+    if tied and name == _HEAD:
+        return "the embedding, which is the head"
+    return settings.family.reason_unneeded(name)
+
+
+def _check_tied_head(checkpoint: Checkpoint, ignore_weights: Sequence[str]) -> None:
+    """A head in the files of a model whose head is the embedding must equal it."""
+    stored, embedding = checkpoint.tensors.get(_HEAD), checkpoint.tensors.get(_EMBEDDING)
+    if stored is None or embedding is None or _HEAD in ignore_weights:
+        return
+    if stored.shape != embedding.shape or not torch.equal(stored.read(), embedding.read()):
+        raise SourceError(
+            f"{_HEAD} must equal the embedding where tie_word_embeddings is true, got another tensor; "
+            f"set tie_word_embeddings to false in config.json, or go on with --ignore-weights {_HEAD}"
+        )
+
+
+def _read(checkpoint: Checkpoint, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors by name, all of one number type: the widest of the files', so that nothing is lost."""
+    stored = {name: checkpoint.tensors[name] for name in expected}
+    dtype = reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))
+    state = {}
+    for name, tensor in stored.items():
+        values = tensor.read()
+        check_finite(name, values)
+        state[name] = values.to(dtype)
+    return state

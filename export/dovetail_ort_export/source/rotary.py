@@ -1,0 +1,215 @@
+"""The rotary settings of a configuration, in whichever spelling, as one record.
+
+Two spellings are in use: `rope_theta` with `rope_scaling` (transformers 4, whose oldest releases say `type` for
+`rope_type` and `su` for `longrope`), and `rope_parameters` (transformers 5), for all layers at once or by their type.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from dovetail_ort_export.source.rules import Number, Numbers, Rule, Truth
+from dovetail_ort_runtime.errors import SourceError
+
+# Keys of a configuration that this module reads.
+ROTARY_KEYS: Final = (
+    *("rope_theta", "rope_scaling", "rope_parameters"),
+    *("partial_rotary_factor", "original_max_position_embeddings"),
+)
+
+_DEFAULT_THETA: Final = 10_000.0
+_ALIASES: Final = {"su": "longrope"}
+_FACTOR: Final = Number(least=1)
+_POSITIONS: Final = Number(whole=True, least=1)
+_POSITIVE: Final = Number(above=0)
+
+# Every kind whose angles depend on the position alone, or can be held to that, with its options.
+KINDS: Final[Mapping[str, Mapping[str, Rule]]] = MappingProxyType(
+    {
+        "default": {},
+        "linear": {"factor": _FACTOR},
+        "llama3": {
+            "factor": _FACTOR,
+            "low_freq_factor": _POSITIVE,
+            "high_freq_factor": _POSITIVE,
+            "original_max_position_embeddings": _POSITIONS,
+        },
+        "yarn": {
+            "factor": _FACTOR,
+            "original_max_position_embeddings": _POSITIONS,
+            "attention_factor": _POSITIVE,
+            "beta_fast": _POSITIVE,
+            "beta_slow": _POSITIVE,
+            "mscale": Number(least=0),
+            "mscale_all_dim": Number(least=0),
+            "truncate": Truth(),
+        },
+        "dynamic": {"factor": _FACTOR},
+        "longrope": {
+            "factor": _FACTOR,
+            "original_max_position_embeddings": _POSITIONS,
+            "attention_factor": _POSITIVE,
+            "short_factor": Numbers(),
+            "long_factor": Numbers(),
+        },
+    }
+)
+_NEEDED: Final = {
+    "linear": ("factor",),
+    "llama3": tuple(KINDS["llama3"]),
+    "yarn": ("factor",),
+    "dynamic": ("factor",),
+    "longrope": ("short_factor", "long_factor", "original_max_position_embeddings"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rotary:
+    """How positions turn queries and keys.
+
+    Attributes:
+        kind: one of `KINDS`.
+        theta: base of the frequencies.
+        options: those of the kind that the source sets.
+    """
+
+    kind: str
+    theta: float
+    options: Mapping[str, Any]
+
+    def longest_context(self, max_positions: int) -> int:
+        """Positions that the settings reach, where the configuration has `max_position_embeddings` of them.
+
+        YaRN's reach is its factor times the original context: publishers who add it to a finished model leave
+        `max_position_embeddings` at the original.
+        """
+        if self.kind != "yarn":
+            return max_positions
+        original = self.options.get("original_max_position_embeddings", max_positions)
+        return max(max_positions, int(self.options["factor"] * original))
+
+    def table(self, max_context: int) -> str | None:
+        """Which of longrope's two tables a bundle for `max_context` positions has: `short` or `long`."""
+        if self.kind != "longrope":
+            return None
+        return "long" if max_context > self.options["original_max_position_embeddings"] else "short"
+
+    def scaling(self, max_context: int) -> dict[str, Any] | None:
+        """`rope_scaling` of transformers, held to one meaning for every position below `max_context`.
+
+        Dynamic scaling is none up to `max_position_embeddings`, beyond which it is refused. Of longrope's tables the
+        one that the context asks for stands in both places, so that no text is long enough to change it.
+        """
+        if self.kind in ("default", "dynamic"):
+            return None
+        options = dict(self.options)
+        if self.kind == "longrope":
+            chosen = options[f"{self.table(max_context)}_factor"]
+            options |= {"short_factor": chosen, "long_factor": chosen}
+        return {"rope_type": self.kind, **options}
+
+
+def read_rotary(config: Mapping[str, Any], head_size: int) -> Rotary:
+    """The rotary settings of a configuration.
+
+    Args:
+        config: as `config.json` has it.
+        head_size: D; longrope has D / 2 factors.
+
+    Raises:
+        SourceError: the spellings contradict each other, or a kind or option is not understood.
+    """
+    found = _parameters(config)
+    theta = found.pop("rope_theta", None)
+    theta = _DEFAULT_THETA if theta is None else theta
+    if not _POSITIVE.allows(theta):
+        raise SourceError(f"rope_theta must be {_POSITIVE.words}, got {theta!r}; is config.json damaged?")
+    _check_whole_rotation(config, found)
+    kind = _kind(found)
+    options = {key: value for key, value in found.items() if value is not None}
+    original = config.get("original_max_position_embeddings")
+    if "original_max_position_embeddings" in KINDS[kind] and original is not None:
+        options.setdefault("original_max_position_embeddings", original)
+    if kind == "dynamic":  # newer configurations repeat max_position_embeddings here
+        options.pop("original_max_position_embeddings", None)
+    _check_options(kind, options, head_size)
+    return Rotary(kind=kind, theta=float(theta), options=MappingProxyType(options))
+
+
+def _parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Both spellings as one mapping, `rope_theta` among its keys."""
+    older = dict(_mapping("rope_scaling", config))
+    if config.get("rope_theta") is not None:
+        older["rope_theta"] = config["rope_theta"]
+    newer = _of_all_layers(_mapping("rope_parameters", config))
+    for key in older.keys() & newer.keys():
+        if older[key] != newer[key] and None not in (older[key], newer[key]):
+            raise SourceError(
+                f"{key} must be the same in rope_parameters and in the older spelling, got {newer[key]!r} and "
+                f"{older[key]!r}; keep the one that is meant in config.json"
+            )
+    return {**older, **{key: value for key, value in newer.items() if value is not None}}
+
+
+def _mapping(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    value = config.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise SourceError(f"{name} must be an object, got {value!r:.60}; is config.json damaged?")
+    return value
+
+
+def _of_all_layers(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by the type of a layer must be equal: the families here have one table for all layers."""
+    by_type = {name: value for name, value in parameters.items() if isinstance(value, Mapping)}
+    if not by_type:
+        return dict(parameters)
+    first, *others = by_type.values()
+    if len(by_type) < len(parameters) or any(other != first for other in others):
+        raise SourceError(
+            f"rope_parameters must be the same for all layers, got different ones for {', '.join(by_type)}; "
+            "this family is not covered with them"
+        )
+    return dict(first)
+
+
+def _check_whole_rotation(config: Mapping[str, Any], found: dict[str, Any]) -> None:
+    for share in (config.get("partial_rotary_factor"), found.pop("partial_rotary_factor", None)):
+        if share not in (None, 1, 1.0):
+            raise SourceError(
+                f"partial_rotary_factor of {config.get('model_type')} must be 1, got {share}; "
+                "no covered family rotates a part of a head"
+            )
+
+
+def _kind(found: dict[str, Any]) -> str:
+    """The kind of rotation, taken out of the parameters."""
+    named = [found.pop(key, None) for key in ("rope_type", "type")]
+    kinds = list(dict.fromkeys(_ALIASES.get(name, name) for name in named if name is not None))
+    if len(kinds) > 1:
+        raise SourceError(f"rope_type and type must name one kind of rotation, got {kinds[0]!r} and {kinds[1]!r}")
+    kind = str(kinds[0]) if kinds else "default"
+    if kind not in KINDS:
+        raise SourceError(f"rope_type must be one of {', '.join(KINDS)}, got {kind!r}; this rotation is not covered")
+    return kind
+
+
+def _check_options(kind: str, options: Mapping[str, Any], head_size: int) -> None:
+    rules = KINDS[kind]
+    for key, value in options.items():
+        if key not in rules:
+            raise SourceError(
+                f"the rotation {kind} must have no other options than {', '.join(rules) or 'none'}, got {key!r}"
+            )
+        if not rules[key].allows(value):
+            raise SourceError(f"{key} of the rotation {kind} must be {rules[key].words}, got {value!r:.60}")
+    for key in _NEEDED.get(kind, ()):
+        if key not in options:
+            raise SourceError(f"the rotation {kind} must have the option {key}, which is missing from config.json")
+    for key in ("short_factor", "long_factor"):
+        if key in options and len(options[key]) != head_size // 2:
+            raise SourceError(
+                f"{key} must have one factor for each of {head_size // 2} frequencies, got {len(options[key])}"
+            )

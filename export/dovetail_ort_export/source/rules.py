@@ -1,0 +1,115 @@
+"""What the value of a setting may be. A rule checks a value and says in words what it allows; it knows no family."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Rule(Protocol):
+    """What a setting's value may be."""
+
+    @property
+    def words(self) -> str:
+        """What is allowed, to stand behind "must be"."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value`, as JSON gave it, is understood."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Number:
+    """A finite number.
+
+    Attributes:
+        whole: whether it must be an integer.
+        least: the smallest value, or None.
+        above: what it must exceed, or None.
+        or_none: whether null is allowed, and means "without".
+    """
+
+    whole: bool = False
+    least: float | None = None
+    above: float | None = None
+    or_none: bool = False
+
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+        kind = "a whole number" if self.whole else "a number"
+        if self.least is not None:
+            kind += f" of {self.least} or more"
+        if self.above is not None:
+            kind += f" above {self.above}"
+        return f"{kind}, or null" if self.or_none else kind
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` is such a number; a float without a fraction is none that is whole."""
+        if value is None:
+            return self.or_none
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            return False
+        if not math.isfinite(value):
+            return False
+        return (self.least is None or value >= self.least) and (self.above is None or value > self.above)
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """One of a few values."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+        shown = ", ".join(map(str, self.values))
+        return shown if len(self.values) == 1 else f"one of {shown}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` is one of them, and of the same type: 1 is not True."""
+        return any(value == allowed and isinstance(value, type(allowed)) for allowed in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """True or false."""
+
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+        return "true or false"
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` is a truth value."""
+        return isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A list whose items are of a few values."""
+
+    values: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+        return f"a list of {' and '.join(self.values)}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` is such a list."""
+        return isinstance(value, Sequence) and not isinstance(value, str) and set(value) <= set(self.values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numbers:
+    """A list of positive numbers, of any length."""
+
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+        return "a list of numbers above 0"
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` is such a list."""
+        return isinstance(value, list) and bool(value) and all(Number(above=0).allows(item) for item in value)

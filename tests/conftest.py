@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -208,6 +210,48 @@ def tiny_drafting_bundle(tiny_bundle: Path, with_drafter: Callable[[Path], Path]
 def tiny_drafting_bundle_fp32(tiny_bundle_fp32: Path, with_drafter: Callable[[Path], Path]) -> Path:
     """`tiny_bundle_fp32` with a random drafter."""
     return with_drafter(tiny_bundle_fp32)
+
+
+@pytest.fixture(scope="session")
+def in_hub_cache() -> Callable[..., Path]:
+    """`in_hub_cache(bundle, cache)`: the snapshot that a bundle is as me/tiny in a cache, laid out as huggingface_hub
+    does; with `shared` its graphs and weights lie in the store that all repositories share.
+    """
+    return _put_into_hub_cache
+
+
+def _put_into_hub_cache(
+    bundle: Path,
+    cache: Path,
+    *,
+    commit: str = "0123456789abcdef0123456789abcdef01234567",
+    ref: str = "main",
+    shared: bool = False,
+    folder: str = "",
+) -> Path:
+    repository = cache / "models--me--tiny"
+    snapshot = repository / "snapshots" / commit
+    for place in (repository / "blobs", snapshot / folder, (repository / "refs" / ref).parent):
+        place.mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / ref).write_text(commit)
+    for file in bundle.iterdir():
+        blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        if not blob.exists():
+            content = blob
+            if shared and file.name.startswith("model"):
+                content = _shared_content(cache, blob.name)
+                blob.symlink_to(f"../../blobs/{blob.name[:2]}/{blob.name}")
+            shutil.copyfile(file, content)
+        link = snapshot / folder / file.name
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+def _shared_content(cache: Path, digest: str) -> Path:
+    store = cache / "blobs"
+    (store / digest[:2]).mkdir(parents=True, exist_ok=True)
+    (store / ".huggingface-shared-blobs").write_text("1\n")
+    return store / digest[:2] / digest
 
 
 def _exported(source: Path, folder: Path, **options: Any) -> Path:

@@ -1,5 +1,6 @@
 """A bundle's drafter: a trained head, traced as a target is, then through its recipe, and put beside the target."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.hub_cache import Snapshot
 from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
 
 _MAX_ROWS: Final = 64
@@ -58,7 +60,7 @@ def attach_drafter(
         recipe: TOML file with the passes that make the graph, in the place of the precision.
 
     Raises:
-        InputError: the head is damaged, or belongs to another target.
+        InputError: the head is damaged, or belongs to another target; or the bundle lies in the hub's cache.
         BundleError: a file of the bundle is damaged.
     """
     if precision not in DRAFTER_PRECISIONS:
@@ -66,6 +68,11 @@ def attach_drafter(
     steps = drafter_recipe(precision) if recipe is None else read_recipe(recipe)
     clear_leftovers(Path(bundle_path))
     bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
+    if Snapshot.at(bundle.directory) is not None:
+        raise InputError(
+            f"a bundle in the hub's cache must stay as it is, got {str(bundle_path)!r}; attach to a copy of it, made "
+            f"with: cp -rL {shlex.quote(str(bundle.directory))} bundle"
+        )
     manifest = bundle.manifest
     head, draft_token_ids, record = load_head(head_path, manifest.target)
     entry = drafter_entry(head, draft_token_ids, record, graph_name("drafter", steps.precision), steps)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from tqdm import tqdm
 
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.hub_cache import Snapshot
 
 # Offsets at whole pages let the runtime map the weights instead of reading them.
 _PAGE_BYTES: Final = 4096
@@ -34,6 +35,8 @@ def load_graph(path: Path) -> ir.Model:
             raise InputError(
                 f"the weights of {path.name} must lie beside it, got {tensor.location!r} for {name}; export it again"
             )
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = _without_links(path, tensor)
     return model
 
 
@@ -51,4 +54,23 @@ def save_graph(graph: ir.Model, path: Path) -> None:
 
 def _is_beside(path: Path, location: str) -> bool:
     beside = path.parent / location
-    return Path(location).name == location and beside.is_file() and beside.resolve().parent == path.parent.resolve()
+    if Path(location).name != location or not beside.is_file():
+        return False
+    snapshot = Snapshot.at(path.parent)  # of the hub's cache, whose files are links
+    return beside.resolve().parent == path.parent.resolve() or (
+        snapshot is not None and beside.is_symlink() and snapshot.links_to_blob(beside)
+    )
+
+
+def _without_links(path: Path, tensor: ir.ExternalTensor) -> ir.ExternalTensor:
+    """The tensor by the real path of its file: onnx-ir follows no link."""
+    file = (path.parent / str(tensor.location)).resolve()
+    return ir.ExternalTensor(
+        file.name,
+        tensor.offset,
+        tensor.length,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name,
+        base_dir=file.parent,
+    )

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from dovetail_ort_export.graph_file import load_graph
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.score_rows import SCORED_STATES
@@ -48,8 +49,8 @@ def read_target_ends(bundle: Bundle) -> TargetEnds:
     """Embedding, head and rotary angles of a bundle's target."""
     entry = bundle.manifest.target
     path = bundle.path(entry.graph)
-    model = ir.load(path)
-    front = model if entry.front_graph is None else ir.load(path.with_name(entry.front_graph))
+    model = load_graph(path)
+    front = model if entry.front_graph is None else load_graph(path.with_name(entry.front_graph))
     norm = next(node for node in front.graph if node.op_type == "SimplifiedLayerNormalization")
     embedded = str(nodes.input_of(norm, 0).name)
     embedding = _run(front, {"input_ids": np.arange(entry.vocabulary_size)[None]}, embedded)

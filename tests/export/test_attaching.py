@@ -135,3 +135,12 @@ def test_the_ends_are_the_models_own_in_any_format(tiny_llama, tiny_bundle, tiny
         ends = read_target_ends(Bundle(bundle))
         for found in (ends.embedding, ends.head):
             assert np.linalg.norm(found - wanted) < tolerance * np.linalg.norm(wanted)
+
+
+def test_a_bundle_in_the_hubs_cache_stays_as_it_is(tiny_bundle, tiny_head, in_hub_cache, tmp_path):
+    from dovetail_ort_export.attaching import attach_drafter
+
+    snapshot = in_hub_cache(tiny_bundle, tmp_path)
+    with pytest.raises(InputError, match=r"a bundle in the hub's cache must stay as it is.*cp -rL"):
+        attach_drafter(snapshot, tiny_head(tiny_bundle))
+    assert all(path.is_symlink() for path in snapshot.iterdir())

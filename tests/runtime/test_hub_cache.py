@@ -1,11 +1,11 @@
 """Models in the hub's cache, whose layout huggingface_hub itself is the oracle of."""
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.hub_cache import HubName, Snapshot, cache_directory, find_snapshot
 from dovetail_ort_runtime.model import load_model
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"  # that of `in_hub_cache`
 OTHER_COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
 WEIGHTS = "model_quantized.onnx_data"
 ORACLE = """
@@ -30,44 +30,22 @@ else:
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(monkeypatch, tmp_path):
     """An empty cache that the environment names."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
 @pytest.fixture
-def snapshot(cache, tiny_bundle):
+def put(cache, in_hub_cache):
+    """`put(bundle)`: its snapshot in that cache, where it is me/tiny; arguments as of `in_hub_cache`."""
+    return partial(in_hub_cache, cache=cache)
+
+
+@pytest.fixture
+def snapshot(put, tiny_bundle):
     """The tiny bundle in the cache, as me/tiny on its main branch."""
-    return put(tiny_bundle, cache)
-
-
-def put(bundle, cache, *, commit=COMMIT, ref="main", shared=False, folder=""):
-    """Lay a bundle's files out as huggingface_hub does, and return the snapshot."""
-    repository = cache / "models--me--tiny"
-    snapshot = repository / "snapshots" / commit
-    for place in (repository / "blobs", snapshot / folder, (repository / "refs" / ref).parent):
-        place.mkdir(parents=True, exist_ok=True)
-    (repository / "refs" / ref).write_text(commit)
-    for file in bundle.iterdir():
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        blob = repository / "blobs" / digest
-        if shared and file.name.startswith("model"):
-            share(file, cache, blob)
-        elif not blob.exists():
-            shutil.copyfile(file, blob)
-        link = snapshot / folder / file.name
-        link.symlink_to(os.path.relpath(blob, link.parent))
-    return snapshot
-
-
-def share(file, cache, blob):
-    """Put a content into the store that a cache's repositories share, with a link to it in the place of a blob."""
-    store = cache / "blobs"
-    (store / blob.name[:2]).mkdir(parents=True, exist_ok=True)
-    (store / ".huggingface-shared-blobs").write_text("1\n")
-    shutil.copyfile(file, store / blob.name[:2] / blob.name)
-    blob.symlink_to(f"../../blobs/{blob.name[:2]}/{blob.name}")
+    return put(tiny_bundle)
 
 
 def relink(path, target):
@@ -81,22 +59,20 @@ def refused(snapshot):
 
 
 @pytest.mark.parametrize("made", ["tiny_bundle", "tiny_bundle_fp32", "tiny_drafting_bundle"])
-def test_a_bundle_in_the_cache_answers_as_the_one_that_was_uploaded(made, cache, request):
+def test_a_bundle_in_the_cache_answers_as_the_one_that_was_uploaded(made, put, request):
     bundle = request.getfixturevalue(made)
-    expected, found = (
-        load_model(path, threads=1).generate("A dovetail").token_ids for path in (bundle, put(bundle, cache))
-    )
+    expected, found = (load_model(path, threads=1).generate("A dovetail").token_ids for path in (bundle, put(bundle)))
     assert found == expected
 
 
-def test_weights_may_lie_in_the_store_that_repositories_share(cache, tiny_bundle):
-    snapshot = put(tiny_bundle, cache, shared=True)
+def test_weights_may_lie_in_the_store_that_repositories_share(put, cache, tiny_bundle):
+    snapshot = put(tiny_bundle, shared=True)
     assert (snapshot / WEIGHTS).resolve().parent.parent == cache / "blobs"
     assert load_model(snapshot, threads=1, verify="all").generate("A").token_ids
 
 
-def test_files_in_a_folder_of_the_snapshot_link_to_the_same_blobs(cache, tiny_bundle):
-    snapshot = put(tiny_bundle, cache, folder="int8/block")
+def test_files_in_a_folder_of_the_snapshot_link_to_the_same_blobs(put, cache, tiny_bundle):
+    snapshot = put(tiny_bundle, folder="int8/block")
     found = Snapshot.at(snapshot)
     assert all(found.links_to_blob(path) for path in (snapshot / "int8" / "block").iterdir())
 
@@ -109,7 +85,7 @@ def test_a_cache_that_is_reached_through_a_link_is_the_same(snapshot, cache, tmp
     Bundle(through, "all")
 
 
-def test_real_files_in_a_snapshot_are_a_bundle(cache, tiny_bundle):
+def test_real_files_in_a_snapshot_are_a_bundle(put, cache, tiny_bundle):
     snapshot = cache / "models--me--tiny" / "snapshots" / COMMIT
     shutil.copytree(tiny_bundle, snapshot)  # where links cannot be made
     Bundle(snapshot, "all")
@@ -163,8 +139,8 @@ def test_blobs_behind_a_link_are_refused(snapshot, cache):
 
 
 @pytest.mark.parametrize("damage", ["no marker", "another name", "a link", "a store behind a link"])
-def test_a_shared_content_in_any_other_form_is_refused(damage, cache, tiny_bundle):
-    snapshot = put(tiny_bundle, cache, shared=True)
+def test_a_shared_content_in_any_other_form_is_refused(damage, put, cache, tiny_bundle):
+    snapshot = put(tiny_bundle, shared=True)
     blob = snapshot.parent.parent / "blobs" / (snapshot / WEIGHTS).readlink().name
     content = blob.resolve()
     if damage == "no marker":
@@ -198,9 +174,9 @@ def test_a_directory_elsewhere_may_have_no_link_out_of_it(place, snapshot, tmp_p
     refused(other)
 
 
-def test_a_name_is_a_snapshot_of_the_cache(snapshot, cache, tiny_bundle):
-    tagged = put(tiny_bundle, cache, commit=OTHER_COMMIT, ref="v1.0")
-    nested = put(tiny_bundle, cache, commit="1" * 40, ref="refs/pr/3")
+def test_a_name_is_a_snapshot_of_the_cache(snapshot, put, cache, tiny_bundle):
+    tagged = put(tiny_bundle, commit=OTHER_COMMIT, ref="v1.0")
+    nested = put(tiny_bundle, commit="1" * 40, ref="refs/pr/3")
     for name, expected in {
         "me/tiny": snapshot,
         "me/tiny@main": snapshot,
@@ -213,8 +189,8 @@ def test_a_name_is_a_snapshot_of_the_cache(snapshot, cache, tiny_bundle):
     assert load_model("me/tiny", threads=1).generate("A").token_ids
 
 
-def test_names_mean_what_huggingface_hub_finds(snapshot, cache, tiny_bundle):
-    put(tiny_bundle, cache, commit=OTHER_COMMIT, ref="v1.0")
+def test_names_mean_what_huggingface_hub_finds(snapshot, put, cache, tiny_bundle):
+    put(tiny_bundle, commit=OTHER_COMMIT, ref="v1.0")
     for revision in ("main", "v1.0", OTHER_COMMIT):
         found = oracle("me/tiny", revision)
         assert find_snapshot(HubName(repository="me/tiny", revision=revision)) == Path(found).parent
@@ -262,8 +238,8 @@ def test_what_the_cache_does_not_have_is_an_error_with_the_command_that_fetches_
         load_model(name)
 
 
-def test_a_short_commit_of_two_is_not_there(snapshot, cache, tiny_bundle):
-    put(tiny_bundle, cache, commit=COMMIT[:-1] + "0", ref="other")
+def test_a_short_commit_of_two_is_not_there(snapshot, put, cache, tiny_bundle):
+    put(tiny_bundle, commit=COMMIT[:-1] + "0", ref="other")
     with pytest.raises(BundleError, match="dovetail-ort pull"):
         Bundle(f"me/tiny@{COMMIT[:12]}")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dovetail_ort.server import ServerSettings
 
 _NEEDED: Final = ("llguidance", "prometheus_client", "starlette", "uvicorn")
+_USUAL_TOKENS: Final = 2048
 _SPARE_CONNECTIONS: Final = 256  # beside requests that wait: for being told that the queue is full, for idle browsers
 
 
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     parser.add_argument("--model-name", metavar="NAME", help="what requests call the model (default: its source)")
     parser.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse requests with unknown fields in place of naming them in a header"
+    )
     _add_access(parser)
     _add_limits(parser)
     add_speculation(parser)
@@ -62,7 +66,10 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     limits.add_argument(
-        "--max-new-tokens", type=int, metavar="N", default=2048, help="of an answer at most (default: %(default)s)"
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help=f"of an answer (default: {_USUAL_TOKENS} where a request does not say, else what the context holds)",
     )
     limits.add_argument("--max-prompt-tokens", type=int, metavar="N", help="(default: what the context holds)")
     limits.add_argument(
@@ -117,16 +124,18 @@ def _settings(arguments: argparse.Namespace, bundle: Bundle) -> ServerSettings:
         # Of the source only the last part: a path would tell of this machine.
         model_name=arguments.model_name or Path(bundle.manifest.provenance.source).name.removesuffix(".gguf"),
         answer=GenerationOptions(
-            max_new_tokens=arguments.max_new_tokens,
+            max_new_tokens=_USUAL_TOKENS if arguments.max_new_tokens is None else arguments.max_new_tokens,
             max_draft_tokens=arguments.max_draft_tokens,
             exact=arguments.exact,
         ),
         api_key=None if arguments.api_key_file is None else _first_line(arguments.api_key_file),
         allowed_hosts=("localhost", *(name.lower() for name in (arguments.host, *arguments.allowed_host))),
         max_queue=arguments.max_queue,
+        max_new_tokens=arguments.max_new_tokens,
         max_prompt_tokens=arguments.max_prompt_tokens,
         max_request_bytes=arguments.max_request_bytes,
         time_limit_seconds=arguments.time_limit,
+        strict=arguments.strict,
     )
 
 

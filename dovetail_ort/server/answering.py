@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from dovetail_ort.server.engine import Engine
 from dovetail_ort.server.errors import RequestError, error_body
+from dovetail_ort.server.ignored_fields import ignored_fields_headers
 from dovetail_ort.server.job import Job
 from dovetail_ort.server.json_body import read_json
 from dovetail_ort.server.requests import AnswerRequest
@@ -41,27 +42,36 @@ class Answering:
         """
         asked = read(await read_json(request, self._settings.max_request_bytes))
         job = Job(asked, client=request.client.host if request.client else "")
+        headers = ignored_fields_headers(asked.ignored_fields)
         writer = writer_class(job, self._model, self._settings.model_name)
         self._engine.submit(job)
         try:
             pieces = job.pieces()
             if asked.stream:
                 first = await _unless_gone(request, anext(pieces))
-                return AnswerStream(self._engine, job, first, pieces, writer)
+                return AnswerStream(self._engine, job, first, pieces, writer, headers)
             collected = await _unless_gone(request, _collect(pieces))
         except BaseException:
             self._engine.abandon(job)
             raise
-        return JSONResponse(writer.whole(collected))
+        return JSONResponse(writer.whole(collected), headers=headers)
 
 
 class AnswerStream(StreamingResponse):
     """Server-sent events of one answer, from its first piece and the rest; however it ends, its job ends with it."""
 
     def __init__(
-        self, engine: Engine, job: Job, first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter
+        self,
+        engine: Engine,
+        job: Job,
+        first: Piece,
+        rest: AsyncIterator[Piece],
+        writer: AnswerWriter,
+        headers: Mapping[str, str],
     ) -> None:
-        super().__init__(_events(first, rest, writer), media_type="text/event-stream", headers=_STREAM_HEADERS)
+        super().__init__(
+            _events(first, rest, writer), media_type="text/event-stream", headers={**_STREAM_HEADERS, **headers}
+        )
         self._engine, self._job = engine, job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,11 +29,13 @@ class Intake:
         """What can be told at once.
 
         Raises:
-            RequestError: the request is for another model, or for more tokens than an answer may have.
+            RequestError: the request is for another model, for more tokens than an answer may have, or has fields that
+                must not be ignored.
         """
         self._settings.check_model(request.model)
-        most = self._settings.answer.max_new_tokens
-        if (request.max_new_tokens or 0) > most:
+        self._settings.check_fields(request.ignored_fields)
+        most = self._settings.max_new_tokens
+        if most is not None and (request.max_new_tokens or 0) > most:
             raise RequestError(f"max_tokens must be {most} or less, got {request.max_new_tokens}", param="max_tokens")
 
     def prepare(self, request: AnswerRequest) -> tuple[list[int], GenerationOptions]:
@@ -42,7 +44,7 @@ class Intake:
         Raises:
             DovetailError: the prompt is too long, or the model cannot do what the request asks.
         """
-        token_ids = self._model.token_ids(request.prompt)
+        token_ids = self._model.token_ids(request.prompt, template_arguments=request.template_arguments)
         if len(token_ids) > self._max_prompt_tokens:
             raise RequestError(
                 f"the prompt must have {self._max_prompt_tokens} tokens or fewer, got {len(token_ids)}; shorten it",
@@ -53,7 +55,7 @@ class Intake:
         sampling = answer.sampling or self._model.manifest.generation.sampling()
         options = replace(
             answer,
-            max_new_tokens=request.max_new_tokens or answer.max_new_tokens,
+            max_new_tokens=request.max_new_tokens or self._settings.usual_new_tokens,
             stop=request.stop,
             sampling=replace(sampling, **request.sampling),
             logprobs=request.logprobs,

@@ -14,6 +14,7 @@ _SHOWN_CHARACTERS: Final = 60
 
 # Names of fields, each with the values that ask for nothing.
 Neutral = Mapping[str, tuple[object, ...]]
+_NO_ADVICE: Final[Mapping[str, str]] = {}
 
 
 async def read_json(request: Request, max_bytes: int) -> object:
@@ -51,7 +52,10 @@ def _refuse_constant(name: str) -> NoReturn:
 class Fields:
     """Takes fields out of a JSON object, which stands at `path` in the request's body.
 
-    A field that is null counts as absent, one that nobody takes is an error.
+    A field that is null counts as absent.
+
+    Attributes:
+        ignored: where the fields stand that nobody took, of this object and of those within it, as far as they ended.
 
     Raises:
         RequestError: `value` is no object.
@@ -62,6 +66,13 @@ class Fields:
             raise bad_value(path, "an object", value)
         self._path = path
         self._left = {name: item for name, item in value.items() if item is not None}
+        self.ignored: list[str] = []
+
+    def within(self, name: str, value: object) -> "Fields":
+        """The fields of an object that stands in this one."""
+        fields = Fields(value, self.path(name))
+        fields.ignored = self.ignored
+        return fields
 
     def path(self, name: str) -> str:
         """Where a field stands in the request's body."""
@@ -104,17 +115,15 @@ class Fields:
             raise bad_value(self.path(name), f"a number {'above' if above else 'from'} {least} to {most}", value)
         return float(value)
 
-    def only(self, neutral: Neutral) -> None:
-        """Accept fields that are not supported where their values ask for nothing."""
+    def only(self, neutral: Neutral, advice: Mapping[str, str] = _NO_ADVICE) -> None:
+        """Accept fields that are not supported where their values ask for nothing; `advice` is by their names."""
         for name, values in neutral.items():
             value = self.take(name)
             # 1 == True, and JSON tells them apart.
             if value is not None and not any(type(value) is type(item) and value == item for item in values):
                 rule = " or ".join(["left out", *map(_shown, values[:1])])
-                path = self.path(name)
-                raise RequestError(
-                    f"{path} must be {rule}, got {_shown(value)}; this server does not support it", param=path
-                )
+                path, reason = self.path(name), advice.get(name, "this server does not support it")
+                raise RequestError(f"{path} must be {rule}, got {_shown(value)}; {reason}", param=path)
 
     def ignore(self, names: Iterable[str]) -> None:
         """Drop fields that change no answer."""
@@ -122,10 +131,8 @@ class Fields:
             self.take(name)
 
     def end(self) -> None:
-        """Raise a RequestError if there is a field that nobody took."""
-        for name in self._left:
-            message = f"{_shown(name)} must be left out; this server knows no such field"
-            raise RequestError(message, param=self.path(name)[:100])
+        """No more is taken: all that is left is ignored."""
+        self.ignored += map(self.path, self._left)
 
     def _typed(self, name: str, expected: type, rule: str) -> Any:
         value = self.take(name)

@@ -1,9 +1,10 @@
 """What a request asks for, read from its JSON body. It knows OpenAI's fields, no model and no connection."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from dovetail_ort.server.conversation import read_conversation
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.json_body import Fields, Neutral, bad_value
 from dovetail_ort_runtime.prompt import Message
@@ -18,12 +19,23 @@ _HARMLESS: Final = (
     *("user", "metadata", "store", "service_tier", "safety_identifier", "prediction", "parallel_tool_calls"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
 )
-# Fields that would change it.
+_OF_TOOLS: Final = ("tools", "tool_choice", "functions", "function_call")
+# How requests of other servers say what `response_format` says here.
+_RULES_OF_OTHERS: Final = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
+# Fields that would change it: OpenAI's, and those of other servers that many clients send.
 _UNSUPPORTED: Final[Neutral] = {
     "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
     "frequency_penalty": (0, 0.0),
     "presence_penalty": (0, 0.0),
     "logit_bias": ({},),
+    **dict.fromkeys(_RULES_OF_OTHERS, ()),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "use_beam_search": (False,),
 }
 _UNSUPPORTED_BY_CHAT: Final[Neutral] = {
     **_UNSUPPORTED,
@@ -32,21 +44,15 @@ _UNSUPPORTED_BY_CHAT: Final[Neutral] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
-    **dict.fromkeys(("audio", "reasoning_effort", "verbosity", "web_search_options"), ()),
+    "verbosity": ("medium",),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    **dict.fromkeys(("audio", "web_search_options"), ()),
 }
-_UNSUPPORTED_BY_COMPLETIONS: Final[Neutral] = {
-    **_UNSUPPORTED,
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-}
-
-_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-
-# What clients send back when they append an answer to the conversation as they got it.
-_OF_AN_ANSWER: Final[Neutral] = {
-    **dict.fromkeys(("tool_calls", "annotations"), ([],)),
-    **dict.fromkeys(("refusal", "audio", "function_call", "name", "tool_call_id"), ()),
+_UNSUPPORTED_BY_COMPLETIONS: Final[Neutral] = {**_UNSUPPORTED, "suffix": ("",)}
+_ADVICE: Final = {
+    **dict.fromkeys(_OF_TOOLS, "this server finds no tool calls in an answer: ask without tools"),
+    **dict.fromkeys(_RULES_OF_OTHERS, "say it in response_format"),
 }
 
 
@@ -60,11 +66,13 @@ class AnswerRequest:
         model: name of the model, or None.
         max_new_tokens: >= 1, or None.
         stop: up to four strings that end the answer.
+        template_arguments: what the chat template of messages is given beside them.
         sampling: fields of `SamplingOptions` that the request sets.
         logprobs: None, or how many alternatives to name for each token.
         rule: what the text must follow: `json_schema` and the schema as JSON gave it, or `regex` and the expression.
         stream: whether the answer is sent as it grows.
         include_usage: whether a stream ends with the numbers of tokens.
+        ignored_fields: where the fields stand that the server does not know.
     """
 
     prompt: str | tuple[Message, ...] | tuple[int, ...]
@@ -72,23 +80,25 @@ class AnswerRequest:
     model: str | None
     max_new_tokens: int | None
     stop: tuple[str, ...]
+    template_arguments: Mapping[str, Any]
     sampling: Mapping[str, Any]
     logprobs: int | None
     rule: tuple[str, Any] | None
     stream: bool
     include_usage: bool
+    ignored_fields: tuple[str, ...] = ()
 
 
 def read_chat_request(body: object) -> AnswerRequest:
     """The body of `/v1/chat/completions`.
 
     Raises:
-        RequestError: a field is missing, out of bounds, not supported or unknown.
+        RequestError: a field is missing, out of bounds or not supported.
     """
     fields = Fields(body)
-    prompt = _messages(fields.take("messages"))
-    wants_logprobs, alternatives = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, 20)
-    if alternatives is not None and not wants_logprobs:
+    prompt = read_conversation(fields)
+    wants_logprobs, alternatives = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, 20) or 0
+    if alternatives and not wants_logprobs:
         raise RequestError("top_logprobs must come with logprobs true", param="top_logprobs")
     limits = [fields.integer(name, 1, MOST_TOKENS) for name in ("max_completion_tokens", "max_tokens")]
     if None not in limits and limits[0] != limits[1]:
@@ -98,8 +108,9 @@ def read_chat_request(body: object) -> AnswerRequest:
         _UNSUPPORTED_BY_CHAT,
         prompt=prompt,
         prompt_field="messages",
+        template_arguments=_template_arguments(fields),
         max_new_tokens=limits[0] or limits[1],
-        logprobs=(alternatives or 0) if wants_logprobs else None,
+        logprobs=alternatives if wants_logprobs else None,
     )
 
 
@@ -115,6 +126,7 @@ def read_completion_request(body: object) -> AnswerRequest:
         _UNSUPPORTED_BY_COMPLETIONS,
         prompt=_text_or_ids(fields.take("prompt")),
         prompt_field="prompt",
+        template_arguments={},
         max_new_tokens=fields.integer("max_tokens", 1, MOST_TOKENS) or _COMPLETION_TOKENS,
         logprobs=fields.integer("logprobs", 0, 5),
     )
@@ -122,31 +134,51 @@ def read_completion_request(body: object) -> AnswerRequest:
 
 def _request(fields: Fields, unsupported: Neutral, **read: Any) -> AnswerRequest:
     """The fields that both routes have; `unsupported` are those that this route refuses."""
-    fields.only(unsupported)
+    fields.only(unsupported, _ADVICE)
     fields.ignore(_HARMLESS)
     stream = fields.boolean("stream")
     request = AnswerRequest(
         model=fields.text("model"),
         stop=_stops(fields.take("stop")),
         sampling=_sampling(fields),
-        rule=_rule(fields.take("response_format")),
+        rule=_rule(fields),
         stream=stream,
-        include_usage=_include_usage(fields.take("stream_options"), stream=stream),
+        include_usage=_include_usage(fields, stream=stream),
         **read,
     )
     fields.end()
-    return request
+    return replace(request, ignored_fields=tuple(fields.ignored))
+
+
+def _template_arguments(fields: Fields) -> dict[str, Any]:
+    """The field `chat_template_kwargs`; a reasoning effort of "none" sets the switch that templates have for it."""
+    effort, given = fields.text("reasoning_effort"), fields.take("chat_template_kwargs")
+    if effort not in (None, "none"):
+        raise RequestError(
+            'reasoning_effort must be left out or "none"; say in chat_template_kwargs what the chat template knows',
+            param="reasoning_effort",
+        )
+    if given is not None and not isinstance(given, dict):
+        raise bad_value("chat_template_kwargs", "an object", given)
+    asked = {} if effort is None else {"enable_thinking": False}
+    return {**asked, **(given or {})}
 
 
 def _sampling(fields: Fields) -> dict[str, Any]:
     given = {
         "temperature": fields.number("temperature", 0, 2),
-        "top_p": fields.number("top_p", 0, 1, above=True),
-        "top_k": fields.integer("top_k", 0, MOST_TOKENS),
+        "top_p": fields.number("top_p", 0, 1),
+        "top_k": fields.integer("top_k", -1, MOST_TOKENS),
         "min_p": fields.number("min_p", 0, 1),
         "repetition_penalty": fields.number("repetition_penalty", 0, 2, above=True),
-        "seed": fields.integer("seed", 0, 2**63 - 1),
+        "seed": fields.integer("seed", -(2**63), 2**64 - 1),
     }
+    if given["top_p"] == 0:  # of the likeliest tokens at least one stays
+        given |= {"top_p": None, "temperature": 0.0}
+    if given["top_k"] == -1:  # as 0, all of them
+        given["top_k"] = 0
+    if given["seed"] is not None:
+        given["seed"] %= 2**64  # the sampler knows no negative ones
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -160,15 +192,16 @@ def _stops(value: object) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _include_usage(value: object, *, stream: bool) -> bool:
+def _include_usage(fields: Fields, *, stream: bool) -> bool:
+    value = fields.take("stream_options")
     if value is None:
         return False
-    if not stream:
-        raise RequestError("stream_options must come with stream true", param="stream_options")
-    options = Fields(value, "stream_options")
+    options = fields.within("stream_options", value)
     options.ignore(["include_obfuscation"])
     wanted = options.boolean("include_usage")
     options.end()
+    if wanted and not stream:
+        raise RequestError("stream_options must come with stream true", param="stream_options")
     return wanted
 
 
@@ -182,44 +215,12 @@ def _text_or_ids(value: object) -> str | tuple[int, ...]:
     return tuple(found)
 
 
-def _messages(value: object) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        raise bad_value("messages", "a list of one message or more", value)
-    return tuple(_message(Fields(message, f"messages[{index}]")) for index, message in enumerate(value))
-
-
-def _message(fields: Fields) -> Message:
-    role = fields.text("role")
-    if role not in _ROLES:
-        raise bad_value(fields.path("role"), f"one of {', '.join(_ROLES)}", role)
-    content = _content(fields.take("content"), fields.path("content"))
-    fields.only(_OF_AN_ANSWER)
-    fields.end()
-    return {"role": _ROLES[role], "content": content}
-
-
-def _content(value: object, path: str) -> str:
-    """Text, or the texts of several parts put together."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value:
-        raise bad_value(path, "a string or a list of text parts", value)
-    return "".join(_part(Fields(part, f"{path}[{index}]")) for index, part in enumerate(value))
-
-
-def _part(fields: Fields) -> str:
-    kind, text = fields.take("type"), fields.text("text")
-    if kind != "text" or text is None:
-        raise bad_value(fields.path("type"), "text, with a field text", kind)
-    fields.end()
-    return text
-
-
-def _rule(value: object) -> tuple[str, Any] | None:
+def _rule(fields: Fields) -> tuple[str, Any] | None:
     """The field `response_format`; beside OpenAI's types there is `regex`, with the expression in a field `regex`."""
+    value = fields.take("response_format")
     if value is None:
         return None
-    response_format = Fields(value, "response_format")
+    response_format = fields.within("response_format", value)
     kind = response_format.text("type")
     match kind:
         case "text":
@@ -227,7 +228,7 @@ def _rule(value: object) -> tuple[str, Any] | None:
         case "json_object":
             rule = "json_schema", {"type": "object"}
         case "json_schema":
-            named = Fields(response_format.take("json_schema"), "response_format.json_schema")
+            named = response_format.within("json_schema", response_format.take("json_schema"))
             named.ignore(["name", "description", "strict"])  # every schema is kept to the letter
             rule = "json_schema", named.required("schema", dict, "a JSON schema, an object")
             named.end()

@@ -1,5 +1,6 @@
 """What the server allows, whoever asks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dovetail_ort.server.errors import RequestError
@@ -13,14 +14,16 @@ class ServerSettings:
 
     Attributes:
         model_name: what requests call the model; 1 character or more.
-        answer: what a request does not set; its `max_new_tokens` is the most that one may ask for.
+        answer: what a request does not set.
         api_key: what every request but those for the page and `/health` must bring; None asks for none.
         allowed_hosts: names that the Host header may have beside IP addresses, in lower case, without port; None
             allows all.
         max_queue: >= 1; requests that wait while one is answered, all further ones are turned away.
-        max_prompt_tokens: >= 1, or None for what the model's context holds.
+        max_new_tokens: >= 1, most tokens of an answer, whatever `answer` says; None for what the model's context holds.
+        max_prompt_tokens: likewise of a prompt.
         max_request_bytes: >= 1; size of a request's body.
         time_limit_seconds: > 0; an answer ends there, counted from when the model turns to it.
+        strict: whether a request with a field that the server does not know is refused.
     """
 
     model_name: str
@@ -28,14 +31,17 @@ class ServerSettings:
     api_key: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] | None = ("localhost",)
     max_queue: int = 32
+    max_new_tokens: int | None = None
     max_prompt_tokens: int | None = None
     max_request_bytes: int = 1 << 20
     time_limit_seconds: float = 300.0
+    strict: bool = False
 
     def __post_init__(self) -> None:
         bounds = (
             ("model_name", "one character or more", bool(self.model_name)),
             ("max_queue", "1 or more", self.max_queue >= 1),
+            ("max_new_tokens", "1 or more", self.max_new_tokens is None or self.max_new_tokens >= 1),
             ("max_prompt_tokens", "1 or more", self.max_prompt_tokens is None or self.max_prompt_tokens >= 1),
             ("max_request_bytes", "1 or more", self.max_request_bytes >= 1),
             ("time_limit_seconds", "above 0", self.time_limit_seconds > 0),
@@ -45,6 +51,18 @@ class ServerSettings:
                 raise InputError(f"{name} must be {rule}, got {getattr(self, name)!r}")
         if self.api_key is not None and (not self.api_key or not self.api_key.isascii()):
             raise InputError("api_key must be one ASCII character or more; leave it out to ask for none")
+
+    @property
+    def usual_new_tokens(self) -> int:
+        """Tokens of an answer at most where the request does not say."""
+        usual = self.answer.max_new_tokens
+        return usual if self.max_new_tokens is None else min(usual, self.max_new_tokens)
+
+    def check_fields(self, ignored: Sequence[str]) -> None:
+        """Raise a RequestError if fields are ignored and must not be."""
+        if self.strict and ignored:
+            message = f"{ignored[0]!a:.80} must be left out; this server knows no such field"
+            raise RequestError(message, param=ignored[0][:100])
 
     def check_model(self, name: str | None) -> None:
         """Raise a RequestError for another model than the one that is served; None names none."""

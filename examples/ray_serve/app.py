@@ -56,6 +56,7 @@ class Settings(BaseModel):
             answer=GenerationOptions(max_new_tokens=self.max_new_tokens),
             api_key=None if key_file is None else Path(key_file).read_text(encoding="ascii").partition("\n")[0].strip(),
             allowed_hosts=("localhost", *(name.lower() for name in self.allowed_hosts)),
+            max_new_tokens=self.max_new_tokens,
             max_queue=self.max_ongoing_requests,  # Ray sends no more
             time_limit_seconds=self.time_limit_seconds,
         )

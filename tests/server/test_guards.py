@@ -69,9 +69,18 @@ def test_a_prompt_beyond_its_limit_is_refused(keyed):
     assert (error.value.code, error.value.param) == ("context_length_exceeded", "prompt")
 
 
-def test_more_tokens_than_an_answer_may_have_are_refused(client):
-    with pytest.raises(openai.BadRequestError, match="max_tokens must be 400 or less, got 401"):
-        client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=401)
+def test_more_tokens_than_an_answer_may_have_are_refused(serving, model):
+    with serving(model, max_new_tokens=20) as bounded:
+        assert "max_tokens must be 20 or less, got 21" in refused(bounded.chat(max_tokens=21), 400)["message"]
+        assert bounded.chat(max_tokens=None).json()["usage"]["completion_tokens"] <= 20
+
+
+def test_without_a_bound_of_the_server_s_the_context_ends_an_answer(client, model):
+    prompt = [5] * (model.max_context - 30)
+    asked = {"model": "tiny", "prompt": prompt, "extra_body": {"response_format": {"type": "regex", "regex": "a{300}"}}}
+    answer = client.completions.create(max_tokens=100_000, **asked)
+    assert answer.usage.completion_tokens == 30
+    assert answer.choices[0].finish_reason == "length"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", "", "[::1"])

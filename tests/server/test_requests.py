@@ -1,11 +1,18 @@
 """What a request may hold: supported fields, fields that change nothing, and all others."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.requests import read_chat_request, read_completion_request
+from dovetail_ort_runtime.generation_options import SamplingOptions
 
 MESSAGES = [{"role": "user", "content": "?"}]
+TEXT = {"type": "text", "text": "?"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1, 2.5]}'}}
 
 
 def chat(**fields):
@@ -19,6 +26,13 @@ def chat(**fields):
         {"n": 1, "logit_bias": {}, "frequency_penalty": 0, "presence_penalty": 0.0, "tools": [], "tool_choice": "none"},
         {"temperature": None, "max_tokens": None, "stop": None, "tools": None, "stream": None, "response_format": None},
         {"response_format": {"type": "text"}},
+        {"logprobs": False, "top_logprobs": 0},
+        {"top_logprobs": 0},
+        {"best_of": 1, "echo": False, "min_tokens": 0, "ignore_eos": False, "stop_token_ids": [], "guided_json": None},
+        {"stream_options": {"include_usage": False}},
+        {"verbosity": "medium", "modalities": ["text"], "reasoning_effort": None, "chat_template_kwargs": {}},
+        {"messages": [{**MESSAGES[0], "tool_calls": None, "refusal": None, "audio": None, "annotations": []}]},
+        {"messages": [{"role": "user", "content": [{**TEXT, "cache_control": {"type": "ephemeral"}}]}]},
     ],
     ids=lambda fields: next(iter(fields)),
 )
@@ -34,16 +48,23 @@ def test_fields_that_ask_for_nothing_change_nothing(fields):
         ({"tools": [{"type": "function"}]}, "tools", "got a list of 1"),
         ({"logit_bias": {"5": 1}}, "logit_bias", "got an object of 1 fields"),
         ({"frequency_penalty": 0.5}, "frequency_penalty", "does not support it"),
-        ({"best_of": 1}, "best_of", "knows no such field"),
-        ({"temprature": 1}, "temprature", "must be left out; this server knows no such field"),
+        ({"best_of": 2}, "best_of", "best_of must be left out or 1, got 2"),
+        ({"tool_choice": "required"}, "tool_choice", 'left out or "none", got "required"; this server finds no tool'),
+        ({"guided_json": {"type": "object"}}, "guided_json", "say it in response_format"),
+        ({"ignore_eos": True}, "ignore_eos", "does not support it"),
+        ({"reasoning_effort": "high"}, "reasoning_effort", "say in chat_template_kwargs"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs", "an object, got a list of 1"),
         ({"temperature": "1"}, "temperature", 'a number from 0 to 2, got "1"'),
         ({"temperature": 2.1}, "temperature", "a number from 0 to 2, got 2.1"),
         ({"temperature": True}, "temperature", "got true"),
-        ({"top_p": 0}, "top_p", "a number above 0 to 1, got 0"),
+        ({"top_p": -0.1}, "top_p", "a number from 0 to 1, got -0.1"),
+        ({"top_k": -2}, "top_k", "a whole number from -1"),
         ({"max_tokens": 0}, "max_tokens", "a whole number from 1"),
         ({"max_tokens": 1.0}, "max_tokens", "got 1.0"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "must be left out"),
-        ({"seed": -1}, "seed", "a whole number from 0"),
+        ({"seed": -(2**63) - 1}, "seed", "a whole number from -9223372036854775808"),
+        ({"seed": 2**64}, "seed", "to 18446744073709551615"),
+        ({"seed": 0.0}, "seed", "a whole number"),
         ({"stop": ["a"] * 5}, "stop", "a list of 4 strings at most"),
         ({"stop": [""]}, "stop", "strings of 1 to 256 characters"),
         ({"stream": 1}, "stream", "true or false, got 1"),
@@ -51,9 +72,22 @@ def test_fields_that_ask_for_nothing_change_nothing(fields):
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "from 0 to 20"),
         ({"top_logprobs": 2}, "top_logprobs", "must come with logprobs true"),
         ({"messages": []}, "messages", "a list of one message or more"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "one of system, developer, user"),
+        ({"messages": [{"role": "function", "content": "x"}]}, "messages[0].role", "one of system, developer, user"),
+        ({"messages": [{"role": "tool", "tool_call_id": "c"}]}, "messages[0].content", "got null"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}, "messages[0].content", "got null"),
+        ({"messages": [{**MESSAGES[0], "name": 1}]}, "messages[0].name", "a string, got 1"),
+        ({"messages": [{**MESSAGES[0], "audio": {"id": "a"}}]}, "messages[0].audio", "does not support it"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"type": "custom", "custom": {}}]}]},
+            "messages[0].tool_calls[0].type",
+            'must be function, got "custom"',
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}]}]},
+            "messages[0].tool_calls[0].function.name",
+            "a string, got null",
+        ),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "a string or a list of text parts, got null"),
-        ({"messages": [{"role": "user", "content": "x", "rol": 1}]}, "messages[0].rol", "knows no such field"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc"}}]}]},
             "messages[0].content[0].type",
@@ -68,6 +102,63 @@ def test_a_field_that_cannot_be_followed_is_refused_by_name(fields, param, said)
     assert error.value.param == param
     assert said in str(error.value)
     assert error.value.status == 400
+
+
+def test_a_field_that_nobody_knows_is_ignored_and_named_with_its_place():
+    messages = [{**MESSAGES[0], "foo": 1}, {"role": "user", "content": [{**TEXT, "bar": None, "baz": {"x": 1}}]}]
+    rule = {"type": "json_schema", "json_schema": {"schema": {}, "x": 1}}
+    asked = chat(messages=messages, temprature=1, response_format=rule, stream=True, stream_options={"y": 1})
+    assert asked == replace(
+        chat(messages=[MESSAGES[0], MESSAGES[0]], response_format=rule, stream=True),
+        ignored_fields=asked.ignored_fields,
+    )
+    assert sorted(asked.ignored_fields) == [
+        "messages[0].foo",
+        "messages[1].content[0].baz",
+        "response_format.json_schema.x",
+        "stream_options.y",
+        "temprature",
+    ]
+
+
+def test_all_that_a_template_may_know_of_a_message_reaches_it():
+    messages = [
+        {"role": "developer", "content": "!", "name": "ann"},
+        {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [CALL]},
+        {"role": "tool", "content": [TEXT, TEXT], "tool_call_id": "c1"},
+    ]
+    function = {"name": "f", "arguments": {"x": [1, 2.5]}}  # templates write the object as JSON
+    assert chat(messages=messages).prompt == (
+        {"role": "system", "content": "!", "name": "ann"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "hm",
+            "tool_calls": [{"id": "c1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": "??", "tool_call_id": "c1"},
+    )
+    assert chat(messages=messages).ignored_fields == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("", {}),
+        (None, {}),
+        ('{"b": 1, "a": "é"}', {"b": 1, "a": "é"}),
+        ({"a": 1}, {"a": 1}),
+        ('{"a": 1', '{"a": 1'),
+        ("[1]", "[1]"),
+        ('{"a": NaN}', '{"a": NaN}'),
+        ('{"a":' * 5000, '{"a":' * 5000),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_arguments_of_a_call_are_an_object_or_the_text_that_the_model_wrote(written, read):
+    call = {"function": {"name": "f", "arguments": written}}
+    (message,) = chat(messages=[{"role": "assistant", "tool_calls": [call]}]).prompt
+    assert message["tool_calls"][0]["function"]["arguments"] == read
 
 
 def test_a_message_never_shows_a_long_value():
@@ -89,3 +180,22 @@ def test_a_completion_has_one_prompt(prompt):
 def test_fields_beside_openai_s_reach_the_sampler():
     sampling = {"temperature": 0.5, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2, "seed": 3}
     assert chat(**sampling).sampling == sampling
+
+
+def test_values_beyond_the_sampler_s_bounds_have_their_meaning():
+    assert chat(top_p=0, temperature=1.5, seed=1).sampling == {"temperature": 0.0, "seed": 1}  # the likeliest token
+    assert chat(top_k=-1).sampling == {"top_k": 0}  # all of them
+
+
+@given(seed=st.integers(-(2**63), 2**64 - 1))
+def test_every_64_bit_seed_is_one_of_the_sampler_s_and_its_own(seed):
+    (read,) = chat(seed=seed).sampling.values()
+    assert SamplingOptions(seed=read).seed == chat(seed=seed).sampling["seed"]
+    assert read.to_bytes(8) == (seed.to_bytes(8, signed=True) if seed < 0 else seed.to_bytes(8))
+
+
+def test_a_reasoning_effort_of_none_asks_the_template_not_to_think():
+    assert chat(reasoning_effort="none").template_arguments == {"enable_thinking": False}
+    told = {"enable_thinking": True, "thinking_budget": 3}
+    assert chat(reasoning_effort="none", chat_template_kwargs=told).template_arguments == told
+    assert chat().template_arguments == {}

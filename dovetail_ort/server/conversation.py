@@ -1,0 +1,105 @@
+"""The messages of a chat request, as the chat template reads them. It knows no template and no model."""
+
+import json
+from typing import Any, Final
+
+from dovetail_ort.server.json_body import Fields, Neutral, bad_value
+from dovetail_ort_runtime.prompt import Message
+from dovetail_ort_runtime.template_arguments import is_json
+
+_ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+# What clients send back when they append an answer to the conversation as they got it.
+_OF_AN_ANSWER: Final[Neutral] = {"refusal": ("",), "audio": (), "function_call": ()}
+
+
+def read_conversation(fields: Fields) -> tuple[Message, ...]:
+    """The field `messages` of a body; all that a template may know of each reaches it: name, reasoning, calls of tools.
+
+    Raises:
+        RequestError: it is missing, or a message is of another kind.
+    """
+    value = fields.take("messages")
+    if not isinstance(value, list) or not value:
+        raise bad_value("messages", "a list of one message or more", value)
+    return tuple(_message(fields.within(f"messages[{index}]", message)) for index, message in enumerate(value))
+
+
+def _message(fields: Fields) -> Message:
+    role = fields.text("role")
+    if role is None or role not in _ROLES:
+        raise bad_value(fields.path("role"), f"one of {', '.join(_ROLES)}", role)
+    calls = _tool_calls(fields)
+    content = fields.take("content")
+    message: Message = {
+        "role": "system" if role == "developer" else role,
+        "content": None if calls and content is None else _content(fields, content),
+    }
+    if calls:  # templates ask whether the key is there
+        message["tool_calls"] = calls
+    for name in ("name", "tool_call_id", "reasoning_content"):
+        text = fields.text(name)
+        if text is not None:
+            message[name] = text
+    fields.ignore(["annotations"])
+    fields.only(_OF_AN_ANSWER)
+    fields.end()
+    return message
+
+
+def _content(fields: Fields, value: object) -> str:
+    """Text, or the texts of several parts put together."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not value:
+        raise bad_value(fields.path("content"), "a string or a list of text parts", value)
+    return "".join(_part(fields.within(f"content[{index}]", part)) for index, part in enumerate(value))
+
+
+def _part(fields: Fields) -> str:
+    kind, text = fields.take("type"), fields.text("text")
+    if kind != "text" or text is None:
+        raise bad_value(fields.path("type"), "text, with a field text", kind)
+    fields.ignore(["cache_control"])
+    fields.end()
+    return text
+
+
+def _tool_calls(fields: Fields) -> list[dict[str, Any]]:
+    value = fields.take("tool_calls")
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise bad_value(fields.path("tool_calls"), "a list", value)
+    return [_tool_call(fields.within(f"tool_calls[{index}]", call)) for index, call in enumerate(value)]
+
+
+def _tool_call(fields: Fields) -> dict[str, Any]:
+    kind = fields.text("type") or "function"
+    if kind != "function":
+        raise bad_value(fields.path("type"), "function", kind)
+    identity = fields.text("id")
+    function = fields.within("function", fields.take("function"))
+    call = {
+        "type": "function",
+        "function": {
+            "name": function.required("name", str, "a string"),
+            "arguments": _arguments(function.take("arguments"), function.path("arguments")),
+        },
+    }
+    fields.ignore(["index"])  # of a call that was put together from a stream
+    function.end()
+    fields.end()
+    return call if identity is None else {"id": identity, **call}
+
+
+def _arguments(value: object, path: str) -> object:
+    """An object, which templates write as JSON; text that is none stays as the model wrote it."""
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, str | None):
+        raise bad_value(path, "a JSON object in a string", value)
+    try:
+        found: object = json.loads(value or "{}")
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, dict) and is_json(found) else value

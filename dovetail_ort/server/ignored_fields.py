@@ -1,0 +1,43 @@
+"""How a response names the fields of its request that nobody read. It knows no field's meaning."""
+
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote
+
+HEADER: Final = "x-dovetail-ignored-fields"
+MOST_CHARACTERS: Final = 400
+_LONGEST_NAME: Final = 80
+_LAST_WORDS: Final = 20  # characters of ", 123456789 more"
+
+
+def ignored_fields_headers(paths: Sequence[str]) -> dict[str, str]:
+    """The header that names fields, or none where there are no fields.
+
+    Its value has `MOST_CHARACTERS` at most, all of them printable ASCII, and ends with the number of further fields if
+    there are any. Names are written as in a URL, so that none holds a comma, a space or the end of a line.
+
+    Example: `foo`, `messages[0].bar`, `Größe` -> "foo, messages[0].bar, Gr%C3%B6%C3%9Fe".
+
+    Args:
+        paths: where the fields stand in the body, as `Fields.path` says.
+    """
+    if not paths:
+        return {}
+    shown: list[str] = []
+    room = MOST_CHARACTERS - _LAST_WORDS
+    for path in paths:
+        name = _written(path)
+        room -= len(name) + 2
+        if room < 0:
+            break
+        shown.append(name)
+    num_left = len(paths) - len(shown)
+    rest = [f"{num_left} more"] if num_left else []
+    return {HEADER: ", ".join([*shown, *rest])}
+
+
+def _written(path: str) -> str:
+    """A path in a few ASCII characters; quotation marks for one that is empty."""
+    written = quote(path[:_LONGEST_NAME], safe="[]", errors="replace") or '""'
+    is_whole = len(path) <= _LONGEST_NAME and len(written) <= _LONGEST_NAME
+    return written if is_whole else written[: _LONGEST_NAME - 3] + "..."

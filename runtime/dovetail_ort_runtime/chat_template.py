@@ -49,6 +49,7 @@ class ChatTemplate:
                 "do not use this bundle"
             )
         self._special_tokens = dict(special_tokens)
+        self._knows_tool_calls = "tool_calls" in source
         try:
             self._template = _sandbox().from_string(source)
         except Exception as error:  # of syntax, or what Python says to deep nesting and long numbers
@@ -65,7 +66,7 @@ class ChatTemplate:
 
         Args:
             messages: oldest first; keys beside role and content reach the template too. `content` may be None or
-                missing where there are `tool_calls`.
+                missing where there are `tool_calls`; to a template that does not know these it is empty text.
             add_generation_prompt: whether to end with the opening of the assistant's next turn.
             template_arguments: names that the template may use, such as `enable_thinking`, and `tools` or `documents`;
                 bounded as in `checked_template_arguments`.
@@ -82,7 +83,7 @@ class ChatTemplate:
             "documents": None,
             **checked_template_arguments(template_arguments, taken),
             **self._special_tokens,
-            "messages": _checked(messages),
+            "messages": self._read(messages),
             "add_generation_prompt": add_generation_prompt,
         }
         budget = TemplateBudget((messages, template_arguments, self._special_tokens))
@@ -100,6 +101,14 @@ class ChatTemplate:
                 f"the chat template must render the conversation, got {type(error).__name__}: {_one_line(error)}; "
                 "export the model again with a template that works"
             ) from None
+
+    def _read(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        found = _checked(messages)
+        if not self._knows_tool_calls:
+            for message in found:
+                if message.get("content") is None:  # which such a template would add to text, or write as "None"
+                    message["content"] = ""
+        return found
 
     def _rendered(self, names: Mapping[str, Any], max_characters: int) -> str:
         pieces, left = [], max_characters

@@ -103,6 +103,11 @@ def test_template_arguments_and_tool_messages_give_the_text_of_transformers(mess
     assert render(SWITCHES, messages, **arguments) == rendered_by_transformers(SWITCHES, messages, **arguments)
 
 
+def test_to_a_template_that_does_not_know_tool_calls_a_message_of_them_alone_is_empty():
+    without_calls = [{"role": message["role"], "content": message.get("content") or ""} for message in WITH_TOOLS]
+    assert render(CHATML, WITH_TOOLS) == rendered_by_transformers(CHATML, without_calls)
+
+
 def rendered_by_transformers(source, messages, **options):
     reason = "compares with transformers, which the [export] extra installs"
     transformers = pytest.importorskip("transformers", reason=reason)

@@ -1,0 +1,24 @@
+"""Settings in a JSON file of a model directory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dovetail_ort_runtime.errors import SourceError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is no file.
+
+    Raises:
+        SourceError: the file is there, and is not a JSON object in UTF-8.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors write a byte order mark
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{path} must be JSON, got: {error}; download it again") from None
+    if not isinstance(found, dict):
+        raise SourceError(f"{path} must be a JSON object, got {type(found).__name__}; download it again")
+    return found

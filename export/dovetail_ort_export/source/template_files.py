@@ -1,0 +1,75 @@
+"""The chat template of a model directory, from the places where releases of transformers keep it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from dovetail_ort_export.source.json_file import read_json
+from dovetail_ort_runtime.chat_template import ChatTemplate
+from dovetail_ort_runtime.errors import BundleError
+
+_FILE: Final = "chat_template.jinja"
+_FOLDER: Final = "additional_chat_templates"
+_CONFIG: Final = "tokenizer_config.json"
+_PROCESSOR: Final = "chat_template.json"
+_DEFAULT: Final = "default"
+
+
+def read_template(
+    path: Path, settings: Mapping[str, Any], special_tokens: Mapping[str, str]
+) -> tuple[str | None, list[str]]:
+    """The default chat template, if one can be used, and notes on what was chosen or left out.
+
+    A file goes before `tokenizer_config.json`, as in transformers.
+
+    Args:
+        path: directory of the model.
+        settings: its `tokenizer_config.json`.
+        special_tokens: names that the template may use, to their text.
+
+    Raises:
+        SourceError: `chat_template.json` is damaged.
+    """
+    stated = _by_name(settings.get("chat_template"))
+    files, notes = _in_files(path)
+    if _DEFAULT in files and _DEFAULT in stated and files[_DEFAULT] != stated[_DEFAULT]:
+        notes.append(f"the chat template is that of {_FILE}; {_CONFIG} has a different one, which is not used")
+    templates = stated | files
+    if not templates:
+        templates = _by_name(read_json(path / _PROCESSOR).get("chat_template"))
+    others = ", ".join(sorted(templates.keys() - {_DEFAULT}))
+    if _DEFAULT not in templates:
+        if others:
+            notes.append(f"no chat template is called {_DEFAULT}, only {others}: the bundle has none")
+        return None, notes
+    if others:
+        notes.append(f"the chat template is the one called {_DEFAULT}; {others} is left out")
+    template = templates[_DEFAULT]
+    try:
+        ChatTemplate(template, special_tokens)
+    except BundleError as error:
+        notes.append(f"the bundle has no chat template: {str(error).rpartition(';')[0]}")
+        return None, notes
+    return template, notes
+
+
+def _by_name(value: Any) -> dict[str, str]:
+    """Templates of a setting, which holds one or a list of them."""
+    if isinstance(value, str):
+        return {_DEFAULT: value}
+    entries = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    named = {entry.get("name"): entry.get("template") for entry in entries}
+    return {name: text for name, text in named.items() if isinstance(name, str) and isinstance(text, str)}
+
+
+def _in_files(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Templates that are files of their own, and notes on those that are not text."""
+    files = {_DEFAULT: path / _FILE} if (path / _FILE).is_file() else {}
+    files |= {file.stem: file for file in sorted((path / _FOLDER).glob("*.jinja"))}
+    found, notes = {}, []
+    for name, file in files.items():
+        try:
+            found[name] = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            notes.append(f"the chat template {file.name} cannot be read: {error}")
+    return found, notes

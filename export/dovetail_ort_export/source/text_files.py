@@ -1,0 +1,124 @@
+"""How a model directory's text becomes token ids: `tokenizer.json` is the truth, the files beside it name its tokens.
+
+Ids are those of `AutoTokenizer.from_pretrained(directory)` of transformers. No tokenizer class of it takes part: the
+classes rebuild what the file says, each release in its own way.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import Tokenizer
+
+from dovetail_ort_export.source.answer_ends import answer_ends
+from dovetail_ort_export.source.checkpoint import TextParts
+from dovetail_ort_export.source.template_files import read_template
+from dovetail_ort_export.source.text_ends import set_text_ends
+from dovetail_ort_export.source.token_names import TokenNames, add_named_tokens
+from dovetail_ort_runtime.errors import SourceError
+
+# What a tokenizer.json can be made from.
+_OTHER_VOCABULARIES: Final = (
+    "tokenizer.model",
+    "vocab.json",
+    "tekken.json",
+    "tiktoken.model",
+    "spiece.model",
+    "vocab.txt",
+)
+
+
+def read_text_files(path: Path, config: dict[str, Any], generation: dict[str, Any]) -> TextParts:
+    """Tokenizer, chat template, special tokens and ends of an answer of a model directory.
+
+    Args:
+        path: the directory.
+        config: its `config.json`.
+        generation: its `generation_config.json`; empty if there is none.
+
+    Raises:
+        SourceError: there is no `tokenizer.json`, a file is damaged, an id lies beyond the model's vocabulary, or no
+            token ends an answer.
+    """
+    tokenizer = read_tokenizer(path)
+    names = TokenNames.read(path)
+    notes = [*names.notes]
+    add_named_tokens(tokenizer, names)
+    check_ids(tokenizer, config.get("vocab_size"))
+    special_tokens, unknown = names.special_tokens(tokenizer, config)
+    notes += unknown
+    notes += set_text_ends(tokenizer, names.settings, special_tokens)
+    template, told = read_template(path, names.settings, special_tokens)
+    notes += told
+    ends, told = answer_ends(tokenizer, generation, config, special_tokens, template)
+    notes += told
+    if not ends:
+        raise SourceError(
+            f"{str(path)!r} must name an end-of-text token, got none in its generation settings or tokenizer; "
+            "add eos_token_id to its generation_config.json"
+        )
+    return TextParts(
+        tokenizer=tokenizer,
+        chat_template=template,
+        special_tokens=special_tokens,
+        eos_token_ids=ends,
+        notes=tuple(notes),
+    )
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in `path / "tokenizer.json"`, which neither cuts nor pads texts.
+
+    Raises:
+        SourceError: the file is missing or damaged.
+    """
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise SourceError(_missing(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except BaseException as error:
+        # A panic of the tokenizers package is no `Exception`, and its class has no public name.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())
+        raise SourceError(
+            f"{file} must be a tokenizer that the tokenizers package reads, got: {reason:.300}; "
+            "download it again, or update tokenizers"
+        ) from None
+    # A file may carry the settings of its last training run.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def check_ids(tokenizer: Tokenizer, vocabulary_size: Any) -> None:
+    """Accept a tokenizer whose ids all have a row in the model's embedding.
+
+    Args:
+        tokenizer: of the model.
+        vocabulary_size: V, as the configuration has it; what is no integer is for others to refuse.
+
+    Raises:
+        SourceError: an id is V or more; the message names the first and its token.
+    """
+    if not isinstance(vocabulary_size, int):
+        return
+    beyond = [(number, token) for token, number in tokenizer.get_vocab().items() if number >= vocabulary_size]
+    if not beyond:
+        return
+    number, token = min(beyond)
+    raise SourceError(
+        f"the tokenizer's ids must be below the model's vocabulary of {vocabulary_size}, got {number} for {token!r}; "
+        "take the tokenizer that belongs to the model, or remove the added token from tokenizer.json"
+    )
+
+
+def _missing(path: Path) -> str:
+    found = [name for name in _OTHER_VOCABULARIES if (path / name).is_file()]
+    if not found:
+        return f"{str(path)!r} must have a tokenizer.json, which is missing; download it with the model's other files"
+    call = f"T.from_pretrained({str(path)!r}).save_pretrained({str(path)!r})"
+    return (
+        f"{str(path)!r} must have a tokenizer.json, got {found[0]} alone; make one with: "
+        f'python -c "from transformers import AutoTokenizer as T; {call}"'
+    )

@@ -1,0 +1,111 @@
+"""Whether the tensors of a checkpoint are those that its model needs: each there, each used or known to be unneeded."""
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from dovetail_ort_export.source.checkpoint import Checkpoint
+from dovetail_ort_export.source.wrong_weights import WrongWeights, cause_of_wrong_weights
+from dovetail_ort_runtime.errors import SourceError
+
+Shape = tuple[int, ...]
+
+
+def check_weights(
+    checkpoint: Checkpoint,
+    expected: Mapping[str, Shape],
+    unneeded: Callable[[str], str | None],
+    ignored: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Accept a checkpoint that holds what a model needs, and nothing else that could matter.
+
+    Args:
+        checkpoint: the files.
+        expected: shapes of the model's weights by name.
+        unneeded: why a model needs no tensor of this name, or None.
+        ignored: patterns as of a shell, for names of further tensors that may be there.
+
+    Returns:
+        What was not used and why, a line for each reason.
+
+    Raises:
+        SourceError: weights are missing, unexpected or of another shape or number type; the message names the first
+            three of each and the likeliest cause.
+    """
+    tensors = checkpoint.tensors
+    reasons: dict[str, list[str]] = {}
+    unexpected = []
+    for name in sorted(tensors.keys() - expected.keys()):
+        reason = unneeded(name) or next(
+            (f"--ignore-weights {item}" for item in ignored if fnmatchcase(name, item)), None
+        )
+        if reason is None:
+            unexpected.append(name)
+        else:
+            reasons.setdefault(reason, []).append(name)
+    wrong = WrongWeights(
+        missing=tuple(name for name in expected if name not in tensors),
+        unexpected=tuple(unexpected),
+        misshaped=tuple(
+            (name, shape, tensors[name].shape)
+            for name, shape in expected.items()
+            if name in tensors and tensors[name].shape != shape
+        ),
+    )
+    if wrong.missing or wrong.unexpected or wrong.misshaped:
+        raise SourceError(
+            f"the weights must be those that config.json asks for, got {'; '.join(_findings(wrong))}: "
+            f"{cause_of_wrong_weights(checkpoint.config, wrong)}"
+        )
+    _check_number_types(checkpoint, expected)
+    return tuple(f"{_shown(names)} not used: {reason}" for reason, names in reasons.items())
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Accept a tensor without NaN and infinity; one pass, no copy.
+
+    Raises:
+        SourceError: it has one; the message names the tensor.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    # Both ends are NaN if anything is.
+    low, high = tensor.aminmax()
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        raise SourceError(
+            f"{name} has values that are not finite (NaN or infinity); the file is damaged or the model's training "
+            "failed: download it again, or take another checkpoint"
+        )
+
+
+def _check_number_types(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> None:
+    readable = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    for name in expected:
+        dtype = checkpoint.tensors[name].dtype
+        if dtype not in readable:
+            raise SourceError(
+                f"{name} must be in float64, float32, float16 or bfloat16, got {str(dtype).removeprefix('torch.')}; "
+                "take the model before it was quantised"
+            )
+
+
+def _findings(wrong: WrongWeights) -> list[str]:
+    shapes = [
+        f"{name} of {_dimensions(found)} in place of {_dimensions(shape)}" for name, shape, found in wrong.misshaped
+    ]
+    kinds = (("missing", wrong.missing), ("unexpected", wrong.unexpected), ("of another shape", shapes))
+    return [f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds if names]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _shown(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} weights ({_first(names)})"
+
+
+def _dimensions(shape: Shape) -> str:
+    return " x ".join(map(str, shape)) or "one number"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dovetail_ort_export.source.checkpoint import Checkpoint
 from dovetail_ort_export.source.directory import check_finite, check_weights
+from dovetail_ort_export.source.families.family import reason_unneeded
 from dovetail_ort_export.source.settings import Settings
 from dovetail_ort_runtime.errors import SourceError
 
@@ -20,7 +21,9 @@ _HEAD: Final = "lm_head.weight"
 _EMBEDDING: Final = "model.embed_tokens.weight"
 
 
-def build_model(checkpoint: Checkpoint, settings: Settings, ignore_weights: Sequence[str] = ()) -> tuple[Any, tuple[str, ...]]:
+def build_model(
+    checkpoint: Checkpoint, settings: Settings, ignore_weights: Sequence[str] = ()
+) -> tuple[Any, tuple[str, ...]]:
     """The model of a checkpoint.
 
     Args:
@@ -41,7 +44,7 @@ def build_model(checkpoint: Checkpoint, settings: Settings, ignore_weights: Sequ
     if tied:
         del expected[_HEAD]
         _check_tied_head(checkpoint, ignore_weights)
-    ignored = check_weights(checkpoint, expected, lambda name: _unneeded(name, settings, tied), ignore_weights)
+    ignored = check_weights(checkpoint, expected, lambda name: _unneeded(name, tied), ignore_weights)
     state = _read(checkpoint, expected)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
@@ -56,11 +59,11 @@ def _empty_model(settings: Settings) -> Any:
         return model_class.from_config(config)
 
 
-def _unneeded(name: str, settings: Settings, tied: bool) -> str | None:
+def _unneeded(name: str, tied: bool) -> str | None:
     """Why a tensor in the files has no place in the model, if that is known."""
     if tied and name == _HEAD:
         return "the embedding, which is the head"
-    return settings.family.reason_unneeded(name)
+    return reason_unneeded(name)
 
 
 def _check_tied_head(checkpoint: Checkpoint, ignore_weights: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ Two spellings are in use: `rope_theta` with `rope_scaling` (transformers 4, whos
 `rope_type` and `su` for `longrope`), and `rope_parameters` (transformers 5), for all layers at once or by their type.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -95,19 +96,30 @@ class Rotary:
             return None
         return "long" if max_context > self.options["original_max_position_embeddings"] else "short"
 
-    def scaling(self, max_context: int) -> dict[str, Any] | None:
+    def scaling(self, max_context: int, max_positions: int) -> dict[str, Any] | None:
         """`rope_scaling` of transformers, held to one meaning for every position below `max_context`.
 
         Dynamic scaling is none up to `max_position_embeddings`, beyond which it is refused. Of longrope's tables the
-        one that the context asks for stands in both places, so that no text is long enough to change it.
+        one that the context asks for stands in both places, so that no text is long enough to change it. What releases
+        of transformers derive differently from `max_positions`, the configuration's own maximum, is written out.
         """
         if self.kind in ("default", "dynamic"):
             return None
         options = dict(self.options)
+        if self.kind == "yarn":
+            options.setdefault("original_max_position_embeddings", max_positions)
         if self.kind == "longrope":
             chosen = options[f"{self.table(max_context)}_factor"]
             options |= {"short_factor": chosen, "long_factor": chosen}
+            options.setdefault("attention_factor", self._longrope_attention_factor(max_positions))
+            options.pop("factor", None)
         return {"rope_type": self.kind, **options}
+
+    def _longrope_attention_factor(self, max_positions: int) -> float:
+        """Of cosine and sine, by how far the context was stretched (LongRoPE, arXiv 2402.13753)."""
+        original = self.options["original_max_position_embeddings"]
+        factor = self.options.get("factor", max_positions / original)
+        return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
 
 
 def read_rotary(config: Mapping[str, Any], head_size: int) -> Rotary:

@@ -83,9 +83,7 @@ class Settings:
     ignored: tuple[str, ...]
 
 
-def read_settings(
-    config: Mapping[str, Any], max_context: int | None = None, ignore: Sequence[str] = ()
-) -> Settings:
+def read_settings(config: Mapping[str, Any], max_context: int | None = None, ignore: Sequence[str] = ()) -> Settings:
     """Understand a configuration.
 
     Args:
@@ -105,9 +103,8 @@ def read_settings(
     size = _head_size(values, family)
     rotary = read_rotary(kept, size)
     context = _max_context(values, rotary, max_context)
-    values |= {"rope_theta": rotary.theta, "rope_scaling": rotary.scaling(context)}
-    if rotary.kind == "yarn":
-        values["rope_scaling"].setdefault("original_max_position_embeddings", values.get("max_position_embeddings"))
+    scaling = rotary.scaling(context, values["max_position_embeddings"])
+    values |= {"rope_theta": rotary.theta, "rope_scaling": scaling}
     return Settings(family=family, values=values, rotary=rotary, max_context=context, ignored=ignored)
 
 
@@ -190,9 +187,7 @@ def _head_size(values: dict[str, Any], family: Family) -> int:
             )
         size = values["hidden_size"] // heads
     if size % _HEAD_SIZE_STEP:
-        raise SourceError(
-            f"the head size of {family.model_type} must be a multiple of {_HEAD_SIZE_STEP}, got {size}"
-        )
+        raise SourceError(f"the head size of {family.model_type} must be a multiple of {_HEAD_SIZE_STEP}, got {size}")
     return int(size)
 
 

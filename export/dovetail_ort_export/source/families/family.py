@@ -29,7 +29,7 @@ COMMON_SETTINGS: Final[Mapping[str, Rule]] = MappingProxyType(
 )
 
 # Tensors that a file may hold and no model needs, by pattern, with the reason.
-_COMMON_UNNEEDED: Final = MappingProxyType(
+UNNEEDED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "*.rotary_emb.inv_freq": "rotary frequencies, computed from the settings",
         "rotary_emb.inv_freq": "rotary frequencies, computed from the settings",
@@ -49,7 +49,6 @@ class Family:
         settings: what it has beside `COMMON_SETTINGS` that changes the mathematics, by key.
         neutral: keys that would change the mathematics in a way that is not built, and the values that do not.
         defaults: values of settings that its publisher leaves out of `config.json`.
-        unneeded: tensors of its files that no model needs, by pattern, with the reason.
     """
 
     model_type: str
@@ -57,13 +56,12 @@ class Family:
     settings: Mapping[str, Rule] = field(default_factory=dict)
     neutral: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    unneeded: Mapping[str, str] = _COMMON_UNNEEDED
 
     def rule(self, key: str) -> Rule | None:
         """What the key `key` of a configuration may be, if it is one that this family understands."""
         return self.settings.get(key) or COMMON_SETTINGS.get(key)
 
-    def reason_unneeded(self, name: str) -> str | None:
-        """Why the model needs no tensor `name`, if that is known."""
-        reasons = (reason for pattern, reason in self.unneeded.items() if fnmatchcase(name, pattern))
-        return next(reasons, None)
+
+def reason_unneeded(name: str) -> str | None:
+    """Why no model needs a tensor `name` of its files, if that is known."""
+    return next((reason for pattern, reason in UNNEEDED.items() if fnmatchcase(name, pattern)), None)

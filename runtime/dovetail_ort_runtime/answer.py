@@ -8,7 +8,8 @@ import numpy as np
 from dovetail_ort_runtime.decoder import Round
 from dovetail_ort_runtime.generation import FinishReason, Generation, Piece, Statistics, TokenLogprobs
 from dovetail_ort_runtime.stop_strings import StopStrings
-from dovetail_ort_runtime.tokenizer import TextStream, Tokenizer
+from dovetail_ort_runtime.text_stream import TextStream
+from dovetail_ort_runtime.tokenizer import Tokenizer
 
 
 class Answer:

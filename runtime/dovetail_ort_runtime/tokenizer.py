@@ -1,4 +1,4 @@
-"""Text to token ids and back, at once or token by token, as the bundle's `tokenizer.json` says. It knows no model."""
+"""Text to token ids and back, as the bundle's `tokenizer.json` says. It knows no model."""
 
 import base64
 import gc
@@ -18,9 +18,8 @@ from dovetail_ort_runtime.errors import BundleError, InputError
 
 # Unicode's own longest replacement has 18 characters; sentencepiece's table of them has 33 bytes.
 LARGEST_GROWTH: Final = 256
-_REPLACEMENT: Final = "\ufffd"
-_BYTE_TOKEN: Final = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-_CONTEXT_TOKENS: Final = 4
+# A byte of a sentencepiece vocabulary, written for what no other token covers.
+BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _STEPS: Final = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
@@ -34,7 +33,7 @@ class Tokenizer:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._tokenizer = _read(self._path)
+        self._tokenizer, self._decoders = _read(self._path)
         # A file may carry the settings of its last training run.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -64,6 +63,31 @@ class Tokenizer:
         numbers = [int(token_id) for token_id in ids]
         with _failures_named(self._path):
             return str(self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 that a token writes behind other tokens, special tokens as they are spelt; parts of a character too.
+
+        Those of several ids put together are the text of all, but for spaces that decoders drop at its start. An id
+        without a token writes nothing.
+        """
+        token = self.id_to_token(token_id)
+        if token is None:
+            return b""
+        if self._decoders[:1] == ("ByteLevel",) and _BYTES.keys() >= set(token):
+            return bytes(_BYTES[character] for character in token)
+        byte = BYTE_TOKEN.fullmatch(token)
+        if byte and "ByteFallback" in self._decoders:
+            return bytes.fromhex(byte[1])
+        return self._text_behind_itself(token_id).encode()
+
+    def token_text(self, token_id: int) -> str:
+        """The same as text; a byte that is only a part of a character becomes U+FFFD."""
+        return self.token_bytes(token_id).decode(errors="replace")
+
+    def _text_behind_itself(self, token_id: int) -> str:
+        once, twice = (self.decode([token_id] * times, skip_special_tokens=False) for times in (1, 2))
+        # A decoder that merges equal tokens gives the same for both.
+        return (twice.removeprefix(once) or once) if twice.startswith(once) else once
 
     @cached_property
     def vocabulary_size(self) -> int:
@@ -95,64 +119,15 @@ class Tokenizer:
         return found
 
 
-class TextStream:
-    """Incremental decoding: what `push` returned and `finish` is `tokenizer.decode` of all ids, bit for bit.
-
-    The last few ids are decoded together with the new one; what is longer than their own text is new. This keeps it
-    exact:
-
-    - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice, as a
-      character has at most four bytes.
-    - Context also keeps decoders that treat the start of a text apart (they drop its first space) from doing so within.
-    - `<0xE2>` is a byte that such decoders judge by its whole run: one bad byte turns all of it into U+FFFD. A run is
-      held back until it ends.
-
-    tokenizers' own DecodeStream has no `finish`, and fails or differs on such runs.
-
-    Example, byte-level ids of "a€b", the sign in two of them:
-
-        push  a    -> "a"
-        push  E282 -> ""     decodes to "a" U+FFFD
-        push  AC   -> "€"
-        push  b    -> "b"
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._window: list[int] = []
-        self._num_decided = 0  # characters of the window's text that were returned
-
-    def push(self, token_id: int) -> str:
-        """Text that the next token id decides; empty while a character is incomplete."""
-        token = self._tokenizer.id_to_token(token_id)
-        if token is None or token_id in self._tokenizer.special_token_ids:  # decodes to nothing, gives no context
-            return ""
-        self._window.append(token_id)
-        if _BYTE_TOKEN.fullmatch(token):
-            return ""
-        text = self._decode().removesuffix(_REPLACEMENT)[self._num_decided :]
-        self._window = self._window[-_CONTEXT_TOKENS:]
-        self._num_decided = len(self._decode().removesuffix(_REPLACEMENT))
-        return text
-
-    def finish(self) -> str:
-        """Text that was held back, incomplete characters as U+FFFD."""
-        text = self._decode()[self._num_decided :]
-        self._window, self._num_decided = [], 0
-        return text
-
-    def _decode(self) -> str:
-        return self._tokenizer.decode(self._window, skip_special_tokens=False)
-
-
-def _read(path: Path) -> tokenizers.Tokenizer:
+def _read(path: Path) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
+    """The tokenizer, and the kinds of its decoder's steps."""
     if not path.is_file():
         raise BundleError(f"a bundle must hold a tokenizer, got no file {path}; export the model again")
     content = path.read_bytes()
     with _failures_named(path):
-        _check(content)
+        decoders = _decoders(_checked(content))
         gc.collect()  # Python keeps freed pairs of the vocabulary in pages that only this gives back
-        return tokenizers.Tokenizer.from_buffer(content)
+        return tokenizers.Tokenizer.from_buffer(content), decoders
 
 
 @contextmanager
@@ -170,8 +145,8 @@ def _failures_named(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _check(content: bytes) -> None:
-    """Raise ValueError for a file whose steps together make a text more than `LARGEST_GROWTH` times as long.
+def _checked(content: bytes) -> Any:
+    """Decoder of a file; ValueError for one whose steps together make a text more than `LARGEST_GROWTH` times as long.
 
     A normalizer may replace each character by many, and the next one each of these, until a prompt, or a special token
     when the file is read, grows beyond all memory.
@@ -185,6 +160,16 @@ def _check(content: bytes) -> None:
     for name in ("normalizer", "pre_tokenizer", "decoder"):
         if (growth := _growth(contents.get(name))) > LARGEST_GROWTH:
             raise ValueError(f"a {name} that makes a text {growth} times as long")
+    return contents.get("decoder")
+
+
+def _decoders(step: Any) -> tuple[str, ...]:
+    """Kinds of the steps of a decoder, those of a sequence one by one."""
+    if not isinstance(step, Mapping):
+        return ()
+    if step.get("type") == "Sequence" and isinstance(step.get("decoders"), list):
+        return tuple(kind for inner in step["decoders"] for kind in _decoders(inner))
+    return (str(step.get("type")),)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -212,3 +197,13 @@ def _longest_replacement(charsmap: str) -> int:
     table = base64.b64decode(charsmap)
     texts = table[4 + int.from_bytes(table[:4], "little") :]
     return max(map(len, texts.split(b"\0")))
+
+
+def _bytes_by_character() -> dict[str, int]:
+    """Bytes by the characters that byte-level tokens write for them (GPT-2): printable ones as themselves."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTES: Final = _bytes_by_character()

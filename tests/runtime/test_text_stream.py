@@ -1,4 +1,6 @@
+import bisect
 import functools
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -8,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from dovetail_ort_runtime.tokenizer import TextStream, Tokenizer
+from dovetail_ort_runtime.text_stream import TextStream, TokenOffsets
+from dovetail_ort_runtime.tokenizer import Tokenizer
 
 TEXT = "naïve €5 日本語 👩‍🚀 and back"
 PIECES = ["▁", "▁▁", "▁the", "cat", "s▁", "é", "\ufffd", "日本"]
@@ -65,11 +68,20 @@ def plain_metaspace():
     return loaded(fast)
 
 
+@functools.cache
+def word_piece():
+    """BERT's pieces, which no list of known decoders needs to name."""
+    fast = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "cat": 1, "##s": 2, "é": 3, "日": 4}, unk_token="[UNK]"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast.decoder = decoders.WordPiece(cleanup=False)
+    return loaded(fast)
+
+
 TOKENIZERS = [byte_level, metaspace, plain_metaspace]
 
 
-def streamed(tokenizer, ids):
-    stream = TextStream(tokenizer)
+def streamed(tokenizer, ids, **options):
+    stream = TextStream(tokenizer, **options)
     return [*(stream.push(token_id) for token_id in ids), stream.finish()]
 
 
@@ -78,26 +90,32 @@ def ids_of(text):
 
 
 # Three more than there are: ids without a token, as padded vocabularies have.
+@pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("make", TOKENIZERS)
 @settings(deadline=None)  # the first example also builds the tokenizer
 @given(data=st.data())
-def test_pushes_and_finish_equal_decoding_all_ids(make, data):
+def test_pushes_and_finish_equal_decoding_all_ids(make, skip, data):
     tokenizer = make()
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocabulary_size + 2), max_size=40))
-    assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
+    assert "".join(streamed(tokenizer, ids, skip_special_tokens=skip)) == tokenizer.decode(ids, skip)
 
 
 # Few ids, and those that meet at the seams: spaces, parts of characters, invalid bytes, special tokens.
+@pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("make", TOKENIZERS)
 @settings(deadline=None)
 @given(data=st.data())
-def test_pushes_and_finish_equal_decoding_all_ids_at_the_seams(make, data):
+def test_pushes_and_finish_equal_decoding_all_ids_at_the_seams(make, skip, data):
     tokenizer = make()
+    ids = data.draw(seams(tokenizer))
+    assert "".join(streamed(tokenizer, ids, skip_special_tokens=skip)) == tokenizer.decode(ids, skip)
+
+
+def seams(tokenizer):
     spelled = [byte_characters()[byte] for byte in b" a\x80\x82\xac\xe2\xf0\x9f\x91\xa9\xff"]
     spelled += ["<0x20>", "<0x61>", "<0x80>", "<0xE2>", "<0x82>", "<0xAC>", *PIECES, "<|end|>", "<think>"]
-    seams = [token_id for token in spelled if (token_id := tokenizer.token_to_id(token)) is not None]
-    ids = data.draw(st.lists(st.sampled_from(seams), max_size=30))
-    assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
+    found = [token_id for token in spelled if (token_id := tokenizer.token_to_id(token)) is not None]
+    return st.lists(st.sampled_from(found), max_size=30)
 
 
 @given(st.text(max_size=30))
@@ -131,6 +149,49 @@ def test_special_tokens_are_skipped_and_added_ones_kept():
     tokenizer = byte_level()
     ids = tokenizer.encode("<|begin|>a<think>b<|end|>", add_special_tokens=False)
     assert streamed(tokenizer, ids) == ["", "a", "<think>", "b", "", ""]
+
+
+def test_special_tokens_are_shown_where_they_are_not_skipped():
+    tokenizer = byte_level()
+    ids = tokenizer.encode("<|begin|>a<think>b<|end|>", add_special_tokens=False)
+    pushed = streamed(tokenizer, ids, skip_special_tokens=False)
+    assert pushed == ["<|begin|>", "a", "<think>", "b", "<|end|>", ""]
+
+
+# What offsets are compared with has no bytes that are no text: there is no other way to tell which one they are of.
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("make", [byte_level, metaspace, plain_metaspace, word_piece])
+@given(text=st.lists(st.sampled_from([*"a€日é👩 ", " the", "cats", "<|end|>", "<think>", "\ufffd"]), max_size=20))
+def test_a_token_starts_where_the_character_of_its_first_byte_does(make, skip, text):
+    tokenizer = make()
+    ids = tokenizer.encode("".join(text), add_special_tokens=False)
+    decoded = tokenizer.decode(ids, skip)
+    special = tokenizer.special_token_ids if skip else ()
+    written = [b"" if token_id in special else tokenizer.token_bytes(token_id) for token_id in ids]
+    dropped = len(b"".join(written)) - len(decoded.encode())  # spaces at the start
+    assert b"".join(written)[dropped:].decode() == decoded
+    ends = list(itertools.accumulate(len(character.encode()) for character in decoded))
+    starts = [max(start - dropped, 0) for start in itertools.accumulate(map(len, written[:-1]), initial=0)]
+    offsets = TokenOffsets(tokenizer, skip_special_tokens=skip)
+    assert [offsets.push(token_id) for token_id in ids] == [bisect.bisect(ends, start) for start in starts][: len(ids)]
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize(("make", "after"), [(byte_level, "a"), (metaspace, "cat"), (plain_metaspace, "cat")])
+@given(data=st.data())
+def test_bytes_that_are_no_text_move_no_offset_behind_them(make, after, skip, data):
+    tokenizer = make()
+    ids = data.draw(seams(tokenizer))
+    last = tokenizer.token_to_id(after)
+    offsets = TokenOffsets(tokenizer, skip_special_tokens=skip)
+    for token_id in ids:
+        offsets.push(token_id)
+    assert offsets.push(last) == len(tokenizer.decode([*ids, last], skip)) - len(after)
+
+
+def test_tokens_of_one_character_start_with_it():
+    offsets = TokenOffsets(byte_level())
+    assert [offsets.push(token_id) for token_id in ids_of("a😀€b")] == [0, 1, 1, 1, 1, 2, 2, 3]
 
 
 def test_a_finished_stream_starts_anew():

@@ -6,13 +6,14 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
 SENTENCES = ["The cat sat on the mat.", "A dove's tail is a joint: 12 pins, 34 tails.", "Überall gibt es Käse für 3 €."]
 BEGIN, END = "<|begin|>", "<|end|>"
+KINDS = ("byte_level", "byte_fallback", "metaspace", "word_piece")
 
 
 @pytest.fixture
@@ -281,3 +282,89 @@ def test_any_changed_value_gives_a_tokenizer_or_a_bundle_error(tmp_path_factory,
     except BundleError as error:
         message = str(error)
     assert "\n" not in message
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """`kinds[name]`: a tokenizer of each kind of decoder, trained here or written out, with a special token."""
+    folder = tmp_path_factory.mktemp("kinds")
+    byte_level, byte_fallback, metaspace, word_piece = (tokenizers.Tokenizer(models.BPE()) for _ in range(4))
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level.decoder = decoders.ByteLevel()
+    pieces = ["<unk>", "▁", "▁the", "cat", "s▁", "é", *(f"<0x{byte:02X}>" for byte in range(256))]
+    byte_fallback.model = models.BPE(
+        {piece: place for place, piece in enumerate(pieces)}, [], byte_fallback=True, unk_token="<unk>"
+    )
+    byte_fallback.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    byte_fallback.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    metaspace.pre_tokenizer, metaspace.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    word_piece.model = models.WordPiece(unk_token="[UNK]")
+    word_piece.pre_tokenizer, word_piece.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece(cleanup=False)
+    for fast, trainer in (
+        (byte_level, trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)),
+        (metaspace, trainers.BpeTrainer(vocab_size=100, show_progress=False)),
+        (word_piece, trainers.WordPieceTrainer(vocab_size=100, special_tokens=["[UNK]"], show_progress=False)),
+    ):
+        fast.train_from_iterator(SENTENCES, trainer)
+    found = dict(zip(KINDS, (byte_level, byte_fallback, metaspace, word_piece), strict=True))
+    for name, fast in found.items():
+        fast.add_special_tokens([END])
+        fast.add_tokens([tokenizers.AddedToken("<think>", special=False)])
+        fast.save(str(folder / name))
+    return {name: Tokenizer(folder / name) for name in found}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    st.lists(
+        st.sampled_from(["The cat", "s ", " ", "  ", "é", "日本語", "👩‍🚀", END, "<think>", ".", "\n"]), max_size=12
+    )
+)
+def test_bytes_of_tokens_put_together_are_the_text_but_for_its_first_spaces(kinds, kind, parts):
+    tokenizer = kinds[kind]
+    ids = tokenizer.encode("".join(parts), add_special_tokens=False)
+    together = b"".join(tokenizer.token_bytes(token_id) for token_id in ids).decode()
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    if kind == "byte_level":
+        assert together == text
+    assert together.lstrip(" ") == text.lstrip(" ")
+
+
+@given(st.text(max_size=30))
+def test_bytes_of_byte_tokens_are_those_of_the_text(kinds, text):
+    for kind in ("byte_level", "byte_fallback"):
+        ids = kinds[kind].encode(text, add_special_tokens=False)
+        together = b"".join(kinds[kind].token_bytes(token_id) for token_id in ids)
+        assert together.removeprefix(b" " if kind == "byte_fallback" and text else b"") == text.encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "token", "written"),
+    [
+        ("byte_level", "Ġ", b" "),
+        ("byte_level", "â", b"\xe2"),
+        ("byte_level", END, END.encode()),
+        ("byte_fallback", "<0xE2>", b"\xe2"),
+        ("byte_fallback", "<0x0A>", b"\n"),
+        ("byte_fallback", "▁the", b" the"),
+        ("byte_fallback", "▁", b" "),
+        ("byte_fallback", "s▁", b"s "),
+        ("byte_fallback", END, END.encode()),
+        ("metaspace", "▁", b" "),
+        ("word_piece", "<think>", b" <think>"),
+    ],
+)
+def test_bytes_of_a_token(kinds, kind, token, written):
+    assert kinds[kind].token_bytes(kinds[kind].token_to_id(token)) == written
+
+
+def test_text_of_a_token_keeps_its_space_and_shows_parts_of_characters(kinds):
+    tokenizer = kinds["byte_fallback"]
+    texts = [tokenizer.token_text(tokenizer.token_to_id(token)) for token in ("▁the", "<0xE2>", "<0x41>")]
+    assert texts == [" the", "\ufffd", "A"]
+
+
+def test_an_id_without_a_token_writes_nothing(kinds):
+    assert kinds["byte_level"].token_bytes(10**6) == b""

@@ -1,0 +1,67 @@
+"""The keys of a config.json that all families share, to the settings of an `Architecture`."""
+
+from typing import Any
+
+from dovetail_ort_export.witness.architecture import Architecture
+from dovetail_ort_export.witness.rotary_keys import read_rotation
+from dovetail_ort_runtime.errors import SourceError
+
+
+def read_architecture(
+    known: dict[str, Any],
+    max_context: int,
+    *,
+    layers: tuple[str, ...],
+    biased: frozenset[str],
+    head_norms: bool = False,
+) -> Architecture:
+    """The settings in a configuration.
+
+    Args:
+        known: the configuration over its family's defaults.
+        max_context: longest text of the bundle, in tokens.
+        layers: of each block: "full_attention" or "sliding_attention".
+        biased: projections that add a bias.
+        head_norms: whether each head's query and key pass through a norm.
+
+    Raises:
+        SourceError: a value is missing or is not one that this family is published with.
+    """
+    if known["hidden_act"] not in ("silu", "swish"):
+        raise SourceError(f"hidden_act must be silu for an independent check, got {known['hidden_act']!r}")
+    heads = known["num_attention_heads"]
+    size = known["head_dim"] or known["hidden_size"] // heads
+    rotations = {kind: read_rotation(known, kind, size, max_context) for kind in set(layers)}
+    return Architecture(
+        hidden_size=known["hidden_size"],
+        intermediate_size=known["intermediate_size"],
+        num_heads=heads,
+        num_kv_heads=known["num_key_value_heads"] or heads,
+        head_size=size,
+        norm_epsilon=known["rms_norm_eps"],
+        rotations=tuple(rotations[kind] for kind in layers),
+        windows=tuple(known["sliding_window"] if kind == "sliding_attention" else None for kind in layers),
+        biased=biased,
+        head_norms=head_norms,
+        tied=known["tie_word_embeddings"],
+    )
+
+
+def qwen_layers(known: dict[str, Any]) -> tuple[str, ...]:
+    """What each block of a Qwen sees: windows if `use_sliding_window`, from block `max_window_layers` on or as listed.
+
+    Raises:
+        SourceError: `layer_types` has another kind or length, or windows that are switched off.
+    """
+    count = known["num_hidden_layers"]
+    slides = known["use_sliding_window"] and known["sliding_window"] is not None
+    listed = known["layer_types"]
+    if listed is None:
+        first = known["max_window_layers"] if slides else count
+        return tuple("sliding_attention" if index >= first else "full_attention" for index in range(count))
+    allowed = {"full_attention", "sliding_attention"} if slides else {"full_attention"}
+    if len(listed) != count or not set(listed) <= allowed:
+        raise SourceError(
+            f"layer_types must name one of {', '.join(sorted(allowed))} for each of {count} layers, got {listed}"
+        )
+    return tuple(listed)

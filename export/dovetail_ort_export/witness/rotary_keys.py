@@ -1,0 +1,128 @@
+"""The rotary settings of a config.json, in the spellings of transformers 4 and 5, to a `Rotation`."""
+
+from typing import Any
+
+from torch import Tensor
+
+from dovetail_ort_export.witness.rotary import (
+    Rotation,
+    divided,
+    llama3_frequencies,
+    longrope_attention_factor,
+    plain_frequencies,
+    yarn_attention_factor,
+    yarn_frequencies,
+)
+from dovetail_ort_runtime.errors import SourceError
+
+
+def read_rotation(known: dict[str, Any], layer_type: str, size: int, max_context: int) -> Rotation:
+    """How the blocks of one layer type turn their heads.
+
+    Args:
+        known: the configuration over its family's defaults.
+        layer_type: "full_attention" or "sliding_attention".
+        size: D, numbers in a head; all of them turn.
+        max_context: longest text of the bundle; it chooses LongRoPE's table.
+
+    Raises:
+        SourceError: the kind is unknown, lacks an option, or is not constant up to `max_context`.
+    """
+    options = _options(known, layer_type)
+    base = options["rope_theta"]
+    plain = plain_frequencies(base, size)
+    kind = options["rope_type"]
+    if options.get("partial_rotary_factor") not in (None, 1.0):
+        raise SourceError(f"partial_rotary_factor must be 1 in this family, got {options['partial_rotary_factor']}")
+    if kind == "default":
+        return Rotation(frequencies=plain)
+    if kind == "linear":
+        return Rotation(frequencies=plain / _number(options, "factor"))
+    if kind == "llama3":
+        return Rotation(frequencies=_llama3(plain, options))
+    if kind == "yarn":
+        return _yarn(base, size, options)
+    if kind == "dynamic":
+        return _dynamic(plain, known, max_context)
+    if kind == "longrope":
+        return _longrope(plain, options, max_context)
+    raise SourceError(
+        f"rope_type must be default, linear, llama3, yarn, dynamic or longrope for an independent check, got {kind!r}"
+    )
+
+
+def _options(known: dict[str, Any], layer_type: str) -> dict[str, Any]:
+    """The settings of one layer type in the newer spelling, with what the older one keeps outside of them."""
+    scaling, parameters = known.get("rope_scaling"), known.get("rope_parameters")
+    if scaling and parameters and scaling != parameters:
+        raise SourceError("config.json must have rope_scaling or rope_parameters, got two that differ; remove one")
+    options = dict(parameters or scaling or {})
+    if isinstance(options.get(layer_type), dict):
+        options = dict(options[layer_type])
+    options["rope_type"] = options.get("rope_type", options.get("type", "default"))
+    options.setdefault("rope_theta", known["rope_theta"])
+    options.setdefault("partial_rotary_factor", known.get("partial_rotary_factor"))
+    limit = known["max_position_embeddings"]
+    original = known.get("original_max_position_embeddings") or options.get("original_max_position_embeddings")
+    options["original_max_position_embeddings"] = original or limit
+    if options["rope_type"] in ("yarn", "longrope") and options.get("factor") is None:
+        options["factor"] = limit / options["original_max_position_embeddings"]
+    return options
+
+
+def _llama3(plain: Tensor, options: dict[str, Any]) -> Tensor:
+    return llama3_frequencies(
+        plain,
+        _number(options, "factor"),
+        _number(options, "low_freq_factor"),
+        _number(options, "high_freq_factor"),
+        _number(options, "original_max_position_embeddings"),
+    )
+
+
+def _yarn(base: float, size: int, options: dict[str, Any]) -> Rotation:
+    factor = _number(options, "factor")
+    frequencies = yarn_frequencies(
+        base,
+        size,
+        factor,
+        _number(options, "original_max_position_embeddings"),
+        beta_fast=options.get("beta_fast") or 32.0,
+        beta_slow=options.get("beta_slow") or 1.0,
+        truncate=options.get("truncate", True),
+    )
+    attention_factor = options.get("attention_factor")
+    mscale, mscale_all_dim = options.get("mscale"), options.get("mscale_all_dim")
+    if attention_factor is None and mscale and mscale_all_dim:
+        attention_factor = yarn_attention_factor(factor, mscale) / yarn_attention_factor(factor, mscale_all_dim)
+    elif attention_factor is None:
+        attention_factor = yarn_attention_factor(factor)
+    return Rotation(frequencies=frequencies, attention_factor=attention_factor)
+
+
+def _dynamic(plain: Tensor, known: dict[str, Any], max_context: int) -> Rotation:
+    limit = known["max_position_embeddings"]
+    if max_context > limit:
+        raise SourceError(
+            f"max_context must be at most {limit}, where dynamic rotary scaling begins to change, got {max_context}"
+        )
+    return Rotation(frequencies=plain)
+
+
+def _longrope(plain: Tensor, options: dict[str, Any], max_context: int) -> Rotation:
+    original = _number(options, "original_max_position_embeddings")
+    name = "long_factor" if max_context > original else "short_factor"
+    factors = options.get(name)
+    if not isinstance(factors, list) or len(factors) != len(plain):
+        raise SourceError(f"{name} of longrope must be a list of {len(plain)} numbers, got {factors!r:.80}")
+    attention_factor = options.get("attention_factor")
+    if attention_factor is None:
+        attention_factor = longrope_attention_factor(_number(options, "factor"), original)
+    return Rotation(frequencies=divided(plain, factors), attention_factor=attention_factor)
+
+
+def _number(options: dict[str, Any], key: str) -> float:
+    value = options.get(key)
+    if not isinstance(value, int | float):
+        raise SourceError(f"{key} of rope_type {options['rope_type']} must be a number, got {value!r}")
+    return float(value)

@@ -89,7 +89,9 @@ def _check_header(path: Path) -> None:
     if magic in _OLDER_MAGICS:
         raise SourceError(f"{path.name} is of a format older than GGUF; convert the model again with llama.cpp")
     if magic != _MAGIC:
-        raise SourceError(f"a GGUF file must begin with {_MAGIC!r}, got {magic!r} in {path.name}; is it another format?")
+        raise SourceError(
+            f"a GGUF file must begin with {_MAGIC!r}, got {magic!r} in {path.name}; is it another format?"
+        )
     if len(header) < _HEADER_BYTES:
         raise SourceError(f"a GGUF file must be whole, got {len(header)} bytes in {path.name}; download it again")
     version = int.from_bytes(header[4:8], "little")

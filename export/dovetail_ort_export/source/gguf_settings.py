@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from dovetail_ort_export.source.gguf_rotary import ROTARY_KEYS, Factors, rotary_settings
+from dovetail_ort_export.source.gguf_vocabulary import is_vocabulary_key
 from dovetail_ort_runtime.errors import SourceError
 
 ARCHITECTURES: Final = ("llama", "qwen2", "qwen3")
@@ -46,7 +47,7 @@ _NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "tensor_data_layout": ("Meta AI original pth",),  # the order of rows that every converter to `llama` writes
 }
 # Prefixes of keys that describe the file, and that no program computes with.
-_DESCRIPTIONS: Final = ("general.", "split.", "quantize.", "imatrix.", "mradermacher.", "tokenizer.")
+_DESCRIPTIONS: Final = ("general.", "split.", "quantize.", "imatrix.", "mradermacher.")
 _FILE_KINDS: Final = {
     "adapter": "merge the adapter into its base model first",
     "mmproj": "this is the image part of a model; give the file of the language model",
@@ -125,7 +126,7 @@ def _whole(settings: Mapping[str, Any], key: str, architecture: str) -> int:
     values = set(value) if isinstance(value, list) else {value}
     if len(values) != 1:
         raise SourceError(
-            f"{architecture}.{key} must be the same for all blocks, got {str(value):.60}; such models are not covered"
+            f"{architecture}.{key} must be the same for all blocks, got {value!s:.60}; such models are not covered"
         )
     size = values.pop()
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -137,7 +138,8 @@ def _vocabulary_size(settings: Mapping[str, Any], rows: int, architecture: str) 
     stated = settings.get("vocab_size", rows)
     if stated != rows:
         raise SourceError(
-            f"token_embd.weight must have {architecture}.vocab_size = {stated} rows, got {rows}; convert the model again"
+            f"token_embd.weight must have {stated} rows, as {architecture}.vocab_size says, got {rows}; "
+            "convert the model again"
         )
     return rows
 
@@ -166,7 +168,7 @@ def _family_settings(
     """What one family has and another does not: the head size, biases, a sliding window."""
     window = settings.get(_WINDOW)
     slides = bool(window) and window < config["max_position_embeddings"]
-    attention_bias = any(name.endswith(".attn_output.bias") for name in tensors)
+    attention_bias = any(name.endswith(".attn_q.bias") for name in tensors)
     if architecture == "qwen2":
         _check_even_heads(config, head_size)
         return _qwen_window(window) if slides else {}
@@ -199,5 +201,7 @@ def _qwen_window(window: Any) -> dict[str, Any]:
 def _unknown(metadata: Mapping[str, Any], own: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     known = {f"{own}{key}" for key in settings if key in _READ or key in _NEUTRAL}
     return {
-        key: value for key, value in metadata.items() if key not in known and not key.startswith(_DESCRIPTIONS)
+        key: value
+        for key, value in metadata.items()
+        if key not in known and not key.startswith(_DESCRIPTIONS) and not is_vocabulary_key(key)
     }

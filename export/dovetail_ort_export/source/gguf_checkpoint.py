@@ -1,0 +1,212 @@
+"""A GGUF file as a checkpoint: settings of a `config.json`, tensors by the parameter names of transformers.
+
+    file and its parts ── metadata ──> gguf_settings, gguf_rotary ──> config
+                       ├─ vocabulary ─> gguf_tokenizer ───────────> text
+                       └─ tensors ───> names and order of rows ────> tensors, dequantised when they are read
+
+It does not know which tensors a model needs: the check of all weights does.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import gguf
+import numpy as np
+import torch
+from torch import Tensor
+
+from dovetail_ort_export.source.checkpoint import Checkpoint, StoredTensor
+from dovetail_ort_export.source.gguf_file import GgufFile, open_gguf, part_stem
+from dovetail_ort_export.source.gguf_rotary import FACTORS, LONG_FACTORS, SHORT_FACTORS, Factors
+from dovetail_ort_export.source.gguf_settings import model_settings
+from dovetail_ort_export.source.gguf_tokenizer import read_gguf_text
+from dovetail_ort_runtime.errors import SourceError
+
+Shape = tuple[int, ...]
+
+_EMBEDDING: Final = "token_embd.weight"
+_PERMUTED: Final = ("llama",)  # architectures whose converters reorder the rows of query and key
+_BLOCK_TENSOR: Final = re.compile(r"blk\.(?P<block>\d+)\.(?P<part>\w+)\.(?P<kind>weight|bias)")
+_BLOCK_PREFIX: Final = re.compile(r"model\.layers\.\d+\.")
+_OUTER_NAMES: Final = {
+    _EMBEDDING: "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_BLOCK_NAMES: Final = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+# Frequencies that old converters stored for each block; they follow from the settings.
+_UNNEEDED: Final = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")
+
+
+def read_gguf(path: Path) -> Checkpoint:
+    """Read a GGUF file, or the first of its parts, as far as its settings and its vocabulary.
+
+    Tensors are float32. A tensor or a key of unknown meaning keeps its name, for the checks of weights and settings.
+
+    Raises:
+        SourceError: the file is damaged, incomplete, or of a kind that is not covered.
+    """
+    file = open_gguf(path)
+    name = _name(file)
+    config = model_settings(file.metadata, file.tensors, _factors(file), _rows(file))
+    return Checkpoint(
+        name=name,
+        path=path,
+        config=config,
+        generation={},
+        tensors=_stored_tensors(file, config),
+        text=read_gguf_text(file.metadata),
+        licence=file.metadata.get("general.license") or None,
+    )
+
+
+def _name(file: GgufFile) -> str:
+    """What the publisher calls the model, or what the parts of a name give, or the file's name."""
+    metadata = file.metadata
+    stated = str(metadata.get("general.name", "")).strip()
+    if stated:
+        return stated
+    parts = [str(metadata.get(f"general.{key}", "")).strip() for key in ("basename", "size_label", "finetune")]
+    if parts[0]:
+        return "-".join(part for part in parts if part)
+    return part_stem(file.path)
+
+
+def _rows(file: GgufFile) -> int:
+    if _EMBEDDING not in file.tensors:
+        raise SourceError(
+            f"a GGUF file must have the tensor {_EMBEDDING}, got none in {file.path.name}; give the file of the model"
+        )
+    return _shape(file.tensors[_EMBEDDING])[0]
+
+
+def _factors(file: GgufFile) -> dict[str, Factors]:
+    names = (FACTORS, SHORT_FACTORS, LONG_FACTORS)
+    return {name: _values(file.tensors[name]).reshape(-1) for name in names if name in file.tensors}
+
+
+def _stored_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, StoredTensor]:
+    permuted = file.metadata["general.architecture"] in _PERMUTED
+    shapes = _expected_shapes(config, _head_size(config))
+    found = {}
+    for name, tensor in file.tensors.items():
+        if name in (FACTORS, SHORT_FACTORS, LONG_FACTORS) or _UNNEEDED.fullmatch(name):
+            continue
+        _check_readable(tensor)
+        ours = _parameter_name(name)
+        _check_shape(tensor, shapes.get(_BLOCK_PREFIX.sub("", ours)))
+        heads = _heads(ours, config) if permuted else None
+        found[ours] = StoredTensor(shape=_shape(tensor), dtype=torch.float32, read=partial(_read, tensor, heads))
+    return found
+
+
+def _parameter_name(name: str) -> str:
+    """The name in transformers; a tensor that is not known keeps its own."""
+    match = _BLOCK_TENSOR.fullmatch(name)
+    if match is None or match["part"] not in _BLOCK_NAMES:
+        return _OUTER_NAMES.get(name, name)
+    return f"model.layers.{match['block']}.{_BLOCK_NAMES[match['part']]}.{match['kind']}"
+
+
+def _head_size(config: Mapping[str, Any]) -> int:
+    return int(config.get("head_dim", config["hidden_size"] // config["num_attention_heads"]))
+
+
+def _expected_shapes(config: Mapping[str, Any], head_size: int) -> dict[str, Shape]:
+    """Shapes by parameter name, without the block."""
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    queries = config["num_attention_heads"] * head_size
+    keys = config["num_key_value_heads"] * head_size
+    vocabulary = config["vocab_size"]
+    projections = {
+        "self_attn.q_proj": (queries, width),
+        "self_attn.k_proj": (keys, width),
+        "self_attn.v_proj": (keys, width),
+        "self_attn.o_proj": (width, queries),
+        "mlp.gate_proj": (inner, width),
+        "mlp.up_proj": (inner, width),
+        "mlp.down_proj": (width, inner),
+    }
+    norms = {
+        "input_layernorm": width,
+        "post_attention_layernorm": width,
+        "self_attn.q_norm": head_size,
+        "self_attn.k_norm": head_size,
+    }
+    return {
+        "model.embed_tokens.weight": (vocabulary, width),
+        "model.norm.weight": (width,),
+        "lm_head.weight": (vocabulary, width),
+        **{f"{name}.weight": shape for name, shape in projections.items()},
+        **{f"{name}.bias": shape[:1] for name, shape in projections.items()},
+        **{f"{name}.weight": (size,) for name, size in norms.items()},
+    }
+
+
+def _shape(tensor: gguf.ReaderTensor) -> Shape:
+    return tuple(int(size) for size in reversed(tensor.shape))  # the file's first axis is the innermost
+
+
+def _check_shape(tensor: gguf.ReaderTensor, expected: Shape | None) -> None:
+    if expected is not None and _shape(tensor) != expected:
+        raise SourceError(
+            f"the shape of {tensor.name} must be {expected}, as the file's metadata says, got {_shape(tensor)}; "
+            "convert the model again"
+        )
+
+
+def _check_readable(tensor: gguf.ReaderTensor) -> None:
+    """Dequantise one block of zeros: the package knows more types than it can convert."""
+    _, block_bytes = gguf.GGML_QUANT_SIZES[tensor.tensor_type]
+    try:
+        with np.errstate(all="ignore"):
+            gguf.dequantize(np.zeros((1, block_bytes), dtype=np.uint8), tensor.tensor_type)
+    except NotImplementedError as error:
+        raise SourceError(
+            f"{tensor.name} must be of a type that the gguf package can convert, got {tensor.tensor_type.name}; "
+            "take a file of another type, such as Q8_0 or Q4_K_M"
+        ) from error
+
+
+def _values(tensor: gguf.ReaderTensor) -> Factors:
+    """Float32, in memory of its own: what the package gives may be a view of the file."""
+    return np.require(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32, ["C", "W"])
+
+
+def _read(tensor: gguf.ReaderTensor, heads: int | None) -> Tensor:
+    values = torch.from_numpy(_values(tensor))
+    return values if heads is None else _as_transformers(values, heads)
+
+
+def _heads(name: str, config: Mapping[str, Any]) -> int | None:
+    """Number of heads of a tensor whose rows are reordered, or None."""
+    if ".self_attn.q_proj." in name:
+        return int(config["num_attention_heads"])
+    if ".self_attn.k_proj." in name:
+        return int(config["num_key_value_heads"])
+    return None
+
+
+def _as_transformers(rows: Tensor, heads: int) -> Tensor:
+    """Rows of query or key as transformers has them.
+
+    llama.cpp rotates neighbours, transformers rotates halves. For a head of four rows a file has 0 2 1 3, where
+    transformers has 0 1 2 3.
+    """
+    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
+    return pairs.transpose(1, 2).reshape(rows.shape)

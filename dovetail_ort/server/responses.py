@@ -4,14 +4,13 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import accumulate, starmap
-from typing import Any, ClassVar, Final
+from itertools import starmap
+from typing import Any, ClassVar
 
 from dovetail_ort.server.job import Job
 from dovetail_ort_runtime.generation import Piece, TokenLogprobs
 from dovetail_ort_runtime.model import Model
-
-_REPLACEMENT: Final = "\ufffd"  # a token's text where that is a part of a character
+from dovetail_ort_runtime.text_stream import TokenOffsets
 
 
 class AnswerWriter(ABC):
@@ -73,9 +72,13 @@ class AnswerWriter(ABC):
         logprobs = self._logprobs(tokens) if measured else None
         return {"index": 0, **content, "logprobs": logprobs, "finish_reason": finish_reason}
 
-    def _text(self, token_id: int) -> str:
-        """A token's text by itself, special tokens as they are spelt."""
-        return self._tokenizer.decode([token_id], skip_special_tokens=False)
+    def _spelling(self, token_id: int) -> str:
+        r"""A token as OpenAI spells it: text with its spaces, or `bytes:\xe2\x82` where it ends within a character."""
+        written = self._tokenizer.token_bytes(token_id)
+        try:
+            return written.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + written.decode(errors="backslashreplace")
 
     @abstractmethod
     def _part(self, text: str) -> dict[str, Any]:
@@ -115,9 +118,8 @@ class ChatWriter(AnswerWriter):
         return {"content": entries, "refusal": None}
 
     def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
-        text = self._text(token_id)
-        # The text does not tell which bytes a part of a character has; OpenAI's null says so.
-        return {"token": text, "logprob": logprob, "bytes": None if _REPLACEMENT in text else list(text.encode())}
+        written = self._tokenizer.token_bytes(token_id)
+        return {"token": self._spelling(token_id), "logprob": logprob, "bytes": list(written)}
 
 
 class CompletionWriter(AnswerWriter):
@@ -126,7 +128,9 @@ class CompletionWriter(AnswerWriter):
     id_prefix = "cmpl"
     object_name = chunk_name = "text_completion"
 
-    _num_characters = 0  # of the tokens so far
+    def __init__(self, job: Job, model: Model, model_name: str) -> None:
+        super().__init__(job, model, model_name)
+        self._offsets = TokenOffsets(model.tokenizer)
 
     def _part(self, text: str) -> dict[str, Any]:
         return {"text": text}
@@ -134,14 +138,22 @@ class CompletionWriter(AnswerWriter):
     _whole = _part
 
     def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        texts = [self._text(token.token_id) for token in tokens]
-        *offsets, self._num_characters = accumulate(map(len, texts), initial=self._num_characters)
         return {
-            "tokens": texts,
+            "tokens": [self._spelling(token.token_id) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [{self._text(token_id): logprob for token_id, logprob in token.top} for token in tokens],
-            "text_offset": offsets,
+            "top_logprobs": [self._alternatives(token) for token in tokens],
+            "text_offset": [self._offsets.push(token.token_id) for token in tokens],
         }
+
+    def _alternatives(self, token: TokenLogprobs) -> dict[str, float]:
+        """By their spelling; of tokens that are spelt alike only one has it, the answer's own or else the likeliest."""
+        owners = {self._spelling(token.token_id): token.token_id}
+        found = {}
+        for token_id, logprob in token.top:
+            spelling = self._spelling(token_id)
+            is_owner = owners.setdefault(spelling, token_id) == token_id
+            found[spelling if is_owner else f"token_id:{token_id}"] = logprob
+        return found
 
 
 def _usage(job: Job) -> dict[str, Any]:

@@ -1,74 +1,53 @@
-"""What is put before and after a text: by `tokenizer.json`, unless `tokenizer_config.json` says otherwise."""
+"""What a tokenizer puts around a text, and whether `tokenizer_config.json` says the same.
+
+`tokenizer.json` rules, as it does for transformers 5 and for every program that reads this file alone. The classes that
+transformers 4 names for Llama follow `add_bos_token` and `add_eos_token` of `tokenizer_config.json` in its place.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer
 
 _WORD: Final = "a"
+_PLACES: Final = {"bos": "before", "eos": "after"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    """Token ids before and after a text."""
-
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-
-def set_text_ends(tokenizer: Tokenizer, settings: Mapping[str, Any], special_tokens: Mapping[str, str]) -> list[str]:
-    """Put begin and end token where `add_bos_token` and `add_eos_token` ask for them, as transformers 5 does.
-
-    Each key that is there rules over what `tokenizer.json` does at its end of the text. Transformers 4 heeds the keys
-    in the classes that are named for Llama only; llama.cpp's converter always does.
+def ends_told_apart(tokenizer: Tokenizer, settings: Mapping[str, Any], special_tokens: Mapping[str, str]) -> list[str]:
+    """A note for each end of a text of which the two files say different things.
 
     Args:
-        tokenizer: changed where the keys disagree with it.
+        tokenizer: from `tokenizer.json`.
         settings: `tokenizer_config.json`.
         special_tokens: text of `bos_token` and `eos_token`.
-
-    Returns:
-        A note if the tokenizer was changed.
     """
-    own = _ends(tokenizer)
-    before = _asked(tokenizer, settings, special_tokens, "bos")
-    after = _asked(tokenizer, settings, special_tokens, "eos")
-    wanted = _Ends(own.before if before is None else before, own.after if after is None else after)
-    if wanted == own:
-        return []
-    ids = (*wanted.before, *wanted.after)
-    tokens = {number: tokenizer.id_to_token(number) for number in ids}
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[*map(str, wanted.before), "$A", *map(str, wanted.after)],
-        special_tokens=[{"id": str(number), "ids": [number], "tokens": [token]} for number, token in tokens.items()],
-    )
-    shown = [_shown(tokenizer, part) for part in (wanted.before, wanted.after)]
-    return [
-        f"tokenizer_config.json is followed where tokenizer.json disagrees: {shown[0]} goes before a text, "
-        f"{shown[1]} after it"
-    ]
+    before, after = text_ends(tokenizer)
+    notes = []
+    for end, ids in (("bos", before), ("eos", after)):
+        token = special_tokens.get(f"{end}_token")
+        asked = _asked(settings, end)
+        if token and asked is not None and asked != (tokenizer.token_to_id(token) in ids):
+            does = "does not put" if asked else "puts"
+            notes.append(
+                f"tokenizer.json {does} {token!r} {_PLACES[end]} a text, and is followed, as by transformers 5; "
+                f"tokenizer_config.json says otherwise (add_{end}_token), and transformers 4 may follow that"
+            )
+    return notes
 
 
-def _shown(tokenizer: Tokenizer, ids: tuple[int, ...]) -> str:
-    return repr("".join(str(tokenizer.id_to_token(number)) for number in ids)) if ids else "nothing"
+def _asked(settings: Mapping[str, Any], end: str) -> bool | None:
+    """Whether `tokenizer_config.json` asks for the token of one end; None if it does not say."""
+    asked = settings.get(f"add_{end}_token")
+    if isinstance(asked, bool):
+        return asked
+    # The default of these classes in transformers 4.
+    return True if end == "bos" and str(settings.get("tokenizer_class")).startswith("Llama") else None
 
 
-def _asked(
-    tokenizer: Tokenizer, settings: Mapping[str, Any], special_tokens: Mapping[str, str], end: str
-) -> tuple[int, ...] | None:
-    """Ids that the key of one end asks for; None if there is no key."""
-    key = f"add_{end}_token"
-    if key not in settings:
-        return None
-    number = tokenizer.token_to_id(special_tokens.get(f"{end}_token", ""))
-    return (number,) if settings[key] and number is not None else ()
-
-
-def _ends(tokenizer: Tokenizer) -> _Ends:
-    """What the tokenizer adds to a text, found by adding it."""
+def text_ends(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids that a tokenizer puts before and after a text, found by having it do so."""
     plain = tokenizer.encode(_WORD, add_special_tokens=False).ids
     full = tokenizer.encode(_WORD, add_special_tokens=True).ids
     num_added = len(full) - len(plain)
-    start = next(start for start in range(num_added + 1) if full[start : start + len(plain)] == plain)
-    return _Ends(tuple(full[:start]), tuple(full[start + len(plain) :]))
+    start = next((start for start in range(num_added + 1) if full[start : start + len(plain)] == plain), num_added)
+    return tuple(full[:start]), tuple(full[start + len(plain) :])

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from dovetail_ort_export.source.answer_ends import answer_ends
 from dovetail_ort_export.source.checkpoint import TextParts
 from dovetail_ort_export.source.template_files import read_template
-from dovetail_ort_export.source.text_ends import set_text_ends
+from dovetail_ort_export.source.text_ends import ends_told_apart
 from dovetail_ort_export.source.token_names import TokenNames, add_named_tokens
 from dovetail_ort_runtime.errors import SourceError
 
@@ -46,7 +46,7 @@ def read_text_files(path: Path, config: dict[str, Any], generation: dict[str, An
     check_ids(tokenizer, config.get("vocab_size"))
     special_tokens, unknown = names.special_tokens(tokenizer, config)
     notes += unknown
-    notes += set_text_ends(tokenizer, names.settings, special_tokens)
+    notes += ends_told_apart(tokenizer, names.settings, special_tokens)
     template, told = read_template(path, names.settings, special_tokens)
     notes += told
     ends, told = answer_ends(tokenizer, generation, config, special_tokens, template)

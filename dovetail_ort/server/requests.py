@@ -36,6 +36,8 @@ _UNSUPPORTED: Final[Neutral] = {
     "stop_token_ids": ([],),
     "bad_words": ([],),
     "use_beam_search": (False,),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
 }
 _UNSUPPORTED_BY_CHAT: Final[Neutral] = {
     **_UNSUPPORTED,

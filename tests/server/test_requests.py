@@ -13,6 +13,11 @@ from dovetail_ort_runtime.generation_options import SamplingOptions
 MESSAGES = [{"role": "user", "content": "?"}]
 TEXT = {"type": "text", "text": "?"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1, 2.5]}'}}
+NAMES = (
+    *("role", "content", "type", "text", "name", "tool_calls", "function", "arguments", "reasoning_content", "audio"),
+    *("messages", "prompt", "stop", "seed", "top_p", "top_k", "temperature", "logprobs", "top_logprobs", "stream"),
+    *("response_format", "stream_options", "chat_template_kwargs", "reasoning_effort", "tools", "n", "max_tokens"),
+)
 
 
 def chat(**fields):
@@ -180,6 +185,33 @@ def test_a_completion_has_one_prompt(prompt):
 def test_fields_beside_openai_s_reach_the_sampler():
     sampling = {"temperature": 0.5, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2, "seed": 3}
     assert chat(**sampling).sampling == sampling
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=3), inner),
+    max_leaves=8,
+)
+
+
+@given(
+    fields=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4),
+    message=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4),
+    part=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=3),
+)
+def test_whatever_a_body_holds_is_read_or_refused_in_one_line(fields, message, part):
+    message = {"role": "assistant", "content": [{**TEXT, **part}], **message}
+    body = {"messages": [message], "prompt": "?", **fields}
+    for read in (read_chat_request, read_completion_request):
+        assert len(refusal(read, body).splitlines()) <= 1
+
+
+def refusal(read, body):
+    try:
+        read(body)
+    except RequestError as error:
+        return str(error)
+    return ""
 
 
 def test_values_beyond_the_sampler_s_bounds_have_their_meaning():

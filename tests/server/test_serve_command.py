@@ -86,6 +86,14 @@ def test_the_key_is_the_first_line_of_its_file(process, tmp_path):
     assert httpx.get(f"{url}/v1/models", headers={"authorization": "Bearer a-key"}).status_code == 200
 
 
+def test_options_bound_an_answer_and_refuse_fields_that_nobody_knows(process):
+    _, url, _ = process("--strict", "--max-new-tokens", "5")
+    assert ask(url, 1, max_tokens=5).status_code == 200
+    for fields, param in (({"max_tokens": 6}, "max_tokens"), ({"max_tokens": 5, "foo": 1}, "foo")):
+        refused = ask(url, 1, **fields)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
 def test_other_machines_are_let_in_without_a_key_only_with_a_warning(process):
     running, *_ = process("--host", "0.0.0.0")
     assert "--api-key-file" in running.stderr.readline()

@@ -21,7 +21,7 @@ from torch import Tensor
 from dovetail_ort_export.source.checkpoint import Checkpoint, StoredTensor
 from dovetail_ort_export.source.gguf_file import GgufFile, open_gguf, part_stem
 from dovetail_ort_export.source.gguf_rotary import FACTORS, LONG_FACTORS, SHORT_FACTORS, Factors
-from dovetail_ort_export.source.gguf_settings import model_settings
+from dovetail_ort_export.source.gguf_settings import check_kind, model_settings
 from dovetail_ort_export.source.gguf_tokenizer import read_gguf_text
 from dovetail_ort_runtime.errors import SourceError
 
@@ -62,10 +62,10 @@ def read_gguf(path: Path) -> Checkpoint:
         SourceError: the file is damaged, incomplete, or of a kind that is not covered.
     """
     file = open_gguf(path)
-    name = _name(file)
+    check_kind(file.metadata)
     config = model_settings(file.metadata, file.tensors, _factors(file), _rows(file))
     return Checkpoint(
-        name=name,
+        name=_name(file),
         path=path,
         config=config,
         generation={},
@@ -88,11 +88,18 @@ def _name(file: GgufFile) -> str:
 
 
 def _rows(file: GgufFile) -> int:
+    """Of the embedding; a vocabulary may have fewer tokens, as publishers round its size up."""
     if _EMBEDDING not in file.tensors:
         raise SourceError(
             f"a GGUF file must have the tensor {_EMBEDDING}, got none in {file.path.name}; give the file of the model"
         )
-    return _shape(file.tensors[_EMBEDDING])[0]
+    rows = _shape(file.tensors[_EMBEDDING])[0]
+    num_tokens = len(file.metadata.get("tokenizer.ggml.tokens", []))
+    if num_tokens > rows:
+        raise SourceError(
+            f"{_EMBEDDING} must have a row for each of {num_tokens} tokens, got {rows}; convert the model again"
+        )
+    return rows
 
 
 def _factors(file: GgufFile) -> dict[str, Factors]:

@@ -57,36 +57,12 @@ _FILE_KINDS: Final = {
 _QUANTIZATION_VERSION: Final = 2
 
 
-def model_settings(
-    metadata: Mapping[str, Any], tensors: Collection[str], factors: Mapping[str, Factors], rows: int
-) -> dict[str, Any]:
-    """The configuration.
-
-    Args:
-        metadata: of the file.
-        tensors: names in the file; biases and a head of its own are told by their presence.
-        factors: tensors that divide rotary frequencies, by name.
-        rows: of the embedding.
+def check_kind(metadata: Mapping[str, Any]) -> None:
+    """Accept the file of a model of a covered architecture.
 
     Raises:
-        SourceError: the architecture or a key is not covered, or a key that is needed is missing.
+        SourceError: it is another architecture or no model; the message says what.
     """
-    architecture = _architecture(metadata)
-    own = f"{architecture}."
-    settings = {key.removeprefix(own): value for key, value in metadata.items() if key.startswith(own)}
-    _check_neutral(settings, architecture)
-    config: dict[str, Any] = {"model_type": architecture, "hidden_act": "silu"}
-    config |= {theirs: _whole(settings, key, architecture) for key, theirs in _SIZES.items()}
-    config["rms_norm_eps"] = _needed(settings, _EPSILON, architecture)
-    config["vocab_size"] = _vocabulary_size(settings, rows, architecture)
-    config["tie_word_embeddings"] = "output.weight" not in tensors
-    head_size = _head_size(settings, config, architecture)
-    config |= rotary_settings(settings, factors, head_size, config["max_position_embeddings"])
-    config |= _family_settings(architecture, settings, config, tensors, head_size)
-    return config | _unknown(metadata, own, settings)
-
-
-def _architecture(metadata: Mapping[str, Any]) -> str:
     kind = metadata.get("general.type", "model")
     if kind != "model":
         raise SourceError(f"general.type must be model, got {kind!r}; {_FILE_KINDS.get(kind, 'give a whole model')}")
@@ -101,7 +77,35 @@ def _architecture(metadata: Mapping[str, Any]) -> str:
         raise SourceError(
             f"general.quantization_version must be {_QUANTIZATION_VERSION}, got {version}; quantise the model again"
         )
-    return str(architecture)
+
+
+def model_settings(
+    metadata: Mapping[str, Any], tensors: Collection[str], factors: Mapping[str, Factors], rows: int
+) -> dict[str, Any]:
+    """The configuration.
+
+    Args:
+        metadata: of a file that `check_kind` accepts.
+        tensors: names in the file; biases and a head of its own are told by their presence.
+        factors: tensors that divide rotary frequencies, by name.
+        rows: of the embedding.
+
+    Raises:
+        SourceError: a key is not covered, or a key that is needed is missing.
+    """
+    architecture = metadata["general.architecture"]
+    own = f"{architecture}."
+    settings = {key.removeprefix(own): value for key, value in metadata.items() if key.startswith(own)}
+    _check_neutral(settings, architecture)
+    config: dict[str, Any] = {"model_type": architecture, "hidden_act": "silu"}
+    config |= {theirs: _whole(settings, key, architecture) for key, theirs in _SIZES.items()}
+    config["rms_norm_eps"] = _needed(settings, _EPSILON, architecture)
+    config["vocab_size"] = _vocabulary_size(settings, rows, architecture)
+    config["tie_word_embeddings"] = "output.weight" not in tensors
+    head_size = _head_size(settings, config, architecture)
+    config |= rotary_settings(settings, factors, head_size, config["max_position_embeddings"])
+    config |= _family_settings(architecture, settings, config, tensors, head_size)
+    return config | _unknown(metadata, own, settings)
 
 
 def _check_neutral(settings: Mapping[str, Any], architecture: str) -> None:

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
+from dovetail_ort_export.source.answer_ends import end_of_turn
 from dovetail_ort_export.source.checkpoint import TextParts
-from dovetail_ort_export.source.gguf_ends import end_ids, turn_end
+from dovetail_ort_export.source.gguf_ends import end_ids
 from dovetail_ort_export.source.gguf_splitting import UNNAMED, splitting
 from dovetail_ort_export.source.gguf_vocabulary import (
     BYTE_LEVEL,
@@ -23,9 +24,11 @@ from dovetail_ort_export.source.gguf_vocabulary import (
     Vocabulary,
     read_vocabulary,
 )
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.chat_template import ChatTemplate
+from dovetail_ort_runtime.errors import BundleError, SourceError
 
 _SPACE: Final = "▁"
+_DEFAULT: Final = "default"  # name of the template that is used
 _NOT_COVERED: Final = "export the model from its Hugging Face directory instead"
 
 
@@ -46,20 +49,22 @@ def read_gguf_text(metadata: Mapping[str, Any]) -> TextParts:
         tokenizer = _sentencepiece(vocabulary)
     _add_tokens(tokenizer, vocabulary)
     special = vocabulary.special_tokens()
-    template = _chat_template(metadata, notes)
+    template = _chat_template(metadata, special, notes)
+    written = None if template is None else end_of_turn(tokenizer, template, special)
     return TextParts(
         tokenizer=tokenizer,
         chat_template=template,
         special_tokens=special,
-        eos_token_ids=_ends(vocabulary, turn_end(template, special, tokenizer)),
+        eos_token_ids=_ends(vocabulary, written),
         notes=tuple(notes),
     )
 
 
-def _ends(vocabulary: Vocabulary, written: int | None) -> tuple[int, ...]:
+def _ends(vocabulary: Vocabulary, written: str | None) -> tuple[int, ...]:
+    """Ends by field, by name, and the one that the chat template has written."""
     ends = end_ids(vocabulary.fields, vocabulary.tokens)
-    if written is not None and written not in ends:
-        ends = (*ends, written)
+    if written is not None:
+        ends = tuple(dict.fromkeys((*ends, vocabulary.tokens.index(written))))
     if not ends:
         raise SourceError(
             "a GGUF file must name a token that ends an answer, got none; write it with: gguf_new_metadata.py "
@@ -194,13 +199,20 @@ def _begin_and_end(vocabulary: Vocabulary, add_bos: bool) -> Any:
     )
 
 
-def _chat_template(metadata: Mapping[str, Any], notes: list[str]) -> str | None:
-    """The default template; the notes tell of others."""
+def _chat_template(metadata: Mapping[str, Any], special_tokens: Mapping[str, str], notes: list[str]) -> str | None:
+    """The default template, if it can be used; the notes tell of others, and why it cannot."""
     prefix = f"{TEMPLATE}."
-    others = sorted(key.removeprefix(prefix) for key in metadata if key.startswith(prefix))
-    template = metadata.get(TEMPLATE) or metadata.get(f"{prefix}default") or None
-    others = [name for name in others if name != "default"]
-    if others:
-        chosen = "the default one is used" if template else "none of them is the default, so the bundle has none"
-        notes.append(f"the GGUF file has other chat templates, {', '.join(others)}; {chosen}")
-    return template
+    named = {key.removeprefix(prefix): text for key, text in metadata.items() if key.startswith(prefix)}
+    default = named.pop(_DEFAULT, None)
+    template = metadata.get(TEMPLATE) or default or None
+    if named:
+        chosen = f"the one called {_DEFAULT} is used" if template else f"none is called {_DEFAULT}: the bundle has none"
+        notes.append(f"the GGUF file has other chat templates, {', '.join(sorted(named))}; {chosen}")
+    if template is None:
+        return None
+    try:
+        ChatTemplate(template, special_tokens)
+    except BundleError as error:
+        notes.append(f"the bundle has no chat template: {str(error).rpartition(';')[0]}")
+        return None
+    return str(template)

@@ -1,6 +1,6 @@
 """Why a path is no model that export reads, in one line with the next action."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,9 @@ _OTHER_KINDS: Final = {
     "flax_model*.msgpack": "the weights are Flax's, save them with transformers 4 and from_flax=True first",
     "onnx": "there is an ONNX graph only, give the model that it was made from",
     "*.onnx": "there is an ONNX graph only, give the model that it was made from",
+    "*.npz": "the weights are MLX's (.npz), give the model that they were made from",
+    "adapter_model*": "this is an adapter without its settings, merge it into its model first",
+    "pytorch_model_fsdp*": "this is an FSDP checkpoint, make weights of it first: accelerate merge-weights",
     "optimizer.pt": "this is the state of a training, save the model itself with save_pretrained first",
 }
 
@@ -31,22 +34,13 @@ def refuse_files(path: Path) -> None:
     """Refuse what is no directory of a model, by the names of its files.
 
     Raises:
-        SourceError: always where a file is given, or a directory without a `config.json`; an adapter, a bundle, and
-            files that are pointers or links to nothing.
+        SourceError: always for a file, and for a directory without a `config.json`; an adapter; settings that are
+            pointers to files.
     """
     if not path.is_dir():
         raise SourceError(_no_directory(path))
     if not any(path.iterdir()):
         raise SourceError(f"a source directory must hold a model, got {str(path)!r}, which is empty")
-    if (path / MANIFEST_NAME).is_file():
-        raise SourceError(f"{str(path)!r} is a bundle already; use it with: dovetail-ort generate {path} PROMPT")
-    for file in sorted(path.iterdir()):
-        if file.is_symlink() and not file.exists():
-            raise SourceError(f"{file.name} must be there, got a link to nothing; download the model again")
-        if _is_pointer(file):
-            raise SourceError(
-                f"{file.name} must be the file itself, got a Git LFS pointer to it; run git lfs pull in {str(path)!r}"
-            )
     if (path / "adapter_config.json").is_file():
         raise SourceError(_adapter(path))
     if not (path / "config.json").is_file():
@@ -54,6 +48,21 @@ def refuse_files(path: Path) -> None:
             f"a source directory must have a config.json, got none in {str(path)!r}; "
             f"{_other_kind(path) or 'give a directory of the Hugging Face format, or a .gguf file'}"
         )
+    refuse_pointers(sorted(path.glob("*.json")))
+
+
+def refuse_pointers(files: Iterable[Path]) -> None:
+    """Refuse files that are only pointers of Git LFS to the files themselves.
+
+    Raises:
+        SourceError: one is; the message names it.
+    """
+    for file in files:
+        if _is_pointer(file):
+            raise SourceError(
+                f"{file.name} must be the file itself, got a Git LFS pointer to it; "
+                f"run git lfs pull in {str(file.parent)!r}"
+            )
 
 
 def refuse_configuration(config: Mapping[str, Any]) -> None:
@@ -104,8 +113,6 @@ def _no_directory(path: Path) -> str:
         return f"a source must be a directory, a .gguf file or a hub name, got {str(path)!r}, which is not there"
     if path.suffix == ".onnx":
         return f"a source must be the model before its export, got the ONNX graph {str(path)!r}; give its directory"
-    if _is_pointer(path):
-        return f"{str(path)!r} is a Git LFS pointer; run git lfs pull in its directory, and give the directory"
     return f"a source must be a directory or a .gguf file, got {str(path)!r}; give its directory {str(path.parent)!r}"
 
 
@@ -133,6 +140,8 @@ def _adapter(path: Path) -> str:
 def _other_kind(path: Path) -> str | None:
     """What a directory without config.json or weights is, as the next action."""
     names = sorted(file.name for file in path.iterdir())
+    if MANIFEST_NAME in names:
+        return f"this is a bundle already, use it with: dovetail-ort generate {path} PROMPT"
     gguf = [name for name in names if name.lower().endswith(".gguf")]
     if gguf:
         return f"give the .gguf file: {path / gguf[0]}"
@@ -144,9 +153,9 @@ def _other_kind(path: Path) -> str | None:
         return (
             "this is a DeepSpeed checkpoint, make weights of it first: python zero_to_fp32.py . . --safe_serialization"
         )
-    if "snapshots" in names:
-        snapshots = sorted((path / "snapshots").iterdir())
-        return f"this is a repository in the hub's cache, give its snapshot: {snapshots[0]}" if snapshots else None
+    snapshots = sorted(path.glob("snapshots/*"))
+    if snapshots:
+        return f"this is a repository in the hub's cache, give its snapshot: {snapshots[0]}"
     for pattern, action in _OTHER_KINDS.items():
         if any(fnmatchcase(name, pattern) for name in names):
             return action

@@ -56,7 +56,7 @@ def check_weights(
     )
     if wrong.missing or wrong.unexpected or wrong.misshaped:
         raise SourceError(
-            f"the weights must be those that config.json asks for, got {'; '.join(_findings(wrong))}: "
+            f"the weights must be those that the configuration asks for, got {'; '.join(_findings(wrong))}: "
             f"{cause_of_wrong_weights(checkpoint.config, wrong)}"
         )
     _check_number_types(checkpoint, expected)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dovetail_ort_export.source.checkpoint import StoredTensor
-from dovetail_ort_export.source.diagnosis import without_weights
+from dovetail_ort_export.source.diagnosis import refuse_pointers, without_weights
 from dovetail_ort_export.source.json_file import read_json
 from dovetail_ort_runtime.errors import SourceError
 
@@ -80,6 +80,7 @@ def read_tensors(path: Path) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
     for layout, read in formats:
         files = _files(path, layout)
         if files is not None:
+            refuse_pointers(files)
             return _merged(files, read), _left_aside(path, set(files))
     raise without_weights(path)
 

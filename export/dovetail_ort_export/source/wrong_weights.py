@@ -21,7 +21,8 @@ _MARKS: Final[Mapping[str, str]] = {
     "classifier.": "this is a classifier; give the language model that it was made from",
     "v_head.": "this has the value head of a training with rewards; save the language model alone",
     ".experts.": "this is a mixture of experts, which export does not read",
-    "vision_": "this is a model of images and text; give a checkpoint of the language model alone",
+    "vision_": "this is a model of several senses; give a checkpoint of the language model alone",
+    "language_model.": "this is a model of several senses; give a checkpoint of the language model alone",
     "qkv_proj": "query, key and value are one matrix, as in another family; model_type in config.json must be its own",
     "gate_up_proj": "gate and up are one matrix, as in another family; model_type in config.json must be its own",
 }
@@ -30,7 +31,6 @@ _WRAPPERS: Final[Mapping[str, str]] = {
     "base_model.model.": "an adapter's wrapper; merge it (merge_and_unload) and save the model that this returns",
     "module.": "a wrapper of parallel training; save the module inside it",
     "_orig_mod.": "torch.compile's wrapper; save the module inside it",
-    "language_model.": "a model of several senses; save its language model alone",
 }
 
 
@@ -62,7 +62,7 @@ def cause_of_wrong_weights(config: Mapping[str, Any], wrong: WrongWeights) -> st
         or _no_head(config, wrong)
         or _other_blocks(wrong)
         or _other_vocabulary(wrong)
-        or "config.json and weights are of different models, or parts are missing; download the model again"
+        or "configuration and weights are of different models, or parts are missing; download the model again"
     )
 
 

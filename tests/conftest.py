@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import resource
@@ -218,6 +219,37 @@ def in_hub_cache() -> Callable[..., Path]:
     does; with `shared` its graphs and weights lie in the store that all repositories share.
     """
     return _put_into_hub_cache
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A running `StandIn` of the hub that the environment names, with an empty cache and the owner's token."""
+    from huggingface_hub import constants
+
+    stand_in = _module(Path(__file__).parent / "hub" / "stand_in.py")
+    started = stand_in.StandIn()
+    for name, value in {
+        "HF_ENDPOINT": started.endpoint,
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_TOKEN": stand_in.OWNER_TOKEN,
+    }.items():
+        monkeypatch.setenv(name, value)
+    # These were read when the library was imported, perhaps by another test.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stand-in has plain large-file storage
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+    yield started
+    started.close()
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look it up
+    spec.loader.exec_module(module)
+    return module
 
 
 def _put_into_hub_cache(

@@ -16,6 +16,8 @@ COMMANDS: Final = {
     "export": "write a bundle from a Hugging Face model or a GGUF file",
     "train": "teach a drafter on text that the target writes itself",
     "attach": "put a trained drafter into a bundle",
+    "pull": "fetch a bundle from the hub",
+    "push": "put a bundle on the hub",
     "tune": "time target and drafter, so that drafting pays here",
     "generate": "answer one prompt",
     "chat": "hold a conversation",

@@ -1,0 +1,122 @@
+"""`dovetail-ort pull`: a bundle from the hub into its cache on this disk, where every command finds it by its name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from dovetail_ort.commands import add_json
+from dovetail_ort.commands.bundle_lines import page
+from dovetail_ort_export.hub_client import HubClient, RemoteModel
+from dovetail_ort_runtime.bundle import LARGEST_TEXT_BYTES, Bundle, sha256
+from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.hub_cache import DEFAULT_REVISION, HubName, repository_directory
+from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "The hub is HF_ENDPOINT, the cache HF_HUB_CACHE; for gated and private models log in with `hf auth login` or\n"
+        "set HF_TOKEN.\n\n"
+        "examples:\n  dovetail-ort pull me/smollm2\n  dovetail-ort pull me/smollm2@v1.0"
+    )
+    parser.add_argument("name", metavar="OWNER/NAME[@REVISION]", help="on the hub; a branch, tag or commit")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    name = hub_name(arguments.name)
+    client = HubClient()
+    model = client.look_up(name)
+    manifest = _manifest(client, model)
+    num_bytes = sum(entry.num_bytes for entry in manifest.files)
+    print(f"fetching {len(manifest.files)} files, {num_bytes / 1e6:.1f} MB", file=sys.stderr)
+    directory = client.download(model, [entry.path for entry in manifest.files])
+    _verify(client, model, directory, manifest)
+    _remember(model)
+    record = {"name": str(name), "revision": model.commit, "directory": str(directory), "num_bytes": num_bytes}
+    print(json.dumps(record, indent=2) if arguments.json else _summary(record))
+    return 0
+
+
+def hub_name(text: str) -> HubName:
+    """The model that an argument names.
+
+    Raises:
+        InputError: it is no such name.
+    """
+    name = HubName.parse(text)
+    if name is None:
+        raise InputError(f"a model on the hub must be named as owner/name or owner/name@revision, got {text!r}")
+    return name
+
+
+def _manifest(client: HubClient, model: RemoteModel) -> Manifest:
+    """The manifest on the hub, read before anything large is fetched, whose files are all there."""
+    listed = model.files.get(MANIFEST_NAME)
+    if listed is None:
+        raise InputError(
+            f"{model.name} must hold a bundle, got a repository without a {MANIFEST_NAME}; a model that transformers "
+            f"loads becomes one with: dovetail-ort export {model.name} OUT"
+        )
+    if listed.num_bytes > LARGEST_TEXT_BYTES:
+        raise BundleError(
+            f"{MANIFEST_NAME} of {model.name} must have {LARGEST_TEXT_BYTES} bytes at most, got {listed.num_bytes}; "
+            "do not use this bundle"
+        )
+    directory = client.download(model, [MANIFEST_NAME], force=True)  # a damaged copy may be in the cache
+    try:
+        text = (directory / MANIFEST_NAME).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{MANIFEST_NAME} of {model.name} must be UTF-8, got: {error}; is this a bundle?") from error
+    manifest = Manifest.from_json(text)
+    for entry in manifest.files:
+        found = model.files.get(entry.path)
+        if found is None or found.num_bytes != entry.num_bytes:
+            there = "no such file" if found is None else f"{found.num_bytes} bytes"
+            raise BundleError(
+                f"{model.name} must have {entry.path!r} with {entry.num_bytes} bytes, got {there}; tell its owner"
+            )
+    return manifest
+
+
+def _verify(client: HubClient, model: RemoteModel, directory: Path, manifest: Manifest) -> None:
+    """Accept a whole bundle; what the cache had of it damaged is fetched again, once."""
+    damaged = [entry.path for entry in manifest.files if not _is_whole(directory, entry)]
+    if damaged:
+        print(f"fetching {', '.join(damaged)} again: the cache had another content", file=sys.stderr)
+        client.download(model, damaged, force=True)
+    try:
+        Bundle(directory, "all")
+    except BundleError as error:
+        fault = str(error).rpartition("; ")[0] or str(error)
+        raise BundleError(f"{model.name} must be a whole bundle, got: {fault}; tell its owner") from error
+
+
+def _is_whole(directory: Path, entry: FileEntry) -> bool:
+    path = directory / entry.path
+    return path.is_file() and path.stat().st_size == entry.num_bytes and sha256(path) == entry.sha256
+
+
+def _remember(model: RemoteModel) -> None:
+    """Let the name mean this commit from now on, and not before all of it is here."""
+    revision = model.name.revision or DEFAULT_REVISION
+    if model.commit.startswith(revision):
+        return
+    reference = repository_directory(model.name) / "refs" / revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    scratch = reference.with_name(f"{reference.name}.partial")
+    scratch.write_text(model.commit, encoding="ascii")
+    scratch.replace(reference)
+
+
+def _summary(record: dict[str, object]) -> str:
+    return page(
+        {
+            "revision": str(record["revision"]),
+            "bundle": str(record["directory"]),
+            "next": f'dovetail-ort generate {record["name"]} "Why is the sky blue?"',
+        }
+    )

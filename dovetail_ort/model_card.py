@@ -1,0 +1,91 @@
+"""The model card of a bundle on the hub: what its manifest says, and nothing that it does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from dovetail_ort.commands.bundle_lines import describe_drafter, measurement_lines, number_format
+from dovetail_ort_runtime.hub_cache import HubName
+from dovetail_ort_runtime.manifest import Manifest
+
+# A card without it was written by somebody, and is not replaced.
+CARD_MARK: Final = "<!-- Written by dovetail-ort push. Without this line the card stays when a new bundle comes. -->"
+
+# As the hub names licences, such as apache-2.0 or llama3.2.
+_LICENCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_QUANTISED: Final = ("int8", "int4")
+
+
+def model_card(manifest: Manifest, name: HubName) -> str:
+    """README.md of a bundle that is pushed as `name`; a licence only if the manifest has the source's."""
+    target = manifest.target
+    lines = {
+        "source": manifest.provenance.source,
+        "licence of the source": _licence(manifest) or "not stated there",
+        "family": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters",
+        "weights": number_format(target),
+        "context": f"{target.max_context} tokens of prompt and answer",
+        "drafter": describe_drafter(manifest),
+        "size": f"{sum(entry.num_bytes for entry in manifest.files) / 1e6:.1f} MB",
+        **measurement_lines(manifest),
+        "exported by": f"dovetail-ort {manifest.provenance.exporter} on {manifest.provenance.machine}",
+    }
+    table = "\n".join(f"| {label} | {_cell(line)} |" for label, line in lines.items())
+    return f"""{_front_matter(manifest)}
+{CARD_MARK}
+
+# {name.repository.partition("/")[2]}
+
+{_cell(manifest.provenance.source)} as a bundle of dovetail-ort: graphs for ONNX Runtime that decode
+speculatively and say what plain decoding says. They need neither PyTorch nor transformers.
+
+| | |
+|---|---|
+{table}
+
+What was measured was measured at the export, on the machine above.
+
+## Use
+
+```sh
+pip install 'dovetail-ort[cpu,hub]'
+dovetail-ort pull {name.repository}
+dovetail-ort generate {name.repository} "Why is the sky blue?"
+```
+
+```python
+import dovetail_ort
+
+with dovetail_ort.load("{name.repository}") as model:  # from the cache that pull filled, with no connection
+    print(model.generate([{{"role": "user", "content": "Why is the sky blue?"}}]).text)
+```
+"""
+
+
+def _front_matter(manifest: Manifest) -> str:
+    """What the hub reads, as YAML; texts are quoted as JSON, which YAML reads alike."""
+    settings: dict[str, object] = {
+        "library_name": "dovetail-ort",
+        "pipeline_tag": "text-generation",
+        "tags": ["onnx", "speculative-decoding", manifest.target.precision],
+    }
+    licence = _licence(manifest)
+    if licence is not None and _LICENCE_NAME.fullmatch(licence):
+        settings["license"] = licence
+    if HubName.parse(manifest.provenance.source) is not None:
+        settings["base_model"] = manifest.provenance.source
+        if manifest.target.precision in _QUANTISED:
+            settings["base_model_relation"] = "quantized"
+    return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in settings.items()), "---"])
+
+
+def _licence(manifest: Manifest) -> str | None:
+    licence: str | None = getattr(manifest.provenance, "licence", None)
+    return licence
+
+
+def _cell(text: str) -> str:
+    """A text for one cell of a table: whoever made the manifest writes no other markup."""
+    return re.sub(r"([\\|<>\[\]`*_])", r"\\\1", " ".join(text.split()))

@@ -64,7 +64,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="TEXT",
         default=[],
-        help="end the answer before this text; may be given several times",
+        help="end the answer before this text, or at a special token that is spelt so; may be given several times",
     )
     limits.add_argument(
         "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the bundle's maximum)"

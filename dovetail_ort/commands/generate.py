@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from dovetail_ort.commands import add_json
@@ -26,12 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_generation_arguments(parser)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", default="-", help="standard input if absent or -")
     parser.add_argument("--raw", action="store_true", help="continue the text itself instead of answering it")
+    parser.add_argument("--show-special-tokens", action="store_true", help="as they are spelt, the last one too")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     given = template_arguments(arguments)
     model, options = open_model(arguments)
+    options = replace(options, skip_special_tokens=not arguments.show_special_tokens)
     prompt = _prompt(model, arguments)
     if arguments.json:
         generation = model.generate(prompt, options, template_arguments=given)

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from dovetail_ort_runtime.answer_text import AnswerText
 from dovetail_ort_runtime.decoder import Round
 from dovetail_ort_runtime.generation import FinishReason, Generation, Piece, Statistics, TokenLogprobs
-from dovetail_ort_runtime.stop_strings import StopStrings
-from dovetail_ort_runtime.text_stream import TextStream
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
 
@@ -18,7 +17,8 @@ class Answer:
     Args:
         tokenizer: of the answer.
         eos_token_ids: tokens that end it.
-        stop: strings that end it.
+        stop: strings that end it; in the text that is searched, special tokens stand as they are spelt.
+        skip_special_tokens: whether the text leaves them and the end-of-text token out.
         prompt_tokens: as of `Statistics`, like `cached_tokens`.
         started: `time.perf_counter()` at the call.
         read_started: the same when the target began to read.
@@ -30,14 +30,16 @@ class Answer:
         *,
         eos_token_ids: Sequence[int],
         stop: Sequence[str],
+        skip_special_tokens: bool,
         prompt_tokens: int,
         cached_tokens: int,
         started: float,
         read_started: float,
     ) -> None:
-        self._text_stream = TextStream(tokenizer)
-        self._stop_strings = StopStrings(stop)
         self._eos_token_ids = frozenset(eos_token_ids)
+        self._text = AnswerText(
+            tokenizer, eos_token_ids=self._eos_token_ids, stop=stop, skip_special_tokens=skip_special_tokens
+        )
         self._accepted: list[int] = []  # draft tokens, of each round
         self._drafted_tokens = 0
         self._draft_seconds = self._verify_seconds = 0.0
@@ -76,17 +78,15 @@ class Answer:
 
     def _piece(self, token_id: int, logprobs: TokenLogprobs | None, *, drafted: bool, max_tokens: int) -> Piece:
         self._token_ids.append(token_id)
-        ended = token_id in self._eos_token_ids
-        text, stopped = ("", False) if ended else self._stop_strings.push(self._text_stream.push(token_id))
+        text = self._text.push(token_id)
         reason: FinishReason | None = None
-        if ended or stopped:
+        if token_id in self._eos_token_ids or self._text.stopped:
             reason = "stop"
         elif self.num_tokens == max_tokens:
             reason = "length"
-        if reason is not None and not stopped:
-            last, stopped = self._stop_strings.push(self._text_stream.finish())
-            text += last + self._stop_strings.finish()
-            reason = "stop" if self._stop_strings.matched is not None else reason
+        if reason is not None:
+            text += self._text.finish()
+            reason = "stop" if self._text.stopped else reason
         self._texts.append(text)
         self.finished = reason is not None
         generation = None if reason is None else self._generation(reason)

@@ -71,7 +71,7 @@ class Generation:
     """A finished answer.
 
     Attributes:
-        text: without special tokens and without the stop string.
+        text: without the stop string, and without special tokens unless the options show them.
         token_ids: all new tokens, an end-of-text token or the tokens of a stop string included.
         finish_reason: `stop` for an end-of-text token or a stop string, `length` for a limit.
         statistics: counts and times.

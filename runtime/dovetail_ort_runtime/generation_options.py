@@ -86,7 +86,8 @@ class GenerationOptions:
 
     Attributes:
         max_new_tokens: >= 1; the answer ends there at the latest.
-        stop: strings that end the answer and are left out of it.
+        stop: strings that end the answer and are left out of it; special tokens stand in the text that is searched as
+            they are spelt, so that "<|im_end|>" ends an answer where that token comes.
         sampling: how tokens are chosen; the bundle's own settings if None.
         max_draft_tokens: >= 0; draft tokens a round at most, 0 for plain decoding.
         exact: run every pass on the many-row kernel, so that greedy tokens are the same with any number of draft
@@ -96,6 +97,7 @@ class GenerationOptions:
             middle of what it demands.
         logprobs: None, or 0 to 20: every piece then has its token's log-probability and those of so many likeliest
             tokens.
+        skip_special_tokens: whether the text leaves special tokens and the end-of-text token out.
     """
 
     max_new_tokens: int = 512
@@ -105,6 +107,7 @@ class GenerationOptions:
     exact: bool = True
     constraint: Constraint | None = None
     logprobs: int | None = None
+    skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

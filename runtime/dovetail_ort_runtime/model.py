@@ -245,6 +245,7 @@ class Model:
             self.tokenizer,
             eos_token_ids=settings.eos_token_ids,
             stop=options.stop,
+            skip_special_tokens=options.skip_special_tokens,
             prompt_tokens=len(token_ids),
             cached_tokens=num_cached,
             started=started,

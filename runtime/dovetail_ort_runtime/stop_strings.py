@@ -11,6 +11,8 @@ class StopStrings:
     The stop string that starts earliest wins; of several that start there, the one that is complete first. One that
     lies within another ("b" in "abc") waits until the other, which started earlier, is ruled out.
 
+    Hidden text, such as that of a special token, may be a part of a stop string, and is never passed on.
+
     Example with the stop string "END":
 
         push "sum E" -> "sum ", False    "E" may become "END"
@@ -34,12 +36,14 @@ class StopStrings:
         # By length: of several that start at one place the shortest is complete first.
         self._stops = tuple(sorted(set(stops), key=len))
         self._held = ""
+        self._shown = ""  # a character for each held one: "1" for those that are passed on, "0" for hidden ones
 
-    def push(self, text: str) -> tuple[str, bool]:
+    def push(self, text: str, *, hidden: bool = False) -> tuple[str, bool]:
         """Text that is free of stop strings, and whether one was completed."""
         if self.matched is not None:
             return "", True
         self._held += text
+        self._shown += ("0" if hidden else "1") * len(text)
         start, stop = self._first_match()
         possible = self._first_possible()
         if stop is not None and start <= possible:
@@ -68,5 +72,8 @@ class StopStrings:
         return len(self._held)
 
     def _release(self, length: int) -> str:
-        released, self._held = self._held[:length], self._held[length:]
-        return released
+        released, shown = self._held[:length], self._shown[:length]
+        self._held, self._shown = self._held[length:], self._shown[length:]
+        if "0" not in shown:
+            return released
+        return "".join(character for character, mark in zip(released, shown, strict=True) if mark == "1")

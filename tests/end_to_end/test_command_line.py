@@ -343,6 +343,28 @@ def test_json_is_one_object_and_plain_decoding_says_the_same(tiny_bundle, capsys
     assert plain["exact"]
 
 
+def test_special_tokens_are_shown_on_request_and_end_an_answer(tiny_bundle, capsys):
+    def answer(seed: int, *extra: str) -> dict[str, Any]:
+        sampling = ["--temperature", "2.5", "--seed", str(seed), "--max-new-tokens", "60"]
+        assert main(["generate", str(tiny_bundle), "A dovetail", "--raw", "--json", *sampling, *extra]) == 0
+        record: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return record
+
+    tokenizer = dovetail_ort.load(tiny_bundle).tokenizer
+    start = tokenizer.token_to_id("<|im_start|>")
+    # One of 384 tokens: some seed has it among 60.
+    records = ((seed, answer(seed)) for seed in range(200))
+    seed, hidden = next((seed, record) for seed, record in records if start in record["token_ids"])
+    shown = answer(seed, "--show-special-tokens")
+    assert shown["token_ids"] == hidden["token_ids"]
+    assert hidden["text"] == tokenizer.decode(hidden["token_ids"])
+    assert shown["text"] == tokenizer.decode(hidden["token_ids"], skip_special_tokens=False)
+    stopped = answer(seed, "--stop", "<|im_start|>")
+    before = hidden["token_ids"][: hidden["token_ids"].index(start)]
+    assert stopped["token_ids"] == [*before, start]
+    assert (stopped["text"], stopped["finish_reason"]) == (tokenizer.decode(before), "stop")
+
+
 def test_no_exact_is_said(tiny_bundle, capsys):
     main(["generate", str(tiny_bundle), PROMPT, "--no-exact", "--max-new-tokens", "2"])
     assert "not exact" in capsys.readouterr().err

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -91,3 +93,17 @@ def test_without_stop_strings_all_text_passes():
 def test_stop_strings_must_be_a_sequence_of_strings_with_characters(stops):
     with pytest.raises(InputError, match="must be"):
         StopStrings(stops)
+
+
+# Hidden pieces are in brackets: they are searched as all text is, and only what is shown passes.
+@given(
+    st.lists(st.text("ab[]", min_size=1, max_size=4), max_size=3),
+    st.lists(st.one_of(st.text("ab", max_size=3), st.sampled_from(["[a]", "[]"])), max_size=10),
+)
+@example(["a[", "]b"], ["a", "[a]", "b"])
+def test_hidden_text_is_searched_and_never_passes(stops, pieces):
+    search = StopStrings(stops)
+    passed = "".join(search.push(piece, hidden=piece.startswith("["))[0] for piece in pieces) + search.finish()
+    before, matched = searched(stops, "".join(pieces))
+    assert search.matched == matched
+    assert passed == re.sub(r"\[a?\]?", "", before)

@@ -10,10 +10,7 @@ from dovetail_ort_export.source.diagnosis import refuse_configuration, refuse_fi
 from dovetail_ort_export.source.json_file import read_json
 from dovetail_ort_export.source.quantised import refuse_quantised
 from dovetail_ort_export.source.text_files import read_text_files
-from dovetail_ort_export.source.weight_check import check_finite, check_weights
 from dovetail_ort_export.source.weight_files import read_tensors
-
-__all__ = ["check_finite", "check_weights", "read_directory"]
 
 _HASH: Final = re.compile(r"[0-9a-f]{32,}")
 _LICENCE: Final = re.compile(r"license:\s*(?P<value>[^#]*?)\s*(#.*)?")

@@ -11,9 +11,9 @@ from optimum.exporters.tasks import TasksManager
 from torch import Tensor
 
 from dovetail_ort_export.source.checkpoint import Checkpoint
-from dovetail_ort_export.source.directory import check_finite, check_weights
 from dovetail_ort_export.source.families.family import reason_unneeded
 from dovetail_ort_export.source.settings import Settings
+from dovetail_ort_export.source.weight_check import check_finite, check_weights
 from dovetail_ort_runtime.errors import SourceError
 
 _TASK: Final = "text-generation"

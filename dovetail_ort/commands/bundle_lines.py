@@ -3,7 +3,7 @@
 from typing import Final
 
 from dovetail_ort_runtime.manifest import Manifest, TargetEntry
-from dovetail_ort_runtime.measurements import Agreement, Int8FormatMeasurements, RowInvariance
+from dovetail_ort_runtime.measurements import Agreement, Int8FormatMeasurements, RowInvariance, WitnessReport
 
 _COMPARED: Final = {"model": "the model", "graph": "the graph before the last change"}
 
@@ -15,10 +15,12 @@ def page(lines: dict[str, str]) -> str:
 
 def measurement_lines(manifest: Manifest) -> dict[str, str]:
     """Lines by their label."""
+    witness = manifest.measurements.witness
     return {
         "exact": "yes, on the machine that exported it" if manifest.target.exact else "NO",
         "row invariance": _describe_row_invariance(manifest.measurements.row_invariance),
         "agreement": _describe_agreement(manifest.measurements.agreement),
+        **({} if witness is None else {"witness": _describe_witness(witness)}),
         **{f"by {one.int8_format}": _describe_format(one) for one in manifest.measurements.int8_formats},
     }
 
@@ -59,4 +61,12 @@ def _describe_agreement(measured: Agreement) -> str:
     return (
         f"{measured.top1:.1%} same top token as {other}, mean KL {measured.mean_kl:.4f} nats, "
         f"{measured.num_tokens} tokens"
+    )
+
+
+def _describe_witness(measured: WitnessReport) -> str:
+    return (
+        f"model within {measured.model_difference:.1e} of the logits' spread; graph {measured.graph_top1:.1%} same top "
+        f"token, KL {measured.graph_mean_kl:.4f}; {len(measured.positions)} tokens at positions up to "
+        f"{max(measured.positions, default=0)}, recomputed from the files in {measured.seconds:.1f} s"
     )

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort export SmolLM2-135M-Instruct.Q4_1.gguf smollm2\n"
         "  dovetail-ort export HuggingFaceTB/SmolLM2-135M-Instruct smollm2 --max-context 4096 --force"
     )
-    parser.add_argument("source", metavar="SOURCE", help="Hugging Face directory or hub name, or a GGUF file")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="Hugging Face directory, hub name as owner/name[@revision], or a GGUF file"
+    )
     parser.add_argument("out", metavar="OUT", type=Path, help="directory of the bundle; it appears when all is well")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="number format of weights (default: %(default)s)"
@@ -57,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the model's maximum)"
     )
+    _add_ignored(parser)
     parser.add_argument(
         "--check-text", type=Path, metavar="FILE", help="UTF-8 text to compare bundle and model on (default: built in)"
     )
@@ -75,6 +78,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace the bundle that stands at OUT")
     add_json(parser)
+
+
+def _add_ignored(parser: argparse.ArgumentParser) -> None:
+    ignored = parser.add_argument_group("parts of the source that export does not know, an error unless named here")
+    ignored.add_argument(
+        "--ignore-setting",
+        dest="ignore_settings",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="a key of config.json that does not change what the model computes; may be given several times",
+    )
+    ignored.add_argument(
+        "--ignore-weights",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="tensors that the model does not need, such as 'vision_tower.*'; may be given several times",
+    )
 
 
 def _add_calibration(parser: argparse.ArgumentParser, defaults: ExportOptions) -> None:
@@ -105,8 +127,9 @@ def _add_calibration(parser: argparse.ArgumentParser, defaults: ExportOptions) -
 
 def run(arguments: argparse.Namespace) -> int:
     given = {field.name: getattr(arguments, field.name) for field in fields(ExportOptions)}
+    lists = {name: tuple(given[name]) for name in ("recipes", "ignore_settings", "ignore_weights")}
     limit = None if arguments.vram_limit is None else parse_bytes(arguments.vram_limit)
-    options = ExportOptions(**{**given, "recipes": tuple(arguments.recipes), "vram_limit": limit})
+    options = ExportOptions(**{**given, **lists, "vram_limit": limit})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exporter = import_from_export("exporter", "exporter")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from dovetail_ort_export.source import Source
 from dovetail_ort_export.weights import float32_leaves
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.errors import InputError, SourceError
+from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.measurements import Agreement, Measurements
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance, run_in_chunks
 from dovetail_ort_runtime.target import Target
@@ -34,17 +34,11 @@ def checked_tokens(source: Source, path: Path | None, max_context: int) -> Token
 
     Raises:
         InputError: the file cannot be read, or is too short.
-        SourceError: the tokenizer is another model's.
     """
-    ids = source.tokenizer.encode(read_check_text(path), add_special_tokens=False).ids
+    ids = source.text.tokenizer.encode(read_check_text(path), add_special_tokens=False).ids
     tokens = ids[: min(_MAX_TOKENS, max(max_context - 1, 2))]
     if len(tokens) < 2:
         raise InputError(f"the check text must have 2 tokens or more, got {len(tokens)}; give a longer file")
-    if max(tokens) >= source.model.config.vocab_size:
-        raise SourceError(
-            f"the tokenizer's ids must be below the model's vocabulary of {source.model.config.vocab_size}, "
-            f"got {max(tokens)}; the source has another model's tokenizer"
-        )
     return np.asarray(tokens, dtype=np.int64)
 
 
@@ -62,10 +56,24 @@ def read_check_text(path: Path | None) -> str:
 
 
 @torch.no_grad()
-def reference_logits(model: Any, token_ids: TokenArray) -> FloatArray:
-    """Logits (T, V) float32 of a transformers causal LM at tokens (T,) int64, whatever the type of its parameters."""
+def reference_logits(model: Any, token_ids: TokenArray, positions: TokenArray | None = None) -> FloatArray:
+    """Logits of a transformers causal LM in float32, whatever the type of its parameters.
+
+    Args:
+        model: in evaluation mode.
+        token_ids: (T,) int64.
+        positions: (T,) int64, where the tokens stand; from 0 on if None.
+
+    Returns:
+        (T, V) float32.
+    """
+    rows = torch.from_numpy(token_ids)[None]
+    places = torch.arange(len(token_ids)) if positions is None else torch.from_numpy(positions)
+    # Without a mask transformers takes a gap between positions for the border of two texts.
+    mask = torch.ones_like(rows)
     with float32_leaves(model):
-        logits: FloatArray = model(torch.from_numpy(token_ids)[None], use_cache=False).logits[0].float().numpy()
+        result = model(rows, position_ids=places[None], attention_mask=mask, use_cache=False)
+    logits: FloatArray = result.logits[0].float().numpy()
     return logits
 
 

@@ -46,7 +46,7 @@ def calibration_texts(source: Source, path: Path | None, num_tokens: int, seed: 
 
 
 def _pieces(source: Source, path: Path) -> Iterator[TokenArray]:
-    ids = source.tokenizer.encode(_read(path), add_special_tokens=False).ids
+    ids = source.text.tokenizer.encode(_read(path), add_special_tokens=False).ids
     if len(ids) < LEAST_CALIBRATION_TOKENS:
         raise InputError(
             f"the calibration text must have {LEAST_CALIBRATION_TOKENS} tokens or more, got {len(ids)} in "
@@ -89,25 +89,26 @@ def write_conversations(source: Source, seed: int) -> Iterator[TokenArray]:
 
 def _answered_openings(source: Source, turns: Turns) -> list[TokenIds]:
     questions = _sample(source, [turns.opening] * _NUM_PARALLEL, _USER_TOKENS)
-    prompts = [turns.question(source.tokenizer.decode(question)) for question in questions]
+    prompts = [turns.question(source.text.tokenizer.decode(question)) for question in questions]
     answers = _sample(source, prompts, _ANSWER_TOKENS)
     return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def _continued_nothing(source: Source) -> list[TokenIds]:
-    bos = source.tokenizer.token_to_id(source.special_tokens.get("bos_token", ""))
-    start = [source.eos_token_ids[0] if bos is None else bos]
+    bos = source.text.tokenizer.token_to_id(source.text.special_tokens.get("bos_token", ""))
+    start = [source.text.eos_token_ids[0] if bos is None else bos]
     return [start + text for text in _sample(source, [start] * _NUM_PARALLEL, _ANSWER_TOKENS)]
 
 
 def _turns(source: Source) -> Turns:
-    template = None if source.chat_template is None else ChatTemplate(source.chat_template, source.special_tokens)
-    return Turns(template, lambda text: source.tokenizer.encode(text, add_special_tokens=False).ids)
+    text = source.text
+    template = None if text.chat_template is None else ChatTemplate(text.chat_template, text.special_tokens)
+    return Turns(template, lambda text: source.text.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _sample(source: Source, prompts: Sequence[TokenIds], max_new_tokens: int) -> list[TokenIds]:
     """Continuations up to the end token, exclusive; prompts are padded on the left."""
-    ends = list(source.eos_token_ids)
+    ends = list(source.text.eos_token_ids)
     width = max(map(len, prompts))
     room = int(source.model.config.max_position_embeddings) - width
     if room < 1:

@@ -31,7 +31,10 @@ class ExportOptions:
         calibration_tokens: 64 or more; tokens of that text.
         alpha: 0 to 1; how much of the activations' range the row format moves into the weights.
         seed: 0 or more, of the model's own writing.
-        max_context: largest number of tokens of prompt and answer; the model's own maximum by default.
+        max_context: largest number of tokens of prompt and answer; the model's own maximum by default. More where
+            YaRN's factor reaches further.
+        ignore_settings: keys of the configuration that are passed over although nothing is known of them.
+        ignore_weights: patterns of tensors in the files that have no place in the model and are passed over.
         gpu_layers: 0 or more; so many blocks, with the embedding, go into a graph of their own in fp16, for a GPU.
             Or `auto`, as many as `vram_limit` holds.
         vram_limit: bytes of a GPU that these blocks may take, with their cache; leave room for a drafter.
@@ -47,6 +50,8 @@ class ExportOptions:
     alpha: float = 0.7
     seed: int = 0
     max_context: int | None = None
+    ignore_settings: tuple[str, ...] = ()
+    ignore_weights: tuple[str, ...] = ()
     gpu_layers: int | str = 0
     vram_limit: int | None = None
     check_text: Path | None = None

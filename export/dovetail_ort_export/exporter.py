@@ -7,20 +7,20 @@ import importlib.metadata
 import resource
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_export.agreement import checked_tokens, reference_logits
 from dovetail_ort_export.candidates import choose_candidate, write_candidates
+from dovetail_ort_export.cross_check import witnessed_rows
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.source import Source, check_window, load_source
+from dovetail_ort_export.source import Source, SourceOptions, TextParts, load_source
 from dovetail_ort_export.whole_output import bundle_directory, check_output, clear_leftovers, write_manifest
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
-from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import GenerationEntry, Manifest, TokenizerEntry
-from dovetail_ort_runtime.measurements import Calibration, Provenance
+from dovetail_ort_runtime.measurements import Provenance
 
 _TOKENIZER_NAME: Final = "tokenizer.json"
 _CHAT_TEMPLATE_NAME: Final = "chat_template.jinja"
@@ -64,27 +64,32 @@ def export_bundle(
     check_output(out, force=options.force)
     with bundle_directory(out) as directory:
         report(f"loading {source}")
-        loaded = load_source(source)
-        max_context = _max_context(loaded.model.config, options)
+        loaded = load_source(source, _source_options(options))
+        for note in loaded.notes:
+            report(f"note: {note}")
+        max_context = loaded.settings.max_context
         tokens = checked_tokens(loaded, options.check_text, max_context)
         report(f"asking the original model about {len(tokens)} tokens")
         reference = reference_logits(loaded.model, tokens)
+        report("recomputing a few of them from the files alone")
+        witnessed = witnessed_rows(loaded, tokens)
         with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
             candidates = write_candidates(loaded, options, max_context, Path(folder), report)
-            tokenizer, generation = write_text_files(loaded, directory), _generation_entry(loaded)
-            name = loaded.name
+            tokenizer, generation = write_text_files(loaded.text, directory), _generation_entry(loaded)
+            provenance = _provenance(loaded)
             del loaded  # the sessions take its place in memory
             gc.collect()  # transformers' modules hold each other in cycles
             report("checking what was written")
             chosen, measurements = choose_candidate(candidates, tokens, reference, report)
+            witness = witnessed.compare(chosen.open(len(tokens)), quantised=chosen.is_quantised)
             for path in chosen.folder.iterdir():
                 path.rename(directory / path.name)
         manifest = Manifest(
             target=replace(chosen.entry, exact=measurements.row_invariance.identical),
             tokenizer=tokenizer,
             generation=generation,
-            measurements=measurements,
-            provenance=_provenance(name, chosen.calibration),
+            measurements=replace(measurements, witness=witness),
+            provenance=replace(provenance, calibration=chosen.calibration),
             files=(),
         )
         manifest = write_manifest(manifest, directory)
@@ -97,50 +102,63 @@ def export_bundle(
     )
 
 
-def _max_context(config: Any, options: ExportOptions) -> int:
-    largest = int(config.max_position_embeddings)
-    max_context = options.max_context or largest
-    if max_context > largest:
-        raise InputError(f"max_context must be at most the model's {largest}, got {max_context}")
-    check_window(config, max_context)
-    return max_context
-
-
-def _provenance(source: str, calibration: Calibration | None) -> Provenance:
-    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return Provenance(
-        source=source,
-        exporter=importlib.metadata.version("dovetail-ort"),
-        packages=packages | onnxruntime_distributions(),
-        machine=processor_name(),
-        calibration=calibration,
+def _source_options(options: ExportOptions) -> SourceOptions:
+    return SourceOptions(
+        max_context=options.max_context,
+        ignore_settings=options.ignore_settings,
+        ignore_weights=options.ignore_weights,
     )
 
 
-def write_text_files(source: Source, directory: Path) -> TokenizerEntry:
+def _provenance(source: Source) -> Provenance:
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    settings = source.settings
+    return Provenance(
+        source=source.name,
+        exporter=importlib.metadata.version("dovetail-ort"),
+        packages=packages | onnxruntime_distributions(),
+        machine=processor_name(),
+        revision=source.checkpoint.revision,
+        licence=source.checkpoint.licence,
+        ignored_settings=settings.ignored,
+        ignored_weights=source.ignored_weights,
+        rotary_table=settings.rotary.table(settings.max_context),
+    )
+
+
+def write_text_files(text: TextParts, directory: Path) -> TokenizerEntry:
     """Write the tokenizer and the chat template into `directory`."""
     # Its own writing has no OSError for a full disk.
-    (directory / _TOKENIZER_NAME).write_text(source.tokenizer.to_str(pretty=True), encoding="utf-8")
-    if source.chat_template is not None:
-        (directory / _CHAT_TEMPLATE_NAME).write_text(source.chat_template, encoding="utf-8")
+    (directory / _TOKENIZER_NAME).write_text(text.tokenizer.to_str(pretty=True), encoding="utf-8")
+    if text.chat_template is not None:
+        (directory / _CHAT_TEMPLATE_NAME).write_text(text.chat_template, encoding="utf-8")
     return TokenizerEntry(
         file=_TOKENIZER_NAME,
-        chat_template=None if source.chat_template is None else _CHAT_TEMPLATE_NAME,
-        special_tokens=source.special_tokens,
+        chat_template=None if text.chat_template is None else _CHAT_TEMPLATE_NAME,
+        special_tokens=text.special_tokens,
     )
 
 
 def _generation_entry(source: Source) -> GenerationEntry:
-    """The model's own generation settings; greedy unless they ask for sampling."""
-    config: Any = source.model.generation_config
+    """The model's own generation settings; greedy unless they ask for sampling.
+
+    What a sampling model does not set has the values that transformers gives it.
+    """
+    given = source.checkpoint.generation
     sampling: dict[str, Any] = {
-        "temperature": 1.0 if config.temperature is None else float(config.temperature),
-        "top_k": int(config.top_k or 0),
-        "top_p": float(config.top_p or 1.0),
-        "min_p": float(config.min_p or 0.0),
+        "temperature": _number(given, "temperature", default=1.0, off=1.0),
+        "top_k": int(_number(given, "top_k", default=50, off=0)),
+        "top_p": _number(given, "top_p", default=1.0, off=1.0),
+        "min_p": _number(given, "min_p", default=0.0, off=0.0),
     }
     return GenerationEntry(
-        eos_token_ids=source.eos_token_ids,
-        repetition_penalty=float(config.repetition_penalty or 1.0),
-        **(sampling if config.do_sample else {}),
+        eos_token_ids=source.text.eos_token_ids,
+        repetition_penalty=_number(given, "repetition_penalty", default=1.0, off=1.0),
+        **(sampling if given.get("do_sample") else {}),
     )
+
+
+def _number(settings: Mapping[str, Any], name: str, *, default: float, off: float) -> float:
+    """A generation setting: `default` where it is not named, `off` where it is null."""
+    value = settings.get(name, default)
+    return float(off if value is None else value)

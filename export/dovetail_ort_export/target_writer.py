@@ -50,6 +50,11 @@ class Candidate:
     calibration: Calibration | None = None
 
     @property
+    def is_quantised(self) -> bool:
+        """Whether any part of it computes in fewer bits than float32."""
+        return self.entry.precision != "fp32" or self.entry.front_graph is not None
+
+    @property
     def num_bytes(self) -> int:
         """Size of graph and weights."""
         return sum(path.stat().st_size for path in self.folder.iterdir())

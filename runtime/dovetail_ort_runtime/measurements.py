@@ -58,6 +58,28 @@ class Int8FormatMeasurements:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WitnessReport:
+    """The model and the bundle's graph against logits that were recomputed from the source's files alone.
+
+    Attributes:
+        positions: where the tokens stood.
+        model_difference: largest difference of the original model's logits, run by transformers in float32, as a share
+            of the logits' standard deviation.
+        graph_difference: of the bundle's graph, likewise.
+        graph_top1: share of positions at which the graph has the same most likely token.
+        graph_mean_kl: mean Kullback-Leibler divergence of the graph's distribution, in nats.
+        seconds: that recomputing took.
+    """
+
+    positions: tuple[int, ...]
+    model_difference: float
+    graph_difference: float
+    graph_top1: float
+    graph_mean_kl: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Measurements:
     """What export measured before it declared the bundle good.
 
@@ -65,11 +87,13 @@ class Measurements:
         row_invariance: of the bundle's graph.
         agreement: of the bundle's graph.
         int8_formats: all formats that were compared, if the bundle's was chosen by measurement.
+        witness: model and graph against an independent reading of the files; None in bundles of before there was one.
     """
 
     row_invariance: RowInvariance
     agreement: Agreement
     int8_formats: tuple[Int8FormatMeasurements, ...] = ()
+    witness: WitnessReport | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +118,16 @@ class Provenance:
     """Where the bundle comes from.
 
     Attributes:
-        source: name of the model directory, hub repository or GGUF file.
+        source: name of the model: the hub's repository, the GGUF metadata's name, or the directory's.
         exporter: version of dovetail-ort.
         packages: versions of the packages that took part, by name.
         machine: processor that the measurements were taken on.
         calibration: on which text activations were measured; None if no pass asked for it.
+        revision: commit of the hub repository; None for files of another origin.
+        licence: as the source states it, or None.
+        ignored_settings: keys of the configuration that were passed over because the user said so.
+        ignored_weights: tensors of the files that were passed over likewise.
+        rotary_table: which of longrope's two tables the graph has, `short` or `long`; None for other rotations.
     """
 
     source: str
@@ -106,3 +135,8 @@ class Provenance:
     packages: dict[str, str]
     machine: str
     calibration: Calibration | None = None
+    revision: str | None = None
+    licence: str | None = None
+    ignored_settings: tuple[str, ...] = ()
+    ignored_weights: tuple[str, ...] = ()
+    rotary_table: str | None = None

@@ -15,7 +15,7 @@ from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
 from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_passes
 from dovetail_ort_export.recipe import Recipe, Step
-from dovetail_ort_export.source import load_source
+from dovetail_ort_export.source import SourceOptions, load_source
 from dovetail_ort_export.target_ends import read_target_ends
 from dovetail_ort_export.target_writer import Report, TargetWriter
 from dovetail_ort_export.training.head_directory import load_head
@@ -51,7 +51,7 @@ class TargetWorkshop(Workshop):
         self.recipe = _recipe(TARGET, manifest.target)
         options = _options_of(manifest)
         report(f"loading {source}")
-        loaded = load_source(source)
+        loaded = load_source(source, SourceOptions.of_bundle(manifest))
         self.source = loaded.name
         self._tokens = checked_tokens(loaded, None, manifest.target.max_context)
         report(f"asking the original model about {len(self._tokens)} tokens")

@@ -1,28 +1,55 @@
-"""Load a causal LM and its tokenizer from a Hugging Face directory, the hub, or a GGUF file, if it can be exported."""
+"""A model's files, understood or refused.
+
+    directory, GGUF file or hub name -> Checkpoint -> Settings -> a transformers model on the files' own tensors
+
+Nothing is guessed: every setting and every tensor is used, known to be unneeded, or an error.
+"""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
-import torch
 import transformers
-from tokenizers import Tokenizer
+from packaging.version import Version
 
-from dovetail_ort_export.gguf_tokenizer import eos_token_ids, read_metadata, repair_tokenizer, special_tokens
-from dovetail_ort_export.weights import head_size
+from dovetail_ort_export.source.checkpoint import Checkpoint, TextParts
+from dovetail_ort_export.source.directory import read_directory
+from dovetail_ort_export.source.gguf_checkpoint import read_gguf
+from dovetail_ort_export.source.model import build_model
+from dovetail_ort_export.source.settings import Settings, read_settings
 from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.manifest import Manifest
 
-# Pre-norm decoders of the same build: RMSNorm, rotary positions, a gated MLP with SiLU. `equalization` counts on it.
-FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
+__all__ = ["Checkpoint", "Settings", "Source", "SourceOptions", "TextParts", "load_source"]
 
-# Rotary scalings whose angles depend on the position alone; "dynamic" and "longrope" change with the length.
-ROPE_TYPES: Final = ("default", "linear", "llama3", "yarn")
+_NEWEST_TESTED: Final = Version("5.24.0")  # of transformers
 
-_HEAD_SIZE_STEP: Final = 16  # GroupQueryAttention's, where it rotates
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceOptions:
+    """How a source is read.
+
+    Attributes:
+        max_context: largest number of tokens of prompt and answer; the model's own maximum if None.
+        ignore_settings: keys of the configuration that are passed over although nothing is known of them.
+        ignore_weights: patterns of tensors in the files that have no place and are passed over.
+    """
+
+    max_context: int | None = None
+    ignore_settings: tuple[str, ...] = ()
+    ignore_weights: tuple[str, ...] = ()
+
+    @classmethod
+    def of_bundle(cls, manifest: Manifest) -> Self:
+        """Those that a bundle was exported with."""
+        return cls(
+            max_context=manifest.target.max_context,
+            ignore_settings=manifest.provenance.ignored_settings,
+            ignore_weights=manifest.provenance.ignored_weights,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -30,127 +57,80 @@ class Source:
     """A loaded model.
 
     Attributes:
-        name: the last part of the path, or the hub repository; it goes into the manifest.
-        model: transformers causal LM, in evaluation mode, in the number type of its checkpoint.
-        tokenizer: of the `tokenizers` package.
-        chat_template: Jinja source, or None.
-        special_tokens: names that the chat template may use, such as `bos_token`, to their text.
-        eos_token_ids: tokens that end an answer, one or more.
+        checkpoint: its files.
+        settings: of its configuration, all understood.
+        model: transformers causal LM, in evaluation mode, in the number type of its files.
+        ignored_weights: tensors of the files that were passed over because the user said so.
+        notes: what the user should know, a line each.
     """
 
-    name: str
+    checkpoint: Checkpoint
+    settings: Settings
     model: Any
-    tokenizer: Tokenizer
-    chat_template: str | None
-    special_tokens: dict[str, str]
-    eos_token_ids: tuple[int, ...]
+    ignored_weights: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.checkpoint.name
+
+    @property
+    def text(self) -> TextParts:
+        """How its text becomes token ids."""
+        return self.checkpoint.text
 
 
-def load_source(source: str) -> Source:
-    """Read a directory, a `.gguf` file or a hub repository, after its configuration has been found to be exportable.
+def load_source(source: str, options: SourceOptions | None = None) -> Source:
+    """Read a directory, a `.gguf` file or a hub repository `owner/name[@revision]`.
 
     Raises:
-        SourceError: there is no such model, or its family or a setting of it is not covered.
+        SourceError: there is no such model, it is damaged, or something of it is not understood.
+        InputError: an option is out of bounds.
+    """
+    options = options or SourceOptions()
+    checkpoint = read_checkpoint(source)
+    settings = read_settings(checkpoint.config, options.max_context, options.ignore_settings)
+    with _quiet_configurations():
+        model, ignored = build_model(checkpoint, settings, options.ignore_weights)
+    notes = (*checkpoint.notes, *checkpoint.text.notes, *_version_notes())
+    return Source(checkpoint=checkpoint, settings=settings, model=model, ignored_weights=ignored, notes=notes)
+
+
+def read_checkpoint(source: str) -> Checkpoint:
+    """The files of a source, read as far as settings, names and shapes.
+
+    Raises:
+        SourceError: as `load_source`.
     """
     path = Path(source)
-    location, gguf_file = source, None
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise SourceError(f"a GGUF source must be a file, got {source!r}, which is not there")
-        location, gguf_file = str(path.parent), path.name
-    elif not path.exists() and (path.is_absolute() or source.startswith((".", "~"))):
+        return read_gguf(path)
+    if path.exists():
+        return read_directory(path)
+    if path.is_absolute() or source.startswith((".", "~")):
         raise SourceError(
             f"a source must be a directory, a .gguf file or a hub name, got {source!r}, which is not there"
         )
-    elif path.exists() and not (path / "config.json").is_file():
-        raise SourceError(f"a source directory must have a config.json, got {source!r}; or give a .gguf file")
-    with _quiet():
-        read = partial(_from_pretrained, source, location, gguf_file=gguf_file)
-        config = read(transformers.AutoConfig)
-        check_family(config)
-        tokenizer = read(transformers.AutoTokenizer, config=config)
-        dtype = "auto" if gguf_file is None else torch.float32
-        model = read(transformers.AutoModelForCausalLM, config=config, dtype=dtype)
-    if not tokenizer.is_fast:
-        raise SourceError(f"the tokenizer of {source} must have a tokenizer.json, got a Python-only tokenizer")
-    if gguf_file is not None:
-        metadata = read_metadata(path)
-        repair_tokenizer(tokenizer.backend_tokenizer, metadata)
-        named, ends = special_tokens(metadata), eos_token_ids(metadata)
-    else:
-        named = {name: text for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
-        ends = _eos_token_ids(model, tokenizer)
-    template = tokenizer.chat_template
-    if not ends:
-        raise SourceError(
-            f"{source!r} must name an end-of-text token, got none in its generation settings or tokenizer"
-        )
-    return Source(
-        name=path.name if path.exists() else source,
-        model=model.eval(),
-        tokenizer=tokenizer.backend_tokenizer,
-        chat_template=template.get("default") if isinstance(template, dict) else template,
-        special_tokens=named,
-        eos_token_ids=ends,
-    )
+    from dovetail_ort_export.source.hub import fetch  # the hub's client loads slowly
+
+    directory, revision = fetch(source)
+    return read_directory(directory, source.partition("@")[0], revision)
 
 
-def check_family(config: Any) -> None:
-    """Accept a transformers configuration that the exporter covers.
-
-    Raises:
-        SourceError: the family or a setting of it is not covered; the message names both and what is.
-    """
-    family = config.model_type
-    if family not in FAMILIES:
-        raise SourceError(f"the model family must be one of {', '.join(FAMILIES)}, got {family!r}")
-    if (rope_type := _rope_type(config)) not in ROPE_TYPES:
-        raise SourceError(f"rope_type of {family} must be one of {', '.join(ROPE_TYPES)}, got {rope_type!r}")
-    if config.hidden_act not in ("silu", "swish"):
-        raise SourceError(f"hidden_act of {family} must be silu, got {config.hidden_act!r}")
-    if getattr(config, "partial_rotary_factor", 1.0) != 1.0:
-        raise SourceError(f"partial_rotary_factor of {family} must be 1, got {config.partial_rotary_factor}")
-    if head_size(config) % _HEAD_SIZE_STEP:
-        raise SourceError(f"the head size of {family} must be a multiple of {_HEAD_SIZE_STEP}, got {head_size(config)}")
-
-
-def check_window(config: Any, max_context: int) -> None:
-    """Accept a sliding window that no text of `max_context` tokens outgrows.
-
-    Raises:
-        SourceError: the window is smaller; the message says with which limit the model can be exported.
-    """
-    # GroupQueryAttention's local window counts slots of the cache: right for chains, wrong for trees, where siblings
-    # take slots between a draft token and its ancestors.
-    window = _sliding_window(config)
-    if window is not None and window < max_context:
-        raise SourceError(
-            f"max_context must be at most the sliding window of {window} tokens, got {max_context}; "
-            f"export with --max-context {window}"
-        )
-
-
-def _rope_type(config: Any) -> str:
-    scaling = getattr(config, "rope_scaling", None) or {}
-    return str(scaling.get("rope_type", scaling.get("type", "default")))  # older configurations say "type"
-
-
-def _sliding_window(config: Any) -> int | None:
-    """The window of the blocks that have one, or None if all see everything."""
-    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
-    return getattr(config, "sliding_window", None) if slides else None
-
-
-def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    ids = model.generation_config.eos_token_id
-    if ids is None:
-        ids = tokenizer.eos_token_id
-    return tuple(ids) if isinstance(ids, (list, tuple)) else () if ids is None else (ids,)
+def _version_notes() -> tuple[str, ...]:
+    """A note where transformers is newer than any that was tested."""
+    version = Version(transformers.__version__)
+    if version <= _NEWEST_TESTED:
+        return ()
+    return (f"transformers {version} is newer than {_NEWEST_TESTED}, the newest that was tested",)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' notes on its own tokenizer classes, which this module repairs or refuses."""
+def _quiet_configurations() -> Iterator[None]:
+    """Silence transformers' remarks on settings and tensors, all of which are checked here."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
@@ -159,13 +139,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         transformers.logging.set_verbosity(level)
-
-
-def _from_pretrained(source: str, location: str, loader: Any, **arguments: Any) -> Any:
-    try:
-        return loader.from_pretrained(location, **arguments)
-    except Exception as error:  # damaged files end in a dozen packages' own exceptions
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise SourceError(
-            f"{source!r} must be a readable model directory, hub name or GGUF file, got: {reason}"
-        ) from error

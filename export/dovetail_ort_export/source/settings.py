@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from dovetail_ort_export.source.families import FAMILIES, Family
-from dovetail_ort_export.source.families.family import COMMON_SETTINGS, DIMENSIONS
+from dovetail_ort_export.source.families.family import DIMENSIONS
 from dovetail_ort_export.source.rotary import ROTARY_KEYS, Rotary, read_rotary
 from dovetail_ort_runtime.errors import InputError, SourceError
 
@@ -196,9 +196,14 @@ def _max_context(values: Mapping[str, Any], rotary: Rotary, asked: int | None) -
     if own is None:
         raise SourceError("config.json must have the key 'max_position_embeddings', which is missing")
     longest = rotary.longest_context(own)
+    if rotary.kind == "dynamic" and (asked is None or asked > own):
+        # A text that grows beyond it would change what its first tokens were computed with.
+        raise SourceError(
+            f"max_context must be at most {own} where rope_type is dynamic, whose angles change with the length of a "
+            f"longer text, got {asked or 'none'}; export with --max-context {own}"
+        )
     if asked is not None and asked > longest:
-        reason = f" (beyond it the rotation {rotary.kind} changes with the length)" if rotary.kind == "dynamic" else ""
-        raise InputError(f"max_context must be at most the model's {longest}, got {asked}{reason}")
+        raise InputError(f"max_context must be at most the model's {longest}, got {asked}")
     context = own if asked is None else asked
     window = _window(values)
     # GroupQueryAttention's local window counts slots of the cache: right for chains, wrong for trees, where siblings

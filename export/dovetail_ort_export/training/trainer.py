@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from matplotlib.figure import Figure
 
-from dovetail_ort_export.source import load_source
+from dovetail_ort_export.source import SourceOptions, load_source
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.target_writer import Report
 from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
@@ -27,7 +27,7 @@ from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
-from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.manifest import Manifest, TargetEntry
 
 _PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
 
@@ -69,7 +69,7 @@ def train_head(
     device = _device(options.device)
     torch.set_num_threads(options.threads or usable_cores())
     report("writing text")
-    open_target = None if source is None else _open_source(source, target_sha256, device)
+    open_target = None if source is None else _open_source(source, bundle.manifest, device)
     shards = write_text(bundle, text or out / "text", options, prompts or TrainingPrompts(), open_target, report)
     report("reading text")
     conversations = _enough(shards.conversations(), options.num_answer_tokens)
@@ -118,8 +118,9 @@ def _trainable(entry: TargetEntry) -> str:
     return entry.weights_sha256
 
 
-def _open_source(source: str, target_sha256: str, device: torch.device) -> OpenTarget:
-    model = load_source(source).model
+def _open_source(source: str, manifest: Manifest, device: torch.device) -> OpenTarget:
+    model = load_source(source, SourceOptions.of_bundle(manifest)).model
+    target_sha256 = str(manifest.target.weights_sha256)
     if (found := Weights(model, max_context=1).sha256()) != target_sha256:
         raise InputError(
             f"the source must be the model that the bundle was exported from, {target_sha256[:12]}…, "

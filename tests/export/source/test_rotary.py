@@ -102,9 +102,14 @@ def test_yarn_reaches_its_factor_times_the_original_context():
 
 def test_dynamic_scaling_is_none_up_to_the_models_own_context():
     dynamic = {"rope_type": "dynamic", "factor": 4.0}
-    assert read_settings(config(rope_scaling=dynamic)).values == read_settings(config()).values
-    with pytest.raises(InputError, match=r"at most the model's 512, got 513 .*dynamic changes with the length"):
-        read_settings(config(rope_scaling=dynamic), max_context=513)
+    assert read_settings(config(rope_scaling=dynamic), max_context=512).values == read_settings(config()).values
+
+
+@pytest.mark.parametrize("max_context", [None, 513])
+def test_dynamic_scaling_is_refused_where_the_length_of_the_text_would_matter(max_context):
+    message = f"at most 512 where rope_type is dynamic, .* got {max_context or 'none'}; export with --max-context 512"
+    with pytest.raises(SourceError, match=message):
+        read_settings(config(rope_scaling={"rope_type": "dynamic", "factor": 4.0}), max_context=max_context)
 
 
 @pytest.mark.parametrize(("max_context", "table"), [(64, "short"), (65, "long"), (512, "long")])

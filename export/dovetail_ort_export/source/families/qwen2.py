@@ -3,10 +3,10 @@
 from typing import Final
 
 from dovetail_ort_export.source.families.family import Family
-from dovetail_ort_export.source.rules import Listed, Number, Truth
+from dovetail_ort_export.source.rules import Listed, Number, Rule, Truth
 
 # Qwen3 has them, too.
-WINDOW_SETTINGS: Final = {
+WINDOW_SETTINGS: Final[dict[str, Rule]] = {
     "use_sliding_window": Truth(),
     "sliding_window": Number(whole=True, least=1, or_none=True),
     "max_window_layers": Number(whole=True, least=0),

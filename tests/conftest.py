@@ -224,7 +224,7 @@ def in_hub_cache() -> Callable[..., Path]:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A running `StandIn` of the hub that the environment names, with an empty cache and the owner's token."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     stand_in = _module(Path(__file__).parent / "hub" / "stand_in.py")
     started = stand_in.StandIn()
@@ -235,6 +235,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     }.items():
         monkeypatch.setenv(name, value)
     # These were read when the library was imported, perhaps by another test.
+    monkeypatch.setattr(constants, "ENDPOINT", started.endpoint)
+    for module in (constants, file_download):
+        template = started.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stand-in has plain large-file storage
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))

@@ -4,6 +4,7 @@ from typing import Any
 
 from dovetail_ort_export.witness.architecture import Architecture
 from dovetail_ort_export.witness.rotary_keys import read_rotation
+from dovetail_ort_export.witness.values import count, number
 from dovetail_ort_runtime.errors import SourceError
 
 
@@ -29,18 +30,18 @@ def read_architecture(
     """
     if known["hidden_act"] not in ("silu", "swish"):
         raise SourceError(f"hidden_act must be silu for an independent check, got {known['hidden_act']!r}")
-    heads = known["num_attention_heads"]
-    size = known["head_dim"] or known["hidden_size"] // heads
+    heads, width = count(known, "num_attention_heads"), count(known, "hidden_size")
+    size = width // heads if known["head_dim"] is None else count(known, "head_dim")
     rotations = {kind: read_rotation(known, kind, size, max_context) for kind in set(layers)}
     return Architecture(
-        hidden_size=known["hidden_size"],
-        intermediate_size=known["intermediate_size"],
+        hidden_size=width,
+        intermediate_size=count(known, "intermediate_size"),
         num_heads=heads,
-        num_kv_heads=known["num_key_value_heads"] or heads,
+        num_kv_heads=heads if known["num_key_value_heads"] is None else count(known, "num_key_value_heads"),
         head_size=size,
-        norm_epsilon=known["rms_norm_eps"],
+        norm_epsilon=number(known, "rms_norm_eps"),
         rotations=tuple(rotations[kind] for kind in layers),
-        windows=tuple(known["sliding_window"] if kind == "sliding_attention" else None for kind in layers),
+        windows=tuple(count(known, "sliding_window") if kind == "sliding_attention" else None for kind in layers),
         biased=biased,
         head_norms=head_norms,
         tied=known["tie_word_embeddings"],
@@ -53,15 +54,15 @@ def qwen_layers(known: dict[str, Any]) -> tuple[str, ...]:
     Raises:
         SourceError: `layer_types` has another kind or length, or windows that are switched off.
     """
-    count = known["num_hidden_layers"]
+    blocks = count(known, "num_hidden_layers")
     slides = known["use_sliding_window"] and known["sliding_window"] is not None
     listed = known["layer_types"]
     if listed is None:
-        first = known["max_window_layers"] if slides else count
-        return tuple("sliding_attention" if index >= first else "full_attention" for index in range(count))
+        first = known["max_window_layers"] if slides else blocks
+        return tuple("sliding_attention" if index >= first else "full_attention" for index in range(blocks))
     allowed = {"full_attention", "sliding_attention"} if slides else {"full_attention"}
-    if len(listed) != count or not set(listed) <= allowed:
+    if len(listed) != blocks or not set(listed) <= allowed:
         raise SourceError(
-            f"layer_types must name one of {', '.join(sorted(allowed))} for each of {count} layers, got {listed}"
+            f"layer_types must name one of {', '.join(sorted(allowed))} for each of {blocks} layers, got {listed}"
         )
     return tuple(listed)

@@ -16,6 +16,7 @@ from dovetail_ort_export.witness.rotary import (
     yarn_frequencies,
 )
 from dovetail_ort_export.witness.stored import StoredRows
+from dovetail_ort_export.witness.values import count, number, number_or
 from dovetail_ort_runtime.errors import SourceError
 
 # `llama` is Mistral's too. Its query and key are stored so that neighbours are pairs; the others' pairs are halves.
@@ -31,27 +32,29 @@ def architecture_of(metadata: Mapping[str, Any], tensors: Mapping[str, StoredRow
     name = metadata.get("general.architecture")
     if name not in _ARCHITECTURES:
         raise SourceError(f"general.architecture must be one of {', '.join(_ARCHITECTURES)}, got {name!r}")
-    values = {key.removeprefix(f"{name}."): value for key, value in metadata.items() if key.startswith(f"{name}.")}
+    values = {
+        key.removeprefix(f"{name}."): _same(value) for key, value in metadata.items() if key.startswith(f"{name}.")
+    }
     window = values.get("attention.sliding_window")
     if window and window < max_context:
         raise SourceError(f"max_context must be at most the sliding window of {window} tokens, got {max_context}")
-    heads, width = _count(values, "attention.head_count"), _count(values, "embedding_length")
+    if name != "llama" and "rope_freqs.weight" in tensors:
+        raise SourceError(f"rope_freqs.weight must be in files of the llama architecture alone, got one in {name}")
+    heads, width = count(values, "attention.head_count"), count(values, "embedding_length")
     size = values.get("attention.key_length", width // heads)
     if values.get("attention.value_length", size) != size:
         raise SourceError(
             f"attention.value_length must be the key length {size}, got {values['attention.value_length']}"
         )
-    blocks = _count(values, "block_count")
-    if name != "llama" and "rope_freqs.weight" in tensors:
-        raise SourceError(f"rope_freqs.weight must be in files of the llama architecture alone, got one in {name}")
+    blocks = count(values, "block_count")
     rotation = _rotation(values, tensors, size, max_context)
     return Architecture(
         hidden_size=width,
-        intermediate_size=_count(values, "feed_forward_length"),
+        intermediate_size=count(values, "feed_forward_length"),
         num_heads=heads,
-        num_kv_heads=_count({"attention.head_count_kv": heads} | values, "attention.head_count_kv"),
+        num_kv_heads=count({"attention.head_count_kv": heads, **values}, "attention.head_count_kv"),
         head_size=size,
-        norm_epsilon=_number(values, "attention.layer_norm_rms_epsilon"),
+        norm_epsilon=number(values, "attention.layer_norm_rms_epsilon"),
         rotations=(replace(rotation, neighbours=name == "llama"),) * blocks,
         windows=(None,) * blocks,
         biased=frozenset(part for part in ATTENTION | MLP if f"model.layers.0.{part}.bias" in tensors),
@@ -60,35 +63,41 @@ def architecture_of(metadata: Mapping[str, Any], tensors: Mapping[str, StoredRow
     )
 
 
+def _same(value: Any) -> Any:
+    """The one value that a list repeats for each block; any other value as it is."""
+    return value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
+
+
 def _rotation(
     values: Mapping[str, Any], tensors: Mapping[str, StoredRows], head_size: int, max_context: int
 ) -> Rotation:
-    """llama.cpp divides each frequency by its factor, then all by the scale; YaRN mixes the two."""
+    """llama.cpp divides each frequency by its factor, then all by the scale; YaRN mixes with and without the scale."""
     kind = values.get("rope.scaling.type", "linear")  # with a scale of 1 if there is no factor either
-    scale = values.get("rope.scaling.factor") or values.get("rope.scale_linear") or 1.0
-    base, size = values.get("rope.freq_base", 10000.0), values.get("rope.dimension_count", head_size)
-    attention_factor = values.get("rope.scaling.attn_factor", 1.0)
-    original = values.get("rope.scaling.original_context_length") or _number(values, "context_length")
+    scale = number_or(values, "rope.scaling.factor", number_or(values, "rope.scale_linear", 1.0))
+    base, size = number_or(values, "rope.freq_base", 10000.0), values.get("rope.dimension_count", head_size)
+    original = number_or(values, "rope.scaling.original_context_length", number(values, "context_length"))
+    attention_factor = number_or(values, "rope.scaling.attn_factor", 1.0)
     factors = _factors(tensors, kind, original, max_context)
-    if kind == "yarn":
-        if factors is not None or values.get("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
-            raise SourceError("rope.scaling.type yarn must have neither an ext factor nor a table of factors")
-        frequencies = yarn_frequencies(
-            base,
-            size,
-            scale,
-            original,
-            beta_fast=values.get("rope.scaling.yarn_beta_fast", 32.0),
-            beta_slow=values.get("rope.scaling.yarn_beta_slow", 1.0),
-        )
-        log_multiplier = values.get("rope.scaling.yarn_log_multiplier") or 0.0
-        attention_factor *= yarn_attention_factor(scale) / yarn_attention_factor(scale, log_multiplier)
-        return Rotation(frequencies=frequencies, attention_factor=attention_factor)
+    if kind == "yarn" and factors is None:
+        return _yarn(values, base, size, scale, original, attention_factor)
     if kind not in ("none", "linear", "longrope"):
-        raise SourceError(f"rope.scaling.type must be none, linear, yarn or longrope, got {kind!r}")
+        raise SourceError(f"rope.scaling.type must be none, linear, longrope or yarn without factors, got {kind!r}")
     frequencies = plain_frequencies(base, size) / (1.0 if kind == "none" else scale)
     if factors is not None:
         frequencies = divided(frequencies, factors)
+    return Rotation(frequencies=frequencies, attention_factor=attention_factor)
+
+
+def _yarn(
+    values: Mapping[str, Any], base: float, size: int, scale: float, original: float, attention_factor: float
+) -> Rotation:
+    if values.get("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
+        raise SourceError(f"rope.scaling.yarn_ext_factor must be 1, got {values['rope.scaling.yarn_ext_factor']}")
+    fast = number_or(values, "rope.scaling.yarn_beta_fast", 32.0)
+    slow = number_or(values, "rope.scaling.yarn_beta_slow", 1.0)
+    log_multiplier = number_or(values, "rope.scaling.yarn_log_multiplier", 0.0)
+    attention_factor *= yarn_attention_factor(scale) / yarn_attention_factor(scale, log_multiplier)
+    frequencies = yarn_frequencies(base, size, scale, original, beta_fast=fast, beta_slow=slow)
     return Rotation(frequencies=frequencies, attention_factor=attention_factor)
 
 
@@ -101,19 +110,3 @@ def _factors(tensors: Mapping[str, StoredRows], kind: str, original: float, max_
         if name not in tensors:
             raise SourceError(f"rope.scaling.type longrope must come with the tensor {name}, which is not in the file")
     return tensors[name].read(0, tensors[name].shape[0]).to(torch.float32) if name in tensors else None
-
-
-def _count(values: Mapping[str, Any], key: str) -> int:
-    """A whole number; a list with one for each block must repeat the same."""
-    value = values.get(key)
-    if isinstance(value, list) and len(set(value)) == 1:
-        value = value[0]
-    if not isinstance(value, int):
-        raise SourceError(f"{key} in the GGUF metadata must be one number for all blocks, got {value!r:.80}")
-    return value
-
-
-def _number(values: Mapping[str, Any], key: str) -> float:
-    if key not in values:
-        raise SourceError(f"the GGUF metadata must have {key}, got none")
-    return float(values[key])

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from dovetail_ort_export.witness.architecture import ATTENTION, MLP, Architecture
 from dovetail_ort_export.witness.config_keys import read_architecture
+from dovetail_ort_export.witness.values import count
 
 # Of the published configuration: what a key that is absent means.
 DEFAULTS: Final[dict[str, Any]] = {
@@ -28,5 +29,5 @@ def architecture(config: dict[str, Any], max_context: int) -> Architecture:
     known = DEFAULTS | config
     attention = ATTENTION if known["attention_bias"] else frozenset()
     mlp = MLP if known["mlp_bias"] else frozenset()
-    layers = ("full_attention",) * known["num_hidden_layers"]
+    layers = ("full_attention",) * count(known, "num_hidden_layers")
     return read_architecture(known, max_context, layers=layers, biased=attention | mlp)

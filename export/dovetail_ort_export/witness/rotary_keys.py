@@ -13,6 +13,7 @@ from dovetail_ort_export.witness.rotary import (
     yarn_attention_factor,
     yarn_frequencies,
 )
+from dovetail_ort_export.witness.values import number, number_or
 from dovetail_ort_runtime.errors import SourceError
 
 
@@ -29,17 +30,16 @@ def read_rotation(known: dict[str, Any], layer_type: str, size: int, max_context
         SourceError: the kind is unknown, lacks an option, or is not constant up to `max_context`.
     """
     options = _options(known, layer_type)
-    base = options["rope_theta"]
+    base, kind = number(options, "rope_theta"), options["rope_type"]
     plain = plain_frequencies(base, size)
-    kind = options["rope_type"]
-    if options.get("partial_rotary_factor") not in (None, 1.0):
+    if options["partial_rotary_factor"] not in (None, 1.0):
         raise SourceError(f"partial_rotary_factor must be 1 in this family, got {options['partial_rotary_factor']}")
     if kind == "default":
         return Rotation(frequencies=plain)
     if kind == "linear":
-        return Rotation(frequencies=plain / _number(options, "factor"))
+        return Rotation(frequencies=plain / number(options, "factor"))
     if kind == "llama3":
-        return Rotation(frequencies=_llama3(plain, options))
+        return _llama3(plain, options)
     if kind == "yarn":
         return _yarn(base, size, options)
     if kind == "dynamic":
@@ -57,45 +57,43 @@ def _options(known: dict[str, Any], layer_type: str) -> dict[str, Any]:
     if scaling and parameters and scaling != parameters:
         raise SourceError("config.json must have rope_scaling or rope_parameters, got two that differ; remove one")
     options = dict(parameters or scaling or {})
-    if isinstance(options.get(layer_type), dict):
+    if any(isinstance(value, dict) for value in options.values()):
+        if not isinstance(options.get(layer_type), dict):
+            raise SourceError(f"rope_parameters must have settings for {layer_type}, got {', '.join(options)}")
         options = dict(options[layer_type])
-    options["rope_type"] = options.get("rope_type", options.get("type", "default"))
+    options.setdefault("rope_type", options.get("type", "default"))
     options.setdefault("rope_theta", known["rope_theta"])
     options.setdefault("partial_rotary_factor", known.get("partial_rotary_factor"))
-    limit = known["max_position_embeddings"]
-    original = known.get("original_max_position_embeddings") or options.get("original_max_position_embeddings")
-    options["original_max_position_embeddings"] = original or limit
+    limit = number(known, "max_position_embeddings")
+    original = number_or(options, "original_max_position_embeddings", limit)
+    options["original_max_position_embeddings"] = number_or(known, "original_max_position_embeddings", original)
     if options["rope_type"] in ("yarn", "longrope") and options.get("factor") is None:
         options["factor"] = limit / options["original_max_position_embeddings"]
     return options
 
 
-def _llama3(plain: Tensor, options: dict[str, Any]) -> Tensor:
-    return llama3_frequencies(
-        plain,
-        _number(options, "factor"),
-        _number(options, "low_freq_factor"),
-        _number(options, "high_freq_factor"),
-        _number(options, "original_max_position_embeddings"),
-    )
+def _llama3(plain: Tensor, options: dict[str, Any]) -> Rotation:
+    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    return Rotation(frequencies=llama3_frequencies(plain, *(number(options, name) for name in names)))
 
 
 def _yarn(base: float, size: int, options: dict[str, Any]) -> Rotation:
-    factor = _number(options, "factor")
+    factor = number(options, "factor")
     frequencies = yarn_frequencies(
         base,
         size,
         factor,
-        _number(options, "original_max_position_embeddings"),
-        beta_fast=options.get("beta_fast") or 32.0,
-        beta_slow=options.get("beta_slow") or 1.0,
+        number(options, "original_max_position_embeddings"),
+        beta_fast=number_or(options, "beta_fast", 32.0),
+        beta_slow=number_or(options, "beta_slow", 1.0),
         truncate=options.get("truncate", True),
     )
-    attention_factor = options.get("attention_factor")
-    mscale, mscale_all_dim = options.get("mscale"), options.get("mscale_all_dim")
-    if attention_factor is None and mscale and mscale_all_dim:
-        attention_factor = yarn_attention_factor(factor, mscale) / yarn_attention_factor(factor, mscale_all_dim)
-    elif attention_factor is None:
+    if options.get("attention_factor") is not None:
+        attention_factor = number(options, "attention_factor")
+    elif options.get("mscale") and options.get("mscale_all_dim"):
+        attention_factor = yarn_attention_factor(factor, number(options, "mscale"))
+        attention_factor /= yarn_attention_factor(factor, number(options, "mscale_all_dim"))
+    else:
         attention_factor = yarn_attention_factor(factor)
     return Rotation(frequencies=frequencies, attention_factor=attention_factor)
 
@@ -110,19 +108,13 @@ def _dynamic(plain: Tensor, known: dict[str, Any], max_context: int) -> Rotation
 
 
 def _longrope(plain: Tensor, options: dict[str, Any], max_context: int) -> Rotation:
-    original = _number(options, "original_max_position_embeddings")
+    original = number(options, "original_max_position_embeddings")
     name = "long_factor" if max_context > original else "short_factor"
     factors = options.get(name)
     if not isinstance(factors, list) or len(factors) != len(plain):
         raise SourceError(f"{name} of longrope must be a list of {len(plain)} numbers, got {factors!r:.80}")
-    attention_factor = options.get("attention_factor")
-    if attention_factor is None:
-        attention_factor = longrope_attention_factor(_number(options, "factor"), original)
+    if options.get("attention_factor") is not None:
+        attention_factor = number(options, "attention_factor")
+    else:
+        attention_factor = longrope_attention_factor(number(options, "factor"), original)
     return Rotation(frequencies=divided(plain, factors), attention_factor=attention_factor)
-
-
-def _number(options: dict[str, Any], key: str) -> float:
-    value = options.get(key)
-    if not isinstance(value, int | float):
-        raise SourceError(f"{key} of rope_type {options['rope_type']} must be a number, got {value!r}")
-    return float(value)

@@ -135,11 +135,15 @@ def test_stored_numbers_are_read_as_the_package_reads_them(kind, gguf_file, text
         ("gemma3", {}, "general.architecture must be one of llama, qwen2, qwen3, got 'gemma3'"),
         ("llama", {"rope.scaling.type": "dynamic"}, "rope.scaling.type must be .*, got 'dynamic'"),
         ("llama", {"rope.scaling.type": "longrope"}, "must come with the tensor rope_factors_short.weight"),
-        ("llama", AS_YARN | {"rope.scaling.yarn_ext_factor": 0.5}, "neither an ext factor"),
+        ("llama", AS_YARN | {"rope.scaling.yarn_ext_factor": 0.5}, "yarn_ext_factor must be 1, got 0.5"),
         ("llama", {"attention.sliding_window": 64}, "max_context must be at most the sliding window of 64 tokens"),
         ("llama", {"attention.value_length": 32}, "attention.value_length must be the key length 16, got 32"),
-        ("llama", {"attention.head_count": None}, "attention.head_count in the GGUF metadata must be one number"),
-        ("llama", {"attention.layer_norm_rms_epsilon": None}, "must have attention.layer_norm_rms_epsilon"),
+        ("llama", {"attention.head_count": None}, "attention.head_count must be a whole number over zero, got None"),
+        (
+            "llama",
+            {"attention.layer_norm_rms_epsilon": None},
+            "attention.layer_norm_rms_epsilon must be a number over zero",
+        ),
     ],
 )
 def test_metadata_that_the_witness_does_not_understand_are_refused(family, metadata, message, gguf_file, text):

@@ -1,0 +1,27 @@
+"""Numbers from a configuration or from metadata, checked before anything is computed with them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dovetail_ort_runtime.errors import SourceError
+
+
+def count(values: Mapping[str, Any], key: str) -> int:
+    """A whole number over zero."""
+    value = values.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SourceError(f"{key} must be a whole number over zero, got {value!r:.80}")
+    return value
+
+
+def number(values: Mapping[str, Any], key: str) -> float:
+    """A number over zero."""
+    value = values.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise SourceError(f"{key} must be a number over zero, got {value!r:.80}")
+    return float(value)
+
+
+def number_or(values: Mapping[str, Any], key: str, default: float) -> float:
+    """A number over zero; `default` if it is absent, null or zero, as publishers' code takes it."""
+    return number(values, key) if values.get(key) else default

@@ -156,15 +156,26 @@ def _language_model(
 
 
 def _check_same_tokens(bundle: Bundle, draft_bundle: Bundle) -> None:
-    """Vocabularies may be padded differently; every token that both name must have one id."""
-    bundles = bundle, draft_bundle
-    shared = min(one.manifest.target.vocabulary_size for one in bundles)
-    ours, theirs = (
-        {token: id_ for token, id_ in one.tokenizer().vocabulary().items() if id_ < shared} for one in bundles
-    )
+    """Every id that the target may write has one token in both, and so has every id that may be drafted.
+
+    The drafter reads what the target writes, so it must know all of the target's tokens, added ones too. Its own tokens
+    beyond the target's V are never drafted. Ids without a token are padding, which may differ.
+    """
+    target_size = bundle.manifest.target.vocabulary_size
+    shared = min(target_size, draft_bundle.manifest.target.vocabulary_size)
+    ours = _tokens_below(target_size, bundle)
+    theirs = _tokens_below(shared, draft_bundle)
     if ours != theirs:
         token = next(token for token in sorted(ours | theirs) if ours.get(token) != theirs.get(token))
         raise InputError(
-            f"the draft bundle must have the target's tokens, got {token!r} as {theirs.get(token)} instead of "
-            f"{ours.get(token)}; take a model of the same family"
+            f"the draft bundle must have the target's tokens, got {token!r} {_as_id(theirs.get(token))} instead of "
+            f"{_as_id(ours.get(token))}; take a model of the same family"
         )
+
+
+def _tokens_below(vocabulary_size: int, bundle: Bundle) -> dict[str, int]:
+    return {token: id_ for token, id_ in bundle.tokenizer().vocabulary().items() if id_ < vocabulary_size}
+
+
+def _as_id(token_id: int | None) -> str:
+    return "without an id" if token_id is None else f"as {token_id}"

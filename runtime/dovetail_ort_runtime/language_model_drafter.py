@@ -21,6 +21,9 @@ class LanguageModelDrafter(ModelDrafter):
     Where the answer is sampled, so are the draft tokens, under the same settings but for the repetition penalty; each
     then comes with the distribution it was drawn from, and the target accepts it with min(1, p / q).
 
+    A target whose vocabulary is padded further can write, and be given, ids that the model has no embedding for. Behind
+    such an id nothing is drafted.
+
     Args:
         model: the smaller one.
         vocabulary_size: V of the target; ids beyond it are padding and never drafted.
@@ -62,7 +65,10 @@ class LanguageModelDrafter(ModelDrafter):
         least_probabilities = shape.least_probabilities[: max(min(max_draft_tokens, room), 0)]
         if not least_probabilities:
             return NOTHING
-        logits = self._catch_up([*self._token_ids, next_token_id])
+        text = [*self._token_ids, next_token_id]
+        if max(text) >= self.model.vocabulary_size:
+            return NOTHING
+        logits = self._catch_up(text)
         token_ids: list[int] = []
         distributions: list[FloatArray] = []
         confidences: list[float] = []

@@ -129,24 +129,76 @@ def exported(tmp_path):
     return lambda source: export_bundle(str(source), tmp_path / "exported", ExportOptions(precision="fp32")).directory
 
 
-def test_other_tokens_are_refused_by_name(target_of, tiny_bundle, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(tiny_bundle, other)
-    path = other / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    first, second = [token for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])][50:52]
-    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
-    path.write_text(json.dumps(tokenizer))
-    manifest = json.loads((other / "manifest.json").read_text())
+def test_nothing_is_drafted_behind_an_id_that_the_model_has_no_embedding_for(
+    decoder, tiny_bundle, tiny_source, exported
+):
+    padded = exported(tiny_source("llama", vocab_size=416))
+    prompt = [*PROMPT, 400, *PROMPT]
+    drafting = decoder(padded, tiny_bundle)
+    assert continued(drafting, prompt, 20) == continued(decoder(padded), prompt, 20)
+    drafter = drafting.drafter
+    drafter.rewind(len(PROMPT))
+    assert len(drafter.draft(PROMPT[0], 4, CHAIN).token_ids) == 4
+
+
+def with_tokenizer(bundle, copy, change):
+    """A copy of a bundle whose `tokenizer.json` is changed."""
     from dovetail_ort_runtime.bundle import sha256
 
+    shutil.copytree(bundle, copy)
+    path = copy / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    change(tokenizer)
+    path.write_text(json.dumps(tokenizer))
+    manifest = json.loads((copy / "manifest.json").read_text())
     for entry in manifest["files"]:
         if entry["path"] == "tokenizer.json":
             entry.update(num_bytes=path.stat().st_size, sha256=sha256(path))
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_other_tokens_are_refused_by_name(target_of, tiny_bundle, tmp_path):
+    def swap(tokenizer):
+        vocabulary = tokenizer["model"]["vocab"]
+        first, second = [token for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])][50:52]
+        vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+
+    other = with_tokenizer(tiny_bundle, tmp_path / "other", swap)
     with pytest.raises(InputError, match="the draft bundle must have the target's tokens, got"):
         make_drafter("lm", Bundle(tiny_bundle), target_of(tiny_bundle), draft_bundle=other)
+
+
+def adding(token):
+    """A change of a tokenizer: a special token behind the 384 that the tiny model has."""
+
+    def change(tokenizer):
+        tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 384, "content": token})
+
+    return change
+
+
+def test_tokens_beyond_the_smaller_vocabulary_are_compared_too(target_of, tiny_bundle, tiny_source, exported, tmp_path):
+    padded = exported(tiny_source("llama", vocab_size=416))
+    calling, asking = (with_tokenizer(padded, tmp_path / name, adding(f"<|{name}|>")) for name in ("calling", "asking"))
+
+    def draft(target, drafter):
+        return make_drafter("lm", Bundle(target), target_of(target), draft_bundle=drafter, shape=CHAIN)
+
+    # The drafter would read an id that it has no embedding for, no token for, or another token for.
+    for drafter, got in (
+        (tiny_bundle, "without an id"),
+        (padded, "without an id"),
+        (asking, "as 384 instead of without"),
+    ):
+        with pytest.raises(InputError, match=rf"got '<\|\w+\|>' {got}"):
+            draft(calling, drafter)
+    # It would draft what the target cannot mean.
+    with pytest.raises(InputError, match=r"got '<\|calling\|>' as 384 instead of without an id"):
+        draft(padded, calling)
+    # What lies beyond the target's vocabulary is never drafted, and never read.
+    assert draft(tiny_bundle, calling).shape == CHAIN
+    assert draft(calling, calling).shape == CHAIN
 
 
 @pytest.mark.parametrize(

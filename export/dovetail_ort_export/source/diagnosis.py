@@ -15,6 +15,8 @@ _LARGEST_POINTER: Final = 1024  # bytes, by the specification of Git LFS
 _HEADS: Final = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "RewardModel")
 _PARTS_OF_OTHER_SENSES: Final = ("vision_config", "audio_config", "text_config")
 
+_OF_TRAINING: Final = ("training_args.bin", "optimizer.bin", "scheduler.bin")
+
 # What a directory without config.json or weights may be, by a file in it, with the next action.
 _OTHER_KINDS: Final = {
     "model_index.json": "this is an image model in parts (model_index.json), give a causal language model",
@@ -97,7 +99,8 @@ def without_weights(path: Path) -> SourceError:
     """Why a directory has no weights that export reads."""
     reason = _other_kind(path)
     if reason is None:
-        others = sorted(file.name for pattern in ("*.safetensors", "*.bin") for file in path.glob(pattern))
+        files = (file.name for pattern in ("*.safetensors", "*.bin") for file in path.glob(pattern))
+        others = sorted(name for name in files if name not in _OF_TRAINING)
         reason = f"rename {others[0]} if it holds the whole model" if others else "download the model's other files"
     return SourceError(f"{str(path)!r} must have its weights in model.safetensors or pytorch_model.bin; {reason}")
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from dovetail_ort_export.source.answer_ends import answer_ends
 from dovetail_ort_export.source.checkpoint import TextParts
 from dovetail_ort_export.source.template_files import read_template
-from dovetail_ort_export.source.text_ends import ends_told_apart
+from dovetail_ort_export.source.text_ends import ends_told_apart, text_ends
 from dovetail_ort_export.source.token_names import TokenNames, add_named_tokens
 from dovetail_ort_runtime.errors import SourceError
 
@@ -103,10 +103,13 @@ def check_ids(tokenizer: Tokenizer, vocabulary_size: Any) -> None:
     """
     if not isinstance(vocabulary_size, int):
         return
-    beyond = [(number, token) for token, number in tokenizer.get_vocab().items() if number >= vocabulary_size]
+    before, after = text_ends(tokenizer)  # ids that the file puts around a text need not be in its vocabulary
+    tokens = {number: token for token, number in tokenizer.get_vocab().items()}
+    beyond = [number for number in (*tokens, *before, *after) if number >= vocabulary_size]
     if not beyond:
         return
-    number, token = min(beyond)
+    number = min(beyond)
+    token = tokens.get(number, "the end of a text")
     raise SourceError(
         f"the tokenizer's ids must be below the model's vocabulary of {vocabulary_size}, got {number} for {token!r}; "
         "take the tokenizer that belongs to the model, or remove the added token from tokenizer.json"

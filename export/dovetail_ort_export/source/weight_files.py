@@ -174,13 +174,9 @@ def _in_pytorch_file(file: Path) -> dict[str, StoredTensor]:
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise SourceError(f"{file} must hold tensors by name and nothing else; take the model's safetensors files")
     return {
-        str(name): StoredTensor(shape=tuple(value.shape), dtype=value.dtype, read=partial(_itself, value))
+        str(name): StoredTensor(shape=tuple(value.shape), dtype=value.dtype, read=value.detach)
         for name, value in found.items()
     }
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _reason(error: Exception) -> str:

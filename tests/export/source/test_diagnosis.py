@@ -59,7 +59,7 @@ FOLDERS = {
     "a repository of the cache": (("refs/main", "snapshots/abc/config.json"), "snapshots/abc"),
     "a model one folder deeper": (("tiny/config.json",), "tiny"),
     "weights under another name": (("config.json", "tiny.fp16.safetensors"), "rename tiny.fp16.safetensors"),
-    "settings alone": (("config.json", "tokenizer.json"), "download"),
+    "settings alone": (("config.json", "tokenizer.json", "training_args.bin"), "download"),
     "something else": (("notes.txt",), "config.json"),
 }
 

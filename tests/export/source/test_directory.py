@@ -77,10 +77,11 @@ def test_tensors_in_parts_are_read_by_the_index(source: Path):
 
 def test_tensors_of_a_pytorch_file_are_read(source: Path):
     weights = weights_of(source)
-    torch.save(weights, source / "pytorch_model.bin")
+    torch.save({name: torch.nn.Parameter(tensor) for name, tensor in weights.items()}, source / "pytorch_model.bin")
     (source / "model.safetensors").unlink()
 
     assert_holds(source, weights)
+    assert not any(tensor.read().requires_grad for tensor in read_directory(source).tensors.values())
 
 
 def test_tensors_of_pytorch_files_in_parts_are_read(source: Path):

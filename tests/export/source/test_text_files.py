@@ -255,6 +255,14 @@ def test_an_id_beyond_the_vocabulary_is_refused_with_its_token(directory: Direct
         read(directory(tokenizer, NAMED), vocab_size=size)
 
 
+def test_an_id_around_a_text_that_is_beyond_the_vocabulary_is_refused(directory: Directory):
+    tokenizer = byte_level()
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, 5000)])
+
+    with pytest.raises(SourceError, match="below the model's vocabulary of 1000, got 5000"):
+        read(directory(tokenizer, NAMED))
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"model": {"type": "New"}}'])
 def test_a_damaged_tokenizer_is_an_error_of_one_line(content: str, directory: Directory):
     path = directory(settings=NAMED)

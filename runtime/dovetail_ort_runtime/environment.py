@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from dovetail_ort_runtime.cpu_quota import cpu_quota
 from dovetail_ort_runtime.errors import UnavailableError
 
 OLDEST_ONNXRUNTIME: Final = (1, 31)
@@ -72,7 +73,13 @@ def import_onnxruntime() -> ModuleType:
 
 
 def usable_cores() -> int:
-    """Physical cores that this process may run on."""
+    """Physical cores that this process may run on, no more than a container's CPU quota pays for."""
+    quota = cpu_quota()
+    cores = _physical_cores()
+    return cores if quota is None else min(cores, max(1, int(quota)))
+
+
+def _physical_cores() -> int:
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     cores = set()

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from dovetail_ort_export.witness.architecture import ATTENTION, MLP, Architecture
+from dovetail_ort_export.witness.architecture import ATTENTION, MLP, QKV, Architecture
 from dovetail_ort_export.witness.rotary import (
     Rotation,
     divided,
@@ -41,7 +41,7 @@ def architecture_of(metadata: Mapping[str, Any], tensors: Mapping[str, StoredRow
     if name != "llama" and "rope_freqs.weight" in tensors:
         raise SourceError(f"rope_freqs.weight must be in files of the llama architecture alone, got one in {name}")
     heads, width = count(values, "attention.head_count"), count(values, "embedding_length")
-    size = values.get("attention.key_length", width // heads)
+    size = count({"attention.key_length": width // heads, **values}, "attention.key_length")
     if values.get("attention.value_length", size) != size:
         raise SourceError(
             f"attention.value_length must be the key length {size}, got {values['attention.value_length']}"
@@ -57,10 +57,15 @@ def architecture_of(metadata: Mapping[str, Any], tensors: Mapping[str, StoredRow
         norm_epsilon=number(values, "attention.layer_norm_rms_epsilon"),
         rotations=(replace(rotation, neighbours=name == "llama"),) * blocks,
         windows=(None,) * blocks,
-        biased=frozenset(part for part in ATTENTION | MLP if f"model.layers.0.{part}.bias" in tensors),
+        biased=_biased(tensors) | (QKV if name == "qwen2" else frozenset()),
         head_norms=name == "qwen3",
         tied="lm_head.weight" not in tensors,
     )
+
+
+def _biased(tensors: Mapping[str, StoredRows]) -> frozenset[str]:
+    """Projections with a bias in any block; it must then be in all."""
+    return frozenset(part for part in ATTENTION | MLP if any(name.endswith(f".{part}.bias") for name in tensors))
 
 
 def _same(value: Any) -> Any:
@@ -74,7 +79,8 @@ def _rotation(
     """llama.cpp divides each frequency by its factor, then all by the scale; YaRN mixes with and without the scale."""
     kind = values.get("rope.scaling.type", "linear")  # with a scale of 1 if there is no factor either
     scale = number_or(values, "rope.scaling.factor", number_or(values, "rope.scale_linear", 1.0))
-    base, size = number_or(values, "rope.freq_base", 10000.0), values.get("rope.dimension_count", head_size)
+    base = number_or(values, "rope.freq_base", 10000.0)
+    size = count({"rope.dimension_count": head_size, **values}, "rope.dimension_count")
     original = number_or(values, "rope.scaling.original_context_length", number(values, "context_length"))
     attention_factor = number_or(values, "rope.scaling.attn_factor", 1.0)
     factors = _factors(tensors, kind, original, max_context)

@@ -153,6 +153,12 @@ def test_metadata_that_the_witness_does_not_understand_are_refused(family, metad
     assert "\n" not in str(caught.value)
 
 
+def test_a_bias_of_one_block_alone_is_refused(gguf_file, text):
+    file = gguf_file("llama", tensors={"blk.1.attn_output.bias": np.zeros(64)})
+    with pytest.raises(SourceError, match=r"must hold the tensor model.layers.0.self_attn.o_proj.bias"):
+        witness(file, text.token_ids, text.far, max_context=512)
+
+
 def test_a_damaged_file_is_refused(tmp_path, text):
     (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(SourceError, match="must be a readable GGUF file"):

@@ -36,8 +36,8 @@ def test_the_same_seed_gives_the_same_text_and_another_one_another(texts, torch)
 
 
 def test_what_it_writes_is_a_conversation_in_its_own_template(texts, source):
-    opening = source.tokenizer.encode("<|im_start|>user\n", add_special_tokens=False).ids
-    answer = source.tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False).ids
+    opening = source.text.tokenizer.encode("<|im_start|>user\n", add_special_tokens=False).ids
+    answer = source.text.tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False).ids
     for text in texts(num_tokens=2000)[:-1]:
         ids = list(text)
         assert ids[: len(opening)] == opening
@@ -49,7 +49,8 @@ def test_a_model_without_a_template_continues_the_empty_text(source):
 
     from dovetail_ort_export.calibration import calibration_texts
 
-    written = calibration_texts(replace(source, chat_template=None), None, 300, 0)
+    without = replace(source.checkpoint, text=replace(source.text, chat_template=None))
+    written = calibration_texts(replace(source, checkpoint=without), None, 300, 0)
     assert {int(text[0]) for text in written} == {0}  # <|endoftext|>, its bos token
     assert sum(map(len, written)) == 300
 
@@ -57,7 +58,7 @@ def test_a_model_without_a_template_continues_the_empty_text(source):
 def test_a_file_is_read_from_its_beginning_in_pieces_that_fit_the_model(texts, source, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("Tails hold the pins without a nail. " * 200)
-    ids = source.tokenizer.encode(path.read_text(), add_special_tokens=False).ids
+    ids = source.text.tokenizer.encode(path.read_text(), add_special_tokens=False).ids
     found = texts(path, 1100)
     assert [len(text) for text in found] == [512, 512, 76]
     np.testing.assert_array_equal(np.concatenate(found), ids[:1100])
@@ -66,7 +67,7 @@ def test_a_file_is_read_from_its_beginning_in_pieces_that_fit_the_model(texts, s
 def test_a_file_shorter_than_asked_for_is_read_to_its_end(texts, source, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("Tails hold the pins. " * 20)
-    ids = source.tokenizer.encode(path.read_text(), add_special_tokens=False).ids
+    ids = source.text.tokenizer.encode(path.read_text(), add_special_tokens=False).ids
     assert 64 <= len(ids) < 1000
     assert sum(map(len, texts(path, 1000))) == len(ids)
 

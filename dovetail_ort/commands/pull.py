@@ -12,7 +12,7 @@ from dovetail_ort.commands.bundle_lines import page
 from dovetail_ort_export.hub_client import HubClient, RemoteModel
 from dovetail_ort_runtime.bundle import LARGEST_TEXT_BYTES, Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.hub_cache import DEFAULT_REVISION, HubName, repository_directory
+from dovetail_ort_runtime.hub_cache import HubName
 from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"fetching {len(manifest.files)} files, {num_bytes / 1e6:.1f} MB", file=sys.stderr)
     directory = client.download(model, [entry.path for entry in manifest.files])
     _verify(client, model, directory, manifest)
-    _remember(model)
+    client.remember(model)
     record = {"name": str(name), "revision": model.commit, "directory": str(directory), "num_bytes": num_bytes}
     print(json.dumps(record, indent=2) if arguments.json else _summary(record))
     return 0
@@ -98,18 +98,6 @@ def _verify(client: HubClient, model: RemoteModel, directory: Path, manifest: Ma
 def _is_whole(directory: Path, entry: FileEntry) -> bool:
     path = directory / entry.path
     return path.is_file() and path.stat().st_size == entry.num_bytes and sha256(path) == entry.sha256
-
-
-def _remember(model: RemoteModel) -> None:
-    """Let the name mean this commit from now on, and not before all of it is here."""
-    revision = model.name.revision or DEFAULT_REVISION
-    if model.commit.startswith(revision):
-        return
-    reference = repository_directory(model.name) / "refs" / revision
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    scratch = reference.with_name(f"{reference.name}.partial")
-    scratch.write_text(model.commit, encoding="ascii")
-    scratch.replace(reference)
 
 
 def _summary(record: dict[str, object]) -> str:

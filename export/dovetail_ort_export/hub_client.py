@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Final
 
 from dovetail_ort_runtime.errors import DovetailError, InputError, UnavailableError
-from dovetail_ort_runtime.hub_cache import DEFAULT_REVISION, HubName, cache_directory
+from dovetail_ort_runtime.hub_cache import DEFAULT_REVISION, HubName, cache_directory, repository_directory
 
 _HTTP_LIBRARIES: Final = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}
 _DISK_IS_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -117,6 +117,18 @@ class HubClient:
                 force_download=force,
             )
             return Path(folder)
+
+    def remember(self, model: RemoteModel) -> None:
+        """Let the model's name mean this commit in the cache; for when all that is wanted of it is there."""
+        revision = model.name.revision or DEFAULT_REVISION
+        if model.commit.startswith(revision):
+            return
+        reference = repository_directory(model.name) / "refs" / revision
+        scratch = reference.with_name(f"{reference.name}.partial")
+        with self._one_line(model.name):
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(model.commit, encoding="ascii")
+            scratch.replace(reference)
 
     def create(self, name: HubName, *, private: bool) -> None:
         """Make an empty repository."""

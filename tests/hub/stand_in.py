@@ -78,7 +78,8 @@ class StandIn:
         ]
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering, on connections that are open too."""
+        self.fail = lambda request: -1
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

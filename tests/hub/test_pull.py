@@ -1,7 +1,10 @@
 """`dovetail-ort pull` against a stand-in of the hub: what is fetched, what is refused before, what is remembered."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -229,8 +232,6 @@ def test_what_is_no_name_is_refused_without_a_request(name, hub, capsys):
 
 
 def test_the_client_is_named_where_it_is_missing(hub, capsys, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "pip install 'dovetail-ort[hub]'" in refused(["pull", "me/tiny"], capsys)
 
@@ -241,3 +242,14 @@ def test_a_cache_that_is_removed_is_pulled_again(hub, files, tmp_path):
     shutil.rmtree(tmp_path / "hub")
     assert main(["pull", "me/tiny"]) == 0
     assert Bundle("me/tiny", "all")
+
+
+def test_the_environment_alone_names_hub_cache_and_token(hub, files, tmp_path):
+    hub.add("me/tiny", files, private=True)
+    names = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_owner", "HF_HOME": str(tmp_path / "home")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | names
+    command = [sys.executable, "-m", "dovetail_ort", "pull", "me/tiny", "--json"]
+    printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert json.loads(printed)["directory"].startswith(str(tmp_path / "home" / "hub"))
+    code = "import sys, dovetail_ort; dovetail_ort.load('me/tiny', threads=1)"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)

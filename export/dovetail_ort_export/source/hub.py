@@ -1,0 +1,119 @@
+"""A model's files from the hub, or from its cache: configuration, text files and one set of weights, nothing else."""
+
+import json
+import warnings
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from dovetail_ort_export.hub_client import HubClient, NoConnectionError, RemoteModel
+from dovetail_ort_runtime.errors import BundleError, SourceError
+from dovetail_ort_runtime.hub_cache import HubName, find_snapshot
+from dovetail_ort_runtime.manifest import MANIFEST_NAME
+
+_TEXT_SUFFIXES: Final = (".json", ".jinja", ".md")
+# What a tokenizer.json can be made from; of no use beside one.
+_OLDER_TOKENIZERS: Final = (
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "tekken.json",
+    "tiktoken.model",
+    "spiece.model",
+)
+_LARGEST_TEXT_BYTES: Final = 256 << 20
+# The first that is there is taken. Other files of weights hold the same in another form.
+_WEIGHTS: Final = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+
+
+def fetch(name: str) -> tuple[Path, str | None]:
+    """The directory of `owner/name` or `owner/name@revision` and its commit.
+
+    Without a connection, or with HF_HUB_OFFLINE, it is the copy in the hub's cache, if that has all weights.
+
+    Raises:
+        SourceError: there is no such model or revision, it may not be read, or weights are missing.
+        UnavailableError: there is neither a connection nor a copy, or `huggingface_hub` is missing.
+    """
+    parsed = HubName.parse(name)
+    if parsed is None:
+        raise SourceError(
+            f"a source must be a directory, a .gguf file or a hub name such as owner/name, got {name!r}, which is not "
+            "there and no such name"
+        )
+    client = HubClient(SourceError)
+    try:
+        model = client.look_up(parsed)
+    except NoConnectionError as error:
+        return _cached(parsed, error)
+    _refuse_other_kinds(model)
+    directory = client.download(model, _text_files(model))
+    client.download(model, _weight_files(parsed, directory, model.files))
+    client.remember(model)
+    return directory, model.commit
+
+
+def _refuse_other_kinds(model: RemoteModel) -> None:
+    """Refuse what need not be fetched to know that it is no model directory."""
+    names = sorted(model.files)
+    if "config.json" not in names and MANIFEST_NAME in names and any(name.endswith(".onnx") for name in names):
+        raise SourceError(f"{model.name} is a bundle already; fetch it with: dovetail-ort pull {model.name}")
+    gguf = [name for name in names if name.lower().endswith(".gguf")]
+    if gguf and not any(name in names for name in _WEIGHTS):
+        raise SourceError(
+            f"{model.name} has its weights in GGUF files alone; fetch one and give its path: "
+            f"hf download {model.name.repository} {gguf[0]}"
+        )
+
+
+def _text_files(model: RemoteModel) -> list[str]:
+    """Files at the top that are no weights: nothing of `onnx/`, `original/` and other copies of the model."""
+    others = () if "tokenizer.json" in model.files else _OLDER_TOKENIZERS
+    return [
+        name
+        for name, file in model.files.items()
+        if len(PurePosixPath(name).parts) == 1
+        and file.num_bytes <= _LARGEST_TEXT_BYTES
+        and (name in others or (name.endswith(_TEXT_SUFFIXES) and name not in _OLDER_TOKENIZERS))
+    ]
+
+
+def _weight_files(name: HubName, directory: Path, available: Collection[str]) -> list[str]:
+    """The files of one set of weights; none if there is none, which the reader of the directory explains."""
+    found = next((file for file in _WEIGHTS if file in available), None)
+    if found is None or not found.endswith(".index.json"):
+        return [] if found is None else [found]
+    try:
+        index = json.loads((directory / found).read_text(encoding="utf-8"))
+        files = sorted(set(index["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(f"{found} of {name} must name the files of its weights, got another content") from error
+    missing = [file for file in files if file not in available]
+    if missing:
+        raise SourceError(
+            f"{name} must have the {len(files)} files of its weights, got none of {', '.join(map(str, missing[:3]))}; "
+            "the upload is not complete, or another name holds the whole model"
+        )
+    return files
+
+
+def _cached(name: HubName, reason: NoConnectionError) -> tuple[Path, str]:
+    """The copy in the cache, if it is whole."""
+    try:
+        directory = find_snapshot(name)
+    except BundleError:
+        raise NoConnectionError(f"{reason}; {name} is not in the cache either") from reason
+    available = {path.name for path in directory.iterdir() if path.is_file()}  # not a link whose blob is gone
+    try:
+        weights = _weight_files(name, directory, available)
+    except SourceError as error:
+        raise NoConnectionError(f"{reason}; the copy in the cache lacks weights") from error
+    if "config.json" not in available or not weights:
+        raise NoConnectionError(f"{reason}; the copy in the cache lacks config.json or weights") from reason
+    warnings.warn(f"the hub was not asked for {name}: the copy in the cache is of {directory.name}", stacklevel=3)
+    return directory, directory.name

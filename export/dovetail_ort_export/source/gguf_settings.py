@@ -46,6 +46,7 @@ _NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "attention.max_alibi_bias": (0.0,),
     "tensor_data_layout": ("Meta AI original pth",),  # the order of rows that every converter to `llama` writes
 }
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"rope.scaling.type": (str,)}  # of keys that are no numbers
 # Prefixes of keys that describe the file, and that no program computes with.
 _DESCRIPTIONS: Final = ("general.", "split.", "quantize.", "imatrix.", "mradermacher.")
 _FILE_KINDS: Final = {
@@ -97,6 +98,7 @@ def model_settings(
     own = f"{architecture}."
     settings = {key.removeprefix(own): value for key, value in metadata.items() if key.startswith(own)}
     _check_neutral(settings, architecture)
+    _check_types(settings, architecture)
     config: dict[str, Any] = {"model_type": architecture, "hidden_act": "silu"}
     config |= {theirs: _whole(settings, key, architecture) for key, theirs in _SIZES.items()}
     config["rms_norm_eps"] = _needed(settings, _EPSILON, architecture)
@@ -114,6 +116,16 @@ def _check_neutral(settings: Mapping[str, Any], architecture: str) -> None:
             raise SourceError(
                 f"{architecture}.{key} must be {neutral[0]}, got {settings[key]!r:.60}; such models are not covered"
             )
+
+
+def _check_types(settings: Mapping[str, Any], architecture: str) -> None:
+    for key in _READ:
+        allowed = _TYPES.get(key, (int, float))
+        value = settings.get(key, 0)
+        values = value if isinstance(value, list) and key in _SIZES else [value]
+        if key in settings and not all(isinstance(entry, allowed) for entry in values):
+            kind = "text" if str in allowed else "a number"
+            raise SourceError(f"{architecture}.{key} must be {kind}, got {value!r:.60}; convert the model again")
 
 
 def _needed(settings: Mapping[str, Any], key: str, architecture: str) -> Any:

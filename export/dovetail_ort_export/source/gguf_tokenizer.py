@@ -210,9 +210,11 @@ def _chat_template(metadata: Mapping[str, Any], special_tokens: Mapping[str, str
         notes.append(f"the GGUF file has other chat templates, {', '.join(sorted(named))}; {chosen}")
     if template is None:
         return None
+    if not isinstance(template, str):
+        raise SourceError(f"{TEMPLATE} must be text, got {template!r:.60}; convert the model again")
     try:
         ChatTemplate(template, special_tokens)
     except BundleError as error:
         notes.append(f"the bundle has no chat template: {str(error).rpartition(';')[0]}")
         return None
-    return str(template)
+    return template

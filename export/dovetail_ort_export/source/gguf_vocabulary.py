@@ -27,6 +27,13 @@ _PREFIX: Final = "tokenizer.ggml."
 _SENTENCEPIECE_DEFAULTS: Final = {"unknown_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _USED_IDS: Final = ("bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id", "unknown_token_id")
 _INFILLING: Final = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep", "prefix", "suffix", "middle")
+_ELEMENTS: Final[Mapping[str, tuple[type, ...]]] = {
+    "tokens": (str,),
+    "merges": (str,),
+    "token_type": (int,),
+    "scores": (int, float),
+    "eos_token_ids": (int,),
+}
 _KNOWN: Final = frozenset(
     {
         *("model", "pre", "tokens", "token_type", "token_type_count", "scores", "merges"),
@@ -89,6 +96,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
             f"tokenizer.ggml.model must be {BYTE_LEVEL} or {SENTENCEPIECE}, got {model!r}; export the model from its "
             "Hugging Face directory instead"
         )
+    _check_types(fields)
     if not fields.get("tokens"):
         raise SourceError("a GGUF file must have the list tokenizer.ggml.tokens, got none; give the file of the model")
     tokens = [token or f"[EMPTY_{token_id}]" for token_id, token in enumerate(fields["tokens"])]
@@ -100,6 +108,18 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     kinds = fields.get("token_type", [NORMAL] * len(tokens))
     kinds = [CONTROL if token in END_NAMES else kind for token, kind in zip(tokens, kinds, strict=True)]
     return Vocabulary(fields=fields, tokens=tokens, kinds=kinds)
+
+
+def _check_types(fields: Mapping[str, Any]) -> None:
+    for key, value in fields.items():
+        elements = _ELEMENTS.get(key)
+        if elements is not None:
+            good = isinstance(value, list) and all(isinstance(entry, elements) for entry in value)
+        else:
+            good = isinstance(value, int) or not key.endswith("_token_id")
+        if not good:
+            rule = "a number" if elements is None else f"a list of {'text' if str in elements else 'numbers'}"
+            raise SourceError(f"tokenizer.ggml.{key} must be {rule}, got {value!r:.60}; convert the model again")
 
 
 def _check_lists(fields: Mapping[str, Any], tokens: list[str]) -> None:

@@ -127,3 +127,27 @@ def test_text_that_is_not_utf_8_is_refused_with_its_key(gguf_of):
     path.write_bytes(path.read_bytes().replace("\u00eb Xyz".encode(), b"\xff\xff Xyz"))
     with pytest.raises(SourceError, match=r"text of general\.author must be UTF-8"):
         open_gguf(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("llama.block_count", "two"),
+        ("llama.rope.freq_base", "high"),
+        ("llama.rope.scaling.type", 3),
+        ("llama.attention.key_length", [16, 16]),
+        ("tokenizer.ggml.tokens", [1, 2]),
+        ("tokenizer.ggml.merges", "a b"),
+        ("tokenizer.ggml.token_type", ["normal"]),
+        ("tokenizer.ggml.eos_token_id", "</s>"),
+        ("tokenizer.ggml.model", 1),
+        ("tokenizer.ggml.pre", 1),
+        ("tokenizer.chat_template", 1),
+        ("split.count", "two"),
+        ("general.type", 1),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_key(gguf_of, key, value):
+    path, _ = gguf_of(more={key: value})
+    with pytest.raises(SourceError, match=key.replace(".", r"\.")):
+        read_gguf(path)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from dovetail_ort_export.training.training_options import TrainingPrompts
 from dovetail_ort_runtime import InputError, Message, UnavailableError
+from dovetail_ort_runtime.user_text import read_text_file
 
 HUMANEVAL: Final = "humaneval"
 
@@ -81,10 +82,7 @@ def load_training_prompts(path: Path) -> TrainingPrompts:
 
 def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
     """Name and value of every line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"prompts must be a readable JSONL file, got {str(path)!r}: {error}") from error
+    lines = read_text_file(path, "prompts").split("\n")  # not at all that Unicode calls a line's end: JSON does not
     found = [_read_line(f"{path.name}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise InputError(f"prompts must be one or more, got {str(path)!r} without any")

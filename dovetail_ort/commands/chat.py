@@ -9,6 +9,7 @@ from dovetail_ort.commands.answer_printer import AnswerPrinter
 from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model, template_arguments
 from dovetail_ort_runtime.errors import ContextLengthError, DovetailError, InputError
 from dovetail_ort_runtime.prompt import Message
+from dovetail_ort_runtime.user_text import standard_input
 
 _HELP: Final = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C interrupts an answer"
 
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         model, options, template_arguments=given, show_drafted=arguments.show_drafted, quiet=arguments.quiet
     )
     conversation = Conversation(printer, system=arguments.system)
+    standard_input()  # input() reads from it
     _enable_editing()
     if not arguments.quiet:
         _tell(f"{model.manifest.provenance.source}: {_HELP}")

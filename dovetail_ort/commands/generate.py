@@ -13,6 +13,7 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation import Generation
 from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.prompt import Message, Prompt
+from dovetail_ort_runtime.user_text import standard_input
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +62,11 @@ def _prompt(model: Model, arguments: argparse.Namespace) -> Prompt:
 
 
 def _read_input(*, drop_newline: bool) -> str:
-    if sys.stdin.isatty():
+    stream = standard_input()
+    if stream.isatty():
         print("type the prompt and end it with Ctrl-D:", file=sys.stderr)
     try:
-        text = sys.stdin.read()
-        text.encode()  # in the C locale, bytes that are no UTF-8 come through as surrogates
+        text = stream.read()
     except UnicodeError as error:
         raise InputError(
             "the prompt on standard input must be UTF-8 text, got other bytes; convert it first"

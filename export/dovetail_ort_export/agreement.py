@@ -15,6 +15,7 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.measurements import Agreement, Measurements
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance, run_in_chunks
 from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.user_text import read_text_file
 
 # Nats. On SmolLM2 blocks are at 0.004 and rows at 0.006 to 0.008; rows whose sums a processor cuts off at 0.03.
 LARGEST_MEAN_KL: Final = 0.02
@@ -48,11 +49,9 @@ def read_check_text(path: Path | None) -> str:
     Raises:
         InputError: it cannot be read.
     """
-    resource = path or files("dovetail_ort_export") / "check_text.txt"
-    try:
-        return resource.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the check text must be a readable UTF-8 file, got: {error}") from error
+    if path is not None:
+        return read_text_file(path, "the check text")
+    return (files("dovetail_ort_export") / "check_text.txt").read_text(encoding="utf-8")
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from dovetail_ort_export.weights import float32_leaves
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import InputError, SourceError
+from dovetail_ort_runtime.user_text import read_text_file
 
 # What is measured of a module's input and output, each (T, ...) float32.
 Rows = Callable[[Any, Tensor, Tensor], FloatArray]
@@ -63,9 +64,9 @@ def _read(path: Path) -> str:
                 f"the calibration text must have {_LARGEST_BYTES >> 20} MB at most, got {size >> 20} MB in "
                 f"{str(path)!r}; a part of it is enough"
             )
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"the calibration text must be a readable UTF-8 file, got: {error}") from error
+    text = read_text_file(path, "the calibration text")
     if "\0" in text:
         raise InputError(f"the calibration text must be text, got NUL characters in {str(path)!r}")
     return text

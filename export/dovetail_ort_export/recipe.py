@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import WEIGHT_FORMATS
+from dovetail_ort_runtime.user_text import read_text_file
 
 _LOWERING: Final = "lower-"
 _KEYS: Final = {"precision", "passes"}
@@ -128,11 +129,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         InputError: it cannot be read, or is no recipe.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe must be a readable TOML file, got: {error}") from error
-    return Recipe.from_toml(text, f"the recipe {path}")
+    return Recipe.from_toml(read_text_file(path, "the recipe"), f"the recipe {path}")
 
 
 def _step(item: object, where: str) -> Step:

@@ -20,6 +20,7 @@ from dovetail_ort.command_line import main
 from dovetail_ort.commands import COMMANDS
 from dovetail_ort.commands.chat import Conversation
 from dovetail_ort.commands.graph import COMMANDS as GRAPH_COMMANDS
+from dovetail_ort.suites import load_suite
 from dovetail_ort_export.candidates import row_format
 from dovetail_ort_runtime import environment
 from dovetail_ort_runtime.bundle import sha256
@@ -298,6 +299,23 @@ def test_generate_reads_standard_input_without_its_last_line_break(tiny_bundle, 
         assert capsys.readouterr().out == expected
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf{}\r\nand pins\r\n", b"{}\rand pins\n"])
+def test_generate_reads_what_any_system_wrote(content, tiny_bundle, capsys, monkeypatch):
+    argv = ["generate", str(tiny_bundle), "--max-new-tokens", "1", "--json"]
+    main([*argv, f"{PROMPT}\nand pins"])
+    expected = json.loads(capsys.readouterr().out)["statistics"]["prompt_tokens"]
+    written = io.BytesIO(content.replace(b"{}", PROMPT.encode()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(written, encoding="utf-8", newline="\n"))
+    assert main(argv) == 0
+    assert json.loads(capsys.readouterr().out)["statistics"]["prompt_tokens"] == expected
+
+
+def test_prompts_of_a_suite_may_have_marks_and_separators(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n\r\n{"prompt": "b\xe2\x80\xa8c"}\n')
+    assert [prompt.messages[0]["content"] for prompt in load_suite(str(path))] == ["a", "b\u2028c"]
+
+
 def test_raw_prompt_and_system_message_change_what_is_read(tiny_bundle, capsys):
     counts = []
     for extra in ([], ["--raw"], ["--system", "Be brief."]):
@@ -468,6 +486,16 @@ def test_chat_answers_each_line_and_reuses_what_it_has_read(tiny_bundle, capsys,
     assert "[a command must be /reset, /quit or /help, got /nonsense]" in err
     assert len(out.splitlines()) >= 3
     assert not out.startswith("> ")  # a prompt is for terminals
+
+
+def test_chat_reads_lines_that_any_system_wrote(tiny_bundle, capsys, monkeypatch):
+    written = io.BytesIO(f"\ufeff/help\r\n{PROMPT}\r\n/quit\r\n".encode())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(written, encoding="utf-8", newline="\n"))
+    asked = []
+    monkeypatch.setattr(Conversation, "answer", lambda _, text: asked.append(text))
+    assert main(["chat", str(tiny_bundle), "--quiet"]) == 0
+    assert asked == [PROMPT]
+    assert "/reset forgets" in capsys.readouterr().err
 
 
 def test_chat_ends_at_quit(tiny_bundle, capsys, monkeypatch):

@@ -86,4 +86,4 @@ def test_a_missing_source_and_a_bad_recipe_are_one_line(tiny_bundle, tmp_path, c
     assert main(["graph", "ablate", str(tiny_bundle), "--source", str(tmp_path / "none.gguf")]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("dovetail-ort: ")
     assert main(["graph", "ablate", str(tiny_bundle), "--source", "x", "--recipe", str(tmp_path / "none.toml")]) == 2
-    assert "the recipe must be a readable TOML file" in capsys.readouterr().err
+    assert "the recipe must be a readable UTF-8 file" in capsys.readouterr().err

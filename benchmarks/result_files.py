@@ -12,6 +12,7 @@ LLAMA2_SHAPE: Final = REPOSITORY / "models" / "llama-2-7b-shape"
 # Results that are older than the folders by machine; some of those in RESULTS are of a processor without VNNI, too.
 RESULTS: Final = SMOLLM2 / "results"
 WITHOUT_VNNI: Final = RESULTS / "without-vnni"
+XEON_AMX: Final = REPOSITORY / "benchmarks" / "results" / "intel-xeon-2-cores-amx-int8"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from benchmarks.tables.paper_size import paper_size, random_weights
 from benchmarks.tables.peers import peers
 from benchmarks.tables.planner import planner, spinning
 from benchmarks.tables.server import load
+from benchmarks.tables.torch_export import torch_export_graphs, torch_export_refusals, torch_export_times
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "humaneval": humaneval,
@@ -35,4 +36,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "row-format-steps": row_format_steps,
     "frozen-application": frozen_application,
     "load": load,
+    "torch-export-refusals": torch_export_refusals,
+    "torch-export-graphs": torch_export_graphs,
+    "torch-export-times": torch_export_times,
 }

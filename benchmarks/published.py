@@ -1,0 +1,91 @@
+"""Published configurations, exported with random weights: what is read of each, and how far graph and files agree.
+
+    python -m benchmarks.published > result.json
+
+The configurations in `benchmarks/published/` are written from memory of the published files, key by key. Every setting
+stays but two: a model is cut to `LAYERS` blocks, and its vocabulary to `VOCABULARY` tokens, so that the largest fits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from benchmarks.machine import measured_here
+from benchmarks.result_files import REPOSITORY, read_json
+from dovetail_ort_export import ExportOptions, export_bundle
+from dovetail_ort_export.source.settings import read_settings
+
+LAYERS: Final = 2
+VOCABULARY: Final = 4096
+CONFIGURATIONS: Final = REPOSITORY / "benchmarks" / "published"
+_END: Final = "<|end|>"
+# Ends and begins of a text are ids of the whole vocabulary.
+_CUT: Final = {"num_hidden_layers": LAYERS, "vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": 0}
+
+
+def main() -> int:
+    """Print one JSON object with every configuration."""
+    warnings.simplefilter("ignore")
+    found = {}
+    for path in sorted(CONFIGURATIONS.glob("*.json")):
+        print(path.stem, file=sys.stderr)
+        found[path.stem] = _measured(read_json(path))
+    print(json.dumps({**measured_here(), "transformers": transformers.__version__, "models": found}, indent=1))
+    return 0
+
+
+def _measured(published: dict[str, Any]) -> dict[str, Any]:
+    settings = read_settings(published)
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "source", Path(folder) / "bundle"
+        _write_source({**published, **_CUT, "pad_token_id": None}, source)
+        manifest = export_bundle(str(source), out, ExportOptions(precision="fp32")).manifest
+    witness = manifest.measurements.witness
+    assert witness is not None
+    return {
+        "family": settings.family.model_type,
+        "layers": published["num_hidden_layers"],
+        "rotation": settings.rotary.kind,
+        "theta": settings.rotary.theta,
+        "max_context": settings.max_context,
+        "head_size": manifest.target.head_size,
+        "tied": bool(settings.values["tie_word_embeddings"]),
+        "last_position": max(witness.positions),
+        "model_difference": witness.model_difference,
+        "graph_difference": witness.graph_difference,
+    }
+
+
+def _write_source(config: dict[str, Any], directory: Path) -> None:
+    """A directory with the configuration as it stands, random bfloat16 weights, norms and biases included."""
+    torch.manual_seed(11)
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(**config), dtype=torch.bfloat16
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.uniform_(-0.5, 0.5) if name.endswith("bias") else parameter.uniform_(0.5, 1.5)
+    model.save_pretrained(directory)
+    (directory / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 0}), encoding="utf-8")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=[_END], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([], trainer)
+    tokenizer.save(str(directory / "tokenizer.json"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

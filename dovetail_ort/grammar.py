@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.errors import InputError, UnavailableError, one_line
 from dovetail_ort_runtime.generation_options import Constraint, ConstraintState
 from dovetail_ort_runtime.model import Model
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Grammars come from strangers: these bound the time and the memory of compiling one and of each step under it.
 MAX_GRAMMAR_CHARACTERS: Final = 20_000
 _LIMITS: Final = {"max_grammar_size": 100_000, "max_lexer_states": 25_000, "verbose_errors": False}
-_MAX_REASON_CHARACTERS: Final = 300
 _STACK_BYTES: Final = 128 << 20  # address space; memory comes page by page as it is touched
 _stack_size = threading.Lock()
 
@@ -52,7 +51,7 @@ class GrammarCompiler:
                 eos_token=list(self._eos_token_ids),
             )
         except ValueError as error:
-            raise InputError(f"the tokenizer must be one that llguidance reads, got: {_one_line(error)}") from error
+            raise InputError(f"the tokenizer must be one that llguidance reads, got: {one_line(error)}") from error
 
     def json_schema(self, schema: Mapping[str, Any]) -> Grammar:
         """JSON that a schema describes, properties in the schema's order.
@@ -68,7 +67,7 @@ class GrammarCompiler:
         try:
             text = json.dumps(dict(schema))
         except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"a JSON schema must be JSON, got: {_one_line(error)}") from error
+            raise InputError(f"a JSON schema must be JSON, got: {one_line(error)}") from error
         return self._compile("JSON schema", text, self._llguidance.LLMatcher.grammar_from_json_schema)
 
     def json_object(self) -> Grammar:
@@ -172,8 +171,5 @@ def _import_llguidance() -> ModuleType:
 
 
 def _unfollowable(kind: str, reason: object) -> InputError:
-    return InputError(f"a {kind} must be one that llguidance can follow, got: {_one_line(reason)}")
-
-
-def _one_line(reason: object) -> str:
-    return " ".join(str(reason).replace("<non-verbose/>", "").split())[:_MAX_REASON_CHARACTERS]
+    said = str(reason).replace("<non-verbose/>", "")
+    return InputError(f"a {kind} must be one that llguidance can follow, got: {one_line(said)}")

@@ -18,7 +18,7 @@ from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.utils import pass_environment
 
-from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.errors import BundleError, InputError, one_line
 from dovetail_ort_runtime.prompt import Message
 from dovetail_ort_runtime.template_arguments import DEEPEST_VALUE, checked_template_arguments, is_json
 from dovetail_ort_runtime.template_budget import TemplateBudget, TemplateLimitError, spending
@@ -26,7 +26,6 @@ from dovetail_ort_runtime.template_sandbox import TemplateSandbox
 
 LARGEST_TEMPLATE: Final = 1 << 18
 _LONGEST_DATE_FORMAT: Final = 100
-_LONGEST_MESSAGE: Final = 300
 _WIDEST_INDENT: Final = 16
 
 
@@ -55,7 +54,7 @@ class ChatTemplate:
         except Exception as error:  # of syntax, or what Python says to deep nesting and long numbers
             place = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
             raise BundleError(
-                f"the chat template must be valid Jinja, got {_one_line(error)}{place}; "
+                f"the chat template must be valid Jinja, got {one_line(error)}{place}; "
                 "export the model again with a template that works"
             ) from None
 
@@ -92,13 +91,13 @@ class ChatTemplate:
                 return self._rendered(names, budget.max_characters)
         except _RefusalError as error:
             raise InputError(
-                f"messages must be what the chat template accepts, got its refusal: {_one_line(error)}"
+                f"messages must be what the chat template accepts, got its refusal: {one_line(error)}"
             ) from None
         except TemplateLimitError as error:
-            raise BundleError(f"the chat template must {_one_line(error)}; do not use this bundle") from None
+            raise BundleError(f"the chat template must {one_line(error)}; do not use this bundle") from None
         except Exception as error:  # whatever its expressions raise
             raise BundleError(
-                f"the chat template must render the conversation, got {type(error).__name__}: {_one_line(error)}; "
+                f"the chat template must render the conversation, got {type(error).__name__}: {one_line(error)}; "
                 "export the model again with a template that works"
             ) from None
 
@@ -192,7 +191,3 @@ def _strftime_now(date_format: str) -> str:
     if len(date_format) > _LONGEST_DATE_FORMAT:
         raise TemplateLimitError(f"ask for dates in {_LONGEST_DATE_FORMAT} characters, got {len(date_format)}")
     return datetime.now().strftime(date_format)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error)[:_LONGEST_MESSAGE].split())

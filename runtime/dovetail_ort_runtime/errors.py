@@ -12,6 +12,10 @@
 Every message is one line: "<what> must be <rule>, got <value>; <what to do next>".
 """
 
+from typing import Final
+
+_LONGEST_REASON: Final = 300
+
 
 class DovetailError(Exception):
     """Root of all errors that this project raises on purpose."""
@@ -43,3 +47,12 @@ class ModelUseError(DovetailError, RuntimeError):
 
 class UnavailableError(DovetailError, RuntimeError):
     """This environment or machine lacks a package or provider."""
+
+
+def one_line(reason: object) -> str:
+    """What another library says, on one line; of a long text both ends, for what is wrong may stand at either."""
+    words = " ".join(str(reason).split())
+    if len(words) <= _LONGEST_REASON:
+        return words
+    tail = _LONGEST_REASON // 2
+    return f"{words[: _LONGEST_REASON - tail - 3]} … {words[-tail:]}"

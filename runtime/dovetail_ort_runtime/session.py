@@ -10,7 +10,7 @@ from typing import Any
 
 from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda, vram_in_use
 from dovetail_ort_runtime.environment import import_onnxruntime
-from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
+from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError, one_line
 from dovetail_ort_runtime.process_memory import huge_pages
 
 _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -77,8 +77,10 @@ def open_session(
         _sessions.add(session)
     except Exception as error:  # onnxruntime raises its own classes straight from C++
         if device == CUDA and "CUDA" in str(error):
-            raise UnavailableError(f"CUDA must have a GPU that it can use, got: {error}") from error
-        raise BundleError(f"{graph.name} must load in ONNX Runtime {ort.__version__}, got: {error}") from error
+            raise UnavailableError(f"CUDA must have a GPU that it can use, got: {one_line(error)}") from error
+        raise BundleError(
+            f"{graph.name} must load in ONNX Runtime {ort.__version__}, got: {one_line(error)}"
+        ) from error
     if device == CUDA and session.get_providers()[0] != CUDA_PROVIDER:
         raise UnavailableError(
             "CUDA must have a GPU that ONNX Runtime can use, got none; see nvidia-smi, or take the CPU"

@@ -14,7 +14,7 @@ from typing import Any, Final
 import tokenizers
 
 from dovetail_ort_runtime.arrays import TokenArray
-from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.errors import BundleError, InputError, one_line
 
 # Unicode's own longest replacement has 18 characters; sentencepiece's table of them has 33 bytes.
 LARGEST_GROWTH: Final = 256
@@ -139,9 +139,8 @@ def _failures_named(path: Path) -> Iterator[None]:
         # A panic is no `Exception`, and Python knows its class only once there was one.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = " ".join(str(error).split())
         raise BundleError(
-            f"{path} must be a tokenizer of the tokenizers package, got {reason:.300}; export the model again"
+            f"{path} must be a tokenizer of the tokenizers package, got {one_line(error)}; export the model again"
         ) from None
 
 

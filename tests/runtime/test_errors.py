@@ -1,0 +1,28 @@
+import json
+
+import pytest
+
+from dovetail_ort_runtime.errors import BundleError, one_line
+from dovetail_ort_runtime.tokenizer import Tokenizer
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("", ""),
+        ("a\n  b\tc ", "a b c"),
+        (ValueError("found\nthis"), "found this"),
+        ("x" * 300, "x" * 300),
+        ("first\n" + "x" * 1000 + "\nlast", "first " + "x" * 141 + " … " + "x" * 145 + " last"),
+    ],
+)
+def test_a_reason_is_one_line_that_keeps_both_ends(said, line):
+    assert one_line(said) == line
+    assert len(line) <= 300
+
+
+def test_what_is_wrong_with_a_tokenizer_is_told_behind_a_long_value(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"version": "1.0", "truncation": "x" * 1000, "model": {"type": "BPE"}}))
+    with pytest.raises(BundleError, match=r" … x+\W*, expected struct TruncationParams at line 1 column \d+; export"):
+        Tokenizer(path)

@@ -157,6 +157,8 @@ class HubClient:
             return str(found.oid)
 
     def _look_up(self, name: HubName) -> RemoteModel:
+        if self._library.constants.HF_HUB_OFFLINE:
+            raise NoConnectionError(f"the hub must be asked for {name}, and HF_HUB_OFFLINE forbids it; unset it")
         found = self._api.model_info(name.repository, revision=name.revision, files_metadata=True)
         files = {
             one.rfilename: RemoteFile(num_bytes=one.size or 0, sha256=None if one.lfs is None else one.lfs.sha256)
@@ -178,8 +180,8 @@ class HubClient:
                     raise self._error(sentence) from error
             if any(map(_is_connection_error, chain)):
                 raise NoConnectionError(
-                    f"{self.endpoint} must be reached for {name}, got: {_reason(chain[-1])}; check the connection, "
-                    "HF_ENDPOINT, and that HF_HUB_OFFLINE is not set"
+                    f"{self.endpoint} must be reached for {name}, got: {_reason(chain[-1])}; check the connection "
+                    "and HF_ENDPOINT"
                 ) from error
             raise self._error(f"the hub must serve {name}, got: {_reason(chain[-1])}; try again") from error
 

@@ -49,6 +49,7 @@ _BLOCK_NAMES: Final = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_HASH: Final = re.compile(r"[0-9a-f]{32,64}", re.IGNORECASE)
 # Frequencies that old converters stored for each block; they follow from the settings.
 _UNNEEDED: Final = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")
 
@@ -76,15 +77,16 @@ def read_gguf(path: Path) -> Checkpoint:
 
 
 def _name(file: GgufFile) -> str:
-    """What the publisher calls the model, or what the parts of a name give, or the file's name."""
+    """What the publisher calls the model, or what the parts of a name give, or the file's name, or the architecture.
+
+    A hash is no name: converters take the directory's, which in a hub cache is a commit.
+    """
     metadata = file.metadata
-    stated = str(metadata.get("general.name", "")).strip()
-    if stated:
-        return stated
-    parts = [str(metadata.get(f"general.{key}", "")).strip() for key in ("basename", "size_label", "finetune")]
-    if parts[0]:
-        return "-".join(part for part in parts if part)
-    return part_stem(file.path)
+    parts = [str(metadata.get(f"general.{key}", "")).strip() for key in ("name", "basename", "size_label", "finetune")]
+    joined = "-".join(part for part in parts[1:] if part) if parts[1] else ""
+    candidates = (parts[0], joined, part_stem(file.path))
+    named = (name for name in candidates if name and not _HASH.fullmatch(name))
+    return next(named, str(metadata["general.architecture"]))
 
 
 def _rows(file: GgufFile) -> int:

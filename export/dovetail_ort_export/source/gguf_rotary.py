@@ -59,6 +59,14 @@ def rotary_settings(
         SourceError: a setting means something that config.json cannot say or that readers disagree on.
     """
     theta = float(settings.get("rope.freq_base", _DEFAULT_THETA))
+    if not (math.isfinite(theta) and theta > 0):
+        raise SourceError(f"rope.freq_base must be a number above 0, got {theta}; convert the model again")
+    for name, values in factors.items():
+        if len(values) != head_size // 2:
+            raise SourceError(
+                f"{name} must have one factor for each of {head_size // 2} frequencies, got {len(values)}; "
+                "convert the model again"
+            )
     kind = _kind(settings)
     if kind == "longrope":
         scaling: dict[str, Any] | None = _longrope(settings, factors, context_length)

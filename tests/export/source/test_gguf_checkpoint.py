@@ -146,6 +146,7 @@ def test_frequencies_that_old_converters_stored_are_left_out(gguf_of):
         ({"general.name": ""}, "tiny"),
         ({"general.name": "", "general.basename": "Qwen2.5", "general.size_label": "0.5B"}, "Qwen2.5-0.5B"),
         ({"general.name": "", "general.basename": "smol", "general.finetune": "Instruct"}, "smol-Instruct"),
+        ({"general.name": "0123456789abcdef0123456789ABCDEF01234567"}, "tiny"),
     ],
 )
 def test_the_name_is_the_publishers_or_the_files(gguf_of, names, expected):

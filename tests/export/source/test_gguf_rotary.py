@@ -186,6 +186,8 @@ ONES = np.full(8, 2, np.float32)
     ("settings", "factors", "reason"),
     [
         ({"rope.scaling.type": "dynamic"}, {}, "type must be one of none, linear, yarn, longrope, got 'dynamic'"),
+        ({"rope.freq_base": 0.0}, {}, "freq_base must be a number above 0, got 0.0"),
+        ({}, {FREQUENCIES: ONES[:5]}, "rope_freqs.weight must have one factor for each of 8 frequencies, got 5"),
         ({"rope.scaling.factor": 0.5}, {}, "factor must be a number of 1 or more, got 0.5"),
         ({"rope.scaling.attn_factor": 1.5}, {}, "attn_factor must be 1, got 1.5"),
         ({"rope.scaling.yarn_beta_fast": 32.0}, {}, "yarn_beta_fast must not stand beside"),

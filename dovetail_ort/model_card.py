@@ -23,7 +23,7 @@ def model_card(manifest: Manifest, name: HubName) -> str:
     target = manifest.target
     lines = {
         "source": manifest.provenance.source,
-        "licence of the source": _licence(manifest) or "not stated there",
+        "licence of the source": manifest.provenance.licence or "not stated there",
         "family": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters",
         "weights": number_format(target),
         "context": f"{target.max_context} tokens of prompt and answer",
@@ -71,7 +71,7 @@ def _front_matter(manifest: Manifest) -> str:
         "pipeline_tag": "text-generation",
         "tags": ["onnx", "speculative-decoding", manifest.target.precision],
     }
-    licence = _licence(manifest)
+    licence = manifest.provenance.licence
     if licence is not None and _LICENCE_NAME.fullmatch(licence):
         settings["license"] = licence
     if HubName.parse(manifest.provenance.source) is not None:
@@ -79,11 +79,6 @@ def _front_matter(manifest: Manifest) -> str:
         if manifest.target.precision in _QUANTISED:
             settings["base_model_relation"] = "quantized"
     return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in settings.items()), "---"])
-
-
-def _licence(manifest: Manifest) -> str | None:
-    licence: str | None = getattr(manifest.provenance, "licence", None)
-    return licence
 
 
 def _cell(text: str) -> str:

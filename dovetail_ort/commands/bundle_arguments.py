@@ -33,7 +33,11 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
     """Add the bundle that is opened."""
-    parser.add_argument("bundle", metavar="BUNDLE", help="directory that `dovetail-ort export` wrote")
+    parser.add_argument(
+        "bundle",
+        metavar="BUNDLE",
+        help="directory that `dovetail-ort export` wrote, or owner/name[@revision] that `dovetail-ort pull` fetched",
+    )
 
 
 def add_template_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     name = hub_name(arguments.name)
+    # ONNX Runtime 1.31 reads no weights in the store that repositories share.
+    os.environ.setdefault("HF_HUB_DISABLE_SHARED_BLOBS", "1")
     client = HubClient()
     model = client.look_up(name)
     manifest = _manifest(client, model)

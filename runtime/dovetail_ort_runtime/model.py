@@ -280,7 +280,7 @@ def load_model(
     vram_limit: int | str | None = None,
     verify: str = "small",
 ) -> Model:
-    """Open the bundle in directory `path` and load it; arguments as in `Model` and, `verify`, in `Bundle`.
+    """Open the bundle at a path or of a name on the hub and load it; arguments as in `Model` and `Bundle`.
 
     Raises:
         BundleError: the bundle is missing, damaged or of another version.

@@ -52,6 +52,24 @@ def test_a_pulled_bundle_is_loaded_by_its_name_with_no_further_request(hub, file
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["inspect", "me/tiny", "--verify"],
+        ["generate", "me/tiny", "A dovetail", "--max-new-tokens", "4"],
+        ["doctor", "me/tiny"],
+        ["graph", "profile", "me/tiny", "--tokens", "2"],
+        ["graph", "diff", "me/tiny", "me/tiny@main"],
+    ],
+    ids=lambda argv: " ".join(argv[:2]),
+)
+def test_commands_take_the_name_of_a_pulled_bundle(argv, hub, files):
+    hub.add("me/tiny", files)
+    assert main(["pull", "me/tiny"]) == 0
+    hub.close()
+    assert main(argv) == 0
+
+
 def test_the_revision_and_the_place_are_printed(hub, files, capsys):
     commit = hub.add("me/tiny", files)
     assert main(["pull", "me/tiny"]) == 0

@@ -205,8 +205,6 @@ def test_the_card_states_no_licence_that_the_source_did_not(manifest):
     ("licence", "expected"), [("apache-2.0", "apache-2.0"), ("llama3.2", "llama3.2"), ("Our Own Terms: read", None)]
 )
 def test_the_card_states_the_sources_licence(licence, expected, manifest):
-    if not hasattr(manifest.provenance, "licence"):
-        pytest.skip("the manifest has no licence yet")
     card = model_card(replace(manifest, provenance=replace(manifest.provenance, licence=licence)), NAME)
     assert front_matter(card).get("license") == expected
     assert licence in card

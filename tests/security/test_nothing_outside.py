@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 GENERATE = """
 import sys
 import dovetail_ort
@@ -13,11 +15,23 @@ model.generate("A dovetail joint", dovetail_ort.GenerationOptions(max_new_tokens
 """
 
 
-def test_generating_writes_nothing_but_its_own_times(tiny_bundle, tmp_path):
+@pytest.fixture(params=["a directory", "a name"])
+def bundle(request, tiny_bundle, in_hub_cache, tmp_path_factory, monkeypatch):
+    """What is loaded, and all that must stay as it is: a bundle's directory, or the hub's cache that has it."""
+    if request.param == "a directory":
+        return str(tiny_bundle), tiny_bundle
+    cache = tmp_path_factory.mktemp("hub")
+    in_hub_cache(tiny_bundle, cache)
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    return "me/tiny", cache
+
+
+def test_generating_writes_nothing_but_its_own_times(bundle, tmp_path):
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
-    before = {path: path.stat().st_mtime_ns for path in tiny_bundle.rglob("*")}
-    subprocess.run([sys.executable, "-c", GENERATE, str(tiny_bundle)], env=environment, check=True, timeout=60)
-    assert {path: path.stat().st_mtime_ns for path in tiny_bundle.rglob("*")} == before
+    path, kept = bundle
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
+    subprocess.run([sys.executable, "-c", GENERATE, path], env=environment, check=True, timeout=60)
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
     (written,) = (path for path in Path(tmp_path).rglob("*") if path.is_file())
     assert written.parent == tmp_path / "dovetail-ort" / "curves"

@@ -19,7 +19,7 @@ EXAMPLES: Final = (
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
     """The bundle, and which of its graphs is meant."""
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="directory that `dovetail-ort export` wrote")
+    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="directory of a bundle, or its name on the hub")
     add_graph_choice(parser)
 
 

@@ -68,7 +68,7 @@ def attach_drafter(
     steps = drafter_recipe(precision) if recipe is None else read_recipe(recipe)
     clear_leftovers(Path(bundle_path))
     bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
-    if Snapshot.at(bundle.directory) is not None:
+    if Snapshot.around(bundle.directory) is not None:
         raise InputError(
             f"a bundle in the hub's cache must stay as it is, got {str(bundle_path)!r}; attach to a copy of it, made "
             f"with: cp -rL {shlex.quote(str(bundle.directory))} bundle"

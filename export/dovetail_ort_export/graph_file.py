@@ -56,7 +56,7 @@ def _is_beside(path: Path, location: str) -> bool:
     beside = path.parent / location
     if Path(location).name != location or not beside.is_file():
         return False
-    snapshot = Snapshot.at(path.parent)  # of the hub's cache, whose files are links
+    snapshot = Snapshot.around(path.parent)  # of the hub's cache, whose files are links
     return beside.resolve().parent == path.parent.resolve() or (
         snapshot is not None and beside.is_symlink() and snapshot.links_to_blob(beside)
     )

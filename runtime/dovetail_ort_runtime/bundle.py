@@ -51,7 +51,7 @@ class Bundle:
         if verify not in VERIFICATIONS:
             raise InputError(f"verify must be one of {', '.join(VERIFICATIONS)}, got {verify!r}")
         self.directory, self.verify = find_directory(directory), verify
-        self._snapshot = Snapshot.at(self.directory)
+        self._snapshot = Snapshot.around(self.directory)
         self.manifest = Manifest.from_json(self._manifest_text())
         largest = {"small": SMALL_FILE_BYTES, "none": -1}.get(verify)
         for entry in self.manifest.files:
@@ -107,6 +107,9 @@ class Bundle:
     def _remedy(self) -> str:
         if self._snapshot is None:
             return "export the bundle again"
+        if self._snapshot.directory != self.directory.resolve():  # one of several in a repository
+            name = self._snapshot.name
+            return f"run: hf download {name.repository} --revision {name.revision}"
         return f"run: dovetail-ort pull {self._snapshot.name}"
 
     @property

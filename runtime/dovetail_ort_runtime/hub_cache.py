@@ -70,19 +70,21 @@ class Snapshot:
     repository: Path
 
     @classmethod
-    def at(cls, directory: Path) -> Self | None:
-        """The snapshot that a directory is by its place, or None if it is another directory."""
+    def around(cls, directory: Path) -> Self | None:
+        """The snapshot that a directory is or lies in, by its place; None if it is another directory."""
         try:
             resolved = directory.resolve()
         except (OSError, RuntimeError, ValueError):  # links in a circle, or a name that no file can have
             return None
-        repository = resolved.parent.parent
-        is_snapshot = (
-            resolved.parent.name == "snapshots"
-            and _COMMIT.fullmatch(resolved.name) is not None
-            and _REPOSITORY_FOLDER.fullmatch(repository.name) is not None
-        )
-        return cls(directory=resolved, repository=repository) if is_snapshot else None
+        for place in (resolved, *resolved.parents):
+            repository = place.parent.parent
+            if (
+                place.parent.name == "snapshots"
+                and _COMMIT.fullmatch(place.name) is not None
+                and _REPOSITORY_FOLDER.fullmatch(repository.name) is not None
+            ):
+                return cls(directory=place, repository=repository)
+        return None
 
     @property
     def commit(self) -> str:

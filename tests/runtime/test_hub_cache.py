@@ -13,7 +13,7 @@ import pytest
 from dovetail_ort_runtime import hub_cache
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import BundleError
-from dovetail_ort_runtime.hub_cache import HubName, Snapshot, cache_directory, find_snapshot
+from dovetail_ort_runtime.hub_cache import HubName, cache_directory, find_snapshot
 from dovetail_ort_runtime.model import load_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"  # that of `in_hub_cache`
@@ -71,10 +71,22 @@ def test_weights_may_lie_in_the_store_that_repositories_share(put, cache, tiny_b
     assert load_model(snapshot, threads=1, verify="all").generate("A").token_ids
 
 
-def test_files_in_a_folder_of_the_snapshot_link_to_the_same_blobs(put, cache, tiny_bundle):
-    snapshot = put(tiny_bundle, folder="int8/block")
-    found = Snapshot.at(snapshot)
-    assert all(found.links_to_blob(path) for path in (snapshot / "int8" / "block").iterdir())
+def test_a_bundle_in_a_folder_of_a_repository_loads(put, cache, tiny_bundle):
+    directory = put(tiny_bundle, folder="int8/block") / "int8" / "block"
+    assert load_model(directory, threads=1, verify="all").generate("A").token_ids
+    (directory / WEIGHTS).unlink()
+    with pytest.raises(BundleError, match=f"run: hf download me/tiny --revision {COMMIT}$"):
+        Bundle(directory)
+
+
+def test_a_folder_that_is_a_link_out_of_the_snapshot_is_refused(snapshot, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "tokenizer.json").symlink_to((snapshot / "tokenizer.json").resolve())
+    (snapshot / "folder").symlink_to(outside)
+    manifest = (snapshot / "manifest.json").resolve()
+    manifest.write_text(manifest.read_text().replace('"tokenizer.json"', '"folder/tokenizer.json"'))
+    refused(snapshot)
 
 
 def test_a_cache_that_is_reached_through_a_link_is_the_same(snapshot, cache, tmp_path):

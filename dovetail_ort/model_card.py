@@ -22,7 +22,7 @@ def model_card(manifest: Manifest, name: HubName) -> str:
     """README.md of a bundle that is pushed as `name`; a licence only if the manifest has the source's."""
     target = manifest.target
     lines = {
-        "source": manifest.provenance.source,
+        "source": _source(manifest),
         "licence of the source": manifest.provenance.licence or "not stated there",
         "family": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters",
         "weights": number_format(target),
@@ -33,13 +33,16 @@ def model_card(manifest: Manifest, name: HubName) -> str:
         "exported by": f"dovetail-ort {manifest.provenance.exporter} on {manifest.provenance.machine}",
     }
     table = "\n".join(f"| {label} | {_cell(line)} |" for label, line in lines.items())
+    prompt = '"Why is the sky"'
+    if manifest.tokenizer.chat_template is not None:
+        prompt = '[{"role": "user", "content": "Why is the sky blue?"}]'
     return f"""{_front_matter(manifest)}
 {CARD_MARK}
 
 # {name.repository.partition("/")[2]}
 
-{_cell(manifest.provenance.source)} as a bundle of dovetail-ort: graphs for ONNX Runtime that decode
-speculatively and say what plain decoding says. They need neither PyTorch nor transformers.
+{_cell(manifest.provenance.source)} as a bundle of dovetail-ort: graphs for ONNX Runtime, decoded
+speculatively, without PyTorch and transformers.
 
 | | |
 |---|---|
@@ -59,7 +62,7 @@ dovetail-ort generate {name.repository} "Why is the sky blue?"
 import dovetail_ort
 
 with dovetail_ort.load("{name.repository}") as model:  # from the cache that pull filled, with no connection
-    print(model.generate([{{"role": "user", "content": "Why is the sky blue?"}}]).text)
+    print(model.generate({prompt}).text)
 ```
 """
 
@@ -79,6 +82,11 @@ def _front_matter(manifest: Manifest) -> str:
         if manifest.target.precision in _QUANTISED:
             settings["base_model_relation"] = "quantized"
     return "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in settings.items()), "---"])
+
+
+def _source(manifest: Manifest) -> str:
+    provenance = manifest.provenance
+    return provenance.source if provenance.revision is None else f"{provenance.source} at {provenance.revision}"
 
 
 def _cell(text: str) -> str:

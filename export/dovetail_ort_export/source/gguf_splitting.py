@@ -40,10 +40,10 @@ def splitting(name: str) -> Splitting:
     Raises:
         SourceError: the name is not known; the message lists those that are.
     """
-    for rule in _RULES:
+    for rule in RULES:
         if name in rule.names:
             return rule
-    known = ", ".join(sorted(name for rule in _RULES for name in rule.names))
+    known = ", ".join(sorted(name for rule in RULES for name in rule.names))
     raise SourceError(
         f"tokenizer.ggml.pre must be one of {known}, got {name!r}; export the model from its Hugging Face directory "
         "instead"
@@ -101,7 +101,7 @@ _CASED_LETTERS: Final = (
     "1E900-1E943"
 )
 
-_RULES: Final = (
+RULES: Final = (
     Splitting(
         names=("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0"),
         pre_tokenizer=_LLAMA3,

@@ -10,7 +10,7 @@ from dovetail_ort_export.source.checkpoint import StoredTensor
 from dovetail_ort_runtime.errors import SourceError
 
 # By quant_method of quantization_config, where the word alone says little.
-_METHODS: Final[Mapping[str, str]] = {
+METHODS: Final[Mapping[str, str]] = {
     "gptq": "GPTQ",
     "awq": "AWQ",
     "bitsandbytes": "bitsandbytes",
@@ -80,7 +80,7 @@ def _by_settings(config: Mapping[str, Any]) -> str | None:
             return "bitsandbytes, 8 bits"
         if settings.get("load_in_4bit") is True:
             return "bitsandbytes, 4 bits"
-        return _with_bits(_METHODS.get(method, method), settings.get("bits"))
+        return _with_bits(METHODS.get(method, method), settings.get("bits"))
     settings = config.get("quantization")
     if isinstance(settings, Mapping):
         return _with_bits("MLX", settings.get("bits"))

@@ -14,7 +14,7 @@ _BLOCK: Final = re.compile(r"\.layers\.(\d+)\.")
 _HEAD: Final = "lm_head.weight"
 _MODEL: Final = "model."
 # Parts of names, and what a checkpoint that has them is.
-_MARKS: Final[Mapping[str, str]] = {
+MARKS: Final[Mapping[str, str]] = {
     "lora_": "an adapter's weights are among them; merge it first (merge_and_unload) and save the model",
     ".base_layer.": "an adapter's weights are among them; merge it first (merge_and_unload) and save the model",
     "score.weight": "this is a classifier; give the language model that it was made from",
@@ -27,7 +27,7 @@ _MARKS: Final[Mapping[str, str]] = {
     "gate_up_proj": "gate and up are one matrix, as in another family; model_type in config.json must be its own",
 }
 # Prefixes that wrappers leave, and the wrapper.
-_WRAPPERS: Final[Mapping[str, str]] = {
+WRAPPERS: Final[Mapping[str, str]] = {
     "base_model.model.": "an adapter's wrapper; merge it (merge_and_unload) and save the model that this returns",
     "module.": "a wrapper of parallel training; save the module inside it",
     "_orig_mod.": "torch.compile's wrapper; save the module inside it",
@@ -68,7 +68,7 @@ def cause_of_wrong_weights(config: Mapping[str, Any], wrong: WrongWeights) -> st
 
 def _marked(unexpected: Iterable[str]) -> str | None:
     names = tuple(unexpected)
-    return next((cause for mark, cause in _MARKS.items() if any(mark in name for name in names)), None)
+    return next((cause for mark, cause in MARKS.items() if any(mark in name for name in names)), None)
 
 
 def _other_prefix(wrong: WrongWeights) -> str | None:
@@ -86,7 +86,7 @@ def _other_prefix(wrong: WrongWeights) -> str | None:
     prefix, times = prefixes.most_common(1)[0]
     if times <= len(missing) // 2:
         return None
-    wrapper = next((cause for mark, cause in _WRAPPERS.items() if prefix.startswith(mark)), None)
+    wrapper = next((cause for mark, cause in WRAPPERS.items() if prefix.startswith(mark)), None)
     return f"all names have the prefix {prefix}, of {wrapper or 'another model around it; save the inner model alone'}"
 
 

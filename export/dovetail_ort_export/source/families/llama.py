@@ -13,8 +13,5 @@ LLAMA: Final = Family(
         "mlp_bias": Truth(),
         "head_dim": Number(whole=True, least=1),
     },
-    neutral={
-        "rope_interleaved": (False,),  # SmolLM2 says that it does not rotate neighbours
-        "is_llama_config": (True, False),
-    },
+    neutral={"is_llama_config": (True, False)},  # SmolLM2 says so
 )

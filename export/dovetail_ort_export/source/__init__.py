@@ -8,7 +8,7 @@ Nothing is guessed: every setting and every tensor is used, known to be unneeded
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -92,9 +92,9 @@ def load_source(source: str, options: SourceOptions | None = None) -> Source:
     checkpoint = read_checkpoint(source)
     settings = read_settings(checkpoint.config, options.max_context, options.ignore_settings)
     with _quiet_configurations():
-        model, ignored = build_model(checkpoint, settings, options.ignore_weights)
-    notes = (*checkpoint.notes, *checkpoint.text.notes, *_version_notes())
-    return Source(checkpoint=checkpoint, settings=settings, model=model, ignored_weights=ignored, notes=notes)
+        model, unused = build_model(checkpoint, settings, options.ignore_weights)
+    notes = (*checkpoint.notes, *checkpoint.text.notes, *unused.notes, *_version_notes())
+    return Source(checkpoint=checkpoint, settings=settings, model=model, ignored_weights=unused.ignored, notes=notes)
 
 
 def read_checkpoint(source: str) -> Checkpoint:
@@ -116,8 +116,9 @@ def read_checkpoint(source: str) -> Checkpoint:
         )
     from dovetail_ort_export.source.hub import fetch  # the hub's client loads slowly
 
-    directory, revision = fetch(source)
-    return read_directory(directory, source.partition("@")[0], revision)
+    fetched = fetch(source)
+    checkpoint = read_directory(fetched.directory, source.partition("@")[0], fetched.revision)
+    return replace(checkpoint, notes=(*fetched.notes, *checkpoint.notes))
 
 
 def _version_notes() -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """A model's files from the hub, or from its cache: configuration, text files and one set of weights, nothing else."""
 
 import json
-import warnings
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -31,8 +31,23 @@ _WEIGHTS: Final = (
 )
 
 
-def fetch(name: str) -> tuple[Path, str | None]:
-    """The directory of `owner/name` or `owner/name@revision` and its commit.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """A repository's files on this disk.
+
+    Attributes:
+        directory: where they are.
+        revision: the commit, 40 hexadecimal digits.
+        notes: what the user should know, a line each.
+    """
+
+    directory: Path
+    revision: str
+    notes: tuple[str, ...] = ()
+
+
+def fetch(name: str) -> Fetched:
+    """The files of `owner/name` or `owner/name@revision`.
 
     Without a connection, or with HF_HUB_OFFLINE, it is the copy in the hub's cache, if that has all weights.
 
@@ -55,7 +70,7 @@ def fetch(name: str) -> tuple[Path, str | None]:
     directory = client.download(model, _text_files(model))
     client.download(model, _weight_files(parsed, directory, model.files))
     client.remember(model)
-    return directory, model.commit
+    return Fetched(directory=directory, revision=model.commit)
 
 
 def _refuse_other_kinds(model: RemoteModel) -> None:
@@ -102,7 +117,7 @@ def _weight_files(name: HubName, directory: Path, available: Collection[str]) ->
     return files
 
 
-def _cached(name: HubName, reason: NoConnectionError) -> tuple[Path, str]:
+def _cached(name: HubName, reason: NoConnectionError) -> Fetched:
     """The copy in the cache, if it is whole."""
     try:
         directory = find_snapshot(name)
@@ -115,5 +130,5 @@ def _cached(name: HubName, reason: NoConnectionError) -> tuple[Path, str]:
         raise NoConnectionError(f"{reason}; the copy in the cache lacks weights") from error
     if "config.json" not in available or not weights:
         raise NoConnectionError(f"{reason}; the copy in the cache lacks config.json or weights") from reason
-    warnings.warn(f"the hub was not asked for {name}: the copy in the cache is of {directory.name}", stacklevel=3)
-    return directory, directory.name
+    note = f"the hub was not asked for {name}: the copy in the cache is of {directory.name}"
+    return Fetched(directory=directory, revision=directory.name, notes=(note,))

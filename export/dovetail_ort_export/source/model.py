@@ -13,7 +13,7 @@ from torch import Tensor
 from dovetail_ort_export.source.checkpoint import Checkpoint
 from dovetail_ort_export.source.families.family import reason_unneeded
 from dovetail_ort_export.source.settings import Settings
-from dovetail_ort_export.source.weight_check import check_finite, check_weights
+from dovetail_ort_export.source.weight_check import UnusedWeights, check_finite, check_weights
 from dovetail_ort_runtime.errors import SourceError
 
 _TASK: Final = "text-generation"
@@ -23,7 +23,7 @@ _EMBEDDING: Final = "model.embed_tokens.weight"
 
 def build_model(
     checkpoint: Checkpoint, settings: Settings, ignore_weights: Sequence[str] = ()
-) -> tuple[Any, tuple[str, ...]]:
+) -> tuple[Any, UnusedWeights]:
     """The model of a checkpoint.
 
     Args:
@@ -32,8 +32,8 @@ def build_model(
         ignore_weights: patterns of tensors in the files that have no place and are passed over.
 
     Returns:
-        A transformers causal LM in evaluation mode, in the number type of its files, and the tensors that
-        `ignore_weights` took out.
+        A transformers causal LM in evaluation mode, in the number type of its files, and the tensors that it has no use
+        for.
 
     Raises:
         SourceError: a tensor is missing, has no place, another shape, or values that are not finite.
@@ -44,11 +44,11 @@ def build_model(
     if tied:
         del expected[_HEAD]
         _check_tied_head(checkpoint, ignore_weights)
-    ignored = check_weights(checkpoint, expected, lambda name: _unneeded(name, tied), ignore_weights)
+    unused = check_weights(checkpoint, expected, lambda name: _unneeded(name, tied), ignore_weights)
     state = _read(checkpoint, expected)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
-    return model.eval(), ignored
+    return model.eval(), unused
 
 
 def _empty_model(settings: Settings) -> Any:

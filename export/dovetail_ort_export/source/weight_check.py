@@ -1,6 +1,7 @@
 """Whether the tensors of a checkpoint are those that its model needs: each there, each used or known to be unneeded."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
@@ -13,12 +14,31 @@ from dovetail_ort_runtime.errors import SourceError
 Shape = tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnusedWeights:
+    """Tensors in the files that the model has no use for.
+
+    Attributes:
+        unneeded: names by the reason why no model needs them.
+        ignored: names that a pattern of the user's took out.
+    """
+
+    unneeded: Mapping[str, tuple[str, ...]]
+    ignored: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not used and why, a line for each reason."""
+        reasons = {**self.unneeded, **({"ignored on request": self.ignored} if self.ignored else {})}
+        return tuple(f"{_shown(names)} not used: {reason}" for reason, names in reasons.items())
+
+
 def check_weights(
     checkpoint: Checkpoint,
     expected: Mapping[str, Shape],
     unneeded: Callable[[str], str | None],
     ignored: Sequence[str] = (),
-) -> tuple[str, ...]:
+) -> UnusedWeights:
     """Accept a checkpoint that holds what a model needs, and nothing else that could matter.
 
     Args:
@@ -27,24 +47,22 @@ def check_weights(
         unneeded: why a model needs no tensor of this name, or None.
         ignored: patterns as of a shell, for names of further tensors that may be there.
 
-    Returns:
-        What was not used and why, a line for each reason.
-
     Raises:
         SourceError: weights are missing, unexpected or of another shape or number type; the message names the first
             three of each and the likeliest cause.
     """
     tensors = checkpoint.tensors
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, tuple[str, ...]] = {}
+    passed_over = []
     unexpected = []
     for name in sorted(tensors.keys() - expected.keys()):
-        reason = unneeded(name) or next(
-            (f"--ignore-weights {item}" for item in ignored if fnmatchcase(name, item)), None
-        )
-        if reason is None:
-            unexpected.append(name)
+        reason = unneeded(name)
+        if reason is not None:
+            reasons[reason] = (*reasons.get(reason, ()), name)
+        elif any(fnmatchcase(name, pattern) for pattern in ignored):
+            passed_over.append(name)
         else:
-            reasons.setdefault(reason, []).append(name)
+            unexpected.append(name)
     wrong = WrongWeights(
         missing=tuple(name for name in expected if name not in tensors),
         unexpected=tuple(unexpected),
@@ -60,7 +78,7 @@ def check_weights(
             f"{cause_of_wrong_weights(checkpoint.config, wrong)}"
         )
     _check_number_types(checkpoint, expected)
-    return tuple(f"{_shown(names)} not used: {reason}" for reason, names in reasons.items())
+    return UnusedWeights(unneeded=reasons, ignored=tuple(passed_over))
 
 
 def check_finite(name: str, tensor: Tensor) -> None:

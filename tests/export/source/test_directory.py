@@ -331,7 +331,7 @@ def needs_nothing(name: str) -> str | None:
 def test_weights_that_are_all_there_are_accepted(source: Path):
     expected = expected_of(weights_of(source))
 
-    assert check_weights(read_directory(source), expected, needs_nothing) == ()
+    assert check_weights(read_directory(source), expected, needs_nothing).notes == ()
 
 
 def test_a_missing_weight_is_named(source: Path):
@@ -361,8 +361,9 @@ def test_an_unexpected_weight_is_named_unless_it_is_ignored(source: Path):
 
     with pytest.raises(SourceError, match=r"1 unexpected \(model\.extra\.weight\)"):
         check_weights(checkpoint, expected, needs_nothing, ignored=("model.other.*",))
-    notes = check_weights(checkpoint, expected, needs_nothing, ignored=("model.extra.*",))
-    assert notes == ("model.extra.weight not used: --ignore-weights model.extra.*",)
+    unused = check_weights(checkpoint, expected, needs_nothing, ignored=("model.extra.*",))
+    assert unused.ignored == ("model.extra.weight",)
+    assert unused.notes == ("model.extra.weight not used: ignored on request",)
 
 
 def test_an_ignored_weight_that_the_model_needs_is_checked_all_the_same(source: Path):
@@ -377,9 +378,10 @@ def test_an_ignored_weight_that_the_model_needs_is_checked_all_the_same(source: 
 def test_a_weight_that_no_model_needs_is_told_with_its_reason(source: Path):
     weights = weights_of(source)
     buffers = {f"model.layers.{block}.self_attn.rotary_emb.inv_freq": torch.zeros(8) for block in range(2)}
-    notes = check_weights(rewritten(source, weights | buffers), expected_of(weights), needs_nothing)
+    unused = check_weights(rewritten(source, weights | buffers), expected_of(weights), needs_nothing)
 
-    assert notes == (f"2 weights ({', '.join(buffers)}) not used: rotary frequencies",)
+    assert unused.ignored == ()
+    assert unused.notes == (f"2 weights ({', '.join(buffers)}) not used: rotary frequencies",)
 
 
 def test_a_weight_of_another_shape_is_named_with_both_shapes(source: Path):

@@ -38,7 +38,8 @@ COPIES = {
 
 def fetched(name):
     """Files of a source by their names, and its commit."""
-    directory, commit = fetch(name)
+    fetched = fetch(name)
+    directory, commit = fetched.directory, fetched.revision
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*")}, commit
 
 
@@ -74,9 +75,9 @@ def test_what_a_tokenizer_is_made_from_comes_where_there_is_none(hub):
 def test_a_revision_is_a_branch_a_tag_or_a_commit(hub):
     first = hub.add("me/model", WHOLE)
     second = hub.repositories["me/model"].commit(WHOLE | {"config.json": b'{"a": 1}'}, "v2")
-    assert fetch("me/model")[1] == first
-    assert fetch("me/model@v2")[1] == second
-    assert fetch(f"me/model@{second}")[1] == second
+    assert fetch("me/model").revision == first
+    assert fetch("me/model@v2").revision == second
+    assert fetch(f"me/model@{second}").revision == second
 
 
 def test_a_second_time_nothing_is_fetched_again(hub):
@@ -90,10 +91,11 @@ def test_a_second_time_nothing_is_fetched_again(hub):
 @pytest.mark.parametrize("name", ["me/model", "me/model@main"])
 def test_without_a_connection_the_copy_in_the_cache_is_taken(name, hub):
     commit = hub.add("me/model", SHARDED)
-    directory, _ = fetch(name)
+    directory = fetch(name).directory
     hub.close()
-    with pytest.warns(UserWarning, match=f"the copy in the cache is of {commit}"):
-        assert fetch(name) == (directory, commit)
+    fetched = fetch(name)
+    assert (fetched.directory, fetched.revision) == (directory, commit)
+    assert fetched.notes == (f"the hub was not asked for {name}: the copy in the cache is of {commit}",)
 
 
 def test_offline_the_copy_in_the_cache_is_taken_without_a_request(hub, monkeypatch):
@@ -103,8 +105,7 @@ def test_offline_the_copy_in_the_cache_is_taken_without_a_request(hub, monkeypat
     fetch("me/model")
     hub.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.warns(UserWarning, match=commit):
-        fetch("me/model")
+    assert fetch("me/model").revision == commit
     assert hub.requests == []
 
 
@@ -118,7 +119,7 @@ def test_without_a_connection_and_a_copy_the_line_says_both(hub):
 @pytest.mark.parametrize("gone", ["config.json", "model-00002-of-00002.safetensors"])
 def test_a_copy_that_lacks_something_is_not_taken(gone, hub):
     hub.add("me/model", SHARDED)
-    directory, _ = fetch("me/model")
+    directory = fetch("me/model").directory
     (directory / gone).resolve().unlink()
     hub.close()
     assert "lacks" in said("me/model", UnavailableError)

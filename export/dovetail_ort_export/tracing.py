@@ -78,6 +78,11 @@ def trace_target(model: Any) -> ir.Model:
         )
 
 
+def cache_parameter(module: Any) -> str:
+    """What a transformers module calls the cache: `past_key_values`, or `cache` in releases from 5.23 on."""
+    return "cache" if "cache" in inspect.signature(type(module).forward).parameters else "past_key_values"
+
+
 def traced(
     name: str,
     module: Any,
@@ -137,9 +142,7 @@ def _as_target(model: Any) -> Iterator[None]:
 
 
 def _target_forward(model: Any) -> Callable[..., tuple[Tensor, ...]]:
-    layer_parameters = inspect.signature(type(model.model.layers[0]).forward).parameters
-    # Since 5.23 a block calls the cache `cache`, before that `past_key_values`.
-    cache_name = "cache" if "cache" in layer_parameters else "past_key_values"
+    cache_name = cache_parameter(model.model.layers[0])
 
     def forward(
         input_ids: Tensor,

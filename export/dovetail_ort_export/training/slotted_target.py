@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, StaticLayer
 
+from dovetail_ort_export.tracing import cache_parameter
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.kv_cache import cache_type
@@ -89,36 +90,51 @@ class TorchTarget(SlottedTarget):
     def __init__(self, model: Any, *, num_slots: int, capacity: int, device: torch.device) -> None:
         self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, int(model.config.hidden_size)
         self._model = model.to(device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
-        self._cache = Cache(layers=[_SlotLayer(capacity) for _ in range(model.config.num_hidden_layers)])
+        self._layers = [_SlotLayer(capacity) for _ in range(model.config.num_hidden_layers)]
+        self._cache = {cache_parameter(model.model): Cache(layers=self._layers)}
         self._slots = torch.arange(capacity, device=device)
 
     @torch.no_grad()
     def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
         """As `SlottedTarget.read`."""
         places = torch.from_numpy(positions).to(self._slots.device)
+        for layer in self._layers:
+            layer.places = places
         outputs = self._model.model(
             input_ids=torch.from_numpy(token_ids).to(places.device)[:, None],
             position_ids=places[:, None],
             attention_mask=(self._slots <= places[:, None])[:, None, None],
-            past_key_values=self._cache,
             use_cache=True,
-            cache_position=places,
+            **self._cache,
         )
         hidden_states = outputs.last_hidden_state[:, 0]
         return _array(self._model.lm_head(hidden_states)), _array(hidden_states)
 
 
 class _SlotLayer(StaticLayer):  # type: ignore[misc]  # transformers has no types
-    """One block's keys and values; every slot is written at a place of its own."""
+    """One block's keys and values; every slot is written at a place of its own.
 
-    def update(self, key_states: Tensor, value_states: Tensor, cache_kwargs: Any = None) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states)
-        places = cache_kwargs["cache_position"]
-        rows = torch.arange(len(places), device=places.device)
-        self.keys[rows, :, places] = key_states[:, :, 0]
-        self.values[rows, :, places] = value_states[:, :, 0]
+    What releases of transformers hand to `update` beside the two differs, so the places stand here.
+    """
+
+    places: Tensor
+    keys: Tensor | None
+    values: Tensor | None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if self.keys is None or self.values is None:
+            self.keys, self.values = self._empty(key_states), self._empty(value_states)
+        rows = torch.arange(len(self.places), device=self.places.device)
+        self.keys[rows, :, self.places] = key_states[:, :, 0]
+        self.values[rows, :, self.places] = value_states[:, :, 0]
         return self.keys, self.values
+
+    def get_seq_length(self, *_: Any) -> int:
+        return 0  # positions and mask are given
+
+    def _empty(self, states: Tensor) -> Tensor:
+        num_slots, num_heads, _, size = states.shape
+        return states.new_zeros(num_slots, num_heads, self.max_cache_len, size)
 
 
 def _array(tensor: Tensor) -> FloatArray:

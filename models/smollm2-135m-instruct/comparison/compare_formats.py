@@ -85,7 +85,7 @@ def _ratios(found: list[float], base: list[float]) -> list[float]:
 def _agreement(source: str, targets: dict[str, Target]) -> dict[str, Any]:
     loaded = load_source(source)
     sums: dict[str, dict[str, dict[str, float]]] = {}
-    for suite, token_ids in _texts(loaded.tokenizer):
+    for suite, token_ids in _texts(loaded.text.tokenizer):
         expected = _log_softmax(reference_logits(loaded.model, token_ids))
         for name, logits in {
             "fp32": None,

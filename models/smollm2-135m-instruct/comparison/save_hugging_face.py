@@ -18,11 +18,12 @@ _NAMES: Final = ("bos_token", "eos_token")
 def main(source: str, out: str) -> None:
     """Save model and tokenizer."""
     loaded = load_source(source)
-    loaded.model.generation_config.eos_token_id = list(loaded.eos_token_ids)
-    loaded.model.config.eos_token_id = loaded.eos_token_ids[0]
+    text = loaded.text
+    loaded.model.generation_config.eos_token_id = list(text.eos_token_ids)
+    loaded.model.config.eos_token_id = text.eos_token_ids[0]
     loaded.model.save_pretrained(out)
-    special = {name: loaded.special_tokens[name] for name in _NAMES if name in loaded.special_tokens}
-    PreTrainedTokenizerFast(tokenizer_object=loaded.tokenizer, **special).save_pretrained(out)
+    special = {name: text.special_tokens[name] for name in _NAMES if name in text.special_tokens}
+    PreTrainedTokenizerFast(tokenizer_object=text.tokenizer, **special).save_pretrained(out)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from dovetail_ort_runtime.errors import DovetailError, InputError
+from dovetail_ort_runtime.errors import ChatTemplateError, DovetailError, InputError
 
 _LOG: Final = logging.getLogger(__name__)
 _SERVER_ERROR: Final = 500
@@ -29,7 +29,7 @@ def refusal(error: Exception) -> RequestError:
     """What a client may know of any error: what is wrong with its request, else that the server's log says more."""
     if isinstance(error, RequestError):
         return error
-    if isinstance(error, InputError):
+    if isinstance(error, (InputError, ChatTemplateError)):
         return RequestError(str(error))
     _LOG.error("a request failed", exc_info=error)
     return RequestError("the server failed on this request; its log says why", status=_SERVER_ERROR)

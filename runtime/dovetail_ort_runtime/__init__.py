@@ -6,6 +6,7 @@ from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import (
     BundleError,
     BundleVersionError,
+    ChatTemplateError,
     ContextLengthError,
     DovetailError,
     InputError,
@@ -27,6 +28,7 @@ __all__ = [
     "BundleError",
     "BundleVersionError",
     "ChainShape",
+    "ChatTemplateError",
     "Constraint",
     "ConstraintState",
     "ContextLengthError",

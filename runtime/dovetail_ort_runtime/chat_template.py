@@ -18,7 +18,7 @@ from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.utils import pass_environment
 
-from dovetail_ort_runtime.errors import BundleError, InputError, one_line
+from dovetail_ort_runtime.errors import BundleError, ChatTemplateError, InputError, one_line
 from dovetail_ort_runtime.prompt import Message
 from dovetail_ort_runtime.template_arguments import DEEPEST_VALUE, checked_template_arguments, is_json
 from dovetail_ort_runtime.template_budget import TemplateBudget, TemplateLimitError, spending
@@ -73,7 +73,7 @@ class ChatTemplate:
         Raises:
             InputError: `messages` or an argument is malformed, or the template refuses it (two user turns in a row,
                 say).
-            BundleError: the template fails, tries what the sandbox forbids, or exceeds its budget.
+            ChatTemplateError: the template fails, tries what the sandbox forbids, or exceeds its budget.
         """
         taken = (*self._special_tokens, *self._template.globals)
         names: dict[str, Any] = {
@@ -94,11 +94,13 @@ class ChatTemplate:
                 f"messages must be what the chat template accepts, got its refusal: {one_line(error)}"
             ) from None
         except TemplateLimitError as error:
-            raise BundleError(f"the chat template must {one_line(error)}; do not use this bundle") from None
+            raise ChatTemplateError(
+                f"the chat template must {one_line(error)}; give it less, or do not use this bundle"
+            ) from None
         except Exception as error:  # whatever its expressions raise
-            raise BundleError(
+            raise ChatTemplateError(
                 f"the chat template must render the conversation, got {type(error).__name__}: {one_line(error)}; "
-                "export the model again with a template that works"
+                "give it other messages or arguments, or export the model again with a template that works"
             ) from None
 
     def _read(self, messages: Sequence[Message]) -> list[dict[str, Any]]:

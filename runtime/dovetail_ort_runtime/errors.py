@@ -4,7 +4,8 @@
     ├── InputError (ValueError)
     │   └── ContextLengthError
     ├── BundleError (ValueError)
-    │   └── BundleVersionError
+    │   ├── BundleVersionError
+    │   └── ChatTemplateError
     ├── SourceError (ValueError)
     ├── ModelUseError (RuntimeError)
     └── UnavailableError (RuntimeError)
@@ -35,6 +36,10 @@ class BundleError(DovetailError, ValueError):
 
 class BundleVersionError(BundleError):
     """The manifest is of a version that this release does not read."""
+
+
+class ChatTemplateError(BundleError):
+    """A bundle's chat template fails on the messages and arguments that it is given; on others it may work."""
 
 
 class SourceError(DovetailError, ValueError):

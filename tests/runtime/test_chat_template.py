@@ -3,7 +3,7 @@ import functools
 import pytest
 
 from dovetail_ort_runtime.chat_template import ChatTemplate
-from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.errors import BundleError, ChatTemplateError, InputError
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -164,8 +164,10 @@ def test_a_refusal_by_the_template_is_an_input_error_with_its_words():
         "{{ messages[0].content + 1 }}",
     ],
 )
-def test_a_failure_or_forbidden_step_in_the_template_is_one_line_of_bundle_error(source):
-    with pytest.raises(BundleError, match=r"^the chat template must render the conversation, got \w+Error: .*$") as e:
+def test_a_failure_or_forbidden_step_in_the_template_is_one_line_of_an_error_of_its_own(source):
+    with pytest.raises(
+        ChatTemplateError, match=r"^the chat template must render the conversation, got \w+Error: .*$"
+    ) as e:
         render(source)
     assert "\n" not in str(e.value)
 
@@ -243,5 +245,5 @@ def test_a_value_that_holds_itself_is_an_input_error():
 def test_longer_arguments_may_take_more_output():
     source = "{% for _ in range(4) %}{{ x }}{% endfor %}"
     assert render(source, x="a" * 500_000) == "a" * 2_000_000
-    with pytest.raises(BundleError, match="the chat template must write"):
+    with pytest.raises(ChatTemplateError, match="the chat template must write"):
         render("{% for _ in range(40) %}{{ 'a' * 50_000 }}{% endfor %}", x="a")

@@ -7,6 +7,7 @@ from shutil import copytree
 import openai
 import pytest
 
+from dovetail_ort_runtime.errors import ChatTemplateError
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.model import load_model
 
@@ -19,6 +20,7 @@ TEMPLATE = (
     "{% if message.content is not none %}{{ message.content }}{% endif %}"
     "{% for call in message.tool_calls or [] %}{{ call.function.name }}{{ call.function.arguments | tojson }}"
     "{% endfor %}{% endfor %}[assistant]{% if enable_thinking is false %}(){% endif %}"
+    "{% if dots %}{{ dots - 1 }}{% for _ in range(5) %}{{ '.' * dots }}{% endfor %}{% endif %}"
 )
 
 
@@ -121,6 +123,18 @@ def test_a_conversation_with_tools_is_what_the_template_makes_of_it(template_kno
 )
 def test_a_template_argument_out_of_bounds_is_the_client_s_fault(template_knows_tools, arguments):
     client, _ = template_knows_tools
-    with pytest.raises(openai.APIStatusError) as refused:
+    with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(model="tiny", messages=MESSAGES, extra_body={"chat_template_kwargs": arguments})
-    assert refused.value.status_code == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("limit", ["long", 10**9], ids=["failure", "budget"])
+def test_what_the_template_fails_on_is_refused_with_the_reason(template_knows_tools, limit, stream):
+    client, model = template_knows_tools
+    asked = {"model": "tiny", "messages": MESSAGES, "max_tokens": 4, "stream": stream}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**asked, extra_body={"chat_template_kwargs": {"dots": limit}})
+    with pytest.raises(ChatTemplateError) as failed:
+        model.token_ids(MESSAGES, template_arguments={"dots": limit})
+    assert refused.value.body["message"] == str(failed.value)
+    assert client.chat.completions.create(**asked, extra_body={"chat_template_kwargs": {"dots": 2}})

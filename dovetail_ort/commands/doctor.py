@@ -30,6 +30,7 @@ from dovetail_ort_runtime.target import Target
 Status = Literal["ok", "note", "problem"]
 
 _MARKS: Final = {"ok": "[ok]", "note": "[--]", "problem": "[!!]"}
+_EXTRAS: Final = ("export", "server", "hub")
 _REMEDIES: Final = {"problem": "to mend", "note": "optional"}
 
 
@@ -87,7 +88,8 @@ def _checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
     runtime = list(_check_onnxruntime())
     yield from runtime
     yield from _check_packages()
-    yield from _check_packages("export")
+    for extra in _EXTRAS:
+        yield from _check_packages(extra)
     if bundle is None:
         return
     yield HealthCheck(name="bundle", found=f"{bundle.directory} is complete")

@@ -14,6 +14,7 @@ from dovetail_ort.commands.bundle_arguments import add_bundle, add_speculation, 
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.user_text import read_text_file
 
 if TYPE_CHECKING:
     from dovetail_ort.server import ServerSettings
@@ -149,10 +150,7 @@ def _check_packages() -> None:
 
 
 def _first_line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").partition("\n")[0].strip()
-    except UnicodeDecodeError as error:
-        raise InputError(f"--api-key-file must hold ASCII text, got other bytes in {path}") from error
+    return read_text_file(path, "the file of --api-key-file").partition("\n")[0].strip()
 
 
 def _tell(settings: ServerSettings, address: tuple[str, int]) -> None:

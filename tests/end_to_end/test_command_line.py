@@ -612,7 +612,7 @@ def test_unreadable_source_is_refused(tmp_path, capsys):
     (tmp_path / "source").mkdir()
     assert main(["export", str(tmp_path / "source"), str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith("dovetail-ort: a source directory must have a config.json")
+    assert message.startswith("dovetail-ort: a source directory must hold a model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
@@ -785,3 +785,13 @@ def test_doctor_does_without_the_export_packages(capsys, monkeypatch):
     assert any(line.startswith("[--] [export] torch") and "not installed" in line for line in lines)
     assert any(line.startswith("[--] [export] transformers") and "5.0.0, must be" in line for line in lines)
     assert lines[-1] == "optional: pip install 'dovetail-ort[export]'"
+
+
+@pytest.mark.parametrize("extra", ["export", "server", "hub"])
+def test_doctor_names_the_extra_of_a_package_that_is_absent(extra, capsys, monkeypatch):
+    requirements = ["numpy>=1.26", f"no-such-package>=1; extra == '{extra}'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: requirements)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(f"[--] [{extra}] no-such-package") and "not installed" in line for line in lines)
+    assert lines[-1] == f"optional: pip install 'dovetail-ort[{extra}]'"

@@ -41,4 +41,4 @@ def test_a_tokenizer_that_does_not_fit_is_an_error_of_the_system(tiny_llama, tmp
 
     source = load_source(str(tiny_llama))
     with full_disk(), pytest.raises(OSError, match="File too large"):
-        write_text_files(source, tmp_path)
+        write_text_files(source.text, tmp_path)

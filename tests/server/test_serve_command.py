@@ -78,8 +78,9 @@ def test_it_is_bound_to_this_machine_and_names_the_model_after_its_source(proces
     assert entry["id"] == tiny_llama.name
 
 
-def test_the_key_is_the_first_line_of_its_file(process, tmp_path):
-    (tmp_path / "key").write_text("a-key\nand a remark\n")
+@pytest.mark.parametrize("contents", [b"a-key\nand a remark\n", b"\xef\xbb\xbfa-key\r\nein Schl\xc3\xbcssel\r\n"])
+def test_the_key_is_the_first_line_of_its_file_whatever_system_wrote_it(contents, process, tmp_path):
+    (tmp_path / "key").write_bytes(contents)
     _, url, line = process("--api-key-file", str(tmp_path / "key"), "--host", "0.0.0.0", "--model-name", "mine")
     assert "serving mine" in line
     assert httpx.get(f"{url}/v1/models").status_code == 401
@@ -115,7 +116,8 @@ def test_an_address_that_is_taken_is_told_in_a_line(tiny_bundle, capsys):
         (["--max-queue", "0"], "max_queue must be 1 or more, got 0"),
         (["--time-limit", "nan"], "time_limit_seconds must be above 0"),
         (["--api-key-file", "/dev/null"], "api_key must be one ASCII character or more"),
-        (["--api-key-file", "absent"], "No such file or directory: absent"),
+        (["--api-key-file", "absent"], "the file of --api-key-file must be a readable UTF-8 file"),
+        (["--api-key-file", sys.executable], "the file of --api-key-file must be a readable UTF-8 file"),
     ],
     ids=str,
 )

@@ -1,6 +1,7 @@
 """The messages of a chat request, as the chat template reads them. It knows no template and no model."""
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 from dovetail_ort.server.json_body import Fields, Neutral, bad_value
@@ -24,15 +25,28 @@ def read_conversation(fields: Fields) -> tuple[Message, ...]:
     return tuple(_message(fields.within(f"messages[{index}]", message)) for index, message in enumerate(value))
 
 
+def with_text_arguments(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The same messages with the arguments of tool calls as JSON text, in place of objects."""
+    return tuple(_with_text_arguments(message) if "tool_calls" in message else message for message in messages)
+
+
+def _with_text_arguments(message: Message) -> Message:
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"]["arguments"]
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        calls.append({**call, "function": {**call["function"], "arguments": text}})
+    return {**message, "tool_calls": calls}
+
+
 def _message(fields: Fields) -> Message:
     role = fields.text("role")
     if role is None or role not in _ROLES:
         raise bad_value(fields.path("role"), f"one of {', '.join(_ROLES)}", role)
     calls = _tool_calls(fields)
-    content = fields.take("content")
     message: Message = {
         "role": "system" if role == "developer" else role,
-        "content": None if calls and content is None else _content(fields, content),
+        "content": _said(fields, role, has_calls=bool(calls)),
     }
     if calls:  # templates ask whether the key is there
         message["tool_calls"] = calls
@@ -40,10 +54,17 @@ def _message(fields: Fields) -> Message:
         text = fields.text(name)
         if text is not None:
             message[name] = text
-    fields.ignore(["annotations"])
+    fields.ignore(["annotations", "cache_control"])
     fields.only(_OF_AN_ANSWER)
     fields.end()
     return message
+
+
+def _said(fields: Fields, role: str, *, has_calls: bool) -> str | None:
+    content = fields.take("content")
+    if content is None and role == "assistant":
+        return None if has_calls else ""  # a turn of reasoning alone, say
+    return _content(fields, content)
 
 
 def _content(fields: Fields, value: object) -> str:

@@ -4,10 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from dovetail_ort.grammar import Grammar, GrammarCompiler
+from dovetail_ort.server.conversation import with_text_arguments
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.requests import AnswerRequest
 from dovetail_ort.server.settings import ServerSettings
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import ChatTemplateError, InputError
 from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.model import Model
 
@@ -44,7 +45,7 @@ class Intake:
         Raises:
             DovetailError: the prompt is too long, or the model cannot do what the request asks.
         """
-        token_ids = self._model.token_ids(request.prompt, template_arguments=request.template_arguments)
+        token_ids = self._token_ids(request)
         if len(token_ids) > self._max_prompt_tokens:
             raise RequestError(
                 f"the prompt must have {self._max_prompt_tokens} tokens or fewer, got {len(token_ids)}; shorten it",
@@ -62,6 +63,17 @@ class Intake:
             constraint=None if request.rule is None else self._grammar(*request.rule),
         )
         return token_ids, options
+
+    def _token_ids(self, request: AnswerRequest) -> list[int]:
+        arguments = request.template_arguments
+        try:
+            return self._model.token_ids(request.prompt, template_arguments=arguments)
+        except ChatTemplateError:
+            messages: Any = request.prompt  # nothing else goes through a template
+            if not any("tool_calls" in message for message in messages):
+                raise
+        # Some templates put the arguments of a call into the text as they are, and fail on an object.
+        return self._model.token_ids(with_text_arguments(messages), template_arguments=arguments)
 
     def _grammar(self, kind: str, rule: Any) -> Grammar:
         if isinstance(self._compiler, InputError):

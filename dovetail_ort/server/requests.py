@@ -9,7 +9,7 @@ from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.json_body import Fields, Neutral, bad_value
 from dovetail_ort_runtime.prompt import Message
 
-MOST_TOKENS: Final = 2**31 - 1
+_LARGEST_NUMBER: Final = 2**63 - 1  # what clients send to ask for no bound
 _MOST_STOPS: Final = 4
 _LONGEST_STOP: Final = 256
 _COMPLETION_TOKENS: Final = 16  # OpenAI's default for this route
@@ -102,7 +102,7 @@ def read_chat_request(body: object) -> AnswerRequest:
     wants_logprobs, alternatives = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, 20) or 0
     if alternatives and not wants_logprobs:
         raise RequestError("top_logprobs must come with logprobs true", param="top_logprobs")
-    limits = [fields.integer(name, 1, MOST_TOKENS) for name in ("max_completion_tokens", "max_tokens")]
+    limits = [_limit(fields, name) for name in ("max_completion_tokens", "max_tokens")]
     if None not in limits and limits[0] != limits[1]:
         raise RequestError("max_tokens must be left out where max_completion_tokens is given", param="max_tokens")
     return _request(
@@ -129,7 +129,7 @@ def read_completion_request(body: object) -> AnswerRequest:
         prompt=_text_or_ids(fields.take("prompt")),
         prompt_field="prompt",
         template_arguments={},
-        max_new_tokens=fields.integer("max_tokens", 1, MOST_TOKENS) or _COMPLETION_TOKENS,
+        max_new_tokens=_limit(fields, "max_tokens") or _COMPLETION_TOKENS,
         logprobs=fields.integer("logprobs", 0, 5),
     )
 
@@ -170,7 +170,7 @@ def _sampling(fields: Fields) -> dict[str, Any]:
     given = {
         "temperature": fields.number("temperature", 0, 2),
         "top_p": fields.number("top_p", 0, 1),
-        "top_k": fields.integer("top_k", -1, MOST_TOKENS),
+        "top_k": fields.integer("top_k", -1, _LARGEST_NUMBER),
         "min_p": fields.number("min_p", 0, 1),
         "repetition_penalty": fields.number("repetition_penalty", 0, 2, above=True),
         "seed": fields.integer("seed", -(2**63), 2**64 - 1),
@@ -205,6 +205,14 @@ def _include_usage(fields: Fields, *, stream: bool) -> bool:
     if wanted and not stream:
         raise RequestError("stream_options must come with stream true", param="stream_options")
     return wanted
+
+
+def _limit(fields: Fields, name: str) -> int | None:
+    """Tokens of the answer; -1 leaves it to the server, as other servers have it."""
+    value = fields.integer(name, -1, _LARGEST_NUMBER)
+    if value == 0:
+        raise bad_value(fields.path(name), f"a whole number from 1 to {_LARGEST_NUMBER}, or -1", value)
+    return None if value == -1 else value
 
 
 def _text_or_ids(value: object) -> str | tuple[int, ...]:

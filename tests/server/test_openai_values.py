@@ -80,16 +80,22 @@ def test_what_would_change_the_answer_and_is_not_supported_is_refused(client, fi
     assert refused.value.param in fields
 
 
-@pytest.fixture(scope="module")
-def template_knows_tools(tiny_bundle, tmp_path_factory, serving):
-    """A server whose chat template writes calls of tools, reasoning and a switch, and its model."""
-    bundle = copytree(tiny_bundle, tmp_path_factory.mktemp("tools") / "bundle")
+def with_template(tiny_bundle, folder, source):
+    """The bundle with another chat template."""
+    bundle = copytree(tiny_bundle, folder / "bundle")
     template = bundle / "chat_template.jinja"
-    template.write_text(TEMPLATE)
+    template.write_text(source)
     manifest = json.loads((bundle / "manifest.json").read_text())
     (entry,) = [entry for entry in manifest["files"] if entry["path"] == template.name]
     entry |= {"num_bytes": template.stat().st_size, "sha256": hashlib.sha256(template.read_bytes()).hexdigest()}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def template_knows_tools(tiny_bundle, tmp_path_factory, serving):
+    """A server whose chat template writes calls of tools, reasoning and a switch, and its model."""
+    bundle = with_template(tiny_bundle, tmp_path_factory.mktemp("tools"), TEMPLATE)
     with load_model(bundle, threads=1, drafter="lookup") as model, serving(model) as served, served.client() as client:
         yield client, model
 
@@ -114,6 +120,26 @@ def test_a_conversation_with_tools_is_what_the_template_makes_of_it(template_kno
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected
     effort = client.chat.completions.create(**asked, reasoning_effort="none")
     assert effort.choices[0].message.content == expected
+
+
+def test_a_template_that_adds_arguments_to_text_gets_them_as_text(tiny_bundle, tmp_path, serving):
+    # DeepSeek-R1's templates do so, and those of its distilled models.
+    source = (
+        "{% for message in messages %}{{ message.content or '' }}{% for call in message.tool_calls or [] %}"
+        "{{ call.function.name + '\\n' + call.function.arguments }}{% endfor %}{% endfor %}"
+    )
+    call = {"id": "c1", "type": "function", "function": {"name": "pins", "arguments": '{"of": "Größe"}'}}
+    conversation = [*MESSAGES, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    written = MESSAGES[0]["content"] + 'pins\n{"of": "Größe"}'
+    with (
+        load_model(with_template(tiny_bundle, tmp_path, source), threads=1, drafter="lookup") as model,
+        serving(model) as served,
+        served.client() as client,
+    ):
+        made = client.chat.completions.create(model="tiny", messages=conversation, max_tokens=12)
+        ids = model.tokenizer.encode(written, add_special_tokens=False)
+        assert made.usage.prompt_tokens == len(ids)
+        assert made.choices[0].message.content == model.generate(ids, GenerationOptions(max_new_tokens=12)).text
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def chat(**fields):
         {"verbosity": "medium", "modalities": ["text"], "reasoning_effort": None, "chat_template_kwargs": {}},
         {"messages": [{**MESSAGES[0], "tool_calls": None, "refusal": None, "audio": None, "annotations": []}]},
         {"messages": [{"role": "user", "content": [{**TEXT, "cache_control": {"type": "ephemeral"}}]}]},
+        {"messages": [{**MESSAGES[0], "cache_control": {"type": "ephemeral"}}]},
+        {"max_tokens": -1, "max_completion_tokens": -1},
     ],
     ids=lambda fields: next(iter(fields)),
 )
@@ -65,6 +67,7 @@ def test_fields_that_ask_for_nothing_change_nothing(fields):
         ({"top_p": -0.1}, "top_p", "a number from 0 to 1, got -0.1"),
         ({"top_k": -2}, "top_k", "a whole number from -1"),
         ({"max_tokens": 0}, "max_tokens", "a whole number from 1"),
+        ({"max_tokens": -2}, "max_tokens", "got -2"),
         ({"max_tokens": 1.0}, "max_tokens", "got 1.0"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "must be left out"),
         ({"seed": -(2**63) - 1}, "seed", "a whole number from -9223372036854775808"),
@@ -79,7 +82,7 @@ def test_fields_that_ask_for_nothing_change_nothing(fields):
         ({"messages": []}, "messages", "a list of one message or more"),
         ({"messages": [{"role": "function", "content": "x"}]}, "messages[0].role", "one of system, developer, user"),
         ({"messages": [{"role": "tool", "tool_call_id": "c"}]}, "messages[0].content", "got null"),
-        ({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}, "messages[0].content", "got null"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "got null"),
         ({"messages": [{**MESSAGES[0], "name": 1}]}, "messages[0].name", "a string, got 1"),
         ({"messages": [{**MESSAGES[0], "audio": {"id": "a"}}]}, "messages[0].audio", "does not support it"),
         (
@@ -107,6 +110,17 @@ def test_a_field_that_cannot_be_followed_is_refused_by_name(fields, param, said)
     assert error.value.param == param
     assert said in str(error.value)
     assert error.value.status == 400
+
+
+def test_no_bound_that_clients_send_is_too_large():
+    assert chat(max_tokens=2**53 - 1).max_new_tokens == 2**53 - 1
+    assert read_completion_request({"prompt": "?", "max_tokens": -1}).max_new_tokens == 16
+
+
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": None, "tool_calls": []}], ids=str)
+def test_an_assistant_that_said_nothing_is_empty_text(content):
+    messages = [*MESSAGES, {"role": "assistant", "reasoning_content": "hm", **content}]
+    assert chat(messages=messages).prompt[1] == {"role": "assistant", "content": "", "reasoning_content": "hm"}
 
 
 def test_a_field_that_nobody_knows_is_ignored_and_named_with_its_place():

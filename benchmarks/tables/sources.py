@@ -88,7 +88,7 @@ def published() -> str:
     words = (
         f"Exported in fp32 with {LAYERS} blocks, {VOCABULARY:,} tokens and random weights; all other settings are as "
         "published. The last columns are the largest differences of the model in transformers and of the exported "
-        "graph from the witness, as a share of the logits' standard deviation. "
+        "graph from the witness, as a share of the logits' spread. "
         f"Measured on {measured['machine']}, with transformers {measured['transformers']} and onnxruntime "
         f"{measured['onnxruntime']}."
     )

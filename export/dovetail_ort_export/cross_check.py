@@ -18,7 +18,8 @@ from dovetail_ort_runtime.measurements import WitnessReport
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
 
-# Share of the logits' spread. Sums in float32, in another order, stay a hundred times below it.
+# Share of the logits' spread. Through SmolLM2's 30 blocks float32 stays at 3e-6; a norm's epsilon that is wrong by a
+# tenth gives 8e-4.
 LARGEST_DIFFERENCE: Final = 1e-4
 
 
@@ -114,7 +115,7 @@ def witnessed_rows(source: Source, token_ids: TokenArray) -> WitnessedRows:
 def relative_difference(logits: FloatArray, expected: FloatArray) -> float:
     """Largest difference of two arrays (T, V), each row's as a share of the spread of `expected` in it.
 
-    The spread is the standard deviation over the vocabulary; NaN where either is not finite.
+    The spread is the distance from the smallest logit to the largest; NaN where either is not finite.
     """
-    spread = expected.std(axis=-1, dtype=np.float64)
+    spread = np.ptp(expected, axis=-1)
     return float((np.abs(logits - expected).max(axis=-1) / spread).max())

@@ -64,7 +64,7 @@ class WitnessReport:
     Attributes:
         positions: where the tokens stood.
         model_difference: largest difference of the original model's logits, run by transformers in float32, as a share
-            of the logits' standard deviation.
+            of the logits' spread, from the smallest to the largest.
         graph_difference: of the bundle's graph, likewise.
         graph_top1: share of positions at which the graph has the same most likely token.
         graph_mean_kl: mean Kullback-Leibler divergence of the graph's distribution, in nats.

@@ -17,7 +17,13 @@ from types import ModuleType
 from typing import Final
 
 from dovetail_ort_runtime.errors import DovetailError, InputError, UnavailableError
-from dovetail_ort_runtime.hub_cache import DEFAULT_REVISION, HubName, cache_directory, repository_directory
+from dovetail_ort_runtime.hub_cache import (
+    DEFAULT_REVISION,
+    HubName,
+    cache_directory,
+    names_commit,
+    repository_directory,
+)
 
 _HTTP_LIBRARIES: Final = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}
 _DISK_IS_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -121,7 +127,7 @@ class HubClient:
     def remember(self, model: RemoteModel) -> None:
         """Let the model's name mean this commit in the cache; for when all that is wanted of it is there."""
         revision = model.name.revision or DEFAULT_REVISION
-        if model.commit.startswith(revision):
+        if names_commit(revision, model.commit):
             return
         reference = repository_directory(model.name) / "refs" / revision
         scratch = reference.with_name(f"{reference.name}.partial")

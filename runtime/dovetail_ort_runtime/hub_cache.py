@@ -131,12 +131,19 @@ def cache_directory() -> Path:
     home = os.environ.get("HF_HOME", f"{home}/huggingface")
     cache = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{home}/hub")
     cache = os.environ.get("HF_HUB_CACHE", cache)
-    return Path(os.path.expandvars(cache)).expanduser()
+    return Path(os.path.expandvars(os.path.expanduser(cache)))  # noqa: PTH111  # Path's fails without a home
 
 
 def repository_directory(name: HubName) -> Path:
     """Where the cache keeps all that it has of a model; it need not exist."""
     return cache_directory() / f"models--{name.repository.replace('/', '--')}"
+
+
+def names_commit(revision: str, commit: str) -> bool:
+    """Whether a revision is a commit or its beginning, as a cache finds it without a reference."""
+    return (
+        commit.startswith(revision) and (_COMMIT.fullmatch(revision) or _SHORT_COMMIT.fullmatch(revision)) is not None
+    )
 
 
 def find_snapshot(name: HubName) -> Path:

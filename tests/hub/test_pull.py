@@ -89,6 +89,13 @@ def test_a_tag_and_a_commit_are_pulled_as_they_were(hub, files, tiny_bundle_fp32
         Bundle("me/tiny")  # main was not asked for
 
 
+def test_a_tag_that_begins_like_its_commit_is_a_tag(hub, files):
+    commit = hub.add("me/tiny", files)
+    hub.repositories["me/tiny"].refs[commit[0]] = commit
+    assert main(["pull", f"me/tiny@{commit[0]}"]) == 0
+    assert Bundle(f"me/tiny@{commit[0]}").directory.name == commit
+
+
 def test_what_is_here_is_not_fetched_again_and_a_new_commit_is(hub, files):
     hub.add("me/tiny", files)
     assert main(["pull", "me/tiny"]) == 0

@@ -236,6 +236,14 @@ def test_the_cache_is_where_huggingface_hub_looks_for_it(variables, monkeypatch)
     assert str(cache_directory()) == oracle(**variables)
 
 
+def test_without_a_home_directory_a_name_is_not_there(monkeypatch):
+    for name in ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "HF_HOME", "HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a container's user who has no entry
+    with pytest.raises(BundleError, match=r"run: dovetail-ort pull me/tiny$"):
+        Bundle("me/tiny")
+
+
 def test_a_directory_of_that_name_wins(snapshot, tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_bundle, tmp_path / "me" / "tiny")

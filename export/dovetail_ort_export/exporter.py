@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import math
 import resource
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.source import Source, SourceOptions, TextParts, load_source
 from dovetail_ort_export.whole_output import bundle_directory, check_output, clear_leftovers, write_manifest
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
+from dovetail_ort_runtime.errors import InputError, SourceError
 from dovetail_ort_runtime.manifest import GenerationEntry, Manifest, TokenizerEntry
 from dovetail_ort_runtime.measurements import Provenance
 
@@ -65,6 +67,7 @@ def export_bundle(
     with bundle_directory(out) as directory:
         report(f"loading {source}")
         loaded = load_source(source, _source_options(options))
+        generation = _generation_entry(loaded)
         for note in loaded.notes:
             report(f"note: {note}")
         max_context = loaded.settings.max_context
@@ -75,7 +78,7 @@ def export_bundle(
         witnessed = witnessed_rows(loaded, tokens)
         with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
             candidates = write_candidates(loaded, options, max_context, Path(folder), report)
-            tokenizer, generation = write_text_files(loaded.text, directory), _generation_entry(loaded)
+            tokenizer = write_text_files(loaded.text, directory)
             provenance = _provenance(loaded)
             del loaded  # the sessions take its place in memory
             gc.collect()  # transformers' modules hold each other in cycles
@@ -142,23 +145,35 @@ def write_text_files(text: TextParts, directory: Path) -> TokenizerEntry:
 def _generation_entry(source: Source) -> GenerationEntry:
     """The model's own generation settings; greedy unless they ask for sampling.
 
-    What a sampling model does not set has the values that transformers gives it.
+    Raises:
+        SourceError: a setting is no number, or out of bounds.
     """
     given = source.checkpoint.generation
-    sampling: dict[str, Any] = {
+    try:
+        return GenerationEntry(
+            eos_token_ids=source.text.eos_token_ids,
+            repetition_penalty=_number(given, "repetition_penalty", default=1.0, off=1.0),
+            **(_sampling(given) if given.get("do_sample") else {}),
+        )
+    except InputError as error:
+        raise SourceError(f"generation_config.json must hold settings within bounds: {error}; correct it") from None
+
+
+def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sampling model does not set has the values that transformers gives it."""
+    return {
         "temperature": _number(given, "temperature", default=1.0, off=1.0),
-        "top_k": int(_number(given, "top_k", default=50, off=0)),
+        "top_k": max(int(_number(given, "top_k", default=50, off=0)), 0),  # -1 stands for "off", too
         "top_p": _number(given, "top_p", default=1.0, off=1.0),
         "min_p": _number(given, "min_p", default=0.0, off=0.0),
     }
-    return GenerationEntry(
-        eos_token_ids=source.text.eos_token_ids,
-        repetition_penalty=_number(given, "repetition_penalty", default=1.0, off=1.0),
-        **(sampling if given.get("do_sample") else {}),
-    )
 
 
 def _number(settings: Mapping[str, Any], name: str, *, default: float, off: float) -> float:
     """A generation setting: `default` where it is not named, `off` where it is null."""
     value = settings.get(name, default)
-    return float(off if value is None else value)
+    if value is None:
+        return off
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise SourceError(f"{name} of generation_config.json must be a number, got {value!r:.60}; correct it")
+    return float(value)

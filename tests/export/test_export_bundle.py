@@ -127,6 +127,36 @@ def test_sampling_settings_that_the_source_leaves_null_are_off(tiny_source, out)
     assert generation == GenerationEntry(eos_token_ids=(2,), temperature=1.0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"do_sample": True, "temperature": "0.7"},
+            "temperature of generation_config.json must be a number",
+        ),
+        ({"do_sample": True, "top_p": [0.9]}, r"top_p of generation_config.json must be a number, got \[0.9\]"),
+        ({"do_sample": True, "top_p": 1.5}, "generation_config.json .* top_p must be above 0 and at most 1, got 1.5"),
+        ({"repetition_penalty": "x"}, "repetition_penalty of generation_config.json must be a number, got 'x'"),
+    ],
+)
+def test_sampling_settings_that_are_no_numbers_are_refused_before_anything_is_traced(
+    settings, message, tiny_source, out
+):
+    source, steps = tiny_source("llama"), []
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, **settings}))
+    with pytest.raises(SourceError, match=message):
+        export_bundle(str(source), out, report=steps.append)
+    assert [step.split()[0] for step in steps] == ["loading"]
+    assert not out.exists()
+
+
+def test_a_top_k_of_minus_one_is_none(tiny_source, out):
+    source = tiny_source("llama")
+    settings = {"do_sample": True, "top_k": -1, "eos_token_id": 2}
+    (source / "generation_config.json").write_text(json.dumps(settings))
+    assert export_bundle(str(source), out).manifest.generation.top_k == 0
+
+
 def test_the_steps_are_reported_in_order(tiny_llama, out):
     steps = []
     export_bundle(str(tiny_llama), out, report=steps.append)

@@ -50,7 +50,7 @@ def refuse_files(path: Path) -> None:
             f"a source directory must have a config.json, got none in {str(path)!r}; "
             f"{_other_kind(path) or 'give a directory of the Hugging Face format, or a .gguf file'}"
         )
-    refuse_pointers(sorted(path.glob("*.json")))
+    refuse_pointers(sorted((*path.glob("*.json"), *path.rglob("*.jinja"))))
 
 
 def refuse_pointers(files: Iterable[Path]) -> None:

@@ -1,6 +1,7 @@
 """A checkpoint as a transformers model on the files' own tensors: no weight is drawn, renamed or left out."""
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any, Final
 
@@ -53,7 +54,13 @@ def build_model(
 
 def _empty_model(settings: Settings) -> Any:
     """The model without numbers: parameters on torch's meta device, buffers computed."""
-    config = transformers.AutoConfig.for_model(settings.family.model_type, **settings.values)
+    try:
+        config = transformers.AutoConfig.for_model(settings.family.model_type, **settings.values)
+    except Exception as error:  # newer releases check settings, each with errors of its own
+        reason = " ".join(str(error).split())
+        raise SourceError(
+            f"transformers {transformers.__version__} must take the settings, got: {reason:.300}; correct config.json"
+        ) from None
     model_class = TasksManager.get_model_class_for_task(_TASK)
     with init_empty_weights(include_buffers=False):
         return model_class.from_config(config)
@@ -69,8 +76,13 @@ def _unneeded(name: str, tied: bool) -> str | None:
 def _check_tied_head(checkpoint: Checkpoint, ignore_weights: Sequence[str]) -> None:
     """A head in the files of a model whose head is the embedding must equal it."""
     stored, embedding = checkpoint.tensors.get(_HEAD), checkpoint.tensors.get(_EMBEDDING)
-    if stored is None or embedding is None or _HEAD in ignore_weights:
+    if stored is None or any(fnmatchcase(_HEAD, pattern) for pattern in ignore_weights):
         return
+    if embedding is None:
+        raise SourceError(
+            f"the weights must have {_EMBEDDING}, got {_HEAD} alone, its copy where tie_word_embeddings is true; "
+            f"store it as {_EMBEDDING}"
+        )
     if stored.shape != embedding.shape or not torch.equal(stored.read(), embedding.read()):
         raise SourceError(
             f"{_HEAD} must equal the embedding where tie_word_embeddings is true, got another tensor; "

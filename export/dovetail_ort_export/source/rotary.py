@@ -19,6 +19,7 @@ ROTARY_KEYS: Final = (
     *("partial_rotary_factor", "original_max_position_embeddings"),
 )
 
+_ORIGINAL: Final = "original_max_position_embeddings"
 _DEFAULT_THETA: Final = 10_000.0
 _ALIASES: Final = {"su": "longrope"}
 _FACTOR: Final = Number(least=1)
@@ -140,13 +141,24 @@ def read_rotary(config: Mapping[str, Any], head_size: int) -> Rotary:
     _check_whole_rotation(config, found)
     kind = _kind(found)
     options = {key: value for key, value in found.items() if value is not None}
-    original = config.get("original_max_position_embeddings")
-    if "original_max_position_embeddings" in KINDS[kind] and original is not None:
-        options.setdefault("original_max_position_embeddings", original)
-    if kind == "dynamic":  # newer configurations repeat max_position_embeddings here
-        options.pop("original_max_position_embeddings", None)
+    _read_original_context(config, kind, options)
     _check_options(kind, options, head_size)
     return Rotary(kind=kind, theta=float(theta), options=MappingProxyType(options))
+
+
+def _read_original_context(config: Mapping[str, Any], kind: str, options: dict[str, Any]) -> None:
+    """Put the original context into the options of the kinds that compute with it; for others it says nothing."""
+    beside, inside = config.get(_ORIGINAL), options.get(_ORIGINAL)
+    if _ORIGINAL not in KINDS[kind]:
+        options.pop(_ORIGINAL, None)
+        return
+    if None not in (beside, inside) and beside != inside:  # releases of transformers take one or the other
+        raise SourceError(
+            f"{_ORIGINAL} must be the same in config.json and in its rotary settings, got {beside!r} and {inside!r}; "
+            "keep the one that is meant"
+        )
+    if beside is not None:
+        options[_ORIGINAL] = beside
 
 
 def _parameters(config: Mapping[str, Any]) -> dict[str, Any]:

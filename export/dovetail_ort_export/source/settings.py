@@ -12,6 +12,7 @@ from typing import Any, Final
 from dovetail_ort_export.source.families import FAMILIES, Family
 from dovetail_ort_export.source.families.family import DIMENSIONS
 from dovetail_ort_export.source.rotary import ROTARY_KEYS, Rotary, read_rotary
+from dovetail_ort_export.source.rules import Number
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 # Keys that change no logits of a loaded model, by why that is so.
@@ -24,7 +25,7 @@ HARMLESS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "number type of the files, which tell it themselves": ("torch_dtype", "dtype"),
         "training": (
             *("initializer_range", "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "dropout"),
-            *("attn_pdrop", "gradient_checkpointing", "router_aux_loss_coef"),
+            *("attn_pdrop", "gradient_checkpointing", "router_aux_loss_coef", "neftune_noise_alpha"),
         ),
         "ends and begins of a text, which the generation settings and the tokenizer tell": (
             *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id"),
@@ -35,10 +36,15 @@ HARMLESS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             *("return_dict_in_generate", "torchscript", "use_bfloat16", "tf_legacy_loss", "pretraining_tp"),
             *("chunk_size_feed_forward", "_attn_implementation", "attn_implementation", "_attn_implementation_autoset"),
             *("_flash_attn_2_enabled", "use_flash_attn", "use_flash_attention", "transformers.js_config"),
-            *("_experts_implementation", "experts_implementation", "_output_attentions"),
+            *("_experts_implementation", "experts_implementation", "_output_attentions", "output_past"),
+            "trust_remote_code",
         ),
         "labels of classifiers": ("id2label", "label2id", "problem_type", "num_labels", "finetuning_task"),
         "task settings": ("task_specific_params", "prefix", "tokenizer_class", "remove_invalid_values"),
+        "lengths of texts in training, beside max_position_embeddings": (
+            *("max_sequence_length", "model_max_length", "seq_length", "tokenizer_model_max_length"),
+            "tokenizer_padding_side",
+        ),
         "generation settings of older files": (
             *("do_sample", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
             *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_beams", "num_beam_groups", "max_length"),
@@ -137,7 +143,7 @@ def _check_keys(config: Mapping[str, Any], family: Family) -> None:
     unknown = []
     for key, value in config.items():
         neutral = family.neutral.get(key, NEUTRAL.get(key))
-        if value is None or key in _HARMLESS_KEYS:
+        if value is None or value in ({}, []) or key in _HARMLESS_KEYS:  # empty ones say nothing
             continue
         if neutral is not None:
             if value not in neutral:
@@ -163,7 +169,8 @@ def _understood(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
             continue
         if not rule.allows(value):
             raise SourceError(f"{key} of {family.model_type} must be {rule.words}, got {value!r:.60}")
-        found[key] = value
+        # transformers 5 takes no 1 for 1.0.
+        found[key] = float(value) if isinstance(rule, Number) and not rule.whole else value
     for key in DIMENSIONS:
         if key not in found:
             raise SourceError(f"config.json must have the key {key!r}, which is missing; is this a whole model?")
@@ -194,7 +201,10 @@ def _head_size(values: dict[str, Any], family: Family) -> int:
 def _max_context(values: Mapping[str, Any], rotary: Rotary, asked: int | None) -> int:
     own = values.get("max_position_embeddings")
     if own is None:
-        raise SourceError("config.json must have the key 'max_position_embeddings', which is missing")
+        raise SourceError(
+            "config.json must have the key 'max_position_embeddings', which is missing; add it with the longest text, "
+            "in tokens, that the model was trained for"
+        )
     longest = rotary.longest_context(own)
     if rotary.kind == "dynamic" and (asked is None or asked > own):
         # A text that grows beyond it would change what its first tokens were computed with.

@@ -30,13 +30,15 @@ def read_template(
     Raises:
         SourceError: `chat_template.json` is damaged.
     """
-    stated = _by_name(settings.get("chat_template"))
-    files, notes = _in_files(path)
+    stated, notes = _by_name(settings.get("chat_template"))
+    files, told = _in_files(path)
+    notes += told
     if _DEFAULT in files and _DEFAULT in stated and files[_DEFAULT] != stated[_DEFAULT]:
         notes.append(f"the chat template is that of {_FILE}; {_CONFIG} has a different one, which is not used")
     templates = stated | files
     if not templates:
-        templates = _by_name(read_json(path / _PROCESSOR).get("chat_template"))
+        templates, told = _by_name(read_json(path / _PROCESSOR).get("chat_template"))
+        notes += told
     others = ", ".join(sorted(templates.keys() - {_DEFAULT}))
     if _DEFAULT not in templates:
         if others:
@@ -53,23 +55,33 @@ def read_template(
     return template, notes
 
 
-def _by_name(value: Any) -> dict[str, str]:
-    """Templates of a setting, which holds one or a list of them."""
-    if isinstance(value, str):
-        return {_DEFAULT: value}
-    entries = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-    named = {entry.get("name"): entry.get("template") for entry in entries}
-    return {name: text for name, text in named.items() if isinstance(name, str) and isinstance(text, str)}
+def _by_name(value: Any) -> tuple[dict[str, str], list[str]]:
+    """Templates of a setting, which holds one, or several by name or in a list; and notes on what is none."""
+    if isinstance(value, list):
+        entries = [entry if isinstance(entry, dict) else {} for entry in value]
+        named = {entry.get("name"): entry.get("template") for entry in entries}
+    elif isinstance(value, dict):
+        named = dict(value)
+    else:
+        named = {} if value is None else {_DEFAULT: value}
+    found = {str(name): text for name, text in named.items() if isinstance(text, str) and text.strip()}
+    left_out = [str(name) for name in named if str(name) not in found]
+    return found, [f"the chat template called {name} in the settings is empty or no text" for name in left_out]
 
 
 def _in_files(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Templates that are files of their own, and notes on those that are not text."""
+    """Templates that are files of their own, and notes on those that are empty or not text."""
     files = {_DEFAULT: path / _FILE} if (path / _FILE).is_file() else {}
     files |= {file.stem: file for file in sorted((path / _FOLDER).glob("*.jinja"))}
     found, notes = {}, []
     for name, file in files.items():
         try:
-            found[name] = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")  # a byte order mark is no part of a prompt
         except (OSError, UnicodeDecodeError) as error:
             notes.append(f"the chat template {file.name} cannot be read: {error}")
+            continue
+        if text.strip():
+            found[name] = text
+        else:
+            notes.append(f"the chat template {file.name} is empty")
     return found, notes

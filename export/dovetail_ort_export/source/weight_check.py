@@ -57,10 +57,10 @@ def check_weights(
     unexpected = []
     for name in sorted(tensors.keys() - expected.keys()):
         reason = unneeded(name)
-        if reason is not None:
-            reasons[reason] = (*reasons.get(reason, ()), name)
-        elif any(fnmatchcase(name, pattern) for pattern in ignored):
+        if any(fnmatchcase(name, pattern) for pattern in ignored):
             passed_over.append(name)
+        elif reason is not None:
+            reasons[reason] = (*reasons.get(reason, ()), name)
         else:
             unexpected.append(name)
     wrong = WrongWeights(

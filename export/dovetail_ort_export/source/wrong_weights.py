@@ -13,6 +13,7 @@ Shape = tuple[int, ...]
 _BLOCK: Final = re.compile(r"\.layers\.(\d+)\.")
 _HEAD: Final = "lm_head.weight"
 _MODEL: Final = "model."
+_BIAS: Final = ".bias"
 # Parts of names, and what a checkpoint that has them is.
 MARKS: Final[Mapping[str, str]] = {
     "lora_": "an adapter's weights are among them; merge it first (merge_and_unload) and save the model",
@@ -60,7 +61,8 @@ def cause_of_wrong_weights(config: Mapping[str, Any], wrong: WrongWeights) -> st
         _marked(wrong.unexpected)
         or _other_prefix(wrong)
         or _no_head(config, wrong)
-        or _other_blocks(wrong)
+        or _other_biases(wrong)
+        or _other_blocks(config, wrong)
         or _other_vocabulary(wrong)
         or "configuration and weights are of different models, or parts are missing; download the model again"
     )
@@ -106,12 +108,22 @@ def _no_head(config: Mapping[str, Any], wrong: WrongWeights) -> str | None:
     )
 
 
-def _other_blocks(wrong: WrongWeights) -> str | None:
+def _other_biases(wrong: WrongWeights) -> str | None:
+    """Biases alone are missing or too many."""
+    if wrong.misshaped or not all(name.endswith(_BIAS) for name in (*wrong.missing, *wrong.unexpected)):
+        return None
+    return (
+        "these are biases alone: correct model_type, or attention_bias and mlp_bias, in config.json, or download the "
+        "model again"
+    )
+
+
+def _other_blocks(config: Mapping[str, Any], wrong: WrongWeights) -> str | None:
     missing = _blocks(wrong.missing)
     if missing and len(wrong.missing) >= 3 * len(missing) and not wrong.unexpected:
         return f"{_counted(missing)} missing; download the missing parts, or correct num_hidden_layers in config.json"
     further = _blocks(wrong.unexpected)
-    if further and not wrong.missing:
+    if further and not wrong.missing and further[0] >= config.get("num_hidden_layers", 0):
         return f"{_counted(further)} not in config.json; correct its num_hidden_layers, or take the model's own file"
     return None
 

@@ -62,7 +62,7 @@ def _rows(found: Any, start: int, stop: int) -> Tensor:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise SourceError(f"{file} must be a readable JSON file, got: {error}") from error
     if not isinstance(values, dict):

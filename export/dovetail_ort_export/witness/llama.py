@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from dovetail_ort_export.witness.architecture import ATTENTION, MLP, Architecture
 from dovetail_ort_export.witness.config_keys import read_architecture
-from dovetail_ort_export.witness.values import count
+from dovetail_ort_export.witness.values import count, over_defaults
 
 # Of the published configuration: what a key that is absent means.
 DEFAULTS: Final[dict[str, Any]] = {
@@ -26,7 +26,7 @@ DEFAULTS: Final[dict[str, Any]] = {
 
 def architecture(config: dict[str, Any], max_context: int) -> Architecture:
     """A decoder whose blocks all see the whole text, with biases where the configuration says so."""
-    known = DEFAULTS | config
+    known = over_defaults(config, DEFAULTS)
     attention = ATTENTION if known["attention_bias"] else frozenset()
     mlp = MLP if known["mlp_bias"] else frozenset()
     layers = ("full_attention",) * count(known, "num_hidden_layers")

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from dovetail_ort_export.witness.architecture import Architecture
 from dovetail_ort_export.witness.config_keys import read_architecture
-from dovetail_ort_export.witness.values import count
+from dovetail_ort_export.witness.values import count, over_defaults
 
 # Of the published configuration: what a key that is absent means.
 DEFAULTS: Final[dict[str, Any]] = {
@@ -25,7 +25,7 @@ DEFAULTS: Final[dict[str, Any]] = {
 
 def architecture(config: dict[str, Any], max_context: int) -> Architecture:
     """A Llama without biases, all of whose blocks have a sliding window unless it is null."""
-    known = DEFAULTS | config
+    known = over_defaults(config, DEFAULTS)
     kind = "full_attention" if known["sliding_window"] is None else "sliding_attention"
     layers = (kind,) * count(known, "num_hidden_layers")
     return read_architecture(known, max_context, layers=layers, biased=frozenset())

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from dovetail_ort_export.witness.architecture import QKV, Architecture
 from dovetail_ort_export.witness.config_keys import qwen_layers, read_architecture
+from dovetail_ort_export.witness.values import over_defaults
 
 # Of the published configuration: what a key that is absent means.
 DEFAULTS: Final[dict[str, Any]] = {
@@ -27,5 +28,5 @@ DEFAULTS: Final[dict[str, Any]] = {
 
 def architecture(config: dict[str, Any], max_context: int) -> Architecture:
     """A Llama whose query, key and value have a bias, with windows in the upper blocks if they are switched on."""
-    known = DEFAULTS | config
+    known = over_defaults(config, DEFAULTS)
     return read_architecture(known, max_context, layers=qwen_layers(known), biased=QKV)

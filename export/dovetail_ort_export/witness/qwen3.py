@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from dovetail_ort_export.witness.architecture import ATTENTION, Architecture
 from dovetail_ort_export.witness.config_keys import qwen_layers, read_architecture
+from dovetail_ort_export.witness.values import over_defaults
 
 # Of the published configuration: what a key that is absent means.
 DEFAULTS: Final[dict[str, Any]] = {
@@ -28,6 +29,6 @@ DEFAULTS: Final[dict[str, Any]] = {
 
 def architecture(config: dict[str, Any], max_context: int) -> Architecture:
     """A Llama that norms each head's query and key, with windows in the upper blocks if they are switched on."""
-    known = DEFAULTS | config
+    known = over_defaults(config, DEFAULTS)
     biased = ATTENTION if known["attention_bias"] else frozenset()
     return read_architecture(known, max_context, layers=qwen_layers(known), biased=biased, head_norms=True)

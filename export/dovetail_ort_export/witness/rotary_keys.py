@@ -1,6 +1,6 @@
 """The rotary settings of a config.json, in the spellings of transformers 4 and 5, to a `Rotation`."""
 
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -15,6 +15,8 @@ from dovetail_ort_export.witness.rotary import (
 )
 from dovetail_ort_export.witness.values import number, number_or
 from dovetail_ort_runtime.errors import SourceError
+
+_FORMER_NAMES: Final = {"su": "longrope"}  # as Microsoft's first Phi-3 says
 
 
 def read_rotation(known: dict[str, Any], layer_type: str, size: int, max_context: int) -> Rotation:
@@ -53,15 +55,11 @@ def read_rotation(known: dict[str, Any], layer_type: str, size: int, max_context
 
 def _options(known: dict[str, Any], layer_type: str) -> dict[str, Any]:
     """The settings of one layer type in the newer spelling, with what the older one keeps outside of them."""
-    scaling, parameters = known.get("rope_scaling"), known.get("rope_parameters")
-    if scaling and parameters and scaling != parameters:
+    older, newer = (_stated(known, name, layer_type) for name in ("rope_scaling", "rope_parameters"))
+    if any(newer.get(key, value) != value for key, value in older.items()):
         raise SourceError("config.json must have rope_scaling or rope_parameters, got two that differ; remove one")
-    options = dict(parameters or scaling or {})
-    if any(isinstance(value, dict) for value in options.values()):
-        if not isinstance(options.get(layer_type), dict):
-            raise SourceError(f"rope_parameters must have settings for {layer_type}, got {', '.join(options)}")
-        options = dict(options[layer_type])
-    options.setdefault("rope_type", options.get("type", "default"))
+    options = {**older, **newer}
+    options.setdefault("rope_type", "default")
     options.setdefault("rope_theta", known["rope_theta"])
     options.setdefault("partial_rotary_factor", known.get("partial_rotary_factor"))
     limit = number(known, "max_position_embeddings")
@@ -70,6 +68,19 @@ def _options(known: dict[str, Any], layer_type: str) -> dict[str, Any]:
     if options["rope_type"] in ("yarn", "longrope") and options.get("factor") is None:
         options["factor"] = limit / options["original_max_position_embeddings"]
     return options
+
+
+def _stated(known: dict[str, Any], name: str, layer_type: str) -> dict[str, Any]:
+    """What one of the two keys says of a layer type, its kind under `rope_type`; null says nothing."""
+    options = dict(known.get(name) or {})
+    if any(isinstance(value, dict) for value in options.values()):
+        if not isinstance(options.get(layer_type), dict):
+            raise SourceError(f"{name} must have settings for {layer_type}, got {', '.join(options)}")
+        options = options[layer_type]
+    stated = {key: value for key, value in options.items() if value is not None}
+    kind = stated.pop("type", None)
+    kind = stated.get("rope_type", kind)
+    return stated if kind is None else {**stated, "rope_type": _FORMER_NAMES.get(kind, kind)}
 
 
 def _llama3(plain: Tensor, options: dict[str, Any]) -> Rotation:

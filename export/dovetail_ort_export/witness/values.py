@@ -1,9 +1,18 @@
 """Numbers from a configuration or from metadata, checked before anything is computed with them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from dovetail_ort_runtime.errors import SourceError
+
+# Where null does not stand for the default, but for "as many as query heads" and "none".
+_NULL_HAS_A_MEANING: Final = ("num_key_value_heads", "sliding_window")
+
+
+def over_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration over its family's defaults; a key that is null counts as absent, but for a few."""
+    stated = {key: value for key, value in config.items() if value is not None or key in _NULL_HAS_A_MEANING}
+    return {**defaults, **stated}
 
 
 def count(values: Mapping[str, Any], key: str) -> int:

@@ -82,7 +82,7 @@ def test_a_path_to_nothing_is_refused(tmp_path: Path):
     assert "which is not there" in refusal(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"])
 def test_a_pointer_of_git_lfs_is_told_from_a_damaged_file(file: str, source: Path):
     (source / file).write_text(LFS)
 

@@ -143,3 +143,52 @@ def test_the_table_of_longrope_is_recorded(tiny_source, tmp_path):
         options = ExportOptions(precision="fp32", max_context=max_context, force=True)
         found.append(export_bundle(str(source), tmp_path / "bundle", options).manifest.provenance.rotary_table)
     assert found == ["short", "long"]
+
+
+def test_a_head_that_should_be_the_embedding_and_is_ignored_is_recorded(rewritten):
+    def with_head(tensors):
+        tensors[HEAD] = tensors[EMBEDDING] + 1
+
+    source = load_source(str(rewritten(with_head)), SourceOptions(ignore_weights=("lm_head.*",)))
+    assert source.ignored_weights == (HEAD,)
+
+
+def test_a_head_alone_where_both_are_one_is_refused_with_the_name_to_give_it(rewritten):
+    """Loaders make up the embedding, or copy the head, as their release has it."""
+
+    def without_embedding(tensors):
+        tensors[HEAD] = tensors.pop(EMBEDDING)
+
+    with pytest.raises(SourceError, match=f"must have {EMBEDDING}, got {HEAD} alone"):
+        load_source(str(rewritten(without_embedding)))
+
+
+def test_settings_that_transformers_refuses_are_an_error_of_one_line(tiny_source, monkeypatch):
+    import transformers
+
+    def refuse(*_, **__):
+        raise ValueError("a first line\nand a second")
+
+    source = tiny_source("llama")
+    monkeypatch.setattr(transformers.AutoConfig, "for_model", refuse)
+    with pytest.raises(SourceError, match=r"got: a first line and a second; correct config\.json"):
+        load_source(str(source))
+
+
+@pytest.mark.parametrize("name", ["self_attn.q_proj.bias", "self_attn.q_proj.scales"])
+def test_a_weight_too_many_in_a_block_of_the_model_is_no_block_too_many(name, rewritten, torch):
+    def with_more(tensors):
+        tensors[f"model.layers.0.{name}"] = torch.zeros(64)
+
+    with pytest.raises(SourceError) as caught:
+        load_source(str(rewritten(with_more)))
+    assert "num_hidden_layers" not in str(caught.value)
+    assert ("attention_bias" in str(caught.value)) == name.endswith("bias")
+
+
+def test_biases_that_settings_ask_for_and_no_file_has_are_no_missing_blocks(rewritten):
+    source = rewritten(lambda tensors: None)
+    config = source / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "attention_bias": True}))
+    with pytest.raises(SourceError, match="correct model_type, or attention_bias"):
+        load_source(str(source))

@@ -127,9 +127,19 @@ def test_longrope_finds_the_original_context_beside_the_scaling_too():
     assert read_settings(beside).values == read_settings(older).values == read_settings(inside).values
 
 
+@pytest.mark.parametrize("kind", ["default", "linear"])
+def test_an_original_context_says_nothing_where_the_rotation_has_no_use_for_it(kind):
+    with_it = {**SCALINGS[kind], "original_max_position_embeddings": 128}
+    assert read_rotary(config(rope_scaling=with_it), HEAD) == read_rotary(config(rope_scaling=SCALINGS[kind]), HEAD)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"rope_scaling": SCALINGS["longrope"], "original_max_position_embeddings": 128},
+            "must be the same in config.json and in its rotary settings, got 128 and 64",
+        ),
         ({"rope_scaling": {"rope_type": "mrope"}}, "rope_type must be one of default, linear, llama3, yarn, dynamic"),
         ({"rope_scaling": {"rope_type": "linear"}}, "the rotation linear must have the option factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "factor of the rotation linear must be a number of"),

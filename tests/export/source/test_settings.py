@@ -61,8 +61,23 @@ def test_the_first_three_of_many_unknown_keys_are_named():
         read_settings(of("llama", a1=1, a2=1, a3=1, a4=1))
 
 
-def test_an_unknown_key_without_a_value_says_nothing():
-    assert read_settings(of("llama", logit_scale=None)).values == read_settings(LLAMA).values
+@pytest.mark.parametrize("value", [None, {}, []])
+def test_an_unknown_key_without_a_value_says_nothing(value):
+    assert read_settings(of("llama", logit_scale=value)).values == read_settings(LLAMA).values
+
+
+def test_a_whole_number_stands_for_a_number():
+    value = read_settings(of("llama", rms_norm_eps=1)).values["rms_norm_eps"]
+    assert (value, type(value)) == (1.0, float)
+
+
+def test_settings_that_say_that_a_llama_has_no_windows_are_accepted():
+    settings = {"use_sliding_window": False, "layer_types": ["full_attention"] * LLAMA["num_hidden_layers"]}
+    assert read_settings(of("llama", **settings)).max_context == 512
+    with pytest.raises(SourceError, match="use_sliding_window of llama must be False, got True"):
+        read_settings(of("llama", use_sliding_window=True))
+    with pytest.raises(SourceError, match="layer_types of llama must be a list of full_attention"):
+        read_settings(of("llama", layer_types=["sliding_attention"]))
 
 
 def test_an_unknown_key_can_be_ignored_and_is_recorded():

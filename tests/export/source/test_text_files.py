@@ -400,6 +400,34 @@ def test_a_template_that_cannot_be_read_is_left_out_with_a_note(template: str, d
     assert found.eos_token_ids == (2,)
 
 
+@pytest.mark.parametrize("template", ["", " \n", 3])
+def test_a_template_without_text_is_none_and_a_note_says_so(template: Any, directory: Directory):
+    found = read(directory(byte_level(), NAMED | {"chat_template": template}))
+
+    assert found.chat_template is None
+    assert ["default" in note for note in found.notes] == [True]
+
+
+def test_a_template_file_without_text_leaves_that_of_the_settings(directory: Directory):
+    found = read(directory(byte_level(), NAMED | {"chat_template": CHATML}, chat_template__jinja=" \n"))
+
+    assert found.chat_template == CHATML
+    assert ["chat_template.jinja" in note for note in found.notes] == [True]
+
+
+def test_templates_by_name_are_read_as_a_list_of_them_is(directory: Directory):
+    found = read(directory(byte_level(), NAMED | {"chat_template": {"default": CHATML, "rag": "rag"}}))
+
+    assert found.chat_template == CHATML
+    assert "rag" in found.notes[0]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_template(directory: Directory):
+    found = read(directory(byte_level(), NAMED, chat_template__jinja=f"\ufeff{CHATML}"))
+
+    assert found.chat_template == CHATML
+
+
 def test_code_of_a_tokenizer_is_not_run_and_a_note_says_so(directory: Directory):
     path = directory(byte_level(), NAMED | {"auto_map": {"AutoTokenizer": ["code.Tokenizer", None]}})
     (path / "code.py").write_text("raise SystemExit")

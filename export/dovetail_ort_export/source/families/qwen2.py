@@ -19,5 +19,8 @@ QWEN2: Final = Family(
     models="Qwen1.5, Qwen2, Qwen2.5, Qwen2.5-Coder and -Math; DeepSeek-R1-Distill-Qwen",
     settings={**WINDOW_SETTINGS, "head_dim": Number(whole=True, least=1)},
     defaults={**WINDOW_DEFAULTS, "num_key_value_heads": 32},
-    neutral={"use_mrope": (False,)},  # positions of images
+    neutral={
+        "use_mrope": (False,),  # positions of images
+        "mlp_bias": (False,),  # merged and converted models say so
+    },
 )

@@ -14,5 +14,6 @@ QWEN3: Final = Family(
         "attention_bias": Truth(),
         "head_dim": Number(whole=True, least=1),
     },
+    neutral={"mlp_bias": (False,)},  # merged and converted models say so
     defaults={**WINDOW_DEFAULTS, "num_key_value_heads": 32, "head_dim": 128},
 )

@@ -1,6 +1,7 @@
 """A checkpoint as a transformers model on the files' own tensors: no weight is drawn, renamed or left out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any, Final
@@ -44,6 +45,7 @@ def build_model(
     tied = bool(model.config.tie_word_embeddings)
     if tied:
         del expected[_HEAD]
+        checkpoint = _with_embedding(checkpoint)
         _check_tied_head(checkpoint, ignore_weights)
     unused = check_weights(checkpoint, expected, lambda name: _unneeded(name, tied), ignore_weights)
     state = _read(checkpoint, expected)
@@ -73,16 +75,19 @@ def _unneeded(name: str, tied: bool) -> str | None:
     return reason_unneeded(name)
 
 
+def _with_embedding(checkpoint: Checkpoint) -> Checkpoint:
+    """Of two names of one tensor, safetensors' `save_model` keeps the first of the alphabet: the head's."""
+    head = checkpoint.tensors.get(_HEAD)
+    if head is None or _EMBEDDING in checkpoint.tensors:
+        return checkpoint
+    return replace(checkpoint, tensors={**checkpoint.tensors, _EMBEDDING: head})
+
+
 def _check_tied_head(checkpoint: Checkpoint, ignore_weights: Sequence[str]) -> None:
     """A head in the files of a model whose head is the embedding must equal it."""
     stored, embedding = checkpoint.tensors.get(_HEAD), checkpoint.tensors.get(_EMBEDDING)
-    if stored is None or any(fnmatchcase(_HEAD, pattern) for pattern in ignore_weights):
+    if stored is None or embedding is None or any(fnmatchcase(_HEAD, pattern) for pattern in ignore_weights):
         return
-    if embedding is None:
-        raise SourceError(
-            f"the weights must have {_EMBEDDING}, got {_HEAD} alone, its copy where tie_word_embeddings is true; "
-            f"store it as {_EMBEDDING}"
-        )
     if stored.shape != embedding.shape or not torch.equal(stored.read(), embedding.read()):
         raise SourceError(
             f"{_HEAD} must equal the embedding where tie_word_embeddings is true, got another tensor; "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -165,11 +166,11 @@ def _in_safetensors(file: Path) -> dict[str, StoredTensor]:
 
 def _in_pytorch_file(file: Path) -> dict[str, StoredTensor]:
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        # torch maps zip files alone, which it writes from version 1.6 on.
+        found = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:  # of pickle, zip and torch
         raise SourceError(
-            f"{file} must be a file of tensors alone, in the format of PyTorch 1.6 and later, got: {_reason(error)}; "
-            "take the model's safetensors files"
+            f"{file} must be a whole file of tensors alone, got: {_reason(error)}; take the model's safetensors files"
         ) from None
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise SourceError(f"{file} must hold tensors by name and nothing else; take the model's safetensors files")

@@ -88,11 +88,15 @@ def _read(path: Path, max_context: int) -> tuple[Architecture, dict[str, StoredR
 
 def _logits(token_ids: Tensor, positions: Tensor, weights: Weights, model: Architecture) -> Tensor:
     """(T, V): the whole model."""
-    hidden = weights.embed("model.embed_tokens.weight", token_ids, model.hidden_size)
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    if model.tied:  # one tensor, which a file may hold under either name
+        only_head = head in weights.tensors and embedding not in weights.tensors
+        embedding = head = head if only_head else embedding
+    hidden = weights.embed(embedding, token_ids, model.hidden_size)
     for index in range(len(model.rotations)):
         hidden = decoder_block(index, hidden, positions, weights.block(index), model)
     hidden = rms_norm(hidden, weights.vector("model.norm.weight", model.hidden_size), model.norm_epsilon)
-    return weights.score("model.embed_tokens.weight" if model.tied else "lm_head.weight", hidden)
+    return weights.score(head, hidden)
 
 
 def _check_text(token_ids: TokenArray, positions: TokenArray, max_context: int, tensors: dict[str, StoredRows]) -> None:

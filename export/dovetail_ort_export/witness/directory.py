@@ -4,6 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -48,7 +49,8 @@ def _read_safetensors(file: Path) -> dict[str, StoredRows]:
 
 def _read_pickled(file: Path) -> dict[str, StoredRows]:
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        # torch maps zip files alone, which it writes from version 1.6 on.
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:  # a damaged file ends in pickle's, zipfile's or torch's own exceptions
         reason = str(error).strip().partition("\n")[0]
         raise SourceError(f"{file} must be a file of plain tensors as torch saves them, got: {reason}") from error

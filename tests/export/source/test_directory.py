@@ -75,9 +75,11 @@ def test_tensors_in_parts_are_read_by_the_index(source: Path):
     assert_holds(source, weights)
 
 
-def test_tensors_of_a_pytorch_file_are_read(source: Path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_of_a_pytorch_file_are_read(zipped: bool, source: Path):
     weights = weights_of(source)
-    torch.save({name: torch.nn.Parameter(tensor) for name, tensor in weights.items()}, source / "pytorch_model.bin")
+    parameters = {name: torch.nn.Parameter(tensor) for name, tensor in weights.items()}
+    torch.save(parameters, source / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     (source / "model.safetensors").unlink()
 
     assert_holds(source, weights)
@@ -115,11 +117,13 @@ class Command:
         return os.mkdir, (str(self.file),)
 
 
-def test_a_pytorch_file_that_would_run_code_is_refused_and_runs_none(source: Path, tmp_path: Path):
-    torch.save({"model.norm.weight": Command(tmp_path / "made")}, source / "pytorch_model.bin")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pytorch_file_that_would_run_code_is_refused_and_runs_none(zipped: bool, source: Path, tmp_path: Path):
+    content = {"model.norm.weight": Command(tmp_path / "made")}
+    torch.save(content, source / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     (source / "model.safetensors").unlink()
 
-    with pytest.raises(SourceError, match=r"pytorch_model\.bin must be a file of tensors alone.*mkdir") as caught:
+    with pytest.raises(SourceError, match=r"pytorch_model\.bin must be a whole file of tensors alone.*mkdir") as caught:
         read_directory(source)
     assert not (tmp_path / "made").exists()
     assert "\n" not in str(caught.value)

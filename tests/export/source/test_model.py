@@ -153,14 +153,16 @@ def test_a_head_that_should_be_the_embedding_and_is_ignored_is_recorded(rewritte
     assert source.ignored_weights == (HEAD,)
 
 
-def test_a_head_alone_where_both_are_one_is_refused_with_the_name_to_give_it(rewritten):
-    """Loaders make up the embedding, or copy the head, as their release has it."""
+def test_a_head_alone_is_the_embedding_too_where_both_are_one(rewritten, torch):
+    """Of one tensor with two names safetensors' `save_model` writes the first name."""
 
-    def without_embedding(tensors):
+    def under_the_heads_name(tensors):
         tensors[HEAD] = tensors.pop(EMBEDDING)
 
-    with pytest.raises(SourceError, match=f"must have {EMBEDDING}, got {HEAD} alone"):
-        load_source(str(rewritten(without_embedding)))
+    source = rewritten(under_the_heads_name)
+    model = load_source(str(source)).model
+    assert torch.equal(model.model.embed_tokens.weight, load_file(source / "model.safetensors")[HEAD])
+    assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_settings_that_transformers_refuses_are_an_error_of_one_line(tiny_source, monkeypatch):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from dovetail_ort_export.witness import testify as witness
 from dovetail_ort_runtime.errors import InputError, SourceError
@@ -148,6 +149,25 @@ def test_a_key_that_is_null_counts_as_absent(family, tiny_source, text, edit_con
     edit_config(source, drop=keys)
     found = witness(source, text.token_ids, text.far, max_context=512).logits
     edit_config(source, **dict.fromkeys(keys))
+    np.testing.assert_array_equal(witness(source, text.token_ids, text.far, max_context=512).logits, found)
+
+
+def test_a_head_alone_is_the_embedding_too_where_both_are_one(tiny_source, text):
+    source = tiny_source("llama")
+    found = witness(source, text.token_ids, text.far, max_context=512).logits
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, source / "model.safetensors")
+    np.testing.assert_array_equal(witness(source, text.token_ids, text.far, max_context=512).logits, found)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pytorch_files_of_both_formats_are_read(zipped, tiny_source, text, torch):
+    source = tiny_source("llama")
+    found = witness(source, text.token_ids, text.far, max_context=512).logits
+    tensors = load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    torch.save(tensors, source / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     np.testing.assert_array_equal(witness(source, text.token_ids, text.far, max_context=512).logits, found)
 
 

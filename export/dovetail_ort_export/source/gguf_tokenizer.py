@@ -212,6 +212,9 @@ def _chat_template(metadata: Mapping[str, Any], special_tokens: Mapping[str, str
         return None
     if not isinstance(template, str):
         raise SourceError(f"{TEMPLATE} must be text, got {template!r:.60}; convert the model again")
+    if not template.strip():
+        notes.append("the chat template of the GGUF file is empty")
+        return None
     try:
         ChatTemplate(template, special_tokens)
     except BundleError as error:

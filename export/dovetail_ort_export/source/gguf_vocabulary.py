@@ -1,5 +1,6 @@
 """The vocabulary of a GGUF file: its tokens, what kind each is, and the fields beside them. It builds no tokenizer."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     if model == SENTENCEPIECE:
         fields = {**_SENTENCEPIECE_DEFAULTS, **fields}
     _check_lists(fields, tokens)
+    _check_scores(fields.get("scores", []))
     _check_ids(fields, len(tokens))
     # A token that ends a turn is never text, whatever its type says.
     kinds = fields.get("token_type", [NORMAL] * len(tokens))
@@ -134,6 +136,13 @@ def _check_lists(fields: Mapping[str, Any], tokens: list[str]) -> None:
                 f"tokenizer.ggml.{key} must have one entry for each of {len(tokens)} tokens, got {len(fields[key])}; "
                 "convert the model again"
             )
+
+
+def _check_scores(scores: list[float]) -> None:
+    if not all(map(math.isfinite, scores)):
+        raise SourceError(
+            "tokenizer.ggml.scores must be finite numbers, got others among them; convert the model again"
+        )
 
 
 def _check_ids(fields: Mapping[str, Any], count: int) -> None:

@@ -288,6 +288,7 @@ def test_special_tokens_have_the_names_that_templates_use(converted):
 @pytest.mark.parametrize(
     ("templates", "chosen", "notes"),
     [
+        ({"": " \n"}, None, 1),
         ({}, None, 0),
         ({"": "A"}, "A", 0),
         ({"": "A", ".tool_use": "B"}, "A", 1),
@@ -341,6 +342,12 @@ def test_a_vocabulary_that_cannot_be_used_is_refused_by_name(converted, more, re
     fields = {**converted, **{f"tokenizer.ggml.{key}": value for key, value in more.items()}}
     with pytest.raises(SourceError, match=reason):
         read_gguf_text({key: value for key, value in fields.items() if value is not None})
+
+
+def test_a_score_that_is_no_number_is_refused(pieces_converted):
+    scores = [*pieces_converted["tokenizer.ggml.scores"][:-1], float("nan")]
+    with pytest.raises(SourceError, match="scores must be finite numbers"):
+        read_gguf_text({**pieces_converted, "tokenizer.ggml.scores": scores})
 
 
 def test_scores_that_rank_nothing_are_refused(pieces_converted):

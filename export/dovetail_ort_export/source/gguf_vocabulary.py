@@ -141,7 +141,7 @@ def _check_lists(fields: Mapping[str, Any], tokens: list[str]) -> None:
 def _check_scores(scores: list[float]) -> None:
     if not all(map(math.isfinite, scores)):
         raise SourceError(
-            "tokenizer.ggml.scores must be finite numbers, got others among them; convert the model again"
+            "tokenizer.ggml.scores must be finite, got NaN or infinity among them; convert the model again"
         )
 
 

@@ -1,8 +1,4 @@
-"""The rotary settings of a configuration, in whichever spelling, as one record.
-
-Two spellings are in use: `rope_theta` with `rope_scaling` (transformers 4, whose oldest releases say `type` for
-`rope_type` and `su` for `longrope`), and `rope_parameters` (transformers 5), for all layers at once or by their type.
-"""
+"""The rotary settings of a configuration as one record: the kind of rotation, and its options within their rules."""
 
 import math
 from collections.abc import Mapping
@@ -10,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from dovetail_ort_export.source.rotary_spellings import rotary_parameters
 from dovetail_ort_export.source.rules import Number, Numbers, Rule, Truth
 from dovetail_ort_runtime.errors import SourceError
 
@@ -133,7 +130,7 @@ def read_rotary(config: Mapping[str, Any], head_size: int) -> Rotary:
     Raises:
         SourceError: the spellings contradict each other, or a kind or option is not understood.
     """
-    found = _parameters(config)
+    found = rotary_parameters(config)
     theta = found.pop("rope_theta", None)
     theta = _DEFAULT_THETA if theta is None else theta
     if not _POSITIVE.allows(theta):
@@ -142,6 +139,7 @@ def read_rotary(config: Mapping[str, Any], head_size: int) -> Rotary:
     kind = _kind(found)
     options = {key: value for key, value in found.items() if value is not None}
     _read_original_context(config, kind, options)
+    _check_multiplier(kind, options)
     _check_options(kind, options, head_size)
     return Rotary(kind=kind, theta=float(theta), options=MappingProxyType(options))
 
@@ -161,48 +159,20 @@ def _read_original_context(config: Mapping[str, Any], kind: str, options: dict[s
         options[_ORIGINAL] = beside
 
 
-def _parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Both spellings as one mapping, `rope_theta` among its keys."""
-    found: dict[str, Any] = {}
-    newer, older = _of_all_layers(_mapping("rope_parameters", config)), _mapping("rope_scaling", config)
-    for name, stated in (("rope_parameters", newer), ("rope_scaling", older), ("config.json", _beside(config))):
-        for key, value in stated.items():
-            if None not in (value, found.get(key, value)) and found.get(key, value) != value:
-                raise SourceError(
-                    f"{key} must be the same wherever config.json states it, got {found[key]!r} and, in {name}, "
-                    f"{value!r}; keep the one that is meant"
-                )
-            if value is not None:
-                found[key] = value
-    return found
-
-
-def _beside(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the older spelling keeps outside of `rope_scaling`."""
-    return {"rope_theta": config.get("rope_theta")}
-
-
-def _mapping(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    value = config.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise SourceError(f"{name} must be an object, got {value!r:.60}; is config.json damaged?")
-    return value
-
-
-def _of_all_layers(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by the type of a layer must be equal: the families here have one table for all layers."""
-    by_type = {name: value for name, value in parameters.items() if isinstance(value, Mapping)}
-    if not by_type:
-        return dict(parameters)
-    first, *others = by_type.values()
-    if len(by_type) < len(parameters) or any(other != first for other in others):
-        raise SourceError(
-            f"rope_parameters must be the same for all layers, got different ones for {', '.join(by_type)}; "
-            "this family is not covered with them"
-        )
-    return dict(first)
+def _check_multiplier(kind: str, options: dict[str, Any]) -> None:
+    """Refuse YaRN's `attn_factor`: its authors' code multiplies by it, and transformers passes over it."""
+    multiplier = options.pop("attn_factor", 1.0) if kind == "yarn" else 1.0
+    if multiplier == 1:
+        return
+    factor: Any = options.get("factor")
+    if not _POSITIVE.allows(multiplier) or not _FACTOR.allows(factor):
+        raise SourceError(f"attn_factor and factor of yarn must be numbers, got {multiplier!r:.60} and {factor!r:.60}")
+    product = multiplier * (0.1 * math.log(float(factor)) + 1)
+    raise SourceError(
+        f"attn_factor of the rotation yarn must be 1, got {multiplier}, which programs read in two ways: in its place "
+        f'write "attention_factor": {product:.6g}, as the code of YaRN\'s authors and vLLM have it, or remove it, as '
+        "transformers does"
+    )
 
 
 def _check_whole_rotation(config: Mapping[str, Any], found: dict[str, Any]) -> None:

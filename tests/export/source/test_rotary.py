@@ -127,6 +127,12 @@ def test_longrope_finds_the_original_context_beside_the_scaling_too():
     assert read_settings(beside).values == read_settings(older).values == read_settings(inside).values
 
 
+def test_an_attn_factor_of_one_is_the_same_to_all_programs():
+    plain = {"rope_type": "yarn", "factor": 4.0}
+    found = read_rotary(config(rope_scaling={**plain, "attn_factor": 1.0}), HEAD)
+    assert found == read_rotary(config(rope_scaling=plain), HEAD)
+
+
 @pytest.mark.parametrize("kind", ["default", "linear"])
 def test_an_original_context_says_nothing_where_the_rotation_has_no_use_for_it(kind):
     with_it = {**SCALINGS[kind], "original_max_position_embeddings": 128}
@@ -140,6 +146,12 @@ def test_an_original_context_says_nothing_where_the_rotation_has_no_use_for_it(k
             {"rope_scaling": SCALINGS["longrope"], "original_max_position_embeddings": 128},
             "must be the same in config.json and in its rotary settings, got 128 and 64",
         ),
+        # As DeepSeek-R1-0528-Qwen3-8B has it: 0.878... (0.1 ln 4 + 1) = 1.
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attn_factor": 0.8782488562869419}},
+            'in its place write "attention_factor": 1, as',
+        ),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attn_factor": "x"}}, "attn_factor and factor of yarn"),
         ({"rope_scaling": {"rope_type": "mrope"}}, "rope_type must be one of default, linear, llama3, yarn, dynamic"),
         ({"rope_scaling": {"rope_type": "linear"}}, "the rotation linear must have the option factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "factor of the rotation linear must be a number of"),

@@ -8,7 +8,7 @@ from dovetail_ort_export.source.rules import Number, Truth
 
 QWEN3: Final = Family(
     model_type="qwen3",
-    models="Qwen3 0.6B to 32B, dense; DeepSeek-R1-0528-Qwen3",
+    models="Qwen3 0.6B to 32B, dense; DeepSeek-R1-0528-Qwen3, once its attn_factor is spelled attention_factor",
     settings={
         **WINDOW_SETTINGS,
         "attention_bias": Truth(),

@@ -54,7 +54,7 @@ def _message(fields: Fields) -> Message:
         text = fields.text(name)
         if text is not None:
             message[name] = text
-    fields.ignore(["annotations", "cache_control"])
+    fields.ignore(["annotations", "cache_control", "parsed"])  # the last: what OpenAI's client reads of the content
     fields.only(_OF_AN_ANSWER)
     fields.end()
     return message
@@ -108,6 +108,7 @@ def _tool_call(fields: Fields) -> dict[str, Any]:
         },
     }
     fields.ignore(["index"])  # of a call that was put together from a stream
+    function.ignore(["parsed_arguments"])
     function.end()
     fields.end()
     return call if identity is None else {"id": identity, **call}

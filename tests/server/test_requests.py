@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat import ParsedChatCompletionMessage
 
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.requests import read_chat_request, read_completion_request
@@ -110,6 +111,15 @@ def test_a_field_that_cannot_be_followed_is_refused_by_name(fields, param, said)
     assert error.value.param == param
     assert said in str(error.value)
     assert error.value.status == 400
+
+
+def test_an_answer_that_openai_s_client_parsed_can_be_sent_back():
+    function = {**CALL["function"], "parsed_arguments": {"x": [1, 2.5]}}
+    answer = {"role": "assistant", "content": "{}", "parsed": {}, "tool_calls": [{**CALL, "function": function}]}
+    message = ParsedChatCompletionMessage.model_validate(answer).model_dump(mode="json", exclude_unset=True)
+    asked = chat(messages=[*MESSAGES, message])
+    assert asked == chat(messages=[*MESSAGES, {"role": "assistant", "content": "{}", "tool_calls": [CALL]}])
+    assert not asked.ignored_fields
 
 
 def test_no_bound_that_clients_send_is_too_large():

@@ -115,7 +115,9 @@ def witnessed_rows(source: Source, token_ids: TokenArray) -> WitnessedRows:
 def relative_difference(logits: FloatArray, expected: FloatArray) -> float:
     """Largest difference of two arrays (T, V), each row's as a share of the spread of `expected` in it.
 
-    The spread is the distance from the smallest logit to the largest; NaN where either is not finite.
+    The spread is the distance from the smallest logit to the largest; NaN where either is not finite. Equal rows differ
+    by nothing, also where all logits are one number.
     """
-    spread = np.ptp(expected, axis=-1)
-    return float((np.abs(logits - expected).max(axis=-1) / spread).max())
+    difference = np.abs(logits - expected).max(axis=-1)
+    spread = np.maximum(np.ptp(expected, axis=-1), np.finfo(np.float32).tiny)
+    return float((difference / spread).max())

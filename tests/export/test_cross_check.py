@@ -96,4 +96,5 @@ def test_a_context_of_a_few_tokens_is_checked_too(tiny_llama, tmp_path, max_cont
 def test_a_difference_is_a_share_of_its_own_rows_spread():
     expected = np.array([[0.0, 2.0], [0.0, 20.0]])  # 2 and 20 from the smallest to the largest
     assert relative_difference(expected + np.array([[0.5, 0], [0, 1.0]]), expected) == pytest.approx(0.25)
+    assert relative_difference(np.zeros((1, 2)), np.zeros((1, 2))) == 0
     assert np.isnan(relative_difference(np.array([[np.nan, 1.0]]), expected[:1]))

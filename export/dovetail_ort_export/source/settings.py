@@ -156,7 +156,7 @@ def _check_keys(config: Mapping[str, Any], family: Family) -> None:
         flags = " ".join(f"--ignore-setting {key}" for key in unknown[:3])
         raise SourceError(
             f"every setting must be one that export knows, got {first}{' and others' if len(unknown) > 3 else ''} in "
-            f"config.json of {family.model_type}; if none of them changes what the model computes: {flags}"
+            f"the configuration of {family.model_type}; if none of them changes what the model computes: {flags}"
         )
 
 

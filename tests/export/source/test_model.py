@@ -125,7 +125,7 @@ def test_unknown_settings_go_into_the_manifest_when_they_are_ignored(tiny_source
     source = tiny_source("llama")
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**config, "flavour": "vanilla"}))
-    with pytest.raises(SourceError, match="got flavour = 'vanilla' in config"):
+    with pytest.raises(SourceError, match="got flavour = 'vanilla' in the configuration"):
         export_bundle(str(source), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
     options = ExportOptions(precision="fp32", ignore_settings=("flavour",))

@@ -50,14 +50,14 @@ def test_a_harmless_key_reaches_no_model():
 
 
 def test_an_unknown_key_is_refused_with_the_way_on():
-    message = "got logit_scale = 0.5, residual_multiplier = 0.22 in config.json of llama"
+    message = "got logit_scale = 0.5, residual_multiplier = 0.22 in the configuration of llama"
     with pytest.raises(SourceError, match=re.escape(message)) as error:
         read_settings(of("llama", logit_scale=0.5, residual_multiplier=0.22))
     assert "--ignore-setting logit_scale --ignore-setting residual_multiplier" in str(error.value)
 
 
 def test_the_first_three_of_many_unknown_keys_are_named():
-    with pytest.raises(SourceError, match=r"got a1 = 1, a2 = 1, a3 = 1 and others in config\.json"):
+    with pytest.raises(SourceError, match=r"got a1 = 1, a2 = 1, a3 = 1 and others in the configuration"):
         read_settings(of("llama", a1=1, a2=1, a3=1, a4=1))
 
 
@@ -120,8 +120,8 @@ def test_a_key_that_is_understood_cannot_be_ignored(key):
         ("llama", {"is_encoder_decoder": True}, "is_encoder_decoder of llama must be False, got True; it is not"),
         ("llama", {"rope_interleaved": True}, "rope_interleaved of llama must be False, got True; it is not built"),
         ("qwen2", {"use_mrope": True}, "use_mrope of qwen2 must be False, got True; it is not built"),
-        ("qwen2", {"attention_bias": False}, "got attention_bias = False in config.json of qwen2"),
-        ("llama", {"sliding_window": 4096}, "got sliding_window = 4096 in config.json of llama"),
+        ("qwen2", {"attention_bias": False}, "got attention_bias = False in the configuration of qwen2"),
+        ("llama", {"sliding_window": 4096}, "got sliding_window = 4096 in the configuration of llama"),
         ("qwen2", {"layer_types": ["linear_attention"] * 2}, "layer_types of qwen2 must be a list of full_attention"),
         ("qwen2", {"layer_types": ["full_attention"]}, "layer_types must name each of 2 layers, got 1"),
         ("qwen3", {"layer_types": ["sliding_attention"] * 2}, "layer_types must name no sliding_attention where"),

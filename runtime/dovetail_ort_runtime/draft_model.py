@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ class DraftRows:
     """What one pass gave; views that the next of its size overwrites.
 
     Attributes:
-        hidden_states: (S, E) float32, the predicted feature one position on.
-        candidate_ids: (n, k) int64, of the scored rows, likeliest first.
+        hidden_states: (n, E) float32, of each scored row the predicted feature one position on.
+        candidate_ids: (n, k) int64, likeliest first.
         log_probabilities: (n, k) float32.
     """
 
@@ -93,7 +94,7 @@ class DraftModel:
         token_ids: TokenArray,
         position_ids: TokenArray,
         *,
-        scored_rows: TokenArray,
+        num_scored: int,
         num_candidates: int,
         attention_bias: FloatArray | None = None,
     ) -> DraftRows:
@@ -103,27 +104,26 @@ class DraftModel:
             hidden_states: (S, E) float32, the target's or predicted ones.
             token_ids: (S,) int64, the token after each.
             position_ids: (S,) int64.
-            scored_rows: (n,) int64, the rows to continue.
+            num_scored: n, how many of the last rows are continued, 1 or more.
             num_candidates: k, continuations of each.
             attention_bias: as of `VerificationInput`.
         """
-        key = len(token_ids), len(scored_rows), num_candidates
+        key = len(token_ids), num_scored, num_candidates
         if key not in self._passes:
             self._passes[key] = _Pass(self, *key)
         step = self._passes[key]
         total = self.cache.length + len(token_ids)
+        step.total[...] = total
         inputs = step.inputs
         inputs["hidden_states"][0] = hidden_states
         inputs["input_ids"][0] = token_ids
         inputs["position_ids"][0] = position_ids
-        inputs["scored_rows"][:] = scored_rows
         inputs["seqlens_k"][0] = total - 1
-        inputs["total_sequence_length"][...] = total
         if attention_bias is None:
             attention_bias = self._no_bias[: len(token_ids) * total].reshape(1, 1, len(token_ids), total)
         step.binding.bind_ortvalue_input("attention_bias", step.ort_value(attention_bias))
         if self.device != CPU:
-            step.bind_inputs()  # what is bound from another device is copied now
+            step.bind(step.inputs)  # what is bound from another device is copied now
         self.session.run_with_iobinding(step.binding)
         return step.rows
 
@@ -140,34 +140,40 @@ class DraftModel:
 
 
 class _Pass:
-    """Bound inputs and outputs of passes of one size; only the bias changes its shape."""
+    """Bound inputs and outputs of passes of one size.
+
+    What `inputs` holds must be bound anew before each pass on another device than the CPU, which copies it then.
+    """
 
     def __init__(self, model: DraftModel, num_rows: int, num_scored: int, num_candidates: int) -> None:
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self.binding: Any = model.session.io_binding()
+        self.total: NDArray[np.int32] = np.zeros((), dtype=np.int32)
+        self._unchanging = {
+            "scored_rows": np.arange(num_rows - num_scored, num_rows),
+            "num_candidates": np.array([num_candidates]),
+            "total_sequence_length": self.total,  # attention reads it where it lies, on every device
+        }
         self.inputs: dict[str, NDArray[Any]] = {
             "hidden_states": np.zeros((1, num_rows, model.hidden_size), dtype=np.float32),
             "input_ids": np.zeros((1, num_rows), dtype=np.int64),
             "position_ids": np.zeros((1, num_rows), dtype=np.int64),
-            "scored_rows": np.zeros(num_scored, dtype=np.int64),
             "seqlens_k": np.zeros(1, dtype=np.int32),
-            "total_sequence_length": np.zeros((), dtype=np.int32),
         }
-        self.binding.bind_ortvalue_input("num_candidates", self.ort_value(np.array([num_candidates])))
-        self.bind_inputs()
-        outputs: dict[str, NDArray[Any]] = {
-            "predicted_states": np.empty((1, num_rows, model.hidden_size), dtype=np.float32),
-            "candidate_ids": np.empty((1, num_scored, num_candidates), dtype=np.int64),
-            "candidate_log_probabilities": np.empty((1, num_scored, num_candidates), dtype=np.float32),
-        }
+        self.bind(self._unchanging)
+        self.bind(self.inputs)
+        states = np.empty((1, num_rows, model.hidden_size), dtype=np.float32)
+        ids = np.empty((1, num_scored, num_candidates), dtype=np.int64)
+        log_probabilities = np.empty((1, num_scored, num_candidates), dtype=np.float32)
+        outputs = {"predicted_states": states, "candidate_ids": ids, "candidate_log_probabilities": log_probabilities}
         for name, buffer in outputs.items():
             self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
         model.cache.bind(self.binding)
-        self.rows = DraftRows(*(buffer[0] for buffer in outputs.values()))
+        self.rows = DraftRows(states[0, -num_scored:], ids[0], log_probabilities[0])
 
-    def bind_inputs(self) -> None:
-        """Bind those that change from pass to pass."""
-        for name, array in self.inputs.items():
+    def bind(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Bind arrays by the names of the graph's inputs."""
+        for name, array in inputs.items():
             self.binding.bind_ortvalue_input(name, self.ort_value(array))
 
 

@@ -152,7 +152,7 @@ def test_passes_that_bind_anew_draft_the_same(tiny_drafting_bundle):
                 states,
                 generator.integers(0, 384, 3),
                 np.arange(start, start + 3),
-                scored_rows=np.array([2]),
+                num_scored=1,
                 num_candidates=4,
             )
             model.cache.keep(range(3))

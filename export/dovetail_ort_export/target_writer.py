@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from dovetail_ort_export.calibration import activation_maxima, cache_maxima, calibration_texts
+from dovetail_ort_export.chain_graph import chain_graph_name, write_chain_graph
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name, save_graph
@@ -107,6 +108,8 @@ class TargetWriter:
         folder.mkdir()
         for file, graph in graphs.items():
             save_graph(graph, folder / file)
+        if entry.front_graph is not None and entry.front_chain_graph is not None:
+            write_chain_graph(folder / entry.front_graph, entry.front_chain_graph)
         return Candidate(folder=folder, entry=entry, calibration=self._calibration() if equalized or measured else None)
 
     @cached_property
@@ -162,6 +165,7 @@ class TargetWriter:
             int8_format=recipe.int8_format,
             passes=recipe.describe(),
             front_graph=_FRONT_NAME if self._gpu_layers else None,
+            front_chain_graph=chain_graph_name(_FRONT_NAME) if self._gpu_layers else None,
             front_layers=self._gpu_layers,
             exact=False,
             num_layers=config.num_hidden_layers,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.chain_graph import ATTENTION_BIAS, check_bias, graph_to_open
 from dovetail_ort_runtime.devices import CPU, CUDA
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError
@@ -44,12 +45,14 @@ class DraftModel:
         threads: as of `open_session`, like `trace`.
         device: `cpu`, or `cuda` for a graph in fp16.
         vram_limit: bytes that graph and cache may take on a GPU.
+        trees: whether trees are drafted, too; if not, CUDA takes the graph for chains, where there is one.
 
     Raises:
         InputError: the graph's precision is not for that device, or graph and cache exceed the limit.
         UnavailableError: CUDA cannot be used here.
 
     Attributes:
+        for_chains: whether the graph knows no attention bias, and gives the predicted states of scored rows only.
         cache: keys and values; its length is moved by whoever drafts.
         max_rows: rows of one pass at most.
     """
@@ -63,6 +66,7 @@ class DraftModel:
         threads: int,
         device: str = CPU,
         vram_limit: int | None = None,
+        trees: bool = True,
         trace: Path | None = None,
     ) -> None:
         if device == CUDA and entry.precision != "fp16":
@@ -78,9 +82,12 @@ class DraftModel:
             "head_size": entry.head_size,
             "dtype": np.float16 if entry.precision == "fp16" else np.float32,
         }
-        self.weight_bytes = weight_bytes(graph)
+        self.weight_bytes = weight_bytes(graph)  # the graph for chains has none of its own
         left = memory_left(self.weight_bytes, cache_bytes(**cache), vram_limit)
-        self.session = open_session(graph, threads, device=device, vram_limit=left, trace=trace)
+        opened = graph_to_open(graph, entry.chain_graph, device=device, trees=trees)
+        self.session = open_session(opened, threads, device=device, vram_limit=left, trace=trace)
+        self.for_chains = opened != graph
+        check_bias(self.session, opened, for_chains=self.for_chains)
         _check_dimensions(self.session, entry)
         self.cache = KVCache(**cache, device=device)
         self.hidden_size = entry.hidden_size
@@ -106,7 +113,7 @@ class DraftModel:
             position_ids: (S,) int64.
             num_scored: n, how many of the last rows are continued, 1 or more.
             num_candidates: k, continuations of each.
-            attention_bias: as of `VerificationInput`.
+            attention_bias: as of `VerificationInput`; not for a graph for chains.
         """
         key = len(token_ids), num_scored, num_candidates
         if key not in self._passes:
@@ -119,9 +126,12 @@ class DraftModel:
         inputs["input_ids"][0] = token_ids
         inputs["position_ids"][0] = position_ids
         inputs["seqlens_k"][0] = total - 1
-        if attention_bias is None:
-            attention_bias = self._no_bias[: len(token_ids) * total].reshape(1, 1, len(token_ids), total)
-        step.binding.bind_ortvalue_input("attention_bias", step.ort_value(attention_bias))
+        if self.for_chains:
+            assert attention_bias is None, "a graph for chains knows no trees"
+        else:
+            if attention_bias is None:
+                attention_bias = self._no_bias[: len(token_ids) * total].reshape(1, 1, len(token_ids), total)
+            step.bind({ATTENTION_BIAS: attention_bias})
         if self.device != CPU:
             step.bind(step.inputs)  # what is bound from another device is copied now
         self.session.run_with_iobinding(step.binding)
@@ -146,7 +156,7 @@ class _Pass:
     """
 
     def __init__(self, model: DraftModel, num_rows: int, num_scored: int, num_candidates: int) -> None:
-        self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self.binding: Any = model.session.io_binding()
         self.total: NDArray[np.int32] = np.zeros((), dtype=np.int32)
         self._unchanging = {
@@ -162,19 +172,20 @@ class _Pass:
         }
         self.bind(self._unchanging)
         self.bind(self.inputs)
-        states = np.empty((1, num_rows, model.hidden_size), dtype=np.float32)
+        num_states = num_scored if model.for_chains else num_rows
+        states = np.empty((1, num_states, model.hidden_size), dtype=np.float32)
         ids = np.empty((1, num_scored, num_candidates), dtype=np.int64)
         log_probabilities = np.empty((1, num_scored, num_candidates), dtype=np.float32)
         outputs = {"predicted_states": states, "candidate_ids": ids, "candidate_log_probabilities": log_probabilities}
         for name, buffer in outputs.items():
-            self.binding.bind_ortvalue_output(name, self.ort_value(buffer))
+            self.binding.bind_ortvalue_output(name, self._ort_value(buffer))
         model.cache.bind(self.binding)
         self.rows = DraftRows(states[0, -num_scored:], ids[0], log_probabilities[0])
 
     def bind(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Bind arrays by the names of the graph's inputs."""
         for name, array in inputs.items():
-            self.binding.bind_ortvalue_input(name, self.ort_value(array))
+            self.binding.bind_ortvalue_input(name, self._ort_value(array))
 
 
 def _check_dimensions(session: Any, entry: DrafterEntry) -> None:

@@ -141,6 +141,7 @@ def _feature_drafter(
         threads=target.threads,
         device=device,
         vram_limit=vram_limit,
+        trees=isinstance(shape, TreeShape),
     )
     return FeatureDrafter(model, shape)
 

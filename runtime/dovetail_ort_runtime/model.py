@@ -94,6 +94,7 @@ class Model:
             threads=threads,
             front_device=_front_device(target, target_layers_on_gpu),
             vram_limit=vram_limit,
+            trees=isinstance(draft_shape, TreeShape) or not isinstance(drafter, str),
         )
         self.exact = target.exact and _exact_here(loaded)
         if isinstance(drafter, str):

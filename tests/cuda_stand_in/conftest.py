@@ -63,13 +63,30 @@ def libraries(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def on_stand_in(environment: Path, libraries: Path) -> Run:
-    """`on_stand_in(program, *arguments, **variables)`: what a program of programs.py found, with these variables in
-    its environment.
-    """
+def python(environment: Path, libraries: Path) -> Run:
+    """`python(*arguments, **variables)`: a finished process of the environment, with these variables in its own."""
+
+    def run(*arguments: Any, **variables: Any) -> subprocess.CompletedProcess[str]:
+        settings = {name: str(value) for name, value in variables.items()}
+        return subprocess.run(
+            [environment / "bin" / "python", *map(str, arguments)],
+            env={**os.environ, "LD_LIBRARY_PATH": str(libraries), **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def on_stand_in(python: Run) -> Run:
+    """`on_stand_in(program, *arguments, **variables)`: what a program of programs.py found."""
 
     def run(*arguments: Any, **variables: Any) -> Any:
-        return json.loads(_output(environment, libraries, [str(HERE / "programs.py"), *arguments], variables))
+        done = python(HERE / "programs.py", *arguments, **variables)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     return run
 
@@ -114,19 +131,6 @@ def writing_zeros(
     bundle = tmp_path_factory.mktemp("zeros") / "bundle"
     export_bundle(str(source), bundle, ExportOptions(precision="fp32"))
     return with_half_precision_drafter(bundle)
-
-
-def _output(environment: Path, libraries: Path, arguments: list[Any], variables: dict[str, Any]) -> str:
-    settings = {name: str(value) for name, value in variables.items()}
-    done = subprocess.run(
-        [environment / "bin" / "python", *map(str, arguments)],
-        env={**os.environ, "LD_LIBRARY_PATH": str(libraries), **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def _compiled(environment: Path, sources: list[Path], library: Path) -> Path:

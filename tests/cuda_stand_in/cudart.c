@@ -7,6 +7,7 @@
  *   copy FROM TO BYTES                   of: device, pinned (host memory that the device can reach), pageable
  *   kernel NAME                          a launch, the name as C++ mangles it
  *   product NAME                         a call of cuBLAS or cuBLASLt that computes
+ *   graph                                a launch of a captured graph
  *   wait NAME                            the host waits for a stream, an event or the device
  *   unsupported NAME                     a function that is not in the stand-in; it fails
  *
@@ -75,6 +76,7 @@ const char *cudaGetErrorString(cudaError_t error) {
     case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
     default: return "operation not supported";
     }
 }
@@ -283,9 +285,11 @@ static cudaError_t drop(void *created) {
     return cudaSuccess;
 }
 
+static int capturing;
+
 static cudaError_t waited(const char *name) {
     stand_in_note("wait %s", name);
-    return cudaSuccess;
+    return told(capturing ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
 }
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return handle((void **)stream); }
@@ -299,10 +303,34 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) { return cud
 cudaError_t cudaEventSynchronize(cudaEvent_t event) { return waited("cudaEventSynchronize"); }
 cudaError_t cudaDeviceSynchronize(void) { return waited("cudaDeviceSynchronize"); }
 
+/* A captured graph has nothing in it; while one is captured, its calls are made and traced as ever. */
+
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) {
-    *status = cudaStreamCaptureStatusNone;
+    *status = capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return cudaSuccess;
 }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
+    capturing = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    capturing = 0;
+    return handle((void **)graph);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long flags) {
+    return handle((void **)executable);
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+    stand_in_note("graph");
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return drop(graph); }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return drop(executable); }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *argument) {
     function(argument);

@@ -81,11 +81,11 @@ def draft(model: DraftModel, num_rows: int, *, tree: bool = False) -> None:
     model.cache.keep(range(num_rows))
 
 
-def cut_target(directory: str) -> Target:
+def cut_target(directory: str, **settings: Any) -> Target:
     """A bundle's target with its first blocks on CUDA."""
     bundle = Bundle(directory)
     entry = bundle.manifest.target
-    return Target(bundle.path(entry.graph), entry, max_context=64, threads=1, front_device="cuda")
+    return Target(bundle.path(entry.graph), entry, max_context=64, threads=1, front_device="cuda", **settings)
 
 
 def verify(target: Target, num_rows: int) -> None:
@@ -95,36 +95,36 @@ def verify(target: Target, num_rows: int) -> None:
     target.cache.keep(range(num_rows))
 
 
-def drafter_nodes(directory: str) -> dict[str, Any]:
-    """Where ONNX Runtime put the nodes, and which ran where."""
+def drafter_nodes(directory: str, kind: str) -> dict[str, Any]:
+    """Where ONNX Runtime put the nodes of the graph for a `tree` or a `chain`, and which ran where."""
     with tempfile.TemporaryDirectory() as folder:
-        model = draft_model(directory, trace=Path(folder) / "profile")
+        model = draft_model(directory, trees=kind == "tree", trace=Path(folder) / "profile")
         draft(model, 1)
         return {"assigned": model.report().nodes, "ran": profiled_nodes(model.session)}
 
 
-def front_nodes(directory: str) -> dict[str, Any]:
+def front_nodes(directory: str, kind: str) -> dict[str, Any]:
     """As `drafter_nodes`."""
     with tempfile.TemporaryDirectory() as folder:
         front.open_session = functools.partial(open_session, trace=Path(folder) / "profile")
-        target = cut_target(directory)
+        target = cut_target(directory, trees=kind == "tree")
         assert target.front is not None
         verify(target, 4)
         return {"assigned": target.front.report().nodes, "ran": profiled_nodes(target.front.session)}
 
 
 def draft_pass(directory: str, num_rows: str, kind: str) -> list[str]:
-    """Calls of a pass when passes of its size have run before."""
-    model = draft_model(directory)
+    """Calls of a pass, of a `tree` or a `chain`, when passes of its size have run before."""
+    model = draft_model(directory, trees=kind == "tree")
     for _ in range(3):
         with traced() as calls:
             draft(model, int(num_rows), tree=kind == "tree")
     return calls
 
 
-def front_pass(directory: str, num_rows: str) -> list[str]:
+def front_pass(directory: str, num_rows: str, kind: str) -> list[str]:
     """As `draft_pass`, of the target: its other blocks are on the CPU and call nothing."""
-    target = cut_target(directory)
+    target = cut_target(directory, trees=kind == "tree")
     for _ in range(3):
         with traced() as calls:
             verify(target, int(num_rows))
@@ -185,16 +185,18 @@ def load(directory: str, device: str, vram_limit: str = "") -> dict[str, Any]:
 
 
 def fill_cache(directory: str, vram_limit: str) -> dict[str, Any]:
-    """Passes of all sizes until the drafter's cache is full: the most that the device's memory held meanwhile, and the
-    error that ended it.
+    """Passes of several sizes until the drafter's cache is full: rows of the largest, the most that the device's memory
+    held meanwhile, and the error that ended it.
     """
-    result: dict[str, Any] = {"loaded": False, "error": None}
+    result: dict[str, Any] = {"max_rows": 0, "error": None}
     with traced() as calls:
         try:
             model = draft_model(directory, capacity=512, vram_limit=int(vram_limit))
-            result["loaded"] = True
-            for num_rows in (1, 2, *[64] * 7, 60, 1):
-                draft(model, num_rows)
+            result["max_rows"] = model.max_rows
+            for num_rows in itertools.cycle((1, 2, 3, model.max_rows // 2 + 1, model.max_rows)):
+                if model.cache.length == model.cache.capacity:
+                    break
+                draft(model, min(num_rows, model.max_rows, model.cache.capacity - model.cache.length))
         except DovetailError as error:
             result |= {"error": type(error).__name__, "message": str(error)}
     held = itertools.accumulate(_bytes_taken(call) for call in calls)

@@ -39,7 +39,6 @@ def test_without_a_device_a_request_for_it_fails_in_one_line_with_the_reason(var
     assert is_one_line(found["message"])
 
 
-@pytest.mark.xfail(reason="errors of the cache and of passes are not turned yet")
 @pytest.mark.parametrize("spare_bytes", [-200_000, -30_000, 300_000], ids=["weights", "cache", "passes"])
 def test_a_device_without_room_is_an_error_in_one_line(spare_bytes, drafting, on_stand_in):
     memory = drafter_bytes(drafting, capacity=512) + spare_bytes
@@ -48,20 +47,20 @@ def test_a_device_without_room_is_an_error_in_one_line(spare_bytes, drafting, on
     assert is_one_line(found["message"])
 
 
-@pytest.mark.xfail(reason="what a pass needs is not counted yet")
+@pytest.mark.xfail(reason="caches come from an arena of ONNX Runtime's that grows by powers of two, from 1 MiB on")
 @pytest.mark.parametrize("spare_bytes", [-1, 0, 100_000, 1_000_000, 3_000_000, 10_000_000])
 def test_a_limit_of_memory_is_kept_by_passes_of_all_sizes_or_refused_at_once(spare_bytes, drafting, on_stand_in):
     limit = drafter_bytes(drafting, capacity=512) + spare_bytes
     found = on_stand_in("fill_cache", drafting, limit)
     assert found["peak_bytes"] <= limit
-    assert found["loaded"] == (found["error"] is None)
-    if found["loaded"]:
+    if found["max_rows"]:
+        assert found["error"] is None
         assert found["peak_bytes"] > drafter_bytes(drafting, capacity=512)
     else:
-        assert found["error"] == "InputError"
+        assert found["error"] in ("InputError", "UnavailableError")
         assert is_one_line(found["message"])
     if spare_bytes == 10_000_000:  # all passes together take six
-        assert found["loaded"]
+        assert found["max_rows"] == Bundle(drafting).manifest.drafter.max_rows
 
 
 def drafter_bytes(directory, capacity):

@@ -170,18 +170,23 @@ def draft_ahead(directory: str) -> dict[str, Any]:
     }
 
 
-def load(directory: str, device: str, vram_limit: str = "") -> dict[str, Any]:
-    """Devices of the sessions of a loaded bundle, and what the drafter's takes of the GPU."""
+def load_drafter(directory: str, device: str) -> dict[str, Any]:
+    """Where the drafter of a loaded bundle is, and the GPU's memory that is in use then."""
     model = dovetail_ort.load(
-        directory,
-        threads=1,
-        drafter="dgf",
-        drafter_device=device,
-        draft_shape=ChainShape.fixed(4),
-        vram_limit=vram_limit or None,
+        directory, threads=1, drafter="dgf", drafter_device=device, draft_shape=ChainShape.fixed(4)
     )
-    drafter = next(report for report in model.sessions() if report.name == "drafter")
+    target, drafter = model.sessions()
+    assert target.device == "cpu"
     return {"device": drafter.device, "vram_bytes": drafter.vram_bytes}
+
+
+def load_front(directory: str, layers: str) -> dict[str, Any]:
+    """As `load_drafter`, of the first blocks of a target that was cut."""
+    number = layers if layers == "auto" else int(layers)
+    model = dovetail_ort.load(directory, threads=1, drafter="none", target_layers_on_gpu=number)
+    first, rest = model.sessions()
+    assert rest.device == "cpu"
+    return {"device": first.device, "vram_bytes": first.vram_bytes}
 
 
 def fill_cache(directory: str, vram_limit: str) -> dict[str, Any]:

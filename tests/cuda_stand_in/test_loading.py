@@ -21,22 +21,34 @@ def is_one_line(message):
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_a_drafter_in_half_precision_is_on_the_device_and_its_memory_is_told(device, drafting, on_stand_in):
-    found = on_stand_in("load", drafting, device)
+    found = on_stand_in("load_drafter", drafting, device)
     assert found["device"] == "cuda"
     assert found["vram_bytes"] > drafter_bytes(drafting, capacity=512)
 
 
-@pytest.mark.parametrize(("variables", "reason"), NO_DEVICE)
-def test_without_a_device_auto_takes_the_cpu(variables, reason, drafting, on_stand_in):
-    assert on_stand_in("load", drafting, "auto", **variables) == {"device": "cpu", "vram_bytes": None}
+@pytest.mark.parametrize("layers", ["auto", 1])
+def test_first_blocks_are_on_the_device_and_their_memory_is_told(layers, tiny_cut_bundle, on_stand_in):
+    found = on_stand_in("load_front", tiny_cut_bundle, layers)
+    assert found["device"] == "cuda"
+    assert found["vram_bytes"] > sum(path.stat().st_size for path in tiny_cut_bundle.glob("model_front_fp16.onnx*"))
 
 
 @pytest.mark.parametrize(("variables", "reason"), NO_DEVICE)
-def test_without_a_device_a_request_for_it_fails_in_one_line_with_the_reason(variables, reason, drafting, on_stand_in):
-    found = on_stand_in("load", drafting, "cuda", **variables)
-    assert found["error"] == "UnavailableError"
-    assert reason in found["message"]
-    assert is_one_line(found["message"])
+def test_without_a_device_auto_takes_the_cpu(variables, reason, drafting, tiny_cut_bundle, on_stand_in):
+    on_the_cpu = {"device": "cpu", "vram_bytes": None}
+    assert on_stand_in("load_drafter", drafting, "auto", **variables) == on_the_cpu
+    assert on_stand_in("load_front", tiny_cut_bundle, "auto", **variables) == on_the_cpu
+
+
+@pytest.mark.parametrize(("variables", "reason"), NO_DEVICE)
+def test_without_a_device_a_request_for_it_fails_in_one_line_with_the_reason(
+    variables, reason, drafting, tiny_cut_bundle, on_stand_in
+):
+    for program, bundle, request in (("load_drafter", drafting, "cuda"), ("load_front", tiny_cut_bundle, 1)):
+        found = on_stand_in(program, bundle, request, **variables)
+        assert found["error"] == "UnavailableError"
+        assert reason in found["message"]
+        assert is_one_line(found["message"])
 
 
 @pytest.mark.parametrize("spare_bytes", [-200_000, -30_000, 300_000], ids=["weights", "cache", "passes"])

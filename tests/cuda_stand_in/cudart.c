@@ -81,6 +81,15 @@ const char *cudaGetErrorString(cudaError_t error) {
     }
 }
 
+/* ---- waiting, which must not be while a graph is captured ---- */
+
+static int capturing;
+
+static cudaError_t waited(const char *name) {
+    stand_in_note("wait %s", name);
+    return told(capturing ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
+}
+
 /* ---- the device: an H100 as far as ONNX Runtime looks ---- */
 
 static size_t number_from_environment(const char *name, size_t otherwise) {
@@ -244,11 +253,18 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *found, const 
     return cudaSuccess;
 }
 
-/* The host waits for this one, and the caller reads so in the trace. */
+/* The host waits for this one, and for the next. */
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
     copy(to, from, bytes);
-    stand_in_note("wait cudaMemcpy");
-    return cudaSuccess;
+    return waited("cudaMemcpy");
+}
+
+/* Of a variable in a kernel's code, which is nowhere. */
+cudaError_t cudaMemcpyFromSymbol(
+    void *to, const void *symbol, size_t bytes, size_t offset, enum cudaMemcpyKind kind) {
+    stand_in_note("copy device %s %zu", kind_names[kind_of(to)], bytes);
+    memset(to, 0, bytes);
+    return waited("cudaMemcpyFromSymbol");
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
@@ -283,13 +299,6 @@ static cudaError_t handle(void **created) {
 static cudaError_t drop(void *created) {
     free(created);
     return cudaSuccess;
-}
-
-static int capturing;
-
-static cudaError_t waited(const char *name) {
-    stand_in_note("wait %s", name);
-    return told(capturing ? cudaErrorStreamCaptureUnsupported : cudaSuccess);
 }
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return handle((void **)stream); }

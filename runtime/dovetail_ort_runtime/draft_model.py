@@ -17,7 +17,15 @@ from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import DrafterEntry
-from dovetail_ort_runtime.session import SessionReport, memory_left, open_session, report_session, weight_bytes
+from dovetail_ort_runtime.row_limit import KEPT_ROWS, rows_that_fit, with_reserve
+from dovetail_ort_runtime.session import (
+    SessionReport,
+    device_errors,
+    memory_left,
+    open_session,
+    report_session,
+    weight_bytes,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +52,7 @@ class DraftModel:
         capacity: slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
         threads: as of `open_session`, like `trace`.
         device: `cpu`, or `cuda` for a graph in fp16.
-        vram_limit: bytes that graph and cache may take on a GPU.
+        vram_limit: bytes that graph, cache and passes may take on a GPU.
         trees: whether trees are drafted, too; if not, CUDA takes the graph for chains, where there is one.
 
     Raises:
@@ -54,7 +62,7 @@ class DraftModel:
     Attributes:
         for_chains: whether the graph knows no attention bias, and gives the predicted states of scored rows only.
         cache: keys and values; its length is moved by whoever drafts.
-        max_rows: rows of one pass at most.
+        max_rows: rows of one pass at most, fewer than the entry's where the limit holds no more.
     """
 
     def __init__(
@@ -92,9 +100,12 @@ class DraftModel:
         self.cache = KVCache(**cache, device=device)
         self.hidden_size = entry.hidden_size
         self.max_rows = entry.max_rows
-        self._no_bias = np.zeros(self.max_rows * capacity, dtype=np.float32)
+        self._no_bias = np.zeros(with_reserve(self.max_rows) * capacity, dtype=np.float32)
         self._passes: dict[tuple[int, int, int], _Pass] = {}
+        if vram_limit is not None and device != CPU:
+            self.max_rows = rows_that_fit(entry.max_rows, 1, capacity, self._run_longest)
 
+    @device_errors()
     def forward(
         self,
         hidden_states: FloatArray,
@@ -116,9 +127,9 @@ class DraftModel:
             attention_bias: as of `VerificationInput`; not for a graph for chains.
         """
         key = len(token_ids), num_scored, num_candidates
-        if key not in self._passes:
-            self._passes[key] = _Pass(self, *key)
-        step = self._passes[key]
+        step = self._passes.get(key) or _Pass(self, *key)
+        if len(token_ids) <= KEPT_ROWS:
+            self._passes[key] = step
         total = self.cache.length + len(token_ids)
         step.total[...] = total
         inputs = step.inputs
@@ -136,6 +147,20 @@ class DraftModel:
             step.bind(step.inputs)  # what is bound from another device is copied now
         self.session.run_with_iobinding(step.binding)
         return step.rows
+
+    def _run_longest(self, num_rows: int) -> object:
+        """Run rows that end in the last slot of the cache; the pass, which is not kept."""
+        capacity = self.cache.capacity
+        start = capacity - num_rows
+        states = np.zeros((num_rows, self.hidden_size), dtype=np.float32)
+        tokens = np.zeros(num_rows, dtype=np.int64)
+        self.cache.length = start
+        try:
+            self.forward(states, tokens, np.arange(start, capacity), num_scored=1, num_candidates=1)
+        finally:
+            self.cache.length = 0
+            step = self._passes.pop((num_rows, 1, 1), None)
+        return step
 
     def report(self) -> SessionReport:
         """Where it runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,17 @@ from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.session import SessionReport, memory_left, open_session, report_session, weight_bytes
+from dovetail_ort_runtime.row_limit import rows_that_fit, with_reserve
+from dovetail_ort_runtime.session import (
+    SessionReport,
+    device_errors,
+    memory_left,
+    open_session,
+    report_session,
+    weight_bytes,
+)
+
+_LEAST_ROWS: Final = 8  # a load looks with as many whether rows stand alone
 
 
 class Front:
@@ -28,7 +38,7 @@ class Front:
         capacity: slots of the cache.
         threads: as of `open_session`.
         device: `cpu` or `cuda`.
-        vram_limit: bytes that graph and cache may take on a GPU.
+        vram_limit: bytes that graph, cache and passes may take on a GPU.
         trees: whether passes over trees are asked for; if not, CUDA takes the graph for chains, where there is one.
 
     Attributes:
@@ -36,7 +46,8 @@ class Front:
         ort_value: wraps an array.
         for_chains: whether the graph knows no attention bias.
         cache: keys and values of these blocks.
-        block_states: (max_rows, E) float32, of the last block; a pass fills its first rows.
+        max_rows: rows of one pass at most, fewer than the entry's where the limit holds no more.
+        block_states: (max_rows or more, E) float32, of the last block; a pass fills its first rows.
     """
 
     def __init__(
@@ -71,12 +82,30 @@ class Front:
                 "export the bundle again"
             )
         self.cache = KVCache(**cache, device=device)
-        self.block_states: FloatArray = np.empty((entry.max_rows, entry.hidden_size), dtype=np.float32)
+        states_shape = (with_reserve(entry.max_rows), entry.hidden_size)
+        self.block_states: FloatArray = np.empty(states_shape, dtype=np.float32)
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
+        self.max_rows = entry.max_rows
+        if vram_limit is not None and device != CPU:
+            self.max_rows = rows_that_fit(entry.max_rows, _LEAST_ROWS, capacity, self._run_longest)
 
+    @device_errors()
     def bind(self, inputs: Mapping[str, NDArray[Any]]) -> FrontPass:
         """Passes on the target's inputs by name, token ids, positions and lengths, which are written anew for each."""
         return FrontPass(self, inputs)
+
+    def _run_longest(self, num_rows: int) -> FrontPass:
+        """Run rows that end in the last slot of the cache."""
+        total = self.cache.capacity
+        inputs: dict[str, NDArray[Any]] = {
+            "input_ids": np.zeros((1, num_rows), dtype=np.int64),
+            "position_ids": np.arange(total - num_rows, total)[None],
+            "seqlens_k": np.array([total - 1], dtype=np.int32),
+            "total_sequence_length": np.array(total, dtype=np.int32),
+        }
+        step = self.bind(inputs)
+        step.run(np.zeros((1, 1, num_rows, total), dtype=np.float32), tree=False)
+        return step
 
     def report(self) -> SessionReport:
         """Where it runs."""
@@ -104,6 +133,7 @@ class FrontPass:
         self._binding.bind_ortvalue_output("block_states", front.ort_value(front.block_states[None, :num_rows]))
         front.cache.bind(self._binding)
 
+    @device_errors()
     def run(self, attention_bias: FloatArray, *, tree: bool) -> None:
         """Run the rows behind the kept ones, which are a tree or a chain; the bias of a chain is all zeros."""
         self._bind(self._copied)

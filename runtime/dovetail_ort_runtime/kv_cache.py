@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime
+from dovetail_ort_runtime.session import device_errors
 
 CacheType = type[np.float32 | np.float16 | np.int8]
 _CACHE_TYPES: Final[dict[str, CacheType]] = {
@@ -71,7 +72,8 @@ class KVCache:
         self._first_layer, self._front = first_layer, front
         # Memory comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
         self.buffers: list[NDArray[Any]] = [np.zeros(shape, dtype=dtype) for _ in range(2 * num_layers)]
-        self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer, device) for buffer in self.buffers]
+        with device_errors():
+            self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer, device) for buffer in self.buffers]
         if device != CPU:
             self.buffers = []  # they were copied to the device
         self.num_bytes = cache_bytes(num_layers, num_kv_heads, capacity, head_size, dtype)

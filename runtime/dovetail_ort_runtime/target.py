@@ -17,6 +17,7 @@ from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.front import Front
 from dovetail_ort_runtime.kv_cache import KVCache, cache_type
 from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.row_limit import KEPT_ROWS
 from dovetail_ort_runtime.session import SessionReport, open_session, report_session, weight_bytes
 from dovetail_ort_runtime.verification_input import VerificationInput
 
@@ -89,6 +90,7 @@ class Target:
                 vram_limit=vram_limit,
                 trees=trees,
             )
+            self.max_rows = self.front.max_rows
         self.weight_bytes = weight_bytes(graph)
         self.session = open_session(graph, self.threads, trace=trace)
         _check_dimensions(self.session, entry)
@@ -123,9 +125,9 @@ class Target:
         first_scored = max(num_rows - scored, 0)
         total = self.cache.length + padded
         key = padded, scored
-        if key not in self._passes:
-            self._passes[key] = _Pass(self, *key)
-        step = self._passes[key]
+        step = self._passes.get(key) or _Pass(self, *key)
+        if padded <= KEPT_ROWS:
+            self._passes[key] = step
         step.fill(rows, total, first_scored)
         bias = rows.attention_bias
         if bias is None:

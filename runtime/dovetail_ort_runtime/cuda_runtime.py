@@ -6,12 +6,14 @@ import io
 import os
 import re
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_runtime.environment import import_onnxruntime
+from dovetail_ort_runtime.errors import UnavailableError
 
 _INSUFFICIENT_DRIVER: Final = 35  # cudaErrorInsufficientDriver
 # The first Linux driver of each CUDA, which serves its later minor versions, too (CUDA's release notes, table 2).
@@ -114,8 +116,7 @@ def device_problem() -> str | None:
         return None
     if status == _INSUFFICIENT_DRIVER:
         return driver_problem(_driver_version(runtime))
-    runtime.cudaGetErrorString.restype = ctypes.c_char_p
-    reason = runtime.cudaGetErrorString(status).decode() if status else "no device"
+    reason = _error_text(runtime, status) if status else "no device"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible!r}"
     return f"CUDA must have a GPU that it can use, got: {reason}{chosen}; see nvidia-smi, or take the CPU"
@@ -128,7 +129,7 @@ def driver_problem(found: str | None) -> str:
     rule = f"of CUDA {cuda}" if oldest is None else f"{oldest} or newer for CUDA {cuda}"
     return (
         f"CUDA must have NVIDIA's driver {rule}, got {found or 'none'}; "
-        "install it, start a container with its GPU, or take the CPU"
+        "install the driver, start a container with its GPU, or take the CPU"
     )
 
 
@@ -137,6 +138,42 @@ def device_name() -> str:
     properties = ctypes.create_string_buffer(_PROPERTIES_BYTES)
     failed = _runtime().cudaGetDeviceProperties(properties, 0)
     return "unknown" if failed else properties.value.decode(errors="replace")
+
+
+class DeviceMemory:
+    """Zeros in the GPU's memory, exactly as many as asked for; given back with the last reference to this.
+
+    ONNX Runtime's own memory for what is in no session doubles with each request that it does not hold.
+
+    Args:
+        num_bytes: number of bytes.
+
+    Raises:
+        UnavailableError: the GPU has no room for them.
+
+    Attributes:
+        address: of the first byte, a multiple of 256.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        runtime = _runtime()
+        pointer, size = ctypes.c_void_p(), ctypes.c_size_t(num_bytes)
+        status = runtime.cudaMalloc(ctypes.byref(pointer), size)
+        if status:
+            raise UnavailableError(
+                f"memory must hold a cache of {num_bytes} bytes, got: {_error_text(runtime, status)}; "
+                "load with a smaller max_context or less on the GPU"
+            )
+        self.address = int(pointer.value or 0)
+        # The end of the process gives back all, and other threads may still run then.
+        weakref.finalize(self, runtime.cudaFree, pointer).atexit = False
+        runtime.cudaMemset(pointer, 0, size)
+        runtime.cudaDeviceSynchronize()  # ONNX Runtime's streams do not wait for it
+
+
+def _error_text(runtime: Any, status: int) -> str:
+    runtime.cudaGetErrorString.restype = ctypes.c_char_p
+    return str(runtime.cudaGetErrorString(status).decode())
 
 
 def vram_in_use() -> int | None:

@@ -38,7 +38,7 @@ def require_cuda() -> None:
     try:
         load_driver()
     except OSError as error:
-        raise UnavailableError(driver_problem(f"none that can be loaded ({error})")) from error
+        raise UnavailableError(driver_problem(f"none ({error})")) from error
     try:
         load_provider()
     except OSError as error:

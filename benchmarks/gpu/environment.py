@@ -43,6 +43,7 @@ def make_environment(folder: Path, carried: Path, checkout: Path) -> Path:
         link = site / entry.name
         if not link.is_symlink() and not _distribution(entry) & replaced:
             link.symlink_to(entry)
+            replaced.update(_distribution(entry))  # another version in a later folder is hidden
     _write_metadata(site, checkout)
     (site / "checkout.pth").write_text("".join(f"{checkout / part}\n" for part in CODE))
     return python

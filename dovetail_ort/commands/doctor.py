@@ -161,7 +161,7 @@ def _check_cuda() -> HealthCheck:
     except UnavailableError as error:
         found, _, remedy = str(error).rpartition("; ")
         return HealthCheck(name=_CUDA, status="note", found=found, remedy=remedy.removeprefix("run: "))
-    return HealthCheck(name=_CUDA, found=f"a graph ran on {device_name()}")
+    return HealthCheck(name=_CUDA, found=f"a graph ran on {device_name()} with CUDA {cuda_versions().cuda}")
 
 
 def _check_packages(extra: str = "") -> Iterator[HealthCheck]:

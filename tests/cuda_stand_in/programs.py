@@ -138,8 +138,8 @@ def pass_into_another_cache(directory: str) -> list[str]:
     draft(model, 1)
     elsewhere = draft_model(directory).cache
     (step,) = model._passes.values()
-    for index, value in enumerate(elsewhere._ort_values):
-        step.binding.bind_ortvalue_output(f"present.0.{('key', 'value')[index]}", value)
+    for name, address in zip(("key", "value"), elsewhere._addresses, strict=True):
+        step.binding.bind_output(f"present.0.{name}", "cuda", 0, np.float16, elsewhere._shape, address)
     with traced() as calls:
         draft(model, 1)
     return calls

@@ -51,7 +51,7 @@ def test_without_a_device_a_request_for_it_fails_in_one_line_with_the_reason(
         assert is_one_line(found["message"])
 
 
-@pytest.mark.parametrize("spare_bytes", [-200_000, -30_000, 300_000], ids=["weights", "cache", "passes"])
+@pytest.mark.parametrize("spare_bytes", [-200_000, -30_000, 20_000], ids=["weights", "cache", "passes"])
 def test_a_device_without_room_is_an_error_in_one_line(spare_bytes, drafting, on_stand_in):
     memory = drafter_bytes(drafting, capacity=512) + spare_bytes
     found = on_stand_in("draft_ahead", drafting, STAND_IN_MEMORY=memory)
@@ -59,7 +59,6 @@ def test_a_device_without_room_is_an_error_in_one_line(spare_bytes, drafting, on
     assert is_one_line(found["message"])
 
 
-@pytest.mark.xfail(reason="caches come from an arena of ONNX Runtime's that grows by powers of two, from 1 MiB on")
 @pytest.mark.parametrize("part", ["drafter", "front"])
 @pytest.mark.parametrize("spare_bytes", [-1, 0, 100_000, 1_000_000, 3_000_000, 10_000_000])
 def test_a_limit_of_memory_is_kept_by_passes_of_all_sizes_or_refused_at_once(
@@ -94,5 +93,5 @@ def front_bytes(directory, capacity):
 
 
 def part_bytes(directory, graph, entry, num_layers, capacity):
-    weights = sum(path.stat().st_size for path in directory.glob(f"{graph}*"))
+    weights = (directory / f"{graph}_data").stat().st_size
     return weights + cache_bytes(num_layers, entry.num_kv_heads, capacity, entry.head_size, "float16")

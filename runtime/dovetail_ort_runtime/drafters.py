@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.cuda_runtime import device_name
 from dovetail_ort_runtime.curve_cache import CurveKey, load_curves, store_curves
@@ -17,10 +19,12 @@ from dovetail_ort_runtime.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.environment import import_onnxruntime, processor_name
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.kv_cache import cache_bytes
 from dovetail_ort_runtime.language_model_drafter import LanguageModelDrafter
+from dovetail_ort_runtime.manifest import DrafterEntry
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
-from dovetail_ort_runtime.session import SessionReport
+from dovetail_ort_runtime.session import SessionReport, weight_bytes
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
 
@@ -59,7 +63,7 @@ def make_drafter(
         InputError: there is no such drafter, the tokenizers differ, or arguments do not go together.
         BundleError: `draft_bundle` is missing or damaged.
     """
-    own = name == "dgf" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None)
+    own = _is_own(name, bundle, draft_bundle)
     _check(name, device, own=own, has_draft_bundle=draft_bundle is not None)
     if name == "none":
         return NoDrafter()
@@ -82,6 +86,30 @@ def make_drafter(
     curves = _curves([bundle] if opened is None else [bundle, opened], target, model, trees, tune)
     lookup = PromptLookup() if name in ("auto", "lookup") else None
     return Planner(curves, lookup=lookup, model=model, trees=trees)
+
+
+def drafter_bytes_on_gpu(
+    drafter: Drafter | str, bundle: Bundle, draft_bundle: str | Path | None, device: str, capacity: int
+) -> int:
+    """Weights and cache that a drafter of `make_drafter` will take on a GPU; 0 for the CPU, or one that is made."""
+    entry = bundle.manifest.drafter
+    if entry is None or not isinstance(drafter, str) or not _is_own(drafter, bundle, draft_bundle):
+        return 0
+    if _device(entry, device) != CUDA:
+        return 0
+    cache = cache_bytes(entry.num_layers, entry.num_kv_heads, capacity, entry.head_size, np.float16)
+    return weight_bytes(bundle.path(entry.graph)) + cache
+
+
+def _is_own(name: str, bundle: Bundle, draft_bundle: str | Path | None) -> bool:
+    """Whether the bundle's own drafter is asked for, which may not be there."""
+    return name == "dgf" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None)
+
+
+def _device(entry: DrafterEntry, device: str) -> str:
+    if device != AUTO:
+        return device
+    return CUDA if entry.precision == "fp16" and has_cuda() else CPU
 
 
 def _check(name: str, device: str, *, own: bool, has_draft_bundle: bool) -> None:
@@ -132,14 +160,12 @@ def _feature_drafter(
             "the drafter dgf must be in the bundle, got a bundle without one; "
             "make one with dovetail-ort train, and attach it with dovetail-ort attach"
         )
-    if device == AUTO:
-        device = CUDA if entry.precision == "fp16" and has_cuda() else CPU
     model = DraftModel(
         bundle.path(entry.graph),
         entry,
         capacity=target.cache.capacity,
         threads=target.threads,
-        device=device,
+        device=_device(entry, device),
         vram_limit=vram_limit,
         trees=isinstance(shape, TreeShape),
     )

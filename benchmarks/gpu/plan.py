@@ -143,7 +143,7 @@ def _paper(scale: Scale) -> list[Step]:
     options = ("--rounds", str(scale.rounds // 5 + 1), "--divisor", str(scale.paper_divisor))
     return [
         _module("paper-1-block", 90, "paper_drafter", "1", *options),
-        _module("paper-5-blocks", 90, "paper_drafter", "5", *options, "--vram-limit", "3.2GB"),
+        _module("paper-5-blocks", 120, "paper_drafter", "5", *options, "--vram-limit", "3.2GB"),
     ]
 
 

@@ -30,6 +30,11 @@ cudaError_t cudaLaunchKernel(
     return launch(function);
 }
 
+cudaError_t cudaLaunchCooperativeKernel(
+    const void *function, dim3 grid, dim3 block, void **arguments, size_t shared_bytes, cudaStream_t stream) {
+    return launch(function);
+}
+
 cudaError_t __cudaLaunchKernel(
     cudaKernel_t kernel, dim3 grid, dim3 block, void **arguments, size_t shared_bytes, cudaStream_t stream) {
     return launch(kernel);

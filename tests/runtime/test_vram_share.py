@@ -29,9 +29,7 @@ def test_both_have_their_weights_and_half_of_the_rest(limit, front_bytes, drafte
 
 
 def test_a_limit_that_does_not_hold_both_is_refused():
-    with pytest.raises(
-        InputError, match="300 bytes of the target's first blocks and 100 of the drafter"
-    ):
+    with pytest.raises(InputError, match="300 bytes of the target's first blocks and 100 of the drafter"):
         VramShare.of(399, front_bytes=300, drafter_bytes=100)
 
 

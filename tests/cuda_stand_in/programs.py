@@ -114,9 +114,11 @@ def front_nodes(directory: str, kind: str) -> dict[str, Any]:
         return {"assigned": target.front.report().nodes, "ran": profiled_nodes(target.front.session)}
 
 
-def draft_pass(directory: str, num_rows: str, kind: str) -> list[str]:
-    """Calls of a pass, of a `tree` or a `chain`, when passes of its size have run before."""
-    model = draft_model(directory, trees=kind == "tree")
+def draft_pass(directory: str, num_rows: str, kind: str, num_past: str = "0") -> list[str]:
+    """Calls of a pass, of a `tree` or a `chain`, when passes of its size have run before, behind so many tokens."""
+    model = draft_model(directory, capacity=512, trees=kind == "tree")
+    while model.cache.length < int(num_past):
+        draft(model, model.max_rows)
     for _ in range(3):
         with traced() as calls:
             draft(model, int(num_rows), tree=kind == "tree")

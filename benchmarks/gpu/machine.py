@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.machine import machine_slug, measured_here
 from dovetail_ort_runtime.cuda_runtime import cuda_versions, device_name, preload_cuda_libraries
 
-PACKAGES = ("dovetail-ort", "onnxruntime-gpu", "torch", "transformers", "numpy")
+PACKAGES: Final = ("dovetail-ort", "onnxruntime-gpu", "torch", "transformers", "numpy")
 
 
 def described() -> dict[str, Any]:
@@ -28,8 +28,16 @@ def described() -> dict[str, Any]:
         "driver": versions.driver,
         "cuda": versions.cuda,
         "cudnn": versions.cudnn,
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _version(distribution: str) -> str | None:
+    """Of what is installed; None for what is not."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--head", type=Path, default=HEAD, help="draft head of the model")
     parser.add_argument("--rehearsal", action="store_true", help="as little as possible of every step")
     parser.add_argument("--list", action="store_true", help="name the steps and end")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     for name in ("part", "folder", "out", "head"):
         path = getattr(given, name)
         setattr(given, name, None if path is None else path.resolve())

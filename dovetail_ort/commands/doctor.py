@@ -15,6 +15,9 @@ from packaging.requirements import Requirement
 
 from dovetail_ort.commands import add_json
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.cuda_runtime import cuda_versions, device_name
+from dovetail_ort_runtime.cuda_trial import run_trial
+from dovetail_ort_runtime.devices import CPU, CUDA, CUDA_PROVIDER
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import (
     import_onnxruntime,
@@ -30,6 +33,7 @@ from dovetail_ort_runtime.target import Target
 Status = Literal["ok", "note", "problem"]
 
 _MARKS: Final = {"ok": "[ok]", "note": "[--]", "problem": "[!!]"}
+_CUDA: Final = "cuda"
 _EXTRAS: Final = ("export", "server", "hub")
 _REMEDIES: Final = {"problem": "to mend", "note": "optional"}
 
@@ -96,7 +100,7 @@ def _checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
     if _healthy(runtime):
         print("running the bundle", file=sys.stderr)
         yield _check_exactness(bundle)
-        yield _check_drafter(bundle)
+        yield _check_drafter(bundle, cuda_works=any(check.name == _CUDA and check.status == "ok" for check in runtime))
 
 
 def _remedies(checks: list[HealthCheck]) -> list[str]:
@@ -131,10 +135,33 @@ def _check_onnxruntime() -> Iterator[HealthCheck]:
     distributions = " and ".join(f"{name} {version}" for name, version in onnxruntime_distributions().items())
     yield HealthCheck(name="onnxruntime", found=distributions)
     yield HealthCheck(name="providers", found=", ".join(providers))
-    if "CUDAExecutionProvider" in providers:
-        yield HealthCheck(name="cuda", found="ONNX Runtime has the CUDA provider")
+    if CUDA_PROVIDER in providers:
+        yield _check_cuda_versions()
+        yield _check_cuda()
     else:
         yield HealthCheck(name="cuda", status="note", found="no provider; the target runs on the CPU and needs none")
+
+
+def _check_cuda_versions() -> HealthCheck:
+    versions = cuda_versions()
+    parts = (
+        f"driver {versions.driver or 'none'}, needed {versions.needed_driver or 'unknown'} or newer",
+        f"CUDA {versions.cuda or 'none'}, needed {versions.needed_cuda}",
+        f"cuDNN {versions.cudnn or 'none'}, not needed",
+    )
+    return HealthCheck(
+        name="cuda versions", status="ok" if versions.driver and versions.cuda else "note", found="; ".join(parts)
+    )
+
+
+def _check_cuda() -> HealthCheck:
+    """Whether a graph runs there: all else works on the CPU, too."""
+    try:
+        run_trial()
+    except UnavailableError as error:
+        found, _, remedy = str(error).rpartition("; ")
+        return HealthCheck(name=_CUDA, status="note", found=found, remedy=remedy.removeprefix("run: "))
+    return HealthCheck(name=_CUDA, found=f"a graph ran on {device_name()} with CUDA {cuda_versions().cuda}")
 
 
 def _check_packages(extra: str = "") -> Iterator[HealthCheck]:
@@ -175,13 +202,14 @@ def _check_exactness(bundle: Bundle) -> HealthCheck:
     return HealthCheck(name="exactness", status="problem" if entry.exact else "note", found=found, remedy=remedy)
 
 
-def _check_drafter(bundle: Bundle) -> HealthCheck:
+def _check_drafter(bundle: Bundle, *, cuda_works: bool) -> HealthCheck:
     """Whether the bundle has a drafter of its own, and that it loads."""
     entry = bundle.manifest.drafter
     if entry is None:
         found, remedy = "none, prompt lookup drafts alone", "dovetail-ort train BUNDLE HEAD, then dovetail-ort attach"
         return HealthCheck(name="drafter", status="note", found=found, remedy=remedy)
-    report = DraftModel(bundle.path(entry.graph), entry, capacity=2, threads=1).report()
+    device = CUDA if cuda_works and entry.precision == "fp16" else CPU
+    report = DraftModel(bundle.path(entry.graph), entry, capacity=2, threads=1, device=device, trees=False).report()
     found = f"{entry.fusion}, {entry.num_layers} block{'s' * (entry.num_layers > 1)}, {entry.precision}"
     return HealthCheck(name="drafter", found=f"{found}; {_describe_session(report)}")
 

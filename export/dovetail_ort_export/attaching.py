@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from dovetail_ort_export.chain_graph import chain_graph_name, write_chain_graph
 from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
 from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
@@ -77,11 +78,11 @@ def attach_drafter(
     head, draft_token_ids, record = load_head(head_path, manifest.target)
     entry = drafter_entry(head, draft_token_ids, record, graph_name("drafter", steps.precision), steps)
     with bundle_directory(bundle.directory) as directory:
-        copy_without(bundle, None if manifest.drafter is None else manifest.drafter.graph, directory)
+        copy_without(bundle, () if manifest.drafter is None else manifest.drafter.graphs, directory)
         report("reading embedding and head of the target")
         ends = read_target_ends(bundle)
         report("writing the drafter")
-        save_graph(drafter_graph(head, ends, draft_token_ids, steps), directory / entry.graph)
+        write_drafter(drafter_graph(head, ends, draft_token_ids, steps), directory, entry)
         DraftModel(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
         return write_manifest(replace(manifest, drafter=entry), directory)
 
@@ -92,6 +93,7 @@ def drafter_entry(
     """What a manifest says of a head's graph."""
     return DrafterEntry(
         graph=graph,
+        chain_graph=chain_graph_name(graph) if recipe.precision == "fp16" else None,
         precision=recipe.precision,
         passes=recipe.describe(),
         fusion=record.config.fusion,
@@ -104,6 +106,13 @@ def drafter_entry(
         num_parameters=sum(parameter.numel() for parameter in head.parameters()),
         max_rows=_MAX_ROWS,
     )
+
+
+def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
+    """Write a drafter's graphs and weights into a folder, under the names in its entry."""
+    save_graph(graph, folder / entry.graph)
+    if entry.chain_graph is not None:
+        write_chain_graph(folder / entry.graph, entry.chain_graph)
 
 
 def drafter_recipe(precision: str) -> Recipe:

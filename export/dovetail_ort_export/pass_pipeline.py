@@ -10,9 +10,11 @@ import onnx_ir as ir
 
 from dovetail_ort_export.passes import OfExport, PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
+from dovetail_ort_export.passes.drop_bias import DropBias
 from dovetail_ort_export.passes.equalize import Equalize
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
+from dovetail_ort_export.passes.keep_scored_states import KeepScoredStates
 from dovetail_ort_export.passes.lower_float import LowerFloat
 from dovetail_ort_export.passes.lower_half import LowerHalf
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
@@ -44,6 +46,8 @@ BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
     "lower-int8-blocks": LowerInt8Blocks,
     "lower-int8-rows": LowerInt8Rows,
     "rank-candidates": RankCandidates,
+    "drop-bias": DropBias,
+    "keep-scored-states": KeepScoredStates,
 }
 
 

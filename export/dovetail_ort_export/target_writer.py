@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from dovetail_ort_export.calibration import activation_maxima, cache_maxima, calibration_texts
+from dovetail_ort_export.chain_graph import chain_graph_name, write_chain_graph
 from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name, save_graph
@@ -30,6 +31,7 @@ _EQUALIZE: Final = "equalize"
 _QUANTIZE_CACHE: Final = "quantize-cache"
 _FRONT_NAME: Final = "model_front_fp16.onnx"
 _HALF: Final = 2  # bytes of a number in fp16
+_FLOAT: Final = 4  # and in fp32
 _GRAPH_BYTES: Final = 2**20  # the front's graph itself, beside its weights
 
 Report = Callable[[str], None]
@@ -107,6 +109,8 @@ class TargetWriter:
         folder.mkdir()
         for file, graph in graphs.items():
             save_graph(graph, folder / file)
+        if entry.front_graph is not None and entry.front_chain_graph is not None:
+            write_chain_graph(folder / entry.front_graph, entry.front_chain_graph)
         return Candidate(folder=folder, entry=entry, calibration=self._calibration() if equalized or measured else None)
 
     @cached_property
@@ -162,6 +166,7 @@ class TargetWriter:
             int8_format=recipe.int8_format,
             passes=recipe.describe(),
             front_graph=_FRONT_NAME if self._gpu_layers else None,
+            front_chain_graph=chain_graph_name(_FRONT_NAME) if self._gpu_layers else None,
             front_layers=self._gpu_layers,
             exact=False,
             num_layers=config.num_hidden_layers,
@@ -181,13 +186,15 @@ class TargetWriter:
 def _blocks_within(vram_limit: int, model: Any, max_context: int) -> int:
     """The most blocks of a causal LM that so many bytes hold with embedding, cache and the activations of a pass.
 
-    Never all of them. What CUDA and its libraries take for themselves is not counted.
+    Never all of them. What CUDA and its libraries take for themselves is not counted. Where attention is not flash
+    attention, its scores are there at once, (H, S, T) in float32.
     """
     config = model.config
     embedding = model.get_input_embeddings().weight.numel()
     rotary = max_context * head_size(config)
     activations = MAX_ROWS * (4 * config.hidden_size + 3 * config.intermediate_size)
-    ends = _HALF * (embedding + rotary + activations) + _GRAPH_BYTES
+    scores = _FLOAT * MAX_ROWS * config.num_attention_heads * max_context
+    ends = _HALF * (embedding + rotary + activations) + scores + _GRAPH_BYTES
     weights = _HALF * sum(parameter.numel() for parameter in model.model.layers[0].parameters())
     block = weights + cache_bytes(1, config.num_key_value_heads, max_context, head_size(config), np.float16)
     number = (vram_limit - ends) // block

@@ -104,10 +104,10 @@ def _lock(file: IO[Any]) -> bool:
     return True
 
 
-def copy_without(bundle: Bundle, graph: str | None, directory: Path) -> None:
-    """Copy a bundle's files into `directory`, but not the graph of that path and its weights."""
+def copy_without(bundle: Bundle, graphs: tuple[str, ...], directory: Path) -> None:
+    """Copy a bundle's files into `directory`, but not the graphs of these paths and their weights."""
     for file in bundle.manifest.files:
-        if graph is None or not file.path.startswith(graph):
+        if not file.path.startswith(graphs):
             (directory / file.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path(file.path), directory / file.path)
 

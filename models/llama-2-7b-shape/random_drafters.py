@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dovetail_ort_export.attaching import drafter_graph, drafter_recipe
-from dovetail_ort_export.graph_file import save_graph
+from dovetail_ort_export.attaching import drafter_graph, drafter_recipe, write_drafter
+from dovetail_ort_export.chain_graph import chain_graph_name
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_runtime.bundle import Bundle
@@ -31,14 +31,17 @@ def random_drafters(bundle: Bundle, folder: Path, blocks: Sequence[int], capacit
     As in the paper a drafter ranks the target's whole vocabulary.
     """
     ends = read_target_ends(bundle)
-    entries = {number: _write(bundle.manifest.target, ends, folder, number) for number in blocks}
+    entries = {number: write_random_drafter(bundle.manifest.target, ends, folder, number) for number in blocks}
     return {
         number: DraftModel(folder / entry.graph, entry, capacity=capacity, threads=usable_cores())
         for number, entry in entries.items()
     }
 
 
-def _write(target: TargetEntry, ends: TargetEnds, folder: Path, num_blocks: int) -> DrafterEntry:
+def write_random_drafter(
+    target: TargetEntry, ends: TargetEnds, folder: Path, num_blocks: int, precision: str = PRECISION
+) -> DrafterEntry:
+    """Write the graphs of a drafter of so many blocks into `folder`; what a manifest says of them."""
     assert target.intermediate_size is not None
     assert target.weights_sha256 is not None
     config = HeadConfig(
@@ -52,11 +55,11 @@ def _write(target: TargetEntry, ends: TargetEnds, folder: Path, num_blocks: int)
         norm_epsilon=ends.norm_epsilon,
     )
     head = _random_head(config)
-    recipe = drafter_recipe(PRECISION)
+    recipe = drafter_recipe(precision)
     graph = f"drafter-{num_blocks}.onnx"
-    save_graph(drafter_graph(head, ends, np.arange(target.vocabulary_size), recipe), folder / graph)
-    return DrafterEntry(
+    entry = DrafterEntry(
         graph=graph,
+        chain_graph=chain_graph_name(graph) if precision == "fp16" else None,
         precision=recipe.precision,
         passes=recipe.describe(),
         fusion=config.fusion,
@@ -69,6 +72,8 @@ def _write(target: TargetEntry, ends: TargetEnds, folder: Path, num_blocks: int)
         num_parameters=sum(parameter.numel() for parameter in head.parameters()),
         max_rows=MAX_ROWS,
     )
+    write_drafter(drafter_graph(head, ends, np.arange(target.vocabulary_size), recipe), folder, entry)
+    return entry
 
 
 def _random_head(config: HeadConfig) -> DraftHead:

@@ -173,7 +173,7 @@ class Bundle:
 
     def _graphs(self) -> tuple[str, ...]:
         drafter = self.manifest.drafter
-        return self.manifest.target.graphs + (() if drafter is None else (drafter.graph,))
+        return self.manifest.target.graphs + (() if drafter is None else drafter.graphs)
 
 
 def find_directory(path: str | Path) -> Path:

@@ -21,7 +21,7 @@ class CurveKey:
     Attributes:
         bundles: SHA-256 of the checksums of target and drafter.
         drafter: its class.
-        device: of the drafter.
+        devices: of each session, the target's first; CUDA with the GPU's name.
         processor: name.
         onnxruntime: version.
         threads: of a pass.
@@ -30,7 +30,7 @@ class CurveKey:
 
     bundles: str
     drafter: str
-    device: str
+    devices: tuple[str, ...]
     processor: str
     onnxruntime: str
     threads: int

@@ -1,13 +1,15 @@
 """The devices that sessions run on, and whether they can be used."""
 
-import contextlib
-import ctypes
-import io
 import re
-import sys
-from pathlib import Path
 from typing import Final
 
+from dovetail_ort_runtime.cuda_runtime import (
+    device_problem,
+    driver_problem,
+    load_driver,
+    load_provider,
+    preload_cuda_libraries,
+)
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 
@@ -24,7 +26,7 @@ def require_cuda() -> None:
     """Load the CUDA libraries of pip packages, if there are any, and see that ONNX Runtime finds all it needs.
 
     Raises:
-        UnavailableError: the CUDA provider or one of its libraries is missing.
+        UnavailableError: the CUDA provider, the driver, a library or a GPU is missing.
     """
     ort = import_onnxruntime()
     if CUDA_PROVIDER not in ort.get_available_providers():
@@ -32,32 +34,21 @@ def require_cuda() -> None:
             "CUDA must have the package onnxruntime-gpu, got onnxruntime without it; "
             "run: pip uninstall -y onnxruntime, then pip install 'dovetail-ort[gpu]'"
         )
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the loader says it better
-        ort.preload_dlls(directory="")
+    preload_cuda_libraries()
     try:
-        _provider_library("shared", mode=ctypes.RTLD_GLOBAL)
-        _provider_library("cuda")
+        load_driver()
+    except OSError as error:
+        raise UnavailableError(driver_problem(f"none ({error})")) from error
+    try:
+        load_provider()
     except OSError as error:
         raise UnavailableError(
             f"CUDA must have the libraries that onnxruntime-gpu {ort.__version__} was built with, got: {error}; "
-            "run: pip install 'onnxruntime-gpu[cuda,cudnn]', and install NVIDIA's driver"
+            "run: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         ) from error
-
-
-def vram_in_use() -> int | None:
-    """Bytes of the GPU that all programs hold; None if CUDA does not tell."""
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    try:  # Linux finds it in a library that this one needs
-        failed = _provider_library("cuda").cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
-    except AttributeError:
-        return None
-    return None if failed else total.value - free.value
-
-
-def _provider_library(name: str, mode: int = ctypes.DEFAULT_MODE) -> ctypes.CDLL:
-    prefix, suffix = ("", ".dll") if sys.platform == "win32" else ("lib", ".so")
-    folder = Path(str(import_onnxruntime().__file__)).with_name("capi")
-    return ctypes.CDLL(str(folder / f"{prefix}onnxruntime_providers_{name}{suffix}"), mode=mode)
+    problem = device_problem()
+    if problem is not None:
+        raise UnavailableError(problem)
 
 
 def has_cuda() -> bool:

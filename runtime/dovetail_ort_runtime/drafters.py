@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.cuda_runtime import device_name
 from dovetail_ort_runtime.curve_cache import CurveKey, load_curves, store_curves
 from dovetail_ort_runtime.curve_measurement import BRIEF, THOROUGH, measure_curves
 from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, DEVICES, has_cuda
@@ -16,9 +19,12 @@ from dovetail_ort_runtime.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.environment import import_onnxruntime, processor_name
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.kv_cache import cache_bytes
 from dovetail_ort_runtime.language_model_drafter import LanguageModelDrafter
+from dovetail_ort_runtime.manifest import DrafterEntry
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.session import SessionReport, weight_bytes
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
 
@@ -39,7 +45,7 @@ def make_drafter(
     """A drafter for a target.
 
     Unless its shape is fixed, a `Planner` decides in each round how much is drafted, from times of this machine:
-    stored ones, or new ones that are stored.
+    stored ones, or new ones that are stored. Chains on CUDA are drafted ahead, while the target verifies.
 
     Args:
         name: `dgf`, the bundle's own drafter; `lm`, the language model in `draft_bundle`; `lookup`; `none`; or `auto`,
@@ -57,7 +63,7 @@ def make_drafter(
         InputError: there is no such drafter, the tokenizers differ, or arguments do not go together.
         BundleError: `draft_bundle` is missing or damaged.
     """
-    own = name == "dgf" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None)
+    own = _is_own(name, bundle, draft_bundle)
     _check(name, device, own=own, has_draft_bundle=draft_bundle is not None)
     if name == "none":
         return NoDrafter()
@@ -67,19 +73,43 @@ def make_drafter(
         model = _language_model(bundle, opened, target, shape or FOUR_TOKENS)
     elif own:
         model = _feature_drafter(bundle, target, shape or FOUR_TOKENS, device, vram_limit)
+    trees: FeatureDrafter | None = None
+    if isinstance(model, FeatureDrafter):
+        if model.model.device != CPU and not isinstance(shape, TreeShape):
+            model = DraftingAhead(model)
+        elif target.cache.can_move_rows:
+            trees = model
     if shape is not None:
         if model is None:
             raise InputError(f"a shape must be that of a model's drafts, got one for {name} without a model")
         return model
-    trees: FeatureDrafter | None = None
-    if isinstance(model, FeatureDrafter):
-        if model.model.device != CPU:
-            model = DraftingAhead(model)  # of chains
-        elif target.cache.can_move_rows:
-            trees = model
     curves = _curves([bundle] if opened is None else [bundle, opened], target, model, trees, tune)
     lookup = PromptLookup() if name in ("auto", "lookup") else None
     return Planner(curves, lookup=lookup, model=model, trees=trees)
+
+
+def drafter_bytes_on_gpu(
+    drafter: Drafter | str, bundle: Bundle, draft_bundle: str | Path | None, device: str, capacity: int
+) -> int:
+    """Weights and cache that a drafter of `make_drafter` will take on a GPU; 0 for the CPU, or one that is made."""
+    entry = bundle.manifest.drafter
+    if entry is None or not isinstance(drafter, str) or not _is_own(drafter, bundle, draft_bundle):
+        return 0
+    if _device(entry, device) != CUDA:
+        return 0
+    cache = cache_bytes(entry.num_layers, entry.num_kv_heads, capacity, entry.head_size, np.float16)
+    return weight_bytes(bundle.path(entry.graph)) + cache
+
+
+def _is_own(name: str, bundle: Bundle, draft_bundle: str | Path | None) -> bool:
+    """Whether the bundle's own drafter is asked for, which may not be there."""
+    return name == "dgf" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None)
+
+
+def _device(entry: DrafterEntry, device: str) -> str:
+    if device != AUTO:
+        return device
+    return CUDA if entry.precision == "fp16" and has_cuda() else CPU
 
 
 def _check(name: str, device: str, *, own: bool, has_draft_bundle: bool) -> None:
@@ -104,7 +134,7 @@ def _curves(
     key = CurveKey(
         bundles=hashlib.sha256(checksums.encode()).hexdigest(),
         drafter=type(model).__name__,
-        device=CPU if model is None else model.reports()[0].device,
+        devices=_devices((*target.reports(), *(() if model is None else model.reports()))),
         processor=processor_name(),
         onnxruntime=import_onnxruntime().__version__,
         threads=target.threads,
@@ -117,6 +147,10 @@ def _curves(
     return curves
 
 
+def _devices(reports: Sequence[SessionReport]) -> tuple[str, ...]:
+    return tuple(f"cuda, {device_name()}" if report.device == CUDA else report.device for report in reports)
+
+
 def _feature_drafter(
     bundle: Bundle, target: Target, shape: ChainShape | TreeShape, device: str, vram_limit: int | None
 ) -> FeatureDrafter:
@@ -126,15 +160,14 @@ def _feature_drafter(
             "the drafter dgf must be in the bundle, got a bundle without one; "
             "make one with dovetail-ort train, and attach it with dovetail-ort attach"
         )
-    if device == AUTO:
-        device = CUDA if entry.precision == "fp16" and has_cuda() else CPU
     model = DraftModel(
         bundle.path(entry.graph),
         entry,
         capacity=target.cache.capacity,
         threads=target.threads,
-        device=device,
+        device=_device(entry, device),
         vram_limit=vram_limit,
+        trees=isinstance(shape, TreeShape),
     )
     return FeatureDrafter(model, shape)
 

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape
+from dovetail_ort_runtime.draft_shape import ChainShape
 from dovetail_ort_runtime.drafter import ModelDrafter
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter, Verdict
 from dovetail_ort_runtime.generation_options import SamplingOptions
@@ -27,7 +27,7 @@ class DraftingAhead(ModelDrafter):
     It pays where the drafter does not take the target's cores.
 
     Args:
-        drafter: runs in one thread at a time.
+        drafter: of chains; runs in one thread at a time.
 
     Attributes:
         num_drafts: proposals so far.
@@ -75,8 +75,10 @@ class DraftingAhead(ModelDrafter):
         return next_token_id in self._ready
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """A chain of four tokens."""
-        return self.draft(next_token_id, max_draft_tokens, FOUR_TOKENS)
+        """A chain of the drafter's own shape."""
+        shape = self.drafter.shape
+        assert isinstance(shape, ChainShape), "only chains are drafted ahead"
+        return self.draft(next_token_id, max_draft_tokens, shape)
 
     def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
         """The chain that is ready, cut to the shape, or a new one; the next ones are begun."""
@@ -96,7 +98,7 @@ class DraftingAhead(ModelDrafter):
             next_token_id,
             self._handed_out,
             num_verdicts=_VERDICTS,
-            num_tokens=_TOKENS_AHEAD,
+            num_tokens=max(_TOKENS_AHEAD, shape.num_tokens),
             is_stopped=self._stop.is_set,
         )
         return proposal

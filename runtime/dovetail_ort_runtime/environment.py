@@ -1,7 +1,7 @@
 """What this Python environment and machine offer."""
 
-import contextlib
 import functools
+import importlib.util
 import os
 import platform
 import re
@@ -29,14 +29,24 @@ _INTEGER_PRODUCT: Final = (
 
 
 def onnxruntime_distributions() -> dict[str, str]:
-    """Versions of the installed ONNX Runtime distributions."""
+    """Versions of the ONNX Runtime distributions in the folder that the module is imported from.
+
+    Two of them there overwrite each other's files; one in another folder is never imported.
+    """
     import importlib.metadata  # takes 20 ms
 
+    folder = _package_folder("onnxruntime")
     found = {}
     for name in _DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+        for distribution in importlib.metadata.distributions(name=name):
+            if Path(str(distribution.locate_file(""))).resolve() == folder:
+                found[name] = distribution.version
     return found
+
+
+def _package_folder(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parents[1].resolve()
 
 
 def import_onnxruntime() -> ModuleType:

@@ -89,7 +89,7 @@ class FeatureDrafter(TreeDrafter):
                 self._features[start : start + size],
                 following[:size],
                 np.arange(start, start + size),
-                scored_rows=np.array([size - 1]),
+                num_scored=1,
                 num_candidates=num_candidates,
             )
             following = following[size:]
@@ -144,7 +144,7 @@ class FeatureDrafter(TreeDrafter):
         found: list[tuple[float, Verdict, FloatArray]] = []
         probability = 1.0
         for accepted in range(len(drafted) + 1):
-            feature = rows.hidden_states[-1:].copy()
+            feature = rows.hidden_states.copy()
             candidates = dict(zip(rows.candidate_ids[0].tolist(), np.exp(rows.log_probabilities[0]), strict=True))
             right = drafted[accepted] if accepted < len(drafted) else None
             found += [
@@ -169,7 +169,7 @@ class FeatureDrafter(TreeDrafter):
             if probability < least or (token_ids and is_stopped()):
                 break
             if token_ids:
-                rows = self._read_on(rows.hidden_states[-1:], token_ids[-1])
+                rows = self._read_on(rows.hidden_states, token_ids[-1])
             probability *= math.exp(rows.log_probabilities[0, 0])
             if probability < least:
                 break
@@ -184,7 +184,7 @@ class FeatureDrafter(TreeDrafter):
             feature,
             np.array([token_id]),
             np.array([cache.length]),
-            scored_rows=np.zeros(1, dtype=np.int64),
+            num_scored=1,
             num_candidates=num_candidates,
         )
         cache.keep((0,))
@@ -195,7 +195,7 @@ class FeatureDrafter(TreeDrafter):
         cache, stable = self.model.cache, self.model.cache.length
         beam = tree.expand([ROOT], rows.candidate_ids, rows.log_probabilities)
         # What the children's rows read, and the slots of a node and its ancestors.
-        features = {ROOT: rows.hidden_states[-1].copy()}
+        features = {ROOT: rows.hidden_states[0].copy()}
         slots: dict[int, list[int]] = {ROOT: []}
         least_probabilities = shape.least_probabilities or (0.0,) * shape.num_expansions
         for level, least in enumerate(least_probabilities):
@@ -208,7 +208,7 @@ class FeatureDrafter(TreeDrafter):
                 np.array([features[tree.parent(node)] for node in beam]),
                 tree.token_ids(beam),
                 np.full(len(beam), stable + level),
-                scored_rows=np.arange(len(beam)),
+                num_scored=len(beam),
                 num_candidates=shape.width,
                 attention_bias=_bias([slots[node] for node in beam], stable, cache.length + len(beam)),
             )

@@ -1,18 +1,32 @@
 """Embedding and first blocks of a target that was cut in two."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.chain_graph import ATTENTION_BIAS, check_bias, graph_to_open
+from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.session import SessionReport, memory_left, open_session, report_session, weight_bytes
+from dovetail_ort_runtime.row_limit import rows_that_fit, with_reserve
+from dovetail_ort_runtime.session import (
+    SessionReport,
+    device_errors,
+    memory_left,
+    open_session,
+    report_session,
+    weight_bytes,
+)
+
+_LEAST_ROWS: Final = 8  # a load looks with as many whether rows stand alone
 
 
 class Front:
@@ -24,18 +38,31 @@ class Front:
         capacity: slots of the cache.
         threads: as of `open_session`.
         device: `cpu` or `cuda`.
-        vram_limit: bytes that graph and cache may take on a GPU.
+        vram_limit: bytes that graph, cache and passes may take on a GPU.
+        trees: whether passes over trees are asked for; if not, CUDA takes the graph for chains, where there is one.
 
     Attributes:
+        session: of ONNX Runtime.
+        ort_value: wraps an array.
+        for_chains: whether the graph knows no attention bias.
         cache: keys and values of these blocks.
-        block_states: (max_rows, E) float32, of the last block; a pass fills its first rows.
+        max_rows: rows of one pass at most, fewer than the entry's where the limit holds no more.
+        block_states: (max_rows or more, E) float32, of the last block; a pass fills its first rows.
     """
 
     def __init__(
-        self, graph: Path, entry: TargetEntry, *, capacity: int, threads: int, device: str, vram_limit: int | None
+        self,
+        graph: Path,
+        entry: TargetEntry,
+        *,
+        capacity: int,
+        threads: int,
+        device: str,
+        vram_limit: int | None,
+        trees: bool,
     ) -> None:
         self.device, self._threads = device, threads
-        self._weight_bytes = weight_bytes(graph)
+        self._weight_bytes = weight_bytes(graph)  # the graph for chains has none of its own
         cache: dict[str, Any] = {
             "num_layers": entry.front_layers,
             "num_kv_heads": entry.num_kv_heads,
@@ -44,26 +71,41 @@ class Front:
             "dtype": np.float16,
         }
         left = memory_left(self._weight_bytes, cache_bytes(**cache), vram_limit)
-        self.session = open_session(graph, threads, device=device, vram_limit=left)
+        opened = graph_to_open(graph, entry.front_chain_graph, device=device, trees=trees)
+        self.session = open_session(opened, threads, device=device, vram_limit=left)
+        self.for_chains = opened != graph
+        check_bias(self.session, opened, for_chains=self.for_chains)
         found = sum(output.name.startswith("present.") for output in self.session.get_outputs()) // 2
         if found != entry.front_layers:
             raise BundleError(
-                f"front_layers in the manifest must be the blocks of {graph.name}, {found}, got {entry.front_layers}; "
+                f"front_layers in the manifest must be the blocks of {opened.name}, {found}, got {entry.front_layers}; "
                 "export the bundle again"
             )
         self.cache = KVCache(**cache, device=device)
-        self.block_states: FloatArray = np.empty((entry.max_rows, entry.hidden_size), dtype=np.float32)
-        self._bindings: dict[int, Any] = {}
+        states_shape = (with_reserve(entry.max_rows), entry.hidden_size)
+        self.block_states: FloatArray = np.empty(states_shape, dtype=np.float32)
+        self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
+        self.max_rows = entry.max_rows
+        if vram_limit is not None and device != CPU:
+            self.max_rows = rows_that_fit(entry.max_rows, _LEAST_ROWS, capacity, self._run_longest)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Run rows behind the kept ones, on the target's inputs by name: token ids, positions, bias and lengths."""
-        num_rows = inputs["input_ids"].shape[1]
-        if num_rows not in self._bindings:
-            self._bindings[num_rows] = self._bound(num_rows)
-        binding = self._bindings[num_rows]
-        for name, array in inputs.items():  # what is bound from another device is copied now
-            binding.bind_ortvalue_input(name, import_onnxruntime().OrtValue.ortvalue_from_numpy(array))
-        self.session.run_with_iobinding(binding)
+    @device_errors()
+    def bind(self, inputs: Mapping[str, NDArray[Any]]) -> FrontPass:
+        """Passes on the target's inputs by name, token ids, positions and lengths, which are written anew for each."""
+        return FrontPass(self, inputs)
+
+    def _run_longest(self, num_rows: int) -> FrontPass:
+        """Run rows that end in the last slot of the cache."""
+        total = self.cache.capacity
+        inputs: dict[str, NDArray[Any]] = {
+            "input_ids": np.zeros((1, num_rows), dtype=np.int64),
+            "position_ids": np.arange(total - num_rows, total)[None],
+            "seqlens_k": np.array([total - 1], dtype=np.int32),
+            "total_sequence_length": np.array(total, dtype=np.int32),
+        }
+        step = self.bind(inputs)
+        step.run(np.zeros((1, 1, num_rows, total), dtype=np.float32), tree=False)
+        return step
 
     def report(self) -> SessionReport:
         """Where it runs."""
@@ -76,9 +118,31 @@ class Front:
             cache_bytes=self.cache.num_bytes,
         )
 
-    def _bound(self, num_rows: int) -> Any:
-        binding = self.session.io_binding()
-        states = import_onnxruntime().OrtValue.ortvalue_from_numpy(self.block_states[None, :num_rows])
-        binding.bind_ortvalue_output("block_states", states)
-        self.cache.bind(binding)
-        return binding
+
+class FrontPass:
+    """Bound inputs and outputs of passes of one size; only the bias changes its shape."""
+
+    def __init__(self, front: Front, inputs: Mapping[str, NDArray[Any]]) -> None:
+        self._front = front
+        self._binding = front.session.io_binding()
+        self._bind(inputs)
+        # What another device copies when it is bound; attention reads the total length where it lies.
+        copied = inputs.keys() - {"total_sequence_length"} if front.device != CPU else ()
+        self._copied = {name: inputs[name] for name in copied}
+        num_rows = inputs["input_ids"].shape[1]
+        self._binding.bind_ortvalue_output("block_states", front.ort_value(front.block_states[None, :num_rows]))
+        front.cache.bind(self._binding)
+
+    @device_errors()
+    def run(self, attention_bias: FloatArray, *, tree: bool) -> None:
+        """Run the rows behind the kept ones, which are a tree or a chain; the bias of a chain is all zeros."""
+        self._bind(self._copied)
+        if self._front.for_chains:
+            assert not tree, "a graph for chains knows no trees"
+        else:
+            self._bind({ATTENTION_BIAS: attention_bias})
+        self._front.session.run_with_iobinding(self._binding)
+
+    def _bind(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        for name, array in inputs.items():
+            self._binding.bind_ortvalue_input(name, self._front.ort_value(array))

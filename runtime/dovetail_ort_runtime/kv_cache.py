@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime.cuda_runtime import DeviceMemory
 from dovetail_ort_runtime.devices import CPU
-from dovetail_ort_runtime.environment import import_onnxruntime
 
 CacheType = type[np.float32 | np.float16 | np.int8]
 _CACHE_TYPES: Final[dict[str, CacheType]] = {
@@ -64,24 +64,29 @@ class KVCache:
         first_layer: int = 0,
         front: KVCache | None = None,
     ) -> None:
-        ort = import_onnxruntime()
-        shape = (1, num_kv_heads, capacity, head_size)
         self.capacity = capacity
         self.length = 0
-        self._first_layer, self._front = first_layer, front
-        # Memory comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
-        self.buffers: list[NDArray[Any]] = [np.zeros(shape, dtype=dtype) for _ in range(2 * num_layers)]
-        self._ort_values = [ort.OrtValue.ortvalue_from_numpy(buffer, device) for buffer in self.buffers]
-        if device != CPU:
-            self.buffers = []  # they were copied to the device
         self.num_bytes = cache_bytes(num_layers, num_kv_heads, capacity, head_size, dtype)
+        self._shape, self._dtype, self._device = (1, num_kv_heads, capacity, head_size), dtype, device
+        self._first_layer, self._front = first_layer, front
+        self.buffers: list[NDArray[Any]] = []
+        self._memory: DeviceMemory | None = None
+        if device == CPU:
+            # It comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
+            self.buffers = [np.zeros(self._shape, dtype=dtype) for _ in range(2 * num_layers)]
+            self._addresses = [buffer.ctypes.data for buffer in self.buffers]
+        else:
+            self._memory = DeviceMemory(self.num_bytes)
+            size = self.num_bytes // (2 * num_layers)
+            self._addresses = [self._memory.address + index * size for index in range(2 * num_layers)]
 
     def bind(self, binding: Any) -> None:
-        """Bind every buffer as past and as present in an IOBinding."""
-        for index, value in enumerate(self._ort_values):
+        """Bind every buffer as past and as present in an IOBinding, which must not outlive this cache."""
+        for index, address in enumerate(self._addresses):
             part = f"{self._first_layer + index // 2}.{('key', 'value')[index % 2]}"
-            binding.bind_ortvalue_input(f"past_key_values.{part}", value)
-            binding.bind_ortvalue_output(f"present.{part}", value)
+            place = (self._device, 0, self._dtype, self._shape, address)
+            binding.bind_input(f"past_key_values.{part}", *place)
+            binding.bind_output(f"present.{part}", *place)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep some rows of the last pass, in increasing order, which wrote them from slot `length` on.

@@ -70,6 +70,8 @@ class TargetEntry:
         weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
         front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which then begins with the block
             after them; None if the target is in one piece.
+        front_chain_graph: the front graph without attention bias, for passes over chains, over the same weights; a file
+            beside it, or None.
         front_layers: how many blocks those are, 0 or more.
         passes: what was done to the traced graph, in order, each as `name` or `name(option=value)`.
     """
@@ -91,6 +93,7 @@ class TargetEntry:
     intermediate_size: int | None = None
     weights_sha256: str | None = None
     front_graph: str | None = None
+    front_chain_graph: str | None = None
     front_layers: int = 0
     passes: tuple[str, ...] = ()
 
@@ -104,18 +107,14 @@ class TargetEntry:
                 f"front_layers must be between 1 and {self.num_layers - 1} with a front_graph, and 0 without, "
                 f"got {self.front_layers}"
             )
-        if not PurePosixPath(self.graph).name:
-            raise InputError(f"graph must be the path of a file, got {self.graph!r}")
-        name = self.front_graph
-        if name is not None and (name in ("", "..") or PurePosixPath(name).name != name):
-            raise InputError(f"front_graph must be the name of a file beside {self.graph!r}, got {name!r}")
+        if self.front_chain_graph is not None and self.front_graph is None:
+            raise InputError(f"front_chain_graph must go with a front_graph, got {self.front_chain_graph!r} without")
+        _check_beside(self.graph, front_graph=self.front_graph, front_chain_graph=self.front_chain_graph)
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """Paths of its graphs in the bundle, one or two."""
-        if self.front_graph is None:
-            return (self.graph,)
-        return (self.graph, str(PurePosixPath(self.graph).with_name(self.front_graph)))
+        """Paths of its graphs in the bundle, one to three."""
+        return _with_those_beside(self.graph, self.front_graph, self.front_chain_graph)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +134,8 @@ class DrafterEntry:
         draft_vocabulary_size: Vd, tokens that can be drafted.
         num_parameters: weights of fusion and blocks.
         max_rows: largest number of rows in one pass, at most `MOST_ROWS`.
+        chain_graph: the graph without attention bias, for chains, which gives the predicted states of scored rows only;
+            over the same weights, a file beside it, or None.
         passes: as of the target.
     """
 
@@ -149,12 +150,19 @@ class DrafterEntry:
     draft_vocabulary_size: int
     num_parameters: int
     max_rows: int
+    chain_graph: str | None = None
     passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_dimensions(self, LEAST_DRAFTER_DIMENSIONS)
         _check_choice("precision", self.precision, WEIGHT_FORMATS)
         _check_choice("fusion", self.fusion, FUSIONS)
+        _check_beside(self.graph, chain_graph=self.chain_graph)
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Paths of its graphs in the bundle, one or two."""
+        return _with_those_beside(self.graph, self.chain_graph)
 
 
 def _check_dimensions(entry: TargetEntry | DrafterEntry, least_by_name: Mapping[str, int]) -> None:
@@ -163,6 +171,20 @@ def _check_dimensions(entry: TargetEntry | DrafterEntry, least_by_name: Mapping[
             raise InputError(f"{name} must be {least} or more, got {getattr(entry, name)}")
     if entry.max_rows > MOST_ROWS:
         raise InputError(f"max_rows must be at most {MOST_ROWS}, got {entry.max_rows}")
+
+
+def _check_beside(graph: str, **names: str | None) -> None:
+    """Refuse a graph that is no path of a file, and what is not the name of a file in its folder."""
+    if not PurePosixPath(graph).name:
+        raise InputError(f"graph must be the path of a file, got {graph!r}")
+    for field, name in names.items():
+        if name is not None and (name in ("", "..") or PurePosixPath(name).name != name):
+            raise InputError(f"{field} must be the name of a file beside {graph!r}, got {name!r}")
+
+
+def _with_those_beside(graph: str, *names: str | None) -> tuple[str, ...]:
+    """Paths of a graph and of the files of these names in its folder."""
+    return (graph, *(str(PurePosixPath(graph).with_name(name)) for name in names if name is not None))
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:

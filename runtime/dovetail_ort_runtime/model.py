@@ -8,27 +8,31 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+
 from dovetail_ort_runtime.answer import Answer
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, has_cuda, parse_bytes
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
-from dovetail_ort_runtime.drafters import make_drafter
+from dovetail_ort_runtime.drafters import drafter_bytes_on_gpu, make_drafter
 from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.kv_cache import cache_bytes
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.process_memory import return_freed_memory
 from dovetail_ort_runtime.prompt import Prompt, PromptReader
 from dovetail_ort_runtime.row_invariance import holds_here
-from dovetail_ort_runtime.session import SessionReport
+from dovetail_ort_runtime.session import SessionReport, weight_bytes
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
 from dovetail_ort_runtime.tokenizer import Tokenizer
 from dovetail_ort_runtime.turn import Turns
+from dovetail_ort_runtime.vram_share import VramShare
 
 
 class Model:
@@ -87,13 +91,21 @@ class Model:
             )
         if isinstance(vram_limit, str):
             vram_limit = parse_bytes(vram_limit)
+        front_device = _front_device(target, target_layers_on_gpu)
+        capacity = target.max_context if max_context is None else max_context
+        share = VramShare.of(
+            vram_limit,
+            front_bytes=_front_bytes(bundle, capacity) if front_device == CUDA else 0,
+            drafter_bytes=drafter_bytes_on_gpu(drafter, bundle, draft_bundle, drafter_device, capacity),
+        )
         loaded = Target(
             bundle.path(target.graph),
             target,
             max_context=max_context,
             threads=threads,
-            front_device=_front_device(target, target_layers_on_gpu),
-            vram_limit=vram_limit,
+            front_device=front_device,
+            vram_limit=share.front,
+            trees=isinstance(draft_shape, TreeShape) or not isinstance(drafter, str),
         )
         self.exact = target.exact and _exact_here(loaded)
         if isinstance(drafter, str):
@@ -105,7 +117,7 @@ class Model:
                 shape=draft_shape,
                 tune=tune,
                 device=drafter_device,
-                vram_limit=None if vram_limit is None else vram_limit - _bytes_on_gpu(loaded),
+                vram_limit=share.drafter,
             )
         self._turns = Turns()
         self._memory: _Memory | None = _Memory(Decoder(loaded, drafter), reader)
@@ -324,5 +336,9 @@ def _exact_here(target: Target) -> bool:
     return False
 
 
-def _bytes_on_gpu(target: Target) -> int:
-    return sum(report.weight_bytes + report.cache_bytes for report in target.reports() if report.device == CUDA)
+def _front_bytes(bundle: Bundle, capacity: int) -> int:
+    """Weights and cache of the first blocks."""
+    entry = bundle.manifest.target
+    assert entry.front_graph is not None, "blocks are on a GPU in a graph of their own"
+    cache = cache_bytes(entry.front_layers, entry.num_kv_heads, capacity, entry.head_size, np.float16)
+    return weight_bytes(bundle.path(entry.graph).with_name(entry.front_graph)) + cache

@@ -1,19 +1,30 @@
 """A graph opened in ONNX Runtime on one device."""
 
+import contextlib
 import ctypes
 import os
+import re
 import weakref
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda, vram_in_use
+from dovetail_ort_runtime.cuda_runtime import vram_in_use
+from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError, one_line
 from dovetail_ort_runtime.process_memory import huge_pages
 
 _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+# ONNX Runtime's words: "CUDA failure 2: out of memory ; GPU=0 ; hostname=... ; file=... ; line=... ; expr=...; ",
+# behind the C++ name of the function; and those of its arena, behind another.
+_DEVICE_FAILURE: Final = re.compile(r"(?:CUDA|CUBLAS|CUDNN) failure \d+: .*?(?= ; |$)")
+_OUT_OF_MEMORY: Final = re.compile(
+    r"Failed to allocate memory for requested buffer of size \d+|Available memory of \d+ is smaller than "
+    r"requested bytes of \d+|CUDA failure 2: out of memory|CUBLAS failure 3: \w+"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +83,12 @@ def open_session(
         limit = {} if vram_limit is None else {"gpu_mem_limit": str(vram_limit)}
         providers.insert(0, (CUDA_PROVIDER, {"arena_extend_strategy": "kSameAsRequested", **limit}))
     try:
-        with huge_pages():
+        with huge_pages(), device_errors():
             session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
         _sessions.add(session)
+    except UnavailableError:
+        raise
     except Exception as error:  # onnxruntime raises its own classes straight from C++
-        if device == CUDA and "CUDA" in str(error):
-            raise UnavailableError(f"CUDA must have a GPU that it can use, got: {one_line(error)}") from error
         raise BundleError(
             f"{graph.name} must load in ONNX Runtime {ort.__version__}, got: {one_line(error)}"
         ) from error
@@ -86,6 +97,26 @@ def open_session(
             "CUDA must have a GPU that ONNX Runtime can use, got none; see nvidia-smi, or take the CPU"
         )
     return session
+
+
+@contextlib.contextmanager
+def device_errors() -> Iterator[None]:
+    """Turn what ONNX Runtime raises where a device fails or its memory is used up into an `UnavailableError`."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime raises its own classes straight from C++
+        text = " ".join(str(error).split())
+        memory, failure = _OUT_OF_MEMORY.search(text), _DEVICE_FAILURE.search(text)
+        if memory is not None:
+            raise UnavailableError(
+                f"memory must hold weights, cache and a pass, got: {memory[0]}; "
+                "load with a larger vram_limit, a smaller max_context or less on the GPU"
+            ) from error
+        if failure is not None:
+            raise UnavailableError(
+                f"CUDA must have a GPU that it can use, got: {one_line(failure[0])}; see nvidia-smi, or take the CPU"
+            ) from error
+        raise
 
 
 def memory_left(weights: int, cache: int, vram_limit: int | None) -> int | None:

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.chain_graph import ATTENTION_BIAS
 from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.front import Front
 from dovetail_ort_runtime.kv_cache import KVCache, cache_type
 from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.row_limit import KEPT_ROWS
 from dovetail_ort_runtime.session import SessionReport, open_session, report_session, weight_bytes
 from dovetail_ort_runtime.verification_input import VerificationInput
 
@@ -48,6 +50,7 @@ class Target:
         threads: of one pass; the usable physical cores by default.
         front_device: of the first blocks of a target that was cut, `cpu` or `cuda`; the others are on the CPU.
         vram_limit: bytes that they may take on a GPU.
+        trees: as of `Front`.
         trace: as of `open_session`, for the blocks on the CPU.
 
     Attributes:
@@ -64,6 +67,7 @@ class Target:
         threads: int | None = None,
         front_device: str = CPU,
         vram_limit: int | None = None,
+        trees: bool = True,
         trace: Path | None = None,
     ) -> None:
         capacity = entry.max_context if max_context is None else max_context
@@ -84,7 +88,9 @@ class Target:
                 threads=self.threads,
                 device=front_device,
                 vram_limit=vram_limit,
+                trees=trees,
             )
+            self.max_rows = self.front.max_rows
         self.weight_bytes = weight_bytes(graph)
         self.session = open_session(graph, self.threads, trace=trace)
         _check_dimensions(self.session, entry)
@@ -119,16 +125,16 @@ class Target:
         first_scored = max(num_rows - scored, 0)
         total = self.cache.length + padded
         key = padded, scored
-        if key not in self._passes:
-            self._passes[key] = _Pass(self, *key)
-        step = self._passes[key]
+        step = self._passes.get(key) or _Pass(self, *key)
+        if padded <= KEPT_ROWS:
+            self._passes[key] = step
         step.fill(rows, total, first_scored)
         bias = rows.attention_bias
         if bias is None:
             bias = self._no_bias[: padded * total].reshape(1, 1, padded, total)
-        step.binding.bind_ortvalue_input("attention_bias", step.ort_value(bias))
-        if self.front is not None:
-            self.front.run({**step.inputs, "attention_bias": bias})
+        step.binding.bind_ortvalue_input(ATTENTION_BIAS, step.ort_value(bias))
+        if step.front is not None:
+            step.front.run(bias, tree=rows.attention_bias is not None)
         self.session.run_with_iobinding(step.binding)
         end = num_rows - first_scored
         return TargetRows(self.logits[end - num_scored : end], self.hidden_states[:num_rows])
@@ -163,6 +169,7 @@ class _Pass:
             self.binding.bind_ortvalue_input(name, self.ort_value(array))
         if target.chooses_rows:
             self.binding.bind_ortvalue_input("scored_rows", self.ort_value(self.scored_rows))
+        self.front = None if target.front is None else target.front.bind(self.inputs)
         if target.front is not None:
             states = target.front.block_states[None, :num_rows]
             self.binding.bind_ortvalue_input("block_states", self.ort_value(states))

@@ -167,7 +167,8 @@ def test_as_many_blocks_are_cut_off_as_a_limit_holds(export):
     sizes = [taken(export(number, precision="fp32")) for number in (1, 2, 3)]
     entry = Bundle(export(1, precision="fp32")).manifest.target
     activations = 2 * entry.max_rows * (4 * entry.hidden_size + 3 * entry.intermediate_size)
-    reserved = activations + 2**20  # for nodes and names, less than a block of them
+    scores = 4 * entry.max_rows * entry.num_heads * entry.max_context
+    reserved = activations + scores + 2**20  # for nodes and names, less than a block of them
     for number, limit in [(1, sizes[0] + reserved), (2, sizes[1] + reserved), (3, 10 * sizes[2])]:
         bundle = export("auto", precision="fp32", vram_limit=limit)
         assert Bundle(bundle).manifest.target.front_layers == number

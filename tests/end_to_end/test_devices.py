@@ -84,7 +84,7 @@ def test_cuda_drafts_what_the_cpu_drafts(drafting):
                 features[start : start + size],
                 token_ids[start : start + size],
                 np.arange(start, start + size),
-                scored_rows=np.arange(size),
+                num_scored=size,
                 num_candidates=4,
             )
             model.cache.keep(range(size))

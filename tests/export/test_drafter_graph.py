@@ -142,7 +142,7 @@ def drafted(model, text, start, num_steps, num_candidates=4):
                 features[begin:end],
                 token_ids[begin:end],
                 np.arange(begin, end),
-                scored_rows=np.array([end - begin - 1]),
+                num_scored=1,
                 num_candidates=num_candidates,
             )
             model.cache.keep(range(end - begin))
@@ -153,7 +153,7 @@ def drafted(model, text, start, num_steps, num_candidates=4):
             found[-1][0][None],
             token_ids[place : place + 1],
             np.array([place]),
-            scored_rows=np.array([0]),
+            num_scored=1,
             num_candidates=num_candidates,
         )
         model.cache.keep((0,))

@@ -42,6 +42,7 @@ NUMBER: Final[Schema] = {
     "maximum": sys.float_info.max,
 }
 INSIDE_THE_BUNDLE: Final[Schema] = {"pattern": r"^(?!/)(?!(.*/)?\.\.(/|$))[^\\]+$"}
+BESIDE_THE_GRAPH: Final[Schema] = {"pattern": r"^(?!\.\.?$)[^/\\]+$"}
 BOUNDS: Final[dict[type, dict[str, Schema]]] = {
     FileEntry: {
         "path": INSIDE_THE_BUNDLE,
@@ -54,7 +55,8 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "graph": INSIDE_THE_BUNDLE,
         "precision": {"enum": list(manifest.WEIGHT_FORMATS)},
         "int8_format": {"enum": [*manifest.INT8_FORMATS, None]},
-        "front_graph": {"pattern": r"^(?!\.\.?$)[^/\\]+$"},
+        "front_graph": BESIDE_THE_GRAPH,
+        "front_chain_graph": BESIDE_THE_GRAPH,
         "front_layers": {"minimum": 0},
     },
     DrafterEntry: {
@@ -63,6 +65,7 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "graph": INSIDE_THE_BUNDLE,
         "precision": {"enum": list(manifest.WEIGHT_FORMATS)},
         "fusion": {"enum": list(manifest.FUSIONS)},
+        "chain_graph": BESIDE_THE_GRAPH,
     },
     TokenizerEntry: {"file": INSIDE_THE_BUNDLE, "chat_template": INSIDE_THE_BUNDLE},
     GenerationEntry: {
@@ -73,12 +76,12 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "repetition_penalty": {"minimum": 0.01, "maximum": 100},
     },
 }
-# A front graph and the number of its blocks are there together or not at all.
+# A front graph and the number of its blocks are there together or not at all, and one for chains only with it.
 CONDITIONS: Final[dict[type, Schema]] = {
     TargetEntry: {
         "if": {"properties": {"front_graph": {"type": "string"}}, "required": ["front_graph"]},
         "then": {"properties": {"front_layers": {"minimum": 1}}, "required": ["front_layers"]},
-        "else": {"properties": {"front_layers": {"maximum": 0}}},
+        "else": {"properties": {"front_layers": {"maximum": 0}, "front_chain_graph": {"type": "null"}}},
     }
 }
 DESCRIBED_ELSEWHERE: Final = {GenerationEntry: SamplingOptions}

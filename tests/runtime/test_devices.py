@@ -1,14 +1,17 @@
 """Where sessions run: a GPU that is asked for and is not there is an error, never a silent fallback."""
 
 import dataclasses
+import shutil
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from dovetail_ort_runtime import devices, session
+from dovetail_ort_runtime import cuda_runtime, devices, session
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.devices import parse_bytes, require_cuda, vram_in_use
+from dovetail_ort_runtime.cuda_runtime import vram_in_use
+from dovetail_ort_runtime.devices import has_cuda, parse_bytes, require_cuda
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 
@@ -39,34 +42,171 @@ def test_without_the_package_for_cuda_its_name_and_command_are_given():
         require_cuda()
 
 
-def test_a_missing_cuda_library_is_named(monkeypatch, tmp_path):
-    """What the loader says of a library, here of a file that is none, reaches the user."""
+@pytest.fixture
+def with_gpu_package(monkeypatch, tmp_path):
+    """An onnxruntime-gpu of files that are none, with a driver."""
     folder = tmp_path / "capi"
     folder.mkdir()
-    (folder / "libonnxruntime_providers_shared.so").write_bytes(b"no library")
+    for name in ("shared", "cuda"):
+        (folder / f"libonnxruntime_providers_{name}.so").write_bytes(b"no library")
     fake = SimpleNamespace(
         __file__=str(tmp_path / "__init__.py"),
         __version__="1.31.1",
+        cuda_version="13.0",
         get_available_providers=lambda: ["CUDAExecutionProvider"],
-        preload_dlls=lambda directory: print("what it prints stays out of the output"),
+        preload_dlls=lambda **settings: print("what it prints stays out of the output"),
     )
     monkeypatch.setattr(devices, "import_onnxruntime", lambda: fake)
+    monkeypatch.setattr(cuda_runtime, "import_onnxruntime", lambda: fake)
+    monkeypatch.setattr(devices, "load_driver", lambda: None)
+    monkeypatch.setattr(cuda_runtime, "_DRIVER_FILE", tmp_path / "no driver")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return fake
+
+
+@pytest.fixture
+def runtime(monkeypatch, with_gpu_package):
+    """`runtime(status, devices)`: a CUDA runtime that answers so when it is asked for the number of devices."""
+
+    def answer(status, devices=0, *, newest=0):
+        def count(number):
+            number._obj.value = devices
+            return status
+
+        def version(number):
+            number._obj.value = newest
+            return 0
+
+        names = {0: b"no error", 3: b"initialization error", 100: b"no CUDA-capable device is detected"}
+        fake = SimpleNamespace(
+            cudaGetDeviceCount=count, cudaDriverGetVersion=version, cudaGetErrorString=lambda status: names[status]
+        )
+        monkeypatch.setattr(cuda_runtime, "_runtime", lambda: fake)
+
+    monkeypatch.setattr(devices, "load_provider", lambda: None)
+    return answer
+
+
+def test_a_missing_cuda_library_is_named(with_gpu_package, capsys):
+    """What the loader says of a library, here of a file that is none, reaches the user."""
     with pytest.raises(UnavailableError, match=r"libraries that onnxruntime-gpu 1.31.1 .*providers_shared.so"):
         require_cuda()
+    assert not capsys.readouterr().out
+
+
+def test_a_missing_driver_is_named_with_the_one_that_is_needed(with_gpu_package, monkeypatch):
+    def missing():
+        raise OSError("libcuda.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(devices, "load_driver", missing)
+    with pytest.raises(UnavailableError, match=r"driver 580 or newer for CUDA 13.0, got none .*libcuda.so.1"):
+        require_cuda()
+    assert not has_cuda()
+
+
+def test_cuda_is_there_where_the_runtime_counts_a_device(runtime):
+    runtime(0, 1)
+    assert has_cuda()
+
+
+@pytest.mark.parametrize(
+    ("status", "newest", "visible", "message"),
+    [
+        (35, 12040, None, "driver 580 or newer for CUDA 13.0, got one for CUDA 12.4;"),
+        (35, 0, None, "driver 580 or newer for CUDA 13.0, got none;"),
+        (100, 13000, None, "got: no CUDA-capable device is detected;"),
+        (100, 13000, "", "got: no CUDA-capable device is detected with CUDA_VISIBLE_DEVICES='';"),
+        (3, 13000, None, "got: initialization error;"),
+        (0, 13000, None, "got: no device;"),
+    ],
+)
+def test_without_a_device_the_reason_is_one_line(runtime, monkeypatch, status, newest, visible, message):
+    """The numbers are those of cudaError_t."""
+    runtime(status, newest=newest)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UnavailableError) as caught:
+        require_cuda()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not has_cuda()
+
+
+def test_the_driver_is_named_as_the_kernel_does(runtime, monkeypatch, tmp_path):
+    file = tmp_path / "version"
+    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.104.05  Release Build\nGCC 12.3.0\n")
+    monkeypatch.setattr(cuda_runtime, "_DRIVER_FILE", file)
+    runtime(35, newest=12020)
+    with pytest.raises(UnavailableError, match=r"for CUDA 13.0, got 535.104.05;"):
+        require_cuda()
+
+
+def test_without_a_device_an_fp16_drafter_runs_on_the_cpu(runtime, load, tiny_bundle, tiny_head, tmp_path):
+    from dovetail_ort_export.attaching import attach_drafter
+
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    attach_drafter(tmp_path / "bundle", tiny_head(tiny_bundle), precision="fp16")
+    runtime(100)
+    assert [report.device for report in load(bundle=tmp_path / "bundle").sessions()] == ["cpu", "cpu"]
+    with pytest.raises(UnavailableError, match="no CUDA-capable device is detected"):
+        load(bundle=tmp_path / "bundle", drafter_device="cuda")
+
+
+def test_without_a_device_the_first_blocks_run_on_the_cpu(runtime, load, tiny_cut_bundle):
+    runtime(100)
+    assert [report.device for report in load(bundle=tiny_cut_bundle).sessions()] == ["cpu", "cpu"]
+    with pytest.raises(UnavailableError, match="no CUDA-capable device is detected"):
+        load(bundle=tiny_cut_bundle, target_layers_on_gpu=1)
+
+
+def test_libraries_of_pip_packages_are_found_in_every_folder_of_the_path(with_gpu_package, monkeypatch, tmp_path):
+    """Also where a package in the first folder has an `__init__.py`, at which `nvidia.__path__` ends."""
+    places = {"libcublas.so.13": "user", "libcudart.so.13": "system", "libcudnn.so.9": "system"}
+    files = {}
+    for name, site in places.items():
+        folder = tmp_path / site / "nvidia" / ("cudnn" if "cudnn" in name else "cu13") / "lib"
+        folder.mkdir(parents=True, exist_ok=True)
+        files[name] = folder / name
+        files[name].touch()
+    (tmp_path / "user" / "nvidia" / "__init__.py").touch()
+    preloaded, loaded = [], []
+    with_gpu_package.preload_dlls = lambda **settings: preloaded.append(settings)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "user"), str(tmp_path / "system")])
+
+    def open_library(path, mode):
+        if path == "libprovider.so" and str(files["libcublas.so.13"]) not in loaded:
+            raise OSError("libcublas.so.13: cannot open shared object file: No such file or directory")
+        loaded.append(path)
+
+    monkeypatch.setattr(cuda_runtime.ctypes, "CDLL", open_library)
+    cuda_runtime.preload_cuda_libraries()
+    assert preloaded == [
+        {"cudnn": False, "directory": str(files["libcudart.so.13"].parent)},
+        {"cuda": False, "directory": str(files["libcudnn.so.9"].parent)},
+    ]
+    cuda_runtime.load_library("libprovider.so")
+    assert loaded == [str(files["libcublas.so.13"]), "libprovider.so"]
+
+
+def test_a_library_that_no_package_holds_stays_missing(with_gpu_package, monkeypatch):
+    def missing(path, mode):
+        raise OSError("libcublas.so.13: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(cuda_runtime.ctypes, "CDLL", missing)
+    with pytest.raises(OSError, match=r"libcublas.so.13"):
+        cuda_runtime.load_library("libprovider.so")
 
 
 @pytest.mark.parametrize(("status", "in_use"), [(0, 5 << 30), (35, None)])
 def test_the_memory_in_use_of_a_gpu_is_what_the_cuda_runtime_says(monkeypatch, status, in_use):
-    """Also where it has no driver, status 35, or where its library is not found by way of ONNX Runtime's."""
+    """None where it has no driver, status 35."""
 
     def memory(free, total):
         free._obj.value, total._obj.value = 3 << 30, 8 << 30
         return status
 
-    monkeypatch.setattr(devices, "_provider_library", lambda name: SimpleNamespace(cudaMemGetInfo=memory))
+    monkeypatch.setattr(cuda_runtime, "_runtime", lambda: SimpleNamespace(cudaMemGetInfo=memory))
     assert vram_in_use() == in_use
-    monkeypatch.setattr(devices, "_provider_library", lambda name: SimpleNamespace())
-    assert vram_in_use() is None
 
 
 def test_a_session_on_a_gpu_says_how_much_of_its_memory_is_in_use(monkeypatch, load, tiny_drafting_bundle):
@@ -152,9 +292,60 @@ def test_passes_that_bind_anew_draft_the_same(tiny_drafting_bundle):
                 states,
                 generator.integers(0, 384, 3),
                 np.arange(start, start + 3),
-                scored_rows=np.array([2]),
+                num_scored=1,
                 num_candidates=4,
             )
             model.cache.keep(range(3))
             drafted.append(rows.log_probabilities.copy())
     np.testing.assert_array_equal(drafted[:3], drafted[3:])
+
+
+CALL = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:146 std::conditional_t<THRW, void, "
+    "onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const char*, "
+    "const char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError] "
+)
+PLACE = " ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/cuda_execution_provider.cc ; line=355 ; expr=cudaSetDevice(); "
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (
+            f"{CALL}{CALL}CUDA failure 100: no CUDA-capable device is detected{PLACE}\n\n",
+            "CUDA must have a GPU that it can use, got: CUDA failure 100: no CUDA-capable device is detected; see",
+        ),
+        (
+            f"{CALL}CUDA failure 2: out of memory{PLACE}",
+            "memory must hold weights, cache and a pass, got: CUDA failure 2: out of memory; load with",
+        ),
+        (
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 "
+            "void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) "
+            "Available memory of 7168 is smaller than requested bytes of 147456",
+            "got: Available memory of 7168 is smaller than requested bytes of 147456; load with",
+        ),
+    ],
+)
+def test_what_fails_on_a_device_is_told_in_one_line(raised, message):
+    """The texts are those of ONNX Runtime 1.31.1."""
+    with pytest.raises(UnavailableError) as caught, session.device_errors():
+        raise RuntimeError(raised)
+    assert message in str(caught.value)
+    assert "onnxruntime_src" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_stay_as_they_are():
+    with pytest.raises(KeyError, match="on purpose"), session.device_errors():
+        raise KeyError("on purpose")
+
+
+def test_a_session_whose_memory_is_used_up_while_loading_says_so(monkeypatch, tiny_cut_bundle):
+    class Full(session.import_onnxruntime().InferenceSession):
+        def __init__(self, *_, **__):
+            raise RuntimeError(f"{CALL}CUDA failure 2: out of memory{PLACE}")
+
+    monkeypatch.setattr(session.import_onnxruntime(), "InferenceSession", Full)
+    with pytest.raises(UnavailableError, match="memory must hold weights, cache and a pass, got: CUDA failure 2"):
+        session.open_session(tiny_cut_bundle / "model.onnx", 1)

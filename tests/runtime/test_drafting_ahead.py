@@ -5,9 +5,11 @@ import threading
 import numpy as np
 import pytest
 
+from dovetail_ort_runtime import drafters
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.decoder import Decoder
-from dovetail_ort_runtime.draft_shape import ChainShape
+from dovetail_ort_runtime.draft_model import DraftModel
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import NoDrafter
 from dovetail_ort_runtime.drafters import make_drafter
 from dovetail_ort_runtime.drafting_ahead import DraftingAhead
@@ -39,6 +41,7 @@ class Scripted:
         return Proposal.chain(self.chains.get(next_token_id, []))
 
     def draft_after_verdicts(self, next_token_id, drafted, *, num_verdicts, num_tokens, is_stopped):
+        self.num_tokens = num_tokens
         if self.error is not None:
             raise self.error
         while self.wait and not is_stopped():
@@ -97,6 +100,40 @@ def test_a_ready_chain_is_cut_to_the_shape_that_is_asked_for():
         settle(ahead)
         ahead.observe(np.array([5, 6]), STATES[:2])
         assert ahead.draft(8, limit, shape).token_ids.tolist() == expected
+
+
+@pytest.mark.parametrize(("num_tokens", "ahead_of"), [(2, 6), (8, 8)])
+def test_a_chain_of_fixed_length_is_drafted_ahead_as_long(num_tokens, ahead_of):
+    """Six tokens or more: the next chain of a planner may be longer than the last one."""
+    inner = Scripted({5: [6]}, {(1, 8): [9, 10, 11]})
+    inner.shape = ChainShape.fixed(num_tokens)
+    ahead = DraftingAhead(inner)
+    ahead.propose(5, 8)
+    settle(ahead)
+    ahead.observe(np.array([5, 6]), STATES[:2])
+    assert ahead.propose(8, 8).token_ids.tolist() == [9, 10, 11][:num_tokens]
+    assert inner.num_tokens == ahead_of
+
+
+@pytest.mark.parametrize(
+    ("device", "shape", "drafter"),
+    [
+        ("elsewhere", FOUR, DraftingAhead),
+        ("elsewhere", TreeShape(num_rows=7, num_expansions=4, width=10), FeatureDrafter),
+        ("cpu", FOUR, FeatureDrafter),
+    ],
+)
+def test_fixed_chains_on_a_device_of_their_own_are_drafted_ahead(
+    target_of, tiny_drafting_bundle, monkeypatch, device, shape, drafter
+):
+    class There(DraftModel):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            self.device = device
+
+    monkeypatch.setattr(drafters, "DraftModel", There)
+    made = make_drafter("dgf", Bundle(tiny_drafting_bundle), target_of(tiny_drafting_bundle), shape=shape)
+    assert type(made) is drafter
 
 
 @pytest.mark.parametrize("end", [lambda it: it.observe(np.array([5]), STATES[:1]), lambda it: it.rewind(0)])

@@ -1,6 +1,9 @@
+import sys
+
 import pytest
 
 from dovetail_ort_runtime import environment
+from dovetail_ort_runtime.errors import UnavailableError
 
 
 @pytest.mark.parametrize(
@@ -20,3 +23,32 @@ def test_sums_are_cut_off_where_x86_has_no_vnni():
         pytest.skip("there is no /proc/cpuinfo to compare with")
     expected = "avx2" in sets and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(sets)
     assert environment.sums_of_8_bits_saturate() == expected
+
+
+def install(folder, **versions):
+    """A site-packages with the module and the metadata of some distributions."""
+    (folder / "onnxruntime").mkdir(parents=True)
+    (folder / "onnxruntime" / "__init__.py").write_text("")
+    for name, version in versions.items():
+        metadata = folder / f"{name}-{version}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
+    return str(folder)
+
+
+def test_of_two_packages_in_different_folders_the_one_that_is_imported_counts(monkeypatch, tmp_path):
+    gpu = install(tmp_path / "gpu", onnxruntime_gpu="1.31.1")
+    cpu = install(tmp_path / "cpu", onnxruntime="1.30.0")
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(sys, "path", [gpu, cpu])
+    assert environment.onnxruntime_distributions() == {"onnxruntime-gpu": "1.31.1"}
+    monkeypatch.setattr(sys, "path", [cpu, gpu])
+    assert environment.onnxruntime_distributions() == {"onnxruntime": "1.30.0"}
+
+
+def test_two_packages_in_one_folder_are_refused(monkeypatch, tmp_path):
+    both = install(tmp_path / "both", onnxruntime="1.31.0", onnxruntime_gpu="1.31.1")
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(sys, "path", [both])
+    with pytest.raises(UnavailableError, match="got both, which overwrite each other's files"):
+        environment.import_onnxruntime()

@@ -150,7 +150,7 @@ def chain_probability(drafter, root, token_ids):
             rows.hidden_states[-1:],
             np.array([token_id]),
             np.array([cache.length]),
-            scored_rows=np.zeros(1, dtype=np.int64),
+            num_scored=1,
             num_candidates=TREE.width,
         )
         cache.keep((0,))

@@ -31,11 +31,11 @@ class Recording:
     def __init__(self):
         self.inputs, self.outputs = {}, {}
 
-    def bind_ortvalue_input(self, name, value):
-        self.inputs[name] = value.data_ptr()
+    def bind_input(self, name, device, number, dtype, shape, address):
+        self.inputs[name] = address
 
-    def bind_ortvalue_output(self, name, value):
-        self.outputs[name] = value.data_ptr()
+    def bind_output(self, name, device, number, dtype, shape, address):
+        self.outputs[name] = address
 
 
 class PresentPointers:

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from dovetail_ort_runtime import drafters, session
+from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.curve_cache import CurveKey, cache_directory, load_curves, store_curves
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.time_curves import TimeCurves
@@ -21,7 +23,7 @@ CURVES = TimeCurves(
 KEY = CurveKey(
     bundles="ab",
     drafter="FeatureDrafter",
-    device="cpu",
+    devices=("cuda, NVIDIA H100", "cpu", "cpu"),
     processor="one, 2 cores",
     onnxruntime="1.32",
     threads=2,
@@ -91,7 +93,9 @@ def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache):
     for name, value in (
         ("threads", 1),
         ("max_context", 64),
-        ("device", "cuda"),
+        ("devices", ("cpu", "cpu", "cpu")),
+        ("devices", ("cuda, NVIDIA H200", "cpu", "cpu")),
+        ("devices", ("cuda, NVIDIA H100", "cpu", "cuda, NVIDIA H100")),
         ("processor", "another"),
         ("onnxruntime", "1.31"),
         ("bundles", "cd"),
@@ -99,6 +103,19 @@ def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache):
         assert load_curves(dataclasses.replace(KEY, **{name: value})) is None
     assert KEY.path.is_relative_to(cache)
     assert [path.name for path in KEY.path.parent.iterdir()] == [KEY.path.name]
+
+
+def test_times_are_kept_for_the_device_of_every_session(monkeypatch, target_of, tiny_cut_bundle):
+    """The first blocks take another time on a GPU, though the drafter is where it was."""
+    keys = []
+    monkeypatch.setattr(drafters, "load_curves", lambda key: keys.append(key) or CURVES)
+    monkeypatch.setattr(drafters, "device_name", lambda: "NVIDIA H100")
+    monkeypatch.setattr(session, "vram_in_use", lambda: None)
+    target = target_of(tiny_cut_bundle)
+    for device in ("cpu", "cuda"):
+        target.front.device = device
+        drafters.make_drafter("auto", Bundle(tiny_cut_bundle), target)
+    assert [key.devices for key in keys] == [("cpu", "cpu"), ("cuda, NVIDIA H100", "cpu")]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target
+from dovetail_ort_export.attaching import write_drafter
 from dovetail_ort_export.graph_file import load_graph, save_graph
-from dovetail_ort_export.laboratory.subjects import DRAFTER, attached_drafter, check_tokens, graph_path
+from dovetail_ort_export.laboratory.subjects import DRAFTER, attached_drafter, check_tokens, graph_entry
 from dovetail_ort_export.pass_pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.whole_output import (
@@ -67,13 +68,17 @@ def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: 
     clear_leftovers(out)
     check_output(out, force=force)
     bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
-    path = graph_path(bundle.directory, graph)
+    entry = graph_entry(bundle, graph)
+    path = bundle.path(entry.graph)
     changed = _changed(load_graph(path), passes)
-    inside = path.relative_to(bundle.directory)
     with bundle_directory(out) as directory:
-        copy_without(bundle, inside.as_posix(), directory)
-        new = directory / inside
-        save_graph(changed, new)
+        new = directory / entry.graph
+        if isinstance(entry, DrafterEntry):
+            copy_without(bundle, entry.graphs, directory)
+            write_drafter(changed, directory, entry)
+        else:
+            copy_without(bundle, (entry.graph,), directory)
+            save_graph(changed, new)
         measure = _measured_drafter if graph == DRAFTER else _measured_target
         manifest, keeps_parity, same = measure(bundle, path, new, tuple(passes))
         manifest = write_manifest(manifest, directory)
@@ -121,7 +126,7 @@ def _first_candidates(path: Path, entry: DrafterEntry) -> TokenArray:
         generator.standard_normal((_DRAFTED_ROWS, entry.hidden_size), dtype=np.float32),
         np.arange(_DRAFTED_ROWS),
         np.arange(_DRAFTED_ROWS),
-        scored_rows=np.arange(_DRAFTED_ROWS),
+        num_scored=_DRAFTED_ROWS,
         num_candidates=1,
     )
     return rows.candidate_ids

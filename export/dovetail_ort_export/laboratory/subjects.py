@@ -91,7 +91,7 @@ def drafter_passes(model: DraftModel, num_past: int) -> RunPass:
             np.zeros((rows, model.hidden_size), dtype=np.float32),
             np.arange(rows),
             np.arange(first, first + rows),
-            scored_rows=np.array([rows - 1]),
+            num_scored=1,
             num_candidates=_NUM_CANDIDATES,
         )
 

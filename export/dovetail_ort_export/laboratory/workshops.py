@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from dovetail_ort_export.agreement import checked_tokens, divergence, measure_target, reference_logits
-from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
+from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.graph_file import graph_name, save_graph
+from dovetail_ort_export.graph_file import graph_name
 from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
 from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_passes
 from dovetail_ort_export.recipe import Recipe, Step
@@ -109,14 +109,14 @@ class DrafterWorkshop(Workshop):
     def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
         """As attaching does; the graph is opened, which refuses one without candidates."""
         self._report(f"writing {name}")
-        path = folder / graph_name("drafter", recipe.precision)
+        name = graph_name("drafter", recipe.precision)
+        entry = drafter_entry(self._head, self._draft_token_ids, self._record, name, recipe)
         graph = drafter_graph(self._head, self._ends, self._draft_token_ids, recipe)
         folder.mkdir()
-        save_graph(graph, path)
-        entry = drafter_entry(self._head, self._draft_token_ids, self._record, path.name, recipe)
+        write_drafter(graph, folder, entry)
 
         def open_graph(capacity: int) -> DraftModel:
-            return DraftModel(path, entry, capacity=capacity, threads=usable_cores())
+            return DraftModel(folder / entry.graph, entry, capacity=capacity, threads=usable_cores())
 
         open_graph(2)
         return open_graph
@@ -145,7 +145,7 @@ class DrafterWorkshop(Workshop):
                 self._features[start:end],
                 self._tokens[start + 1 : end + 1],
                 np.arange(start, end),
-                scored_rows=np.arange(end - start),
+                num_scored=end - start,
                 num_candidates=width,
             )
             order = passed.candidate_ids.argsort(axis=-1)

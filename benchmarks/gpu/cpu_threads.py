@@ -1,0 +1,56 @@
+"""Passes of the target on the CPU, by threads and rows; JSON on standard output.
+
+python -m benchmarks.gpu.cpu_threads BUNDLE --threads 1,2,4,8,16 --rounds 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.gpu.timing import time_rounds
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+ROWS: Final = (1, 2, 4, 8)
+CONTEXT: Final = 256
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("bundle")
+    parser.add_argument("--threads", required=True, help="separated by commas; more than the cores are left out")
+    parser.add_argument("--rounds", type=int, required=True)
+    given = parser.parse_args()
+    threads = [number for number in map(int, given.threads.split(",")) if number <= usable_cores()]
+    found = {
+        "cores": usable_cores(),
+        "context": CONTEXT,
+        "passes": {str(number): _times(given.bundle, number, given.rounds) for number in threads},
+    }
+    print(json.dumps(found, indent=1))
+
+
+def _times(directory: str, threads: int, rounds: int) -> dict[str, Any]:
+    """By rows; one row takes the one-row kernel."""
+    bundle = Bundle(directory)
+    entry = bundle.manifest.target
+    target = Target(bundle.path(entry.graph), entry, max_context=CONTEXT + max(ROWS), threads=threads)
+    tokens = np.arange(CONTEXT) * 37 % entry.vocabulary_size
+    for start in range(0, CONTEXT, target.max_rows):
+        chunk = tokens[start : start + target.max_rows]
+        target.forward(VerificationInput.prompt(chunk, start), num_scored=1)
+        target.cache.keep(range(len(chunk)))
+    passes = {rows: VerificationInput.prompt(tokens[:rows], CONTEXT) for rows in ROWS}
+    return {str(rows): time_rounds(partial(target.forward, item, exact=False), rounds) for rows, item in passes.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""A Python environment on the machine with the GPU, made of links; standard library only.
+
+It holds the packages that were carried, those of the machine's own Python, and the checkout. What was carried goes
+before the machine's package of the same name. The machine's ONNX Runtime is left out whole: a second one in one
+environment is refused, and the carried one is for CUDA.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_REPLACED: Final = ("onnxruntime", "onnxruntime-gpu", "dovetail-ort")
+_REPLACED_FOLDERS: Final = ("onnxruntime", "dovetail_ort", "dovetail_ort_export", "dovetail_ort_runtime")
+CODE: Final = ("", "export", "runtime")
+
+
+def make_environment(folder: Path, carried: Path, checkout: Path) -> Path:
+    """Make it anew; takes a second.
+
+    Args:
+        folder: of the environment.
+        carried: unpacked wheels.
+        checkout: root of the code, which is read where it lies.
+
+    Returns:
+        The path of its Python.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    python = _make_python(folder)
+    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    site.mkdir(parents=True)
+    replaced = set(_REPLACED)
+    for entry in carried.iterdir():
+        (site / entry.name).symlink_to(entry.resolve())
+        replaced.update(_distribution(entry))
+    for entry in _installed():
+        link = site / entry.name
+        if not link.is_symlink() and not _distribution(entry) & replaced:
+            link.symlink_to(entry)
+            replaced.update(_distribution(entry))  # another version in a later folder is hidden
+    _write_metadata(site, checkout)
+    (site / "checkout.pth").write_text("".join(f"{checkout / part}\n" for part in CODE))
+    return python
+
+
+def _make_python(folder: Path) -> Path:
+    """What makes a virtual environment for Python: a link to it, and a file that names its home."""
+    base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    python = folder / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(base)
+    (folder / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
+    return python
+
+
+def _installed() -> Iterator[Path]:
+    """What lies in the folders of the machine's packages, in the order in which Python searches them.
+
+    Files that change the path themselves, `.pth`, are left out.
+    """
+    for root in map(Path, sys.path):
+        if root.name in ("site-packages", "dist-packages") and root.is_dir():
+            for entry in root.iterdir():
+                if entry.name not in (*_REPLACED_FOLDERS, "__pycache__") and entry.suffix != ".pth":
+                    yield entry
+
+
+def _distribution(entry: Path) -> set[str]:
+    """Name of the distribution that a metadata folder belongs to; none for all else."""
+    found = re.fullmatch(r"(.+?)-[^-]+\.(?:dist-info|egg-info)", entry.name)
+    return {re.sub(r"[-_.]+", "-", found[1]).lower()} if found else set()
+
+
+def _write_metadata(site: Path, checkout: Path) -> None:
+    """Name, version and requirements of the project, as its wheel would have them."""
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
+    folder = site / f"dovetail_ort-{project['version']}.dist-info"
+    folder.mkdir()
+    lines = ["Metadata-Version: 2.4", f"Name: {project['name']}", f"Version: {project['version']}"]
+    lines += [f"Requires-Dist: {requirement}" for requirement in project["dependencies"]]
+    for extra, requirements in project["optional-dependencies"].items():
+        lines.append(f"Provides-Extra: {extra}")
+        lines += [_required(requirement, extra) for requirement in requirements]
+    (folder / "METADATA").write_text("\n".join(lines) + "\n")
+
+
+def _required(requirement: str, extra: str) -> str:
+    name, _, marker = (part.strip() for part in requirement.partition(";"))
+    condition = f"extra == '{extra}'"
+    return f"Requires-Dist: {name}; " + (f"({marker}) and {condition}" if marker else condition)

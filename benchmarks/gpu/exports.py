@@ -1,0 +1,61 @@
+"""The bundles that are measured; seconds as JSON on standard output.
+
+    python -m benchmarks.gpu.exports SOURCE HEAD OUT --front 15
+
+`OUT/int8` is the target in INT8 with its drafter in INT8, `OUT/fp16` the same with the drafter in fp16, for CUDA, and
+`OUT/cut` has the first blocks in fp16 as well. Both exports run at once and share the cores; as the INT8 format is
+named, nothing is timed meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from dovetail_ort_export.candidates import row_format
+from dovetail_ort_runtime.environment import usable_cores
+
+
+def main() -> int:
+    """Make them; the exit status of the first command that failed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("source")
+    parser.add_argument("head")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--front", required=True, help="blocks on the GPU")
+    given = parser.parse_args()
+    shutil.rmtree(given.out, ignore_errors=True)
+    given.out.mkdir(parents=True)
+    whole, half, cut = (given.out / name for name in ("int8", "fp16", "cut"))
+    started = time.perf_counter()
+    exports = [_export(given.source, whole), _export(given.source, cut, "--gpu-layers", given.front)]
+    if status := max(export.wait() for export in exports):
+        return status
+    exported = time.perf_counter()
+    shutil.copytree(whole, half)
+    for bundle, options in ((whole, ()), (half, ("--precision", "fp16")), (cut, ("--precision", "fp16"))):
+        if status := _dovetail("attach", str(bundle), given.head, *options).wait():
+            return status
+    seconds = {"export_s": round(exported - started, 1), "attach_s": round(time.perf_counter() - exported, 1)}
+    print(json.dumps({**seconds, "int8_format": row_format()}))
+    return 0
+
+
+def _export(source: str, bundle: Path, *options: str) -> subprocess.Popen[bytes]:
+    return _dovetail("export", source, str(bundle), "--int8-format", row_format(), *options)
+
+
+def _dovetail(*arguments: str) -> subprocess.Popen[bytes]:
+    threads = str(max(1, usable_cores() // 2))
+    command = [sys.executable, "-m", "dovetail_ort", *arguments]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": threads}, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

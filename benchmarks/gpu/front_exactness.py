@@ -1,0 +1,89 @@
+"""Whether first blocks on CUDA give a row the same values whatever rows are beside it; JSON on standard output.
+
+    python -m benchmarks.gpu.front_exactness BUNDLE --rounds 50
+
+The same text is read in passes of 2, 3, 5 and 8 rows. `as it is` compares them with the passes of 8 rows. `padded`
+gives every pass 8 rows: its last token is repeated and the results of the copies are dropped, so that cuBLAS sees one
+number of rows. What is left comes from the length of the text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.gpu.timing import time_rounds
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.devices import CPU, CUDA
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+ROWS: Final = (2, 3, 5, 8)
+PADDED_ROWS: Final = max(ROWS)
+_NUM_TOKENS: Final = 120
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("bundle")
+    parser.add_argument("--rounds", type=int, required=True)
+    given = parser.parse_args()
+    bundle = Bundle(given.bundle)
+    entry = bundle.manifest.target
+    tokens = np.arange(_NUM_TOKENS) * 37 % entry.vocabulary_size
+    open_target = partial(Target, bundle.path(entry.graph), entry, max_context=_NUM_TOKENS + PADDED_ROWS)
+    target = open_target(front_device=CUDA)
+    expected = _logits(target, tokens, PADDED_ROWS)
+    on_cpu = _logits(open_target(front_device=CPU), tokens, PADDED_ROWS)
+    found = {
+        "front_layers": entry.front_layers,
+        "num_tokens": _NUM_TOKENS,
+        "as it is": {str(rows): _compared(expected, _logits(target, tokens, rows)) for rows in ROWS},
+        "padded": {str(rows): _compared(expected, _logits(target, tokens, rows, PADDED_ROWS)) for rows in ROWS},
+        "cuda against cpu": _compared(on_cpu, expected),
+        "passes": {str(rows): _times(target, tokens, rows, given.rounds) for rows in ROWS},
+        "sessions": [{"name": one.name, "device": one.device, "nodes": one.nodes} for one in target.reports()],
+    }
+    print(json.dumps(found, indent=1))
+
+
+def _logits(target: Target, tokens: TokenArray, rows: int, padded_rows: int = 0) -> FloatArray:
+    """(T, V), of a text that is read `rows` tokens a pass, each pass padded to `padded_rows`."""
+    target.cache.rewind(0)
+    found = []
+    for start in range(0, len(tokens), rows):
+        chunk = tokens[start : start + rows]
+        padding = np.repeat(chunk[-1:], max(0, padded_rows - len(chunk)))
+        result = target.forward(VerificationInput.prompt(np.concatenate((chunk, padding)), start))
+        target.cache.keep(range(len(chunk)))
+        found.append(result.logits[: len(chunk)].copy())
+    target.cache.rewind(0)
+    return np.concatenate(found)
+
+
+def _compared(expected: FloatArray, logits: FloatArray) -> dict[str, Any]:
+    return {
+        "identical": bool(np.array_equal(expected, logits)),
+        "largest_difference": float(np.abs(expected - logits).max()),
+        "same_token": float((expected.argmax(axis=1) == logits.argmax(axis=1)).mean()),
+    }
+
+
+def _times(target: Target, tokens: TokenArray, rows: int, rounds: int) -> dict[str, Any]:
+    """Of a whole pass, CUDA's and the CPU's blocks together, with 64 tokens of context."""
+    target.cache.rewind(0)
+    target.forward(VerificationInput.prompt(tokens[:64], 0))
+    target.cache.keep(range(64))
+    found = time_rounds(partial(target.forward, VerificationInput.prompt(tokens[:rows], 64)), rounds)
+    target.cache.rewind(0)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""A drafter of LLaMA-2-7B's shape with random weights on CUDA: milliseconds and memory; JSON on standard output.
+
+    python -m benchmarks.gpu.paper_drafter BLOCKS --rounds 40 --vram-limit 3.2GB
+
+`--divisor` makes it so many times narrower, for a rehearsal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.gpu.passes import CHAINS, CONTEXT, ROWS, TREES, described, time_drafts, time_passes
+from benchmarks.result_files import LLAMA2_SHAPE
+from dovetail_ort_export.target_ends import TargetEnds
+from dovetail_ort_runtime.cuda_runtime import vram_in_use
+from dovetail_ort_runtime.devices import CUDA, parse_bytes, require_cuda
+from dovetail_ort_runtime.draft_model import DraftModel
+from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
+from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
+
+_CAPACITY: Final = 512
+_HEAD_SIZE: Final = 128
+_POSITIONS: Final = 4096
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("blocks", type=int)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--vram-limit", type=parse_bytes)
+    parser.add_argument("--divisor", type=int, default=1)
+    given = parser.parse_args()
+    require_cuda()
+    with tempfile.TemporaryDirectory() as folder:
+        entry = _write(Path(folder), given.blocks, given.divisor)
+        measure = partial(_measure, Path(folder) / entry.graph, entry, given.vram_limit, given.rounds)
+        found = {
+            "blocks": given.blocks,
+            "num_parameters": entry.num_parameters,
+            "vram_limit": given.vram_limit,
+            "for chains": measure(CHAINS),
+            "for trees": measure(TREES),
+        }
+    print(json.dumps(found, indent=1))
+
+
+def _measure(
+    graph: Path, entry: DrafterEntry, vram_limit: int | None, rounds: int, shapes: Mapping[str, ChainShape | TreeShape]
+) -> dict[str, Any]:
+    """One of the two graphs; its memory is given back at the end."""
+    before = vram_in_use()
+    started = time.perf_counter()
+    model = DraftModel(
+        graph,
+        entry,
+        capacity=_CAPACITY,
+        threads=1,
+        device=CUDA,
+        vram_limit=vram_limit,
+        trees=shapes is TREES,
+    )
+    return {
+        "load_s": round(time.perf_counter() - started, 1),
+        **described(model),
+        "passes": {str(CONTEXT): time_passes(model, CONTEXT, rounds)},
+        "drafts": time_drafts(model, shapes, rounds),
+        "vram_bytes": _difference(vram_in_use(), before),
+    }
+
+
+def _difference(after: int | None, before: int | None) -> int | None:
+    return None if after is None or before is None else after - before
+
+
+def _write(folder: Path, blocks: int, divisor: int) -> DrafterEntry:
+    """The drafter's graph, fp16."""
+    sys.path.append(str(LLAMA2_SHAPE))
+    random_drafters: Any = importlib.import_module("random_drafters")
+    target = _target(divisor)
+    written: DrafterEntry = random_drafters.write_random_drafter(target, _ends(target), folder, blocks, "fp16")
+    return written
+
+
+def _target(divisor: int) -> TargetEntry:
+    """LLaMA-2-7B's dimensions; there is no graph."""
+    heads = 32 // divisor
+    return TargetEntry(
+        graph="none.onnx",
+        family="llama",
+        precision="fp16",
+        exact=False,
+        hidden_size=4096 // divisor,
+        intermediate_size=11008 // divisor // 32 * 32,
+        num_layers=1,
+        num_parameters=0,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_size=_HEAD_SIZE,
+        vocabulary_size=32000 // divisor,
+        max_context=_POSITIONS,
+        max_rows=max(ROWS),
+        weights_sha256="0" * 64,
+    )
+
+
+def _ends(target: TargetEntry) -> TargetEnds:
+    """Random rows, some of them again and again: drawing them all takes longer than what is measured."""
+    random = np.random.default_rng(0)
+    drawn = (0.02 * random.standard_normal((997, target.hidden_size))).astype(np.float32)
+    table = np.resize(drawn, (target.vocabulary_size, target.hidden_size))
+    angles = np.outer(np.arange(_POSITIONS), 10000.0 ** (-np.arange(_HEAD_SIZE // 2) / (_HEAD_SIZE // 2)))
+    return TargetEnds(
+        embedding=table,
+        head=table,
+        cos=np.cos(angles).astype(np.float32),
+        sin=np.sin(angles).astype(np.float32),
+        norm_epsilon=1e-5,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Attention without a bias: a chain sees all that is before it, and CUDA has its fast kernels for that alone."""
+
+from typing import Final
+
+import onnx_ir as ir
+
+from dovetail_ort_export.passes import nodes
+
+ATTENTION_BIAS: Final = "attention_bias"
+_ATTENTION: Final = "GroupQueryAttention"
+_BIAS: Final = 10  # of that operator's inputs
+
+
+class DropBias(ir.passes.InPlacePass):
+    """Takes the input `attention_bias` and what converts it out of a graph, which is then for chains only.
+
+    A graph without that input is left alone.
+    """
+
+    def requires(self, model: ir.Model) -> None:
+        """Nothing but attention reads the bias, converted or not."""
+        for value in _biases(model):
+            for node, index in value.uses():
+                if node.op_type != "Cast" and (node.op_type, index) != (_ATTENTION, _BIAS):
+                    raise ir.passes.PreconditionError(f"{node.name} reads {value.name}, and is no attention")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Take it out, with the conversions in front of the attentions."""
+        biases = _biases(model)
+        if not biases:
+            return ir.passes.PassResult(model, False)
+        for attention in nodes.find(model, _ATTENTION):
+            if len(attention.inputs) > _BIAS and attention.inputs[_BIAS] in biases:
+                _shorten(attention)
+        for value in reversed(biases[1:]):
+            model.graph.remove(nodes.producer_of(value), safe=True)
+        model.graph.inputs.remove(biases[0])
+        return ir.passes.PassResult(model, True)
+
+
+def _biases(model: ir.Model) -> list[ir.Value]:
+    """The input and all conversions of it, each behind what it is made from; empty where there is no such input."""
+    bias = nodes.by_name(model.graph.inputs).get(ATTENTION_BIAS)
+    found = [] if bias is None else [bias]
+    for value in found:
+        found += [node.outputs[0] for node, _ in value.uses() if node.op_type == "Cast"]
+    return found
+
+
+def _shorten(attention: ir.Node) -> None:
+    """Leave the bias out, and whatever is not connected at the end."""
+    attention.replace_input_with(_BIAS, None)
+    connected = [index for index, value in enumerate(attention.inputs) if value is not None]
+    attention.resize_inputs(connected[-1] + 1)

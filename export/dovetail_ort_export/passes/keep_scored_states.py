@@ -1,0 +1,55 @@
+"""Predicted states of the scored rows only: nothing is drafted behind the others, so they stay on the device."""
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes.score_rows import SCORED_ROWS
+
+_STATES = "predicted_states"
+
+
+class KeepScoredStates(ir.passes.InPlacePass):
+    """A drafter's output `predicted_states`, (B, S, E), becomes (B, n, E): the rows that `scored_rows` names.
+
+    Where the head reads the same choice of rows, it is made once. A graph without such an output, or with the choice
+    made already, is left alone.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Choose the rows before they are converted, if they are."""
+        graph = model.graph
+        states, rows = nodes.by_name(graph.outputs).get(_STATES), nodes.by_name(graph.inputs).get(SCORED_ROWS)
+        if states is None or rows is None:
+            return ir.passes.PassResult(model, False)
+        last = nodes.producer_of(states)
+        converted = last.op_type == "Cast"
+        all_rows = nodes.input_of(last, 0) if converted else states
+        if _chooses(nodes.producer_of(all_rows), rows):
+            return ir.passes.PassResult(model, False)
+        chosen = _chosen(graph, all_rows, rows)
+        if converted:
+            cast = ir.node("Cast", [chosen], last.attributes, name=f"{_STATES}/chosen/Cast")
+            graph.append(cast)
+            chosen = cast.outputs[0]
+        assert states.shape is not None
+        assert rows.shape is not None
+        chosen.type, chosen.shape = states.type, ir.Shape([states.shape[0], rows.shape[0], states.shape[2]])
+        graph.outputs[graph.outputs.index(states)] = chosen
+        states.name, chosen.name = f"{_STATES}_of_all_rows", _STATES
+        RemoveUnusedNodesPass()(model)
+        return ir.passes.PassResult(model, True)
+
+
+def _chooses(node: ir.Node, rows: ir.Value) -> bool:
+    return node.op_type == "Gather" and node.inputs[1] is rows and node.attributes.get_int("axis", 0) == 1
+
+
+def _chosen(graph: ir.Graph, all_rows: ir.Value, rows: ir.Value) -> ir.Value:
+    """What the graph chooses already, or a new choice."""
+    for node, _ in all_rows.uses():
+        if _chooses(node, rows):
+            return node.outputs[0]
+    gather = ir.node("Gather", [all_rows, rows], {"axis": 1}, name=f"{_STATES}/chosen/Gather")
+    graph.insert_after(nodes.producer_of(all_rows), gather)
+    return gather.outputs[0]

@@ -1,0 +1,86 @@
+"""What doctor says of CUDA, in the place of which a fake answers."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from dovetail_ort.command_line import main
+from dovetail_ort.commands import doctor
+from dovetail_ort_runtime.cuda_runtime import CudaVersions
+from dovetail_ort_runtime.cuda_trial import run_trial
+from dovetail_ort_runtime.draft_model import DraftModel
+from dovetail_ort_runtime.errors import UnavailableError
+
+FOUND = CudaVersions(needed_cuda="13.0", needed_driver="580", driver="580.65.06", cuda="13.0", cudnn="9.12.0")
+
+
+@pytest.fixture
+def with_gpu_package(monkeypatch):
+    """`with_gpu_package(run, versions)`: ONNX Runtime has the CUDA provider, and `run` is what the trial does."""
+
+    def install(run=lambda: None, versions=FOUND):
+        ort = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+        monkeypatch.setattr(doctor, "import_onnxruntime", lambda: ort)
+        monkeypatch.setattr(doctor, "cuda_versions", lambda: versions)
+        monkeypatch.setattr(doctor, "device_name", lambda: "NVIDIA H100")
+        monkeypatch.setattr(doctor, "run_trial", run)
+
+    return install
+
+
+def checks(capsys, *arguments):
+    assert main(["doctor", *arguments, "--json"]) == 0
+    return {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+
+
+def refuse():
+    raise UnavailableError("CUDA must have the libraries, got: none; run: pip install 'onnxruntime-gpu[cuda,cudnn]'")
+
+
+def test_cuda_is_ok_where_a_graph_ran(with_gpu_package, capsys):
+    with_gpu_package()
+    found = checks(capsys)
+    assert found["cuda"]["status"] == "ok"
+    assert "NVIDIA H100" in found["cuda"]["found"]
+    versions = found["cuda versions"]
+    assert versions["status"] == "ok"
+    assert all(text in versions["found"] for text in ("580.65.06", "needed 580", "CUDA 13.0", "needed 13.0", "9.12.0"))
+
+
+def test_where_no_graph_runs_the_reason_and_the_remedy_are_given(with_gpu_package, capsys):
+    """A note: all else works on the CPU."""
+    nothing = CudaVersions(needed_cuda="13.0", needed_driver="580", driver=None, cuda=None, cudnn=None)
+    with_gpu_package(refuse, nothing)
+    found = checks(capsys)
+    assert found["cuda"]["status"] == found["cuda versions"]["status"] == "note"
+    assert found["cuda"]["found"] == "CUDA must have the libraries, got: none"
+    assert found["cuda"]["remedy"] == "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    assert "driver none" in found["cuda versions"]["found"]
+
+
+def test_the_trial_is_a_graph_that_runs():
+    run_trial("cpu")
+
+
+@pytest.mark.parametrize(
+    ("run", "precision", "device"), [(None, "fp16", "cuda"), (None, "int8", "cpu"), (refuse, "fp16", "cpu")]
+)
+def test_a_drafter_in_half_precision_is_opened_on_cuda_if_that_works(
+    with_gpu_package, tiny_bundle, tiny_head, tmp_path, capsys, monkeypatch, run, precision, device
+):
+    from dovetail_ort_export.attaching import attach_drafter
+
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    attach_drafter(tmp_path / "bundle", tiny_head(tiny_bundle), precision=precision)
+    asked = []
+
+    def opened(*arguments, device, **settings):
+        asked.append(device)
+        return DraftModel(*arguments, **settings)
+
+    monkeypatch.setattr(doctor, "DraftModel", opened)
+    with_gpu_package(run or (lambda: None))
+    assert checks(capsys, str(tmp_path / "bundle"))["drafter"]["status"] == "ok"
+    assert asked == [device]

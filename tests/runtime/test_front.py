@@ -1,0 +1,23 @@
+"""The first blocks of a target that was cut, without the rest."""
+
+import numpy as np
+
+from dovetail_ort_runtime import front
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.environment import import_onnxruntime
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+
+def test_a_pass_looks_for_no_installed_package(tiny_cut_bundle, monkeypatch):
+    """The look-up reads the metadata of all distributions, which takes longer than the pass's own bindings."""
+    bundle = Bundle(tiny_cut_bundle)
+    entry = bundle.manifest.target
+    target = Target(bundle.path(entry.graph), entry, threads=1)
+    tokens = np.array([5, 6])
+    target.forward(VerificationInput.prompt(tokens, 0))
+    looked_up = []
+    monkeypatch.setattr(front, "import_onnxruntime", lambda: looked_up.append(1) or import_onnxruntime())
+    target.forward(VerificationInput.prompt(tokens, 0))
+    target.forward(VerificationInput.prompt(np.array([5, 6, 7]), 0))
+    assert not looked_up

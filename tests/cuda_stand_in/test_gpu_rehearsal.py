@@ -1,8 +1,10 @@
 """The measurement of `benchmarks.gpu`, from packing to results, on the stand-in of CUDA.
 
-Seen is that every command runs to its end with these packages, this code and the real CUDA provider; nothing is seen of
-what kernels compute and how long they take. The machine's Python is the one that runs the tests, or the one that
-GPU_MACHINE_PYTHON names: of an environment with the packages of docs/gpu.md, to rehearse for that machine.
+Seen is that every command runs to its end with these packages, this code and the real CUDA provider. Not seen are the
+figures: kernels compute nothing here and take no time. The machine's Python is the one that runs the tests, or the one
+that GPU_MACHINE_PYTHON names, so that the packages of another machine can be rehearsed; CUDA's own libraries must not
+lie beside them. So PyTorch is the CPU's here, and a Python for which there is none, 3.12 with the machine's PyTorch for
+CUDA, exports, attaches and trains on that machine for the first time.
 """
 
 import json

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from dovetail_ort.suites import SuitePrompt
 from dovetail_ort_runtime import Generation, GenerationOptions, Model, SamplingOptions, Statistics
+from dovetail_ort_runtime.errors import InputError
 
 SPECULATIVE: Final = "speculative"
 PLAIN_EXACT: Final = "plain, exact"
@@ -122,7 +123,16 @@ class Benchmark:
 
 
 def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
-    """The figures of a run of one prompt or more."""
+    """The figures of a run of one prompt or more.
+
+    Raises:
+        InputError: no answer has more than one token, so that no decoding was timed.
+    """
+    if not any(one.decode_tokens_per_second for record in records for one in record.statistics.values()):
+        raise InputError(
+            "prompts must have answers of two tokens or more to be timed, got none; take other prompts, or a larger "
+            "--max-new-tokens"
+        )
     modes = {mode: _mode_summary([record.statistics[mode] for record in records]) for mode in records[0].statistics}
     rate = {mode: summary.decode_tokens_per_second for mode, summary in modes.items()}
     faster = max((PLAIN_FAST, PLAIN_EXACT), key=rate.__getitem__)

@@ -9,8 +9,12 @@ import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import UnavailableError
@@ -169,6 +173,31 @@ class DeviceMemory:
         weakref.finalize(self, runtime.cudaFree, pointer).atexit = False
         runtime.cudaMemset(pointer, 0, size)
         runtime.cudaDeviceSynchronize()  # ONNX Runtime's streams do not wait for it
+
+
+def page_locked_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Zeros in host memory whose pages stay where they are: the GPU copies from and to them without a detour.
+
+    The memory is given back with the last array that reads it.
+
+    Raises:
+        UnavailableError: the system has no such memory left.
+    """
+    runtime = _runtime()
+    num_bytes = max(prod(shape) * np.dtype(dtype).itemsize, 1)
+    pointer = ctypes.c_void_p()
+    status = runtime.cudaMallocHost(ctypes.byref(pointer), ctypes.c_size_t(num_bytes))
+    if status:
+        raise UnavailableError(
+            f"memory must hold {num_bytes} bytes that stay in place for the GPU, got: {_error_text(runtime, status)}; "
+            "close other programs or load with less on the GPU"
+        )
+    memory = (ctypes.c_uint8 * num_bytes).from_address(int(pointer.value or 0))
+    # As of `DeviceMemory`.
+    weakref.finalize(memory, runtime.cudaFreeHost, pointer).atexit = False
+    array: NDArray[Any] = np.frombuffer(memoryview(memory), dtype=dtype, count=prod(shape)).reshape(shape)
+    array[...] = 0
+    return array
 
 
 def _error_text(runtime: Any, status: int) -> str:

@@ -1,13 +1,18 @@
 """The devices that sessions run on, and whether they can be used."""
 
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from dovetail_ort_runtime.cuda_runtime import (
     device_problem,
     driver_problem,
     load_driver,
     load_provider,
+    page_locked_zeros,
     preload_cuda_libraries,
 )
 from dovetail_ort_runtime.environment import import_onnxruntime
@@ -58,6 +63,14 @@ def has_cuda() -> bool:
     except UnavailableError:
         return False
     return True
+
+
+def host_zeros(device: str) -> Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]:
+    """What makes an array of zeros, of a shape and a number type, that a session on `device` reads or writes.
+
+    It is always in the host's memory, where the GPU reads it without a detour if that is the device.
+    """
+    return page_locked_zeros if device == CUDA else np.zeros
 
 
 def parse_bytes(text: str) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.chain_graph import ATTENTION_BIAS, check_bias, graph_to_open
-from dovetail_ort_runtime.devices import CPU, CUDA
+from dovetail_ort_runtime.devices import CPU, CUDA, host_zeros
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
@@ -189,18 +189,19 @@ class _Pass:
             "num_candidates": np.array([num_candidates]),
             "total_sequence_length": self.total,  # attention reads it where it lies, on every device
         }
+        zeros = host_zeros(model.device)
         self.inputs: dict[str, NDArray[Any]] = {
-            "hidden_states": np.zeros((1, num_rows, model.hidden_size), dtype=np.float32),
-            "input_ids": np.zeros((1, num_rows), dtype=np.int64),
-            "position_ids": np.zeros((1, num_rows), dtype=np.int64),
-            "seqlens_k": np.zeros(1, dtype=np.int32),
+            "hidden_states": zeros((1, num_rows, model.hidden_size), np.float32),
+            "input_ids": zeros((1, num_rows), np.int64),
+            "position_ids": zeros((1, num_rows), np.int64),
+            "seqlens_k": zeros((1,), np.int32),
         }
         self.bind(self._unchanging)
         self.bind(self.inputs)
         num_states = num_scored if model.for_chains else num_rows
-        states = np.empty((1, num_states, model.hidden_size), dtype=np.float32)
-        ids = np.empty((1, num_scored, num_candidates), dtype=np.int64)
-        log_probabilities = np.empty((1, num_scored, num_candidates), dtype=np.float32)
+        states = zeros((1, num_states, model.hidden_size), np.float32)
+        ids = zeros((1, num_scored, num_candidates), np.int64)
+        log_probabilities = zeros((1, num_scored, num_candidates), np.float32)
         outputs = {"predicted_states": states, "candidate_ids": ids, "candidate_log_probabilities": log_probabilities}
         for name, buffer in outputs.items():
             self.binding.bind_ortvalue_output(name, self._ort_value(buffer))

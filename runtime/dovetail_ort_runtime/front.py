@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.chain_graph import ATTENTION_BIAS, check_bias, graph_to_open
-from dovetail_ort_runtime.devices import CPU
+from dovetail_ort_runtime.devices import CPU, host_zeros
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
@@ -83,7 +83,7 @@ class Front:
             )
         self.cache = KVCache(**cache, device=device)
         states_shape = (with_reserve(entry.max_rows), entry.hidden_size)
-        self.block_states: FloatArray = np.empty(states_shape, dtype=np.float32)
+        self.block_states: FloatArray = host_zeros(device)(states_shape, np.float32)
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
         self.max_rows = entry.max_rows
         if vram_limit is not None and device != CPU:

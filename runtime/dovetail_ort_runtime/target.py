@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.chain_graph import ATTENTION_BIAS
-from dovetail_ort_runtime.devices import CPU
+from dovetail_ort_runtime.devices import CPU, host_zeros
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.front import Front
@@ -159,11 +159,12 @@ class _Pass:
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self.binding: Any = target.session.io_binding()
         self.scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
+        zeros = host_zeros(CPU if target.front is None else target.front.device)
         self.inputs: dict[str, NDArray[Any]] = {
-            "input_ids": np.zeros((1, num_rows), dtype=np.int64),
-            "position_ids": np.zeros((1, num_rows), dtype=np.int64),
-            "seqlens_k": np.zeros(1, dtype=np.int32),
-            "total_sequence_length": np.zeros((), dtype=np.int32),
+            "input_ids": zeros((1, num_rows), np.int64),
+            "position_ids": zeros((1, num_rows), np.int64),
+            "seqlens_k": zeros((1,), np.int32),
+            "total_sequence_length": zeros((), np.int32),
         }
         for name, array in self.inputs.items():
             self.binding.bind_ortvalue_input(name, self.ort_value(array))

@@ -11,19 +11,19 @@ CUDA = "CUDAExecutionProvider"
 # A pass waits twice for its stream: when its outputs have been copied, and when ONNX Runtime gives the stream back.
 WAITS = {"wait cudaStreamSynchronize": 2}
 # A draft step reads features, token ids, positions and the length of the text, and gives features, token ids and log
-# probabilities. All of them lie in memory of numpy's, so each of the three copies back waits as well. Where trees are
-# drafted it reads the attention bias, too.
-DRAFTED = {"copy pageable device": 4, "copy device pageable": 3, **WAITS}
+# probabilities, all in page-locked memory. Where trees are drafted it reads the attention bias, too, which the decoder
+# makes anew for each tree.
+DRAFTED = {"copy pinned device": 4, "copy device pinned": 3, **WAITS}
 # Attention with a bias: lengths, rotation, two transpositions, two products and a softmax; and the bias is cast.
-TREE_STEP = {**DRAFTED, "copy pageable device": 5, "kernel": 24, "product": 9}
+TREE_STEP = {**DRAFTED, "copy pageable device": 1, "kernel": 24, "product": 9}
 # Without one, flash attention: one row takes one launch, more take lengths and rotation before it. A long text is read
 # in parts, which one more launch puts together.
 CHAIN_STEP = {**DRAFTED, "kernel": 19, "product": 7}
 CHAIN_STEP_OF_A_LONG_TEXT = {**CHAIN_STEP, "kernel": 20}
 CHAIN_STEP_OF_8_ROWS = {**CHAIN_STEP, "kernel": 21}
 # A front reads token ids, positions and the length, for trees the bias, and gives the states of its last block.
-VERIFIED = {"copy pageable device": 3, "copy device pageable": 1, **WAITS}
-TREE_PASS = {**VERIFIED, "copy pageable device": 4, "kernel": 14, "product": 6}
+VERIFIED = {"copy pinned device": 3, "copy device pinned": 1, **WAITS}
+TREE_PASS = {**VERIFIED, "copy pageable device": 1, "kernel": 14, "product": 6}
 CHAIN_PASS = {**VERIFIED, "kernel": 11, "product": 4}
 
 

@@ -155,6 +155,14 @@ def test_options_out_of_bounds_are_refused(command, option, value, message, tiny
     assert message in refused(command, tiny_bundle, option, value, *(["hi"] if command == "generate" else []))
 
 
+def test_answers_of_one_token_time_no_decoding(tiny_bundle, tmp_path, capsys):
+    suite = tmp_path / "prompts.jsonl"
+    suite.write_text(json.dumps({"prompt": PROMPT}) + "\n", encoding="utf-8")
+    argv = ["bench", str(tiny_bundle), "--suite", str(suite), "--max-new-tokens", "1", "--drafter", "none"]
+    assert main(argv) == 2
+    assert "answers of two tokens or more to be timed, got none" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("command", ["generate", "chat", "inspect", "doctor", "bench"])
 def test_missing_bundle_is_refused(command, tmp_path, refused):
     message = refused(command, tmp_path / "nowhere")

@@ -1,6 +1,8 @@
 """Where sessions run: a GPU that is asked for and is not there is an error, never a silent fallback."""
 
+import ctypes
 import dataclasses
+import gc
 import shutil
 import sys
 from types import SimpleNamespace
@@ -298,6 +300,44 @@ def test_passes_that_bind_anew_draft_the_same(tiny_drafting_bundle):
             model.cache.keep(range(3))
             drafted.append(rows.log_probabilities.copy())
     np.testing.assert_array_equal(drafted[:3], drafted[3:])
+
+
+class HostMemory:
+    """The two calls of the CUDA runtime that give and take page-locked memory."""
+
+    def __init__(self, status=0):
+        self.status, self.held = status, {}
+        self.cudaGetErrorString = lambda status: b"out of memory"
+
+    def cudaMallocHost(self, pointer, size):  # noqa: N802  CUDA's name
+        block = ctypes.create_string_buffer(b"x" * size.value, size.value)
+        pointer._obj.value = ctypes.addressof(block)
+        self.held[pointer._obj.value] = block
+        return self.status
+
+    def cudaFreeHost(self, pointer):  # noqa: N802  likewise
+        del self.held[pointer.value]
+
+
+def test_page_locked_memory_is_zero_and_given_back_with_the_last_array_that_reads_it(monkeypatch):
+    memory = HostMemory()
+    monkeypatch.setattr(cuda_runtime, "_runtime", lambda: memory)
+    array = cuda_runtime.page_locked_zeros((2, 3), np.float32)
+    np.testing.assert_array_equal(array, np.zeros((2, 3), np.float32))
+    row = array[1]
+    del array
+    gc.collect()
+    assert len(memory.held) == 1
+    row[:] = 5
+    del row
+    gc.collect()
+    assert not memory.held
+
+
+def test_a_system_without_memory_to_lock_says_so_in_one_line(monkeypatch):
+    monkeypatch.setattr(cuda_runtime, "_runtime", lambda: HostMemory(status=2))
+    with pytest.raises(UnavailableError, match="24 bytes that stay in place for the GPU, got: out of memory; close"):
+        cuda_runtime.page_locked_zeros((2, 3), np.float32)
 
 
 CALL = (

@@ -8,7 +8,7 @@ import pytest
 
 import dovetail_ort
 from dovetail_ort import ChainShape, GenerationOptions, SamplingOptions, TreeShape
-from dovetail_ort_runtime import draft_model, drafters, front, model, session
+from dovetail_ort_runtime import devices, draft_model, drafters, front, model, session
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.drafter import NoDrafter
 from dovetail_ort_runtime.drafting_ahead import DraftingAhead
@@ -61,6 +61,7 @@ def opened(monkeypatch):
         monkeypatch.setattr(module, "KVCache", CacheOfADevice)
     for module in (model, drafters):
         monkeypatch.setattr(module, "has_cuda", lambda: True)
+    monkeypatch.setattr(devices, "page_locked_zeros", np.zeros)
     monkeypatch.setattr(session, "vram_in_use", lambda: None)
     monkeypatch.setattr(drafters, "device_name", lambda: "none")
     return names

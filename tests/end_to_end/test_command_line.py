@@ -785,13 +785,13 @@ def test_doctor_does_without_the_export_packages(capsys, monkeypatch):
     def without_torch(name: str) -> str:
         if name == "torch":
             raise metadata.PackageNotFoundError(name)
-        return "5.0.0" if name == "transformers" else version(name)
+        return "4.40.0" if name == "transformers" else version(name)
 
     monkeypatch.setattr(metadata, "version", without_torch)
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("[--] [export] torch") and "not installed" in line for line in lines)
-    assert any(line.startswith("[--] [export] transformers") and "5.0.0, must be" in line for line in lines)
+    assert any(line.startswith("[--] [export] transformers") and "4.40.0, must be" in line for line in lines)
     assert lines[-1] == "optional: pip install 'dovetail-ort[export]'"
 
 

@@ -422,7 +422,7 @@ def test_two_exports_of_one_model_are_the_same_bytes(tiny_llama, tmp_path, setti
     for name in ("one", "two"):
         export_bundle(str(tiny_llama), tmp_path / name, ExportOptions(**settings))
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(files) == (7 if "gpu_layers" in settings else 5)
+    assert len(files) == (8 if "gpu_layers" in settings else 5)
     assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
     for name in files:
         assert content(tmp_path / "one" / name) == content(tmp_path / "two" / name), name

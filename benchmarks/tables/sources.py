@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from typing import Any, Final
 
 from benchmarks.markdown import blocks, paragraph, table
 from benchmarks.published import LAYERS, VOCABULARY
@@ -39,11 +40,16 @@ def settings() -> str:
     for name, family in FAMILIES.items():
         for key, rule in family.settings.items():
             own.setdefault((key, rule.words), []).append(name)
-    rows = common + [[f"`{key}`", ", ".join(names), words] for (key, words), names in own.items()]
-    neutral = {**NEUTRAL, **{key: values for family in FAMILIES.values() for key, values in family.neutral.items()}}
-    for key, values in neutral.items():
-        rows.append([f"`{key}`", "all", "only " + " or ".join(str(value).lower() for value in values)])
+        for key, values in family.neutral.items():
+            own.setdefault((key, _only(values)), []).append(name)
+    rows = common + [[f"`{key}`", ", ".join(names), words] for (key, words), names in sorted(own.items())]
+    rows += [[f"`{key}`", "all", _only(values)] for key, values in NEUTRAL.items()]
     return table(["key", "families", "must be"], rows, numbers=False)
+
+
+def _only(values: tuple[Any, ...]) -> str:
+    """What a key may be whose other values would make another model."""
+    return "only " + " or ".join(json.dumps(value) for value in values)
 
 
 def rotations() -> str:

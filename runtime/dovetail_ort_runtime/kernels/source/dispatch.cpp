@@ -1,0 +1,93 @@
+#include "dispatch.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "processor.h"
+
+namespace dovetail {
+
+// Each is defined in level.cpp, which the build compiles once for each level.
+extern const Kernels kernels_portable;
+#if defined(DOVETAIL_X86)
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avxvnni;
+extern const Kernels kernels_avx512vnni;
+#elif defined(DOVETAIL_ARM64)
+extern const Kernels kernels_neon;
+#endif
+
+namespace {
+
+constexpr size_t kMaxLevels = 4;
+
+struct Levels {
+    const Kernels *usable[kMaxLevels + 1] = {};
+    size_t count = 0;
+
+    Levels() {
+#if defined(DOVETAIL_X86)
+        add(kernels_avx512vnni, processor_has_avx512vnni());
+        add(kernels_avxvnni, processor_has_avxvnni());
+        add(kernels_avx2, processor_has_avx2());
+#elif defined(DOVETAIL_ARM64)
+        add(kernels_neon, processor_has_dot_product());
+#endif
+        add(kernels_portable, true);
+    }
+
+    void add(const Kernels &kernels, bool is_usable) {
+        if (is_usable) {
+            usable[count] = &kernels;
+            ++count;
+        }
+    }
+};
+
+const Levels &levels() {
+    static const Levels found;
+    return found;
+}
+
+struct Choice {
+    const Kernels *kernels = nullptr;
+    char error[256] = {};
+
+    Choice() {
+        const char *wanted = std::getenv("DOVETAIL_KERNELS");
+        if (wanted == nullptr || wanted[0] == '\0') {
+            kernels = levels().usable[0];
+            return;
+        }
+        char names[128] = {};
+        for (size_t i = 0; i < levels().count; ++i) {
+            const Kernels *level = levels().usable[i];
+            if (std::strcmp(level->name, wanted) == 0) {
+                kernels = level;
+                return;
+            }
+            std::strcat(names, i == 0 ? "" : ", ");
+            std::strcat(names, level->name);
+        }
+        std::snprintf(error, sizeof error,
+                      "DOVETAIL_KERNELS must be one of %s on this processor, got %.40s; set one of them or unset it.",
+                      names, wanted);
+    }
+};
+
+}  // namespace
+
+const Kernels *const *usable_kernels() {
+    return levels().usable;
+}
+
+const Kernels *chosen_kernels(const char **error) {
+    static const Choice choice;
+    if (choice.kernels == nullptr) {
+        *error = choice.error;
+    }
+    return choice.kernels;
+}
+
+}  // namespace dovetail

@@ -92,7 +92,7 @@ def export_bundle(
             tokenizer=tokenizer,
             generation=generation,
             measurements=replace(measurements, witness=witness),
-            provenance=replace(provenance, calibration=chosen.calibration),
+            provenance=provenance,
             files=(),
         )
         manifest = write_manifest(manifest, directory)

@@ -163,7 +163,6 @@ class TargetWriter:
             graph=graph_name("model", recipe.precision),
             family=config.model_type,
             precision=recipe.precision,
-            int8_format=recipe.int8_format,
             passes=recipe.describe(),
             front_graph=_FRONT_NAME if self._gpu_layers else None,
             front_chain_graph=chain_graph_name(_FRONT_NAME) if self._gpu_layers else None,

@@ -5,12 +5,11 @@ first blocks. Both name the same weights, and one session has one of the two.
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dovetail_ort_runtime.devices import CUDA
 from dovetail_ort_runtime.errors import BundleError
-
-ATTENTION_BIAS: Final = "attention_bias"
+from dovetail_ort_runtime.pass_inputs import ATTENTION_BIAS
 
 
 def graph_to_open(graph: Path, chain_graph: str | None, *, device: str, trees: bool) -> Path:

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.chain_graph import ATTENTION_BIAS, check_bias, graph_to_open
+from dovetail_ort_runtime.cache_layout import NATIVE_LAYOUT, PORTABLE_LAYOUT
+from dovetail_ort_runtime.chain_graph import check_bias, graph_to_open
 from dovetail_ort_runtime.devices import CPU, CUDA, host_zeros
 from dovetail_ort_runtime.environment import import_onnxruntime
-from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
-from dovetail_ort_runtime.manifest import DrafterEntry
+from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
+from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes, cache_type
+from dovetail_ort_runtime.manifest import NATIVE, DrafterEntry
+from dovetail_ort_runtime.pass_inputs import NativeInputs, PassInputs, PortableInputs
 from dovetail_ort_runtime.row_limit import KEPT_ROWS, rows_that_fit, with_reserve
 from dovetail_ort_runtime.session import (
     SessionReport,
@@ -26,6 +29,7 @@ from dovetail_ort_runtime.session import (
     report_session,
     weight_bytes,
 )
+from dovetail_ort_runtime.target_graphs import missing_library
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +61,10 @@ class DraftModel:
 
     Raises:
         InputError: the graph's precision is not for that device, or graph and cache exceed the limit.
-        UnavailableError: CUDA cannot be used here.
+        UnavailableError: CUDA cannot be used here, or the graph is native and the library of operators is missing.
 
     Attributes:
+        is_native: whether the graph is of this package's own operators.
         for_chains: whether the graph knows no attention bias, and gives the predicted states of scored rows only.
         cache: keys and values; its length is moved by whoever drafts.
         max_rows: rows of one pass at most, fewer than the entry's where the limit holds no more.
@@ -82,6 +87,9 @@ class DraftModel:
                 f"a drafter on CUDA must be in fp16, got {entry.precision}; "
                 "attach it again with: dovetail-ort attach BUNDLE HEAD --precision fp16"
             )
+        self.is_native = entry.format == NATIVE
+        if self.is_native and not kernels.is_available():
+            raise UnavailableError(missing_library(graph))
         self.device, self.threads = device, 1 if device == CUDA else threads
         cache: dict[str, Any] = {
             "num_layers": entry.num_layers,
@@ -89,21 +97,29 @@ class DraftModel:
             "capacity": capacity,
             "head_size": entry.head_size,
             "dtype": np.float16 if entry.precision == "fp16" else np.float32,
+            "layout": NATIVE_LAYOUT if self.is_native else PORTABLE_LAYOUT,
         }
         self.weight_bytes = weight_bytes(graph)  # the graph for chains has none of its own
         left = memory_left(self.weight_bytes, cache_bytes(**cache), vram_limit)
         opened = graph_to_open(graph, entry.chain_graph, device=device, trees=trees)
         self.session = open_session(opened, threads, device=device, vram_limit=left, trace=trace)
         self.for_chains = opened != graph
-        check_bias(self.session, opened, for_chains=self.for_chains)
+        if not self.is_native:
+            check_bias(self.session, opened, for_chains=self.for_chains)
         _check_dimensions(self.session, entry)
-        self.cache = KVCache(**cache, device=device)
+        self.cache = KVCache(**{**cache, "dtype": cache_type(self.session)}, device=device)
         self.hidden_size = entry.hidden_size
         self.max_rows = entry.max_rows
-        self._no_bias = np.zeros(with_reserve(self.max_rows) * capacity, dtype=np.float32)
-        self._passes: dict[tuple[int, int, int], _Pass] = {}
+        self._no_bias = np.zeros(0 if self.is_native else with_reserve(self.max_rows) * capacity, dtype=np.float32)
+        self._passes: dict[tuple[int, int, int, int], _Pass] = {}
         if vram_limit is not None and device != CPU:
             self.max_rows = rows_that_fit(entry.max_rows, 1, capacity, self._run_longest)
+
+    def inputs(self, num_rows: int, num_ancestors: int) -> PassInputs:
+        """For passes over so many rows with so many ancestors each."""
+        if self.is_native:
+            return NativeInputs(num_rows, num_ancestors)
+        return PortableInputs(num_rows, self._no_bias, host_zeros(self.device))
 
     @device_errors()
     def forward(
@@ -114,9 +130,10 @@ class DraftModel:
         *,
         num_scored: int,
         num_candidates: int,
-        attention_bias: FloatArray | None = None,
+        num_kept: int | None = None,
+        ancestors: TokenArray | None = None,
     ) -> DraftRows:
-        """Run S rows behind the cache's `length` slots; the length stays.
+        """Run S rows in the slots from the cache's `length` on; the length stays.
 
         Args:
             hidden_states: (S, E) float32, the target's or predicted ones.
@@ -124,29 +141,31 @@ class DraftModel:
             position_ids: (S,) int64.
             num_scored: n, how many of the last rows are continued, 1 or more.
             num_candidates: k, continuations of each.
-            attention_bias: as of `VerificationInput`; not for a graph for chains.
+            num_kept: slots at the beginning that every row sees, all of the cache's `length` if None.
+            ancestors: (S, A) int64, the slots behind those that a row of a tree sees, as of `PassInputs.fill`; None for
+                a chain, whose rows see all slots before theirs. Not for a graph for chains.
         """
-        key = len(token_ids), num_scored, num_candidates
-        step = self._passes.get(key) or _Pass(self, *key)
-        if len(token_ids) <= KEPT_ROWS:
-            self._passes[key] = step
-        total = self.cache.length + len(token_ids)
-        step.total[...] = total
-        inputs = step.inputs
-        inputs["hidden_states"][0] = hidden_states
-        inputs["input_ids"][0] = token_ids
-        inputs["position_ids"][0] = position_ids
-        inputs["seqlens_k"][0] = total - 1
-        if self.for_chains:
-            assert attention_bias is None, "a graph for chains knows no trees"
-        else:
-            if attention_bias is None:
-                attention_bias = self._no_bias[: len(token_ids) * total].reshape(1, 1, len(token_ids), total)
-            step.bind({ATTENTION_BIAS: attention_bias})
+        assert ancestors is None or not self.for_chains, "a graph for chains knows no trees"
+        num_rows, length = len(token_ids), self.cache.length
+        step = self._pass(num_rows, num_scored, num_candidates, 0 if ancestors is None else ancestors.shape[1])
+        step.fill(hidden_states, token_ids, position_ids)
+        step.inputs.fill(length, length if num_kept is None else num_kept, ancestors)
         if self.device != CPU:
-            step.bind(step.inputs)  # what is bound from another device is copied now
+            step.bind(step.copied)  # what is bound from another device is copied now
+        if not self.for_chains:
+            step.bind(step.inputs.changing)
         self.session.run_with_iobinding(step.binding)
         return step.rows
+
+    def _pass(self, num_rows: int, num_scored: int, num_candidates: int, num_ancestors: int) -> _Pass:
+        # A portable pass is the same for every number of ancestors.
+        key = num_rows, num_scored, num_candidates, num_ancestors if self.is_native else 0
+        step = self._passes.get(key)
+        if step is None:
+            step = _Pass(self, *key)
+            if num_rows <= KEPT_ROWS:
+                self._passes[key] = step
+        return step
 
     def _run_longest(self, num_rows: int) -> object:
         """Run rows that end in the last slot of the cache; the pass, which is not kept."""
@@ -159,7 +178,7 @@ class DraftModel:
             self.forward(states, tokens, np.arange(start, capacity), num_scored=1, num_candidates=1)
         finally:
             self.cache.length = 0
-            step = self._passes.pop((num_rows, 1, 1), None)
+            step = self._passes.pop((num_rows, 1, 1, 0), None)
         return step
 
     def report(self) -> SessionReport:
@@ -177,27 +196,36 @@ class DraftModel:
 class _Pass:
     """Bound inputs and outputs of passes of one size.
 
-    What `inputs` holds must be bound anew before each pass on another device than the CPU, which copies it then.
+    Attributes:
+        binding: of the session.
+        inputs: what tells the rows which slots they see.
+        copied: arrays that must be bound anew before each pass on another device than the CPU, which copies them then.
+        rows: what the pass gives.
     """
 
-    def __init__(self, model: DraftModel, num_rows: int, num_scored: int, num_candidates: int) -> None:
+    def __init__(
+        self, model: DraftModel, num_rows: int, num_scored: int, num_candidates: int, num_ancestors: int
+    ) -> None:
         self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self.binding: Any = model.session.io_binding()
-        self.total: NDArray[np.int32] = np.zeros((), dtype=np.int32)
-        self._unchanging = {
+        zeros = host_zeros(model.device)
+        self._hidden_states: FloatArray = zeros((1, num_rows, model.hidden_size), np.float32)
+        self._token_ids: TokenArray = zeros((1, num_rows), np.int64)
+        self._position_ids: TokenArray = zeros((1, num_rows), np.int64)
+        self.inputs = model.inputs(num_rows, num_ancestors)
+        written: dict[str, NDArray[Any]] = {
+            "hidden_states": self._hidden_states,
+            "input_ids": self._token_ids,
+            "position_ids": self._position_ids,
+            **self.inputs.fixed,
+        }
+        unchanging: dict[str, NDArray[Any]] = {
             "scored_rows": np.arange(num_rows - num_scored, num_rows),
             "num_candidates": np.array([num_candidates]),
-            "total_sequence_length": self.total,  # attention reads it where it lies, on every device
         }
-        zeros = host_zeros(model.device)
-        self.inputs: dict[str, NDArray[Any]] = {
-            "hidden_states": zeros((1, num_rows, model.hidden_size), np.float32),
-            "input_ids": zeros((1, num_rows), np.int64),
-            "position_ids": zeros((1, num_rows), np.int64),
-            "seqlens_k": zeros((1,), np.int32),
-        }
-        self.bind(self._unchanging)
-        self.bind(self.inputs)
+        self.bind(written | unchanging)
+        # Attention reads the total length where it lies, on every device.
+        self.copied = {name: array for name, array in written.items() if name != "total_sequence_length"}
         num_states = num_scored if model.for_chains else num_rows
         states = zeros((1, num_states, model.hidden_size), np.float32)
         ids = zeros((1, num_scored, num_candidates), np.int64)
@@ -208,6 +236,12 @@ class _Pass:
         model.cache.bind(self.binding)
         self.rows = DraftRows(states[0, -num_scored:], ids[0], log_probabilities[0])
 
+    def fill(self, hidden_states: FloatArray, token_ids: TokenArray, position_ids: TokenArray) -> None:
+        """Write what the rows read."""
+        self._hidden_states[0] = hidden_states
+        self._token_ids[0] = token_ids
+        self._position_ids[0] = position_ids
+
     def bind(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Bind arrays by the names of the graph's inputs."""
         for name, array in inputs.items():
@@ -216,7 +250,7 @@ class _Pass:
 
 def _check_dimensions(session: Any, entry: DrafterEntry) -> None:
     shapes = {output.name: output.shape for output in session.get_outputs()}
-    cache, states = (shapes.get(name, [None] * 4) for name in ("present.0.key", "predicted_states"))
+    cache, states = (shapes.get(name, [None] * 4) for name in ("present.0.value", "predicted_states"))
     stated = (entry.num_layers, entry.num_kv_heads, entry.head_size, entry.hidden_size)
     found = ((len(shapes) - 3) // 2, cache[1], cache[3], states[-1])
     if stated != found:

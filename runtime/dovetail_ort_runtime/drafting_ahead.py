@@ -43,9 +43,9 @@ class DraftingAhead(ModelDrafter):
         self._handed_out: list[int] = []
         self._ready: dict[int, Proposal] = {}
 
-    def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:
+    def begin(self, sampling: SamplingOptions) -> None:
         """Tell the drafter."""
-        self.drafter.begin(sampling, exact=exact)
+        self.drafter.begin(sampling)
 
     def reports(self) -> tuple[SessionReport, ...]:
         """The drafter's session."""

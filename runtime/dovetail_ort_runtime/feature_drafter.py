@@ -11,6 +11,7 @@ from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.draft_tree import DraftTree
 from dovetail_ort_runtime.drafter import TreeDrafter
+from dovetail_ort_runtime.pass_inputs import padded_ancestors
 from dovetail_ort_runtime.proposal import NOTHING, ROOT, Proposal
 from dovetail_ort_runtime.session import SessionReport
 
@@ -210,18 +211,10 @@ class FeatureDrafter(TreeDrafter):
                 np.full(len(beam), stable + level),
                 num_scored=len(beam),
                 num_candidates=shape.width,
-                attention_bias=_bias([slots[node] for node in beam], stable, cache.length + len(beam)),
+                num_kept=stable,
+                ancestors=padded_ancestors([slots[tree.parent(node)] for node in beam]),
             )
             cache.keep(range(len(beam)))
             features.update(zip(beam, rows.hidden_states.copy(), strict=True))
             beam = tree.expand(beam, rows.candidate_ids, rows.log_probabilities)
         return tree.best(min(shape.num_rows - 1, max_draft_tokens))
-
-
-def _bias(slots: list[list[int]], num_stable: int, total: int) -> FloatArray:
-    """(1, 1, S, total) float32: a row sees the stable slots and those in its list."""
-    bias = np.full((len(slots), total), -np.inf, dtype=np.float32)
-    bias[:, :num_stable] = 0
-    for row, own in enumerate(slots):
-        bias[row, own] = 0
-    return bias[None, None]

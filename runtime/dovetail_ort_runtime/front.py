@@ -9,13 +9,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_runtime.arrays import FloatArray
-from dovetail_ort_runtime.chain_graph import ATTENTION_BIAS, check_bias, graph_to_open
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.chain_graph import check_bias, graph_to_open
 from dovetail_ort_runtime.devices import CPU, host_zeros
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.pass_inputs import PortableInputs
 from dovetail_ort_runtime.row_limit import rows_that_fit, with_reserve
 from dovetail_ort_runtime.session import (
     SessionReport,
@@ -90,21 +91,20 @@ class Front:
             self.max_rows = rows_that_fit(entry.max_rows, _LEAST_ROWS, capacity, self._run_longest)
 
     @device_errors()
-    def bind(self, inputs: Mapping[str, NDArray[Any]]) -> FrontPass:
-        """Passes on the target's inputs by name, token ids, positions and lengths, which are written anew for each."""
-        return FrontPass(self, inputs)
+    def bind(self, tokens: Mapping[str, NDArray[Any]], inputs: PortableInputs) -> FrontPass:
+        """Passes on token ids and positions, by the names of the target's inputs, which are written anew for each."""
+        return FrontPass(self, tokens, inputs)
 
     def _run_longest(self, num_rows: int) -> FrontPass:
         """Run rows that end in the last slot of the cache."""
-        total = self.cache.capacity
-        inputs: dict[str, NDArray[Any]] = {
+        first = self.cache.capacity - num_rows
+        no_bias = np.zeros(num_rows * self.cache.capacity, dtype=np.float32)
+        tokens = {
             "input_ids": np.zeros((1, num_rows), dtype=np.int64),
-            "position_ids": np.arange(total - num_rows, total)[None],
-            "seqlens_k": np.array([total - 1], dtype=np.int32),
-            "total_sequence_length": np.array(total, dtype=np.int32),
+            "position_ids": np.arange(first, self.cache.capacity)[None],
         }
-        step = self.bind(inputs)
-        step.run(np.zeros((1, 1, num_rows, total), dtype=np.float32), tree=False)
+        step = self.bind(tokens, PortableInputs(num_rows, no_bias))
+        step.run(first, None)
         return step
 
     def report(self) -> SessionReport:
@@ -120,27 +120,29 @@ class Front:
 
 
 class FrontPass:
-    """Bound inputs and outputs of passes of one size; only the bias changes its shape."""
+    """Bound inputs and outputs of passes of one size."""
 
-    def __init__(self, front: Front, inputs: Mapping[str, NDArray[Any]]) -> None:
-        self._front = front
+    def __init__(self, front: Front, tokens: Mapping[str, NDArray[Any]], inputs: PortableInputs) -> None:
+        self._front, self._inputs = front, inputs
         self._binding = front.session.io_binding()
-        self._bind(inputs)
+        fixed = {**tokens, **inputs.fixed}
+        self._bind(fixed)
         # What another device copies when it is bound; attention reads the total length where it lies.
-        copied = inputs.keys() - {"total_sequence_length"} if front.device != CPU else ()
-        self._copied = {name: inputs[name] for name in copied}
-        num_rows = inputs["input_ids"].shape[1]
+        copied = fixed.keys() - {"total_sequence_length"} if front.device != CPU else ()
+        self._copied = {name: fixed[name] for name in copied}
+        num_rows = tokens["input_ids"].shape[1]
         self._binding.bind_ortvalue_output("block_states", front.ort_value(front.block_states[None, :num_rows]))
         front.cache.bind(self._binding)
 
     @device_errors()
-    def run(self, attention_bias: FloatArray, *, tree: bool) -> None:
-        """Run the rows behind the kept ones, which are a tree or a chain; the bias of a chain is all zeros."""
+    def run(self, length: int, ancestors: TokenArray | None) -> None:
+        """Run the rows behind `length` kept ones, a tree or, without ancestors, a chain."""
+        self._inputs.fill(length, length, ancestors)
         self._bind(self._copied)
         if self._front.for_chains:
-            assert not tree, "a graph for chains knows no trees"
+            assert ancestors is None, "a graph for chains knows no trees"
         else:
-            self._bind({ATTENTION_BIAS: attention_bias})
+            self._bind(self._inputs.changing)
         self._front.session.run_with_iobinding(self._binding)
 
     def _bind(self, inputs: Mapping[str, NDArray[Any]]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN
 
 DOMAINS: Final = ("", "ai.onnx", "com.microsoft")
 # Nodes and names alone: weights lie beside the graph.
@@ -71,6 +72,15 @@ def check_graph(path: Path, file_bytes: Mapping[str, int]) -> dict[str, tuple[in
         raise BundleError(
             f"{path.name} must be a graph that stays inside its bundle, got: {error}; do not use this bundle"
         ) from None
+
+
+def uses_native_operators(path: Path) -> bool:
+    """Whether a graph imports this package's own operators; False for what is no graph."""
+    try:
+        model = _Message(memoryview(path.read_bytes()), _MODEL)
+        return OPERATOR_DOMAIN in [_Message(opset, _OPSET).text("domain") for opset in model.messages("opset_import")]
+    except (OSError, ValueError):
+        return False
 
 
 def _check_model(message: memoryview, file_bytes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

@@ -28,7 +28,8 @@ def read_record(record_type: type[RecordT], value: Any, where: str) -> RecordT:
     fields = {field.name: field for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
     if unknown := sorted(set(value) - set(fields)):
         raise BundleError(
-            f"{where} must have no other keys than {', '.join(fields)}, got {', '.join(map(repr, unknown))}"
+            f"{where} must have no other keys than {', '.join(fields)}, got {', '.join(map(repr, unknown))}; "
+            "install the release of dovetail-ort that wrote it, or a newer one"
         )
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
     if missing := sorted(required - set(value)):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime.cache_layout import PORTABLE_LAYOUT, CacheLayout
 from dovetail_ort_runtime.cuda_runtime import DeviceMemory
 from dovetail_ort_runtime.devices import CPU
 
+_CACHE_LINE_BYTES: Final = 64
 CacheType = type[np.float32 | np.float16 | np.int8]
 _CACHE_TYPES: Final[dict[str, CacheType]] = {
     "tensor(float)": np.float32,
@@ -25,16 +28,24 @@ def cache_type(session: Any) -> CacheType:
     return _CACHE_TYPES[past.type]
 
 
-def cache_bytes(num_layers: int, num_kv_heads: int, capacity: int, head_size: int, dtype: CacheType) -> int:
+def cache_bytes(
+    num_layers: int,
+    num_kv_heads: int,
+    capacity: int,
+    head_size: int,
+    dtype: CacheType,
+    layout: CacheLayout = PORTABLE_LAYOUT,
+) -> int:
     """Size of a cache's buffers."""
-    return 2 * num_layers * num_kv_heads * capacity * head_size * np.dtype(dtype).itemsize
+    shapes = layout.shapes(num_kv_heads, layout.num_slots(capacity), head_size)
+    return num_layers * sum(map(math.prod, shapes)) * np.dtype(dtype).itemsize
 
 
 class KVCache:
-    """Keys and values of one sequence, (1, Hkv, capacity, D) each.
+    """Keys and values of one sequence.
 
-    Every buffer is bound as past and as present of its block; ONNX Runtime sees the equal pointers and writes the new
-    rows at slot P onwards without copying the past. What is past `length` the next pass overwrites.
+    Every buffer is bound as past and as present of its block, and the graph writes the new rows in place, from slot
+    `length` onwards. What is past `length` the next pass overwrites.
 
     Args:
         num_layers: number of blocks.
@@ -42,6 +53,7 @@ class KVCache:
         capacity: number of slots.
         head_size: D.
         dtype: of keys and values.
+        layout: of both; a native one may allocate some slots more.
         device: `cpu` or `cuda`.
         first_layer: number of the first block in the graph's names.
         front: the cache of the blocks before it, which keeps and forgets what this one does.
@@ -60,20 +72,24 @@ class KVCache:
         capacity: int,
         head_size: int,
         dtype: CacheType = np.float32,
+        layout: CacheLayout = PORTABLE_LAYOUT,
         device: str = CPU,
         first_layer: int = 0,
         front: KVCache | None = None,
     ) -> None:
         self.capacity = capacity
         self.length = 0
-        self.num_bytes = cache_bytes(num_layers, num_kv_heads, capacity, head_size, dtype)
-        self._shape, self._dtype, self._device = (1, num_kv_heads, capacity, head_size), dtype, device
+        self.num_bytes = cache_bytes(num_layers, num_kv_heads, capacity, head_size, dtype, layout)
+        self._layout, self._dtype, self._device = layout, dtype, device
+        self._shapes = layout.shapes(num_kv_heads, layout.num_slots(capacity), head_size)
         self._first_layer, self._front = first_layer, front
         self.buffers: list[NDArray[Any]] = []
         self._memory: DeviceMemory | None = None
         if device == CPU:
             # It comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
-            self.buffers = [np.zeros(self._shape, dtype=dtype) for _ in range(2 * num_layers)]
+            keys, values = (_aligned_zeros((num_layers, *shape), dtype) for shape in self._shapes)
+            self._all_blocks = keys, values
+            self.buffers = [buffer for block in zip(keys, values, strict=True) for buffer in block]
             self._addresses = [buffer.ctypes.data for buffer in self.buffers]
         else:
             self._memory = DeviceMemory(self.num_bytes)
@@ -84,7 +100,7 @@ class KVCache:
         """Bind every buffer as past and as present in an IOBinding, which must not outlive this cache."""
         for index, address in enumerate(self._addresses):
             part = f"{self._first_layer + index // 2}.{('key', 'value')[index % 2]}"
-            place = (self._device, 0, self._dtype, self._shape, address)
+            place = (self._device, 0, self._dtype, self._shapes[index % 2], address)
             binding.bind_input(f"past_key_values.{part}", *place)
             binding.bind_output(f"present.{part}", *place)
 
@@ -97,10 +113,14 @@ class KVCache:
             self._front.keep(rows)
         for place, row in enumerate(rows):
             if place != row:
-                assert self.buffers, "rows are moved on the CPU only"
-                for buffer in self.buffers:
-                    buffer[:, :, self.length + place] = buffer[:, :, self.length + row]
+                self._move(self.length + row, self.length + place)
         self.length += len(rows)
+
+    def _move(self, slot: int, new_slot: int) -> None:
+        assert self.buffers, "rows are moved on the CPU only"
+        places = zip(self._layout.places(slot), self._layout.places(new_slot), strict=True)
+        for blocks, (old, new) in zip(self._all_blocks, places, strict=True):
+            blocks[(slice(None), *new)] = blocks[(slice(None), *old)]
 
     def rewind(self, length: int) -> None:
         """Forget every slot from `length` on."""
@@ -108,7 +128,10 @@ class KVCache:
         if self._front is not None:
             self._front.rewind(length)
 
-    @property
-    def can_move_rows(self) -> bool:
-        """Whether `keep` can leave out rows before others, as a side branch of a tree asks for."""
-        return bool(self.buffers) and (self._front is None or self._front.can_move_rows)
+
+def _aligned_zeros(shape: tuple[int, ...], dtype: CacheType) -> NDArray[Any]:
+    """An array that begins with a line of the processor's cache, so that no vector of the kernels crosses two."""
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(num_bytes + _CACHE_LINE_BYTES, dtype=np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE_BYTES
+    return memory[start : start + num_bytes].view(dtype).reshape(shape)

@@ -38,7 +38,7 @@ class LanguageModelDrafter(ModelDrafter):
         self._read: list[int] = []  # what the model's cache holds, drafted tokens included
         self._sampler = Sampler(SamplingOptions())
 
-    def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:  # noqa: ARG002  a chain is its own first path
+    def begin(self, sampling: SamplingOptions) -> None:
         """Draw as the answer's tokens are drawn, from a random sequence of its own."""
         seed = None if sampling.seed is None else sampling.seed + 1
         self._sampler = Sampler(replace(sampling, repetition_penalty=1.0, seed=seed))
@@ -109,7 +109,7 @@ class LanguageModelDrafter(ModelDrafter):
 
     def _read_on(self, token_ids: list[int]) -> FloatArray:
         rows = VerificationInput.prompt(np.array(token_ids, dtype=np.int64), self.model.cache.length)
-        logits = self.model.forward(rows, exact=False, num_scored=1).logits[0]
+        logits = self.model.forward(rows, num_scored=1).logits[0]
         self.model.cache.keep(range(len(token_ids)))
         self._read += token_ids
         # A smaller vocabulary leaves the target's last tokens undrafted, a larger one is padding.

@@ -1,30 +1,38 @@
-"""What a bundle says of itself: `manifest.json`, version 1."""
+"""What a bundle says of itself: `manifest.json`, version 2; version 1 is read as well."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from dovetail_ort_runtime.errors import BundleError, BundleVersionError, InputError
+from dovetail_ort_runtime.errors import BundleError, BundleVersionError, InputError, one_line
 from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.json_record import read_record
 from dovetail_ort_runtime.measurements import Measurements, Provenance
 
 FORMAT: Final = "dovetail-ort-bundle"
-VERSION: Final = 1
+VERSION: Final = 2
+_EARLIER_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 # Logits of that many rows are held at a time, whatever a manifest asks for.
 MOST_ROWS: Final = 1024
 WEIGHT_FORMATS: Final = ("int8", "int4", "fp16", "fp32")
-INT8_FORMATS: Final = ("row", "row-unsigned", "block")
+# Which operators a graph is made of: this package's own, or those of a stock ONNX Runtime.
+NATIVE: Final = "native"
+PORTABLE: Final = "portable"
+GRAPH_FORMATS: Final = (NATIVE, PORTABLE)
+# Keys of version 1 that are gone, by section, and the values of the first that cannot be read any more.
+_GONE: Final = {"target": "int8_format", "measurements": "int8_formats", "provenance": "calibration"}
+_ROW_FORMATS: Final = ("row", "row-unsigned")
 FUSIONS: Final = ("gating", "concatenation")
 LEAST_DIMENSIONS: Final = {
     **dict.fromkeys(("num_layers", "num_heads", "num_kv_heads", "head_size", "hidden_size", "vocabulary_size"), 1),
-    **dict.fromkeys(("max_context", "max_rows"), 2),  # an exact pass has two rows at the least
+    **dict.fromkeys(("max_context", "max_rows"), 2),  # a pass of a portable graph has two rows at the least
 }
 LEAST_DRAFTER_DIMENSIONS: Final = dict.fromkeys(
     ("num_layers", "num_kv_heads", "head_size", "hidden_size", "draft_vocabulary_size", "max_rows"), 1
@@ -64,15 +72,19 @@ class TargetEntry:
         num_parameters: distinct weights of the model.
         max_context: largest number of tokens of prompt and answer.
         max_rows: largest number of tokens in one pass, at most `MOST_ROWS`.
-        int8_format: what a scale stands for in an int8 graph: a `row`, a row with weights stored unsigned
-            (`row-unsigned`), or a `block`; None in another precision.
+        format: `native`, of this package's own operators, or `portable`, of those of a stock ONNX Runtime.
+        operators: version of the native operators; None in a portable graph.
+        portable_graph: the same target in portable operators, a file beside a native `graph` that is loaded where the
+            library of operators is missing; or None.
         intermediate_size: inner width of an MLP; None in bundles of before there were drafters.
         weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
-        front_graph: the embedding and the first blocks in fp16, a file beside `graph`, which then begins with the block
-            after them; None if the target is in one piece.
+        front_graph: the embedding and the first blocks in fp16, a file beside `graph`; a portable `graph` then begins
+            with the block after them; None if the target is in one piece.
         front_chain_graph: the front graph without attention bias, for passes over chains, over the same weights; a file
             beside it, or None.
         front_layers: how many blocks those are, 0 or more.
+        rest_graph: the blocks after them in native operators, a file beside a native `graph`, which is then the whole
+            target for a machine without a GPU; None otherwise.
         passes: what was done to the traced graph, in order, each as `name` or `name(option=value)`.
     """
 
@@ -89,18 +101,21 @@ class TargetEntry:
     num_parameters: int
     max_context: int
     max_rows: int
-    int8_format: str | None = None
+    format: str = PORTABLE
+    operators: int | None = None
+    portable_graph: str | None = None
     intermediate_size: int | None = None
     weights_sha256: str | None = None
     front_graph: str | None = None
     front_chain_graph: str | None = None
     front_layers: int = 0
+    rest_graph: str | None = None
     passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_dimensions(self, LEAST_DIMENSIONS)
         _check_choice("precision", self.precision, WEIGHT_FORMATS)
-        _check_choice("int8_format", self.int8_format, (*INT8_FORMATS, None))
+        _check_format(self)
         least, most = (0, 0) if self.front_graph is None else (1, self.num_layers - 1)
         if not least <= self.front_layers <= most:
             raise InputError(
@@ -109,12 +124,23 @@ class TargetEntry:
             )
         if self.front_chain_graph is not None and self.front_graph is None:
             raise InputError(f"front_chain_graph must go with a front_graph, got {self.front_chain_graph!r} without")
-        _check_beside(self.graph, front_graph=self.front_graph, front_chain_graph=self.front_chain_graph)
+        if self.portable_graph is not None and self.format != NATIVE:
+            raise InputError(f"portable_graph must go with a native graph, got {self.portable_graph!r} without")
+        if (self.rest_graph is not None) != (self.format == NATIVE and self.front_graph is not None):
+            raise InputError(f"rest_graph must go with a native graph and a front_graph, got {self.rest_graph!r}")
+        _check_beside(
+            self.graph,
+            portable_graph=self.portable_graph,
+            front_graph=self.front_graph,
+            front_chain_graph=self.front_chain_graph,
+            rest_graph=self.rest_graph,
+        )
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """Paths of its graphs in the bundle, one to three."""
-        return _with_those_beside(self.graph, self.front_graph, self.front_chain_graph)
+        """Paths of its graphs in the bundle, one to five."""
+        beside = (self.portable_graph, self.front_graph, self.front_chain_graph, self.rest_graph)
+        return _with_those_beside(self.graph, *beside)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +162,7 @@ class DrafterEntry:
         max_rows: largest number of rows in one pass, at most `MOST_ROWS`.
         chain_graph: the graph without attention bias, for chains, which gives the predicted states of scored rows only;
             over the same weights, a file beside it, or None.
-        passes: as of the target.
+        format: as of the target, like `operators` and `passes`.
     """
 
     graph: str
@@ -151,12 +177,15 @@ class DrafterEntry:
     num_parameters: int
     max_rows: int
     chain_graph: str | None = None
+    format: str = PORTABLE
+    operators: int | None = None
     passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_dimensions(self, LEAST_DRAFTER_DIMENSIONS)
         _check_choice("precision", self.precision, WEIGHT_FORMATS)
         _check_choice("fusion", self.fusion, FUSIONS)
+        _check_format(self)
         _check_beside(self.graph, chain_graph=self.chain_graph)
 
     @property
@@ -171,6 +200,14 @@ def _check_dimensions(entry: TargetEntry | DrafterEntry, least_by_name: Mapping[
             raise InputError(f"{name} must be {least} or more, got {getattr(entry, name)}")
     if entry.max_rows > MOST_ROWS:
         raise InputError(f"max_rows must be at most {MOST_ROWS}, got {entry.max_rows}")
+
+
+def _check_format(entry: TargetEntry | DrafterEntry) -> None:
+    _check_choice("format", entry.format, GRAPH_FORMATS)
+    if entry.format == PORTABLE and entry.operators is not None:
+        raise InputError(f"operators must go with a native graph, got {entry.operators} without")
+    if entry.format == NATIVE and (entry.operators is None or entry.operators < 1):
+        raise InputError(f"operators must be 1 or more with a native graph, got {entry.operators}")
 
 
 def _check_beside(graph: str, **names: str | None) -> None:
@@ -255,7 +292,7 @@ class Manifest:
 
         Raises:
             BundleError: it is not JSON, not a bundle's manifest, or a field is missing, unknown or mistyped.
-            BundleVersionError: its version is not 1.
+            BundleVersionError: its version is neither 2 nor 1, or it is of version 1 and its weights are INT8 by rows.
         """
         try:
             value: Any = json.loads(text)
@@ -263,9 +300,32 @@ class Manifest:
             raise BundleError(f"{MANIFEST_NAME} must be JSON, got: {error}; export the bundle again") from error
         if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
             raise BundleError(f'{MANIFEST_NAME} must have "format": "{FORMAT}"; is this a bundle?')
-        if type(version := value.pop("version", None)) is not int or version != VERSION:  # true equals 1
+        version = value.pop("version", None)
+        if type(version) is not int or version not in (VERSION, _EARLIER_VERSION):  # true equals 1
             raise BundleVersionError(
-                f"the manifest's version must be {VERSION}, got {version!r}; "
+                f"the manifest's version must be {VERSION} or {_EARLIER_VERSION}, got {version!r}; "
                 "export the bundle again or install the release of dovetail-ort that wrote it"
             )
+        if version == _EARLIER_VERSION:
+            value = _from_version_1(value)
         return read_record(cls, value, "manifest")
+
+
+def _from_version_1(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of version 1 as one of version 2: some keys are gone, the others mean the same.
+
+    Raises:
+        BundleVersionError: its weights are INT8 by rows, which no graph has any more.
+    """
+    sections = {name: value for name in _GONE if isinstance(value := manifest.get(name), dict)}
+    int8_format = sections.get("target", {}).get("int8_format")
+    if int8_format in _ROW_FORMATS:
+        source = one_line(sections.get("provenance", {}).get("source", "SOURCE"))
+        raise BundleVersionError(
+            f"the INT8 weights of a bundle of version 1 must be in blocks, got the format {int8_format}; "
+            f"make a new bundle with: dovetail-ort export {shlex.quote(source)} OUT"
+        )
+    kept = {
+        name: {key: value for key, value in section.items() if key != _GONE[name]} for name, section in sections.items()
+    }
+    return manifest | kept

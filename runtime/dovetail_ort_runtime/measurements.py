@@ -86,13 +86,11 @@ class Measurements:
     Attributes:
         row_invariance: of the bundle's graph.
         agreement: of the bundle's graph.
-        int8_formats: all formats that were compared, if the bundle's was chosen by measurement.
         witness: model and graph against an independent reading of the files; None in bundles of before there was one.
     """
 
     row_invariance: RowInvariance
     agreement: Agreement
-    int8_formats: tuple[Int8FormatMeasurements, ...] = ()
     witness: WitnessReport | None = None
 
 
@@ -122,7 +120,6 @@ class Provenance:
         exporter: version of dovetail-ort.
         packages: versions of the packages that took part, by name.
         machine: processor that the measurements were taken on.
-        calibration: on which text activations were measured; None if no pass asked for it.
         revision: commit of the hub repository; None for files of another origin.
         licence: as the source states it, or None.
         ignored_settings: keys of the configuration that were passed over because the user said so.
@@ -134,7 +131,6 @@ class Provenance:
     exporter: str
     packages: dict[str, str]
     machine: str
-    calibration: Calibration | None = None
     revision: str | None = None
     licence: str | None = None
     ignored_settings: tuple[str, ...] = ()

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.cuda_runtime import vram_in_use
 from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError, one_line
+from dovetail_ort_runtime.graph_check import uses_native_operators
 from dovetail_ort_runtime.process_memory import huge_pages
 
 _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -64,7 +66,8 @@ def open_session(
 
     Raises:
         BundleError: ONNX Runtime refuses the graph.
-        UnavailableError: CUDA is asked for and cannot be used.
+        UnavailableError: CUDA is asked for and cannot be used, or the graph is native and the library of operators
+            cannot be loaded.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
@@ -75,6 +78,8 @@ def open_session(
     # ONNX Runtime's own format would be read in another way than it was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if uses_native_operators(graph):
+        kernels.register(options)
     if trace is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(trace)
     providers: list[Any] = [CPU_PROVIDER]

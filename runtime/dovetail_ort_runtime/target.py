@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.chain_graph import ATTENTION_BIAS
+from dovetail_ort_runtime.cache_layout import NATIVE_LAYOUT, PORTABLE_LAYOUT
 from dovetail_ort_runtime.devices import CPU, host_zeros
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.front import Front
+from dovetail_ort_runtime.front import Front, FrontPass
 from dovetail_ort_runtime.kv_cache import KVCache, cache_type
 from dovetail_ort_runtime.manifest import TargetEntry
+from dovetail_ort_runtime.pass_inputs import NativeInputs, PassInputs, PortableInputs, ancestor_slots
 from dovetail_ort_runtime.row_limit import KEPT_ROWS
 from dovetail_ort_runtime.session import SessionReport, open_session, report_session, weight_bytes
+from dovetail_ort_runtime.target_graphs import TargetGraphs, graphs_to_load
 from dovetail_ort_runtime.verification_input import VerificationInput
 
-EXACT_ROWS = 2
+# Of a pass of a portable graph, and of its head: `MatMulNBits` rounds a single row differently.
+EXACT_ROWS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +44,9 @@ class TargetRows:
 class Target:
     """A session on the target's graph and the cache of one sequence.
 
-    One-row and many-row calls of an INT8 product take different kernels, whose sums round differently. So neither an
-    exact pass nor its head has one row: it is padded to two, and the second row's result is dropped.
+    A native graph gives a row the same bits whatever is beside it. A portable one has other kernels for a single row
+    than for several, whose sums round differently. So neither its passes nor its head have one row: it is padded to
+    two, and the second row's result is dropped.
 
     Args:
         graph: path of the ONNX file.
@@ -53,9 +58,17 @@ class Target:
         trees: as of `Front`.
         trace: as of `open_session`, for the blocks on the CPU.
 
+    Raises:
+        InputError: an argument is out of its bounds.
+        BundleError: the graph is not the one that the entry describes.
+        UnavailableError: the graph is native, and the library of operators is missing.
+
     Attributes:
         cache: keys and values of the kept tokens.
         chooses_rows: whether the graph computes the logits of chosen rows only.
+        is_native: whether all blocks run in native operators.
+        least_rows: rows of a pass at the least, 1 or 2; fewer are padded.
+        keeps_branches: whether rows of a tree that are no first path may be kept: they have the bits of a chain.
     """
 
     def __init__(
@@ -79,10 +92,11 @@ class Target:
         self.threads = usable_cores() if threads is None else threads
         if self.threads < 1:
             raise InputError(f"threads must be 1 or more, got {self.threads}")
+        graphs = graphs_to_load(graph, entry, front_device)
         self.front: Front | None = None
-        if entry.front_graph is not None:
+        if graphs.front is not None:
             self.front = Front(
-                graph.with_name(entry.front_graph),
+                graphs.front,
                 entry,
                 capacity=capacity,
                 threads=self.threads,
@@ -91,53 +105,66 @@ class Target:
                 trees=trees,
             )
             self.max_rows = self.front.max_rows
-        self.weight_bytes = weight_bytes(graph)
-        self.session = open_session(graph, self.threads, trace=trace)
-        _check_dimensions(self.session, entry)
+        self.is_native = graphs.is_native and self.front is None
+        self.least_rows = 1 if self.is_native else EXACT_ROWS
+        self.keeps_branches = self.is_native
+        self.weight_bytes = weight_bytes(graphs.graph)
+        self.session = open_session(graphs.graph, self.threads, trace=trace)
+        _check_dimensions(self.session, entry, graphs)
         self.cache = KVCache(
-            num_layers=entry.num_layers - entry.front_layers,
+            num_layers=entry.num_layers - graphs.front_layers,
             num_kv_heads=entry.num_kv_heads,
             capacity=capacity,
             head_size=entry.head_size,
             dtype=cache_type(self.session),
-            first_layer=entry.front_layers,
+            layout=NATIVE_LAYOUT if graphs.is_native else PORTABLE_LAYOUT,
+            first_layer=graphs.front_layers,
             front=None if self.front is None else self.front.cache,
         )
         self.logits = np.empty((self.max_rows, entry.vocabulary_size), dtype=np.float32)
         self.hidden_states = np.empty((self.max_rows, entry.hidden_size), dtype=np.float32)
-        self._no_bias = np.zeros(self.max_rows * capacity, dtype=np.float32)
         self.chooses_rows = any(value.name == "scored_rows" for value in self.session.get_inputs())
-        self._passes: dict[tuple[int, int], _Pass] = {}
+        self._has_native_blocks = graphs.is_native
+        self._no_bias = np.zeros(0 if self.is_native else self.max_rows * capacity, dtype=np.float32)
+        self._passes: dict[tuple[int, int, int], _Pass] = {}
 
-    def forward(self, rows: VerificationInput, *, exact: bool = True, num_scored: int | None = None) -> TargetRows:
+    def forward(self, rows: VerificationInput, *, num_scored: int | None = None) -> TargetRows:
         """Run the rows behind the cache's kept tokens; its length stays.
 
         Args:
             rows: 1 to `max_rows`, for which the cache has room.
-            exact: whether a single row takes the kernel of many.
             num_scored: how many of the last rows need logits, 1 or more; all if None.
         """
         num_rows = len(rows.token_ids)
         num_scored = num_rows if num_scored is None else num_scored
-        least = EXACT_ROWS if exact else 1
-        padded = max(num_rows, least)
-        scored = max(num_scored, least) if self.chooses_rows else padded
+        padded = max(num_rows, self.least_rows)
+        scored = max(num_scored, self.least_rows) if self.chooses_rows else padded
+        length = self.cache.length
+        ancestors = None if rows.parents is None else ancestor_slots(rows.parents, length)
+        step = self._pass(padded, scored, 0 if ancestors is None else ancestors.shape[1])
         first_scored = max(num_rows - scored, 0)
-        total = self.cache.length + padded
-        key = padded, scored
-        step = self._passes.get(key) or _Pass(self, *key)
-        if padded <= KEPT_ROWS:
-            self._passes[key] = step
-        step.fill(rows, total, first_scored)
-        bias = rows.attention_bias
-        if bias is None:
-            bias = self._no_bias[: padded * total].reshape(1, 1, padded, total)
-        step.binding.bind_ortvalue_input(ATTENTION_BIAS, step.ort_value(bias))
-        if step.front is not None:
-            step.front.run(bias, tree=rows.attention_bias is not None)
-        self.session.run_with_iobinding(step.binding)
+        step.run(rows, length, ancestors, first_scored)
         end = num_rows - first_scored
         return TargetRows(self.logits[end - num_scored : end], self.hidden_states[:num_rows])
+
+    def inputs(self, num_rows: int, num_ancestors: int) -> PassInputs:
+        """For passes of the blocks on the CPU over so many rows with so many ancestors each."""
+        if self._has_native_blocks:
+            return NativeInputs(num_rows, num_ancestors)
+        return self.portable_inputs(num_rows)
+
+    def portable_inputs(self, num_rows: int) -> PortableInputs:
+        """For passes of a front over so many rows."""
+        return PortableInputs(num_rows, self._no_bias, host_zeros(CPU if self.front is None else self.front.device))
+
+    def _pass(self, num_rows: int, num_scored: int, num_ancestors: int) -> _Pass:
+        key = num_rows, num_scored, num_ancestors
+        step = self._passes.get(key)
+        if step is None:
+            step = _Pass(self, *key)
+            if num_rows <= KEPT_ROWS:
+                self._passes[key] = step
+        return step
 
     def reports(self) -> tuple[SessionReport, ...]:
         """Where it runs."""
@@ -153,50 +180,59 @@ class Target:
 
 
 class _Pass:
-    """Bound inputs and outputs of passes of one size; only the bias changes its shape."""
+    """Bound inputs and outputs of passes of one size."""
 
-    def __init__(self, target: Target, num_rows: int, num_scored: int) -> None:
-        self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
-        self.binding: Any = target.session.io_binding()
-        self.scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
+    def __init__(self, target: Target, num_rows: int, num_scored: int, num_ancestors: int) -> None:
+        self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self._session = target.session
+        self._binding: Any = target.session.io_binding()
         zeros = host_zeros(CPU if target.front is None else target.front.device)
-        self.inputs: dict[str, NDArray[Any]] = {
-            "input_ids": zeros((1, num_rows), np.int64),
-            "position_ids": zeros((1, num_rows), np.int64),
-            "seqlens_k": zeros((1,), np.int32),
-            "total_sequence_length": zeros((), np.int32),
-        }
-        for name, array in self.inputs.items():
-            self.binding.bind_ortvalue_input(name, self.ort_value(array))
+        self._token_ids: TokenArray = zeros((1, num_rows), np.int64)
+        self._position_ids: TokenArray = zeros((1, num_rows), np.int64)
+        self._scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
+        self._steps = np.arange(num_scored)
+        self._inputs = target.inputs(num_rows, num_ancestors)
+        tokens = {"input_ids": self._token_ids, "position_ids": self._position_ids}
+        self._bind({**tokens, **self._inputs.fixed})
         if target.chooses_rows:
-            self.binding.bind_ortvalue_input("scored_rows", self.ort_value(self.scored_rows))
-        self.front = None if target.front is None else target.front.bind(self.inputs)
+            self._bind({"scored_rows": self._scored_rows})
+        self._front: FrontPass | None = None
         if target.front is not None:
-            states = target.front.block_states[None, :num_rows]
-            self.binding.bind_ortvalue_input("block_states", self.ort_value(states))
-        self.binding.bind_ortvalue_output("logits", self.ort_value(target.logits[None, :num_scored]))
-        self.binding.bind_ortvalue_output("hidden_states", self.ort_value(target.hidden_states[None, :num_rows]))
-        target.cache.bind(self.binding)
+            portable = self._inputs if isinstance(self._inputs, PortableInputs) else target.portable_inputs(num_rows)
+            self._front = target.front.bind(tokens, portable)
+            self._bind({"block_states": target.front.block_states[None, :num_rows]})
+        self._binding.bind_ortvalue_output("logits", self._ort_value(target.logits[None, :num_scored]))
+        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(target.hidden_states[None, :num_rows]))
+        target.cache.bind(self._binding)
 
-    def fill(self, rows: VerificationInput, total: int, first_scored: int) -> None:
-        """Write what the graph reads but for the bias; padding, which `total` includes, repeats the last position."""
-        num_rows, inputs = len(rows.token_ids), self.inputs
-        inputs["input_ids"][0, :num_rows] = rows.token_ids
-        inputs["position_ids"][0, :num_rows] = rows.position_ids
-        inputs["position_ids"][0, num_rows:] = rows.position_ids[-1]
-        inputs["seqlens_k"][0] = total - 1
-        inputs["total_sequence_length"][...] = total
-        self.scored_rows[:] = np.arange(first_scored, first_scored + len(self.scored_rows))
+    def run(self, rows: VerificationInput, length: int, ancestors: TokenArray | None, first_scored: int) -> None:
+        """Run the rows behind `length` kept ones; padding repeats the last position."""
+        num_rows = len(rows.token_ids)
+        self._token_ids[0, :num_rows] = rows.token_ids
+        self._position_ids[0, :num_rows] = rows.position_ids
+        if num_rows < self._position_ids.shape[1]:
+            self._position_ids[0, num_rows:] = rows.position_ids[-1]
+        np.add(self._steps, first_scored, out=self._scored_rows)
+        self._inputs.fill(length, length, ancestors)
+        self._bind(self._inputs.changing)
+        if self._front is not None:
+            self._front.run(length, ancestors)
+        self._session.run_with_iobinding(self._binding)
+
+    def _bind(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        for name, array in inputs.items():
+            self._binding.bind_ortvalue_input(name, self._ort_value(array))
 
 
-def _check_dimensions(session: Any, entry: TargetEntry) -> None:
+def _check_dimensions(session: Any, entry: TargetEntry, graphs: TargetGraphs) -> None:
     shapes = {output.name: output.shape for output in session.get_outputs()}
-    first = f"present.{entry.front_layers}.key"
-    cache, logits, states = (shapes.get(name, [None] * 4) for name in (first, "logits", "hidden_states"))
+    first = graphs.front_layers
+    names = (f"present.{first}.value", "logits", "hidden_states")
+    cache, logits, states = (shapes.get(name, [None] * 4) for name in names)
     stated = (entry.num_layers, entry.num_kv_heads, entry.head_size, entry.vocabulary_size, entry.hidden_size)
-    found = (len(shapes) // 2 - 1 + entry.front_layers, cache[1], cache[3], logits[-1], states[-1])
+    found = (len(shapes) // 2 - 1 + first, cache[1], cache[3], logits[-1], states[-1])
     if stated != found:
         raise BundleError(
-            f"the dimensions in the manifest must be those of {entry.graph}, (L, Hkv, D, V, E) = {found}, "
+            f"the dimensions in the manifest must be those of {graphs.graph.name}, (L, Hkv, D, V, E) = {found}, "
             f"got {stated}; export the bundle again"
         )

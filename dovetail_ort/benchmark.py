@@ -1,4 +1,4 @@
-"""Plain and speculative decoding of the same prompts in turns, and what comes of comparing them."""
+"""The same prompts decoded without speculation and with it, in turns, and what comes of comparing them."""
 
 import dataclasses
 import statistics
@@ -12,8 +12,7 @@ from dovetail_ort_runtime import Generation, GenerationOptions, Model, SamplingO
 from dovetail_ort_runtime.errors import InputError
 
 SPECULATIVE: Final = "speculative"
-PLAIN_EXACT: Final = "plain, exact"
-PLAIN_FAST: Final = "plain, one-row kernel"
+BASELINE: Final = "baseline"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +21,7 @@ class PromptRecord:
 
     Attributes:
         name: of the prompt.
-        identical: whether speculation gave the tokens of exact plain decoding.
+        identical: whether speculation gave the baseline's tokens.
         statistics: by mode.
     """
 
@@ -54,12 +53,10 @@ class BenchmarkResult:
 
     Attributes:
         num_prompts: prompts that were decoded in every mode.
-        num_identical: those whose speculative tokens equal the plain ones.
+        num_identical: those whose speculative tokens are the baseline's.
         modes: by name.
-        faster_plain: the plain mode with more tokens per second; every speedup is against it.
-        speedup: speculative over faster plain, of `decode_tokens_per_second`.
+        speedup: speculative over baseline, of `decode_tokens_per_second`.
         median_speedup: the median of the prompts' own ratios; `speedup_quartiles` beside it.
-        speedup_over_exact: speculative over exact plain decoding, which gives the same tokens.
         accepted_length: mean tokens a round.
         drafted_per_round: mean draft tokens a round.
         accepted_histogram: rounds by accepted draft tokens.
@@ -69,11 +66,9 @@ class BenchmarkResult:
     num_prompts: int
     num_identical: int
     modes: dict[str, ModeSummary]
-    faster_plain: str
     speedup: float
     median_speedup: float
     speedup_quartiles: tuple[float, float]
-    speedup_over_exact: float
     accepted_length: float
     drafted_per_round: float
     accepted_histogram: tuple[int, ...]
@@ -81,9 +76,13 @@ class BenchmarkResult:
 
 
 class Benchmark:
-    """Decodes prompts greedily in the three modes; the mode that begins changes from prompt to prompt.
+    """Decodes prompts greedily in both modes; the mode that begins changes from prompt to prompt.
 
-    `max_draft_tokens` and `exact` are those of the speculative mode.
+    Args:
+        model: answers.
+        max_new_tokens: of an answer.
+        max_draft_tokens: of a round of the speculative mode.
+        template_arguments: of every conversation.
     """
 
     def __init__(
@@ -92,28 +91,26 @@ class Benchmark:
         *,
         max_new_tokens: int,
         max_draft_tokens: int,
-        exact: bool = True,
         template_arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        plain = GenerationOptions(max_new_tokens=max_new_tokens, max_draft_tokens=0, sampling=SamplingOptions())
+        baseline = GenerationOptions(max_new_tokens=max_new_tokens, max_draft_tokens=0, sampling=SamplingOptions())
         self._model = model
         self._template_arguments = template_arguments
         self._options = {
-            PLAIN_FAST: dataclasses.replace(plain, exact=False),
-            PLAIN_EXACT: plain,
-            SPECULATIVE: dataclasses.replace(plain, max_draft_tokens=max_draft_tokens, exact=exact),
+            BASELINE: baseline,
+            SPECULATIVE: dataclasses.replace(baseline, max_draft_tokens=max_draft_tokens),
         }
 
     def run(self, prompts: Sequence[SuitePrompt]) -> Iterator[PromptRecord]:
         """Decode every prompt in every mode."""
-        self._decode(prompts[0], PLAIN_FAST)  # not counted: the first passes touch fresh memory
+        self._decode(prompts[0], BASELINE)  # not counted: the first passes touch fresh memory
         modes = list(self._options)
         for number, prompt in enumerate(prompts):
             start = number % len(modes)
             answers = {mode: self._decode(prompt, mode) for mode in modes[start:] + modes[:start]}
             yield PromptRecord(
                 name=prompt.name,
-                identical=answers[SPECULATIVE].token_ids == answers[PLAIN_EXACT].token_ids,
+                identical=answers[SPECULATIVE].token_ids == answers[BASELINE].token_ids,
                 statistics={mode: answers[mode].statistics for mode in modes},
             )
 
@@ -135,10 +132,9 @@ def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
         )
     modes = {mode: _mode_summary([record.statistics[mode] for record in records]) for mode in records[0].statistics}
     rate = {mode: summary.decode_tokens_per_second for mode, summary in modes.items()}
-    faster = max((PLAIN_FAST, PLAIN_EXACT), key=rate.__getitem__)
     rates = [{mode: item.decode_tokens_per_second for mode, item in record.statistics.items()} for record in records]
     # An answer of one token has no decoding time.
-    ratios = [one[SPECULATIVE] / one[faster] for one in rates if one[faster]]
+    ratios = [one[SPECULATIVE] / one[BASELINE] for one in rates if one[BASELINE]]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     speculative = [record.statistics[SPECULATIVE] for record in records]
     histograms = [item.accepted_histogram for item in speculative]
@@ -148,11 +144,9 @@ def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
         num_prompts=len(records),
         num_identical=sum(record.identical for record in records),
         modes=modes,
-        faster_plain=faster,
-        speedup=rate[SPECULATIVE] / rate[faster],
+        speedup=rate[SPECULATIVE] / rate[BASELINE],
         median_speedup=middle,
         speedup_quartiles=(low, high),
-        speedup_over_exact=rate[SPECULATIVE] / rate[PLAIN_EXACT],
         accepted_length=1 + sum(item.accepted_tokens for item in speculative) / rounds,
         drafted_per_round=sum(item.drafted_tokens for item in speculative) / rounds,
         accepted_histogram=tuple(map(sum, zip_longest(*histograms, fillvalue=0))),

@@ -22,7 +22,7 @@ COMMANDS: Final = {
     "generate": "answer one prompt",
     "chat": "hold a conversation",
     "serve": "answer over HTTP, as OpenAI does",
-    "bench": "measure plain against speculative decoding",
+    "bench": "measure decoding with speculation against decoding without",
     "inspect": "show what is in a bundle",
     "graph": "see, change and measure what a graph is made of",
     "doctor": "check this machine and name the command that mends it",

@@ -41,7 +41,7 @@ class AnswerPrinter:
         self._model = model
         self._options = options
         self._template_arguments = template_arguments
-        self._exactness = exactness(model, options)
+        self._exactness = "exact" if model.exact else "not exact: this bundle failed its check"
         self._tinted = show_drafted and sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._quiet = quiet
 
@@ -78,10 +78,3 @@ def statistics_line(generation: Generation) -> str:
     if statistics.cached_tokens:
         parts.append(f"{statistics.cached_tokens} of {statistics.prompt_tokens} prompt tokens reused")
     return ", ".join(parts)
-
-
-def exactness(model: Model, options: GenerationOptions) -> str:
-    """Whether the answer is the one that plain decoding gives."""
-    if options.exact and not model.exact:
-        return "not exact: this bundle failed its check"
-    return "exact" if options.exact else "not exact"

@@ -94,7 +94,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def add_speculation(parser: argparse.ArgumentParser) -> None:
-    """Add what drafts, how much, and whether the answer must be that of plain decoding."""
+    """Add what drafts, and how much."""
     speculation = parser.add_argument_group("speculation")
     speculation.add_argument(
         "--drafter",
@@ -132,20 +132,14 @@ def add_speculation(parser: argparse.ArgumentParser) -> None:
         type=_tree_shape,
         dest="draft_shape",
         metavar="T/D/K",
-        help="always let it draft a tree of T rows, D expansions and K candidates; pays with --no-exact only",
+        help="always let it draft a tree of T rows, D expansions and K candidates; pays with a native bundle only",
     )
     speculation.add_argument(
         "--max-draft-tokens",
         type=int,
         metavar="N",
         default=_DEFAULTS.max_draft_tokens,
-        help="draft tokens a round at most; 0 decodes plainly (default: %(default)s)",
-    )
-    speculation.add_argument(
-        "--no-exact",
-        dest="exact",
-        action="store_false",
-        help="let single-token passes use a faster kernel and keep side branches of trees: results differ slightly",
+        help="draft tokens a round at most; 0 decodes without speculation (default: %(default)s)",
     )
 
 
@@ -223,7 +217,6 @@ def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]
         stop=tuple(arguments.stop),
         sampling=replace(bundle.manifest.generation.sampling(), **sampling),
         max_draft_tokens=arguments.max_draft_tokens,
-        exact=arguments.exact,
     )
     if sys.stderr.isatty() and not arguments.quiet:
         print(f"loading {arguments.bundle}", file=sys.stderr)

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from dovetail_ort_runtime.manifest import Manifest, TargetEntry
-from dovetail_ort_runtime.measurements import Agreement, Int8FormatMeasurements, RowInvariance, WitnessReport
+from dovetail_ort_runtime.manifest import PORTABLE, Manifest, TargetEntry
+from dovetail_ort_runtime.measurements import Agreement, RowInvariance, WitnessReport
 
 _COMPARED: Final = {"model": "the model", "graph": "the graph before the last change"}
 
@@ -21,14 +21,15 @@ def measurement_lines(manifest: Manifest) -> dict[str, str]:
         "row invariance": _describe_row_invariance(manifest.measurements.row_invariance),
         "agreement": _describe_agreement(manifest.measurements.agreement),
         **({} if witness is None else {"witness": _describe_witness(witness)}),
-        **{f"by {one.int8_format}": _describe_format(one) for one in manifest.measurements.int8_formats},
     }
 
 
 def number_format(target: TargetEntry) -> str:
-    """The number format of the weights: `fp32`, or `int8` and what its scales stand for; and of a quantised cache."""
-    weights = target.precision if target.int8_format is None else f"{target.precision}, scales by {target.int8_format}"
-    return f"{weights}, cache in int8" if "quantize-cache" in target.passes else weights
+    """The number format of the weights, the operators of the graph, and a quantised cache."""
+    graphs = f"{target.precision}, {target.format}"
+    if target.portable_graph is not None:
+        graphs += f" and {PORTABLE}"
+    return f"{graphs}, cache in int8" if "quantize-cache" in target.passes else graphs
 
 
 def describe_drafter(manifest: Manifest) -> str:
@@ -42,12 +43,6 @@ def describe_drafter(manifest: Manifest) -> str:
         f"{drafter.num_parameters / 1e6:.1f} million parameters, {drafter.precision}, "
         f"{drafter.draft_vocabulary_size} tokens, {num_bytes / 1e6:.1f} MB"
     )
-
-
-def _describe_format(measured: Int8FormatMeasurements) -> str:
-    times = ", ".join(f"{rows}: {ms:.1f}" for rows, ms in measured.pass_ms.items())
-    agreement = measured.agreement
-    return f"{agreement.top1:.1%}, KL {agreement.mean_kl:.4f}, {measured.num_bytes / 1e6:.0f} MB; ms by rows {times}"
 
 
 def _describe_row_invariance(measured: RowInvariance) -> str:

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(model, arguments)
     if arguments.json:
         generation = model.generate(prompt, options, template_arguments=given)
-        print(json.dumps(_record(generation, exact=options.exact and model.exact)))
+        print(json.dumps(_record(generation, exact=model.exact)))
         return 0
     printer = AnswerPrinter(
         model, options, template_arguments=given, show_drafted=arguments.show_drafted, quiet=arguments.quiet

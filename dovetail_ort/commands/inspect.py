@@ -11,7 +11,6 @@ from dovetail_ort.commands.bundle_arguments import add_bundle
 from dovetail_ort.commands.bundle_lines import describe_drafter, measurement_lines, number_format, page
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.manifest import Manifest
-from dovetail_ort_runtime.measurements import Calibration
 
 _VERIFIED: Final = {True: "all checksums match", False: "sizes match; --verify compares checksums too"}
 
@@ -73,18 +72,11 @@ def _model(manifest: Manifest) -> dict[str, str]:
 
 def _origin(manifest: Manifest) -> dict[str, str]:
     provenance = manifest.provenance
-    calibration = provenance.calibration
     return {
         "source": provenance.source,
-        **({} if calibration is None else {"calibration": _describe_calibration(calibration)}),
         "exported by": f"dovetail-ort {provenance.exporter} on {provenance.machine}",
         "with": ", ".join(f"{name} {version}" for name, version in provenance.packages.items()),
     }
-
-
-def _describe_calibration(calibration: Calibration) -> str:
-    text = "written by the model itself" if calibration.text is None else f"of {calibration.text}"
-    return f"{calibration.num_tokens} tokens {text}, seed {calibration.seed}, alpha {calibration.alpha:g}"
 
 
 def _shown(value: Any) -> str:

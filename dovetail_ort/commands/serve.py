@@ -127,7 +127,6 @@ def _settings(arguments: argparse.Namespace, bundle: Bundle) -> ServerSettings:
         answer=GenerationOptions(
             max_new_tokens=_USUAL_TOKENS if arguments.max_new_tokens is None else arguments.max_new_tokens,
             max_draft_tokens=arguments.max_draft_tokens,
-            exact=arguments.exact,
         ),
         api_key=None if arguments.api_key_file is None else _first_line(arguments.api_key_file),
         allowed_hosts=("localhost", *(name.lower() for name in (arguments.host, *arguments.allowed_host))),

@@ -24,6 +24,7 @@ class CurveKey:
         devices: of each session, the target's first; CUDA with the GPU's name.
         processor: name.
         onnxruntime: version.
+        operators: what the target is made of, and level and version of the kernels where there are any.
         threads: of a pass.
         max_context: slots of the cache; a short one leaves long passes unmeasured.
     """
@@ -33,6 +34,7 @@ class CurveKey:
     devices: tuple[str, ...]
     processor: str
     onnxruntime: str
+    operators: str
     threads: int
     max_context: int
 

@@ -27,7 +27,8 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        contexts: as of `TimeCurves`, like `verify_rows` and `catch_up_rows`.
+        contexts: as of `TimeCurves`, like `catch_up_rows`.
+        verify_rows: likewise, of which those below the target's least are left out.
         rounds: how often each is timed.
         seconds: after which no further round begins, if there are three, for each context.
     """
@@ -40,7 +41,9 @@ class Effort:
 
 
 # At most a few seconds where the first load measures.
-BRIEF: Final = Effort(contexts=(NUM_PAST,), verify_rows=(1, 2, 4, 8, 16), catch_up_rows=(1, 4), rounds=5, seconds=1.0)
+BRIEF: Final = Effort(
+    contexts=(NUM_PAST,), verify_rows=(1, 2, 4, 8, 12, 16), catch_up_rows=(1, 4), rounds=5, seconds=1.0
+)
 THOROUGH: Final = Effort(
     contexts=(NUM_PAST, 1024),
     verify_rows=(1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
@@ -59,9 +62,10 @@ def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafte
         trees: the same model, if it drafts trees.
         effort: what is beyond the cache is left out.
     """
+    verify_rows = [number for number in effort.verify_rows if number >= target.least_rows]
     contexts = [c for c in effort.contexts if c + effort.verify_rows[-1] <= target.cache.capacity] or [0]
     times = [
-        time_passes({"": target}, effort.rounds, effort.seconds, rows=effort.verify_rows, num_past=past)[""]
+        time_passes({"": target}, effort.rounds, effort.seconds, rows=verify_rows, num_past=past)[""]
         for past in contexts
     ]
     rows = tuple(times[0])
@@ -83,7 +87,7 @@ def _time_drafter(
     """Milliseconds of a first token by the rows to catch up on, and of each further one."""
     firsts: dict[int, list[float]] = {number: [] for number in catch_up_rows}
     steps: list[float] = []
-    model.begin(SamplingOptions(), exact=True)
+    model.begin(SamplingOptions())
     for _ in range(rounds):
         for number in catch_up_rows:
             one, chain = (
@@ -100,7 +104,7 @@ def _time_drafter(
 def _time_branches(trees: TreeDrafter, target: Target, rounds: int) -> float:
     """Milliseconds of each token that is expanded beside the first of its level."""
     branches = []
-    trees.begin(SamplingOptions(), exact=False)
+    trees.begin(SamplingOptions())
     for _ in range(rounds):
         narrow, wide = (
             _draft_ms(trees, target, 1, partial(trees.draft, 0, shape.num_rows - 1, shape))

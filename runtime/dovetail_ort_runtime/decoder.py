@@ -57,7 +57,6 @@ class Decoder:
         self.target = target
         self.drafter = drafter
         self._read: list[int] = []  # tokens that the target has read and that stay
-        self._read_exactly = True
         self.root = 0
         self.root_logprobs: TokenLogprobs | None = None
         self._num_alternatives: int | None = None
@@ -69,7 +68,6 @@ class Decoder:
         prompt: Sequence[int],
         sampling: SamplingOptions,
         *,
-        exact: bool,
         constraint: Constraint | None = None,
         logprobs: int | None = None,
     ) -> int:
@@ -78,22 +76,20 @@ class Decoder:
         Args:
             prompt: one token or more, fewer than the cache has slots.
             sampling: how this and all further tokens are chosen.
-            exact: as in `Target.forward`, for all further passes.
             constraint: is started anew.
             logprobs: alternatives of each token to measure, or None to measure nothing.
 
         Returns:
             How many tokens of the prompt were not read again.
         """
-        num_cached = self._reusable(prompt, exact)
+        num_cached = self._reusable(prompt)
         self.rewind(num_cached)
-        self.drafter.begin(sampling, exact=exact)
-        self._read_exactly = exact
+        self.drafter.begin(sampling)
         tokens = np.asarray(prompt, dtype=np.int64)
         rows = None
         for start in range(num_cached, len(tokens), self.target.max_rows):
             chunk = tokens[start : start + self.target.max_rows]
-            rows = self.target.forward(VerificationInput.prompt(chunk, start), exact=exact, num_scored=1)
+            rows = self.target.forward(VerificationInput.prompt(chunk, start), num_scored=1)
             self._keep(chunk, rows, tuple(range(len(chunk))))
         assert rows is not None
         self._sampler = Sampler(sampling, None if constraint is None else constraint.start())
@@ -117,7 +113,7 @@ class Decoder:
         proposal = self._propose(max_draft_tokens)
         drafted = time.perf_counter()
         verification = VerificationInput.proposal(self.root, proposal, self.target.cache.length)
-        rows = self.target.forward(verification, exact=self._read_exactly)
+        rows = self.target.forward(verification)
         verified = time.perf_counter()
         accepted = accept(proposal, rows.logits, self._sampler, self._seen)
         logprobs = self._measure(accepted, rows.logits)
@@ -150,9 +146,7 @@ class Decoder:
                 f"draft tokens must be between 0 and {self.target.vocabulary_size - 1}, got "
                 f"{proposal.token_ids.tolist()}; drafter and target must share one vocabulary"
             )
-        # A row of a side branch sees masked rows between its ancestors and itself, and rounds differently.
-        only_first = self._read_exactly or not self.target.cache.can_move_rows
-        return proposal.first_path() if only_first else proposal
+        return proposal if self.target.keeps_branches else proposal.first_path()
 
     def _measure(self, accepted: Acceptance, logits: FloatArray) -> tuple[TokenLogprobs | None, ...]:
         """Of each new token, from the row that chose it."""
@@ -167,10 +161,8 @@ class Decoder:
         self.drafter.observe(tokens, _rows(rows.hidden_states, kept))
         self._read.extend(tokens.tolist())
 
-    def _reusable(self, prompt: Sequence[int], exact: bool) -> int:
+    def _reusable(self, prompt: Sequence[int]) -> int:
         """Tokens at the start of `prompt` that need no reading; the last one is read for its logits."""
-        if exact and not self._read_exactly:
-            return 0
         limit = min(len(self._read), len(prompt) - 1)
         return next((index for index in range(limit) if self._read[index] != prompt[index]), limit)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
@@ -11,7 +11,7 @@ from dovetail_ort_runtime.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.session import SessionReport
 
 
-class Drafter(Protocol):
+class Drafter(ABC):
     """Watches what the target reads, one sequence at a time, and proposes what may come next.
 
     Order of calls: `rewind(0)` and `begin`, then `observe` for the prompt, chunk by chunk, then in each round `propose`
@@ -19,22 +19,22 @@ class Drafter(Protocol):
     are kept.
     """
 
-    def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:  # noqa: ARG002  most drafters need neither
+    def begin(self, sampling: SamplingOptions) -> None:  # noqa: B027  most drafters need no notice
         """A new answer begins.
 
         Args:
             sampling: how its tokens are chosen.
-            exact: whether it is decoded exactly: then only the first path of a proposal is verified.
         """
-        return
 
     def reports(self) -> tuple[SessionReport, ...]:
         """Where its sessions run; most drafters have none."""
         return ()
 
+    @abstractmethod
     def rewind(self, length: int) -> None:
         """Forget every observed token from position `length` on; 0 forgets all."""
 
+    @abstractmethod
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
         """Take note of tokens that the target has read and that stay.
 
@@ -44,8 +44,11 @@ class Drafter(Protocol):
                 overwrites: copy what must outlive the call.
         """
 
+    @abstractmethod
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
         """Draft tokens to follow `next_token_id`, the newest token, which the target has not read yet.
+
+        Of a tree the target verifies the first path only, unless it keeps side branches: a native bundle does.
 
         Args:
             next_token_id: the root of the proposal.
@@ -53,9 +56,10 @@ class Drafter(Protocol):
         """
 
 
-class ModelDrafter(Drafter, Protocol):
+class ModelDrafter(Drafter):
     """A drafter that runs a model and stops where it is told to."""
 
+    @abstractmethod
     def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
         """As `propose`, with a chain of that shape."""
 
@@ -64,15 +68,16 @@ class ModelDrafter(Drafter, Protocol):
         return False
 
 
-class TreeDrafter(ModelDrafter, Protocol):
+class TreeDrafter(ModelDrafter):
     """A model drafter that drafts trees too."""
 
+    @abstractmethod
     def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape | TreeShape) -> Proposal:
         """As `propose`, with a chain or a tree of that shape."""
 
 
 class NoDrafter(Drafter):
-    """Proposes nothing: plain decoding."""
+    """Proposes nothing: decoding without speculation."""
 
     def rewind(self, length: int) -> None:
         """There is nothing to forget."""

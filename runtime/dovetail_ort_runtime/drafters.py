@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.cuda_runtime import device_name
 from dovetail_ort_runtime.curve_cache import CurveKey, load_curves, store_curves
@@ -21,7 +22,7 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.kv_cache import cache_bytes
 from dovetail_ort_runtime.language_model_drafter import LanguageModelDrafter
-from dovetail_ort_runtime.manifest import DrafterEntry
+from dovetail_ort_runtime.manifest import NATIVE, PORTABLE, DrafterEntry
 from dovetail_ort_runtime.planner import Planner
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.session import SessionReport, weight_bytes
@@ -77,7 +78,7 @@ def make_drafter(
     if isinstance(model, FeatureDrafter):
         if model.model.device != CPU and not isinstance(shape, TreeShape):
             model = DraftingAhead(model)
-        elif target.cache.can_move_rows:
+        elif target.keeps_branches:
             trees = model
     if shape is not None:
         if model is None:
@@ -137,6 +138,7 @@ def _curves(
         devices=_devices((*target.reports(), *(() if model is None else model.reports()))),
         processor=processor_name(),
         onnxruntime=import_onnxruntime().__version__,
+        operators=_operators(target),
         threads=target.threads,
         max_context=target.cache.capacity,
     )
@@ -145,6 +147,13 @@ def _curves(
         curves = measure_curves(target, model, trees, THOROUGH if tune else BRIEF)
         store_curves(key, curves)
     return curves
+
+
+def _operators(target: Target) -> str:
+    operators = NATIVE if target.is_native else PORTABLE
+    if kernels.is_available():
+        operators += f", kernels {kernels.level()} {kernels.library_version()}"  # the drafter may be native, too
+    return operators
 
 
 def _devices(reports: Sequence[SessionReport]) -> tuple[str, ...]:

@@ -89,10 +89,7 @@ class GenerationOptions:
         stop: strings that end the answer and are left out of it; special tokens stand in the text that is searched as
             they are spelt, so that "<|im_end|>" ends an answer where that token comes.
         sampling: how tokens are chosen; the bundle's own settings if None.
-        max_draft_tokens: >= 0; draft tokens a round at most, 0 for plain decoding.
-        exact: run every pass on the many-row kernel, so that greedy tokens are the same with any number of draft
-            tokens, and keep draft tokens of a tree's first path only. False lets a pass over one token take the
-            faster one-row kernel and keeps side branches, whose logits differ slightly.
+        max_draft_tokens: >= 0; draft tokens a round at most, 0 to decode without speculation.
         constraint: rules out tokens, so that the answer follows a grammar. An answer that a limit ends may stop in the
             middle of what it demands.
         logprobs: None, or 0 to 20: every piece then has its token's log-probability and those of so many likeliest
@@ -104,7 +101,6 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()
     sampling: SamplingOptions | None = None
     max_draft_tokens: int = 12
-    exact: bool = True
     constraint: Constraint | None = None
     logprobs: int | None = None
     skip_special_tokens: bool = True
@@ -114,6 +110,8 @@ class GenerationOptions:
             raise InputError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
         StopStrings(self.stop)  # refuses what is no stop string
         if self.max_draft_tokens < 0:
-            raise InputError(f"max_draft_tokens must be 0 or more, got {self.max_draft_tokens}; 0 decodes plainly")
+            raise InputError(
+                f"max_draft_tokens must be 0 or more, got {self.max_draft_tokens}; 0 decodes without speculation"
+            )
         if self.logprobs is not None and not 0 <= self.logprobs <= _MOST_ALTERNATIVES:
             raise InputError(f"logprobs must be None or between 0 and {_MOST_ALTERNATIVES}, got {self.logprobs}")

@@ -17,7 +17,6 @@ from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, has_cuda, parse_bytes
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.drafters import drafter_bytes_on_gpu, make_drafter
-from dovetail_ort_runtime.environment import sums_of_8_bits_saturate
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
 from dovetail_ort_runtime.generation import Generation, Piece
 from dovetail_ort_runtime.generation_options import GenerationOptions
@@ -62,8 +61,9 @@ class Model:
 
     Attributes:
         manifest: what the bundle says of itself.
-        exact: whether a row's result is independent of the rows beside it, as export found and a short measurement
-            here confirms. If not, loading warns, and `GenerationOptions.exact` cannot keep its promise.
+        exact: whether greedy answers are those of decoding without speculation. A native target's are, on every
+            machine. For any other, export found whether a row's result is independent of the rows beside it, and a
+            short measurement at load says whether that holds here, too; if not, loading warns.
     """
 
     def __init__(
@@ -80,15 +80,10 @@ class Model:
         target_layers_on_gpu: int | str = AUTO,
         vram_limit: int | str | None = None,
     ) -> None:
+        _check_drafter(drafter)
         self.manifest = bundle.manifest
         target = self.manifest.target
         reader = PromptReader(bundle.tokenizer(), bundle.chat_template(), target.vocabulary_size)
-        if target.int8_format == "row" and sums_of_8_bits_saturate():
-            warnings.warn(
-                "this processor has no VNNI, and without it ONNX Runtime cuts off large 8-bit sums: answers may be "
-                "poor; export for this machine with --int8-format row-unsigned",
-                stacklevel=2,
-            )
         if isinstance(vram_limit, str):
             vram_limit = parse_bytes(vram_limit)
         front_device = _front_device(target, target_layers_on_gpu)
@@ -249,7 +244,6 @@ class Model:
         num_cached = self._decoder.begin(
             token_ids,
             options.sampling or settings.sampling(),
-            exact=options.exact,
             constraint=options.constraint,
             logprobs=options.logprobs,
         )
@@ -325,12 +319,20 @@ def _front_device(entry: TargetEntry, layers_on_gpu: int | str) -> str:
     return CUDA if layers_on_gpu else CPU
 
 
+def _check_drafter(drafter: object) -> None:
+    if not isinstance(drafter, (str, Drafter)):
+        raise InputError(
+            f"the drafter must be a name or a Drafter, got an object of {type(drafter).__name__}; "
+            "derive its class from Drafter"
+        )
+
+
 def _exact_here(target: Target) -> bool:
-    if holds_here(target):
+    if target.keeps_branches or holds_here(target):
         return True
     warnings.warn(
-        "the bundle was exact where it was exported and is not here: speculative answers may differ from plain "
-        "ones; see dovetail-ort doctor BUNDLE",
+        "the bundle was exact where it was exported and is not here: answers may differ from those without "
+        "speculation; see dovetail-ort doctor BUNDLE",
         stacklevel=2,
     )
     return False

@@ -50,11 +50,11 @@ def time_passes(
 
 
 def target_passes(target: Target, num_past: int) -> RunPass:
-    """What runs a pass of a target over so many new tokens behind `num_past` kept ones, one row on its own kernel."""
+    """What runs a pass of a target over so many new tokens behind `num_past` kept ones."""
 
     def run(rows: int) -> None:
         tokens = np.arange(rows) % target.vocabulary_size
-        target.forward(VerificationInput.prompt(tokens, target.cache.length), exact=False)
+        target.forward(VerificationInput.prompt(tokens, target.cache.length))
 
     target.cache.rewind(0)
     if num_past:

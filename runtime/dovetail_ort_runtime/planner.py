@@ -15,7 +15,6 @@ from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.prompt_lookup import Match, PromptLookup
 from dovetail_ort_runtime.proposal import NOTHING, ROOT, Proposal
 from dovetail_ort_runtime.session import SessionReport
-from dovetail_ort_runtime.target import EXACT_ROWS
 from dovetail_ort_runtime.time_curves import TimeCurves
 
 _RATE_WEIGHT: Final = 8.0
@@ -46,7 +45,7 @@ class Planner(Drafter):
         curves: of this machine.
         lookup: copies, if it may.
         model: drafts, if there is one.
-        trees: the same model, if it drafts trees and the target can keep their branches.
+        trees: the same model, if it drafts trees and the target keeps side branches.
     """
 
     def __init__(
@@ -61,10 +60,8 @@ class Planner(Drafter):
         self.lookup = lookup
         self.model = model
         self._trees = trees
-        self._exact = True
         self._record = AcceptanceRecord()
-        self._least_rows = EXACT_ROWS
-        plain_ms = curves.verify(EXACT_ROWS, 0)
+        plain_ms = curves.verify(1, 0)
         self._rate = DecayingRatio(1 / plain_ms, _RATE_WEIGHT * plain_ms, _RATE_HALF_LIFE)
         self._pause, self._idle_rounds, self._matched_rounds = _FIRST_PAUSE, 0, 0
         self._length = self._unread = 0
@@ -72,13 +69,10 @@ class Planner(Drafter):
         self._priced_at = -1
         self._extra_ms: list[float] = []
 
-    def begin(self, sampling: SamplingOptions, *, exact: bool) -> None:
+    def begin(self, sampling: SamplingOptions) -> None:
         """Tell both drafters; what was learned stays."""
-        self._exact = exact
-        self._least_rows = EXACT_ROWS if exact else 1
-        self._priced_at = -1
         for drafter in self._drafters():
-            drafter.begin(sampling, exact=exact)
+            drafter.begin(sampling)
 
     def reports(self) -> tuple[SessionReport, ...]:
         """The model's session."""
@@ -125,8 +119,7 @@ class Planner(Drafter):
     def _price(self) -> None:
         """What K draft tokens add to the target's pass."""
         if (place := self._length // _CONTEXT_STEP) != self._priced_at:
-            rows = [max(1 + depth, self._least_rows) for depth in range(_DEEPEST + 1)]
-            times = [self.curves.verify(number, self._length) for number in rows]
+            times = [self.curves.verify(1 + depth, self._length) for depth in range(_DEEPEST + 1)]
             self._plain_ms = times[0]
             self._extra_ms = [max(0.0, ms - times[0]) for ms in times]
             self._priced_at = place
@@ -163,7 +156,7 @@ class Planner(Drafter):
         assert self.model is not None
         is_ready = self.model.is_ready(next_token_id)
         least = self._thresholds(depth)
-        if self._trees is None or self._exact:
+        if self._trees is None:
             drafted = proposal = self.model.draft(next_token_id, depth, ChainShape(least_probabilities=least))
         else:
             shape = TreeShape(num_rows=1 + limit, num_expansions=depth - 1, width=_WIDTH, least_probabilities=least[1:])
@@ -186,7 +179,7 @@ class Planner(Drafter):
         """The drafter's own probability below which a chain does not pay, by depth."""
         found = []
         for number in range(1, depth + 1):
-            paid_rows = max(1, 1 + number - self._least_rows)
+            paid_rows = max(1, 1 + number - self.curves.least_rows)
             ms = self._extra_ms[number] / paid_rows + (self.curves.step_ms if number > 1 else 0.0)
             found.append(min(1.0, self._rate.value * ms / self._record.kept(number)))
         return tuple(found)

@@ -34,9 +34,9 @@ class Match:
 class PromptLookup(Drafter):
     """Copies what followed the latest earlier occurrence of the newest tokens, in prompt and answer.
 
-    The longest suffix that occurs earlier decides; the longer it is, the more draft tokens it earns. An exact target
-    pads one row to two, so a single draft token costs it nothing, however weak the match. A dictionary leads from each
-    n-gram to the position after its latest occurrence, so a proposal costs the same at any length of text.
+    The longest suffix that occurs earlier decides; the longer it is, the more draft tokens it earns. A single draft
+    token costs next to nothing, however weak the match. A dictionary leads from each n-gram to the position after its
+    latest occurrence, so a proposal costs the same at any length of text.
 
     Example, observed "a b c d a", next token "b": "a b" stood at 0, so "c d a b c ..." is proposed. The copy passes
     the end of the text and goes on through the tokens just proposed.

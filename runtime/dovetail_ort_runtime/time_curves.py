@@ -14,7 +14,7 @@ class TimeCurves:
 
     Attributes:
         contexts: kept tokens behind which the target was measured, ascending.
-        verify_rows: rows of a target pass, ascending from 1.
+        verify_rows: rows of a target pass, ascending from the least that it has; with fewer it takes as long.
         verify_ms: for each context, the time of a pass by its rows.
         catch_up_rows: tokens that a model drafter has yet to read, ascending; none without a model drafter.
         catch_up_ms: the time to read them and draft one token.
@@ -41,6 +41,11 @@ class TimeCurves:
         drafting_ms = (*self.catch_up_ms, self.step_ms, self.branch_ms)
         if not all(0 <= ms < np.inf for times in (*self.verify_ms, drafting_ms) for ms in times):
             raise InputError("times must be finite numbers of 0 or more")
+
+    @property
+    def least_rows(self) -> int:
+        """Rows of the smallest target pass."""
+        return self.verify_rows[0]
 
     def verify(self, num_rows: float, context: int) -> float:
         """Time of a target pass; beyond the measured points it goes on as between the last two."""

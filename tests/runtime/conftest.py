@@ -77,29 +77,22 @@ class Oracle(Recorder):
 
 
 class TreeOracle(Oracle):
-    """The oracle's chain as first path, and below each of its nodes one sibling.
-
-    Args:
-        right_siblings: whether a sibling is the token that will come wherever the path is wrong; if not, it is wrong
-            everywhere, and only rows of the first path can be kept.
-    """
-
-    def __init__(self, text, *, right_siblings, **settings):
-        super().__init__(text, **settings)
-        self.right_siblings = right_siblings
+    """The oracle's chain as first path, and from its first wrong token on a side branch that is right."""
 
     def propose(self, next_token_id, max_draft_tokens):
         path = self.chain((max_draft_tokens + 1) // 2)
         place = len(self.token_ids) + 1
         ahead = np.array(self.text[place : place + len(path)], dtype=np.int64)
-        siblings = np.where(path == ahead, self.other(self.other(ahead)), ahead if self.right_siblings else path + 2)
-        siblings %= 384
-        parents = np.arange(ROOT, len(path) - 1)
-        num_siblings = max_draft_tokens - len(path)
-        return Proposal(
-            token_ids=np.concatenate([path, siblings[:num_siblings]]),
-            parents=np.concatenate([parents, parents[:num_siblings]]),
-        )
+        wrong = np.flatnonzero(path != ahead)
+        fork = wrong[0] if len(wrong) else 0
+        right = ahead[fork:] if len(wrong) else self.other(ahead)
+        branch = right[: max_draft_tokens - len(path)]
+        parents = [
+            *range(ROOT, len(path) - 1),
+            *([fork - 1] if len(branch) else []),
+            *range(len(path), len(path) + len(branch) - 1),
+        ]
+        return Proposal(token_ids=np.concatenate([path, branch]), parents=np.array(parents, dtype=np.int64))
 
 
 @pytest.fixture(scope="session")

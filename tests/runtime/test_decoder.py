@@ -12,7 +12,7 @@ PROMPTS = [np.random.default_rng(seed).integers(3, 384, length).tolist() for see
 
 @pytest.fixture
 def decoder(target_of, tiny_bundle):
-    """`decoder(drafter)`: a fresh one on the INT8 bundle."""
+    """`decoder(drafter)`: a fresh one on the native bundle."""
 
     def make(drafter, bundle=tiny_bundle):
         return Decoder(target_of(bundle), drafter)
@@ -20,9 +20,9 @@ def decoder(target_of, tiny_bundle):
     return make
 
 
-def continued(decoder, prompt, num_tokens, max_draft_tokens, *, sampling=GREEDY, exact=True):
+def continued(decoder, prompt, num_tokens, max_draft_tokens, *, sampling=GREEDY):
     """The first `num_tokens` tokens after a prompt."""
-    decoder.begin(prompt, sampling, exact=exact)
+    decoder.begin(prompt, sampling)
     tokens = [decoder.root]
     while len(tokens) < num_tokens:
         tokens += decoder.step(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
@@ -62,64 +62,52 @@ def test_greedy_chains_right_and_wrong_give_the_plain_tokens(decoder, drafters, 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [2, 7, 16])
-def test_greedy_trees_kept_on_their_first_path_give_the_plain_tokens_in_int8(
-    decoder, drafters, plain, prompt, max_draft_tokens
+def test_a_portable_target_verifies_the_first_path_of_a_tree_and_gives_the_plain_tokens(
+    decoder, drafters, plain, tiny_bundle_portable, prompt, max_draft_tokens
 ):
-    # Only rows of the first path have the bits of a chain (design.md, section 4): the siblings here are always wrong.
-    expected = plain(prompt, 100)
-    drafter = drafters.TreeOracle([*prompt, *expected], right_siblings=False, wrong=0.2)
-    assert continued(decoder(drafter), prompt, 100, max_draft_tokens) == expected
+    # A row of a side branch would have other bits than in a chain, so that none may be kept, right as it is.
+    expected = plain(prompt, 100, bundle=tiny_bundle_portable)
+    drafter = drafters.TreeOracle([*prompt, *expected], wrong=0.4)
+    tree_decoder = decoder(drafter, bundle=tiny_bundle_portable)
+    assert continued(tree_decoder, prompt, 100, max_draft_tokens) == expected
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [2, 7, 16])
-def test_greedy_trees_kept_on_side_branches_give_the_plain_tokens_in_fp32(
-    decoder, drafters, plain, tiny_bundle_fp32, prompt, max_draft_tokens
-):
-    expected = plain(prompt, 100, bundle=tiny_bundle_fp32)
-    drafter = drafters.TreeOracle([*prompt, *expected], right_siblings=True, wrong=0.4)
-    tree_decoder = decoder(drafter, bundle=tiny_bundle_fp32)
-    # Masked rows between a node and its ancestors move fp32 logits by less than 1e-4: no token may hang on that.
-    assert smallest_margin(tree_decoder.target, [*prompt, *expected], len(prompt)) > 1e-3
+def test_greedy_trees_kept_on_side_branches_give_the_plain_tokens(decoder, drafters, plain, prompt, max_draft_tokens):
+    expected = plain(prompt, 100)
+    drafter = drafters.TreeOracle([*prompt, *expected], wrong=0.4)
+    tree_decoder = decoder(drafter)
+    rounds = []
+    step = tree_decoder.step
+    tree_decoder.step = lambda number: rounds.append(step(number)) or rounds[-1]
     assert continued(tree_decoder, prompt, 100, max_draft_tokens) == expected
+    assert np.mean([result.num_accepted > 0 for result in rounds]) > 0.8  # with the first path alone 0.6
 
 
-def smallest_margin(target, text, num_prompt):
-    """Least difference of the two highest logits at any token of the answer."""
-    margins = []
-    for start in range(0, len(text), 64):
-        chunk = np.asarray(text[start : start + 64])
-        top = np.partition(target.forward(VerificationInput.prompt(chunk, start)).logits, -2)[:, -2:]
-        margins.append(top[:, 1] - top[:, 0])
-        target.cache.keep(range(len(chunk)))
-    target.cache.rewind(0)
-    return np.concatenate(margins)[num_prompt - 1 :].min()
-
-
-def test_a_kept_side_branch_leaves_the_cache_of_its_own_path(decoder, drafters, plain, tiny_bundle_fp32):
+def test_a_kept_side_branch_leaves_the_cache_of_its_own_path(decoder, drafters, plain):
     prompt = PROMPTS[1]
-    expected = plain(prompt, 60, bundle=tiny_bundle_fp32)
+    expected = plain(prompt, 60)
     # The path is always wrong, so that every second round keeps a sibling and moves its slot.
-    drafter = drafters.TreeOracle([*prompt, *expected], right_siblings=True, wrong=1.0)
-    side = decoder(drafter, bundle=tiny_bundle_fp32)
+    drafter = drafters.TreeOracle([*prompt, *expected], wrong=1.0)
+    side = decoder(drafter)
     continued(side, prompt, 60, 6)
     length = side.target.cache.length
-    kept = [buffer[:, :, :length].copy() for buffer in side.target.cache.buffers]
+    following = np.arange(5)
+    behind_the_branch = side.target.forward(VerificationInput.prompt(following, length)).logits.copy()
     states_of(side.target, [*prompt, *expected][:length])
-    for got, fresh in zip(kept, side.target.cache.buffers, strict=True):
-        # Sums of 100 products of order 1 in another order: some ten rounding errors of 1e-7.
-        np.testing.assert_allclose(got, fresh[:, :, :length], atol=1e-5)
+    behind_a_fresh_reading = side.target.forward(VerificationInput.prompt(following, length)).logits
+    np.testing.assert_array_equal(behind_the_branch, behind_a_fresh_reading)
 
 
-def test_the_drafter_sees_the_hidden_states_of_kept_side_branches(decoder, drafters, plain, tiny_bundle_fp32):
+def test_the_drafter_sees_the_hidden_states_of_kept_side_branches(decoder, drafters, plain):
     prompt = PROMPTS[1]
-    text = [*prompt, *plain(prompt, 60, bundle=tiny_bundle_fp32)]
-    drafter = drafters.TreeOracle(text, right_siblings=True, wrong=0.5)
-    side = decoder(drafter, bundle=tiny_bundle_fp32)
+    text = [*prompt, *plain(prompt, 60)]
+    drafter = drafters.TreeOracle(text, wrong=0.5)
+    side = decoder(drafter)
     continued(side, prompt, 60, 6)
     assert drafter.token_ids == text[:-1]
-    # As above, over states of order 1.
-    np.testing.assert_allclose(drafter.hidden_states, states_of(side.target, text[:-1]), atol=1e-4)
+    np.testing.assert_array_equal(drafter.hidden_states, states_of(side.target, text[:-1]))
 
 
 def test_sampling_with_a_seed_gives_the_same_tokens_with_and_without_drafts(decoder, drafters):
@@ -149,7 +137,7 @@ def test_the_next_text_reads_only_what_differs_and_the_drafter_follows(decoder, 
     reused = decoder(drafter)
     answer = continued(reused, first, 20, 0)
     second = [*first, *answer, *PROMPTS[1]]
-    assert reused.begin(second, GREEDY, exact=True) == len(first) + 19
+    assert reused.begin(second, GREEDY) == len(first) + 19
     assert drafter.token_ids == second
     np.testing.assert_array_equal(drafter.hidden_states, states_of(decoder(drafters.Recorder()).target, second))
     assert continued(reused, second, 40, 0) == plain(second, 40)
@@ -158,7 +146,7 @@ def test_the_next_text_reads_only_what_differs_and_the_drafter_follows(decoder, 
 def test_a_text_that_was_read_already_reads_its_last_token_again(decoder, drafters, plain):
     again = decoder(drafters.Recorder())
     expected = continued(again, PROMPTS[2], 20, 0)
-    assert again.begin(PROMPTS[2], GREEDY, exact=True) == len(PROMPTS[2]) - 1
+    assert again.begin(PROMPTS[2], GREEDY) == len(PROMPTS[2]) - 1
     assert continued(again, PROMPTS[2], 20, 0) == expected == plain(PROMPTS[2], 20)
 
 
@@ -167,32 +155,16 @@ def test_a_shorter_text_with_the_same_beginning_forgets_the_rest(decoder, drafte
     shorter = decoder(drafter)
     continued(shorter, PROMPTS[2], 20, 0)
     prompt = [*PROMPTS[2][:30], 7]
-    assert shorter.begin(prompt, GREEDY, exact=True) == 30
+    assert shorter.begin(prompt, GREEDY) == 30
     assert drafter.token_ids == prompt
     assert continued(shorter, prompt, 20, 0) == plain(prompt, 20)
-
-
-def test_exact_reading_reuses_nothing_that_was_read_inexactly(decoder, drafters, plain):
-    prompt = PROMPTS[2]
-    mixed = decoder(drafters.Recorder())
-    continued(mixed, prompt, 20, 0, exact=False)
-    assert mixed.begin(prompt, GREEDY, exact=True) == 0
-    assert continued(mixed, prompt, 20, 0) == plain(prompt, 20)
-
-
-def test_inexact_reading_may_reuse_what_was_read_exactly_and_taints_it(decoder, drafters):
-    prompt = PROMPTS[2]
-    mixed = decoder(drafters.Recorder())
-    continued(mixed, prompt, 20, 0)
-    assert mixed.begin(prompt, GREEDY, exact=False) == len(prompt) - 1
-    assert mixed.begin(prompt, GREEDY, exact=True) == 0
 
 
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 128, 129, 511])
 def test_a_prompt_of_any_length_is_read_as_in_other_chunks(decoder, drafters, length):
     prompt = np.random.default_rng(length).integers(0, 384, length).tolist()
     whole = decoder(drafters.Recorder())
-    whole.begin(prompt, GREEDY, exact=True)
+    whole.begin(prompt, GREEDY)
     target = decoder(drafters.Recorder()).target
     states_of(target, prompt[:-1]) if length > 1 else None
     last = target.forward(VerificationInput.prompt(np.asarray(prompt[-1:]), length - 1))
@@ -267,7 +239,7 @@ def test_a_drafter_whose_rewind_was_interrupted_is_told_the_text_anew(decoder, d
     continued(interrupted, prompt, 5, 0)
     drafter.interrupt = True
     with pytest.raises(KeyboardInterrupt):
-        interrupted.begin(prompt, GREEDY, exact=True)
+        interrupted.begin(prompt, GREEDY)
     drafter.interrupt = False
     answer = continued(interrupted, prompt, 5, 0)
     assert answer == plain(prompt, 5)

@@ -163,7 +163,7 @@ def drafting(target_of, tiny_drafting_bundle_fp32):
     target = target_of(tiny_drafting_bundle_fp32)
     drafter = make_drafter("dgf", Bundle(tiny_drafting_bundle_fp32), target, shape=FOUR)
     decoder = Decoder(target, drafter)
-    decoder.begin(PROMPT, GREEDY, exact=True)
+    decoder.begin(PROMPT, GREEDY)
     return decoder
 
 
@@ -243,14 +243,14 @@ class Informed(FeatureDrafter):
 
 def test_answers_are_those_of_plain_decoding(target_of, tiny_drafting_bundle):
     plain = Decoder(target_of(tiny_drafting_bundle), NoDrafter())
-    plain.begin(PROMPT, GREEDY, exact=True)
+    plain.begin(PROMPT, GREEDY)
     expected = [plain.root, *(plain.step(0).token_ids[0] for _ in range(149))]
     target = target_of(tiny_drafting_bundle)
     head = make_drafter("dgf", Bundle(tiny_drafting_bundle), target, shape=FOUR)
     ahead = DraftingAhead(Informed(head.model, [*PROMPT, *expected]))
     decoder = Decoder(target, ahead)
     for _ in range(2):
-        decoder.begin(PROMPT, GREEDY, exact=True)
+        decoder.begin(PROMPT, GREEDY)
         tokens = [decoder.root]
         while len(tokens) < 150:
             tokens += decoder.step(min(4, 149 - len(tokens))).token_ids
@@ -262,15 +262,15 @@ def test_an_interrupted_round_leaves_both_sessions_usable(target_of, tiny_drafti
     target = target_of(tiny_drafting_bundle)
     ahead = DraftingAhead(make_drafter("dgf", Bundle(tiny_drafting_bundle), target, shape=FOUR))
     decoder = Decoder(target, ahead)
-    decoder.begin(PROMPT, GREEDY, exact=True)
+    decoder.begin(PROMPT, GREEDY)
     expected = [decoder.root, *decoder.step(4).token_ids, *decoder.step(4).token_ids]
     decoder.rewind(0)
-    decoder.begin(PROMPT, GREEDY, exact=True)
+    decoder.begin(PROMPT, GREEDY)
     with monkeypatch.context() as patches:
         patches.setattr(target, "forward", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             decoder.step(4)
-    decoder.begin(PROMPT, GREEDY, exact=True)
+    decoder.begin(PROMPT, GREEDY)
     again = [decoder.root]
     while len(again) < len(expected):
         again += decoder.step(4).token_ids

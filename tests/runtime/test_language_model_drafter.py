@@ -36,7 +36,7 @@ def decoder(target_of):
 
 
 def continued(decoder, prompt, num_tokens, sampling=GREEDY):
-    decoder.begin(prompt, sampling, exact=True)
+    decoder.begin(prompt, sampling)
     tokens, rounds = [decoder.root], 0
     while len(tokens) < num_tokens:
         tokens += decoder.step(min(8, num_tokens - len(tokens) - 1)).token_ids
@@ -93,7 +93,7 @@ def test_sampled_answers_follow_the_distribution_of_the_target(decoder, tiny_bun
     drafting = decoder(tiny_bundle, tiny_bundle_fp32)
     counts, num_sequences, accepted = dict.fromkeys(expected, 0), 1500, 0
     for seed in range(num_sequences):
-        drafting.begin(PROMPT, SamplingOptions(**sampling, seed=seed), exact=True)
+        drafting.begin(PROMPT, SamplingOptions(**sampling, seed=seed))
         result = drafting.step(4)
         accepted += result.num_accepted
         counts[(drafting_root(PROMPT, drafting, result), result.token_ids[0])] += 1
@@ -222,7 +222,7 @@ def test_a_language_model_drafts_no_trees(target_of, tiny_bundle):
 
 def test_probabilities_are_those_that_the_tokens_were_drawn_from(decoder, tiny_bundle, tiny_bundle_fp32):
     drafting = decoder(tiny_bundle, tiny_bundle_fp32)
-    drafting.begin(PROMPT, SamplingOptions(temperature=1.0, top_k=3, seed=1), exact=True)
+    drafting.begin(PROMPT, SamplingOptions(temperature=1.0, top_k=3, seed=1))
     proposal = drafting.drafter.propose(drafting.root, 4)
     assert proposal.probabilities is not None
     np.testing.assert_allclose(proposal.probabilities.sum(-1), 1, atol=1e-6)

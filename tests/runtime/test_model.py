@@ -11,6 +11,7 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.errors import ContextLengthError, InputError, ModelUseError
 from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
+from dovetail_ort_runtime.model import load_model
 from dovetail_ort_runtime.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.proposal import Proposal
 
@@ -23,7 +24,6 @@ CONVERSATION = [{"role": "user", "content": "What holds the pins?"}]
 @pytest.fixture(scope="module")
 def reference(tiny_bundle):
     """`reference(prompt, ...)`: the plain answer of a freshly loaded model."""
-    from dovetail_ort_runtime.model import load_model
 
     def generate(prompt, **settings):
         options = dataclasses.replace(PLAIN, **settings)
@@ -230,14 +230,6 @@ def test_tokens_of_the_last_answer_are_reused(load, reference):
     assert again.token_ids == reference(second).token_ids
 
 
-def test_an_exact_answer_after_an_inexact_one_reads_everything_again(load, reference):
-    model = load()
-    model.generate(PROMPTS[0], dataclasses.replace(PLAIN, exact=False))
-    answer = model.generate(PROMPTS[0], PLAIN)
-    assert answer.statistics.cached_tokens == 0
-    assert answer.token_ids == reference(PROMPTS[0]).token_ids
-
-
 def test_a_second_answer_beside_an_open_one_is_refused_and_leaves_it_alone(load, reference):
     model = load()
     first = model.stream(PROMPTS[0], PLAIN)
@@ -330,6 +322,29 @@ def test_a_drafter_that_breaks_its_bounds_is_refused_and_leaves_a_usable_model(l
     assert model.generate(PROMPTS[0], PLAIN).token_ids == reference(PROMPTS[0]).token_ids
 
 
+def test_a_drafter_that_does_not_derive_from_drafter_is_refused(tiny_bundle):
+    class Alike:
+        def rewind(self, length): ...
+
+        def observe(self, token_ids, hidden_states): ...
+
+        def propose(self, next_token_id, max_draft_tokens): ...
+
+    for drafter in (Alike(), Alike, None):
+        with pytest.raises(InputError, match="the drafter must be a name or a Drafter, got an object of"):
+            load_model(tiny_bundle, drafter=drafter)
+
+
+def test_a_drafter_must_have_all_three_methods_and_no_more():
+    class Unable(Drafter):
+        def rewind(self, length): ...
+
+        def observe(self, token_ids, hidden_states): ...
+
+    with pytest.raises(TypeError, match="propose"):
+        Unable()
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
@@ -398,7 +413,6 @@ def test_a_model_says_its_limits(load, tiny_bundle):
 @pytest.mark.parametrize("saturates", [True, False])
 def test_signed_weights_by_row_on_a_processor_that_cuts_off_sums_warn(tiny_bundles_by_row, monkeypatch, saturates):
     from dovetail_ort_runtime import model
-    from dovetail_ort_runtime.model import load_model
 
     monkeypatch.setattr(model, "sums_of_8_bits_saturate", lambda: saturates)
     with warnings.catch_warnings(record=True) as found:

@@ -26,6 +26,7 @@ KEY = CurveKey(
     devices=("cuda, NVIDIA H100", "cpu", "cpu"),
     processor="one, 2 cores",
     onnxruntime="1.32",
+    operators="native, kernels avx2 1",
     threads=2,
     max_context=512,
 )
@@ -98,6 +99,9 @@ def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache):
         ("devices", ("cuda, NVIDIA H100", "cpu", "cuda, NVIDIA H100")),
         ("processor", "another"),
         ("onnxruntime", "1.31"),
+        ("operators", "portable, kernels avx2 1"),
+        ("operators", "native, kernels avx512vnni 1"),
+        ("operators", "native, kernels avx2 2"),
         ("bundles", "cd"),
     ):
         assert load_curves(dataclasses.replace(KEY, **{name: value})) is None

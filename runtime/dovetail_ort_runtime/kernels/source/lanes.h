@@ -44,9 +44,11 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #define DOVETAIL_INLINE __forceinline
 #define DOVETAIL_NOINLINE __declspec(noinline)
+#define DOVETAIL_UNROLL
 #else
 #define DOVETAIL_INLINE inline __attribute__((always_inline))
 #define DOVETAIL_NOINLINE __attribute__((noinline))
+#define DOVETAIL_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 // The build names the level that it compiles: -DDOVETAIL_LEVEL=avx2.

@@ -1,9 +1,18 @@
 // The lanes with AVX-512: one register of 512 bits.
 #pragma once
 
-#include <immintrin.h>
-
 #include <cstring>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// gcc 12 warns of the undefined operands in its own header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
 
 namespace dovetail {
 namespace {

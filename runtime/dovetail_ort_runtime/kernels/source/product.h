@@ -1,0 +1,331 @@
+// The product of rows and a packed weight, with what makes the rows before it.
+//
+// Two steps. First each row becomes integers, packed so that a tile reads them in one line. Then the slabs of 32 outputs
+// are shared out; a thread takes a slab from memory once and multiplies it by all tiles of rows.
+#pragma once
+
+#include "exponential.h"
+#include "norm.h"
+#include "quantise.h"
+
+namespace dovetail {
+namespace {
+
+constexpr int kSlabVectors = kSlab / kLanes;
+constexpr int64_t kSlabFour = kSlab * 4;  // bytes of a slab that belong to four inputs
+
+// One tile: up to kProductRows rows times one slab.
+struct Tile {
+    const int8_t *integers;      // (Kp / 4, rows, 4)
+    const float *scales;         // (blocks, rows)
+    const int32_t *starts;       // (blocks, rows)
+    int64_t blocks;              // of the inputs
+    const uint8_t *codes;        // (Kp / 4, 32, 4)
+    const uint8_t *ahead;        // what to ask memory for
+    const float *output_scales;  // of the slab
+    const float *bias;           // of the slab, or null
+    int outputs;                 // of the slab, 1 to 32
+    float *y;                    // of the tile's first row and the slab's first output
+    int64_t y_stride;
+};
+
+// How much of memory's work a tile asks for ahead: lines in two steps of four inputs. A slab has four.
+enum Ahead { kNone = 0, kQuarter = 1, kHalf = 2, kWhole = 4 };
+
+template <int kRows>
+DOVETAIL_INLINE void finish_tile(const Tile &tile, const Floats (&sums)[kRows][kSlabVectors]) {
+    for (int v = 0; v < kSlabVectors; ++v) {
+        const int first = v * kLanes;
+        const int left = tile.outputs - first;
+        const int outputs = left < 0 ? 0 : left > kLanes ? kLanes : left;
+        const Floats scale = load_first(tile.output_scales + first, outputs);
+        for (int r = 0; r < kRows; ++r) {
+            Floats y = mul(sums[r][v], scale);
+            if (tile.bias != nullptr) {
+                y = add(y, load_first(tile.bias + first, outputs));
+            }
+            store_first(tile.y + r * tile.y_stride + first, y, outputs);
+        }
+    }
+}
+
+// kSteps: fours of inputs in a block.
+template <int kRows, int kSteps, Ahead kAhead>
+void multiply_tile(const Tile &tile) {
+    const int8_t *integers = tile.integers;
+    const float *scales = tile.scales;
+    const int32_t *starts = tile.starts;
+    const uint8_t *codes = tile.codes;
+    const uint8_t *ahead = tile.ahead;
+    Floats sums[kRows][kSlabVectors];
+    for (int r = 0; r < kRows; ++r) {
+        for (int v = 0; v < kSlabVectors; ++v) {
+            sums[r][v] = zero();
+        }
+    }
+    for (int64_t block = 0; block < tile.blocks; ++block) {
+        for (int part = 0; part < kSlabVectors; part += kProductVectors) {
+            Ints dots[kRows][kProductVectors];
+            DOVETAIL_UNROLL
+            for (int r = 0; r < kRows; ++r) {
+                DOVETAIL_UNROLL
+                for (int v = 0; v < kProductVectors; ++v) {
+                    dots[r][v] = dot4_start(starts[r]);
+                }
+            }
+            for (int step = 0; step < kSteps; step += 2) {
+                DOVETAIL_UNROLL
+                for (int s = step; s < step + 2; ++s) {
+                    Codes slab[kProductVectors];
+                    DOVETAIL_UNROLL
+                    for (int v = 0; v < kProductVectors; ++v) {
+                        slab[v] = load_codes(codes + s * kSlabFour + (part + v) * 4 * kLanes);
+                    }
+                    DOVETAIL_UNROLL
+                    for (int r = 0; r < kRows; ++r) {
+                        const Fours fours = load_fours(integers + (s * kRows + r) * 4);
+                        DOVETAIL_UNROLL
+                        for (int v = 0; v < kProductVectors; ++v) {
+                            dot4(dots[r][v], slab[v], fours);
+                        }
+                    }
+                }
+                if (part == 0) {
+                    DOVETAIL_UNROLL
+                    for (int line = 0; line < kAhead; ++line) {
+                        prefetch_l2(ahead + (step / 2 * kAhead + line) * 64);
+                    }
+                }
+            }
+            DOVETAIL_UNROLL
+            for (int r = 0; r < kRows; ++r) {
+                const Floats scale = splat(scales[r]);
+                DOVETAIL_UNROLL
+                for (int v = 0; v < kProductVectors; ++v) {
+                    sums[r][part + v] = fma(to_floats(dots[r][v]), scale, sums[r][part + v]);
+                }
+            }
+        }
+        integers += kSteps * kRows * 4;
+        scales += kRows;
+        starts += kRows;
+        codes += kSteps * kSlabFour;
+        ahead += kSteps / 2 * kAhead * 64;
+    }
+    finish_tile(tile, sums);
+}
+
+using MultiplyTile = void (*)(const Tile &tile);
+
+template <int kRows>
+MultiplyTile tile_of_rows(int64_t block, Ahead ahead) {
+    constexpr MultiplyTile of_64[5] = {multiply_tile<kRows, 16, kNone>, multiply_tile<kRows, 16, kQuarter>,
+                                       multiply_tile<kRows, 16, kHalf>, nullptr, multiply_tile<kRows, 16, kWhole>};
+    constexpr MultiplyTile of_32[5] = {multiply_tile<kRows, 8, kNone>, multiply_tile<kRows, 8, kQuarter>,
+                                       multiply_tile<kRows, 8, kHalf>, nullptr, multiply_tile<kRows, 8, kWhole>};
+    return block == 64 ? of_64[ahead] : of_32[ahead];
+}
+
+template <int kRows>
+MultiplyTile tile_for(int64_t rows, int64_t block, Ahead ahead) {
+    if constexpr (kRows > 1) {
+        if (rows < kRows) {
+            return tile_for<kRows - 1>(rows, block, ahead);
+        }
+    }
+    return tile_of_rows<kRows>(block, ahead);
+}
+
+// A product's rows as integers, tile by tile, and how its work is cut.
+struct Product {
+    const ProductCall &call;
+    int64_t inputs;  // filled up: Kp
+    int64_t blocks;
+    int64_t tiles;
+    int64_t slabs;
+    int64_t slabs_of_item;
+    int8_t *integers;  // (tile, Kp / 4, rows, 4)
+    float *scales;     // (tile, blocks, rows)
+    int32_t *starts;   // (tile, blocks, rows)
+
+    explicit Product(const ProductCall &product_call) : call(product_call) {
+        constexpr int64_t most_items = 48;
+        const Weight &weight = call.weight;
+        inputs = (weight.inputs + kInputPad - 1) / kInputPad * kInputPad;
+        blocks = inputs / weight.block;
+        tiles = (call.rows + kProductRows - 1) / kProductRows;
+        slabs = (weight.outputs + kSlab - 1) / kSlab;
+        slabs_of_item = (slabs + most_items - 1) / most_items;
+    }
+
+    // The rows are divided evenly, so that no tile has few.
+    int64_t first_row(int64_t tile) const {
+        return call.rows * tile / tiles;
+    }
+
+    int64_t tile_of(int64_t row) const {
+        return ((row + 1) * tiles - 1) / call.rows;
+    }
+
+    bool find_scratch() {
+        const size_t bytes_of_integers = static_cast<size_t>(call.rows * inputs);
+        const size_t numbers = static_cast<size_t>(call.rows * blocks);
+        void *memory = call_scratch(bytes_of_integers + numbers * (sizeof(float) + sizeof(int32_t)));
+        integers = static_cast<int8_t *>(memory);
+        scales = reinterpret_cast<float *>(integers + bytes_of_integers);
+        starts = reinterpret_cast<int32_t *>(scales + numbers);
+        return memory != nullptr;
+    }
+
+    QuantisedRow quantised_row(int64_t row) const {
+        const int64_t tile = tile_of(row);
+        const int64_t first = first_row(tile);
+        const int64_t in_tile = row - first;
+        return {integers + first * inputs + in_tile * 4, scales + first * blocks + in_tile,
+                starts + first * blocks + in_tile, first_row(tile + 1) - first};
+    }
+};
+
+// Quantises a row whose sixteen values at k are values_at(k).
+template <class ValuesAt>
+DOVETAIL_INLINE void quantise_row(const Product &product, int64_t row, ValuesAt values_at) {
+    constexpr int vectors = kInputPad / kLanes;
+    const QuantisedRow quantised = product.quantised_row(row);
+    for (int64_t k = 0; k < product.inputs; k += kInputPad) {
+        Floats values[vectors];
+        for (int v = 0; v < vectors; ++v) {
+            values[v] = values_at(k + v * kLanes);
+        }
+        if (product.call.weight.block == kInputPad) {
+            quantise_block<vectors>(values, k / kInputPad, quantised);
+        } else {
+            quantise_block<vectors / 2>(values, k / 32, quantised);
+            quantise_block<vectors / 2>(values + vectors / 2, k / 32 + 1, quantised);
+        }
+    }
+}
+
+DOVETAIL_INLINE Floats silu(Floats x) {
+    return div(x, add(splat(1.0f), exp(sub(zero(), x))));
+}
+
+// x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+DOVETAIL_INLINE Floats gelu_tanh(Floats x) {
+    const Floats cube = mul(mul(x, x), x);
+    const Floats inner = mul(splat(0x1.988454p-1f), fma(splat(0x1.6e4e26p-5f), cube, x));
+    return mul(mul(splat(0.5f), x), add(splat(1.0f), tanh(inner)));
+}
+
+void quantise_plain(const Product &product, int64_t row) {
+    const int64_t inputs = product.call.weight.inputs;
+    const float *x = product.call.x + row * inputs;
+    quantise_row(product, row, [&](int64_t k) { return load_within(x, k, inputs); });
+}
+
+template <Activation kActivation>
+void quantise_gated(const Product &product, int64_t row) {
+    const int64_t inputs = product.call.weight.inputs;
+    const float *gate = product.call.x + row * 2 * inputs;
+    const float *up = gate + inputs;
+    quantise_row(product, row, [&](int64_t k) {
+        const Floats x = load_within(gate, k, inputs);
+        const Floats activated = kActivation == Activation::kSilu ? silu(x) : gelu_tanh(x);
+        return mul(activated, load_within(up, k, inputs));
+    });
+}
+
+void quantise_normed(const Product &product, int64_t row) {
+    const ProductCall &call = product.call;
+    const int64_t inputs = call.weight.inputs;
+    const int64_t first = row * inputs;
+    const ResidualRow residual{call.x + first, call.skip == nullptr ? nullptr : call.skip + first, inputs};
+    const Floats factor = norm_factor(residual, call.epsilon, call.sum == nullptr ? nullptr : call.sum + first);
+    quantise_row(product, row, [&](int64_t k) {
+        const Floats scaled = mul(residual.at(k), factor);
+        return mul(scaled, load_within(call.norm_weight, k, inputs));
+    });
+}
+
+void quantise(const Product &product, int64_t row) {
+    const ProductCall &call = product.call;
+    if (call.prologue == Prologue::kPlain) {
+        quantise_plain(product, row);
+    } else if (call.prologue == Prologue::kNormed) {
+        quantise_normed(product, row);
+    } else if (call.activation == Activation::kSilu) {
+        quantise_gated<Activation::kSilu>(product, row);
+    } else {
+        quantise_gated<Activation::kGeluTanh>(product, row);
+    }
+}
+
+// What a tile asks for while it multiplies a slab: its share of the next one. The first four share it.
+DOVETAIL_INLINE Ahead ahead_of(int64_t tile, int64_t tiles) {
+    if (tiles == 1) {
+        return kWhole;
+    }
+    if (tiles == 2 || (tiles == 3 && tile == 0)) {
+        return kHalf;
+    }
+    return tile < 4 ? kQuarter : kNone;
+}
+
+void multiply_slab(const Product &product, int64_t slab) {
+    const ProductCall &call = product.call;
+    const Weight &weight = call.weight;
+    const int64_t bytes = product.inputs * kSlab;
+    const int64_t first_output = slab * kSlab;
+    const int64_t outputs_left = weight.outputs - first_output;
+    Tile tile;
+    tile.blocks = product.blocks;
+    tile.codes = weight.codes + slab * bytes;
+    tile.ahead = tile.codes + bytes;
+    tile.output_scales = weight.scales + first_output;
+    tile.bias = weight.bias == nullptr ? nullptr : weight.bias + first_output;
+    tile.outputs = static_cast<int>(outputs_left < kSlab ? outputs_left : kSlab);
+    tile.y_stride = weight.outputs;
+    for (int64_t i = 0; i < product.tiles; ++i) {
+        const int64_t row = product.first_row(i);
+        const Ahead ahead = ahead_of(i, product.tiles);
+        tile.integers = product.integers + row * product.inputs;
+        tile.scales = product.scales + row * product.blocks;
+        tile.starts = product.starts + row * product.blocks;
+        tile.y = call.y + row * weight.outputs + first_output;
+        tile_for<kProductRows>(product.first_row(i + 1) - row, weight.block, ahead)(tile);
+        tile.ahead += bytes / 4 * ahead;
+    }
+}
+
+const char *product(const ProductCall &call, const Pool &pool) {
+    constexpr int64_t least_values = 16384;  // of work for more than one thread
+    if (call.rows == 0) {
+        return nullptr;
+    }
+    Product work(call);
+    if (!work.find_scratch()) {
+        return "There is no memory for the integers of a product's rows; give it fewer rows at a time.";
+    }
+
+    const auto row = [&](size_t index) { quantise(work, static_cast<int64_t>(index)); };
+    const int64_t cost = call.prologue == Prologue::kPlain ? 1 : 3;
+    const size_t rows = static_cast<size_t>(call.rows);
+    if (call.rows >= 2 && call.rows * work.inputs * cost >= least_values) {
+        run_parallel(pool, rows, row);
+    } else {
+        run_here(rows, row);
+    }
+
+    const auto item = [&](size_t index) {
+        const int64_t first = static_cast<int64_t>(index) * work.slabs_of_item;
+        const int64_t end = first + work.slabs_of_item < work.slabs ? first + work.slabs_of_item : work.slabs;
+        for (int64_t slab = first; slab < end; ++slab) {
+            multiply_slab(work, slab);
+        }
+    };
+    const int64_t items = (work.slabs + work.slabs_of_item - 1) / work.slabs_of_item;
+    run_parallel(pool, static_cast<size_t>(items), item);
+    return nullptr;
+}
+
+}  // namespace
+}  // namespace dovetail

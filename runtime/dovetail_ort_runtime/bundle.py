@@ -159,16 +159,22 @@ class Bundle:
             )
 
     def _check_graphs(self) -> None:
+        versions = self.manifest.operators()
         for name in self._graphs():
             folder = PurePosixPath(name).parent
             files = {PurePosixPath(entry.path): entry.num_bytes for entry in self.manifest.files}
             beside = {path.name: size for path, size in files.items() if path.parent == folder}
-            shapes = check_graph(self.path(name), beside)
-            num_positions, *_ = shapes.get(POSITION_TABLE) or (0,)
+            found = check_graph(self.path(name), beside)
+            num_positions, *_ = found.shapes.get(POSITION_TABLE) or (0,)
             if num_positions < self.manifest.target.max_context:
                 raise BundleError(
                     f"max_context in the manifest must be at most the {num_positions} positions of {name}, "
                     f"got {self.manifest.target.max_context}; export the bundle again"
+                )
+            if found.operators != versions.get(name):
+                raise BundleError(
+                    f"the native operators of {name} must be of the manifest's version {versions.get(name)}, "
+                    f"got {found.operators}; export the bundle again"
                 )
 
     def _graphs(self) -> tuple[str, ...]:

@@ -282,6 +282,15 @@ class Manifest:
     files: tuple[FileEntry, ...]
     drafter: DrafterEntry | None = None
 
+    def operators(self) -> dict[str, int | None]:
+        """Version of the native operators of each native graph, by its path in the bundle."""
+        target, drafter = self.target, self.drafter
+        graphs = _with_those_beside(target.graph, target.rest_graph)
+        versions: dict[str, int | None] = dict.fromkeys(graphs, target.operators)
+        if drafter is not None:
+            versions[drafter.graph] = drafter.operators
+        return versions
+
     def to_json(self) -> str:
         """The text of `manifest.json`."""
         return json.dumps({"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"

@@ -1,0 +1,246 @@
+"""Whether the attributes of a native node go with its weights' shapes and types, before ONNX Runtime sees the graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+UINT8: Final = 2
+FLOAT: Final = 1
+_FLOATS_OF_CACHES: Final = (FLOAT, 10)  # float32, float16
+_SLAB: Final = 32
+_INPUT_PAD: Final = 64
+_CODES: Final = 4
+_BLOCKS: Final = (64, 32)
+_ACTIVATIONS: Final = ("silu", "gelu_tanh")
+_LARGEST_HEAD: Final = 256
+_HEAD_STEP: Final = 16
+# No model has sizes near it, and no product of two of them overflows.
+_LARGEST: Final = 1 << 30
+
+Shape = tuple[int, ...]
+Attribute = int | float | str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorType:
+    """Element type, by onnx.proto's numbers, and shape; -1 where a dimension has no number."""
+
+    data_type: int
+    shape: Shape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NativeNode:
+    """A node of this package's own operators, as it stands in a graph."""
+
+    operator: str
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    attributes: Mapping[str, Attribute]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphTensors:
+    """What the tensors of a graph are, by name.
+
+    Attributes:
+        weights: those that no caller can replace.
+        inputs: what callers give.
+    """
+
+    weights: Mapping[str, TensorType] = field(default_factory=dict)
+    inputs: Mapping[str, TensorType] = field(default_factory=dict)
+
+
+def check_node(node: NativeNode, tensors: GraphTensors) -> None:
+    """Refuse a node that the library would refuse, or that could make it read beyond a weight.
+
+    Raises:
+        ValueError: in what it does not fit, in words.
+    """
+    check = _OPERATORS.get(node.operator)
+    if check is None:
+        raise ValueError(f"an operator {node.operator!r}, which this release's library does not have")
+    check(_Node(node, tensors))
+
+
+class _Node:
+    """A node's inputs and attributes, asked for one by one; what is left over is refused."""
+
+    def __init__(self, node: NativeNode, tensors: GraphTensors) -> None:
+        self._node, self._tensors = node, tensors
+        self._asked: set[str] = set()
+
+    def error(self, what: str) -> ValueError:
+        return ValueError(f"{self._node.operator} {what}")
+
+    def arity(self, inputs: tuple[int, int], outputs: tuple[int, int]) -> None:
+        for name, found, (least, most) in (
+            ("inputs", self._node.inputs, inputs),
+            ("outputs", self._node.outputs, outputs),
+        ):
+            if not least <= len(found) <= most or not all(found[:least]):
+                raise self.error(f"of {len(found)} {name}, and it takes {least} to {most}")
+
+    def has(self, place: int) -> bool:
+        return place < len(self._node.inputs) and self._node.inputs[place] != ""
+
+    def weight(self, place: int, name: str, data_type: int, shape: Shape | None = None) -> Shape:
+        """Shape of a weight, which is as given."""
+        found = self._tensors.weights.get(self._node.inputs[place])
+        if found is None or self._node.inputs[place] in self._tensors.inputs:
+            raise self.error(f"whose {name} is no weight of the graph")
+        if found.data_type != data_type or (shape is not None and found.shape != shape):
+            wanted = "its number format" if shape is None else f"{shape} in its number format"
+            raise self.error(f"whose {name} has {found.shape} in format {found.data_type}, not {wanted}")
+        return found.shape
+
+    def input(self, place: int, name: str) -> TensorType:
+        found = self._tensors.inputs.get(self._node.inputs[place])
+        if found is None:
+            raise self.error(f"whose {name} is no input of the graph")
+        return found
+
+    def integer(self, name: str, least: int, most: int = _LARGEST, default: int | None = None) -> int:
+        value = self._attribute(name, int, default)
+        if not isinstance(value, int) or not least <= value <= most:
+            raise self.error(f"with {name} = {value}, not {least} to {most}")
+        return value
+
+    def choice(self, name: str, choices: Sequence[Attribute], default: Attribute | None = None) -> Attribute:
+        value = self._attribute(name, type(choices[0]), default)
+        if value not in choices:
+            raise self.error(f"with {name} = {value!r}, not {' or '.join(map(str, choices))}")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A finite number of 0 or more."""
+        value = self._attribute(name, float, default)
+        if not isinstance(value, float) or not math.isfinite(value) or value < 0:
+            raise self.error(f"with {name} = {value}, no finite number of 0 or more")
+        return value
+
+    def _attribute(self, name: str, expected: type, default: Attribute | None) -> Attribute:
+        self._asked.add(name)
+        value = self._node.attributes.get(name, default)
+        if value is None:
+            raise self.error(f"without the attribute {name}")
+        if type(value) is not expected:
+            raise self.error(f"with {name} = {value!r}, which is not of its type")
+        return value
+
+    def no_more_attributes(self) -> None:
+        for name in self._node.attributes:
+            if name not in self._asked:
+                raise self.error(f"with an attribute {name!r}, which it does not have")
+
+
+def _check_packed(node: _Node, place: int) -> tuple[int, int]:
+    """Outputs and inputs of a packed weight, with its scales behind it."""
+    node.choice("bits", (8,), 8)
+    node.choice("group", (0,), 0)
+    num_inputs = node.integer("inputs", 1)
+    scales = node.weight(place + 1, "scales", FLOAT)
+    if len(scales) != 1 or not 1 <= scales[0] <= _LARGEST:
+        raise node.error(f"whose scales have the shape {scales}, not one for each output")
+    slabs = -(-scales[0] // _SLAB)
+    padded = -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
+    node.weight(place, "weight", UINT8, (slabs, padded // _CODES, _SLAB, _CODES))
+    return scales[0], num_inputs
+
+
+def _check_product_weight(node: _Node, place: int) -> int:
+    """Inputs of a product's weight, with scales and perhaps a bias behind it."""
+    num_outputs, num_inputs = _check_packed(node, place)
+    node.choice("block", _BLOCKS)
+    if node.has(place + 2):
+        node.weight(place + 2, "bias", FLOAT, (num_outputs,))
+    return num_inputs
+
+
+def _check_embedding(node: _Node) -> None:
+    node.arity((3, 3), (1, 1))
+    _check_packed(node, 1)
+    node.no_more_attributes()
+
+
+def _check_norm(node: _Node) -> None:
+    node.arity((2, 3), (1, 2))
+    weight = node.weight(1, "weight", FLOAT)
+    if len(weight) != 1 or not 1 <= weight[0] <= _LARGEST:
+        raise node.error(f"whose weight has the shape {weight}, not one number for each channel")
+    node.number("epsilon")
+    node.no_more_attributes()
+
+
+def _check_product(node: _Node) -> None:
+    node.arity((3, 4), (1, 1))
+    _check_product_weight(node, 1)
+    node.no_more_attributes()
+
+
+def _check_gated_product(node: _Node) -> None:
+    node.arity((3, 4), (1, 1))
+    _check_product_weight(node, 1)
+    node.choice("activation", _ACTIVATIONS)
+    node.no_more_attributes()
+
+
+def _check_norm_product(node: _Node) -> None:
+    node.arity((4, 6), (1, 2))
+    num_inputs = _check_product_weight(node, 2)
+    node.weight(1, "norm_weight", FLOAT, (num_inputs,))
+    node.number("epsilon")
+    node.no_more_attributes()
+
+
+def _check_attention(node: _Node) -> None:
+    node.arity((10, 12), (3, 3))
+    num_heads = node.integer("num_heads", 1)
+    num_kv_heads = node.integer("kv_num_heads", 1, num_heads)
+    if num_heads % num_kv_heads:
+        raise node.error(f"with {num_heads} heads, no multiple of {num_kv_heads} heads of keys and values")
+    head_size = _check_caches(node, num_kv_heads)
+    tables = node.weight(8, "cos", FLOAT)
+    if len(tables) != 2 or not 0 <= 2 * tables[1] <= head_size:
+        raise node.error(f"whose table cos has the shape {tables}, and a head has {head_size} channels")
+    node.weight(9, "sin", FLOAT, tables)
+    for place, name in ((10, "query_norm"), (11, "key_norm")):
+        if node.has(place):
+            node.weight(place, name, FLOAT, (head_size,))
+    for name, default in (("scale", None), ("soft_cap", 0.0), ("epsilon", 0.0)):
+        node.number(name, default)
+    node.integer("window", 0, (1 << 63) - 1, 0)
+    node.no_more_attributes()
+
+
+def _check_caches(node: _Node, num_kv_heads: int) -> int:
+    """The head size, which keys and values have in common."""
+    keys, values = node.input(1, "past_key"), node.input(2, "past_value")
+    head_size = values.shape[3] if len(values.shape) == 4 else 0
+    fits = (
+        len(keys.shape) == 5
+        and keys.shape[1] == values.shape[1] == num_kv_heads
+        and keys.shape[3:] == (head_size, _INPUT_PAD)
+        and 0 < head_size <= _LARGEST_HEAD
+        and head_size % _HEAD_STEP == 0
+    )
+    if not fits or keys.data_type != values.data_type or keys.data_type not in _FLOATS_OF_CACHES:
+        raise node.error(
+            f"whose caches have the shapes {keys.shape} and {values.shape} in the formats {keys.data_type} and "
+            f"{values.data_type}, not (B, {num_kv_heads}, M / 64, D, 64) and (B, {num_kv_heads}, M, D) in fp16 or fp32"
+        )
+    return head_size
+
+
+_OPERATORS: Final = {
+    "Embedding": _check_embedding,
+    "Norm": _check_norm,
+    "Product": _check_product,
+    "GatedProduct": _check_gated_product,
+    "NormProduct": _check_norm_product,
+    "Attention": _check_attention,
+}

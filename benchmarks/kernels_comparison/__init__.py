@@ -1,0 +1,13 @@
+"""Today's native bundle beside the bundle and the runtime of commit f2faf98, the last one before the kernels.
+
+    make kernels-comparison                                       # all parts
+    python -m benchmarks.kernels_comparison forwards contexts     # some of them
+
+Each side is a process of its own (`worker`), in the environment of its commit, with its own bundle. Both are driven in
+turns (`sides`), A B A B. A part has several steps, each with new processes; a step that is finished stands in a
+journal, so that a run that was stopped goes on behind it.
+
+forwards, drafting, contexts, loading, training_text, suites ──> sides ──> worker
+│
+journal ──> results
+"""

@@ -1,0 +1,88 @@
+"""Both sides of the comparison as processes that answer requests, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+BEFORE: Final = "f2faf98"
+AFTER: Final = "native"
+PROGRAM: Final = Path(__file__).with_name("worker.py")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Side:
+    """Where a side runs, and on what.
+
+    Attributes:
+        interpreter: Python of an environment in which the side's commit is installed.
+        bundle: of that commit.
+    """
+
+    interpreter: Path
+    bundle: Path
+
+
+Sides = Mapping[str, Side]
+
+
+class SideProcess:
+    """A running `worker`."""
+
+    def __init__(self, side: Side) -> None:
+        self._process = subprocess.Popen(
+            [side.interpreter, PROGRAM, side.bundle],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to a request of `worker.REQUESTS`.
+
+        Raises:
+            RuntimeError: the process ended; what it wrote on standard error says why.
+        """
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps({"do": request, **arguments}), file=process.stdin, flush=True)
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{process.args!r} must answer {request}, got its end with status {process.wait()}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        """End the process and wait for it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+Running = dict[str, SideProcess]
+
+
+@contextlib.contextmanager
+def running(sides: Sides) -> Iterator[Running]:
+    """New processes of all sides, by name."""
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for name, side in sides.items():
+            process = SideProcess(side)
+            stack.callback(process.close)
+            processes[name] = process
+        yield processes
+
+
+def in_turn(names: list[str], number: int) -> list[str]:
+    """The names, begun with another one in each round: A B, B A, A B with two of them."""
+    first = number % len(names)
+    return names[first:] + names[:first]

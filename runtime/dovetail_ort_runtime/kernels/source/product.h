@@ -15,7 +15,7 @@ constexpr int kSlabVectors = kSlab / kLanes;
 constexpr int64_t kSlabFour = kSlab * 4;  // bytes of a slab that belong to four inputs
 
 // One tile: up to kProductRows rows times one slab.
-struct Tile {
+struct ProductTile {
     const int8_t *integers;      // (Kp / 4, rows, 4)
     const float *scales;         // (blocks, rows)
     const int32_t *starts;       // (blocks, rows)
@@ -30,10 +30,10 @@ struct Tile {
 };
 
 // How much of memory's work a tile asks for ahead: lines in two steps of four inputs. A slab has four.
-enum Ahead { kNone = 0, kQuarter = 1, kHalf = 2, kWhole = 4 };
+enum LinesAhead { kNoLines = 0, kQuarterOfLines = 1, kHalfOfLines = 2, kAllLines = 4 };
 
 template <int kRows>
-DOVETAIL_INLINE void finish_tile(const Tile &tile, const Floats (&sums)[kRows][kSlabVectors]) {
+DOVETAIL_INLINE void finish_tile(const ProductTile &tile, const Floats (&sums)[kRows][kSlabVectors]) {
     for (int v = 0; v < kSlabVectors; ++v) {
         const int first = v * kLanes;
         const int left = tile.outputs - first;
@@ -50,8 +50,8 @@ DOVETAIL_INLINE void finish_tile(const Tile &tile, const Floats (&sums)[kRows][k
 }
 
 // kSteps: fours of inputs in a block.
-template <int kRows, int kSteps, Ahead kAhead>
-void multiply_tile(const Tile &tile) {
+template <int kRows, int kSteps, LinesAhead kAhead>
+void multiply_tile(const ProductTile &tile) {
     const int8_t *integers = tile.integers;
     const float *scales = tile.scales;
     const int32_t *starts = tile.starts;
@@ -115,19 +115,19 @@ void multiply_tile(const Tile &tile) {
     finish_tile(tile, sums);
 }
 
-using MultiplyTile = void (*)(const Tile &tile);
+using MultiplyTile = void (*)(const ProductTile &tile);
 
 template <int kRows>
-MultiplyTile tile_of_rows(int64_t block, Ahead ahead) {
-    constexpr MultiplyTile of_64[5] = {multiply_tile<kRows, 16, kNone>, multiply_tile<kRows, 16, kQuarter>,
-                                       multiply_tile<kRows, 16, kHalf>, nullptr, multiply_tile<kRows, 16, kWhole>};
-    constexpr MultiplyTile of_32[5] = {multiply_tile<kRows, 8, kNone>, multiply_tile<kRows, 8, kQuarter>,
-                                       multiply_tile<kRows, 8, kHalf>, nullptr, multiply_tile<kRows, 8, kWhole>};
+MultiplyTile tile_of_rows(int64_t block, LinesAhead ahead) {
+    constexpr MultiplyTile of_64[5] = {multiply_tile<kRows, 16, kNoLines>, multiply_tile<kRows, 16, kQuarterOfLines>,
+                                       multiply_tile<kRows, 16, kHalfOfLines>, nullptr, multiply_tile<kRows, 16, kAllLines>};
+    constexpr MultiplyTile of_32[5] = {multiply_tile<kRows, 8, kNoLines>, multiply_tile<kRows, 8, kQuarterOfLines>,
+                                       multiply_tile<kRows, 8, kHalfOfLines>, nullptr, multiply_tile<kRows, 8, kAllLines>};
     return block == 64 ? of_64[ahead] : of_32[ahead];
 }
 
 template <int kRows>
-MultiplyTile tile_for(int64_t rows, int64_t block, Ahead ahead) {
+MultiplyTile tile_for(int64_t rows, int64_t block, LinesAhead ahead) {
     if constexpr (kRows > 1) {
         if (rows < kRows) {
             return tile_for<kRows - 1>(rows, block, ahead);
@@ -260,14 +260,14 @@ void quantise(const Product &product, int64_t row) {
 }
 
 // What a tile asks for while it multiplies a slab: its share of the next one. The first four share it.
-DOVETAIL_INLINE Ahead ahead_of(int64_t tile, int64_t tiles) {
+DOVETAIL_INLINE LinesAhead ahead_of(int64_t tile, int64_t tiles) {
     if (tiles == 1) {
-        return kWhole;
+        return kAllLines;
     }
     if (tiles == 2 || (tiles == 3 && tile == 0)) {
-        return kHalf;
+        return kHalfOfLines;
     }
-    return tile < 4 ? kQuarter : kNone;
+    return tile < 4 ? kQuarterOfLines : kNoLines;
 }
 
 void multiply_slab(const Product &product, int64_t slab) {
@@ -276,7 +276,7 @@ void multiply_slab(const Product &product, int64_t slab) {
     const int64_t bytes = product.inputs * kSlab;
     const int64_t first_output = slab * kSlab;
     const int64_t outputs_left = weight.outputs - first_output;
-    Tile tile;
+    ProductTile tile;
     tile.blocks = product.blocks;
     tile.codes = weight.codes + slab * bytes;
     tile.ahead = tile.codes + bytes;
@@ -286,7 +286,7 @@ void multiply_slab(const Product &product, int64_t slab) {
     tile.y_stride = weight.outputs;
     for (int64_t i = 0; i < product.tiles; ++i) {
         const int64_t row = product.first_row(i);
-        const Ahead ahead = ahead_of(i, product.tiles);
+        const LinesAhead ahead = ahead_of(i, product.tiles);
         tile.integers = product.integers + row * product.inputs;
         tile.scales = product.scales + row * product.blocks;
         tile.starts = product.starts + row * product.blocks;

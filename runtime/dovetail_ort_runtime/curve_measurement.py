@@ -28,7 +28,7 @@ class Effort:
 
     Attributes:
         contexts: as of `TimeCurves`, like `catch_up_rows`.
-        verify_rows: likewise, of which those below the target's least are left out.
+        verify_rows: likewise, beside the least that the target has.
         rounds: how often each is timed.
         seconds: after which no further round begins, if there are three, for each context.
     """
@@ -40,13 +40,13 @@ class Effort:
     seconds: float
 
 
-# At most a few seconds where the first load measures.
+# At most a few seconds where the first load measures. Longer contexts cost what lies on the line through these two.
 BRIEF: Final = Effort(
-    contexts=(NUM_PAST,), verify_rows=(1, 2, 4, 8, 12, 16), catch_up_rows=(1, 4), rounds=5, seconds=1.0
+    contexts=(NUM_PAST, 1024), verify_rows=(4, 8, 12, 16), catch_up_rows=(1, 4), rounds=5, seconds=1.0
 )
 THOROUGH: Final = Effort(
     contexts=(NUM_PAST, 1024),
-    verify_rows=(1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
+    verify_rows=(2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32),
     catch_up_rows=(1, 2, 4, 8),
     rounds=40,
     seconds=20.0,
@@ -62,7 +62,8 @@ def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafte
         trees: the same model, if it drafts trees.
         effort: what is beyond the cache is left out.
     """
-    verify_rows = [number for number in effort.verify_rows if number >= target.least_rows]
+    least = target.least_rows
+    verify_rows = [least, *(number for number in effort.verify_rows if number > least)]
     contexts = [c for c in effort.contexts if c + effort.verify_rows[-1] <= target.cache.capacity] or [0]
     times = [
         time_passes({"": target}, effort.rounds, effort.seconds, rows=verify_rows, num_past=past)[""]

@@ -81,9 +81,11 @@ class KVCache:
         self.length = 0
         self.num_bytes = cache_bytes(num_layers, num_kv_heads, capacity, head_size, dtype, layout)
         self._layout, self._dtype, self._device = layout, dtype, device
-        self._shapes = layout.shapes(num_kv_heads, layout.num_slots(capacity), head_size)
+        self._num_slots = layout.num_slots(capacity)
+        self._shapes = layout.shapes(num_kv_heads, self._num_slots, head_size)
         self._first_layer, self._front = first_layer, front
         self.buffers: list[NDArray[Any]] = []
+        self._all_blocks: tuple[NDArray[Any], ...] = ()
         self._memory: DeviceMemory | None = None
         if device == CPU:
             # It comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
@@ -121,6 +123,14 @@ class KVCache:
         places = zip(self._layout.places(slot), self._layout.places(new_slot), strict=True)
         for blocks, (old, new) in zip(self._all_blocks, places, strict=True):
             blocks[(slice(None), *new)] = blocks[(slice(None), *old)]
+
+    def fill(self, length: int) -> None:
+        """Keep so many slots that hold no text: what a pass costs does not depend on what it reads."""
+        for blocks in self._all_blocks:
+            blocks[:, :, :, : -(-blocks.shape[3] * length // self._num_slots)] = 1
+        self.length = length
+        if self._front is not None:
+            self._front.fill(length)
 
     def rewind(self, length: int) -> None:
         """Forget every slot from `length` on."""

@@ -328,7 +328,7 @@ def _check_drafter(drafter: object) -> None:
 
 
 def _exact_here(target: Target) -> bool:
-    if target.keeps_branches or holds_here(target):
+    if holds_here(target):
         return True
     warnings.warn(
         "the bundle was exact where it was exported and is not here: answers may differ from those without "

@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 
-from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
 
@@ -56,9 +55,7 @@ def target_passes(target: Target, num_past: int) -> RunPass:
         tokens = np.arange(rows) % target.vocabulary_size
         target.forward(VerificationInput.prompt(tokens, target.cache.length))
 
-    target.cache.rewind(0)
-    if num_past:
-        run_in_chunks(target, np.arange(num_past) % target.vocabulary_size, target.max_rows)
+    target.cache.fill(num_past)
     return run
 
 

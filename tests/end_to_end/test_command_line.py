@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from dovetail_ort.commands import COMMANDS
 from dovetail_ort.commands.chat import Conversation
 from dovetail_ort.commands.graph import COMMANDS as GRAPH_COMMANDS
 from dovetail_ort.suites import load_suite
-from dovetail_ort_export.candidates import row_format
 from dovetail_ort_runtime import environment
 from dovetail_ort_runtime.bundle import sha256
 from dovetail_ort_runtime.model import Model
@@ -108,13 +108,11 @@ def test_version(capsys):
         (["generate"], "the following arguments are required: BUNDLE"),
         (["generate", "bundle", "hi", "--bogus"], "dovetail-ort generate: unrecognized arguments: --bogus; see"),
         (["generate", "bundle", "hi", "--quie"], "unrecognized arguments: --quie"),
+        (["generate", "bundle", "hi", "--no-exact"], "unrecognized arguments: --no-exact"),
         (["generate", "bundle", "hi", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
         (["generate", "bundle", "hi", "--bo\ngus"], "unrecognized arguments: --bo gus"),
         (["export", "source", "out", "--precision", "int3"], "invalid choice: 'int3'"),
-        (["export", "source", "out", "--int8-format", "column"], "invalid choice: 'column'"),
-        (["export", "source", "out", "--alpha", "2"], "alpha must be between 0 and 1, got 2.0"),
-        (["export", "source", "out", "--calibration-tokens", "9"], "calibration_tokens must be 64 or more, got 9"),
-        (["export", "source", "out", "--seed", "-1"], "seed must be 0 or more, got -1"),
+        (["export", "source", "out", "--format", "row"], "invalid choice: 'row'"),
         (["export", "source", "out", "--max-context", "-5"], "max_context must be 2 or more, got -5"),
         (["train", "bundle", "out", "--num-blocks", "9"], "num_blocks must be between 1 and 6, got 9"),
         (["train", "bundle", "out", "--fusion", "sum"], "invalid choice: 'sum'"),
@@ -155,9 +153,37 @@ def test_options_out_of_bounds_are_refused(command, option, value, message, tiny
     assert message in refused(command, tiny_bundle, option, value, *(["hi"] if command == "generate" else []))
 
 
-def test_answers_of_one_token_time_no_decoding(tiny_bundle, tmp_path, capsys):
-    suite = tmp_path / "prompts.jsonl"
-    suite.write_text(json.dumps({"prompt": PROMPT}) + "\n", encoding="utf-8")
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """Two prompts."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (PROMPT, "pins " * 20)), encoding="utf-8")
+    return path
+
+
+def test_bench_compares_speculation_with_the_baseline(tiny_drafting_bundle, suite, capsys):
+    argv = ["bench", str(tiny_drafting_bundle), "--suite", str(suite), "--max-new-tokens", "12", "--json"]
+    assert main(argv) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert set(record["modes"]) == {"baseline", "speculative"}
+    assert (record["num_identical"], record["exact"]) == (2, True)
+    rate = {name: mode["decode_tokens_per_second"] for name, mode in record["modes"].items()}
+    assert record["speedup"] == pytest.approx(rate["speculative"] / rate["baseline"])
+
+
+def test_bench_fails_where_an_exact_bundle_answers_otherwise(tiny_bundle, suite, monkeypatch):
+    generate = Model.generate
+
+    def differing(model: Model, prompt: Any, options: Any, **settings: Any) -> Any:
+        answer = generate(model, prompt, options, **settings)
+        return replace(answer, token_ids=(*answer.token_ids, 0)) if options.max_draft_tokens else answer
+
+    monkeypatch.setattr(Model, "generate", differing)
+    argv = ["bench", str(tiny_bundle), "--suite", str(suite), "--max-new-tokens", "3", "--drafter", "lookup"]
+    assert main(argv) == 1
+
+
+def test_answers_of_one_token_time_no_decoding(tiny_bundle, suite, capsys):
     argv = ["bench", str(tiny_bundle), "--suite", str(suite), "--max-new-tokens", "1", "--drafter", "none"]
     assert main(argv) == 2
     assert "answers of two tokens or more to be timed, got none" in capsys.readouterr().err.splitlines()[-1]
@@ -201,7 +227,9 @@ def test_verify_finds_an_alteration_that_opening_does_not_look_for(damaged, refu
 
 def test_unknown_manifest_version_is_refused(damaged, refused):
     change_manifest(damaged, lambda manifest: manifest.update(version=99))
-    assert "the manifest's version must be 1, got 99; export the bundle again" in refused("generate", damaged, PROMPT)
+    assert "the manifest's version must be 2 or 1, got 99; export the bundle again" in refused(
+        "generate", damaged, PROMPT
+    )
 
 
 def test_manifest_that_is_no_json_is_refused(damaged, refused):
@@ -391,11 +419,6 @@ def test_special_tokens_are_shown_on_request_and_end_an_answer(tiny_bundle, caps
     assert (stopped["text"], stopped["finish_reason"]) == (tokenizer.decode(before), "stop")
 
 
-def test_no_exact_is_said(tiny_bundle, capsys):
-    main(["generate", str(tiny_bundle), PROMPT, "--no-exact", "--max-new-tokens", "2"])
-    assert "not exact" in capsys.readouterr().err
-
-
 def test_sampling_falls_back_to_the_bundle(damaged, capsys):
     def settings(manifest: dict[str, Any]) -> None:
         manifest["generation"].update(temperature=1.0, top_k=1)
@@ -573,28 +596,19 @@ def test_export_sums_up_and_names_the_next_command(tiny_llama, tmp_path, capsys)
     assert main(["export", str(tiny_llama), str(out), "--force", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["target"]["precision"], record["target"]["max_context"]) == ("int8", 512)
-    assert {one["int8_format"] for one in record["measurements"]["int8_formats"]} == {row_format(), "block"}
+    assert record["target"]["format"] == "native"
 
 
-def test_export_and_inspect_show_both_int8_formats_and_the_calibration(tiny_llama, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("chosen", "shown"), [("native", "native"), ("portable", "portable"), ("both", "native and portable")]
+)
+def test_export_and_inspect_show_the_format(tiny_llama, tmp_path, capsys, chosen, shown):
     out = tmp_path / "bundle"
-    text = tmp_path / "mine.txt"
-    text.write_text("Tails hold the pins without a nail. " * 40)
-    options = ("--calibration-text", str(text), "--calibration-tokens", "100", "--alpha", "0.6", "--seed", "4")
-    assert main(["export", str(tiny_llama), str(out), *options]) == 0
-    exported, progress = capsys.readouterr()
-    assert "reading a text to measure activations on" in progress
-    assert "measuring activations over 100 tokens" in progress
+    assert main(["export", str(tiny_llama), str(out), "--format", chosen]) == 0
+    exported = capsys.readouterr().out
     assert main(["inspect", str(out)]) == 0
-    inspected = capsys.readouterr().out
-    for page in (exported, inspected):
-        lines = re.findall(r"^by (?:row|row-unsigned|block) +[\d.]+%, KL [\d.]+, \d+ MB; ms by rows 1: ", page, re.M)
-        assert len(lines) == 2
-        assert re.search(r"million(?: parameters)?, int8, scales by (row|block)", page)
-    assert main(["export", str(tiny_llama), str(out), "--force", "--int8-format", "row", *options]) == 0
-    assert "ms by rows" not in capsys.readouterr().out
-    assert main(["inspect", str(out)]) == 0
-    assert "calibration     100 tokens of mine.txt, seed 4, alpha 0.6" in capsys.readouterr().out
+    for page in (exported, capsys.readouterr().out):
+        assert re.search(rf"million(?: parameters)?, int8, {shown}$", page, re.M)
 
 
 def test_export_says_loudly_that_a_bundle_is_not_exact(tiny_llama, tmp_path, capsys, monkeypatch):
@@ -603,7 +617,6 @@ def test_export_says_loudly_that_a_bundle_is_not_exact(tiny_llama, tmp_path, cap
     measure = agreement.measure_row_invariance
 
     def differing(*arguments: Any) -> Any:
-        from dataclasses import replace
 
         return replace(measure(*arguments), identical=False, largest_difference=0.5)
 

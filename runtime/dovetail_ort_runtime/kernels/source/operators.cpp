@@ -16,6 +16,7 @@ SymbolicShape ShapeInference::input(size_t index) const {
     if (info == nullptr) {
         return shape;
     }
+    check(api->GetTensorElementType(info, &shape.type));
     check(api->GetDimensionsCount(info, &shape.rank));
     if (shape.rank > 8) {
         return SymbolicShape{};
@@ -28,6 +29,11 @@ SymbolicShape ShapeInference::input(size_t index) const {
 void ShapeInference::set_output(size_t index, OrtElementType type, const SymbolicShape &shape) {
     if (shape.rank == 0) {
         return;
+    }
+    for (size_t axis = 0; axis < shape.rank; axis++) {
+        if (shape.dims[axis] < 0 && (shape.names[axis] == nullptr || shape.names[axis][0] == 0)) {
+            return;  // it would be read as a length of -1, where the graph itself may say more
+        }
     }
     SymbolicShape copy = shape;
     OrtTensorTypeAndShapeInfo *info = nullptr;

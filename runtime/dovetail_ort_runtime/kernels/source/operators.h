@@ -32,6 +32,7 @@ struct Argument {
 
 // The shape of a tensor before there is one: -1 is an axis of unknown length, which may have a name.
 struct SymbolicShape {
+    OrtElementType type;
     int64_t dims[8];
     const char *names[8];
     size_t rank;  // 0 if nothing is known

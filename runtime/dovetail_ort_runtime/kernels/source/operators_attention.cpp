@@ -62,10 +62,12 @@ class Attention {
     static constexpr Argument kOutputs[] = {{ORT_FLOAT}, {kCache}, {kCache}};
 
     static void infer(ShapeInference &shapes) {
-        shapes.set_output(1, kCache, shapes.input(1));
-        shapes.set_output(2, kCache, shapes.input(2));
-        SymbolicShape context = shapes.input(0);
+        // ONNX Runtime asks the first of the two types for both, so that the type is the input's.
         const SymbolicShape key = shapes.input(1);
+        const SymbolicShape value = shapes.input(2);
+        shapes.set_output(1, key.type, key);
+        shapes.set_output(2, value.type, value);
+        SymbolicShape context = shapes.input(0);
         if (context.rank == 3 && key.rank == 5) {
             const int64_t kv_width = key.dims[1] * key.dims[3];
             const bool known = context.dims[2] > 0 && key.dims[1] > 0 && key.dims[3] > 0;

@@ -1,8 +1,9 @@
 """A target run for many conversations at once, each in a slot of its own: by ONNX Runtime, or the model by torch."""
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -11,11 +12,17 @@ from torch import Tensor
 from transformers.cache_utils import Cache, StaticLayer
 
 from dovetail_ort_export.tracing import cache_parameter
+from dovetail_ort_export.turns import TokenIds
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.cache_layout import NATIVE_LAYOUT
+from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.kv_cache import cache_type
 from dovetail_ort_runtime.manifest import TargetEntry
 from dovetail_ort_runtime.session import open_session
+from dovetail_ort_runtime.target_graphs import graphs_to_load
+
+_ROWS_A_SLOT: Final = 16
 
 
 class SlottedTarget(Protocol):
@@ -25,28 +32,87 @@ class SlottedTarget(Protocol):
         num_slots: B.
         capacity: tokens a slot has room for.
         hidden_size: E.
+        rows_a_slot: tokens of a slot that one pass reads at most.
     """
 
     num_slots: int
     capacity: int
     hidden_size: int
+    rows_a_slot: int
 
-    def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
-        """Read one token in every slot.
+    def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
+        """Read new tokens in every slot, one or more.
 
         A slot is rewound by reading at an earlier position: what stood behind it is overwritten. A position says how
-        many tokens before it the slot has read and keeps; positions and token ids are (B,) int64.
+        many tokens before the new ones the slot has read and keeps; positions are (B,) int64.
 
         Returns:
-            Logits (B, V) and hidden states (B, E), float32, views that the next pass may overwrite.
+            Logits (B, V) behind the last token of each slot, and hidden states (n, E) of the n new tokens of each,
+            float32, which the next pass may overwrite.
         """
 
 
-class BatchedTarget(SlottedTarget):
-    """A session on the target's graph."""
+def open_slotted_target(
+    graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int
+) -> SlottedTarget:
+    """A session on the target's graph, arguments as of `Target`."""
+    graphs = graphs_to_load(graph, entry, CPU)
+    kind = NativeTarget if graphs.is_native else PortableTarget
+    return kind(graphs.graph, entry, num_slots=num_slots, capacity=capacity, threads=threads)
+
+
+class NativeTarget(SlottedTarget):
+    """A session on a native graph: a slot is a sequence, and its rows have the bits that they would have alone."""
 
     def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
         self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, entry.hidden_size
+        self.rows_a_slot = _ROWS_A_SLOT
+        self._session = open_session(graph, threads)
+        self._binding = self._session.io_binding()
+        self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self._logits = np.empty((1, num_slots, entry.vocabulary_size), dtype=np.float32)
+        self._binding.bind_ortvalue_output("logits", self._ort_value(self._logits))
+        dtype = cache_type(self._session)
+        shapes = NATIVE_LAYOUT.shapes(entry.num_kv_heads, NATIVE_LAYOUT.num_slots(capacity), entry.head_size)
+        for layer, (part, shape) in product(range(entry.num_layers), zip(("key", "value"), shapes, strict=True)):
+            # One buffer as past and as present: the graph writes each new row in place.
+            buffer = self._ort_value(np.zeros((num_slots, *shape[1:]), dtype=dtype))
+            self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
+            self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
+
+    def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
+        """As `SlottedTarget.read`.
+
+        Example: 2 tokens at position 5 of slot 0 and 1 at position 9 of slot 1 are rows 0 to 2, in slots 5, 6 and 9 of
+        the sequences 0, 0 and 1; rows 1 and 2 are scored.
+        """
+        counts = np.array([len(ids) for ids in token_ids])
+        ends = np.cumsum(counts)
+        sequences = np.repeat(np.arange(self.num_slots), counts)
+        places = np.arange(ends[-1]) - np.repeat(ends - counts - positions, counts)
+        states = np.empty((1, ends[-1], self.hidden_size), dtype=np.float32)
+        inputs: dict[str, NDArray[np.int64]] = {
+            "input_ids": np.concatenate(token_ids)[None],
+            "position_ids": places[None],
+            "lengths": positions,
+            "sequence_ids": sequences,
+            "slots": places,
+            "ancestors": np.empty((ends[-1], 0), dtype=np.int64),  # chains
+            "scored_rows": ends - 1,
+        }
+        for name, array in inputs.items():
+            self._binding.bind_ortvalue_input(name, self._ort_value(array))
+        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(states))
+        self._session.run_with_iobinding(self._binding)
+        return self._logits[0], np.split(states[0], ends[:-1])
+
+
+class PortableTarget(SlottedTarget):
+    """A session on a portable graph, whose attention takes one new row a sequence."""
+
+    def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
+        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, entry.hidden_size
+        self.rows_a_slot = 1
         self._session = open_session(graph, threads)
         self._binding = self._session.io_binding()
         self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
@@ -72,16 +138,16 @@ class BatchedTarget(SlottedTarget):
             self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
             self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
 
-    def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
+    def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
         """As `SlottedTarget.read`."""
         total = int(positions.max()) + 1
-        self._inputs["input_ids"][:, 0] = token_ids
+        self._inputs["input_ids"][...] = token_ids
         self._inputs["position_ids"][:, 0] = positions
         self._inputs["seqlens_k"][:] = positions
         self._inputs["total_sequence_length"][...] = total
         self._binding.bind_ortvalue_input("attention_bias", self._ort_value(self._no_bias[..., :total]))
         self._session.run_with_iobinding(self._binding)
-        return self._logits[:, 0], self._hidden_states[:, 0]
+        return self._logits[:, 0], list(self._hidden_states)
 
 
 class TorchTarget(SlottedTarget):
@@ -89,26 +155,27 @@ class TorchTarget(SlottedTarget):
 
     def __init__(self, model: Any, *, num_slots: int, capacity: int, device: torch.device) -> None:
         self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, int(model.config.hidden_size)
+        self.rows_a_slot = 1
         self._model = model.to(device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
         self._layers = [_SlotLayer(capacity) for _ in range(model.config.num_hidden_layers)]
         self._cache = {cache_parameter(model.model): Cache(layers=self._layers)}
         self._slots = torch.arange(capacity, device=device)
 
     @torch.no_grad()
-    def read(self, token_ids: TokenArray, positions: TokenArray) -> tuple[FloatArray, FloatArray]:
+    def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
         """As `SlottedTarget.read`."""
         places = torch.from_numpy(positions).to(self._slots.device)
         for layer in self._layers:
             layer.places = places
         outputs = self._model.model(
-            input_ids=torch.from_numpy(token_ids).to(places.device)[:, None],
+            input_ids=torch.tensor(token_ids, device=places.device),
             position_ids=places[:, None],
             attention_mask=(self._slots <= places[:, None])[:, None, None],
             use_cache=True,
             **self._cache,
         )
-        hidden_states = outputs.last_hidden_state[:, 0]
-        return _array(self._model.lm_head(hidden_states)), _array(hidden_states)
+        hidden_states = outputs.last_hidden_state
+        return _array(self._model.lm_head(hidden_states[:, 0])), list(_array(hidden_states))
 
 
 class _SlotLayer(StaticLayer):  # type: ignore[misc]  # transformers has no types

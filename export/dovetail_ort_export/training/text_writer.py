@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dovetail_ort_export.training.slotted_target import SlottedTarget
 from dovetail_ort_export.training.training_options import LEAST_ANSWER_TOKENS, TrainingOptions
 from dovetail_ort_export.turns import TokenIds, Turns
+from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
@@ -94,11 +95,10 @@ class TextWriter:
         for slot in slots:
             self._begin(slot)
         while True:
-            token_ids = np.array([slot.token_ids[slot.num_read] for slot in slots])
+            token_ids = [slot.token_ids[slot.num_read : slot.num_read + target.rows_a_slot] for slot in slots]
             positions = np.array([slot.num_read for slot in slots])
-            for slot, logits, hidden_state in zip(slots, *target.read(token_ids, positions), strict=True):
-                slot.hidden_states[slot.num_read] = hidden_state
-                slot.num_read += 1
+            for slot, logits, hidden_states in zip(slots, *target.read(token_ids, positions), strict=True):
+                slot.keep(hidden_states)
                 if slot.num_read < len(slot.token_ids):
                     continue
                 if slot.prompt_length is None:
@@ -186,6 +186,12 @@ class _Slot:
         self.num_read = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         self.token_ids = list(token_ids)
         self.prompt_length = prompt_length
+
+    def keep(self, hidden_states: FloatArray) -> None:
+        """Note what the target gave for the next tokens, (n, E)."""
+        end = self.num_read + len(hidden_states)
+        self.hidden_states[self.num_read : end] = hidden_states
+        self.num_read = end
 
     def conversation(self, prompt_length: int) -> Conversation:
         """A copy of what was written."""

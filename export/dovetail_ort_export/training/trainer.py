@@ -27,7 +27,7 @@ from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError, UnavailableError
-from dovetail_ort_runtime.manifest import Manifest, TargetEntry
+from dovetail_ort_runtime.manifest import NATIVE, Manifest, TargetEntry
 
 _PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
 
@@ -113,7 +113,7 @@ def _trainable(entry: TargetEntry) -> str:
     """Hash of the target's weights, if a head can be trained for it."""
     if entry.weights_sha256 is None or entry.intermediate_size is None:
         raise InputError("the bundle must name the weights it was made from, got an old one; export the model again")
-    if entry.front_graph is not None:
+    if entry.front_graph is not None and entry.format != NATIVE:
         raise InputError("the target must be in one piece, got a cut one; export it without --gpu-layers")
     return entry.weights_sha256
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
 from dovetail_ort_export.target_writer import Report
-from dovetail_ort_export.training.slotted_target import BatchedTarget, SlottedTarget
+from dovetail_ort_export.training.slotted_target import SlottedTarget, open_slotted_target
 from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Conversation, TextWriter
 from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
 from dovetail_ort_export.turns import Turns
@@ -215,7 +215,7 @@ def _writer(
         raise InputError(f"an opening must have {room} tokens at most with what the template adds, got {longest}")
     if open_target is None:
         threads = options.threads or usable_cores()
-        open_target = partial(BatchedTarget, bundle.path(entry.graph), entry, threads=threads)
+        open_target = partial(open_slotted_target, bundle.path(entry.graph), entry, threads=threads)
     return TextWriter(
         open_target(num_slots=options.num_parallel, capacity=capacity),
         turns,

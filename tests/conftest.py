@@ -23,8 +23,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dovetail_ort_runtime.bundle import Bundle
 
-RECIPES = Path(__file__).parents[1] / "models" / "smollm2-135m-instruct" / "recipes"
-
 # A pass through a graph takes what the machine has left for it, and a fixture is built once for all examples.
 settings.register_profile(
     "dovetail", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -120,30 +118,31 @@ def tiny_llama(tiny_source: TinySource) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """INT8 bundle of a tiny Llama, scales by block, 512 positions; shared by all: copy it before changing a file."""
-    return _exported(tiny_llama, tmp_path_factory.mktemp("int8"), int8_format="block")
+    """Native bundle of a tiny Llama, 512 positions; shared by all: copy it before changing a file."""
+    return _exported(tiny_llama, tmp_path_factory.mktemp("native"), format="native")
 
 
 @pytest.fixture(scope="session")
-def tiny_bundles_by_row(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same model in both row formats, `row` and `row-unsigned`."""
-    return {
-        name: _exported(tiny_llama, tmp_path_factory.mktemp(name), recipes=(RECIPES / f"{name}.toml",))
-        for name in ("row", "row-unsigned")
-    }
+def tiny_bundle_portable(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model for a stock ONNX Runtime: INT8, scales by block."""
+    return _exported(tiny_llama, tmp_path_factory.mktemp("portable"), format="portable")
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle_row(tiny_bundles_by_row: dict[str, Path]) -> Path:
-    """That of them which suits this processor."""
-    from dovetail_ort_export.candidates import row_format
+def tiny_bundle_both(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with a graph of each of these formats."""
+    return _exported(tiny_llama, tmp_path_factory.mktemp("both"), format="both")
 
-    return tiny_bundles_by_row[row_format()]
+
+@pytest.fixture(scope="session")
+def tiny_cut_bundle_native(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The native target whole, and in two graphs of a block each, the first in fp16."""
+    return _exported(tiny_llama, tmp_path_factory.mktemp("cut-native"), format="native", gpu_layers=1)
 
 
 @pytest.fixture(scope="session")
 def tiny_cut_bundle(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model in two graphs of a block each."""
+    """The same model in fp32 in two graphs of a block each."""
     return _exported(tiny_llama, tmp_path_factory.mktemp("cut"), precision="fp32", gpu_layers=1)
 
 
@@ -211,6 +210,12 @@ def with_drafter(tiny_head: Callable[..., Path], tmp_path_factory: pytest.TempPa
 def tiny_drafting_bundle(tiny_bundle: Path, with_drafter: Callable[[Path], Path]) -> Path:
     """`tiny_bundle` with a random drafter."""
     return with_drafter(tiny_bundle)
+
+
+@pytest.fixture(scope="session")
+def tiny_drafting_bundle_portable(tiny_bundle_portable: Path, with_drafter: Callable[[Path], Path]) -> Path:
+    """`tiny_bundle_portable` with a random drafter."""
+    return with_drafter(tiny_bundle_portable)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from dovetail_ort.commands import add_json
 from dovetail_ort.commands.bundle_arguments import layers_or_auto
 from dovetail_ort.commands.bundle_lines import measurement_lines, number_format, page
 from dovetail_ort.commands.exporting import Progress, import_from_export
-from dovetail_ort_export.export_options import INT8_FORMATS, PRECISIONS, ExportOptions
+from dovetail_ort_export.export_options import FORMATS, KV_CACHES, PRECISIONS, ExportOptions
 from dovetail_ort_runtime.devices import parse_bytes
 
 if TYPE_CHECKING:
@@ -40,10 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="number format of weights (default: %(default)s)"
     )
     parser.add_argument(
-        "--int8-format",
-        choices=INT8_FORMATS,
-        default=defaults.int8_format,
-        help="scales of 8-bit numbers, or the faster on this machine (default: %(default)s)",
+        "--format",
+        choices=FORMATS,
+        default=defaults.format,
+        help="operators of the graph: this package's own, those of a stock ONNX Runtime, or both in one bundle; auto: "
+        "native where its library is installed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kv-cache",
+        choices=KV_CACHES,
+        default=defaults.kv_cache,
+        help="number format of a native target's keys and values; fp32 also where fp16 would not hold them (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--recipe",
@@ -52,10 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="TOML list of the passes that make the graph, in place of --precision and --int8-format; "
-        "given once for each INT8 format, the fastest that suits this machine",
+        help="TOML list of the passes that make the graph, in place of --precision, --format and --kv-cache; twice for "
+        "a native and a portable graph in one bundle",
     )
-    _add_calibration(parser, defaults)
     parser.add_argument(
         "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the model's maximum)"
     )
@@ -96,32 +103,6 @@ def _add_ignored(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PATTERN",
         help="tensors that the model does not need, such as 'vision_tower.*'; may be given several times",
-    )
-
-
-def _add_calibration(parser: argparse.ArgumentParser, defaults: ExportOptions) -> None:
-    calibration = parser.add_argument_group("calibration of the row format")
-    calibration.add_argument(
-        "--calibration-text",
-        type=Path,
-        metavar="FILE",
-        help="UTF-8 text to measure activations on (default: the model writes its own)",
-    )
-    calibration.add_argument(
-        "--calibration-tokens",
-        type=int,
-        metavar="N",
-        default=defaults.calibration_tokens,
-        help="tokens of that text (default: %(default)s)",
-    )
-    calibration.add_argument(
-        "--alpha",
-        type=float,
-        default=defaults.alpha,
-        help="0 to 1, how much of the activations' range to move into weights (default: %(default)s)",
-    )
-    calibration.add_argument(
-        "--seed", type=int, default=defaults.seed, help="of the model's own writing (default: %(default)s)"
     )
 
 

@@ -32,12 +32,14 @@ from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.head_directory import HeadRecord, load_head
 from dovetail_ort_export.weights import NamedWeights
 from dovetail_ort_export.whole_output import bundle_directory, clear_leftovers, copy_without, write_manifest
+from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.hub_cache import Snapshot
-from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
+from dovetail_ort_runtime.kernels import OPERATOR_VERSION
+from dovetail_ort_runtime.manifest import NATIVE, PORTABLE, DrafterEntry, Manifest
 
 _MAX_ROWS: Final = 64
 _LOWERINGS: Final = {"int8": "lower-int8-blocks", "fp16": "lower-half", "fp32": "lower-float"}
@@ -66,7 +68,6 @@ def attach_drafter(
     """
     if precision not in DRAFTER_PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(DRAFTER_PRECISIONS)}, got {precision!r}")
-    steps = drafter_recipe(precision) if recipe is None else read_recipe(recipe)
     clear_leftovers(Path(bundle_path))
     bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
     if Snapshot.around(bundle.directory) is not None:
@@ -75,8 +76,9 @@ def attach_drafter(
             f"with: cp -rL {shlex.quote(str(bundle.directory))} bundle"
         )
     manifest = bundle.manifest
+    steps = drafter_recipe(precision, manifest.target.format) if recipe is None else read_recipe(recipe)
     head, draft_token_ids, record = load_head(head_path, manifest.target)
-    entry = drafter_entry(head, draft_token_ids, record, graph_name("drafter", steps.precision), steps)
+    entry = drafter_entry(head, draft_token_ids, record, graph_name("drafter", steps.precision, steps.format), steps)
     with bundle_directory(bundle.directory) as directory:
         copy_without(bundle, () if manifest.drafter is None else manifest.drafter.graphs, directory)
         report("reading embedding and head of the target")
@@ -93,6 +95,8 @@ def drafter_entry(
     """What a manifest says of a head's graph."""
     return DrafterEntry(
         graph=graph,
+        format=recipe.format,
+        operators=OPERATOR_VERSION if recipe.format == NATIVE else None,
         chain_graph=chain_graph_name(graph) if recipe.precision == "fp16" else None,
         precision=recipe.precision,
         passes=recipe.describe(),
@@ -115,17 +119,21 @@ def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
         write_chain_graph(folder / entry.graph, entry.chain_graph)
 
 
-def drafter_recipe(precision: str) -> Recipe:
-    """The recipe of a drafter in one of `DRAFTER_PRECISIONS`."""
-    return built_in_recipe("drafter").lowered_by(_LOWERINGS[precision], precision)
+def drafter_recipe(precision: str, target_format: str = PORTABLE) -> Recipe:
+    """The recipe of a drafter in one of `DRAFTER_PRECISIONS`, an int8 one native where its target is and can be run."""
+    recipe = built_in_recipe("drafter")
+    if precision == recipe.precision and target_format == NATIVE and kernels.is_available():
+        return recipe
+    return recipe.lowered_by(_LOWERINGS[precision], precision)
 
 
 def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray, recipe: Recipe) -> ir.Model:
     """The graph that drafts with `head`, between a table of embedded tokens and the reduced head of its target.
 
     Inputs: `hidden_states` (B, S, E), true features or predicted ones; `input_ids` (B, S), the token after each;
-    positions, bias, lengths and caches as a target's; `scored_rows` (n,), the rows whose logits are wanted. Outputs:
-    `logits` (B, n, Vd) float32, `predicted_states` (B, S, E) and the present caches; the recipe may rank the logits.
+    `scored_rows` (n,), the rows whose logits are wanted; positions, caches and all else that attention reads as a
+    target's. Outputs: `logits` (B, n, Vd) float32, `predicted_states` (B, S, E) and the present caches; the recipe may
+    rank the logits.
 
     Args:
         head: float32, on the CPU.

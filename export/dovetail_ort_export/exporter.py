@@ -1,4 +1,4 @@
-"""The export plan: load, write, check, choose, publish."""
+"""The export plan: load, write, check, publish."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import importlib.metadata
 import math
 import resource
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.agreement import checked_tokens, reference_logits
-from dovetail_ort_export.candidates import choose_candidate, write_candidates
+from dovetail_ort_export.agreement import checked_tokens, measure_target, reference_logits
+from dovetail_ort_export.cache_range import measured_cache
 from dovetail_ort_export.cross_check import witnessed_rows
 from dovetail_ort_export.export_options import ExportOptions
+from dovetail_ort_export.formats import recipes_for
 from dovetail_ort_export.source import Source, SourceOptions, TextParts, load_source
+from dovetail_ort_export.target_writer import Report, TargetWriter, WrittenTarget
 from dovetail_ort_export.whole_output import bundle_directory, check_output, clear_leftovers, write_manifest
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
 from dovetail_ort_runtime.errors import InputError, SourceError
 from dovetail_ort_runtime.manifest import GenerationEntry, Manifest, TokenizerEntry
@@ -64,6 +66,7 @@ def export_bundle(
     options, out = options or ExportOptions(), Path(out)
     clear_leftovers(out)
     check_output(out, force=options.force)
+    recipes = recipes_for(options, report)
     with bundle_directory(out) as directory:
         report(f"loading {source}")
         loaded = load_source(source, _source_options(options))
@@ -73,22 +76,24 @@ def export_bundle(
         max_context = loaded.settings.max_context
         tokens = checked_tokens(loaded, options.check_text, max_context)
         report(f"asking the original model about {len(tokens)} tokens")
-        reference = reference_logits(loaded.model, tokens)
+        with measured_cache(loaded.model) as cache_maxima:
+            reference = reference_logits(loaded.model, tokens)
         report("recomputing a few of them from the files alone")
         witnessed = witnessed_rows(loaded, tokens)
-        with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
-            candidates = write_candidates(loaded, options, max_context, Path(folder), report)
-            tokenizer = write_text_files(loaded.text, directory)
-            provenance = _provenance(loaded)
-            del loaded  # the sessions take its place in memory
-            gc.collect()  # transformers' modules hold each other in cycles
-            report("checking what was written")
-            chosen, measurements = choose_candidate(candidates, tokens, reference, report)
-            witness = witnessed.compare(chosen.open(len(tokens)), quantised=chosen.is_quantised)
-            for path in chosen.folder.iterdir():
-                path.rename(directory / path.name)
+        written = TargetWriter(loaded, options, max_context, cache_maxima, report).write(recipes, directory)
+        tokenizer = write_text_files(loaded.text, directory)
+        provenance = _provenance(loaded)
+        del loaded  # the sessions take its place in memory
+        gc.collect()  # transformers' modules hold each other in cycles
+        report("checking what was written")
+        target = written.open(len(tokens))
+        measurements = measure_target(target, tokens, reference)
+        witness = witnessed.compare(target, quantised=written.is_quantised)
+        del target
+        if written.entry.portable_graph is not None:
+            _check_portable(written, tokens, reference, report)
         manifest = Manifest(
-            target=replace(chosen.entry, exact=measurements.row_invariance.identical),
+            target=replace(written.entry, exact=measurements.row_invariance.identical),
             tokenizer=tokenizer,
             generation=generation,
             measurements=replace(measurements, witness=witness),
@@ -102,6 +107,16 @@ def export_bundle(
         manifest=manifest,
         num_bytes=sum(entry.num_bytes for entry in manifest.files),
         peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+    )
+
+
+def _check_portable(written: WrittenTarget, tokens: TokenArray, reference: FloatArray, report: Report) -> None:
+    """Run the graph for machines without the library, and say how far it is from the original."""
+    found = measure_target(written.portable().open(len(tokens)), tokens, reference)
+    agreement, exact = found.agreement, found.row_invariance.identical
+    report(
+        f"{written.entry.portable_graph}: top-1 {agreement.top1:.1%}, mean KL {agreement.mean_kl:.4f} nats, "
+        f"{'exact' if exact else 'NOT exact on this machine'}"
     )
 
 

@@ -8,15 +8,16 @@ from tqdm import tqdm
 
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.hub_cache import Snapshot
+from dovetail_ort_runtime.manifest import NATIVE, PORTABLE
 
 # Offsets at whole pages let the runtime map the weights instead of reading them.
 _PAGE_BYTES: Final = 4096
 _SUFFIXES: Final = {"int8": "_quantized", "int4": "_q4", "fp16": "_fp16", "fp32": ""}
 
 
-def graph_name(part: str, precision: str) -> str:
-    """What a bundle calls the graph of `model` or `drafter`, by its number format."""
-    return f"{part}{_SUFFIXES[precision]}.onnx"
+def graph_name(part: str, precision: str, graph_format: str = PORTABLE) -> str:
+    """What a bundle calls the graph of `model` or `drafter`, by its number format and the format of its operators."""
+    return f"{part}{'_native' if graph_format == NATIVE else _SUFFIXES[precision]}.onnx"
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -50,6 +51,20 @@ def save_graph(graph: ir.Model, path: Path) -> None:
             alignment=_PAGE_BYTES,
             callback=lambda tensor, info: bar.update() and None,  # noqa: ARG005  onnx-ir's signature
         )
+
+
+def save_graph_over(graph: ir.Model, path: Path, owner: Path) -> None:
+    """Write a graph whose weights are those of a graph that was saved beside it, by their names; they stand once.
+
+    Args:
+        graph: to be written.
+        path: of its file.
+        owner: path of the graph that has them all.
+    """
+    written = load_graph(owner).graph.initializers
+    for name, value in graph.graph.initializers.items():
+        value.const_value = written[name].const_value
+    ir.save(graph, path)
 
 
 def _is_beside(path: Path, location: str) -> bool:

@@ -11,14 +11,13 @@ import onnx_ir as ir
 from dovetail_ort_export.passes import OfExport, PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.drop_bias import DropBias
-from dovetail_ort_export.passes.equalize import Equalize
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.keep_scored_states import KeepScoredStates
 from dovetail_ort_export.passes.lower_float import LowerFloat
 from dovetail_ort_export.passes.lower_half import LowerHalf
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
-from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
+from dovetail_ort_export.passes.lower_native import LowerNative
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
 from dovetail_ort_export.passes.quantize_cache import QuantizeCache
@@ -34,7 +33,6 @@ PassType = type[ir.passes.PassBase]
 
 BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
     "bind-weights": BindWeights,
-    "equalize": Equalize,
     "keep-blocks": KeepBlocks,
     "score-rows": ScoreRows,
     "quantize-cache": QuantizeCache,
@@ -44,7 +42,7 @@ BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
     "lower-float": LowerFloat,
     "lower-half": LowerHalf,
     "lower-int8-blocks": LowerInt8Blocks,
-    "lower-int8-rows": LowerInt8Rows,
+    "lower-native": LowerNative,
     "rank-candidates": RankCandidates,
     "drop-bias": DropBias,
     "keep-scored-states": KeepScoredStates,

@@ -1,4 +1,4 @@
-"""Weights as integers with scales: in blocks along the input axis, and with one scale an output."""
+"""Weights as integers with scales, in blocks along the input axis or one for each output."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +12,6 @@ from dovetail_ort_runtime.arrays import FloatArray
 BLOCK_SIZES: Final = (16, 32, 64, 128)
 BLOCK_BITS: Final = (4, 8)
 LARGEST: Final = 127
-# What stands for 0 in unsigned 8 bits.
-ZERO_POINT: Final = 128
 _SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: what is so small is zero
 _PORTION_ROWS: Final = 1024
 
@@ -82,19 +80,8 @@ def _row_slices(weight: FloatArray) -> Iterator[slice]:
 
 def output_scales(weight: FloatArray) -> FloatArray:
     """Scales (N,) of a weight (N, K), both float32: largest magnitude of an output over 127; 1 where nearly zero."""
-    exact = np.abs(weight).max(axis=1) / np.float32(LARGEST)
-    scales: FloatArray = np.where(exact >= _SMALLEST_SCALE, exact, np.float32(1))
+    scales = np.empty(len(weight), dtype=np.float32)
+    for rows in _row_slices(weight):
+        exact = np.abs(weight[rows]).max(axis=1) / np.float32(LARGEST)
+        scales[rows] = np.where(exact >= _SMALLEST_SCALE, exact, np.float32(1))
     return scales
-
-
-def quantize_outputs(weight: FloatArray, *, unsigned: bool = False) -> NDArray[np.int8 | np.uint8]:
-    """A weight (N, K) float32 as multiples of its outputs' scales, nearest even, inputs first.
-
-    Returns:
-        (K, N) int8, `quantize_outputs(w) * output_scales(w)` being close to `w.T`; if `unsigned`, uint8 and offset by
-        `ZERO_POINT`.
-    """
-    steps = weight / output_scales(weight)[:, None]
-    np.rint(steps, out=steps)
-    integers = (steps + ZERO_POINT).astype(np.uint8) if unsigned else steps.astype(np.int8)
-    return np.ascontiguousarray(integers.T)

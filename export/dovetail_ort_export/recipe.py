@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import WEIGHT_FORMATS
+from dovetail_ort_runtime.manifest import NATIVE, PORTABLE, WEIGHT_FORMATS
 from dovetail_ort_runtime.user_text import read_text_file
 
+LOWER_NATIVE: Final = "lower-native"
 _LOWERING: Final = "lower-"
 _KEYS: Final = {"precision", "passes"}
 
@@ -94,18 +95,20 @@ class Recipe:
         return tuple(step.name for step in self.steps)
 
     @property
-    def int8_format(self) -> str | None:
-        """One of the manifest's `INT8_FORMATS`; None where nothing is quantised by this package's passes."""
-        for step in reversed(self.steps):
-            if step.name == "lower-int8-rows":
-                return "row-unsigned" if step.options.get("unsigned_weights") else "row"
-            if step.name == "lower-int8-blocks":
-                return "block"
-        return None
+    def format(self) -> str:
+        """Of which operators its graph is: `native`, this package's own, or `portable`, a stock ONNX Runtime's."""
+        return NATIVE if LOWER_NATIVE in self.names else PORTABLE
 
     def without(self, name: str) -> Recipe:
         """The same with every pass of that name left out."""
         return replace(self, steps=tuple(step for step in self.steps if step.name != name))
+
+    def given(self, name: str, **options: Any) -> Recipe:
+        """The same with options of every pass of that name set."""
+        steps = (
+            replace(step, options={**step.options, **options}) if step.name == name else step for step in self.steps
+        )
+        return replace(self, steps=tuple(steps))
 
     def lowered_by(self, name: str, precision: str) -> Recipe:
         """The same with another lowering in the place of its own."""

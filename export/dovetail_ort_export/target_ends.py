@@ -1,7 +1,8 @@
 """What a drafter shares with its target, read back from a bundle: embedding, head and rotary angles, in float32.
 
-Both ends are asked for what they do rather than for how they store it, so every number format is read alike: the
-embedding is run over all token ids, and the head, a linear map, over the identity.
+Of a native graph both ends are unpacked. Those of a portable one are asked for what they do rather than for how they
+store it, so every number format is read alike: the embedding is run over all token ids, and the head, a linear map,
+over the identity.
 """
 
 from collections.abc import Mapping
@@ -16,11 +17,14 @@ from numpy.typing import NDArray
 
 from dovetail_ort_export.graph_file import load_graph
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
+from dovetail_ort_export.packed_weights import unpack_weight
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.score_rows import SCORED_STATES
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN
+from dovetail_ort_runtime.manifest import NATIVE
 from dovetail_ort_runtime.session import open_session
 
 _ROWS: Final = 64
@@ -31,7 +35,7 @@ class TargetEnds:
     """Parts of a target.
 
     Attributes:
-        embedding: (V, E) float32, in the model's own basis.
+        embedding: (V, E) float32.
         head: (V, E) float32; logits are hidden states times its transpose.
         cos: (max_context, D / 2) float32, rotary angles by position.
         sin: likewise.
@@ -50,6 +54,8 @@ def read_target_ends(bundle: Bundle) -> TargetEnds:
     entry = bundle.manifest.target
     path = bundle.path(entry.graph)
     model = load_graph(path)
+    if entry.format == NATIVE:
+        return _native_ends(model)
     front = model if entry.front_graph is None else load_graph(path.with_name(entry.front_graph))
     norm = next(node for node in front.graph if node.op_type == "SimplifiedLayerNormalization")
     embedded = str(nodes.input_of(norm, 0).name)
@@ -57,15 +63,32 @@ def read_target_ends(bundle: Bundle) -> TargetEnds:
     identity = np.eye(entry.hidden_size, dtype=np.float32)[None]
     chosen = any(node.outputs[0].name == SCORED_STATES for node in model.graph)
     states = SCORED_STATES if chosen else "hidden_states"
-    # Without a choice the row format takes the number of rows from the token ids, and nothing else of them.
-    head = _run(model, {states: identity, "input_ids": np.zeros((1, entry.hidden_size), np.int64)}, "logits")
+    head = _run(model, {states: identity}, "logits")
     return TargetEnds(
-        embedding=_in_own_basis(model, embedding),
+        embedding=embedding,
         head=np.ascontiguousarray(head.T),
         cos=_constant(model, COS_CACHE),
         sin=_constant(model, SIN_CACHE),
         norm_epsilon=norm.attributes["epsilon"].as_float(),
     )
+
+
+def _native_ends(model: ir.Model) -> TargetEnds:
+    embedding = next(node for node in model.graph if (node.domain, node.op_type) == (OPERATOR_DOMAIN, "Embedding"))
+    norm = next(node for node in model.graph if node.op_type in ("Norm", "NormProduct"))
+    return TargetEnds(
+        embedding=_unpacked(embedding),
+        head=_unpacked(nodes.producer_of(nodes.by_name(model.graph.outputs)["logits"])),
+        cos=_constant(model, COS_CACHE),
+        sin=_constant(model, SIN_CACHE),
+        norm_epsilon=norm.attributes["epsilon"].as_float(),
+    )
+
+
+def _unpacked(node: ir.Node) -> FloatArray:
+    """The weight (N, K) of an Embedding or Product."""
+    codes, scales = (nodes.tensor_of(nodes.input_of(node, index)).numpy() for index in (1, 2))
+    return unpack_weight(codes, scales, node.attributes["inputs"].as_int())
 
 
 def _run(model: ir.Model, inputs: Mapping[str, NDArray[Any]], output: str) -> FloatArray:
@@ -82,16 +105,6 @@ def _run(model: ir.Model, inputs: Mapping[str, NDArray[Any]], output: str) -> Fl
         ]
     result: FloatArray = np.concatenate(chunks).astype(np.float32, copy=False)
     return result
-
-
-def _in_own_basis(model: ir.Model, rows: FloatArray) -> FloatArray:
-    """Undo the rotation of the residual stream as `passes.equalize` does, where there is one."""
-    if "final_rotation.left" not in model.graph.initializers:
-        return rows
-    left, right = (_constant(model, f"final_rotation.{side}") for side in ("left", "right"))
-    turned = left @ rows.reshape(-1, len(left), len(right)) @ right
-    own: FloatArray = turned.reshape(rows.shape).astype(np.float32)
-    return own
 
 
 def _constant(model: ir.Model, name: str) -> FloatArray:

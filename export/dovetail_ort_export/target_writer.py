@@ -1,35 +1,38 @@
-"""Writes a source's target by a recipe: what all recipes share is read, measured and computed once."""
+"""Writes a source's target by one recipe, or by a native and a portable one side by side."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx_ir as ir
 
-from dovetail_ort_export.calibration import activation_maxima, cache_maxima, calibration_texts
+from dovetail_ort_export.cache_range import LARGEST_HALF, fits_half, largest_of
 from dovetail_ort_export.chain_graph import chain_graph_name, write_chain_graph
-from dovetail_ort_export.equalization import EQUALIZED_FAMILIES, EqualizedWeights
 from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.graph_file import graph_name, save_graph
+from dovetail_ort_export.graph_file import graph_name, save_graph, save_graph_over
 from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.passes import PassContext
-from dovetail_ort_export.recipe import Recipe
+from dovetail_ort_export.recipe import LOWER_NATIVE, Recipe
 from dovetail_ort_export.source import Source
 from dovetail_ort_export.tracing import trace_target
 from dovetail_ort_export.weights import Weights, head_size
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.kernels import OPERATOR_VERSION
 from dovetail_ort_runtime.kv_cache import cache_bytes
-from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.measurements import Calibration
+from dovetail_ort_runtime.manifest import NATIVE, PORTABLE, TargetEntry
+from dovetail_ort_runtime.session import open_session
 from dovetail_ort_runtime.target import Target
 
 MAX_ROWS: Final = 64
-_EQUALIZE: Final = "equalize"
 _QUANTIZE_CACHE: Final = "quantize-cache"
 _FRONT_NAME: Final = "model_front_fp16.onnx"
+_REST_NAME: Final = "model_rest_native.onnx"
 _HALF: Final = 2  # bytes of a number in fp16
 _FLOAT: Final = 4  # and in fp32
 _GRAPH_BYTES: Final = 2**20  # the front's graph itself, beside its weights
@@ -38,113 +41,121 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """A target that has been written.
+class WrittenTarget:
+    """A target in a folder.
 
     Attributes:
-        folder: where its graph and weights are, and nothing else.
+        folder: where its graphs and weights are.
         entry: what the manifest would say of it.
-        calibration: on which text activations were measured; None if no pass asks for it.
     """
 
     folder: Path
     entry: TargetEntry
-    calibration: Calibration | None = None
 
     @property
     def is_quantised(self) -> bool:
         """Whether any part of it computes in fewer bits than float32."""
         return self.entry.precision != "fp32" or self.entry.front_graph is not None
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of graph and weights."""
-        return sum(path.stat().st_size for path in self.folder.iterdir())
+    def portable(self) -> WrittenTarget:
+        """What is loaded in its place where the library of operators is missing."""
+        assert self.entry.portable_graph is not None
+        entry = replace(
+            self.entry,
+            graph=self.entry.portable_graph,
+            format=PORTABLE,
+            operators=None,
+            portable_graph=None,
+            front_graph=None,
+            front_chain_graph=None,
+            front_layers=0,
+            rest_graph=None,
+        )
+        return WrittenTarget(folder=self.folder, entry=entry)
 
     def open(self, num_tokens: int) -> Target:
-        """Its target, with room for a text of `num_tokens` and the row that pads an exact pass."""
+        """Its target, with room for a text of `num_tokens` and the row that pads a portable pass."""
         return Target(
             self.folder / self.entry.graph, self.entry, max_context=min(self.entry.max_context, num_tokens + 1)
         )
 
 
 class TargetWriter:
-    """One source's target, in as many forms as there are recipes.
+    """One source's target, by any recipe.
 
     Args:
         source: the model.
-        options: of the export; its recipes, precision and format are not looked at.
+        options: of the export; recipes, precision and format are not looked at.
         max_context: largest number of tokens of prompt and answer.
+        cache_maxima: what `measured_cache` found on a text.
         report: is told what takes time.
 
     Attributes:
         weights_sha256: of the model's weights, whatever form they are written in.
     """
 
-    def __init__(self, source: Source, options: ExportOptions, max_context: int, report: Report) -> None:
+    def __init__(
+        self,
+        source: Source,
+        options: ExportOptions,
+        max_context: int,
+        cache_maxima: Mapping[str, FloatArray],
+        report: Report,
+    ) -> None:
         self._source, self._options, self._report = source, options, report
         self._max_context = max_context
         self._gpu_layers = self._number_of_gpu_layers()
         self._weights = Weights(source.model, max_context=max_context)
+        self._cache_maxima = cache_maxima
         self.weights_sha256 = self._weights.sha256()
 
-    def write(self, name: str, recipe: Recipe, folder: Path) -> Candidate:
-        """Write the graphs that `recipe`, called `name` in reports, makes into a new folder.
+    def write(self, recipes: Sequence[Recipe], folder: Path) -> WrittenTarget:
+        """Write the graphs that recipes make into a folder that is there.
+
+        Args:
+            recipes: one, or a native one before a portable one.
+            folder: of the bundle.
 
         Raises:
             InputError: a pass is unknown or does not fit its place.
-            SourceError: the model's dimensions do not suit the number format.
+            SourceError: the model's dimensions do not suit the format.
         """
-        entry = self._entry(recipe)
-        equalized = self._equalized if _EQUALIZE in recipe.names else None
-        measured = self._cache_maxima(equalized) if _QUANTIZE_CACHE in recipe.names else None
-        self._report(f"writing {name}")
-        whole = PassContext(weights=self._weights, equalized=equalized, cache_maxima=measured)
+        recipe, *beside = map(self._with_cache_that_fits, recipes)
+        entry = self._entry(recipe, beside)
         cut = entry.front_layers
-        made = {entry.graph: (recipe, replace(whole, first_block=cut))}
+        self._save(recipe, folder / entry.graph, first_block=0 if entry.format == NATIVE else cut)
+        if entry.rest_graph is not None:
+            rest = folder / entry.rest_graph
+            save_graph_over(self._graph(recipe, first_block=cut), rest, folder / entry.graph)
+            open_session(rest, usable_cores())  # it loads: a GPU may be far away
+        if entry.portable_graph is not None:
+            self._save(beside[0], folder / entry.portable_graph)
         if entry.front_graph is not None:
             front = recipe.lowered_by("lower-half", "fp16").without(_QUANTIZE_CACHE)  # its cache is in half precision
-            made[entry.front_graph] = (front, replace(whole, end_block=cut))
-        graphs = {file: apply_recipe(trace_target(self._source.model), *how) for file, how in made.items()}
-        folder.mkdir()
-        for file, graph in graphs.items():
-            save_graph(graph, folder / file)
+            self._save(front, folder / entry.front_graph, end_block=cut)
         if entry.front_graph is not None and entry.front_chain_graph is not None:
             write_chain_graph(folder / entry.front_graph, entry.front_chain_graph)
-        return Candidate(folder=folder, entry=entry, calibration=self._calibration() if equalized or measured else None)
+        return WrittenTarget(folder=folder, entry=entry)
 
-    @cached_property
-    def _equalized(self) -> EqualizedWeights | None:
-        config = self._source.model.config
-        if config.model_type not in EQUALIZED_FAMILIES:
-            self._report(f"no rule to equalise {config.model_type}: its activations are quantised as they are")
-            return None
-        return EqualizedWeights(self._weights, config, self._measured(activation_maxima), self._options.alpha)
+    def _save(self, recipe: Recipe, path: Path, first_block: int = 0, end_block: int | None = None) -> None:
+        self._report(f"writing {path.name}")
+        save_graph(self._graph(recipe, first_block, end_block), path)
 
-    def _cache_maxima(self, equalized: EqualizedWeights | None) -> dict[str, FloatArray]:
-        """Of the keys and values that the graph will compute; those of an equal model have other values."""
-        maxima = self._measured(cache_maxima)
-        for block, scale in enumerate([] if equalized is None else equalized.value_scales):
-            maxima[f"{block}.value"] = maxima[f"{block}.value"] / scale
-        return maxima
+    def _graph(self, recipe: Recipe, first_block: int, end_block: int | None = None) -> ir.Model:
+        context = PassContext(
+            weights=self._weights, cache_maxima=self._cache_maxima, first_block=first_block, end_block=end_block
+        )
+        return apply_recipe(trace_target(self._source.model), recipe, context)
 
-    def _measured(self, measure: Callable[[Any, list[TokenArray]], dict[str, FloatArray]]) -> dict[str, FloatArray]:
-        texts = self._texts
-        self._report(f"measuring activations over {sum(map(len, texts))} tokens")
-        return measure(self._source.model, texts)
-
-    @cached_property
-    def _texts(self) -> list[TokenArray]:
-        options = self._options
-        doing = "writing" if options.calibration_text is None else "reading"
-        self._report(f"{doing} a text to measure activations on")
-        return calibration_texts(self._source, options.calibration_text, options.calibration_tokens, options.seed)
-
-    def _calibration(self) -> Calibration:
-        options = self._options
-        name = None if options.calibration_text is None else options.calibration_text.name
-        num_tokens = sum(map(len, self._texts))
-        return Calibration(text=name, num_tokens=num_tokens, seed=options.seed, alpha=options.alpha)
+    def _with_cache_that_fits(self, recipe: Recipe) -> Recipe:
+        """The recipe with keys and values in fp32 where fp16 does not hold them."""
+        if recipe.format != NATIVE or fits_half(self._cache_maxima):
+            return recipe
+        self._report(
+            f"note: keys and values are kept in fp32: the largest measured is {largest_of(self._cache_maxima):.4g}, "
+            f"and fp16 ends at {LARGEST_HALF:g}"
+        )
+        return recipe.given(LOWER_NATIVE, cache="fp32")
 
     def _number_of_gpu_layers(self) -> int:
         model, number = self._source.model, self._options.gpu_layers
@@ -157,15 +168,20 @@ class TargetWriter:
             )
         return int(number)
 
-    def _entry(self, recipe: Recipe) -> TargetEntry:
+    def _entry(self, recipe: Recipe, beside: Sequence[Recipe]) -> TargetEntry:
         config = self._source.model.config
+        is_native, is_cut = recipe.format == NATIVE, self._gpu_layers > 0
         return TargetEntry(
-            graph=graph_name("model", recipe.precision),
+            graph=graph_name("model", recipe.precision, recipe.format),
+            format=recipe.format,
+            operators=OPERATOR_VERSION if is_native else None,
+            portable_graph=graph_name("model", beside[0].precision) if beside else None,
+            rest_graph=_REST_NAME if is_native and is_cut else None,
             family=config.model_type,
             precision=recipe.precision,
             passes=recipe.describe(),
-            front_graph=_FRONT_NAME if self._gpu_layers else None,
-            front_chain_graph=chain_graph_name(_FRONT_NAME) if self._gpu_layers else None,
+            front_graph=_FRONT_NAME if is_cut else None,
+            front_chain_graph=chain_graph_name(_FRONT_NAME) if is_cut else None,
             front_layers=self._gpu_layers,
             exact=False,
             num_layers=config.num_hidden_layers,

@@ -10,6 +10,7 @@ import numpy as np
 
 from dovetail_ort_export.agreement import checked_tokens, divergence, measure_target, reference_logits
 from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe, write_drafter
+from dovetail_ort_export.cache_range import measured_cache
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name
 from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
@@ -39,7 +40,7 @@ class TargetWorkshop(Workshop):
     """Makes a bundle's target again from the model `source`, by the recipe in the manifest and by others.
 
     Raises:
-        InputError: the source is another model, the target was cut or calibrated on a file.
+        InputError: the source is another model, the target was cut.
         SourceError: the source cannot be read.
     """
 
@@ -49,21 +50,23 @@ class TargetWorkshop(Workshop):
         if manifest.target.front_graph is not None:
             raise InputError("the target must be in one piece, got one that was cut; export it without --gpu-layers")
         self.recipe = _recipe(TARGET, manifest.target)
-        options = _options_of(manifest)
         report(f"loading {source}")
         loaded = load_source(source, SourceOptions.of_bundle(manifest))
         self.source = loaded.name
         self._tokens = checked_tokens(loaded, None, manifest.target.max_context)
         report(f"asking the original model about {len(self._tokens)} tokens")
-        self._reference = reference_logits(loaded.model, self._tokens)
-        self._writer: TargetWriter | None = TargetWriter(loaded, options, manifest.target.max_context, report)
+        with measured_cache(loaded.model) as cache_maxima:
+            self._reference = reference_logits(loaded.model, self._tokens)
+        max_context = manifest.target.max_context
+        self._writer: TargetWriter | None = TargetWriter(loaded, ExportOptions(), max_context, cache_maxima, report)
         if self._writer.weights_sha256 != manifest.target.weights_sha256:
             raise InputError(f"the source must be the model of the bundle, got another one in {source!r}")
 
-    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
+    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:  # noqa: ARG002  the writer says what it writes
         """By the writer of exports."""
         assert self._writer is not None, "targets are written before they are measured"
-        return self._writer.write(name, recipe, folder).open
+        folder.mkdir()
+        return self._writer.write([recipe], folder).open
 
     def measure(self, open_graph: OpenGraph) -> tuple[RowInvariance, Agreement]:
         """As export does."""
@@ -158,15 +161,3 @@ def _recipe(graph: str, entry: TargetEntry | DrafterEntry) -> Recipe:
     if not entry.passes:
         raise InputError(f"the manifest must name the passes of the {graph}, got none; export the bundle again")
     return Recipe(entry.precision, tuple(map(Step.parse, entry.passes)))
-
-
-def _options_of(manifest: Manifest) -> ExportOptions:
-    calibration = manifest.provenance.calibration
-    if calibration is None:
-        return ExportOptions()
-    if calibration.text is not None:
-        raise InputError(
-            f"the calibration must be on text that the model wrote, got the file {calibration.text!r}; "
-            "export the bundle without --calibration-text"
-        )
-    return ExportOptions(calibration_tokens=calibration.num_tokens, alpha=calibration.alpha, seed=calibration.seed)

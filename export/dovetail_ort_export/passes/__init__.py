@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dovetail_ort_export.equalization import EqualizedWeights
 from dovetail_ort_export.weights import NamedWeights
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
@@ -14,16 +13,14 @@ class PassContext:
 
     Attributes:
         weights: of the model.
-        equalized: of an equal model, or None if there is no rule to make one or no pass asks for it.
         cache_maxima: largest magnitude of each channel of keys and values, (Hkv * D,) by `{block}.key` and
-            `{block}.value`, or None if no pass asks for it.
+            `{block}.value`, or None of a drafter.
         first_block: of the target that goes into this graph.
         end_block: the block after the last one, None for all that are left.
         draft_token_ids: (Vd,) int64, the tokens that a drafter's logits are of.
     """
 
     weights: NamedWeights
-    equalized: EqualizedWeights | None = None
     cache_maxima: Mapping[str, FloatArray] | None = None
     first_block: int = 0
     end_block: int | None = None

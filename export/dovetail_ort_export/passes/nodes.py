@@ -15,12 +15,10 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from dovetail_ort_export.weights import NamedWeights
 from dovetail_ort_runtime.arrays import FloatArray
 
-# Metadata of a norm's weight, not written to the file: the largest magnitude that the norm's output had.
-LARGEST_OUTPUT: Final = "dovetail.largest_output"
 # Of the operators that are not ONNX's own.
 _DOMAINS: Final = {
     **dict.fromkeys(("Weight", "Linear", "Embedding"), "dovetail"),
-    "GroupQueryAttention": "com.microsoft",
+    **dict.fromkeys(("GroupQueryAttention", "SkipSimplifiedLayerNormalization"), "com.microsoft"),
 }
 
 
@@ -85,13 +83,10 @@ def producer_of(value: ir.Value) -> ir.Node:
     return node
 
 
-def values_behind(model: ir.Model, value: ir.Value | None) -> set[ir.Value]:
-    """Every value that `value` leads to, itself included; none if it is None."""
-    found = set() if value is None else {value}
-    for node in model.graph:
-        if not found.isdisjoint(node.inputs):
-            found.update(node.outputs)
-    return found
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The node that alone reads `value`, which is no output of the graph; else None."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def tensor_of(value: ir.Value) -> ir.TensorProtocol:

@@ -37,5 +37,5 @@ def _gate_and_up(sigmoid: ir.Node) -> list[ir.Value]:
 
 def _only_reader(node: ir.Node) -> ir.Node | None:
     """The `Mul` that alone reads the node's output, if there is one."""
-    readers = [use.node for use in node.outputs[0].uses()]
-    return readers[0] if len(readers) == 1 and readers[0].op_type == "Mul" else None
+    reader = nodes.only_reader(node.outputs[0])
+    return reader if reader is not None and reader.op_type == "Mul" else None

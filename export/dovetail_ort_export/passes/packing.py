@@ -19,6 +19,18 @@ def products_behind(values: Sequence[ir.Value | None]) -> list[Product]:
     return products if len(products) == len(values) and len(inputs) == len(biased) == 1 else []
 
 
+def normed_by_head(value: ir.Value | None) -> tuple[ir.Value | None, ir.Node | None]:
+    """What the heads of queries or keys are before a norm by head (Qwen3), and that norm; `value` if there is none."""
+    flat = None if value is None else value.producer()
+    norm = None if flat is None or flat.op_type != "Reshape" else nodes.input_of(flat, 0).producer()
+    if norm is None or norm.op_type != "SimplifiedLayerNormalization":
+        return value, None
+    by_head = nodes.input_of(norm, 0).producer()
+    if by_head is None or by_head.op_type != "Reshape":
+        return value, None
+    return nodes.input_of(by_head, 0), norm
+
+
 def pack(model: ir.Model, values: Sequence[ir.Value | None], name: str) -> ir.Value:
     """Values that come from products side by side along the last axis, as one product before the first of theirs.
 

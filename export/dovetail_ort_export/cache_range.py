@@ -1,0 +1,65 @@
+"""How large a model's keys and values become while it reads a text."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import numpy as np
+from torch import Tensor, nn
+
+from dovetail_ort_runtime.arrays import FloatArray
+
+# Of half precision.
+LARGEST_HALF: Final = 65504.0
+# A text shows some of what a model is capable of: other texts may give numbers some times as large.
+_ROOM: Final = 4.0
+
+
+@contextmanager
+def measured_cache(model: Any) -> Iterator[dict[str, FloatArray]]:
+    """Within it, every text that a transformers causal LM reads adds to what is measured.
+
+    Yields:
+        Largest magnitude of each channel, (Hkv * D,) float32, by `{block}.key` and `{block}.value`. Keys are those in
+        the cache, with rotary embedding: channels i and i + D / 2 of a head turn as a pair, so that both have the
+        pair's largest length.
+    """
+    maxima: dict[str, FloatArray] = {}
+    scaling = float(model.model.rotary_emb.attention_scaling)
+    with ExitStack() as hooks:
+        for index, layer in enumerate(model.model.layers):
+            attention = layer.self_attn
+            size = int(attention.head_dim)
+            keys, values = getattr(attention, "k_norm", attention.k_proj), attention.v_proj
+            hooks.enter_context(
+                _measured(keys, maxima, f"{index}.key", lambda x, size=size: _turned(x, size) * scaling)
+            )
+            hooks.enter_context(_measured(values, maxima, f"{index}.value", lambda x: x))
+        yield maxima
+
+
+def largest_of(maxima: Mapping[str, FloatArray]) -> float:
+    """The largest of all channels of all blocks; NaN where there is one."""
+    return float(np.max([largest.max() for largest in maxima.values()]))
+
+
+def fits_half(maxima: Mapping[str, FloatArray]) -> bool:
+    """Whether half precision holds what was measured, and four times as much; NaN it does not."""
+    return largest_of(maxima) * _ROOM <= LARGEST_HALF
+
+
+def _measured(module: nn.Module, maxima: dict[str, FloatArray], name: str, rows_of: Any) -> Any:
+    """A hook that measures what a module gives, until it is closed."""
+
+    def record(_: Any, __: Any, output: Tensor) -> None:
+        largest: FloatArray = rows_of(output[0].detach().float().flatten(1)).abs().amax(dim=0).numpy()
+        maxima[name] = np.maximum(maxima.get(name, largest), largest)
+
+    return module.register_forward_hook(record)
+
+
+def _turned(keys: Tensor, head_size: int) -> Tensor:
+    """The length of each pair of channels of (T, Hkv * D), at both of its places."""
+    pairs = keys.reshape(len(keys), -1, 2, head_size // 2)
+    lengths: Tensor = pairs.norm(dim=2, keepdim=True).expand_as(pairs).flatten(1)
+    return lengths

@@ -1,0 +1,176 @@
+"""Every operator of a block as one of the package's own, which give the same bits on every processor."""
+
+from typing import Any, Final
+
+import onnx_ir as ir
+
+from dovetail_ort_export.packed_weights import pack_codes, packed_shape
+from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes.lowering import ProductPass
+from dovetail_ort_export.passes.native_attention import (
+    CACHE_TYPES,
+    REPLACED_INPUTS,
+    attend,
+    check_attention,
+    logical_inputs,
+)
+from dovetail_ort_export.passes.native_nodes import native_node, replace
+from dovetail_ort_export.quantization import output_scales
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
+
+_BLOCK: Final = 64
+# The head's input has channels many times the size of the others: its scales are finer.
+_HEAD_BLOCK: Final = 32
+_WEIGHT: Final = {"bits": 8, "group": 0}
+_NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
+# They hand on numbers as they are.
+_MOVES: Final = ("Gather", "Reshape", "Split", "Concat", "Identity", "Constant")
+
+
+class LowerNative(ProductPass):
+    """`Linear` -> Product, norms -> Norm, GroupQueryAttention -> Attention, `Embedding` -> Embedding, all native.
+
+    What stands in front of a product goes into it where nothing else reads it: a gated activation (GatedProduct), a
+    norm with or without a residual addition (NormProduct), and behind it a bias. Rows are told by sequence, slot and
+    ancestors in the place of a bias and of lengths. A target comes out without any other operator on floating point
+    numbers.
+
+    Args:
+        cache: number format of keys and values, `fp16` or `fp32`.
+
+    Raises:
+        InputError: it is neither.
+    """
+
+    operators = ("GroupQueryAttention", "Linear", "Embedding", *_NORMS)
+
+    def __init__(self, cache: str = "fp16") -> None:
+        super().__init__()
+        if cache not in CACHE_TYPES:
+            raise InputError(f"cache must be one of {', '.join(CACHE_TYPES)}, got {cache!r}")
+        self._cache = CACHE_TYPES[cache]
+
+    def requires(self, model: ir.Model) -> None:
+        """Every product has its weight, every attention is one that can be lowered."""
+        super().requires(model)
+        for attention in nodes.find(model, "GroupQueryAttention"):
+            check_attention(attention)
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Lower every operator and change the inputs."""
+        if not any(True for _ in self._found(model)):
+            return ir.passes.PassResult(model, False)
+        self._inputs = logical_inputs(model)
+        super().call(model)
+        for value in list(model.graph.inputs):
+            if value.name in REPLACED_INPUTS:
+                model.graph.inputs.remove(value)
+        model.graph.opset_imports[OPERATOR_DOMAIN] = OPERATOR_VERSION
+        return ir.passes.PassResult(model, True)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Nothing is left to lower, and of a target no operator whose bits depend on the processor."""
+        super().ensures(model)
+        if "hidden_states" not in nodes.by_name(model.graph.outputs):
+            return
+        for node in model.graph:
+            if node.domain != OPERATOR_DOMAIN and node.op_type not in _MOVES:
+                raise ir.passes.PostconditionError(
+                    f"{node.op_type} {node.name} is left, and its bits depend on the processor; "
+                    "pack-gate-up and fuse-skip-norm stand before lower-native"
+                )
+
+    def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
+        if node.op_type == "GroupQueryAttention":
+            attend(model, node, self._cache, self._inputs)
+        elif node.op_type == "Linear":
+            _lower_product(model, node)
+        elif node.op_type == "Embedding":
+            weight, ids = nodes.input_of(node, 0), node.inputs[1]
+            codes, scales, attributes = _packed(model, weight)
+            replace(model, [node], native_node("Embedding", [ids, codes, scales], attributes), node.outputs)
+        else:
+            _lower_norm(model, node)
+
+
+def _lower_product(model: ir.Model, linear: ir.Node) -> None:
+    codes, scales, attributes = _packed(model, nodes.input_of(linear, 1))
+    replaced, bias = [linear], None
+    if (added := _bias_behind(linear)) is not None:
+        bias, add = added
+        replaced.append(add)
+    result = replaced[-1].outputs[0]
+    attributes["block"] = _HEAD_BLOCK if result.is_graph_output() and result.name == "logits" else _BLOCK
+    x, op_type = nodes.input_of(linear, 0), "Product"
+    if (gated := _gate_and_up_before(x)) is not None:
+        x, op_type = gated, "GatedProduct"
+        attributes["activation"] = "silu"
+    replace(model, replaced, native_node(op_type, [x, codes, scales, bias], attributes), [result])
+
+
+def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
+    x, *skip, weight = norm.inputs
+    normed, total = norm.outputs[0], norm.outputs[3] if len(norm.outputs) > 3 else None
+    epsilon = norm.attributes["epsilon"].as_float()
+    totals = [total] if total is not None and total.uses() else []
+    product = _only_product(normed)
+    if product is None:
+        fused = native_node("Norm", [x, weight, *skip], {"epsilon": epsilon}, 1 + len(totals))
+        replace(model, [norm], fused, [normed, *totals])
+        return
+    _, codes, scales, *bias = product.inputs
+    inputs = [x, weight, codes, scales, *(bias or [None]), *skip]
+    attributes = {name: value.value for name, value in product.attributes.items()} | {"epsilon": epsilon}
+    fused = native_node("NormProduct", inputs, attributes, 1 + len(totals))
+    replace(model, [norm, product], fused, [product.outputs[0], *totals])
+
+
+def _packed(model: ir.Model, weight: ir.Value) -> tuple[ir.Value, ir.Value, dict[str, Any]]:
+    """Codes and scales of a weight (N, K), and what an operator says of them."""
+    num_outputs, num_inputs = nodes.tensor_of(weight).shape.numpy()
+    shape = packed_shape(num_outputs, num_inputs)
+    codes = nodes.derived(model, weight, "packed", pack_codes, shape, ir.DataType.UINT8)
+    scales = nodes.derived(model, weight, "scales", output_scales, (num_outputs,))
+    return codes, scales, {"inputs": num_inputs, **_WEIGHT}
+
+
+def _bias_behind(linear: ir.Node) -> tuple[ir.Value, ir.Node] | None:
+    """The bias that alone is added to a product, and the addition."""
+    add = nodes.only_reader(linear.outputs[0])
+    if add is None or add.op_type != "Add":
+        return None
+    for value in add.inputs:
+        if value is not None and value.is_initializer() and len(nodes.tensor_of(value).shape) == 1:
+            return value, add
+    return None
+
+
+def _gate_and_up_before(x: ir.Value) -> ir.Value | None:
+    """Gate and up side by side where `x` is silu(gate) * up and one product alone reads it."""
+    product = x.producer()
+    if product is None or product.op_type != "Mul" or nodes.only_reader(x) is None:
+        return None
+    for silu, up in (product.inputs, product.inputs[::-1]):
+        gate = _gate_of(silu)
+        split = None if gate is None else gate.producer()
+        if split is not None and split.op_type == "Split" and list(split.outputs) == [gate, up]:
+            return nodes.input_of(split, 0)
+    return None
+
+
+def _gate_of(silu: ir.Value | None) -> ir.Value | None:
+    """What `silu` is gate * sigmoid(gate) of."""
+    product = None if silu is None else silu.producer()
+    if product is None or product.op_type != "Mul":
+        return None
+    for gate, sigmoid in (product.inputs, product.inputs[::-1]):
+        node = None if sigmoid is None else sigmoid.producer()
+        if node is not None and node.op_type == "Sigmoid" and node.inputs[0] is gate:
+            return gate
+    return None
+
+
+def _only_product(normed: ir.Value) -> ir.Node | None:
+    reader = nodes.only_reader(normed)
+    return reader if reader is not None and (reader.domain, reader.op_type) == (OPERATOR_DOMAIN, "Product") else None

@@ -39,7 +39,7 @@ _GRAPH: Final = {"node": 1, "initializer": 5, "input": 11, "sparse_initializer":
 _NODE: Final = {"input": 1, "output": 2, "op_type": 4, "attribute": 5, "domain": 7}
 _ATTRIBUTE: Final = {"t": 5, "g": 6, "tensors": 10, "graphs": 11, "sparse_tensor": 22, "sparse_tensors": 23}
 _VALUES: Final = {"f": 2, "i": 3, "s": 4}
-_NATIVE_ATTRIBUTE: Final = {"name": 1, **_VALUES, **_ATTRIBUTE, "floats": 7, "ints": 8, "strings": 9, "type": 20}
+_NATIVE_ATTRIBUTE: Final = {"name": 1, **_VALUES, **_ATTRIBUTE, "floats": 7, "ints": 8, "strings": 9, "kind": 20}
 _VALUE_INFO: Final = {"name": 1, "type": 2}
 _TYPE: Final = {"tensor_type": 1}
 _TENSOR_TYPE: Final = {"elem_type": 1, "shape": 2}
@@ -52,7 +52,7 @@ _REPEATED: Final = {
     *("tensors", "graphs", "sparse_tensors", "dims", "external_data", "input", "output", "dim"),
     *("floats", "ints", "strings"),
 }
-_INTEGERS: Final = {"dims", "data_type", "data_location", "version", "i", "ints", "type", "elem_type", "dim_value"}
+_INTEGERS: Final = {"dims", "data_type", "data_location", "version", "i", "ints", "kind", "elem_type", "dim_value"}
 _FLOATS: Final = {"f", "floats"}
 # Wire types of protobuf, and the sizes of those that have one.
 _VARINT: Final = 0
@@ -180,9 +180,9 @@ def _native_node(node: _Message) -> NativeNode:
 def _value(attribute: _Message) -> Attribute:
     """The float, integer or text of an attribute whose type says the same."""
     name, found = attribute.text("name"), attribute.names()
-    kind = _KINDS.get(attribute.integer("type"))
+    kind = _KINDS.get(attribute.integer("kind"))
     # What has its default may be left out of the message.
-    if kind is None or not found <= {"name", "type", kind}:
+    if kind is None or not found <= {"name", "kind", kind}:
         raise ValueError(f"an attribute {name!r} that is no float, integer or text")
     if kind == "f":
         return attribute.number("f")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,6 +102,17 @@ class TreeOracle(Oracle):
 def drafters():
     """The drafter classes of this file."""
     return SimpleNamespace(Recorder=Recorder, RandomChains=RandomChains, Oracle=Oracle, TreeOracle=TreeOracle)
+
+
+@pytest.fixture(scope="session")
+def native_graphs() -> ModuleType:
+    """The module of that name: small native graphs, and what a manifest says of them."""
+    pytest.importorskip("onnx", reason="graphs are written with onnx, which the [export] extra installs")
+    spec = importlib.util.spec_from_file_location("native_graphs", Path(__file__).with_name("native_graphs.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["native_graphs"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

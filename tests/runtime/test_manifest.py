@@ -1,10 +1,11 @@
+import dataclasses
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dovetail_ort_runtime.errors import BundleError, BundleVersionError
+from dovetail_ort_runtime.errors import BundleError, BundleVersionError, InputError
 from dovetail_ort_runtime.manifest import FileEntry, GenerationEntry, Manifest, TargetEntry, TokenizerEntry
 from dovetail_ort_runtime.measurements import Agreement, Measurements, Provenance, RowInvariance
 
@@ -66,9 +67,9 @@ def test_a_whole_number_passes_for_a_fraction():
     assert Manifest.from_json(changed("generation.temperature", 1)).generation.temperature == 1.0
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1], 1.5, 1.0, True])
+@pytest.mark.parametrize("version", [0, 3, "1", None, [1], 1.5, 1.0, True])
 def test_another_version_is_refused_with_both_ways_out(version):
-    with pytest.raises(BundleVersionError, match=r"version must be 1, got .*export the bundle again or install"):
+    with pytest.raises(BundleVersionError, match=r"version must be 2 or 1, got .*export the bundle again or install"):
         Manifest.from_json(changed("version", version))
 
 
@@ -87,7 +88,7 @@ def test_what_is_not_json_is_refused(text):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("extra", 1, "manifest must have no other keys than .*, got 'extra'"),
+        ("extra", 1, "manifest must have no other keys than .*, got 'extra'; install the release .* or a newer"),
         ("target.extra", 1, "manifest.target must have no other keys than .*, got 'extra'"),
         ("files.0.extra", 1, r"manifest.files\[0\] must have no other keys than .*, got 'extra'"),
         ("target", ..., "manifest must have the key 'target'"),
@@ -108,7 +109,11 @@ def test_what_is_not_json_is_refused(text):
         ("target.num_layers", 0, "manifest.target: num_layers must be 1 or more, got 0"),
         ("target.max_context", -5, "manifest.target: max_context must be 2 or more, got -5"),
         ("target.precision", "int5", "manifest.target: precision must be one of int8, int4, fp16, fp32, got 'int5'"),
-        ("target.int8_format", "column", "int8_format must be one of row, row-unsigned, block, None, got 'column'"),
+        ("target.format", "column", "manifest.target: format must be one of native, portable, got 'column'"),
+        ("target.format", "native", "manifest.target: operators must be 1 or more with a native graph, got None"),
+        ("target.operators", 1, "manifest.target: operators must go with a native graph, got 1 without"),
+        ("target.portable_graph", "a.onnx", "portable_graph must go with a native graph, got 'a.onnx' without"),
+        ("target.rest_graph", "a.onnx", "rest_graph must go with a native graph and a front_graph, got 'a.onnx'"),
         ("target.front_layers", 2, "front_layers must be between 1 and 1 with a front_graph, and 0 without, got 2"),
         ("target.max_rows", 1, "manifest.target: max_rows must be 2 or more, got 1"),
         ("target.max_rows", 1025, "manifest.target: max_rows must be at most 1024, got 1025"),
@@ -120,6 +125,71 @@ def test_what_is_not_json_is_refused(text):
 def test_a_field_that_does_not_fit_is_named(path, value, message):
     with pytest.raises(BundleError, match=message):
         Manifest.from_json(changed(path, value))
+
+
+def of_version_1(**target):
+    """The manifest's JSON as version 1 wrote it, with what is gone since then."""
+    whole = json.loads(MANIFEST.to_json())
+    for key in ("format", "operators", "portable_graph", "rest_graph"):
+        del whole["target"][key]
+    whole["version"] = 1
+    whole["target"] |= target
+    whole["measurements"]["int8_formats"] = [{"int8_format": "row"}]
+    whole["provenance"] |= {"source": "owner/a model", "calibration": {"text": None}}
+    return json.dumps(whole)
+
+
+@pytest.mark.parametrize("int8_format", ["block", None])
+def test_version_1_in_blocks_or_without_int8_is_read_as_portable(int8_format):
+    found = Manifest.from_json(of_version_1(int8_format=int8_format))
+    assert found == dataclasses.replace(
+        MANIFEST, provenance=dataclasses.replace(MANIFEST.provenance, source="owner/a model")
+    )
+    assert (found.target.format, found.target.operators) == ("portable", None)
+    assert json.loads(found.to_json())["version"] == 2
+
+
+@pytest.mark.parametrize("int8_format", ["row", "row-unsigned"])
+def test_version_1_by_rows_is_refused_with_the_command_that_makes_a_new_one(int8_format):
+    with pytest.raises(BundleVersionError, match=r"make .*: dovetail-ort export 'owner/a model' OUT") as caught:
+        Manifest.from_json(of_version_1(int8_format=int8_format))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_version_1_did_not_have_is_refused_in_it():
+    with pytest.raises(BundleError, match=r"manifest\.target must have no other keys .*, got 'extra'"):
+        Manifest.from_json(of_version_1(extra=1))
+
+
+def native(**changes):
+    known = {"graph": "g/model_native.onnx", "format": "native", "operators": 1}
+    return dataclasses.replace(MANIFEST.target, **{**known, **changes})
+
+
+def test_a_native_target_names_all_graphs_that_stand_beside_it():
+    cut = native(
+        portable_graph="p.onnx", front_graph="f.onnx", front_chain_graph="c.onnx", front_layers=1, rest_graph="r.onnx"
+    )
+    assert cut.graphs == ("g/model_native.onnx", "g/p.onnx", "g/f.onnx", "g/c.onnx", "g/r.onnx")
+    operators = dataclasses.replace(MANIFEST, target=cut).operators()
+    assert {name: version for name, version in operators.items() if version} == {
+        "g/model_native.onnx": 1,
+        "g/r.onnx": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"operators": 0}, "operators must be 1 or more with a native graph, got 0"),
+        ({"portable_graph": "../p.onnx"}, "portable_graph must be the name of a file beside 'g/model_native.onnx'"),
+        ({"rest_graph": "r.onnx"}, "rest_graph must go with a native graph and a front_graph, got 'r.onnx'"),
+        ({"front_graph": "f.onnx", "front_layers": 1}, "rest_graph must go with .* a front_graph, got None"),
+    ],
+)
+def test_a_native_target_that_does_not_hang_together_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        native(**changes)
 
 
 json_values = st.recursive(

@@ -10,7 +10,7 @@ from dovetail_ort_runtime.verification_input import VerificationInput
 TOKENS = np.random.default_rng(11).integers(0, 384, 130)
 
 
-BUNDLES = {"block": "tiny_bundle", "row": "tiny_bundle_row", "fp32": "tiny_bundle_fp32"}
+BUNDLES = {"int8": "tiny_bundle", "fp32": "tiny_bundle_fp32"}
 
 
 @pytest.fixture(scope="module", params=BUNDLES)
@@ -61,7 +61,7 @@ def test_a_row_has_the_same_bits_however_many_rows_are_beside_it(bundle, target_
     np.testing.assert_array_equal(states, states_in_pairs)
 
 
-def test_an_exact_single_row_is_the_first_of_two_whatever_the_second_holds(target):
+def test_a_single_row_is_the_first_of_two_whatever_the_second_holds(target):
     read(target, TOKENS[:20], 20)
     alone = target.forward(VerificationInput.prompt(TOKENS[20:21], 20)).logits.copy()
     assert alone.shape == (1, 384)
@@ -70,33 +70,23 @@ def test_an_exact_single_row_is_the_first_of_two_whatever_the_second_holds(targe
         np.testing.assert_array_equal(alone[0], pair.logits[0])
 
 
-def test_only_an_inexact_single_row_runs_alone(target):
+def test_a_single_row_is_padded_to_two(target):
     target.session = Shapes(target.session)
-    for rows, exact in ((1, True), (1, False), (2, False), (3, True)):
-        target.forward(VerificationInput.prompt(TOKENS[:rows], 0), exact=exact)
-    assert target.session.rows == [2, 1, 2, 3]
+    for rows in (1, 2, 3):
+        target.forward(VerificationInput.prompt(TOKENS[:rows], 0))
+    assert target.session.rows == [2, 2, 3]
+    assert (target.least_rows, target.keeps_branches) == (2, False)
 
 
-def test_an_inexact_single_row_is_close_to_the_exact_one(target):
-    read(target, TOKENS[:20], 20)
-    exact = target.forward(VerificationInput.prompt(TOKENS[20:21], 20)).logits.copy()
-    quick = target.forward(VerificationInput.prompt(TOKENS[20:21], 20), exact=False).logits
-    # Logits here spread over +-5; INT8 activations of the two kernels round differently by less than a tenth of that.
-    assert np.abs(exact - quick).max() < 0.5
-
-
-@pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize(("rows", "scored"), [(1, 1), (2, 1), (2, 2), (9, 1), (9, 2), (9, 4), (64, 1)])
-def test_the_last_rows_logits_have_the_bits_they_have_beside_all_others(target, rows, scored, exact):
+def test_the_last_rows_logits_have_the_bits_they_have_beside_all_others(target, rows, scored):
     read(target, TOKENS[:20], 20)
     chunk = VerificationInput.prompt(TOKENS[20 : 20 + rows], 20)
-    whole = target.forward(chunk, exact=exact)
+    whole = target.forward(chunk)
     logits, states = whole.logits.copy(), whole.hidden_states.copy()
-    asked_for = target.forward(chunk, exact=exact, num_scored=scored)
+    asked_for = target.forward(chunk, num_scored=scored)
     np.testing.assert_array_equal(asked_for.hidden_states, states)
-    assert asked_for.logits.shape == (scored, 384)
-    if exact or scored > 1 or rows == 1:  # alone in the head, a row of an inexact pass rounds differently
-        np.testing.assert_array_equal(asked_for.logits, logits[-scored:])
+    np.testing.assert_array_equal(asked_for.logits, logits[-scored:])
 
 
 def test_a_graph_that_scores_all_rows_gives_the_same_bits(tiny_llama, target_of, tmp_path):
@@ -108,19 +98,17 @@ def test_a_graph_that_scores_all_rows_gives_the_same_bits(tiny_llama, target_of,
     target = target_of(tmp_path / "bundle")
     assert not target.chooses_rows
     chunk = VerificationInput.prompt(TOKENS[:9], 0)
-    for exact in (True, False):
-        logits = target.forward(chunk, exact=exact).logits.copy()
-        np.testing.assert_array_equal(target.forward(chunk, exact=exact, num_scored=2).logits, logits[-2:])
-        alone = target.forward(VerificationInput.prompt(TOKENS[:1], 0), exact=exact, num_scored=1)
-        assert alone.logits.shape == (1, 384)
+    logits = target.forward(chunk).logits.copy()
+    np.testing.assert_array_equal(target.forward(chunk, num_scored=2).logits, logits[-2:])
+    assert target.forward(VerificationInput.prompt(TOKENS[:1], 0), num_scored=1).logits.shape == (1, 384)
 
 
-def test_a_head_computes_only_what_is_asked_for_but_never_one_row_exactly(target):
+def test_a_head_computes_only_what_is_asked_for_but_never_one_row(target):
     target.session = Shapes(target.session)
     chunk = VerificationInput.prompt(TOKENS[:9], 0)
-    for scored, exact in ((None, True), (4, True), (1, True), (1, False)):
-        target.forward(chunk, exact=exact, num_scored=scored)
-    assert target.session.rows == [9, 4, 2, 1]  # the first output is the logits
+    for scored in (None, 4, 1):
+        target.forward(chunk, num_scored=scored)
+    assert target.session.rows == [9, 4, 2]  # the first output is the logits
 
 
 def test_a_pass_leaves_the_length_alone(target):

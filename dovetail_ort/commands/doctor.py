@@ -14,6 +14,7 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from dovetail_ort.commands import add_json
+from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.cuda_runtime import cuda_versions, device_name
 from dovetail_ort_runtime.cuda_trial import run_trial
@@ -26,6 +27,7 @@ from dovetail_ort_runtime.environment import (
     processor_name,
 )
 from dovetail_ort_runtime.errors import UnavailableError
+from dovetail_ort_runtime.reference_bits import REFERENCE_BITS, bits_here
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
 from dovetail_ort_runtime.session import SessionReport
 from dovetail_ort_runtime.target import Target
@@ -91,6 +93,8 @@ def _checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
     yield from _check_machine()
     runtime = list(_check_onnxruntime())
     yield from runtime
+    if _healthy(runtime) and kernels.is_available():
+        yield _check_bits()
     yield from _check_packages()
     for extra in _EXTRAS:
         yield from _check_packages(extra)
@@ -140,6 +144,19 @@ def _check_onnxruntime() -> Iterator[HealthCheck]:
         yield _check_cuda()
     else:
         yield HealthCheck(name="cuda", status="note", found="no provider; the target runs on the CPU and needs none")
+
+
+def _check_bits() -> HealthCheck:
+    """Whether the native operators give the results here that they give on every machine."""
+    found = bits_here()
+    if found == REFERENCE_BITS:
+        return HealthCheck(name="bits", found=f"the native operators give the reference bits, {found}")
+    return HealthCheck(
+        name="bits",
+        status="problem",
+        found=f"the native operators give other bits than on other machines, {found} instead of {REFERENCE_BITS}",
+        remedy="report this processor, and export with --format portable meanwhile",
+    )
 
 
 def _check_cuda_versions() -> HealthCheck:

@@ -173,8 +173,6 @@ class RowChecks {
 
 }  // namespace
 
-void check_attention_rows(const AttentionCall &call, int64_t positions) {
-    RowChecks(call, positions).run();
-}
+void check_attention_rows(const AttentionCall &call, int64_t positions) { RowChecks(call, positions).run(); }
 
 }  // namespace dovetail

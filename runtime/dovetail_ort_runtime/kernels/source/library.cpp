@@ -1,7 +1,6 @@
 // What the library exports: RegisterCustomOps for ONNX Runtime, and what Python asks it by ctypes.
 
 #include <cstdio>
-#include <initializer_list>
 #include <mutex>
 #include <string>
 
@@ -28,7 +27,13 @@ OrtStatus *refuse(const OrtApiBase *base) {
     return base->GetApi(1)->CreateStatus(ORT_FAIL, line);
 }
 
-// Made once and never released: sessions point to it.
+void add(OrtCustomOpDomain *domain, const Operators &operators) {
+    for (size_t index = 0; index < operators.count; index++) {
+        check(api->CustomOpDomain_Add(domain, operators.first + index));
+    }
+}
+
+// Made once and never released: sessions point to it and to its operators.
 OrtCustomOpDomain *operator_domain() {
     static std::mutex mutex;
     static OrtCustomOpDomain *domain = nullptr;
@@ -41,12 +46,10 @@ OrtCustomOpDomain *operator_domain() {
         }
         OrtCustomOpDomain *made = nullptr;
         check(api->CreateCustomOpDomain(kDomain, &made));
-        for (const Operators &operators :
-             {product_operators(), norm_operators(), embedding_operators(), attention_operators()}) {
-            for (size_t index = 0; index < operators.count; index++) {
-                check(api->CustomOpDomain_Add(made, operators.first + index));
-            }
-        }
+        add(made, product_operators());
+        add(made, norm_operators());
+        add(made, embedding_operators());
+        add(made, attention_operators());
         domain = made;
     }
     return domain;
@@ -88,10 +91,6 @@ DOVETAIL_EXPORT const char *dovetail_levels() {
     return names.c_str();
 }
 
-DOVETAIL_EXPORT int dovetail_operator_version() {
-    return dovetail::kOperatorVersion;
-}
+DOVETAIL_EXPORT int dovetail_operator_version() { return dovetail::kOperatorVersion; }
 
-DOVETAIL_EXPORT const char *dovetail_library_version() {
-    return DOVETAIL_VERSION;
-}
+DOVETAIL_EXPORT const char *dovetail_library_version() { return DOVETAIL_VERSION; }

@@ -121,9 +121,7 @@ struct OrtCustomOp {
 
 namespace dovetail {
 
-constexpr bool stands_at(size_t offset, size_t slot) {
-    return offset == slot * sizeof(void *);
-}
+constexpr bool stands_at(size_t offset, size_t slot) { return offset == slot * sizeof(void *); }
 
 static_assert(stands_at(offsetof(OrtApi, CreateCustomOpDomain), 26));
 static_assert(stands_at(offsetof(OrtApi, GetTensorMutableData), 51));

@@ -1,0 +1,27 @@
+// Where a kernel reads a large constant from: where ONNX Runtime holds it, or a copy in large pages.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dovetail {
+
+// ONNX Runtime maps the weights of a file; what is mapped is shared by processes, in small pages. With the environment
+// variable DOVETAIL_WEIGHTS=copy a constant is copied once into large pages, and the mapped pages are given back.
+//
+// The owners of one constant share one copy: a tied weight is read by the embedding and by the head.
+class PlacedConstant {
+  public:
+    PlacedConstant(const void *constant, size_t bytes);
+    ~PlacedConstant();
+    PlacedConstant(const PlacedConstant &) = delete;
+    PlacedConstant &operator=(const PlacedConstant &) = delete;
+
+    const uint8_t *data() const { return data_; }
+
+  private:
+    const void *constant_;
+    const uint8_t *data_;
+};
+
+}  // namespace dovetail

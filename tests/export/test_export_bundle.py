@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_export import ExportOptions, agreement, candidates, export_bundle, exporter, target_writer
-from dovetail_ort_export.candidates import recipes_for, row_format
-from dovetail_ort_export.recipe import built_in_recipe
+from dovetail_ort_export import ExportOptions, agreement, export_bundle, exporter
 from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError, InputError, SourceError
 from dovetail_ort_runtime.manifest import GenerationEntry
-from dovetail_ort_runtime.measurements import Calibration, RowInvariance
+from dovetail_ort_runtime.measurements import RowInvariance
 from dovetail_ort_runtime.target import Target
 
 RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
@@ -87,8 +85,8 @@ def test_the_manifest_lists_every_file_with_size_and_checksum(tiny_bundle):
     }
     assert listed == found
     assert set(listed) == {
-        "model_quantized.onnx",
-        "model_quantized.onnx_data",
+        "model_native.onnx",
+        "model_native.onnx_data",
         "tokenizer.json",
         "chat_template.jinja",
     }
@@ -160,90 +158,23 @@ def test_a_top_k_of_minus_one_is_none(tiny_source, out):
 def test_the_steps_are_reported_in_order(tiny_llama, out):
     steps = []
     export_bundle(str(tiny_llama), out, report=steps.append)
-    assert [step.split(",")[-1].split()[0:2] for step in steps] == [
+    assert [step.split()[0:2] for step in steps] == [
         ["loading", str(tiny_llama)],
         ["asking", "the"],
         ["recomputing", "a"],
-        ["writing", "a"],
-        ["measuring", "activations"],
-        ["scales", "by"],
-        ["scales", "by"],
+        ["writing", "model_native.onnx"],
         ["checking", "what"],
-        ["timing", "both"],
     ]
 
 
-def test_both_int8_formats_are_measured_and_one_is_kept(tiny_llama, out):
-    manifest = export_bundle(str(tiny_llama), out).manifest
-    by_name = {one.int8_format: one for one in manifest.measurements.int8_formats}
-    assert set(by_name) == {row_format(), "block"}
-    kept = by_name[manifest.target.int8_format]
-    assert (kept.row_invariance, kept.agreement) == (
-        manifest.measurements.row_invariance,
-        manifest.measurements.agreement,
-    )
-    assert {"1", "2", "8", "16", "64"} <= set(kept.pass_ms)
-    assert all(ms > 0 for one in by_name.values() for ms in one.pass_ms.values())
-    graph = [entry for entry in manifest.files if entry.path.startswith("model")]
-    assert kept.num_bytes == sum(entry.num_bytes for entry in graph)
-    assert len(graph) == 2
-
-
-def test_a_format_that_is_asked_for_is_built_alone(tiny_bundle, tiny_bundle_row):
-    for directory, name in ((tiny_bundle, "block"), (tiny_bundle_row, row_format())):
-        manifest = Bundle(directory).manifest
-        assert manifest.target.int8_format == name
-        assert manifest.measurements.int8_formats == ()
-
-
-def test_a_4_bit_mlp_is_labelled_and_no_less_exact(tiny_bundle, tiny_llama, out):
+def test_a_4_bit_mlp_is_labelled_and_no_less_exact(tiny_bundle_portable, tiny_llama, out):
     report = export_bundle(str(tiny_llama), out, ExportOptions(recipes=(RECIPES / "mlp-4-bit.toml",)))
     target = report.manifest.target
-    assert (target.graph, target.precision, target.int8_format) == ("model_q4.onnx", "int4", "block")
+    assert (target.graph, target.precision, target.format) == ("model_q4.onnx", "int4", "portable")
     assert target.passes[-1] == "lower-int8-blocks(mlp_bits=4)"
     assert target.exact
-    eight_bits = Bundle(tiny_bundle).manifest.measurements.agreement
+    eight_bits = Bundle(tiny_bundle_portable).manifest.measurements.agreement
     assert report.manifest.measurements.agreement.mean_kl > eight_bits.mean_kl
-
-
-@pytest.mark.parametrize(("saturates", "row"), [(True, "row-unsigned"), (False, "row")])
-def test_the_row_format_is_the_one_that_suits_the_processor(monkeypatch, saturates, row):
-    monkeypatch.setattr(candidates, "sums_of_8_bits_saturate", lambda: saturates)
-    formats = ("row", "row-unsigned", "block")
-    by_name = {name: built_in_recipe(name) for name in formats}
-    assert list(recipes_for(ExportOptions()).values()) == [by_name[row], by_name["block"]]
-    assert list(recipes_for(ExportOptions(int8_format="row")).values()) == [by_name[row]]
-    assert list(recipes_for(ExportOptions(int8_format="row-unsigned")).values()) == [by_name["row-unsigned"]]
-    shipped = tuple(RECIPES / f"{name}.toml" for name in formats)
-    assert list(recipes_for(ExportOptions(recipes=shipped)).values()) == [by_name[row], by_name["block"]]
-    for path in shipped:  # alone it is what was asked for
-        assert list(recipes_for(ExportOptions(recipes=(path,)))) == [str(path)]
-
-
-@pytest.mark.parametrize("names", [("block", "block-64"), ("block", "block"), ("row", "block", "block-16")])
-def test_recipes_of_one_format_are_not_chosen_from(names):
-    with pytest.raises(InputError, match="recipes to choose from must be one of each INT8 format, got "):
-        recipes_for(ExportOptions(recipes=tuple(RECIPES / f"{name}.toml" for name in names)))
-
-
-def test_the_row_format_says_what_it_was_calibrated_on(tiny_bundle, tiny_bundle_row, tiny_llama, out, tmp_path):
-    assert Bundle(tiny_bundle).manifest.provenance.calibration is None
-    own = Calibration(text=None, num_tokens=1024, seed=0, alpha=0.7)
-    assert Bundle(tiny_bundle_row).manifest.provenance.calibration == own
-    text = tmp_path / "mine.txt"
-    text.write_text("Tails hold the pins without a nail. " * 40)
-    options = ExportOptions(int8_format="row", calibration_text=text, calibration_tokens=200, alpha=0.5)
-    found = export_bundle(str(tiny_llama), out, options).manifest.provenance.calibration
-    assert found == Calibration(text="mine.txt", num_tokens=200, seed=0, alpha=0.5)
-
-
-def test_a_family_without_a_rule_is_exported_unequalised_and_told_so(tiny_llama, out, monkeypatch):
-    monkeypatch.setattr(target_writer, "EQUALIZED_FAMILIES", ())
-    steps = []
-    manifest = export_bundle(str(tiny_llama), out, ExportOptions(int8_format="row"), steps.append).manifest
-    assert "no rule to equalise llama: its activations are quantised as they are" in steps
-    assert manifest.target.exact
-    assert manifest.provenance.calibration is None
 
 
 def test_a_bundle_is_not_replaced_unasked(tiny_llama, out, old_bundle):
@@ -255,7 +186,7 @@ def test_a_bundle_is_not_replaced_unasked(tiny_llama, out, old_bundle):
 def test_a_bundle_is_replaced_as_a_whole_when_asked(tiny_llama, out, old_bundle):
     export_bundle(str(tiny_llama), out, ExportOptions(force=True, precision="fp32"))
     assert Bundle(out).manifest.target.precision == "fp32"
-    assert not {path.name for path in out.iterdir()} & {"note.txt", "model_quantized.onnx"}
+    assert not {path.name for path in out.iterdir()} & {"note.txt", "model_native.onnx"}
     assert siblings(out) == ["bundle"]
 
 
@@ -284,7 +215,7 @@ def test_an_empty_directory_is_as_good_as_none(tiny_llama, out):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "write_manifest"])
+@pytest.mark.parametrize("step", ["witnessed_rows", "write_text_files", "measure_target", "write_manifest"])
 def test_an_export_that_ends_early_leaves_nothing(tiny_llama, out, monkeypatch, step, error):
     monkeypatch.setattr(exporter, step, raising(error))
     with pytest.raises(error):
@@ -293,7 +224,7 @@ def test_an_export_that_ends_early_leaves_nothing(tiny_llama, out, monkeypatch, 
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("step", ["write_candidates", "write_text_files", "choose_candidate", "write_manifest"])
+@pytest.mark.parametrize("step", ["witnessed_rows", "write_text_files", "measure_target", "write_manifest"])
 def test_an_export_that_ends_early_leaves_the_old_bundle(tiny_llama, out, old_bundle, monkeypatch, step, error):
     monkeypatch.setattr(exporter, step, raising(error))
     with pytest.raises(error):
@@ -349,7 +280,7 @@ def test_row_invariance_is_measured_not_assumed(tiny_bundle):
             return result
 
     bundle = Bundle(tiny_bundle)
-    target = Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)
+    target = Target(bundle.path("model_native.onnx"), bundle.manifest.target, threads=1)
     tokens = np.arange(100)
     assert measure_row_invariance(target, tokens, ROWS_AT_EXPORT).identical
     drifted = measure_row_invariance(Drifting(target), tokens, ROWS_AT_EXPORT)
@@ -362,7 +293,7 @@ def test_agreement_is_that_of_the_two_distributions(tiny_bundle):
     from dovetail_ort_runtime.row_invariance import run_in_chunks
 
     bundle = Bundle(tiny_bundle)
-    target = Target(bundle.path("model_quantized.onnx"), bundle.manifest.target, threads=1)
+    target = Target(bundle.path("model_native.onnx"), bundle.manifest.target, threads=1)
     tokens = np.arange(100)
     own, _ = run_in_chunks(target, tokens, 8)
     same = measure_target(target, tokens, own).agreement
@@ -390,11 +321,13 @@ def test_the_context_is_the_one_asked_for(tiny_llama, out, max_context):
         ({"max_context": 1}, "max_context must be 2 or more, got 1"),
         ({"max_context": -3}, "max_context must be 2 or more, got -3"),
         ({"precision": "int4"}, "precision must be one of int8, fp32, got 'int4'"),
-        ({"int8_format": "column"}, "int8_format must be one of auto, row, row-unsigned, block, got 'column'"),
-        ({"alpha": 1.5}, "alpha must be between 0 and 1, got 1.5"),
-        ({"alpha": float("nan")}, "alpha must be between 0 and 1, got nan"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
-        ({"calibration_tokens": 63}, "calibration_tokens must be 64 or more, got 63"),
+        ({"format": "row"}, "format must be one of auto, native, portable, both, got 'row'"),
+        ({"kv_cache": "int8"}, "kv_cache must be one of fp16, fp32, got 'int8'"),
+        ({"precision": "fp32", "format": "both"}, "format must be portable with the precision fp32, got both"),
+        (
+            {"recipes": (RECIPES / "native.toml",), "format": "native", "kv_cache": "fp32"},
+            "a recipe must be given without precision, format and kv_cache, got format, kv_cache; it says them",
+        ),
     ],
 )
 def test_options_out_of_bounds_are_refused(settings, message):
@@ -482,7 +415,7 @@ def test_a_damaged_gguf_file_is_refused(tmp_path, out):
 def test_an_int8_width_that_blocks_do_not_divide_is_refused_with_the_way_out(tiny_source, out):
     source = tiny_source("llama", intermediate_size=48)
     with pytest.raises(SourceError, match=r"must be a multiple of 32 for INT8, got 48; export with --precision fp32"):
-        export_bundle(str(source), out)
+        export_bundle(str(source), out, ExportOptions(format="portable"))
     assert siblings(out) == []
     export_bundle(str(source), out, ExportOptions(precision="fp32"))
 

@@ -33,25 +33,32 @@ def opened(directory, **settings):
     return Target(bundle.path(entry.graph), entry, threads=1, **settings)
 
 
+def maxima_of(model):
+    """What is measured while the model reads the tokens."""
+    from dovetail_ort_export.agreement import reference_logits
+    from dovetail_ort_export.cache_range import measured_cache
+
+    with measured_cache(model) as maxima:
+        reference_logits(model, TOKENS)
+    return maxima
+
+
 @pytest.fixture(scope="module")
 def skeleton(tiny_model):
     """A traced tiny Llama with its weights, and what its export knows."""
-    from dovetail_ort_export.calibration import cache_maxima
     from dovetail_ort_export.passes.bind_weights import BindWeights
     from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
 
     model = tiny_model("llama")
-    context = PassContext(weights=Weights(model, max_context=512), cache_maxima=cache_maxima(model, [TOKENS]))
+    context = PassContext(weights=Weights(model, max_context=512), cache_maxima=maxima_of(model))
     return BindWeights(context)(trace_target(model)).model, context
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 def test_the_ranges_hold_what_the_models_own_cache_holds(tiny_model, torch, family):
-    from dovetail_ort_export.calibration import cache_maxima
-
     model = tiny_model(family)
-    maxima = cache_maxima(model, [TOKENS])
+    maxima = maxima_of(model)
     with torch.no_grad():
         cache = model(torch.from_numpy(TOKENS)[None], use_cache=True).past_key_values
     assert set(maxima) == {f"{block}.{part}" for block in range(2) for part in ("key", "value")}
@@ -93,19 +100,18 @@ def test_a_cache_without_ranges_is_refused(skeleton):
     assert "no range was measured for past_key_values.0.key" in str(error.value.__cause__ or error.value)
 
 
-def test_the_bundle_is_exact_labelled_and_says_what_its_ranges_are_from(int8_cache):
+def test_the_bundle_is_exact_and_labelled(int8_cache):
     from dovetail_ort.commands.bundle_lines import number_format
 
     manifest = Bundle(int8_cache).manifest
     assert manifest.target.exact
-    assert manifest.provenance.calibration is not None
-    assert number_format(manifest.target) == "int8, scales by block, cache in int8"
+    assert number_format(manifest.target) == "int8, portable, cache in int8"
 
 
-def test_the_cache_takes_a_quarter_and_stays_as_close_to_the_model_as_export_asks_for(int8_cache, tiny_bundle):
-    small, large = opened(int8_cache), opened(tiny_bundle)
+def test_the_cache_takes_a_quarter_and_stays_as_close_to_the_model_as_export_asks_for(int8_cache, tiny_bundle_portable):
+    small, large = opened(int8_cache), opened(tiny_bundle_portable)
     assert 4 * small.cache.num_bytes == large.cache.num_bytes
-    agreement, without = (Bundle(path).manifest.measurements.agreement for path in (int8_cache, tiny_bundle))
+    agreement, without = (Bundle(path).manifest.measurements.agreement for path in (int8_cache, tiny_bundle_portable))
     assert without.mean_kl < agreement.mean_kl <= LARGEST_MEAN_KL
 
 

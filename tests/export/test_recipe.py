@@ -9,7 +9,7 @@ from dovetail_ort_export.recipe import Recipe, Step, built_in_recipe, read_recip
 from dovetail_ort_runtime.errors import InputError
 
 RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
-SHIPPED = ("row", "row-unsigned", "block", "drafter")
+SHIPPED = ("native", "portable", "drafter")
 TARGETS = sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != "drafter")
 
 
@@ -56,17 +56,23 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("passes", "int8_format"),
+    ("passes", "graph_format"),
     [
-        (("lower-int8-rows",), "row"),
-        (("lower-int8-rows(unsigned_weights=True)",), "row-unsigned"),
-        (("lower-int8-rows(unsigned_weights=False)",), "row"),
-        (("lower-int8-blocks",), "block"),
-        (("pack-qkv", "lower-float"), None),
+        (("pack-qkv", "lower-native"), "native"),
+        (("lower-native(cache='fp32')",), "native"),
+        (("lower-int8-blocks",), "portable"),
+        (("pack-qkv", "lower-float"), "portable"),
     ],
 )
-def test_the_lowering_says_what_a_scale_stands_for(passes, int8_format):
-    assert Recipe("int8", tuple(map(Step.parse, passes))).int8_format == int8_format
+def test_the_lowering_says_of_which_operators_a_graph_is(passes, graph_format):
+    assert Recipe("int8", tuple(map(Step.parse, passes))).format == graph_format
+
+
+def test_an_option_is_given_to_the_pass_it_is_for():
+    recipe = Recipe("int8", (Step("pack-qkv"), Step("lower-native", {"other": 1})))
+    given = recipe.given("lower-native", cache="fp32")
+    assert given.describe() == ("pack-qkv", "lower-native(other=1, cache='fp32')")
+    assert recipe.given("lower-float", cache="fp32") == recipe
 
 
 def test_another_lowering_takes_the_place_and_the_options_of_the_first():
@@ -83,7 +89,7 @@ def test_a_pass_is_left_out_wherever_it_stands():
 def test_every_built_in_recipe_names_passes_that_there_are():
     from dovetail_ort_export.pass_pipeline import BUILT_IN_PASSES
 
-    for name in ("row", "row-unsigned", "block", "fp32", "drafter"):
+    for name in ("native", "portable", "fp32", "drafter"):
         assert set(built_in_recipe(name).names) <= set(BUILT_IN_PASSES), name
 
 
@@ -95,24 +101,17 @@ def test_the_shipped_models_recipe_is_what_a_command_without_one_follows(name):
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(name, tiny_model, tmp_path):
     import numpy as np
-    import onnxruntime
 
-    from dovetail_ort_export.calibration import activation_maxima, cache_maxima
-    from dovetail_ort_export.equalization import EqualizedWeights
     from dovetail_ort_export.graph_file import save_graph
     from dovetail_ort_export.pass_pipeline import apply_recipe
     from dovetail_ort_export.passes import PassContext
     from dovetail_ort_export.tracing import trace_target
     from dovetail_ort_export.weights import Weights
+    from dovetail_ort_runtime.session import open_session
 
     model = tiny_model("llama")
-    weights = Weights(model, max_context=512)
-    texts = [np.arange(100)]
-    context = PassContext(
-        weights=weights,
-        equalized=EqualizedWeights(weights, model.config, activation_maxima(model, texts), 0.7),
-        cache_maxima=cache_maxima(model, texts),
-    )
+    maxima = {f"{block}.{part}": np.ones(32, dtype=np.float32) for block in (0, 1) for part in ("key", "value")}
+    context = PassContext(weights=Weights(model, max_context=512), cache_maxima=maxima)
     graph = apply_recipe(trace_target(model), read_recipe(RECIPES / f"{name}.toml"), context)
     save_graph(graph, tmp_path / "model.onnx")
-    onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    open_session(tmp_path / "model.onnx", 1)

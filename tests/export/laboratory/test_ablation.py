@@ -12,7 +12,7 @@ from dovetail_ort_export.attaching import attach_drafter
 from dovetail_ort_export.laboratory import ablation as ablating
 from dovetail_ort_export.laboratory.ablation import AGAIN, WHOLE
 
-REFUSED = {"without bind-weights", "without lower-int8-rows"}
+PACKING = ("pack-qkv", "pack-gate-up", "fuse-skip-norm")
 
 
 @pytest.fixture(autouse=True)
@@ -22,18 +22,18 @@ def quick(monkeypatch):
     monkeypatch.setattr(ablating, "_OPENINGS", 1)
 
 
-def test_every_pass_is_left_out_once_and_the_report_tells_it(tiny_llama, tiny_bundle_row, tmp_path, capsys):
+def test_every_pass_is_left_out_once_and_the_report_tells_it(tiny_llama, tiny_bundle_portable, tmp_path, capsys):
     recipe, out = tmp_path / "packed-less.toml", tmp_path / "report"
     recipe.write_text('precision = "int8"\npasses = ["bind-weights", "fuse-skip-norm", "lower-int8-blocks"]')
-    command = ["graph", "ablate", str(tiny_bundle_row), "--source", str(tiny_llama), "--recipe", str(recipe)]
+    command = ["graph", "ablate", str(tiny_bundle_portable), "--source", str(tiny_llama), "--recipe", str(recipe)]
     assert main([*command, "--out", str(out)]) == 0
     page = capsys.readouterr().out
     record = json.loads((out / "ablation.json").read_text())
     variants = {variant["name"]: variant for variant in record["variants"]}
-    names = [f"without {name}" for name in ("equalize", "score-rows", "pack-qkv", "pack-gate-up", "fuse-skip-norm")]
+    names = [f"without {name}" for name in ("score-rows", *PACKING)]
     assert list(variants) == [WHOLE, AGAIN, *names, "packed-less"]
     assert record["unchanged"] == ["without keep-blocks"]
-    assert set(record["refused"]) == REFUSED
+    assert set(record["refused"]) == {"without bind-weights", "without lower-int8-blocks"}
     assert record["reproduced"]
     assert variants[WHOLE]["over_whole"] == dict.fromkeys(("1", "2", "4", "8", "16"), 1.0)
     assert variants["without pack-qkv"]["num_nodes"] > variants[WHOLE]["num_nodes"]
@@ -42,6 +42,16 @@ def test_every_pass_is_left_out_once_and_the_report_tells_it(tiny_llama, tiny_bu
     assert "the bytes of the bundle" in page
     assert all(f"| {name} | " in page for name in variants)
     assert (out / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_native_graph_needs_every_packing(tiny_llama, tiny_bundle, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert main(["graph", "ablate", str(tiny_bundle), "--source", str(tiny_llama), "--out", str(out)]) == 0
+    capsys.readouterr()
+    record = json.loads((out / "ablation.json").read_text())
+    assert record["reproduced"]
+    assert set(record["refused"]) == {f"without {name}" for name in ("bind-weights", "lower-native", *PACKING)}
+    assert all(variant["row_invariance"]["identical"] for variant in record["variants"])
 
 
 def test_the_passes_of_a_drafter_are_left_out_in_turn(tiny_head, tiny_bundle, tmp_path, capsys):
@@ -53,10 +63,10 @@ def test_the_passes_of_a_drafter_are_left_out_in_turn(tiny_head, tiny_bundle, tm
     page = capsys.readouterr().out
     record = json.loads((out / "ablation.json").read_text())
     variants = {variant["name"]: variant for variant in record["variants"]}
-    assert list(variants) == [
-        WHOLE, AGAIN, *(f"without {name}" for name in ("pack-qkv", "pack-gate-up", "fuse-skip-norm"))
-    ]  # fmt: skip
-    assert set(record["refused"]) == {"without bind-weights", "without lower-int8-blocks", "without rank-candidates"}
+    names = [f"without {name}" for name in ("pack-gate-up", "fuse-skip-norm")]
+    assert list(variants) == [WHOLE, AGAIN, *names]
+    refused = ("bind-weights", "pack-qkv", "lower-native", "rank-candidates")
+    assert set(record["refused"]) == {f"without {name}" for name in refused}
     assert record["reproduced"]
     assert record["graph"] == "drafter"
     assert all(set(variant["over_whole"]) == {"1", "2", "4", "8", "16"} for variant in variants.values())
@@ -76,9 +86,9 @@ def test_another_head_is_refused(tiny_head, tiny_bundle, with_drafter, capsys):
     assert "the bundle must have a drafter" in capsys.readouterr().err
 
 
-def test_another_model_is_refused(tiny_bundle_row, tiny_source, capsys):
+def test_another_model_is_refused(tiny_bundle, tiny_source, capsys):
     other = tiny_source("llama", hidden_size=128)
-    assert main(["graph", "ablate", str(tiny_bundle_row), "--source", str(other)]) == 2
+    assert main(["graph", "ablate", str(tiny_bundle), "--source", str(other)]) == 2
     assert "the source must be the model of the bundle" in capsys.readouterr().err
 
 

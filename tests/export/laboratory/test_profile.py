@@ -33,9 +33,9 @@ def test_operators_and_blocks_are_two_views_of_the_same_nodes(tiny_bundle):
     assert 0 <= one.overhead < 1
 
 
-def test_bytes_are_those_of_the_weights_and_of_the_cache(tiny_bundle):
+def test_bytes_of_a_portable_graph_are_those_of_the_weights_and_of_the_cache(tiny_bundle_portable):
     rows, past = 3, 20
-    (one,) = profile_graph(Bundle(tiny_bundle), rows=(rows,), num_past=past).passes
+    (one,) = profile_graph(Bundle(tiny_bundle_portable), rows=(rows,), num_past=past).passes
     read = {share.name: share.bytes_read for share in one.operators}
     outputs = LAYERS * (HIDDEN + 2 * HKV * HEAD_SIZE + HIDDEN + 2 * INTERMEDIATE) + VOCABULARY
     products = outputs * HIDDEN + LAYERS * HIDDEN * INTERMEDIATE
@@ -44,21 +44,39 @@ def test_bytes_are_those_of_the_weights_and_of_the_cache(tiny_bundle):
     assert read["GatherBlockQuantized"] == rows * HIDDEN
 
 
-def test_a_pass_reads_what_its_nodes_read(tiny_bundle):
+def test_bytes_of_a_native_graph_are_those_of_the_weights_and_of_the_cache(tiny_bundle):
     rows, past = 3, 20
     (one,) = profile_graph(Bundle(tiny_bundle), rows=(rows,), num_past=past).passes
-    nodes = NodeBytes(Bundle(tiny_bundle).path("model_quantized.onnx"), 2 * HKV * HEAD_SIZE * 4)
+    read = {share.name: share.bytes_read for share in one.operators}
+    scales_and_norm = 4
+    normed = LAYERS * (HIDDEN + 2 * HKV * HEAD_SIZE + 2 * INTERMEDIATE)
+    # A byte a weight, a scale an output, a factor of the norm an input.
+    expected = normed * (HIDDEN + scales_and_norm) + 2 * LAYERS * HIDDEN * scales_and_norm
+    head = VOCABULARY * (HIDDEN + scales_and_norm) + HIDDEN * scales_and_norm
+    assert read["NormProduct"] in (expected, expected + head)
+    assert read["GatedProduct"] == LAYERS * HIDDEN * (INTERMEDIATE + scales_and_norm)
+    assert read["Attention"] == LAYERS * 2 * HKV * HEAD_SIZE * 2 * (past + rows)  # in half precision
+    assert read["Embedding"] == rows * HIDDEN
+
+
+@pytest.mark.parametrize("name", ["tiny_bundle", "tiny_bundle_portable"])
+def test_a_pass_reads_what_its_nodes_read(name, request):
+    rows, past = 3, 20
+    bundle = Bundle(request.getfixturevalue(name))
+    (one,) = profile_graph(bundle, rows=(rows,), num_past=past).passes
+    nodes = NodeBytes(bundle.path(bundle.manifest.target.graph))
     read = nodes.read_in_pass(rows, past)
     # Norms may be fused under names that the file lacks; other constants are a few numbers a node.
     norms = (2 * LAYERS + 1) * HIDDEN * 4
     assert one.bytes_read <= read <= one.bytes_read + norms + 100
-    assert nodes.read_in_pass(rows, past + 10) - read == LAYERS * 2 * HKV * HEAD_SIZE * 4 * 10
+    item_bytes = {"tiny_bundle": 2, "tiny_bundle_portable": 4}[name]
+    assert nodes.read_in_pass(rows, past + 10) - read == LAYERS * 2 * HKV * HEAD_SIZE * item_bytes * 10
 
 
 def test_the_drafter_has_a_profile_too(tiny_drafting_bundle):
     found = profile_graph(Bundle(tiny_drafting_bundle), "drafter", rows=(1, 4), num_past=70)
     assert [one.rows for one in found.passes] == [1, 4]
-    assert {"TopK", "GroupQueryAttention"} <= {share.name for share in found.passes[0].operators}
+    assert {"TopK", "Attention"} <= {share.name for share in found.passes[0].operators}
 
 
 def test_the_trace_is_one_that_perfetto_reads(tiny_bundle, tmp_path):

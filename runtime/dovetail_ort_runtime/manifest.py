@@ -29,6 +29,8 @@ GRAPH_FORMATS: Final = (NATIVE, PORTABLE)
 # Keys of version 1 that are gone, by section, and the values of the first that cannot be read any more.
 _GONE: Final = {"target": "int8_format", "measurements": "int8_formats", "provenance": "calibration"}
 _ROW_FORMATS: Final = ("row", "row-unsigned")
+# Keys that version 1 did not have, likewise.
+_NEW: Final = {"target": ("format", "operators", "portable_graph", "rest_graph"), "drafter": ("format", "operators")}
 FUSIONS: Final = ("gating", "concatenation")
 LEAST_DIMENSIONS: Final = {
     **dict.fromkeys(("num_layers", "num_heads", "num_kv_heads", "head_size", "hidden_size", "vocabulary_size"), 1),
@@ -324,8 +326,12 @@ def _from_version_1(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest of version 1 as one of version 2: some keys are gone, the others mean the same.
 
     Raises:
+        BundleError: it has a key of version 2.
         BundleVersionError: its weights are INT8 by rows, which no graph has any more.
     """
+    for name, keys in _NEW.items():
+        if isinstance(section := manifest.get(name), dict) and (new := [key for key in keys if key in section]):
+            raise BundleError(f"manifest.{name} of version {_EARLIER_VERSION} must have no key {new[0]!r}")
     sections = {name: value for name in _GONE if isinstance(value := manifest.get(name), dict)}
     int8_format = sections.get("target", {}).get("int8_format")
     if int8_format in _ROW_FORMATS:

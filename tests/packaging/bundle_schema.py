@@ -54,10 +54,13 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "max_rows": {"minimum": manifest.LEAST_DIMENSIONS["max_rows"], "maximum": manifest.MOST_ROWS},
         "graph": INSIDE_THE_BUNDLE,
         "precision": {"enum": list(manifest.WEIGHT_FORMATS)},
-        "int8_format": {"enum": [*manifest.INT8_FORMATS, None]},
+        "format": {"enum": list(manifest.GRAPH_FORMATS)},
+        "operators": {"minimum": 1},
+        "portable_graph": BESIDE_THE_GRAPH,
         "front_graph": BESIDE_THE_GRAPH,
         "front_chain_graph": BESIDE_THE_GRAPH,
         "front_layers": {"minimum": 0},
+        "rest_graph": BESIDE_THE_GRAPH,
     },
     DrafterEntry: {
         **{name: {"minimum": least} for name, least in manifest.LEAST_DRAFTER_DIMENSIONS.items()},
@@ -66,6 +69,8 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "precision": {"enum": list(manifest.WEIGHT_FORMATS)},
         "fusion": {"enum": list(manifest.FUSIONS)},
         "chain_graph": BESIDE_THE_GRAPH,
+        "format": {"enum": list(manifest.GRAPH_FORMATS)},
+        "operators": {"minimum": 1},
     },
     TokenizerEntry: {"file": INSIDE_THE_BUNDLE, "chat_template": INSIDE_THE_BUNDLE},
     GenerationEntry: {
@@ -76,13 +81,38 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "repetition_penalty": {"minimum": 0.01, "maximum": 100},
     },
 }
-# A front graph and the number of its blocks are there together or not at all, and one for chains only with it.
-CONDITIONS: Final[dict[type, Schema]] = {
-    TargetEntry: {
-        "if": {"properties": {"front_graph": {"type": "string"}}, "required": ["front_graph"]},
-        "then": {"properties": {"front_layers": {"minimum": 1}}, "required": ["front_layers"]},
-        "else": {"properties": {"front_layers": {"maximum": 0}, "front_chain_graph": {"type": "null"}}},
-    }
+
+
+def has(key: str) -> Schema:
+    """An object whose key is a text."""
+    return {"properties": {key: {"type": "string"}}, "required": [key]}
+
+
+def lacks(*keys: str) -> Schema:
+    """An object in which these keys are null or left out."""
+    return {"properties": {key: {"type": "null"} for key in keys}}
+
+
+IS_NATIVE: Final[Schema] = {"properties": {"format": {"const": manifest.NATIVE}}, "required": ["format"]}
+# The version of native operators goes with a native graph.
+HAS_OPERATORS: Final[Schema] = {
+    "if": IS_NATIVE,
+    "then": {"properties": {"operators": {"type": "integer"}}, "required": ["operators"]},
+    "else": lacks("operators"),
+}
+CONDITIONS: Final[dict[type, list[Schema]]] = {
+    TargetEntry: [
+        HAS_OPERATORS,
+        {"if": IS_NATIVE, "else": lacks("portable_graph")},
+        # A front graph and the number of its blocks are there together or not at all, and one for chains only with it.
+        {
+            "if": has("front_graph"),
+            "then": {"properties": {"front_layers": {"minimum": 1}}, "required": ["front_layers"]},
+            "else": {"properties": {"front_layers": {"maximum": 0}, "front_chain_graph": {"type": "null"}}},
+        },
+        {"if": {"allOf": [IS_NATIVE, has("front_graph")]}, "then": has("rest_graph"), "else": lacks("rest_graph")},
+    ],
+    DrafterEntry: [HAS_OPERATORS],
 }
 DESCRIBED_ELSEWHERE: Final = {GenerationEntry: SamplingOptions}
 
@@ -124,7 +154,7 @@ def record_schema(record: type, definitions: dict[str, Schema]) -> Schema:
         "properties": properties,
         "required": required,
         "additionalProperties": False,
-        **CONDITIONS.get(record, {}),
+        **({"allOf": CONDITIONS[record]} if record in CONDITIONS else {}),
     }
 
 

@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 
 from dovetail_ort_export import ExportOptions, export_bundle
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.errors import BundleError
-from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort_runtime.errors import BundleError, BundleVersionError
+from dovetail_ort_runtime.manifest import VERSION, Manifest
 
 FOLDER = Path(__file__).parent
 SCHEMA = FOLDER.parents[1] / "docs" / "bundle-manifest.schema.json"
@@ -40,10 +40,7 @@ def fullest(tiny_drafting_bundle, tmp_path_factory):
     """A bundle, opened, whose manifest has something at every key."""
     directory = shutil.copytree(tiny_drafting_bundle, tmp_path_factory.mktemp("fullest") / "bundle")
     whole = manifest_of(directory)
-    measured = whole["measurements"]
-    compared = {name: copy.deepcopy(measured[name]) for name in ("row_invariance", "agreement")}
-    measured["int8_formats"] = [{"int8_format": "row", "num_bytes": 1, "pass_ms": {"2": 1.5}, **compared}]
-    whole["provenance"]["calibration"] = {"text": "a.txt", "num_tokens": 2, "seed": 0, "alpha": 0.5}
+    whole["provenance"] |= {"revision": "a1", "licence": "mit", "ignored_settings": ["x"], "ignored_weights": ["y"]}
     (directory / "manifest.json").write_text(json.dumps(whole), encoding="utf-8")
     return directory
 
@@ -62,7 +59,7 @@ def test_the_schema_is_what_the_records_make_of_it():
 @pytest.mark.parametrize(
     "name",
     [
-        *("tiny_bundle", "tiny_bundle_row", "tiny_bundle_fp32", "tiny_drafting_bundle", "tiny_drafting_bundle_fp32"),
+        *("tiny_bundle", "tiny_bundle_fp32", "tiny_drafting_bundle", "tiny_drafting_bundle_fp32"),
         *("cut_bundle", "fullest"),
     ],
 )
@@ -74,9 +71,16 @@ def test_every_kind_of_bundle_fits_the_schema(name, request):
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "manifests").glob("*.json")), ids=lambda path: path.stem)
 def test_a_manifest_of_an_earlier_release_is_read_and_fits_the_schema(path):
+    """One of version 1 fits it once it is converted, unless its weights are INT8 by rows."""
     text = path.read_text(encoding="utf-8")
-    VALIDATOR.validate(json.loads(text))
-    assert Manifest.from_json(text).target.num_layers == json.loads(text)["target"]["num_layers"]
+    whole = json.loads(text)
+    if whole["target"].get("int8_format") == "row":
+        with pytest.raises(BundleVersionError, match="dovetail-ort export"):
+            Manifest.from_json(text)
+        return
+    manifest = Manifest.from_json(text)
+    assert manifest.target.num_layers == whole["target"]["num_layers"]
+    VALIDATOR.validate(whole if whole["version"] == VERSION else json.loads(manifest.to_json()))
 
 
 def changed_manifests(whole):

@@ -156,7 +156,13 @@ def test_version_1_by_rows_is_refused_with_the_command_that_makes_a_new_one(int8
     assert "\n" not in str(caught.value)
 
 
-def test_a_key_that_version_1_did_not_have_is_refused_in_it():
+@pytest.mark.parametrize("key", ["format", "operators", "portable_graph", "rest_graph"])
+def test_a_key_of_version_2_is_refused_in_version_1(key):
+    with pytest.raises(BundleError, match=rf"manifest\.target of version 1 must have no key '{key}'"):
+        Manifest.from_json(of_version_1(**{key: None}))
+
+
+def test_a_key_that_no_version_has_is_refused_in_version_1():
     with pytest.raises(BundleError, match=r"manifest\.target must have no other keys .*, got 'extra'"):
         Manifest.from_json(of_version_1(extra=1))
 

@@ -241,9 +241,18 @@ def test_a_recipe_runs_in_its_order_and_leaves_no_operator_of_the_trace(apply):
         (["bind-weights"], "must lower every operator of the trace, got Embedding, Linear in the end"),
         (["lower-float"], "lower-float must find what it needs, got: .* has no weight; bind-weights stands before"),
         (["lower-int8-blocks"], "lower-int8-blocks must find what it needs, got: .* bind-weights stands before"),
+        (["lower-native"], "lower-native must find what it needs, got: .* bind-weights stands before what packs"),
         (
-            ["bind-weights", "lower-int8-rows", "score-rows"],
-            "score-rows must find what it needs, got: .* stands before",
+            ["bind-weights", "pack-gate-up", "fuse-skip-norm", "lower-native"],
+            "got: .* pack-qkv stands before lower-native",
+        ),
+        (
+            ["bind-weights", "pack-qkv", "fuse-skip-norm", "lower-native"],
+            "lower-native must keep its promise, got: Sigmoid .* is left, .* pack-gate-up and fuse-skip-norm stand",
+        ),
+        (
+            ["bind-weights", "pack-qkv", "pack-gate-up", "lower-native"],
+            "lower-native must keep its promise, got: Add .* is left, and its bits depend on the processor",
         ),
         (["bind-weights", "lower-float", "rank-candidate"], "a pass must be module:Class or a name"),
     ],
@@ -251,22 +260,6 @@ def test_a_recipe_runs_in_its_order_and_leaves_no_operator_of_the_trace(apply):
 def test_a_recipe_in_a_wrong_order_is_refused_with_the_right_one(apply, passes, message):
     with pytest.raises(InputError, match=message):
         apply(*passes)
-
-
-def test_equalizing_stands_between_binding_and_packing(tiny_model):
-    import numpy as np
-
-    from dovetail_ort_export.calibration import activation_maxima
-    from dovetail_ort_export.equalization import EqualizedWeights
-    from dovetail_ort_export.tracing import trace_target
-    from dovetail_ort_export.weights import Weights
-
-    model = tiny_model("llama")
-    weights = Weights(model, max_context=512)
-    equalized = EqualizedWeights(weights, model.config, activation_maxima(model, [np.arange(100)]), 0.7)
-    recipe = Recipe("int8", tuple(map(Step, ("bind-weights", "pack-qkv", "equalize", "lower-int8-rows"))))
-    with pytest.raises(InputError, match=r"equalize must find what it needs, got: no weight .* before what packs"):
-        apply_recipe(trace_target(model), recipe, PassContext(weights=weights, equalized=equalized))
 
 
 def test_a_drafters_recipe_is_not_for_a_target(apply):

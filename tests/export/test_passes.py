@@ -8,16 +8,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from dovetail_ort_export.equalization import Rotation
 from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
-from dovetail_ort_export.passes.equalize import rotate_ends
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.lower_float import LowerFloat
 from dovetail_ort_export.passes.lower_half import LowerHalf
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
-from dovetail_ort_export.passes.lower_int8_rows import LowerInt8Rows
 from dovetail_ort_export.passes.pack_gate_up import PackGateUp
 from dovetail_ort_export.passes.pack_qkv import PackQkv
 from dovetail_ort_export.passes.score_rows import ScoreRows
@@ -116,12 +113,27 @@ def test_query_key_and_value_become_one_product_of_the_stacked_weights(bound, fa
         assert not any(name.startswith(part) for name in graph.graph.initializers for part in parts)
 
 
-def test_queries_and_keys_with_norms_of_their_own_are_not_packed(bound):
-    assert_leaves_alone(PackQkv(), bound("qwen3"))
+@pytest.mark.parametrize("biased", [False, True])
+def test_queries_and_keys_with_norms_of_their_own_are_split_in_front_of_them(bound, biased):
+    graph = bound("qwen3", attention_bias=biased)
+    before = operators(graph)
+    assert PackQkv()(graph).modified
+    after = operators(graph)
+    assert after["Linear"] == before["Linear"] - 2 * 2
+    assert after["SimplifiedLayerNormalization"] == before["SimplifiedLayerNormalization"]
+    for attention in (node for node in graph.graph if node.op_type == "GroupQueryAttention"):
+        query, key = (value.producer().inputs[0].producer().inputs[0].producer() for value in attention.inputs[:2])
+        split = attention.inputs[2].producer()
+        assert split.op_type == "Split"
+        assert [query.inputs[0], key.inputs[0], attention.inputs[2]] == list(split.outputs)
+        head = graph.graph.inputs[-1].shape[-1]
+        assert split.inputs[1].const_value.numpy().tolist() == [4 * head, 2 * head, 2 * head]
+        assert split.inputs[0].producer().op_type == ("Add" if biased else "Linear")
 
 
-def test_packing_query_key_and_value_twice_changes_nothing_more(bound):
-    graph = bound("llama")
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_packing_query_key_and_value_twice_changes_nothing_more(bound, family):
+    graph = bound(family)
     PackQkv()(graph)
     assert_leaves_alone(PackQkv(), graph)
 
@@ -202,22 +214,6 @@ def test_a_part_of_a_target_without_the_head_has_no_rows_to_choose(bound):
 
 def test_what_has_no_head_has_no_rows_to_choose():
     assert_leaves_alone(ScoreRows(), small_graph("y = Relu(x)"))
-
-
-def test_rows_are_not_chosen_after_scales_were_given_to_all_of_them(bound):
-    graph = bound("llama")
-    LowerInt8Rows()(graph)
-    with pytest.raises(ir.passes.PreconditionError) as error:
-        ScoreRows()(graph)
-    assert "score-rows stands before what lowers" in str(error.value.__cause__ or error.value)
-
-
-def test_only_the_chosen_rows_are_rotated_for_the_head(bound):
-    graph = bound("llama")
-    ScoreRows()(graph)
-    rotate_ends(graph, Rotation(64))
-    rotation = next(node for node in graph.graph if node.name == "head_rotation/split/Reshape")
-    assert rotation.inputs[0].name == "scored_states"
 
 
 # Fusing residual additions and norms
@@ -362,7 +358,7 @@ def test_int8_lowering_refuses_what_no_kernel_reads(options, message):
 
 
 @pytest.mark.parametrize(
-    "graph_pass", [PackQkv(), PackGateUp(), LowerFloat(), LowerHalf(), LowerInt8Blocks(), LowerInt8Rows()], ids=repr
+    "graph_pass", [PackQkv(), PackGateUp(), LowerFloat(), LowerHalf(), LowerInt8Blocks()], ids=repr
 )
 def test_a_node_that_is_left_as_it_was_breaks_the_promise(bound, monkeypatch, graph_pass):
     monkeypatch.setattr(type(graph_pass), "_rewrite", lambda *_: None)
@@ -411,9 +407,9 @@ def test_operators_of_that_name_in_other_domains_are_left_alone():
     "settings",
     [
         {"recipes": (MLP_4_BIT,)},
-        {"int8_format": "row"},
+        {"format": "both"},
         {"precision": "fp32"},
-        {"int8_format": "block", "gpu_layers": 1},
+        {"format": "native", "gpu_layers": 1},
     ],
 )
 def test_two_exports_of_one_model_are_the_same_bytes(tiny_llama, tmp_path, settings):
@@ -422,7 +418,8 @@ def test_two_exports_of_one_model_are_the_same_bytes(tiny_llama, tmp_path, setti
     for name in ("one", "two"):
         export_bundle(str(tiny_llama), tmp_path / name, ExportOptions(**settings))
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(files) == (8 if "gpu_layers" in settings else 5)
+    # Manifest, tokenizer and template; a graph with its weights for each format; front, its graph for chains, the rest.
+    assert len(files) == 5 + 2 * (settings.get("format") == "both") + 4 * ("gpu_layers" in settings)
     assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
     for name in files:
         assert content(tmp_path / "one" / name) == content(tmp_path / "two" / name), name

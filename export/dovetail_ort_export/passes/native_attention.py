@@ -50,11 +50,10 @@ def logical_inputs(model: ir.Model) -> list[ir.Value]:
 
 
 def check_attention(attention: ir.Node) -> None:
-    """Refuse what the native operator does not compute.
+    """Refuse what another pass would have to make of it first.
 
     Raises:
         PreconditionError: query, key and value are not packed, or the cache is quantised.
-        SourceError: the heads have a size that the kernels do not take.
     """
     heads = _heads(attention)
     if heads is None:
@@ -66,12 +65,6 @@ def check_attention(attention: ir.Node) -> None:
         raise ir.passes.PreconditionError(f"{key.name} must be in float32; leave quantize-cache out")
     if len(set(map(_epsilon, filter(None, heads[1:])))) > 1:
         raise ir.passes.PreconditionError(f"{attention.name} norms queries and keys with different epsilons")
-    size = int(_sizes(key)[-1])
-    if size % _HEAD_STEP or size > _LARGEST_HEAD:
-        raise SourceError(
-            f"the head size must be a multiple of {_HEAD_STEP} up to {_LARGEST_HEAD} for the native format, got "
-            f"{size}; export with --format portable"
-        )
 
 
 def attend(model: ir.Model, attention: ir.Node, cache: ir.DataType, inputs: Sequence[ir.Value]) -> None:
@@ -82,11 +75,19 @@ def attend(model: ir.Model, attention: ir.Node, cache: ir.DataType, inputs: Sequ
         attention: one that `check_attention` passes.
         cache: type of keys and values.
         inputs: what `logical_inputs` gave.
+
+    Raises:
+        SourceError: the heads have a size that the kernels do not take.
     """
     heads = _heads(attention)
     assert heads is not None
     past = [nodes.input_of(attention, _PAST_KEY + part) for part in (0, 1)]
     _, num_kv_heads, _, size = _sizes(past[0])
+    if size % _HEAD_STEP or size > _LARGEST_HEAD:
+        raise SourceError(
+            f"the head size must be a multiple of {_HEAD_STEP} up to {_LARGEST_HEAD} for the native format, got "
+            f"{size}; export with --format portable"
+        )
     slots = "max_sequence_length"
     shapes = ((_SEQUENCES, num_kv_heads, "cache_blocks", size, CACHE_BLOCK), (_SEQUENCES, num_kv_heads, slots, size))
     for values in (past, attention.outputs[1:]):

@@ -14,6 +14,8 @@ import onnx_ir as ir
 
 _BLOCK: Final = re.compile(r"\blayers\.(\d+)\b")
 _GATHERS: Final = ("Gather", "GatherBlockQuantized")
+# Attention in either format, and which of its inputs the past values are, (B, Hkv, M, D).
+_ATTENTION: Final = {"GroupQueryAttention": 4, "Attention": 2}
 _KERNEL: Final = "_kernel_time"
 
 # Of ONNX Runtime's profile: `name`, `cat`, `args`, and in microseconds `ts`, its start, and `dur`.
@@ -25,11 +27,9 @@ class NodeBytes:
 
     Args:
         graph: the ONNX file.
-        cache_bytes_per_token: keys and values of one block.
     """
 
-    def __init__(self, graph: Path, cache_bytes_per_token: int) -> None:
-        self._cache_bytes = cache_bytes_per_token
+    def __init__(self, graph: Path) -> None:
         self._nodes = {str(node.name): node for node in ir.load(graph).graph}
 
     def block(self, name: str) -> int | None:
@@ -47,8 +47,10 @@ class NodeBytes:
         node = self._nodes.get(name)
         if node is None or node.op_type == "Reshape":
             return 0
-        if node.op_type == "GroupQueryAttention":
-            return self._cache_bytes * (num_past + rows)
+        if node.op_type in _ATTENTION:
+            return _cache_bytes_per_token(node) * (num_past + rows)
+        if node.op_type == "Embedding":
+            return rows * node.attributes["inputs"].as_int()
         weights = [value.const_value for value in node.inputs if value is not None and value.const_value is not None]
         if node.op_type in _GATHERS and weights:
             return rows * weights[0].nbytes // max(weights[0].shape.numpy())
@@ -57,6 +59,18 @@ class NodeBytes:
     def read_in_pass(self, rows: int, num_past: int) -> int:
         """Bytes that all nodes together read in such a pass."""
         return sum(self.read_by(name, rows, num_past) for name in self._nodes)
+
+
+def _cache_bytes_per_token(attention: ir.Node) -> int:
+    """Of keys and values."""
+    values = attention.inputs[_ATTENTION[attention.op_type]]
+    assert values is not None
+    assert values.shape is not None
+    assert values.dtype is not None
+    _, num_kv_heads, _, head_size = values.shape
+    assert isinstance(num_kv_heads, int)
+    assert isinstance(head_size, int)
+    return int(2 * num_kv_heads * head_size * values.dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True)

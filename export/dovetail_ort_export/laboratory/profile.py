@@ -15,14 +15,15 @@ from typing import Final
 import numpy as np
 
 from dovetail_ort_export.laboratory.node_costs import NodeBytes, NodeCost, node_costs, read_runs
-from dovetail_ort_export.laboratory.subjects import TARGET, graph_entry, open_passes
+from dovetail_ort_export.laboratory.subjects import TARGET, loaded_graph, open_passes
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.pass_times import time_in_turns
 
 _ROUNDS: Final = 24
-_PRODUCTS: Final = ("MatMulNBits", "MatMulIntegerToFloat", "GroupQueryAttention")
+_PRODUCTS: Final = ("MatMulNBits", "Product", "GatedProduct", "NormProduct")
+_ATTENTION: Final = ("GroupQueryAttention", "Attention")
 # Far above any cache, so that every read is one of memory.
 _BUFFER_BYTES: Final = 1 << 30
 _READS: Final = 10
@@ -86,7 +87,7 @@ class PassProfile:
     @property
     def overhead(self) -> float:
         """Least share of a pass that is neither a product nor attention; the profiler makes every kernel longer."""
-        busy = sum(share.kernel_ms for share in self.operators if share.name in _PRODUCTS)
+        busy = sum(share.kernel_ms for share in self.operators if share.name in _PRODUCTS + _ATTENTION)
         return max(0.0, 1 - busy / self.pass_ms)
 
 
@@ -140,7 +141,7 @@ def profile_graph(
         runs = read_runs(written)[-2 * len(rows) * _ROUNDS :]
         if trace is not None:
             shutil.copyfile(written, trace)
-    nodes = _node_bytes(bundle, graph)
+    nodes = NodeBytes(loaded_graph(bundle, graph))
     passes = []
     for number, size in enumerate(rows):
         costs = node_costs(runs[2 * number + 1 :: 2 * len(rows)], nodes, size, num_past)
@@ -198,9 +199,3 @@ def _shares(costs: Iterable[tuple[str, NodeCost]]) -> list[Share]:
         )
         for name, members in parts.items()
     ]
-
-
-def _node_bytes(bundle: Bundle, graph: str) -> NodeBytes:
-    entry = graph_entry(bundle, graph)
-    item_bytes = 2 if entry.precision == "fp16" else 4
-    return NodeBytes(bundle.path(entry.graph), 2 * entry.num_kv_heads * entry.head_size * item_bytes)

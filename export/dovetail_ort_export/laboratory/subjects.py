@@ -8,11 +8,13 @@ import numpy as np
 from dovetail_ort_export.agreement import read_check_text
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
 from dovetail_ort_runtime.pass_times import RunPass, target_passes
 from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.target_graphs import graphs_to_load
 
 TARGET: Final = "target"
 DRAFTER: Final = "drafter"
@@ -48,6 +50,13 @@ def graph_path(path: Path, graph: str) -> Path:
         return path
     bundle = Bundle(path)
     return bundle.path(graph_entry(bundle, graph).graph)
+
+
+def loaded_graph(bundle: Bundle, graph: str) -> Path:
+    """The file of the graph that runs here, errors as of `attached_drafter`: a native one only where it can."""
+    entry = graph_entry(bundle, graph)
+    path = bundle.path(entry.graph)
+    return graphs_to_load(path, entry, CPU).graph if isinstance(entry, TargetEntry) else path
 
 
 def check_tokens(bundle: Bundle, most: int) -> TokenArray:

@@ -112,7 +112,7 @@ class DrafterWorkshop(Workshop):
     def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
         """As attaching does; the graph is opened, which refuses one without candidates."""
         self._report(f"writing {name}")
-        name = graph_name("drafter", recipe.precision)
+        name = graph_name("drafter", recipe.precision, recipe.format)
         entry = drafter_entry(self._head, self._draft_token_ids, self._record, name, recipe)
         graph = drafter_graph(self._head, self._ends, self._draft_token_ids, recipe)
         folder.mkdir()

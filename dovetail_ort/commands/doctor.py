@@ -36,6 +36,7 @@ Status = Literal["ok", "note", "problem"]
 
 _MARKS: Final = {"ok": "[ok]", "note": "[--]", "problem": "[!!]"}
 _CUDA: Final = "cuda"
+_OPERATORS: Final = "native operators"
 _EXTRAS: Final = ("export", "server", "hub")
 _REMEDIES: Final = {"problem": "to mend", "note": "optional"}
 
@@ -93,7 +94,9 @@ def _checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
     yield from _check_machine()
     runtime = list(_check_onnxruntime())
     yield from runtime
-    if _healthy(runtime) and kernels.is_available():
+    operators = _check_operators()
+    yield operators
+    if _healthy(runtime) and operators.status == "ok":
         yield _check_bits()
     yield from _check_packages()
     for extra in _EXTRAS:
@@ -144,6 +147,25 @@ def _check_onnxruntime() -> Iterator[HealthCheck]:
         yield _check_cuda()
     else:
         yield HealthCheck(name="cuda", status="note", found="no provider; the target runs on the CPU and needs none")
+
+
+def _check_operators() -> HealthCheck:
+    """The library of native operators; a note without it, as portable bundles work."""
+    reason = kernels.why_missing()
+    if reason is not None:
+        found, _, remedy = reason.partition("; ")
+        return HealthCheck(name=_OPERATORS, status="note", found=found, remedy=remedy)
+    try:
+        level = kernels.level()
+    except UnavailableError as error:
+        found, _, remedy = str(error).partition("; ")
+        return HealthCheck(name=_OPERATORS, status="problem", found=found, remedy=remedy)
+    parts = (
+        f"level {level} of {', '.join(kernels.levels())}",
+        f"operators {kernels.OPERATOR_VERSION}",
+        f"library {kernels.library_version()}, {kernels.library_path()}",
+    )
+    return HealthCheck(name=_OPERATORS, found="; ".join(parts))
 
 
 def _check_bits() -> HealthCheck:

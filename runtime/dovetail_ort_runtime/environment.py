@@ -1,6 +1,5 @@
 """What this Python environment and machine offer."""
 
-import functools
 import importlib.util
 import os
 import platform
@@ -9,22 +8,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-import numpy as np
-
 from dovetail_ort_runtime.cpu_quota import cpu_quota
 from dovetail_ort_runtime.errors import UnavailableError
 
 OLDEST_ONNXRUNTIME: Final = (1, 31)
 _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
+_METADATA: Final = ".dist-info"
 # Those that decide on ONNX Runtime's INT8 kernels, as Linux spells them on x86 and on ARM; the best stand last.
 _INSTRUCTION_SETS: Final = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
     *("asimddp", "i8mm", "sve"),
-)
-# The ONNX file of one node, MatMulInteger of the inputs a (uint8) and b (int8).
-_INTEGER_PRODUCT: Final = (
-    b'\x08\x08:>\n\x18\n\x01a\n\x01b\x12\x01c"\rMatMulInteger\x12\x01gZ\t\n\x01a\x12\x04\n\x02\x08\x02'
-    b"Z\t\n\x01b\x12\x04\n\x02\x08\x03b\t\n\x01c\x12\x04\n\x02\x08\x06B\x04\n\x00\x10\r"
 )
 
 
@@ -33,14 +26,14 @@ def onnxruntime_distributions() -> dict[str, str]:
 
     Two of them there overwrite each other's files; one in another folder is never imported.
     """
-    import importlib.metadata  # takes 20 ms
-
     folder = _package_folder("onnxruntime")
-    found = {}
+    found: dict[str, str] = {}
+    if folder is None:
+        return found
+    # The names of folders tell it; importlib.metadata alone takes 20 ms to import.
     for name in _DISTRIBUTIONS:
-        for distribution in importlib.metadata.distributions(name=name):
-            if Path(str(distribution.locate_file(""))).resolve() == folder:
-                found[name] = distribution.version
+        for metadata in folder.glob(f"{name.replace('-', '_')}-*{_METADATA}"):
+            found[name] = metadata.name.removesuffix(_METADATA).split("-")[1]
     return found
 
 
@@ -121,21 +114,3 @@ def _processor_field(names: str) -> str | None:
         return None
     line = re.search(rf"^(?:{names})\s*:(.*)$", text, re.MULTILINE)
     return line[1].strip() if line else ""
-
-
-@functools.cache
-def sums_of_8_bits_saturate() -> bool:
-    """Whether ONNX Runtime cuts off large sums of unsigned times signed 8-bit numbers on this processor.
-
-    On x86 without VNNI it adds pairs of products in 16 bits. Rows still stand alone; their values are wrong. What
-    decides is the kernel, so one product of the largest numbers is computed.
-
-    Raises:
-        UnavailableError: as `import_onnxruntime`.
-    """
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(_INTEGER_PRODUCT, options, providers=["CPUExecutionProvider"])
-    (sums,) = session.run(None, {"a": np.full((1, 64), 255, np.uint8), "b": np.full((64, 16), 127, np.int8)})
-    return bool((sums != 64 * 255 * 127).any())

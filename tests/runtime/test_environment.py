@@ -17,14 +17,6 @@ def test_processors_of_one_name_differ_by_the_instruction_set_of_their_int8_kern
     assert environment.processor_name() == f"AMD EPYC, 2 cores{best}"
 
 
-def test_sums_are_cut_off_where_x86_has_no_vnni():
-    sets = environment.instruction_sets()
-    if sets is None:
-        pytest.skip("there is no /proc/cpuinfo to compare with")
-    expected = "avx2" in sets and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(sets)
-    assert environment.sums_of_8_bits_saturate() == expected
-
-
 def install(folder, **versions):
     """A site-packages with the module and the metadata of some distributions."""
     (folder / "onnxruntime").mkdir(parents=True)

@@ -66,6 +66,7 @@ class DraftModel:
     Attributes:
         is_native: whether the graph is of this package's own operators.
         for_chains: whether the graph knows no attention bias, and gives the predicted states of scored rows only.
+        ort_value: wraps an array for ONNX Runtime.
         cache: keys and values; its length is moved by whoever drafts.
         max_rows: rows of one pass at most, fewer than the entry's where the limit holds no more.
     """
@@ -111,6 +112,7 @@ class DraftModel:
         self.hidden_size = entry.hidden_size
         self.max_rows = entry.max_rows
         self._no_bias = np.zeros(0 if self.is_native else with_reserve(self.max_rows) * capacity, dtype=np.float32)
+        self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
         self._passes: dict[tuple[int, int, int, int], _Pass] = {}
         if vram_limit is not None and device != CPU:
             self.max_rows = rows_that_fit(entry.max_rows, 1, capacity, self._run_longest)
@@ -206,7 +208,7 @@ class _Pass:
     def __init__(
         self, model: DraftModel, num_rows: int, num_scored: int, num_candidates: int, num_ancestors: int
     ) -> None:
-        self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self._ort_value = model.ort_value
         self.binding: Any = model.session.io_binding()
         zeros = host_zeros(model.device)
         self._hidden_states: FloatArray = zeros((1, num_rows, model.hidden_size), np.float32)

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from dovetail_ort_runtime.cache_layout import PORTABLE_LAYOUT, CacheLayout
 from dovetail_ort_runtime.cuda_runtime import DeviceMemory
 from dovetail_ort_runtime.devices import CPU
+from dovetail_ort_runtime.environment import import_onnxruntime
+from dovetail_ort_runtime.process_memory import use_large_pages, zeros
 
-_CACHE_LINE_BYTES: Final = 64
+# From so many tokens on, a pass reads so much of the cache that large pages pay; gaining them can take half a second.
+_LONG: Final = 2048
 CacheType = type[np.float32 | np.float16 | np.int8]
 _CACHE_TYPES: Final[dict[str, CacheType]] = {
     "tensor(float)": np.float32,
@@ -83,16 +86,19 @@ class KVCache:
         self._layout, self._dtype, self._device = layout, dtype, device
         self._num_slots = layout.num_slots(capacity)
         self._shapes = layout.shapes(num_kv_heads, self._num_slots, head_size)
-        self._first_layer, self._front = first_layer, front
+        self._front = front
+        layers = range(first_layer, first_layer + num_layers)
+        self._names = [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
         self.buffers: list[NDArray[Any]] = []
+        self._has_large_pages = False
         self._all_blocks: tuple[NDArray[Any], ...] = ()
         self._memory: DeviceMemory | None = None
         if device == CPU:
-            # It comes page by page as rows are written; numpy asks for huge pages, so a first row may take 2 MiB.
-            keys, values = (_aligned_zeros((num_layers, *shape), dtype) for shape in self._shapes)
+            keys, values = (zeros((num_layers, *shape), dtype) for shape in self._shapes)
             self._all_blocks = keys, values
             self.buffers = [buffer for block in zip(keys, values, strict=True) for buffer in block]
-            self._addresses = [buffer.ctypes.data for buffer in self.buffers]
+            ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+            self._values = [ort_value(buffer) for buffer in self.buffers]
         else:
             self._memory = DeviceMemory(self.num_bytes)
             size = self.num_bytes // (2 * num_layers)
@@ -100,11 +106,14 @@ class KVCache:
 
     def bind(self, binding: Any) -> None:
         """Bind every buffer as past and as present in an IOBinding, which must not outlive this cache."""
-        for index, address in enumerate(self._addresses):
-            part = f"{self._first_layer + index // 2}.{('key', 'value')[index % 2]}"
-            place = (self._device, 0, self._dtype, self._shapes[index % 2], address)
-            binding.bind_input(f"past_key_values.{part}", *place)
-            binding.bind_output(f"present.{part}", *place)
+        for index, name in enumerate(self._names):
+            if self.buffers:
+                binding.bind_ortvalue_input(f"past_key_values.{name}", self._values[index])
+                binding.bind_ortvalue_output(f"present.{name}", self._values[index])
+            else:
+                place = (self._device, 0, self._dtype, self._shapes[index % 2], self._addresses[index])
+                binding.bind_input(f"past_key_values.{name}", *place)
+                binding.bind_output(f"present.{name}", *place)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep some rows of the last pass, in increasing order, which wrote them from slot `length` on.
@@ -117,6 +126,10 @@ class KVCache:
             if place != row:
                 self._move(self.length + row, self.length + place)
         self.length += len(rows)
+        if self.length >= _LONG and not self._has_large_pages and self.buffers:
+            self._has_large_pages = True
+            for blocks in self._all_blocks:
+                use_large_pages(blocks)
 
     def _move(self, slot: int, new_slot: int) -> None:
         assert self.buffers, "rows are moved on the CPU only"
@@ -137,11 +150,3 @@ class KVCache:
         self.length = min(self.length, length)
         if self._front is not None:
             self._front.rewind(length)
-
-
-def _aligned_zeros(shape: tuple[int, ...], dtype: CacheType) -> NDArray[Any]:
-    """An array that begins with a line of the processor's cache, so that no vector of the kernels crosses two."""
-    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.zeros(num_bytes + _CACHE_LINE_BYTES, dtype=np.uint8)
-    start = -memory.ctypes.data % _CACHE_LINE_BYTES
-    return memory[start : start + num_bytes].view(dtype).reshape(shape)

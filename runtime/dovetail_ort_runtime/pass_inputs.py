@@ -113,8 +113,11 @@ def ancestor_slots(parents: TokenArray, first_slot: int) -> TokenArray:
 
 
 def padded_ancestors(slots: list[list[int]]) -> TokenArray:
-    """(S, A) int64, the lists with `NO_ANCESTOR` behind them; A is the longest one's length, 1 or more."""
-    deepest = max(1, *map(len, slots))
+    """(S, A) int64, the lists with `NO_ANCESTOR` behind them.
+
+    A is the longest one's length, rounded up to a power of two: few sizes of passes stay bound.
+    """
+    deepest = 1 << (max(1, *map(len, slots)) - 1).bit_length()
     return np.array([[*own, *[NO_ANCESTOR] * (deepest - len(own))] for own in slots], dtype=np.int64)
 
 

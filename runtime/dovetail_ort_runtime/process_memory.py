@@ -1,12 +1,17 @@
 """Large pages for weights, and memory given back."""
 
 import ctypes
+import math
+import mmap
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 HUGE_PAGE_BYTES: Final = 2 << 20
 _MAPS: Final = Path("/proc/self/maps")
@@ -26,6 +31,21 @@ def huge_pages() -> Iterator[None]:
     yield
     with suppress(OSError, AttributeError):
         _advise(_gained(before, _anonymous_regions()))
+
+
+def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array whose memory comes in small pages, each as it is first written.
+
+    numpy asks for large pages, with which a few numbers far from each other take megabytes, all to be cleared first.
+    """
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, num_bytes), dtype=dtype).reshape(shape)
+
+
+def use_large_pages(array: NDArray[Any]) -> None:
+    """Ask Linux to hold an array in large pages from now on, what is there already included."""
+    with suppress(OSError, AttributeError):
+        _advise([(array.ctypes.data, array.ctypes.data + array.nbytes)])
 
 
 def return_freed_memory() -> None:

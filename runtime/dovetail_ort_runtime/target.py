@@ -65,6 +65,7 @@ class Target:
 
     Attributes:
         cache: keys and values of the kept tokens.
+        ort_value: wraps an array for ONNX Runtime.
         chooses_rows: whether the graph computes the logits of chosen rows only.
         is_native: whether all blocks run in native operators.
         least_rows: rows of a pass at the least, 1 or 2; fewer are padded.
@@ -126,6 +127,7 @@ class Target:
         self.chooses_rows = any(value.name == "scored_rows" for value in self.session.get_inputs())
         self._has_native_blocks = graphs.is_native
         self._no_bias = np.zeros(0 if self.is_native else self.max_rows * capacity, dtype=np.float32)
+        self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
         self._passes: dict[tuple[int, int, int], _Pass] = {}
 
     def forward(self, rows: VerificationInput, *, num_scored: int | None = None) -> TargetRows:
@@ -183,7 +185,7 @@ class _Pass:
     """Bound inputs and outputs of passes of one size."""
 
     def __init__(self, target: Target, num_rows: int, num_scored: int, num_ancestors: int) -> None:
-        self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self._ort_value = target.ort_value
         self._session = target.session
         self._binding: Any = target.session.io_binding()
         zeros = host_zeros(CPU if target.front is None else target.front.device)

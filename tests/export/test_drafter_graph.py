@@ -107,15 +107,17 @@ def draft_token_ids():
 
 @pytest.fixture(scope="module")
 def draft_model(tmp_path_factory, head, ends, draft_token_ids):
-    """`draft_model(precision)`: the exported graph, opened."""
+    """`draft_model(precision, format)`: the exported graph, opened."""
     from dovetail_ort_export.attaching import drafter_graph, drafter_recipe
     from dovetail_ort_export.graph_file import save_graph
 
-    def export(precision):
+    def export(precision, graph_format="portable"):
         path = tmp_path_factory.mktemp(precision) / "drafter.onnx"
-        save_graph(drafter_graph(head, ends, draft_token_ids, drafter_recipe(precision)), path)
+        save_graph(drafter_graph(head, ends, draft_token_ids, drafter_recipe(precision, graph_format)), path)
         entry = DrafterEntry(
             graph=path.name,
+            format=graph_format,
+            operators=1 if graph_format == "native" else None,
             precision=precision,
             fusion=head.config.fusion,
             target_sha256="",
@@ -176,10 +178,11 @@ def test_the_fp32_graph_drafts_what_the_head_does(draft_model, ends, causal, tex
     np.testing.assert_allclose(scores, np.take_along_axis(log_probabilities, best, axis=-1), atol=1e-3)
 
 
-def test_the_int8_graph_stays_close_to_the_head(draft_model, causal, text):
-    states, _, _ = drafted(draft_model("int8"), text, 12, 3)
+@pytest.mark.parametrize("graph_format", ["native", "portable"])
+def test_the_int8_graph_stays_close_to_the_head(draft_model, causal, text, graph_format):
+    states, _, _ = drafted(draft_model("int8", graph_format), text, 12, 3)
     expected = chain(causal, text, 12, 3)
-    # Weights and activations of 8 bits in blocks: an error of about half a per cent each, over a handful of products.
+    # Weights and activations of 8 bits: an error of about half a per cent each, over a handful of products.
     assert np.linalg.norm(states - expected) < 0.05 * np.linalg.norm(expected)
 
 

@@ -19,15 +19,16 @@ DOVETAIL_INLINE Floats exp2_of_fraction(Floats f) {
     return fma(y, f, splat(1.0f));
 }
 
-// y * 2^n for y = 2^f, where exponent = n + f rounded once; 0 below -126, infinity above 127, NaN stays NaN.
+// y * 2^n for y = 2^f, where exponent = n + f, rounded once. Below -126 it is 0, from 127.5 on infinity; where the
+// exponent is NaN, it is NaN.
 DOVETAIL_INLINE Floats scaled_by_power(Floats y, Ints n, Floats exponent) {
     const Floats scaled = from_bits(add(bits(y), shift_left_23(n)));
-    const Floats infinity = from_bits(splat_int(0x7f800000));
-    const Floats bounded = select(less(splat(127.0f), exponent), infinity, scaled);
+    const Floats infinity_or_nan = add(from_bits(splat_int(0x7f800000)), exponent);
+    const Floats bounded = select(less(exponent, splat(127.5f)), scaled, infinity_or_nan);
     return select(less(exponent, splat(-126.0f)), zero(), bounded);
 }
 
-// 2^x. Below 2^-126 it is 0, above 2^127 infinity; NaN stays NaN.
+// 2^x. Below 2^-126 it is 0, from 2^127.5 on infinity; NaN stays NaN.
 DOVETAIL_INLINE Floats exp2(Floats x) {
     const Ints n = round_to_ints(x);
     const Floats fraction = sub(x, to_floats(n));

@@ -22,7 +22,7 @@
 //     round_to_ints             to nearest even; for magnitudes below 2^22 only, any value for others
 //     to_floats                 exact for magnitudes up to 2^24
 //     add, maximum              of Ints; shift_left_23 drops what is shifted out
-//     largest, total            the largest lane, the sum of all lanes (Ints)
+//     largest, total            the largest lane, the sum of all lanes, which must fit (Ints)
 //     sum                       of Floats: lanes i and i + 8 first, then i and i + 4, i + 2, i + 1
 //     load_codes                64 bytes
 //     load_fours                4 bytes, to all lanes

@@ -1,0 +1,206 @@
+"""Nodes of Product, GatedProduct, NormProduct, Norm and Embedding with random weights, and what float64 says of them.
+
+Run as a program, it prints a hash of the bits of calls of every kind, for the level that DOVETAIL_KERNELS names.
+"""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from dovetail_ort_runtime import kernels
+
+FLOAT = int(TensorProto.FLOAT)
+INT64 = int(TensorProto.INT64)
+
+UNIT = 2.0**-24
+"""Relative error of one rounding in float32."""
+
+LEAST = np.float32(2.0**-100)
+"""A block of activations below this is zero."""
+
+
+def pack_codes(codes):
+    """Codes (N, K) uint8 as kernels.h lays them out: (ceil(N / 32), Kp / 4, 32, 4), filled up with 128."""
+    outputs, inputs = codes.shape
+    padded = np.full((-(-outputs // 32) * 32, -(-inputs // 64) * 64), 128, np.uint8)
+    padded[:outputs, :inputs] = codes
+    return np.ascontiguousarray(padded.reshape(len(padded) // 32, 32, -1, 4).transpose(0, 2, 1, 3))
+
+
+def open_node(name, inputs, outputs, /, *, threads=1, denormal_as_zero=False, **attributes):
+    """A session of one node.
+
+    Args:
+        name: of the operator.
+        inputs: in the node's order: an array is a constant, a type an input of any shape, None is left out.
+        outputs: names in the node's order, all float32.
+        threads: of the session.
+        denormal_as_zero: ONNX Runtime sets its own threads to flush subnormal numbers to zero.
+        attributes: of the node.
+    """
+    names = [f"input_{i}" if value is not None else "" for i, value in enumerate(inputs)]
+    axes = {INT64: ["rows"], FLOAT: ["rows", "width"]}
+    node = helper.make_node(name, names, list(outputs), domain=kernels.OPERATOR_DOMAIN)
+    # One by one: an attribute has the name of make_node's argument.
+    node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [
+            helper.make_tensor_value_info(key, value, [f"{key}_{axis}" for axis in axes[value]])
+            for key, value in zip(names, inputs, strict=True)
+            if isinstance(value, int)
+        ],
+        [helper.make_tensor_value_info(key, TensorProto.FLOAT, None) for key in outputs],
+        [
+            numpy_helper.from_array(value, key)
+            for key, value in zip(names, inputs, strict=True)
+            if isinstance(value, np.ndarray)
+        ],
+    )
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid(kernels.OPERATOR_DOMAIN, kernels.OPERATOR_VERSION)]
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if denormal_as_zero:
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    kernels.register(options)
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProductCase:
+    """One product: what makes its rows, its sizes, and the seed of its weights."""
+
+    kind: str = "plain"
+    """plain, silu, gelu_tanh or normed"""
+    inputs: int = 64
+    outputs: int = 32
+    block: int = 64
+    has_bias: bool = False
+    has_skip: bool = False
+    epsilon: float = 1e-5
+    seed: int = 0
+
+    @property
+    def is_gated(self):
+        """Whether a row has gate and up."""
+        return self.kind in ("silu", "gelu_tanh")
+
+    def weights(self):
+        """Codes (N, K) uint8, scales (N,), bias (N,) or None, norm weight (K,)."""
+        random = np.random.default_rng(self.seed)
+        codes = random.integers(0, 256, (self.outputs, self.inputs)).astype(np.uint8)
+        scales = random.uniform(1e-3, 1e-2, self.outputs).astype(np.float32)
+        bias = random.standard_normal(self.outputs).astype(np.float32)
+        norm_weight = random.standard_normal(self.inputs).astype(np.float32)
+        return codes, scales, bias if self.has_bias else None, norm_weight
+
+    def rows(self, count, *, seed=1):
+        """Inputs x (count, K or 2K) and skip (count, K) or None; the rows differ in size."""
+        random = np.random.default_rng([self.seed, seed])
+        sizes = 10.0 ** random.uniform(-2, 1, (count, 1))
+        x = random.standard_normal((count, self.inputs * (2 if self.is_gated else 1))) * sizes
+        skip = random.standard_normal((count, self.inputs)).astype(np.float32)
+        return x.astype(np.float32), skip if self.kind == "normed" and self.has_skip else None
+
+    def open(self, *, threads=1, **options):
+        """A session of this product; all its outputs."""
+        codes, scales, bias, norm_weight = self.weights()
+        attributes = {"inputs": self.inputs, "block": self.block, "bits": 8, "group": 0} | options
+        packed = pack_codes(codes)
+        if self.kind == "plain":
+            return open_node("Product", [FLOAT, packed, scales, bias], ["y"], threads=threads, **attributes)
+        if self.is_gated:
+            inputs = [FLOAT, packed, scales, bias]
+            return open_node("GatedProduct", inputs, ["y"], threads=threads, activation=self.kind, **attributes)
+        inputs = [FLOAT, norm_weight, packed, scales, bias, FLOAT if self.has_skip else None]
+        return open_node("NormProduct", inputs, ["y", "sum"], threads=threads, epsilon=self.epsilon, **attributes)
+
+
+def run(session, *values):
+    """The outputs of a session for its inputs in order; None is left out."""
+    given = [value for value in values if value is not None]
+    return session.run(None, {node.name: value for node, value in zip(session.get_inputs(), given, strict=True)})
+
+
+def random_case(random, /, **fixed):
+    """A case of random kind and sizes, mostly no multiples of a block or a slab."""
+    return dataclasses.replace(
+        ProductCase(
+            kind=str(random.choice(["plain", "silu", "gelu_tanh", "normed"])),
+            inputs=int(random.integers(1, 400)),
+            outputs=int(random.integers(1, 200)),
+            block=int(random.choice([32, 64])),
+            has_bias=bool(random.integers(2)),
+            has_skip=bool(random.integers(2)),
+            seed=int(random.integers(1 << 30)),
+        ),
+        **fixed,
+    )
+
+
+def quantised(rows, block):
+    """The integers (S, Kp) and the scales (S, Kp / block) of rows (S, K) float32, in the float32 steps of kernels.h."""
+    count, inputs = rows.shape
+    padded = np.zeros((count, -(-inputs // 64) * 64), np.float32)
+    padded[:, :inputs] = rows
+    blocks = padded.reshape(count, -1, block)
+    largest = np.abs(blocks).max(axis=2)
+    is_zero = largest < LEAST
+    divisor = np.where(is_zero, np.float32(1), largest)
+    scales = np.where(is_zero, np.float32(0), largest / np.float32(127))
+    integers = np.rint(blocks * (np.float32(127) / divisor)[:, :, None])
+    integers[is_zero] = 0
+    return integers.reshape(count, -1).astype(np.int64), scales
+
+
+def product_of_quantised(case, rows):
+    """What float64 says of the product of rows (S, K) that the prologue made, and a bound of the error.
+
+    The integers and scales are exact here. The kernel rounds once for each block (an fma), once for the output's
+    scale and once for the bias; each rounding is off by at most UNIT of a sum whose magnitude is below that of the
+    absolute values.
+    """
+    codes, scales, bias, _ = case.weights()
+    integers, block_scales = quantised(rows, case.block)
+    blocks = integers.reshape(len(rows), -1, case.block) * block_scales[:, :, None].astype(np.float64)
+    values = blocks.reshape(len(rows), -1)[:, : case.inputs]
+    weight = (codes.astype(np.float64) - 128) * scales[:, None].astype(np.float64)
+    offset = 0.0 if bias is None else bias.astype(np.float64)
+    result = values @ weight.T + offset
+    magnitude = np.abs(values) @ np.abs(weight).T + np.abs(offset)
+    roundings = block_scales.shape[1] + 3
+    return result, roundings * UNIT * magnitude
+
+
+def bits_of_cases():
+    """A hash of the bits of many calls of all operators."""
+    digest = hashlib.sha256()
+    random = np.random.default_rng(21)
+    for index in range(24):
+        case = random_case(random)
+        rows, skip = case.rows(int(random.integers(1, 40)))
+        if index % 6 == 5:
+            rows *= np.float32(1e-37)  # subnormal numbers among the values
+        for output in run(case.open(threads=1 + index % 3), rows, skip):
+            digest.update(output.tobytes())
+        codes, scales, _, norm_weight = case.weights()
+        norm = open_node("Norm", [FLOAT, norm_weight, FLOAT], ["y", "sum"], epsilon=1e-6)
+        for output in run(norm, rows[:, : case.inputs], rows[:, : case.inputs] + 1):
+            digest.update(output.tobytes())
+        embedding = open_node(
+            "Embedding", [INT64, pack_codes(codes), scales], ["y"], inputs=case.inputs, bits=8, group=0
+        )
+        (output,) = run(embedding, random.integers(0, case.outputs, 5))
+        digest.update(output.tobytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    print(kernels.level(), bits_of_cases())

@@ -11,7 +11,7 @@ from dovetail_ort_runtime.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.model import load_model
 
-WEIGHTS = "model_quantized.onnx_data"
+WEIGHTS = "model_native.onnx_data"
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def test_what_is_no_bundle_is_refused_with_the_command_that_makes_one(tmp_path, 
         Bundle(tmp_path / "other")
 
 
-@pytest.mark.parametrize("name", ["model_quantized.onnx", WEIGHTS, "tokenizer.json", "chat_template.jinja"])
+@pytest.mark.parametrize("name", ["model_native.onnx", WEIGHTS, "tokenizer.json", "chat_template.jinja"])
 def test_a_missing_file_is_named(directory, name):
     (directory / name).unlink()
     with pytest.raises(BundleError, match=f"must have the file '{name}', which is missing"):
         Bundle(directory)
 
 
-@pytest.mark.parametrize("name", ["model_quantized.onnx", WEIGHTS, "tokenizer.json"])
+@pytest.mark.parametrize("name", ["model_native.onnx", WEIGHTS, "tokenizer.json"])
 def test_a_truncated_file_is_named_with_both_sizes(directory, name):
     size = (directory / name).stat().st_size
     with (directory / name).open("r+b") as file:
@@ -68,7 +68,7 @@ def test_a_truncated_file_is_named_with_both_sizes(directory, name):
         Bundle(directory)
 
 
-@pytest.mark.parametrize("name", ["model_quantized.onnx", WEIGHTS, "tokenizer.json"])
+@pytest.mark.parametrize("name", ["model_native.onnx", WEIGHTS, "tokenizer.json"])
 def test_an_altered_small_file_is_found_at_open(directory, name):
     flip_a_bit(directory / name)
     with pytest.raises(BundleError, match=f"{name} must have the SHA-256 .*the file was altered"):
@@ -172,7 +172,7 @@ def test_weights_in_a_file_that_the_manifest_does_not_list_are_refused(directory
 
 
 def test_a_graph_with_another_content_is_checked_whatever_its_checksum(directory):
-    graph = directory / "model_quantized.onnx"
+    graph = directory / "model_native.onnx"
     graph.write_bytes(graph.read_bytes().replace(WEIGHTS.encode(), b"/etc/passwd".ljust(len(WEIGHTS))))
     with pytest.raises(BundleError, match=r"must be a graph that stays inside its bundle, got: .*/etc/passwd"):
         Bundle(directory, verify="none")
@@ -198,7 +198,7 @@ def test_a_tokenizer_of_any_size_is_refused_before_it_is_read(directory):
 
 def test_more_positions_than_the_graph_has_rows_for_are_refused_before_there_is_a_cache(directory):
     edit(directory, lambda manifest: manifest["target"].update(max_context=513))
-    with pytest.raises(BundleError, match=r"max_context in the manifest must be at most the 512 positions of model_q"):
+    with pytest.raises(BundleError, match=r"max_context in the manifest must be at most the 512 positions of model_n"):
         Bundle(directory)
 
 
@@ -216,7 +216,7 @@ def test_a_link_to_itself_counts_as_missing(directory):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "folder/front.onnx", "../front.onnx"])
 def test_a_front_graph_is_a_file_beside_the_graph(directory, name):
-    edit(directory, lambda manifest: manifest["target"].update({"front_graph": name, "front_layers": 1}))
+    edit(directory, lambda manifest: manifest["target"].update(front_graph=name, front_layers=1, rest_graph="r"))
     with pytest.raises(BundleError, match=f"front_graph must be the name of a file beside .*got '{name}'"):
         Bundle(directory)
 
@@ -278,7 +278,7 @@ def tiny_manifest(files):
 )
 def test_dimensions_that_are_not_the_graphs_are_a_bundle_error(directory, name, value):
     edit(directory, lambda manifest: manifest["target"].update({name: value}))
-    with pytest.raises(BundleError, match=r"the dimensions in the manifest must be those of model_quantized.onnx"):
+    with pytest.raises(BundleError, match=r"the dimensions in the manifest must be those of model_native.onnx"):
         load_model(directory, threads=1)
 
 

@@ -24,8 +24,8 @@ def external(name="w", dims=(4,), data_type=TensorProto.FLOAT, **place):
     return tensor
 
 
-def inline(dims, content=b""):
-    return TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims, raw_data=content)
+def inline(dims, content=b"", name="w"):
+    return TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims, raw_data=content)
 
 
 def graph(*initializers, nodes=()):
@@ -60,7 +60,9 @@ def check(tmp_path):
     return check
 
 
-@pytest.mark.parametrize("name", ["tiny_bundle", "tiny_bundle_row", "tiny_bundle_fp32", "tiny_drafting_bundle"])
+@pytest.mark.parametrize(
+    "name", ["tiny_bundle_both", "tiny_bundle_fp32", "tiny_drafting_bundle", "tiny_cut_bundle_native"]
+)
 def test_what_export_writes_passes_with_the_shapes_that_onnx_reads(name, request):
     bundle = Bundle(request.getfixturevalue(name))
     for path in bundle.directory.glob("*.onnx"):
@@ -68,14 +70,16 @@ def test_what_export_writes_passes_with_the_shapes_that_onnx_reads(name, request
         expected = {
             tensor.name: tuple(tensor.dims) for tensor in onnx.load(path, load_external_data=False).graph.initializer
         }
-        assert check_graph(path, files) == expected
+        found = check_graph(path, files)
+        assert found.shapes == expected
+        assert found.operators == bundle.manifest.operators().get(path.name)
 
 
 def test_weights_inside_and_beside_the_graph_pass(check):
     constant = numpy_helper.from_array(np.arange(3), "c")
-    graph = model(external(), inline([2], bytes(8)), external("half", (3,), TensorProto.INT4, length=2))
+    graph = model(external(), inline([2], bytes(8), name="v"), external("half", (3,), TensorProto.INT4, length=2))
     graph.graph.node.append(node(value=constant))
-    assert check(graph) == {"w": (2,), "half": (3,)}
+    assert check(graph).shapes == {"w": (4,), "v": (2,), "half": (3,)}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,7 @@ def test_weights_inside_and_beside_the_graph_pass(check):
         (model(external(data_type=TensorProto.STRING)), "'w' of 4 elements in 16 bytes"),
         (model(inline([1 << 40])), "'w' of 1099511627776 elements in"),
         (model(inline([3, 1 << 30], bytes(12))), "elements in"),
+        (model(external(), external()), "the weight 'w' twice"),
         (model(nodes=[node(value=external(location="x"))]), "'w' in 'x'"),
         (model(nodes=[node(values=[inline([1]), external(location="x")])]), "'w' in 'x'"),
         (model(nodes=[node(body=graph(external(location="x")))]), "the field g, which a flat graph does not need"),

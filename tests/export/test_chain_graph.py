@@ -18,7 +18,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @pytest.fixture(scope="module")
-def attached(tiny_bundle, tiny_head, tmp_path_factory):
+def attached(tiny_bundle_portable, tiny_head, tmp_path_factory):
     """`attached(precision)`: a bundle with a random drafter of that number format."""
     from dovetail_ort_export.attaching import attach_drafter
 
@@ -27,8 +27,8 @@ def attached(tiny_bundle, tiny_head, tmp_path_factory):
     def attach(precision):
         if precision not in made:
             made[precision] = tmp_path_factory.mktemp(precision) / "bundle"
-            shutil.copytree(tiny_bundle, made[precision])
-            attach_drafter(made[precision], tiny_head(tiny_bundle), precision)
+            shutil.copytree(tiny_bundle_portable, made[precision])
+            attach_drafter(made[precision], tiny_head(tiny_bundle_portable), precision)
         return made[precision]
 
     return attach
@@ -128,14 +128,14 @@ def test_a_drafter_for_the_cpu_has_no_graph_for_chains(attached, precision):
     assert not list(bundle.directory.glob("*_chains*"))
 
 
-def test_a_second_drafter_takes_the_place_of_both_graphs(attached, tiny_bundle, tiny_head, tmp_path):
+def test_a_second_drafter_takes_the_place_of_both_graphs(attached, tiny_bundle_portable, tiny_head, tmp_path):
     from dovetail_ort_export.attaching import attach_drafter
 
     copy = shutil.copytree(attached("fp16"), tmp_path / "bundle")
-    attach_drafter(copy, tiny_head(tiny_bundle), "int8")
+    attach_drafter(copy, tiny_head(tiny_bundle_portable), "int8")
     names = {path.name for path in copy.iterdir() if path.name.startswith("drafter")}
     assert names == {"drafter_quantized.onnx", "drafter_quantized.onnx_data"}
-    attach_drafter(copy, tiny_head(tiny_bundle), "fp16")
+    attach_drafter(copy, tiny_head(tiny_bundle_portable), "fp16")
     assert {path.name for path in copy.glob("*.onnx")} == {
         "model_quantized.onnx",
         "drafter_fp16.onnx",
@@ -159,13 +159,13 @@ attaching.attach_drafter(sys.argv[1], Path(sys.argv[2]), "fp16")
 
 
 def test_killed_behind_the_last_graph_the_bundle_is_as_it_was_and_the_next_time_clears_up(
-    tiny_bundle, tiny_head, tmp_path
+    tiny_bundle_portable, tiny_head, tmp_path
 ):
     from dovetail_ort_export.attaching import attach_drafter
 
-    copy = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    copy = shutil.copytree(tiny_bundle_portable, tmp_path / "bundle")
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    head = tiny_head(tiny_bundle)
+    head = tiny_head(tiny_bundle_portable)
     ended = subprocess.run([sys.executable, "-c", ATTACH, copy, head], check=False, capture_output=True, text=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
@@ -292,9 +292,9 @@ def test_predicted_states_are_those_of_the_scored_rows_chosen_once_and_before_th
     assert not KeepScoredStates()(model).modified
 
 
-def test_a_graph_without_predicted_states_is_left_alone(tiny_bundle):
+def test_a_graph_without_predicted_states_is_left_alone(tiny_bundle_portable):
     from dovetail_ort_export.graph_file import load_graph
     from dovetail_ort_export.passes.keep_scored_states import KeepScoredStates
 
-    bundle = Bundle(tiny_bundle)
+    bundle = Bundle(tiny_bundle_portable)
     assert not KeepScoredStates()(load_graph(bundle.path(bundle.manifest.target.graph))).modified

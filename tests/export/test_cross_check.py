@@ -75,16 +75,15 @@ def test_a_graph_that_differs_from_the_model_is_found(tiny_llama, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_what_the_witness_found_is_in_the_manifest(tiny_llama, tmp_path, precision):
-    options = ExportOptions(precision=precision, int8_format="block") if precision == "int8" else FP32
+@pytest.mark.parametrize("options", [FP32, ExportOptions(format="native"), ExportOptions(format="portable")], ids=str)
+def test_what_the_witness_found_is_in_the_manifest(tiny_llama, tmp_path, options):
     export_bundle(str(tiny_llama), tmp_path / "bundle", options)
     witness = Bundle(tmp_path / "bundle").manifest.measurements.witness
     assert len(witness.positions) >= 8
     assert max(witness.positions) == 511
     assert np.diff(witness.positions).max() > 100
     assert witness.model_difference <= LARGEST_DIFFERENCE
-    assert (witness.graph_difference <= LARGEST_DIFFERENCE) == (precision == "fp32")
+    assert (witness.graph_difference <= LARGEST_DIFFERENCE) == (options == FP32)
     assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["measurements"]["witness"]["seconds"] > 0
 
 

@@ -20,7 +20,7 @@ def test_a_graph_in_the_hubs_cache_has_the_weights_of_the_one_that_was_uploaded(
     shared, tiny_bundle, in_hub_cache, tmp_path
 ):
     snapshot = in_hub_cache(tiny_bundle, tmp_path, shared=shared)
-    expected, found = (weights(path / "model_quantized.onnx") for path in (tiny_bundle, snapshot))
+    expected, found = (weights(path / "model_native.onnx") for path in (tiny_bundle, snapshot))
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
     one, other = (read_target_ends(Bundle(path)) for path in (tiny_bundle, snapshot))
@@ -30,7 +30,7 @@ def test_a_graph_in_the_hubs_cache_has_the_weights_of_the_one_that_was_uploaded(
 
 def test_a_link_to_weights_elsewhere_is_refused(tiny_bundle, tmp_path):
     copy = shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    outside = (copy / "model_quantized.onnx_data").rename(tmp_path / "outside")
-    (copy / "model_quantized.onnx_data").symlink_to(outside)
+    outside = (copy / "model_native.onnx_data").rename(tmp_path / "outside")
+    (copy / "model_native.onnx_data").symlink_to(outside)
     with pytest.raises(InputError, match="must lie beside it"):
-        load_graph(copy / "model_quantized.onnx")
+        load_graph(copy / "model_native.onnx")

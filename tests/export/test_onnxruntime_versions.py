@@ -72,7 +72,7 @@ def run(bundle, folder=None):
     return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module", params=["tiny_bundle", "tiny_bundle_row", "tiny_drafting_bundle"])
+@pytest.fixture(scope="module", params=["tiny_bundle", "tiny_bundle_portable", "tiny_drafting_bundle"])
 def bundle(request):
     return request.getfixturevalue(request.param)
 

@@ -38,6 +38,7 @@ _OPSET: Final = {"domain": 1, "version": 2}
 _GRAPH: Final = {"node": 1, "initializer": 5, "input": 11, "sparse_initializer": 15}
 _NODE: Final = {"input": 1, "output": 2, "op_type": 4, "attribute": 5, "domain": 7}
 _ATTRIBUTE: Final = {"t": 5, "g": 6, "tensors": 10, "graphs": 11, "sparse_tensor": 22, "sparse_tensors": 23}
+_SUBGRAPHS: Final = ("g", "graphs", "sparse_tensor", "sparse_tensors")
 _VALUES: Final = {"f": 2, "i": 3, "s": 4}
 _NATIVE_ATTRIBUTE: Final = {"name": 1, **_VALUES, **_ATTRIBUTE, "floats": 7, "ints": 8, "strings": 9, "kind": 20}
 _VALUE_INFO: Final = {"name": 1, "type": 2}
@@ -109,6 +110,23 @@ def uses_native_operators(path: Path) -> bool:
         return False
 
 
+def graph_bytes(path: Path) -> int:
+    """Size of a graph and of its weights in other files, which other graphs may have as well.
+
+    Raises:
+        ValueError: it is no graph, or a weight has no place.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    graph = _Message(_Message(memoryview(content), _MODEL).message("graph"), _GRAPH)
+    places = set()
+    for message in graph.messages("initializer"):
+        tensor = _Message(message, _TENSOR)
+        if external := list(tensor.messages("external_data")):
+            places.add(_place(tensor.text("name"), external))
+    return len(content) + sum(length for _, _, length in places)
+
+
 def _check_model(message: memoryview, file_bytes: Mapping[str, int]) -> CheckedGraph:
     model = _Message(message, _MODEL)
     model.forbid("training_info", "functions")
@@ -153,21 +171,23 @@ def _check_domain(domain: str) -> None:
 def _check_node(node: _Message, file_bytes: Mapping[str, int], tensors: GraphTensors, *, has_operators: bool) -> None:
     domain = node.text("domain")
     _check_domain(domain)
-    for attribute in node.messages("attribute"):
-        fields = _Message(attribute, _ATTRIBUTE)
-        fields.forbid("g", "graphs", "sparse_tensor", "sparse_tensors")
-        for tensor in (*fields.messages("t"), *fields.messages("tensors")):
-            _check_tensor(tensor, file_bytes)
     if domain == OPERATOR_DOMAIN:
         if not has_operators:
             raise ValueError(f"operators of {OPERATOR_DOMAIN} without their version")
         check_node(_native_node(node), tensors)
+        return
+    for attribute in node.messages("attribute"):
+        fields = _Message(attribute, _ATTRIBUTE)
+        fields.forbid(*_SUBGRAPHS)
+        for tensor in (*fields.messages("t"), *fields.messages("tensors")):
+            _check_tensor(tensor, file_bytes)
 
 
 def _native_node(node: _Message) -> NativeNode:
     attributes: dict[str, Attribute] = {}
     for message in node.messages("attribute"):
         fields = _Message(message, _NATIVE_ATTRIBUTE)
+        fields.forbid(*_SUBGRAPHS)
         name, value = fields.text("name"), _value(fields)
         if name in attributes:
             raise ValueError(f"the attribute {name!r} twice")
@@ -316,7 +336,8 @@ def _values(name: str, wire_type: int, value: int | memoryview) -> list[int | me
 def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     """Number, wire type and content of every field; the integer of a varint, else bytes."""
     place = 0
-    while place < len(message):
+    end = len(message)
+    while place < end:
         tag, place = _varint(message, place)
         number, wire_type = tag >> 3, tag & 7
         if number == 0:
@@ -331,7 +352,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
             size = _FIXED_SIZES[wire_type]
         else:
             raise ValueError(f"field {number} has the wire type {wire_type}")
-        if size > len(message) - place:
+        if size > end - place:
             raise ValueError(f"field {number} ends behind its message")
         yield number, wire_type, message[place : place + size]
         place += size
@@ -347,6 +368,8 @@ def _varints(content: memoryview) -> Iterator[int]:
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
     """The integer at a place and the place behind it; bytes ac 02 are 0x2c + (2 << 7) = 300."""
+    if place < len(message) and (value := message[place]) < 0x80:
+        return value, place + 1  # nearly all are so short
     value = 0
     for shift in range(0, _VARINT_BITS, 7):
         if place >= len(message):

@@ -16,7 +16,7 @@ from dovetail_ort_runtime.cuda_runtime import vram_in_use
 from dovetail_ort_runtime.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError, one_line
-from dovetail_ort_runtime.graph_check import uses_native_operators
+from dovetail_ort_runtime.graph_check import graph_bytes, uses_native_operators
 from dovetail_ort_runtime.process_memory import huge_pages
 
 _sessions: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -78,7 +78,8 @@ def open_session(
     # ONNX Runtime's own format would be read in another way than it was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if uses_native_operators(graph):
+    is_native = uses_native_operators(graph)
+    if is_native:
         kernels.register(options)
     if trace is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(trace)
@@ -88,7 +89,8 @@ def open_session(
         limit = {} if vram_limit is None else {"gpu_mem_limit": str(vram_limit)}
         providers.insert(0, (CUDA_PROVIDER, {"arena_extend_strategy": "kSameAsRequested", **limit}))
     try:
-        with huge_pages(), device_errors():
+        # Native weights stay in their file.
+        with contextlib.nullcontext() if is_native else huge_pages(), device_errors():
             session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
         _sessions.add(session)
     except UnavailableError:
@@ -135,8 +137,11 @@ def memory_left(weights: int, cache: int, vram_limit: int | None) -> int | None:
 
 
 def weight_bytes(graph: Path) -> int:
-    """Of a graph and the weights beside it."""
-    return sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*"))
+    """Of a graph and its weights; 0 where it cannot be read, as opening it tells better."""
+    try:
+        return graph_bytes(graph)
+    except (OSError, ValueError):
+        return 0
 
 
 def report_session(session: Any, *, device: str, **known: Any) -> SessionReport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,7 +110,7 @@ class Target:
         self.is_native = graphs.is_native and self.front is None
         self.least_rows = 1 if self.is_native else EXACT_ROWS
         self.keeps_branches = self.is_native
-        self.weight_bytes = weight_bytes(graphs.graph)
+        self._graph = graphs.graph
         self.session = open_session(graphs.graph, self.threads, trace=trace)
         _check_dimensions(self.session, entry, graphs)
         self.cache = KVCache(
@@ -167,6 +168,11 @@ class Target:
             if num_rows <= KEPT_ROWS:
                 self._passes[key] = step
         return step
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Size of the graph for the CPU and its weights."""
+        return weight_bytes(self._graph)
 
     def reports(self) -> tuple[SessionReport, ...]:
         """Where it runs."""

@@ -125,6 +125,7 @@ def _how_to_build() -> str:
     """
     import importlib.metadata  # takes 20 ms
     import json
+    from urllib.parse import unquote
 
     try:
         origin = importlib.metadata.distribution("dovetail-ort").read_text("direct_url.json")
@@ -134,6 +135,6 @@ def _how_to_build() -> str:
     if origin is not None:
         found = json.loads(origin)
         editable = "--editable " if found.get("dir_info", {}).get("editable") else ""
-        source = f"{editable}'{found['url'].removeprefix('file://')}'"
+        source = f"{editable}'{unquote(found['url']).removeprefix('file://')}'"
     command = f"pip install --no-deps --no-cache-dir --force-reinstall {source}"
     return f"install a C++17 compiler and run: DOVETAIL_REQUIRE_KERNELS=1 {command}"

@@ -4,7 +4,8 @@
     python -m benchmarks.render --check    # status 1 and the names of pages that would change
 
 A page holds `<!-- begin: NAME -->` and `<!-- end: NAME -->`, each in a line of its own. What stands between them is
-written by the function of that name in `benchmarks.tables`, from committed result files.
+written by the function of that name in `benchmarks.tables`, from committed result files; a file that is not there yet
+is named in its place.
 """
 
 from __future__ import annotations
@@ -59,7 +60,11 @@ def names(text: str) -> list[str]:
 
 def _write(found: re.Match[str]) -> str:
     name = found["name"]
-    return f"<!-- begin: {name} -->\n\n{TABLES[name]()}\n\n<!-- end: {name} -->"
+    try:
+        content = TABLES[name]()
+    except FileNotFoundError as error:
+        content = f"Not measured yet: `{Path(error.filename).name}`."
+    return f"<!-- begin: {name} -->\n\n{content}\n\n<!-- end: {name} -->"
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from typing import Any, Final
 REPOSITORY: Final = Path(__file__).parents[1]
 SMOLLM2: Final = REPOSITORY / "models" / "smollm2-135m-instruct"
 LLAMA2_SHAPE: Final = REPOSITORY / "models" / "llama-2-7b-shape"
-# Results that are older than the folders by machine; some of those in RESULTS are of a processor without VNNI, too.
-RESULTS: Final = SMOLLM2 / "results"
-WITHOUT_VNNI: Final = RESULTS / "without-vnni"
+# What belongs to the model and to no machine: heads that were trained, and what they accept.
+HEADS: Final = SMOLLM2 / "results"
+# The machine that the pages show.
 XEON_AMX: Final = REPOSITORY / "benchmarks" / "results" / "intel-xeon-2-cores-amx-int8"
 
 

@@ -82,7 +82,7 @@ EXPORTERS: Final[dict[str, Callable[[], AbstractContextManager[None]]]] = {
     "legacy": nullcontext,
     "torch.export": traced_by_torch_export,
 }
-RECIPES: Final = ("fp32", "block")
+RECIPES: Final = ("fp32", "portable")
 PACKAGES: Final = ("torch", "transformers", "onnxscript", "onnx-ir")
 NUM_PROCESSES: Final = 3
 _ROWS: Final = 5

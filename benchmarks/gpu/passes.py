@@ -102,7 +102,7 @@ def time_drafts(model: DraftModel, shapes: Mapping[str, ChainShape | TreeShape],
     tokens = random.integers(0, _TOKEN_IDS, total)
     states = random.normal(size=(total, model.hidden_size)).astype(np.float32)
     drafter = FeatureDrafter(model)
-    drafter.begin(SamplingOptions(), exact=False)
+    drafter.begin(SamplingOptions())
     drafter.observe(tokens[:CONTEXT], states[:CONTEXT])
     drafter.draft(0, 1, ChainShape.fixed(1))
     found = {}

@@ -1,4 +1,4 @@
-"""Tokens per second with a short and a long context, plain and speculative.
+"""Tokens per second with a short and a long context, with speculation and without.
 
 The context is Python's language reference, which ships with Python, begun at a place of its own in each step; the model
 goes on with it greedily.
@@ -14,7 +14,7 @@ from typing import Any, Final
 from benchmarks.kernels_comparison.part import Part, Scale, over_processes
 from benchmarks.kernels_comparison.sides import AFTER, BEFORE, SideProcess, Sides, in_turn, running
 
-MODES: Final = {"plain": False, "speculative": True}
+MODES: Final = {"baseline": False, "speculative": True}
 TEXTS: Final = 3
 
 
@@ -52,13 +52,13 @@ class Contexts(Part):
     def summary(self, measured: Sequence[Any]) -> dict[str, Any]:
         """By context and mode: tokens per second of both, their ratio, and the native side's over its shortest context.
 
-        `identical` counts the native texts whose speculative answer is the plain one.
+        `identical` counts the native texts whose answer with speculation is the baseline's.
         """
         contexts = list(measured[0])
-        return {
+        found = {
             length: {
                 "identical": sum(
-                    one[length]["plain"][AFTER]["token_ids"] == one[length]["speculative"][AFTER]["token_ids"]
+                    one[length]["baseline"][AFTER]["token_ids"] == one[length]["speculative"][AFTER]["token_ids"]
                     for one in measured
                 ),
                 "texts": len(measured),
@@ -66,6 +66,7 @@ class Contexts(Part):
             }
             for length in contexts
         }
+        return {"contexts": found}
 
 
 def _mode(measured: Sequence[Any], length: str, mode: str, shortest: str) -> dict[str, Any]:

@@ -62,8 +62,9 @@ class SideProcess:
 
     def close(self) -> None:
         """End the process and wait for it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
         self._process.wait()
 
 

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Final
 
 from benchmarks.tables.application import frozen_application
-from benchmarks.tables.formats import int8_formats, int8_formats_without_vnni, layer_costs, row_format_steps
+from benchmarks.tables.formats import formats
 from benchmarks.tables.gpu import gpu
 from benchmarks.tables.growth import growth
 from benchmarks.tables.heads import draft_head, draft_heads
-from benchmarks.tables.humaneval import humaneval, slowest_prompts, trees
-from benchmarks.tables.operators import operator_costs
+from benchmarks.tables.humaneval import humaneval
+from benchmarks.tables.kernels import kernels_forwards, kernels_speed, kernels_suites
 from benchmarks.tables.paper_size import paper_size, random_weights
 from benchmarks.tables.peers import peers
 from benchmarks.tables.planner import planner, spinning
+from benchmarks.tables.profile import profile
 from benchmarks.tables.server import load
 from benchmarks.tables.sources import (
     families,
@@ -31,8 +32,9 @@ from benchmarks.tables.torch_export import torch_export_graphs, torch_export_ref
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "humaneval": humaneval,
-    "slowest-prompts": slowest_prompts,
-    "trees": trees,
+    "kernels-forwards": kernels_forwards,
+    "kernels-speed": kernels_speed,
+    "kernels-suites": kernels_suites,
     "peers": peers,
     "growth": growth,
     "planner": planner,
@@ -41,11 +43,8 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "random-weights": random_weights,
     "draft-head": draft_head,
     "draft-heads": draft_heads,
-    "operator-costs": operator_costs,
-    "int8-formats": int8_formats,
-    "int8-formats-without-vnni": int8_formats_without_vnni,
-    "layer-costs": layer_costs,
-    "row-format-steps": row_format_steps,
+    "profile": profile,
+    "formats": formats,
     "frozen-application": frozen_application,
     "load": load,
     "families": families,

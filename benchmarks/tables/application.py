@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from benchmarks.markdown import paragraph
-from benchmarks.result_files import RESULTS, read_json
+from benchmarks.result_files import XEON_AMX, read_json
 
 
 def frozen_application() -> str:
     """Its size and how soon it answers."""
-    measured = read_json(RESULTS / "frozen.json")
+    measured = read_json(XEON_AMX / "frozen.json")
     help_ms, text_ms = measured["start_to_help_ms"][1], measured["start_to_first_text_ms"][1]
     return paragraph(
         f"{measured['machine']}: the program has {measured['application_bytes'] / 1e6:.0f} MB without its bundle, and "

@@ -64,7 +64,7 @@ def _humaneval(steps: Steps) -> str:
     header = [
         "HumanEval",
         "tokens/s",
-        "over the faster plain mode",
+        "over the baseline",
         "tokens a round",
         "drafting",
         "identical",

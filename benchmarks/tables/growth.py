@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.markdown import blocks, paragraph, table
-from benchmarks.result_files import RESULTS, read_json
+from benchmarks.result_files import XEON_AMX, read_json
 
-MODES: Final = ("plain, one-row kernel", "plain, exact", "speculative")
+MODES: Final = ("baseline", "speculative")
 
 
 def growth() -> str:
     """Tokens per second at each length of context."""
-    measured = read_json(RESULTS / "growth.json")
+    measured = read_json(XEON_AMX / "growth.json")
     rows = []
     for length, found in measured["contexts"].items():
         rates = [f"{found['modes'][mode]['tokens_per_second']:.0f}" for mode in MODES]

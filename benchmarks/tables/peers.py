@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from benchmarks.markdown import blocks, paragraph, table
-from benchmarks.result_files import RESULTS, read_json
+from benchmarks.result_files import XEON_AMX, read_json
 
 
 def peers() -> str:
     """Plain decoding of each engine, and the fastest of its modes."""
-    measured = read_json(RESULTS / "peers.json")
+    measured = read_json(XEON_AMX / "peers.json")
     rows = []
     for peer, found in measured["peers"].items():
         rates = {mode: times["median_decode_tokens_per_second"] for mode, times in found["modes"].items()}

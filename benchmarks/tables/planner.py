@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.markdown import blocks, paragraph, table
-from benchmarks.result_files import RESULTS, read_json
+from benchmarks.result_files import XEON_AMX, read_json
 
 
 def planner() -> str:
     """Tokens a round and speedup of every choice, on both suites."""
-    measured = read_json(RESULTS / "planner.json")
+    measured = read_json(XEON_AMX / "planner.json")
     suites = measured["suites"]
     rows = []
     for name in suites["humaneval"]:
@@ -38,7 +38,7 @@ def _ahead(measured: dict[str, Any]) -> str:
 
 def spinning() -> str:
     """What it costs when the threads of target and drafter spin between passes."""
-    measured = read_json(RESULTS / "spinning.json")
+    measured = read_json(XEON_AMX / "spinning.json")
     return paragraph(
         "With ONNX Runtime's own spinning the same answers take "
         f"{measured['speed_over_spinning'][1]:.2f} times as long (median of {measured['num_prompts']} prompts in "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from benchmarks.markdown import blocks, paragraph, table
-from benchmarks.result_files import RESULTS, read_json
+from benchmarks.result_files import XEON_AMX, read_json
 
 
 def load() -> str:
     """What `make load` found."""
-    measured = read_json(RESULTS / "serve-load.json")
+    measured = read_json(XEON_AMX / "serve-load.json")
     memory = measured["resident_megabytes"]
     times = {
         "first token, waiting behind the other clients included": (measured["first_token_ms"], ",.0f"),

@@ -40,7 +40,7 @@ def torch_export_graphs() -> str:
 def _differences(compared: dict[str, Any] | None) -> list[str]:
     if compared is None:
         return ["not run", "not run"]
-    return [f"{compared[recipe]['largest_difference']:g}" for recipe in ("fp32", "block")]
+    return [f"{compared[recipe]['largest_difference']:g}" for recipe in ("fp32", "portable")]
 
 
 def torch_export_times() -> str:

@@ -17,7 +17,8 @@ from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import usable_cores
-from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.kernels import OPERATOR_VERSION
+from dovetail_ort_runtime.manifest import NATIVE, DrafterEntry, TargetEntry
 
 SEED: Final = 0
 PRECISION: Final = "int8"
@@ -55,10 +56,12 @@ def write_random_drafter(
         norm_epsilon=ends.norm_epsilon,
     )
     head = _random_head(config)
-    recipe = drafter_recipe(precision)
+    recipe = drafter_recipe(precision, target.format)
     graph = f"drafter-{num_blocks}.onnx"
     entry = DrafterEntry(
         graph=graph,
+        format=recipe.format,
+        operators=OPERATOR_VERSION if recipe.format == NATIVE else None,
         chain_graph=chain_graph_name(graph) if precision == "fp16" else None,
         precision=recipe.precision,
         passes=recipe.describe(),

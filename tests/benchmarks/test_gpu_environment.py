@@ -1,19 +1,17 @@
 """The environment of links, with the Python that runs the tests as the machine's."""
 
-import email
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from hatchling.metadata.core import ProjectMetadata
-from hatchling.metadata.spec import construct_metadata_file_2_4
-from hatchling.plugin.manager import PluginManager
 from packaging.requirements import Requirement
 
-from benchmarks.gpu.environment import make_environment
+from benchmarks.gpu.environment import KERNELS, make_environment
+from dovetail_ort_runtime import kernels
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -28,6 +26,8 @@ def carried(tmp_path):
     for name, version in (("onnxruntime_gpu", "9.9"), ("Jinja2", "9.8")):
         (folder / f"{name}-{version}.dist-info").mkdir()
         (folder / f"{name}-{version}.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    (folder / KERNELS).mkdir()
+    shutil.copy2(kernels.library_path(), folder / KERNELS)
     return folder
 
 
@@ -65,9 +65,19 @@ def test_the_code_is_the_checkouts(python):
     assert Path(output(python, program)) == CHECKOUT / "dovetail_ort" / "__init__.py"
 
 
+def test_native_operators_come_from_the_library_that_was_carried(python):
+    program = """
+import json
+from dovetail_ort_runtime import kernels
+print(json.dumps([str(kernels.library_path()), kernels.is_available()]))
+"""
+    path, is_available = output(python, program)
+    assert Path(path).is_relative_to(python.parents[1])
+    assert is_available
+
+
 def test_the_project_requires_what_its_wheel_requires(python):
-    project = ProjectMetadata(str(CHECKOUT), PluginManager())
-    built = email.message_from_string(construct_metadata_file_2_4(project)).get_all("Requires-Dist")
+    built = importlib.metadata.requires("dovetail-ort")
     program = 'import importlib.metadata, json; print(json.dumps(importlib.metadata.requires("dovetail-ort")))'
     assert requirements(output(python, program)) == requirements(built)
 

@@ -46,7 +46,7 @@ def test_ratios_are_of_the_rounds_and_then_of_the_processes():
 def test_a_prompt_counts_with_the_median_of_its_runs():
     def answer(name: str, seconds: float) -> dict:
         modes = {
-            "plain": {"tokens": 10, "seconds": 1.0, "rounds": 10},
+            "baseline": {"tokens": 10, "seconds": 1.0, "rounds": 10},
             "speculative": {"tokens": 10, "seconds": seconds, "rounds": 5},
             "identical": True,
         }

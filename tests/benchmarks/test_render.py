@@ -43,3 +43,13 @@ def test_a_marker_without_its_counterpart_is_an_error(tmp_path, text):
 def test_a_marker_without_a_table_is_an_error(tmp_path):
     with pytest.raises(KeyError, match="weight"):
         render.rendered(page(tmp_path, "<!-- begin: weight -->\n<!-- end: weight -->\n"))
+
+
+def test_a_result_that_is_not_there_yet_is_named_in_its_place(tmp_path, monkeypatch):
+    def speed():
+        raise FileNotFoundError(2, "No such file or directory", "results/machine/speed.json")
+
+    monkeypatch.setattr(render, "TABLES", {"speed": speed})
+    text = "<!-- begin: speed -->\n<!-- end: speed -->\n"
+    expected = "<!-- begin: speed -->\n\nNot measured yet: `speed.json`.\n\n<!-- end: speed -->\n"
+    assert render.rendered(page(tmp_path, text)) == expected

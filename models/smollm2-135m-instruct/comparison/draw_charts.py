@@ -5,15 +5,14 @@ python draw_charts.py OUT.png
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-RESULTS: Final = Path(__file__).parents[1] / "results"
+from benchmarks.result_files import XEON_AMX, read_json
+
 HUMANEVAL, GENERAL, QUIET = "#0b5d7a", "#e0a458", "#b8c4c9"
 
 
@@ -21,18 +20,13 @@ def main(out: str) -> None:
     """Draw what is there."""
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     (by_draft, curve), (accepted, peers) = figure.subplots(2, 2)
-    _speedup_by_draft(by_draft, _read("planner"))
-    _verify_curve(curve, _read("without-vnni/int8-formats"))
-    _accepted(accepted, _read("without-vnni/humaneval"))
-    _peers(peers, _read("peers"))
+    _speedup_by_draft(by_draft, read_json(XEON_AMX / "planner.json"))
+    _verify_curve(curve, read_json(XEON_AMX / "formats.json"))
+    _accepted(accepted, read_json(XEON_AMX / "humaneval.json"))
+    _peers(peers, read_json(XEON_AMX / "peers.json"))
     for axes in (by_draft, curve, accepted, peers):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=110)
-
-
-def _read(name: str) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return record
 
 
 def _speedup_by_draft(axes: Axes, record: dict[str, Any]) -> None:
@@ -40,19 +34,19 @@ def _speedup_by_draft(axes: Axes, record: dict[str, Any]) -> None:
     for name, label, colour in (("humaneval", "HumanEval", HUMANEVAL), ("general", "general prompts", GENERAL)):
         suite = record["suites"][name]
         chains = [suite[f"chain {length}"]["speedup"] for length in lengths]
-        planned, planned_head = suite["planner, both"]["speedup"], suite["planner, head"]["speedup"]
+        planned, planned_head = suite["planner, both, trees"]["speedup"], suite["planner, head, trees"]["speedup"]
         axes.plot(lengths, chains, "o-", color=colour, label=f"{label}, chains of the head")
         axes.axhline(planned_head, color=colour, linestyle=":", label=f"{label}, planner, head alone")
         axes.axhline(planned, color=colour, linestyle="--", label=f"{label}, planner with lookup")
-    axes.set(title="Speedup over exact plain decoding", xlabel="draft tokens a round", ylim=(0.8, None))
+    axes.set(title="Speedup over decoding without speculation", xlabel="draft tokens a round", ylim=(0.8, None))
     axes.legend(fontsize="x-small", loc="upper right", bbox_to_anchor=(1, 0.93))
 
 
 def _verify_curve(axes: Axes, record: dict[str, Any]) -> None:
-    for name, colour in (("row", HUMANEVAL), ("block", GENERAL)):
+    for name, colour in (("native", HUMANEVAL), ("portable", GENERAL)):
         passes = {int(rows): found["median_ms"] for rows, found in record["passes"][name].items() if int(rows) <= 16}
-        axes.plot(list(passes), list(passes.values()), "o-", color=colour, label=f"scales by {name}")
-    axes.set(title="Time of a target pass", xlabel="rows", ylabel="ms", ylim=(0, None))
+        axes.plot(list(passes), list(passes.values()), "o-", color=colour, label=name)
+    axes.set(title="Time of a forward of the target", xlabel="rows", ylabel="ms", ylim=(0, None))
     axes.legend(fontsize="small")
 
 

@@ -1,4 +1,4 @@
-"""Tokens per second as the context grows, plain and speculative, beside the bytes that a token moves.
+"""Tokens per second as the context grows, with speculation and without, beside the bytes that a token moves.
 
     python growth.py BUNDLE [CONTEXT ...] > result.json
 
@@ -14,6 +14,7 @@ import pydoc_data.topics
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import dovetail_ort
@@ -21,28 +22,23 @@ from benchmarks.machine import measured_here
 from dovetail_ort import Generation, GenerationOptions, Model, SamplingOptions
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_export.laboratory.profile import measured_read_bandwidth
+from dovetail_ort_export.laboratory.subjects import TARGET, loaded_graph
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.target import EXACT_ROWS
 
 CONTEXTS: Final = (128, 1024, 4096, 8000)
 NUM_TEXTS: Final = 3
 MAX_NEW_TOKENS: Final = 128
 SPECULATIVE: Final = "speculative"
-PLAIN_EXACT: Final = "plain, exact"
-MODES: Final[dict[str, dict[str, Any]]] = {
-    "plain, one-row kernel": {"max_draft_tokens": 0, "exact": False},
-    PLAIN_EXACT: {"max_draft_tokens": 0},
-    SPECULATIVE: {},
-}
+BASELINE: Final = "baseline"
+OPTIONS: Final = GenerationOptions(max_new_tokens=MAX_NEW_TOKENS, sampling=SamplingOptions())
+MODES: Final = {BASELINE: replace(OPTIONS, max_draft_tokens=0), SPECULATIVE: OPTIONS}
 
 
 def main(bundle_path: str, *contexts: str) -> None:
     """Measure and print JSON."""
     bundle = Bundle(bundle_path)
     model = dovetail_ort.load(bundle_path, tune=True)
-    entry = bundle.manifest.target
-    item_bytes = model.sessions()[0].cache_bytes // (entry.num_layers * model.max_context)
-    nodes = NodeBytes(bundle.path(entry.graph), item_bytes)
+    nodes = NodeBytes(loaded_graph(bundle, TARGET))
     bandwidth = measured_read_bandwidth(model.threads)
     lengths = [int(context) for context in contexts] or CONTEXTS
     result = {
@@ -62,14 +58,13 @@ def _measure(model: Model, nodes: NodeBytes, bandwidth: float, length: int) -> d
     for number, prompt in enumerate(_prompts(model, length)):
         turn = number % len(MODES)
         for mode in [*MODES][turn:] + [*MODES][:turn]:
-            options = GenerationOptions(max_new_tokens=MAX_NEW_TOKENS, sampling=SamplingOptions(), **MODES[mode])
             model.reset()
-            answers[mode].append(model.generate(prompt, options))
+            answers[mode].append(model.generate(prompt, MODES[mode]))
         print(f"\r{length} tokens: {number + 1}/{NUM_TEXTS}", end="", file=sys.stderr, flush=True)
-    pairs = zip(answers[SPECULATIVE], answers[PLAIN_EXACT], strict=True)
+    pairs = zip(answers[SPECULATIVE], answers[BASELINE], strict=True)
     return {
         "identical": sum(one.token_ids == other.token_ids for one, other in pairs),
-        "modes": {mode: _summary(found, mode, nodes, bandwidth, length) for mode, found in answers.items()},
+        "modes": {mode: _summary(found, nodes, bandwidth, length) for mode, found in answers.items()},
     }
 
 
@@ -81,15 +76,11 @@ def _prompts(model: Model, length: int) -> list[list[int]]:
     return [token_ids[number * apart :][:length] for number in range(NUM_TEXTS)]
 
 
-def _summary(
-    answers: Sequence[Generation], mode: str, nodes: NodeBytes, bandwidth: float, length: int
-) -> dict[str, float]:
+def _summary(answers: Sequence[Generation], nodes: NodeBytes, bandwidth: float, length: int) -> dict[str, float]:
     found = [answer.statistics for answer in answers]
     seconds, rounds = (sum(getattr(one, name) for one in found) for name in ("decode_seconds", "rounds"))
     tokens = sum(one.new_tokens - 1 for one in found)
     rows = 1 + sum(one.drafted_tokens for one in found) / rounds
-    if MODES[mode].get("exact", True):
-        rows = max(rows, EXACT_ROWS)
     # Half of the answer stands in the cache on average.
     pass_bytes = nodes.read_in_pass(round(rows), length + MAX_NEW_TOKENS // 2)
     per_second = pass_bytes * rounds / seconds

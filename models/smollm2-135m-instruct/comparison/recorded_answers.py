@@ -39,7 +39,7 @@ class RecordedAnswer:
 
 
 class _Recorder(PromptLookup):
-    """Prompt lookup that keeps what it sees: recording is exact and takes no longer than decoding."""
+    """Prompt lookup that keeps what it sees: recording takes no longer than decoding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _Recorder(PromptLookup):
 
 
 def record_answers(bundle_path: str | Path, suite: Sequence[SuitePrompt]) -> list[RecordedAnswer]:
-    """Decode a suite greedily and exactly."""
+    """Decode a suite greedily."""
     bundle = Bundle(bundle_path)
     tokenizer, template = bundle.tokenizer(), bundle.chat_template()
     assert template is not None
@@ -63,7 +63,7 @@ def record_answers(bundle_path: str | Path, suite: Sequence[SuitePrompt]) -> lis
         decoder = Decoder(target, recorder)
         token_ids = tokenizer.encode(template.render(prompt.messages), add_special_tokens=False)
         prompt_length = len(token_ids)
-        decoder.begin(token_ids, SamplingOptions(), exact=True)
+        decoder.begin(token_ids, SamplingOptions())
         token_ids.append(decoder.root)
         while len(token_ids) < prompt_length + MAX_NEW_TOKENS and not ends & set(token_ids[prompt_length:]):
             left = prompt_length + MAX_NEW_TOKENS - len(token_ids)
@@ -103,10 +103,8 @@ def replay(
     max_draft_tokens: int,
     clock: Callable[[], float],
     verified: Callable[[int], None] = lambda _: None,
-    *,
-    exact: bool = True,
 ) -> Replay:
-    """Draft as a decoder would, the answer deciding instead of the target.
+    """Draft as a decoder would, the answer deciding instead of the target; side branches of a tree may be accepted.
 
     Args:
         drafter: as in a decoder.
@@ -114,13 +112,12 @@ def replay(
         max_draft_tokens: of a round.
         clock: gives seconds.
         verified: is told the number of rows that the target would read in each round.
-        exact: what the drafter is told; what it proposes is verified with its side branches in any case.
     """
     result = Replay()
     for answer in answers:
         text = answer.token_ids.tolist()
         drafter.rewind(0)
-        drafter.begin(SamplingOptions(), exact=exact)
+        drafter.begin(SamplingOptions())
         drafter.observe(answer.token_ids[: answer.prompt_length], answer.hidden_states[: answer.prompt_length])
         place = answer.prompt_length  # of the root
         while place < len(text) - 1:

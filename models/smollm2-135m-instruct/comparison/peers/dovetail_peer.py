@@ -1,4 +1,4 @@
-"""dovetail-ort: plain on either kernel, with prompt lookup alone, and as it comes."""
+"""dovetail-ort: without speculation, with prompt lookup alone, and as it comes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ def load(options: PeerOptions) -> dict[str, Mode]:
     lookup = dovetail_ort.load(options.model, threads=options.threads, drafter="lookup")
     return {
         "plain": _mode(model, options, max_draft_tokens=0),
-        "plain, one-row kernel": _mode(model, options, max_draft_tokens=0, exact=False),
         "lookup": _mode(lookup, options),
         "speculative": _mode(model, options),
     }

@@ -39,25 +39,6 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Int8FormatMeasurements:
-    """One of the INT8 formats that export built and compared.
-
-    Attributes:
-        int8_format: `row`, `row-unsigned` or `block`, as the target's.
-        num_bytes: size of graph and weights.
-        row_invariance: of its graph.
-        agreement: of its graph.
-        pass_ms: median milliseconds of a pass by its number of rows, taken in turns with the other format.
-    """
-
-    int8_format: str
-    num_bytes: int
-    row_invariance: RowInvariance
-    agreement: Agreement
-    pass_ms: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class WitnessReport:
     """The model and the bundle's graph against logits that were recomputed from the source's files alone.
 
@@ -92,23 +73,6 @@ class Measurements:
     row_invariance: RowInvariance
     agreement: Agreement
     witness: WitnessReport | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
-    """How activations were equalised and measured.
-
-    Attributes:
-        text: name of the file they were measured on, or None if the model wrote the text itself.
-        num_tokens: tokens in the text.
-        seed: of the model's writing.
-        alpha: SmoothQuant's exponent.
-    """
-
-    text: str | None
-    num_tokens: int
-    seed: int
-    alpha: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

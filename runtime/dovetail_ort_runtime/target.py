@@ -26,7 +26,7 @@ from dovetail_ort_runtime.target_graphs import TargetGraphs, graphs_to_load
 from dovetail_ort_runtime.verification_input import VerificationInput
 
 # Of a pass of a portable graph, and of its head: `MatMulNBits` rounds a single row differently.
-EXACT_ROWS: Final = 2
+_TWO_ROWS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +108,7 @@ class Target:
             )
             self.max_rows = self.front.max_rows
         self.is_native = graphs.is_native and self.front is None
-        self.least_rows = 1 if self.is_native else EXACT_ROWS
+        self.least_rows = 1 if self.is_native else _TWO_ROWS
         self.keeps_branches = self.is_native
         self._graph = graphs.graph
         self.session = open_session(graphs.graph, self.threads, trace=trace)

@@ -1,8 +1,12 @@
+import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dovetail_ort_runtime import kv_cache
+from dovetail_ort_runtime.cache_layout import NATIVE_LAYOUT
 from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.generation_options import SamplingOptions
 from dovetail_ort_runtime.kv_cache import KVCache
@@ -31,11 +35,11 @@ class Recording:
     def __init__(self):
         self.inputs, self.outputs = {}, {}
 
-    def bind_input(self, name, device, number, dtype, shape, address):
-        self.inputs[name] = address
+    def bind_ortvalue_input(self, name, value):
+        self.inputs[name] = value.data_ptr()
 
-    def bind_output(self, name, device, number, dtype, shape, address):
-        self.outputs[name] = address
+    def bind_ortvalue_output(self, name, value):
+        self.outputs[name] = value.data_ptr()
 
 
 class PresentPointers:
@@ -94,6 +98,70 @@ def test_rewinding_never_lengthens(cache):
     cache.length = 4
     cache.rewind(10)
     assert cache.length == 4
+
+
+@pytest.fixture
+def native_cache():
+    """Two blocks, 100 slots; every slot of every buffer holds its own number."""
+    cache = KVCache(
+        num_layers=2, num_kv_heads=3, capacity=100, head_size=16, dtype=np.float16, layout=NATIVE_LAYOUT, first_layer=4
+    )
+    numbers = np.arange(128)
+    for keys, values in zip(cache.buffers[::2], cache.buffers[1::2], strict=True):
+        keys[...] = numbers.reshape(2, 1, 64)
+        values[...] = numbers[:, None]
+    return cache
+
+
+def test_a_native_cache_has_whole_blocks_of_slots_and_the_capacity_that_was_asked_for(native_cache):
+    assert native_cache.capacity == 100
+    assert [buffer.shape for buffer in native_cache.buffers[:2]] == [(1, 3, 2, 16, 64), (1, 3, 128, 16)]
+    assert native_cache.num_bytes == 2 * 2 * 3 * 128 * 16 * 2
+
+
+def test_native_rows_with_gaps_are_gathered_across_blocks(native_cache):
+    native_cache.length = 61
+    native_cache.keep([0, 2, 3, 6])
+    expected = [*range(61), 61, 63, 64, 67]
+    for keys, values in zip(native_cache.buffers[::2], native_cache.buffers[1::2], strict=True):
+        by_slot = keys.transpose(0, 1, 2, 4, 3).reshape(1, 3, 128, 16)
+        for found in (by_slot, values):
+            assert (found == found[:1, :1, :, :1]).all()
+            assert found[0, 0, :65, 0].tolist() == expected
+
+
+def test_names_begin_with_the_first_block_of_the_graph(native_cache):
+    binding = Recording()
+    native_cache.bind(binding)
+    assert list(binding.outputs) == ["present.4.key", "present.4.value", "present.5.key", "present.5.value"]
+
+
+def test_every_buffer_begins_with_a_line_of_the_processors_cache(native_cache, cache):
+    assert all(buffer.ctypes.data % 64 == 0 for buffer in native_cache.buffers)
+
+
+def test_large_pages_are_asked_for_once_when_the_cache_is_long(monkeypatch):
+    asked = []
+    monkeypatch.setattr(kv_cache, "use_large_pages", lambda blocks: asked.append(blocks.nbytes))
+    cache = KVCache(num_layers=1, num_kv_heads=1, capacity=4096, head_size=16, layout=NATIVE_LAYOUT)
+    for _ in range(40):
+        cache.keep(range(64))
+        assert bool(asked) == (cache.length >= 2048)
+    assert asked == [cache.num_bytes // 2] * 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux's /proc")
+def test_a_cache_takes_the_memory_of_what_is_written():
+    def resident_bytes():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident_bytes()
+    cache = KVCache(num_layers=8, num_kv_heads=4, capacity=8192, head_size=128, layout=NATIVE_LAYOUT)
+    assert cache.num_bytes == 256 << 20
+    for values in cache.buffers[1::2]:
+        values[:, :, :64] = 1
+    # 8 blocks x 4 heads x 32 KiB are written; the rest leaves room for what else the process does meanwhile.
+    assert resident_bytes() - before < 16 << 20
 
 
 def test_size_counts_keys_and_values_of_all_blocks(cache):

@@ -10,7 +10,7 @@ from dovetail_ort_runtime.verification_input import VerificationInput
 TOKENS = np.random.default_rng(11).integers(0, 384, 130)
 
 
-BUNDLES = {"int8": "tiny_bundle", "fp32": "tiny_bundle_fp32"}
+BUNDLES = {"int8": "tiny_bundle_portable", "fp32": "tiny_bundle_fp32"}
 
 
 @pytest.fixture(scope="module", params=BUNDLES)

@@ -41,8 +41,7 @@ def why_missing() -> str | None:
     if path is None:
         return f"the library of native operators must be built with this package, got none; {_how_to_build()}"
     try:
-        library = _load(path)
-        version = library.dovetail_operator_version()
+        version = ctypes.CDLL(os.fspath(path)).dovetail_operator_version()
     except (OSError, AttributeError) as error:
         return f"the library of native operators must load, got: {one_line(error)}; {_how_to_build()}"
     if version != OPERATOR_VERSION:

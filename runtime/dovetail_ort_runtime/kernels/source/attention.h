@@ -18,6 +18,7 @@ constexpr int64_t kAlignment = 64;
 constexpr int64_t kParallelRows = 8192;      // elements of rows from which they are prepared in parallel
 constexpr int64_t kParallelPartials = 65536;  // elements of partial sums from which they are put together in parallel
 constexpr int64_t kRowsOfItem = 32;          // rows that are prepared together
+constexpr int64_t kWideTiles = 6;            // tiles from which a chunk of halves is widened once for all of them
 constexpr int64_t kKeptScores = kScoreStride / kLanes - 1;  // groups of 16 slots whose scores a tile keeps
 
 // What queries have after each of their ranges. Range r of query q stands at r * queries + q.
@@ -96,6 +97,7 @@ struct TaskMemory {
     Tile *tiles;
     float *kept;    // (kAttentionQueries, kScoreStride), scores of listed slots
     int64_t *kept_groups;
+    float *wide;        // a chunk of keys or values in float32
     Partials partials;  // if the task takes all ranges
 };
 
@@ -118,6 +120,7 @@ inline TaskMemory take_task_memory(Carver &carver, const Attention &attention, c
     memory.tiles = carver.take<Tile>(task.tiles);
     memory.kept = carver.take<float>(kAttentionQueries * kScoreStride);
     memory.kept_groups = carver.take<int64_t>(kKeptScores);
+    memory.wide = carver.take<float>(kCacheBlock * attention.call->head_size);
     if (attention.plan.whole) {
         const int64_t all = task.queries * task.ranges;
         memory.partials = take_partials(carver, task.queries, all, attention.call->head_size);
@@ -217,28 +220,53 @@ DOVETAIL_INLINE Ahead share_of(const Element *chunk, int64_t head_size, int64_t 
     return {bytes + t * (lines / shares) * kLine, lines / shares};
 }
 
+DOVETAIL_INLINE bool is_worth_widening(const Task &task, const float *) {
+    (void)task;
+    return false;
+}
+
+DOVETAIL_INLINE bool is_worth_widening(const Task &task, const uint16_t *) {
+    return task.tiles >= kWideTiles;
+}
+
+// Calls body with a chunk of 64 positions, in float32 where that pays.
+template <class Element, class Body>
+DOVETAIL_INLINE void with_chunk(const AttentionCall &call, const Task &task, const Element *chunk,
+                                const TaskMemory &memory, const Body &body) {
+    if (!is_worth_widening(task, chunk)) {
+        body(chunk);
+        return;
+    }
+    for (int64_t i = 0; i < kCacheBlock * call.head_size; i += kLanes) {
+        store(memory.wide + i, load_cached(chunk + i));
+    }
+    body(static_cast<const float *>(memory.wide));
+}
+
 template <class Element>
 void score_straight(const AttentionCall &call, const Task &task, const Element *keys, const Element *values,
                     const TaskMemory &memory) {
     const Span span = straight_span(task, memory);
     for (int64_t chunk = span.low; chunk < span.high; chunk += kCacheBlock) {
-        const Element *block = keys + chunk * call.head_size;
-        const Element *next = chunk + kCacheBlock < span.high ? block + kCacheBlock * call.head_size
+        const Element *stored = keys + chunk * call.head_size;
+        const Element *next = chunk + kCacheBlock < span.high ? stored + kCacheBlock * call.head_size
                                                               : values + span.low * call.head_size;
-        for (int64_t t = 0; t < task.tiles; ++t) {
-            const Tile &tile = memory.tiles[t];
-            const int64_t from = larger(chunk, tile.low / kLanes * kLanes);
-            const int64_t to = smaller(chunk + kCacheBlock, round_up(tile.high, kLanes));
-            if (from >= to) {
-                continue;
+        with_chunk(call, task, stored, memory, [&](const auto *block) {
+            for (int64_t t = 0; t < task.tiles; ++t) {
+                const Tile &tile = memory.tiles[t];
+                const int64_t from = larger(chunk, tile.low / kLanes * kLanes);
+                const int64_t to = smaller(chunk + kCacheBlock, round_up(tile.high, kLanes));
+                if (from >= to) {
+                    continue;
+                }
+                const Ahead ahead = share_of(next, call.head_size, t, task.tiles);
+                float *scores = memory.scores + tile.first * kScoreStride + from;
+                with_count<kAttentionQueries>(tile.count, [&](auto count) {
+                    score_tile<count.value>(tile.packed, call.head_size, block + from - chunk, (to - from) / kLanes,
+                                            scores, ahead);
+                });
             }
-            const Ahead ahead = share_of(next, call.head_size, t, task.tiles);
-            float *scores = memory.scores + tile.first * kScoreStride + from;
-            with_count<kAttentionQueries>(tile.count, [&](auto count) {
-                score_tile<count.value>(tile.packed, call.head_size, block + from - chunk, (to - from) / kLanes, scores,
-                                        ahead);
-            });
-        }
+        });
     }
 }
 
@@ -299,12 +327,12 @@ DOVETAIL_INLINE bool sees(const Query &query, int64_t position) {
 }
 
 // Adds the values of the positions from, ..., to - 1 of one chunk, each for the queries that see it.
-template <class Element>
-void add_chunk(const AttentionCall &call, const Tile &tile, const Element *values, int64_t from, int64_t to,
+template <class Stored>
+void add_chunk(const AttentionCall &call, const Tile &tile, const Stored *values, int64_t from, int64_t to,
                const TaskMemory &memory, float *sums, Ahead ahead) {
     while (from < to) {
         const int64_t end = end_of_alike(tile, memory.queries, from, to);
-        const Straight<Element> source{values + from * call.head_size};
+        const Straight<Stored> source{values + from % kCacheBlock * call.head_size};
         int64_t i = tile.first;
         while (i < tile.first + tile.count) {
             int64_t last = i;
@@ -329,15 +357,18 @@ void add_straight(const AttentionCall &call, const Task &task, const Element *va
                   float *sums) {
     const Span span = straight_span(task, memory);
     for (int64_t chunk = span.low; chunk < span.high; chunk += kCacheBlock) {
+        const Element *stored = values + chunk * call.head_size;
+        const Element *next = stored + kCacheBlock * call.head_size;
         const bool last = chunk + kCacheBlock >= span.high;
-        for (int64_t t = 0; t < task.tiles; ++t) {
-            const Tile &tile = memory.tiles[t];
-            const int64_t from = larger(chunk, tile.low);
-            const int64_t to = smaller(chunk + kCacheBlock, tile.high);
-            const Element *next = values + (chunk + kCacheBlock) * call.head_size;
-            const Ahead ahead = last ? Ahead{nullptr, 0} : share_of(next, call.head_size, t, task.tiles);
-            add_chunk(call, tile, values, from, to, memory, sums, ahead);
-        }
+        with_chunk(call, task, stored, memory, [&](const auto *block) {
+            for (int64_t t = 0; t < task.tiles; ++t) {
+                const Tile &tile = memory.tiles[t];
+                const int64_t from = larger(chunk, tile.low);
+                const int64_t to = smaller(chunk + kCacheBlock, tile.high);
+                const Ahead ahead = last ? Ahead{nullptr, 0} : share_of(next, call.head_size, t, task.tiles);
+                add_chunk(call, tile, block, from, to, memory, sums, ahead);
+            }
+        });
     }
 }
 

@@ -69,11 +69,19 @@ DOVETAIL_INLINE void with_lines(Ahead &ahead, int64_t steps, const Body &body) {
     }
 }
 
-template <int Lines>
-DOVETAIL_INLINE void ask_for(const char *&line) {
-    for (int i = 0; i < Lines; ++i) {
-        prefetch_l2(line);
-        line += kLine;
+// Keeps the compiler from moving prefetches up to where they compete with the loads that are needed at once.
+DOVETAIL_INLINE void keep_order() {
+#if defined(__GNUC__)
+    asm volatile("");
+#endif
+}
+
+// Lines that query q of a tile asks for; spread over the queries, they do not hold up what is needed at once.
+template <int Queries, int Lines>
+DOVETAIL_INLINE void ask_for(int q, const char *line) {
+    keep_order();
+    for (int i = Lines * q / Queries; i < Lines * (q + 1) / Queries; ++i) {
+        prefetch_l2(line + i * kLine);
     }
 }
 
@@ -96,7 +104,6 @@ DOVETAIL_INLINE void score_block(const float *queries, int64_t head_size, const 
         }
     }
     for (int64_t d = 0; d < head_size; ++d) {
-        ask_for<Lines>(line);
         Floats key[Vectors];
         for (int v = 0; v < Vectors; ++v) {
             key[v] = load_cached(keys + v * kLanes);
@@ -106,7 +113,9 @@ DOVETAIL_INLINE void score_block(const float *queries, int64_t head_size, const 
             for (int v = 0; v < Vectors; ++v) {
                 sums[q][v] = fma(query, key[v], sums[q][v]);
             }
+            ask_for<Queries, Lines>(q, line);
         }
+        line += Lines * kLine;
         queries += Queries;
         keys += kCacheBlock;
     }
@@ -165,7 +174,6 @@ DOVETAIL_INLINE void value_block(const float *weights, const Source &source, int
         }
     }
     for (int64_t i = 0; i < positions; ++i) {
-        ask_for<Lines>(line);
         const auto *values = source.at(i, head_size) + first_input;
         Floats value[Vectors];
         for (int v = 0; v < Vectors; ++v) {
@@ -176,7 +184,9 @@ DOVETAIL_INLINE void value_block(const float *weights, const Source &source, int
             for (int v = 0; v < Vectors; ++v) {
                 total[q][v] = fma(weight, value[v], total[q][v]);
             }
+            ask_for<Queries, Lines>(q, line);
         }
+        line += Lines * kLine;
     }
     for (int q = 0; q < Queries; ++q) {
         for (int v = 0; v < Vectors; ++v) {
@@ -230,20 +240,48 @@ DOVETAIL_INLINE void cap_scores(float *scores, int64_t begin, int64_t end, float
     }
 }
 
-// The largest score; NaN is passed over, its weight is NaN anyway.
-DOVETAIL_INLINE float largest_score(const float *scores, int64_t begin, int64_t end) {
-    Floats most = splat(-kInfinity);
-    for (int64_t i = begin; i < end; i += kLanes) {
-        const Floats score = load(scores + i);
-        most = select(less(most, score), score, most);
-    }
+// exp2 without its upper end: for scores, which are at most the largest one, or NaN.
+DOVETAIL_INLINE Floats weight_of(Floats below) {
+    const Ints n = round_to_ints(below);
+    const Floats power = exp2_of_fraction(sub(below, to_floats(n)));
+    const Floats scaled = from_bits(add(bits(power), shift_left_23(n)));
+    return select(less(below, splat(-126.0f)), zero(), scaled);
+}
+
+DOVETAIL_INLINE Floats larger_lanes(Floats a, Floats b) {
+    return select(less(a, b), b, a);
+}
+
+DOVETAIL_INLINE float largest_lane(Floats x) {
     float lane[kLanes];
-    store(lane, most);
-    float result = lane[0];
-    for (int i = 1; i < kLanes; ++i) {
-        result = result < lane[i] ? lane[i] : result;
+    store(lane, x);
+    for (int width = kLanes / 2; width > 0; width /= 2) {
+        for (int i = 0; i < width; ++i) {
+            lane[i] = lane[i] < lane[i + width] ? lane[i + width] : lane[i];
+        }
     }
-    return result;
+    return lane[0];
+}
+
+// The largest score; NaN is passed over, its weight is NaN anyway. Four vectors at a time do not wait for each other.
+DOVETAIL_INLINE float largest_score(const float *scores, int64_t begin, int64_t end) {
+    constexpr int kChains = 4;
+    Floats most[kChains];
+    for (int chain = 0; chain < kChains; ++chain) {
+        most[chain] = splat(-kInfinity);
+    }
+    int64_t i = begin;
+    for (; i + (kChains - 1) * kLanes < end; i += kChains * kLanes) {
+        for (int chain = 0; chain < kChains; ++chain) {
+            most[chain] = larger_lanes(most[chain], load(scores + i + chain * kLanes));
+        }
+    }
+    for (; i < end; i += kLanes) {
+        most[0] = larger_lanes(most[0], load(scores + i));
+    }
+    const Floats even = larger_lanes(most[0], most[2]);
+    const Floats odd = larger_lanes(most[1], most[3]);
+    return largest_lane(larger_lanes(even, odd));
 }
 
 struct Softmax {
@@ -262,7 +300,7 @@ inline Softmax make_weights(float *scores, int64_t first, int64_t last, float ca
     const Floats offset = splat(largest);
     Floats total = zero();
     for (int64_t i = begin; i < last; i += kLanes) {
-        const Floats weight = exp2(sub(load(scores + i), offset));
+        const Floats weight = weight_of(sub(load(scores + i), offset));
         total = add(total, weight);
         store(scores + i, weight);
     }

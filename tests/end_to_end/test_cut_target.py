@@ -29,7 +29,7 @@ def export(tiny_source, tmp_path_factory):
         if key not in made:
             source = tiny_source("llama", num_hidden_layers=4)
             out = tmp_path_factory.mktemp("cut") / "bundle"
-            export_bundle(str(source), out, ExportOptions(gpu_layers=gpu_layers, calibration_tokens=64, **options))
+            export_bundle(str(source), out, ExportOptions(gpu_layers=gpu_layers, **options))
             made[key] = out
         return made[key]
 
@@ -97,9 +97,8 @@ def test_in_one_number_format_the_cut_changes_nothing_but_the_order_of_sums(tiny
     np.testing.assert_allclose(run("rest", block_states=states)["logits"], run("whole")["logits"], atol=2e-5)
 
 
-@pytest.mark.parametrize("int8_format", ["row", "block"])
-def test_a_cut_target_decodes_exactly_and_close_to_the_whole(export, int8_format):
-    directory = export(2, int8_format=int8_format)
+def test_a_cut_portable_target_decodes_exactly_and_close_to_the_whole(export):
+    directory = export(2, format="portable")
     manifest = Bundle(directory).manifest
     assert manifest.target.exact
     assert manifest.measurements.row_invariance.identical
@@ -118,16 +117,29 @@ def test_a_cut_target_decodes_exactly_and_close_to_the_whole(export, int8_format
     assert front.cache_bytes * 2 == rest.cache_bytes
 
 
-def test_a_tree_changes_no_answer_of_a_cut_target(export, with_drafter):
+def test_without_a_gpu_a_cut_native_target_is_the_whole_one(export):
+    cut, whole = (export(number, format="native") for number in (2, 0))
+    for found, expected in zip(*(run_in_chunks(opened(path), TOKENS, 7) for path in (cut, whole)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    model = dovetail_ort.load(cut, threads=1)
+    assert model.exact
+    assert [session.name for session in model.sessions()] == ["target"]
+
+
+@pytest.mark.parametrize("options", [{"precision": "fp32"}, {"format": "native"}], ids=["portable", "native"])
+def test_a_tree_changes_no_answer_of_a_cut_target(export, with_drafter, options):
     model = dovetail_ort.load(
-        with_drafter(export(2, precision="fp32")),
+        with_drafter(export(2, **options)),
         threads=1,
         draft_shape=dovetail_ort.TreeShape(num_rows=9, num_expansions=3, width=4),
     )
-    options = [
-        GenerationOptions(max_new_tokens=40, sampling=SamplingOptions(), max_draft_tokens=number) for number in (0, 8)
+    answers = [
+        model.generate(
+            TOKENS[:9].tolist(),
+            GenerationOptions(max_new_tokens=40, sampling=SamplingOptions(), max_draft_tokens=number),
+        ).token_ids
+        for number in (0, 8)
     ]
-    answers = [model.generate(TOKENS[:9].tolist(), one).token_ids for one in options]
     assert answers[0] == answers[1]
 
 

@@ -35,7 +35,7 @@ def cut(tiny_source, tmp_path_factory):
     from dovetail_ort_export import ExportOptions, export_bundle
 
     out = tmp_path_factory.mktemp("cut") / "bundle"
-    options = ExportOptions(gpu_layers=2, int8_format="block")
+    options = ExportOptions(gpu_layers=2, format="portable")
     export_bundle(str(tiny_source("llama", num_hidden_layers=4)), out, options)
     return out
 

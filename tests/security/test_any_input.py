@@ -57,12 +57,10 @@ def test_any_sampling_settings_are_used_or_refused(model, sampling):
     )
 
 
-@given(any_int, any_int, st.lists(any_text, max_size=3), st.booleans())
-def test_any_limits_are_used_or_refused(model, max_new_tokens, max_draft_tokens, stop, exact):
+@given(any_int, any_int, st.lists(any_text, max_size=3))
+def test_any_limits_are_used_or_refused(model, max_new_tokens, max_draft_tokens, stop):
     def options():
-        return GenerationOptions(
-            max_new_tokens=max_new_tokens, max_draft_tokens=max_draft_tokens, stop=tuple(stop), exact=exact
-        )
+        return GenerationOptions(max_new_tokens=max_new_tokens, max_draft_tokens=max_draft_tokens, stop=tuple(stop))
 
     answer_or_refuse(model, "tails and pins and tails and", options)
 

@@ -17,7 +17,7 @@ for num_bytes in json.loads(sys.argv[3]):
     child = os.fork()
     if not child:
         resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
-        os._exit(main(["export", sys.argv[1], sys.argv[2], "--int8-format", "block"]))
+        os._exit(main(["export", sys.argv[1], sys.argv[2], "--format", "native"]))
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 LIMITS = (1000, 12_000, 40_000)

@@ -14,8 +14,8 @@ from dovetail_ort_runtime.errors import BundleError
 
 NUM_PLACES = 50
 FILES = (
-    *("manifest.json", "chat_template.jinja", "tokenizer.json", "model_quantized.onnx", "model_quantized.onnx_data"),
-    *("drafter_quantized.onnx", "drafter_quantized.onnx_data"),
+    *("manifest.json", "chat_template.jinja", "tokenizer.json", "model_native.onnx", "model_native.onnx_data"),
+    *("drafter_native.onnx", "drafter_native.onnx_data"),
 )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.errors import BundleError, BundleVersionError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 from dovetail_ort_runtime.native_check import Attribute, GraphTensors, NativeNode, TensorType, check_node
 
@@ -87,6 +87,7 @@ def check_graph(path: Path, file_bytes: Mapping[str, int]) -> CheckedGraph:
 
     Raises:
         BundleError: the file is not a graph, or not such a one.
+        BundleVersionError: it has native operators of a version that this release does not have.
         OSError: it cannot be read.
     """
     try:
@@ -95,6 +96,8 @@ def check_graph(path: Path, file_bytes: Mapping[str, int]) -> CheckedGraph:
         if len(content) > LARGEST_GRAPH_BYTES:
             raise ValueError(f"it has more than {LARGEST_GRAPH_BYTES} bytes; weights belong into a file beside it")
         return _check_model(memoryview(content), file_bytes)
+    except BundleVersionError:
+        raise
     except ValueError as error:
         raise BundleError(
             f"{path.name} must be a graph that stays inside its bundle, got: {error}; do not use this bundle"
@@ -155,10 +158,12 @@ def _native_version(opsets: list[_Message]) -> int | None:
     if len(versions) > 1:
         raise ValueError(f"{OPERATOR_DOMAIN} in {len(versions)} versions")
     for version in versions:
-        if not 1 <= version <= OPERATOR_VERSION:
-            raise ValueError(
-                f"{OPERATOR_DOMAIN} in version {version}, and this release has 1 to {OPERATOR_VERSION}; install the "
-                "release of dovetail-ort that wrote the bundle, or a newer one"
+        if version < 1:
+            raise ValueError(f"{OPERATOR_DOMAIN} in version {version}")
+        if version > OPERATOR_VERSION:
+            raise BundleVersionError(
+                f"native operators must be of version {OPERATOR_VERSION} or older, got {version}; "
+                "install the release of dovetail-ort that wrote the bundle, or a newer one"
             )
     return versions[0] if versions else None
 

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from dovetail_ort_runtime import kernels
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = {
@@ -36,13 +39,32 @@ print(json.dumps({"file": package.__file__, "answers": [answer.token_ids for ans
 """
 
 
+DESCRIBE = """
+import json
+from dovetail_ort_runtime import kernels
+
+print(json.dumps([kernels.why_missing(), str(kernels.library_path())]))
+"""
+
+
+def build(out, kind, **environment):
+    """The wheel or sdist of this repository, made without isolation: build dependencies are those of `[dev]`."""
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out), str(REPOSITORY)]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    (path,) = out.iterdir()
+    return path
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(REPOSITORY)]
-    subprocess.run(command, check=True, capture_output=True)
-    (path,) = out.glob("*.whl")
-    return path
+    return build(tmp_path_factory.mktemp("wheel"), "wheel", DOVETAIL_REQUIRE_KERNELS="1")
+
+
+@pytest.fixture(scope="module")
+def wheel_without_compiler(tmp_path_factory):
+    environment = {"CXX": shutil.which("false"), "DOVETAIL_REQUIRE_KERNELS": ""}
+    return build(tmp_path_factory.mktemp("wheel-without-compiler"), "wheel", **environment)
 
 
 def install(environment, *requirements):
@@ -74,18 +96,53 @@ def wheel_environment(wheel, tmp_path_factory):
     return environment
 
 
-def test_the_wheel_holds_every_file_of_the_three_packages_and_nothing_else(wheel):
-    expected = {
+def files_of_the_packages():
+    """Names in a wheel of all files of the three packages, without what is compiled and what is made of it."""
+    return {
         f"{package}/{path.relative_to(folder).as_posix()}"
         for package, folder in PACKAGES.items()
         for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file()
+        and not {"__pycache__", "source"} & set(path.relative_to(folder).parts)
+        and path.suffix != ".so"
     }
-    found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert found == expected
+
+
+def names_in(wheel):
+    return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+
+def test_the_wheel_holds_every_file_of_the_three_packages_with_the_library_and_nothing_else(wheel):
+    library = f"dovetail_ort_runtime/kernels/{kernels.library_path().name}"
+    found = names_in(wheel)
+    assert found == files_of_the_packages() | {library}
     assert {f"{package}/py.typed" for package in PACKAGES} <= found
-    assert "dovetail_ort_export/recipes/row.toml" in found
+    assert {"dovetail_ort_export/recipes/native.toml", "dovetail_ort_export/recipes/portable.toml"} <= found
     assert not {name for name in found if "test" in name}
+
+
+def test_one_wheel_of_a_platform_is_for_every_python(wheel):
+    assert re.fullmatch(r"dovetail_ort-[\d.]+-py3-none-(?!any)\w+\.whl", wheel.name)
+
+
+def test_without_a_compiler_the_wheel_is_for_every_platform_and_holds_all_but_the_library(wheel_without_compiler):
+    assert wheel_without_compiler.name.endswith("-py3-none-any.whl")
+    assert names_in(wheel_without_compiler) == files_of_the_packages()
+
+
+def test_a_wheel_that_must_have_the_library_is_not_made_without_a_compiler(tmp_path):
+    environment = {"CXX": shutil.which("false"), "DOVETAIL_REQUIRE_KERNELS": "1"}
+    with pytest.raises(AssertionError, match="CMake"):
+        build(tmp_path, "wheel", **environment)
+
+
+def test_the_source_distribution_holds_what_the_library_is_built_of(tmp_path):
+    with tarfile.open(build(tmp_path, "sdist")) as archive:
+        found = {name.partition("/")[2] for name in archive.getnames()}
+    source = PACKAGES["dovetail_ort_runtime"] / "kernels" / "source"
+    assert {path.relative_to(REPOSITORY).as_posix() for path in source.iterdir()} <= found
+    assert {"CMakeLists.txt", "pyproject.toml", "LICENSE", "README.md"} <= found
+    assert not {name for name in found if name.endswith((".so", ".pyc"))}
 
 
 def test_the_page_on_a_package_index_opens_like_the_readme_and_has_no_link_into_the_repository(wheel):
@@ -112,6 +169,39 @@ def test_an_installed_wheel_brings_no_package_of_the_exporter(wheel_environment)
     assert not EXPORT_ONLY & installed
 
 
+def describe_library(environment):
+    """Why the environment's library cannot be used or None, and its path."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [environment / "bin" / "python", "-c", DESCRIBE]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=environment, env=variables)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_has_its_own_library(wheel_environment):
+    reason, path = describe_library(wheel_environment)
+    assert reason is None
+    assert Path(path).is_relative_to(wheel_environment)
+
+
+@pytest.mark.slow
+def test_where_there_was_no_compiler_a_line_names_a_command_that_works_when_there_is_one(tmp_path):
+    environment = tmp_path / "environment"
+    install(environment, "numpy", "onnxruntime", "tokenizers", "jinja2", "packaging")
+    pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
+    without = {**os.environ, "CXX": shutil.which("false"), "DOVETAIL_REQUIRE_KERNELS": ""}
+    subprocess.run([*pip, REPOSITORY], check=True, env=without)
+    reason, path = describe_library(environment)
+    assert path == "None"
+    _, _, command = reason.partition("; install a C++17 compiler and run: ")
+    path_variable = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, check=True, shell=True, cwd=tmp_path, env={**os.environ, "PATH": path_variable})
+    reason, path = describe_library(environment)
+    assert reason is None
+    assert Path(path).is_relative_to(environment)
+
+
 @pytest.mark.slow
 def test_an_installed_wheel_generates_exactly(wheel_environment, tiny_bundle, tmp_path):
     printed = generate(wheel_environment, "dovetail_ort", tiny_bundle, tmp_path)
@@ -131,10 +221,13 @@ def test_an_installed_wheel_names_the_extra_that_export_needs(wheel_environment)
 
 
 @pytest.mark.slow
-def test_the_runtime_works_when_its_folder_is_copied_into_another_project(tiny_drafting_bundle, tmp_path):
+def test_the_runtime_works_when_its_folder_is_copied_into_another_project(
+    wheel_environment, tiny_drafting_bundle, tmp_path
+):
+    """With its library: the bundle is native."""
     environment, project = tmp_path / "environment", tmp_path / "project"
     install(environment, "numpy", "onnxruntime", "tokenizers", "jinja2")
-    shutil.copytree(PACKAGES["dovetail_ort_runtime"], project / "dovetail_ort_runtime")
+    shutil.copytree(site_packages(wheel_environment) / "dovetail_ort_runtime", project / "dovetail_ort_runtime")
     printed = generate(environment, "dovetail_ort_runtime", tiny_drafting_bundle, project)
     assert Path(printed["file"]).is_relative_to(project)
     plain, speculative = printed["answers"]

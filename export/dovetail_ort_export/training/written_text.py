@@ -222,7 +222,7 @@ def _writer(
         tokenizer,
         options,
         eos_token_ids=bundle.manifest.generation.eos_token_ids,
-        prompts=[turns.prompt(messages) for messages in prompts.conversations],
+        prompts=map(turns.prompt, prompts.conversations),
         openings=openings,
         seen=seen,
     )

@@ -9,11 +9,15 @@ SOURCE = Path(__file__).parents[2] / "runtime/dovetail_ort_runtime/kernels/sourc
 
 COMMON = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-Wall", "-Wextra", "-Werror")
 
+AVX2 = ("-mavx2", "-mfma", "-mf16c")
+AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma", "-mf16c")
+
 LEVELS = {
     "portable": (),
-    "avx2": ("-mavx2", "-mfma", "-mf16c"),
-    "avxvnni": ("-mavx2", "-mfma", "-mf16c", "-mavxvnni"),
-    "avx512vnni": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma", "-mf16c"),
+    "avx2": AVX2,
+    "avxvnni": (*AVX2, "-mavxvnni"),
+    "avx512vnni": AVX512,
+    "avx512amx": (*AVX512, "-mamx-tile", "-mamx-int8"),
     "neon": ("-march=armv8.2-a+dotprod+fp16",),
 }
 """A level's flags, as CMakeLists.txt has them."""

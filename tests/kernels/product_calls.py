@@ -186,6 +186,9 @@ def bits_of_cases():
     for index in range(24):
         case = random_case(random)
         rows, skip = case.rows(int(random.integers(1, 40)))
+        if index % 8 == 7:
+            case = dataclasses.replace(case, inputs=2048 + case.inputs)
+            rows, skip = case.rows(int(random.integers(7, 40)))
         if index % 6 == 5:
             rows *= np.float32(1e-37)  # subnormal numbers among the values
         for output in run(case.open(threads=1 + index % 3), rows, skip):

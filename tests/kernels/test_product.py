@@ -129,6 +129,18 @@ def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind, block):
                 assert output[at].tobytes() == expected[0].tobytes()
 
 
+@pytest.mark.parametrize("block", [32, 64])
+def test_a_rows_bits_do_not_depend_on_the_rows_beside_it_where_a_matrix_unit_pays(block):
+    case = ProductCase(kind="normed", inputs=2100, outputs=77, block=block, has_bias=True)
+    session = case.open()
+    rows, _ = case.rows(64)
+    alone = [run(session, rows[i : i + 1])[0] for i in range(64)]
+    for count in [*range(6, 20), 31, 33, 48, 64]:
+        (y, _) = run(session, rows[:count])
+        for i in range(count):
+            assert y[i].tobytes() == alone[i][0].tobytes()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_the_number_of_threads(kind):
     # Enough values for rows to be shared out, and more slabs than items.

@@ -14,13 +14,16 @@ extern const Kernels kernels_portable;
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avxvnni;
 extern const Kernels kernels_avx512vnni;
+#if defined(__linux__)
+extern const Kernels kernels_avx512amx;
+#endif
 #elif defined(DOVETAIL_ARM64)
 extern const Kernels kernels_neon;
 #endif
 
 namespace {
 
-constexpr size_t kMaxLevels = 4;
+constexpr size_t kMaxLevels = 5;
 
 struct Levels {
     const Kernels *usable[kMaxLevels + 1] = {};
@@ -28,6 +31,9 @@ struct Levels {
 
     Levels() {
 #if defined(DOVETAIL_X86)
+#if defined(__linux__)
+        add(kernels_avx512amx, processor_has_avx512amx());
+#endif
         add(kernels_avx512vnni, processor_has_avx512vnni());
         add(kernels_avxvnni, processor_has_avxvnni());
         add(kernels_avx2, processor_has_avx2());

@@ -57,11 +57,12 @@
 #define DOVETAIL_LEVEL_avxvnni 3
 #define DOVETAIL_LEVEL_avx512vnni 4
 #define DOVETAIL_LEVEL_neon 5
+#define DOVETAIL_LEVEL_avx512amx 6
 #define DOVETAIL_PASTE(a, b) a##b
 #define DOVETAIL_NUMBER_OF(level) DOVETAIL_PASTE(DOVETAIL_LEVEL_, level)
 #define DOVETAIL_LEVEL_IS(level) (DOVETAIL_NUMBER_OF(DOVETAIL_LEVEL) == DOVETAIL_LEVEL_##level)
 
-#if DOVETAIL_LEVEL_IS(avx512vnni)
+#if DOVETAIL_LEVEL_IS(avx512vnni) || DOVETAIL_LEVEL_IS(avx512amx)
 #include "lanes_avx512.h"
 #elif DOVETAIL_LEVEL_IS(avx2) || DOVETAIL_LEVEL_IS(avxvnni)
 #include "lanes_avx2.h"

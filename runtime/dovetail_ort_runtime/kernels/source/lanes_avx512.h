@@ -1,4 +1,4 @@
-// The lanes with AVX-512: one register of 512 bits.
+// The lanes with AVX-512, and with AMX beside it: one register of 512 bits.
 #pragma once
 
 #include <cstring>

@@ -15,6 +15,11 @@
 #else
 #include <cpuid.h>
 #endif
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(_MSC_VER)
 #include <windows.h>
 #elif defined(__linux__)
@@ -92,6 +97,26 @@ inline bool processor_has_avx512vnni() {
     const bool has_vl = bit(features.ebx, 31);
     const bool has_vnni = bit(features.ecx, 11);
     return processor_has_avx2() && has_f && has_dq && has_bw && has_vl && has_vnni && (saved_registers() & zmm) == zmm;
+}
+
+// A Linux process has to ask for the registers of AMX; all its threads may use them then.
+inline bool may_use_amx() {
+#if defined(__linux__)
+    constexpr int request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+    constexpr int tile_data = 18;               // XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+
+inline bool processor_has_avx512amx() {
+    constexpr uint64_t tiles = 0x60000;
+    const uint32_t features = cpuid(7, 0).edx;
+    const bool has_tile = bit(features, 24);
+    const bool has_int8 = bit(features, 25);
+    const bool is_saved = (saved_registers() & tiles) == tiles;
+    return processor_has_avx512vnni() && has_tile && has_int8 && is_saved && may_use_amx();
 }
 
 #elif defined(DOVETAIL_ARM64)

@@ -6,145 +6,23 @@
 
 #include "exponential.h"
 #include "norm.h"
+#include "product_matrix.h"
+#include "product_tile.h"
 #include "quantise.h"
 
 namespace dovetail {
 namespace {
-
-constexpr int kSlabVectors = kSlab / kLanes;
-constexpr int64_t kSlabFour = kSlab * 4;  // bytes of a slab that belong to four inputs
-
-// One tile: up to kProductRows rows times one slab.
-struct ProductTile {
-    const int8_t *integers;      // (Kp / 4, rows, 4)
-    const float *scales;         // (blocks, rows)
-    const int32_t *starts;       // (blocks, rows)
-    int64_t blocks;              // of the inputs
-    const uint8_t *codes;        // (Kp / 4, 32, 4)
-    const uint8_t *ahead;        // what to ask memory for
-    const float *output_scales;  // of the slab
-    const float *bias;           // of the slab, or null
-    int outputs;                 // of the slab, 1 to 32
-    float *y;                    // of the tile's first row and the slab's first output
-    int64_t y_stride;
-};
-
-// How much of memory's work a tile asks for ahead: lines in two steps of four inputs. A slab has four.
-enum LinesAhead { kNoLines = 0, kQuarterOfLines = 1, kHalfOfLines = 2, kAllLines = 4 };
-
-template <int kRows>
-DOVETAIL_INLINE void finish_tile(const ProductTile &tile, const Floats (&sums)[kRows][kSlabVectors]) {
-    for (int v = 0; v < kSlabVectors; ++v) {
-        const int first = v * kLanes;
-        const int left = tile.outputs - first;
-        const int outputs = left < 0 ? 0 : left > kLanes ? kLanes : left;
-        const Floats scale = load_first(tile.output_scales + first, outputs);
-        for (int r = 0; r < kRows; ++r) {
-            Floats y = mul(sums[r][v], scale);
-            if (tile.bias != nullptr) {
-                y = add(y, load_first(tile.bias + first, outputs));
-            }
-            store_first(tile.y + r * tile.y_stride + first, y, outputs);
-        }
-    }
-}
-
-// kSteps: fours of inputs in a block.
-template <int kRows, int kSteps, LinesAhead kAhead>
-void multiply_tile(const ProductTile &tile) {
-    const int8_t *integers = tile.integers;
-    const float *scales = tile.scales;
-    const int32_t *starts = tile.starts;
-    const uint8_t *codes = tile.codes;
-    const uint8_t *ahead = tile.ahead;
-    Floats sums[kRows][kSlabVectors];
-    for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kSlabVectors; ++v) {
-            sums[r][v] = zero();
-        }
-    }
-    for (int64_t block = 0; block < tile.blocks; ++block) {
-        for (int part = 0; part < kSlabVectors; part += kProductVectors) {
-            Ints dots[kRows][kProductVectors];
-            DOVETAIL_UNROLL
-            for (int r = 0; r < kRows; ++r) {
-                DOVETAIL_UNROLL
-                for (int v = 0; v < kProductVectors; ++v) {
-                    dots[r][v] = dot4_start(starts[r]);
-                }
-            }
-            for (int step = 0; step < kSteps; step += 2) {
-                DOVETAIL_UNROLL
-                for (int s = step; s < step + 2; ++s) {
-                    Codes slab[kProductVectors];
-                    DOVETAIL_UNROLL
-                    for (int v = 0; v < kProductVectors; ++v) {
-                        slab[v] = load_codes(codes + s * kSlabFour + (part + v) * 4 * kLanes);
-                    }
-                    DOVETAIL_UNROLL
-                    for (int r = 0; r < kRows; ++r) {
-                        const Fours fours = load_fours(integers + (s * kRows + r) * 4);
-                        DOVETAIL_UNROLL
-                        for (int v = 0; v < kProductVectors; ++v) {
-                            dot4(dots[r][v], slab[v], fours);
-                        }
-                    }
-                }
-                if (part == 0) {
-                    DOVETAIL_UNROLL
-                    for (int line = 0; line < kAhead; ++line) {
-                        prefetch_l2(ahead + (step / 2 * kAhead + line) * 64);
-                    }
-                }
-            }
-            DOVETAIL_UNROLL
-            for (int r = 0; r < kRows; ++r) {
-                const Floats scale = splat(scales[r]);
-                DOVETAIL_UNROLL
-                for (int v = 0; v < kProductVectors; ++v) {
-                    sums[r][part + v] = fma(to_floats(dots[r][v]), scale, sums[r][part + v]);
-                }
-            }
-        }
-        integers += kSteps * kRows * 4;
-        scales += kRows;
-        starts += kRows;
-        codes += kSteps * kSlabFour;
-        ahead += kSteps / 2 * kAhead * 64;
-    }
-    finish_tile(tile, sums);
-}
-
-using MultiplyTile = void (*)(const ProductTile &tile);
-
-template <int kRows>
-MultiplyTile tile_of_rows(int64_t block, LinesAhead ahead) {
-    constexpr MultiplyTile of_64[5] = {multiply_tile<kRows, 16, kNoLines>, multiply_tile<kRows, 16, kQuarterOfLines>,
-                                       multiply_tile<kRows, 16, kHalfOfLines>, nullptr, multiply_tile<kRows, 16, kAllLines>};
-    constexpr MultiplyTile of_32[5] = {multiply_tile<kRows, 8, kNoLines>, multiply_tile<kRows, 8, kQuarterOfLines>,
-                                       multiply_tile<kRows, 8, kHalfOfLines>, nullptr, multiply_tile<kRows, 8, kAllLines>};
-    return block == 64 ? of_64[ahead] : of_32[ahead];
-}
-
-template <int kRows>
-MultiplyTile tile_for(int64_t rows, int64_t block, LinesAhead ahead) {
-    if constexpr (kRows > 1) {
-        if (rows < kRows) {
-            return tile_for<kRows - 1>(rows, block, ahead);
-        }
-    }
-    return tile_of_rows<kRows>(block, ahead);
-}
 
 // A product's rows as integers, tile by tile, and how its work is cut.
 struct Product {
     const ProductCall &call;
     int64_t inputs;  // filled up: Kp
     int64_t blocks;
+    bool uses_matrix_unit;
     int64_t tiles;
     int64_t slabs;
     int64_t slabs_of_item;
-    int8_t *integers;  // (tile, Kp / 4, rows, 4)
+    int8_t *integers;  // (tile, Kp / 4, rows, 4), or for a matrix unit (tile, blocks, rows, block)
     float *scales;     // (tile, blocks, rows)
     int32_t *starts;   // (tile, blocks, rows)
 
@@ -153,7 +31,9 @@ struct Product {
         const Weight &weight = call.weight;
         inputs = (weight.inputs + kInputPad - 1) / kInputPad * kInputPad;
         blocks = inputs / weight.block;
-        tiles = (call.rows + kProductRows - 1) / kProductRows;
+        uses_matrix_unit = kMatrixRows > 0 && pays_for_matrix_unit(call.rows, inputs);
+        const int64_t rows_of_tile = uses_matrix_unit ? kMatrixRows : kProductRows;
+        tiles = (call.rows + rows_of_tile - 1) / rows_of_tile;
         slabs = (weight.outputs + kSlab - 1) / kSlab;
         slabs_of_item = (slabs + most_items - 1) / most_items;
     }
@@ -163,12 +43,18 @@ struct Product {
         return call.rows * tile / tiles;
     }
 
+    // Rows of the tile that has most.
+    int64_t most_rows() const {
+        return (call.rows + tiles - 1) / tiles;
+    }
+
     int64_t tile_of(int64_t row) const {
         return ((row + 1) * tiles - 1) / call.rows;
     }
 
     bool find_scratch() {
-        const size_t bytes_of_integers = static_cast<size_t>(call.rows * inputs);
+        // A matrix unit may read one row behind the last.
+        const size_t bytes_of_integers = static_cast<size_t>(call.rows * inputs + kInputPad);
         const size_t numbers = static_cast<size_t>(call.rows * blocks);
         void *memory = call_scratch(bytes_of_integers + numbers * (sizeof(float) + sizeof(int32_t)));
         integers = static_cast<int8_t *>(memory);
@@ -181,8 +67,10 @@ struct Product {
         const int64_t tile = tile_of(row);
         const int64_t first = first_row(tile);
         const int64_t in_tile = row - first;
-        return {integers + first * inputs + in_tile * 4, scales + first * blocks + in_tile,
-                starts + first * blocks + in_tile, first_row(tile + 1) - first};
+        const int64_t rows = first_row(tile + 1) - first;
+        const int64_t from_row_to_row = uses_matrix_unit ? call.weight.block : 4;
+        return {integers + first * inputs + in_tile * from_row_to_row, scales + first * blocks + in_tile,
+                starts + first * blocks + in_tile, rows, uses_matrix_unit ? 4 : 4 * rows};
     }
 };
 
@@ -259,6 +147,8 @@ void quantise(const Product &product, int64_t row) {
     }
 }
 
+constexpr int64_t kBytesAhead = 8192;
+
 // What a tile asks for while it multiplies a slab: its share of the next one. The first four share it.
 DOVETAIL_INLINE LinesAhead ahead_of(int64_t tile, int64_t tiles) {
     if (tiles == 1) {
@@ -279,7 +169,8 @@ void multiply_slab(const Product &product, int64_t slab) {
     ProductTile tile;
     tile.blocks = product.blocks;
     tile.codes = weight.codes + slab * bytes;
-    tile.ahead = tile.codes + bytes;
+    // A tile alone asks for what it reads next itself; several share the next slab.
+    tile.ahead = tile.codes + (product.tiles == 1 ? kBytesAhead : bytes);
     tile.output_scales = weight.scales + first_output;
     tile.bias = weight.bias == nullptr ? nullptr : weight.bias + first_output;
     tile.outputs = static_cast<int>(outputs_left < kSlab ? outputs_left : kSlab);
@@ -287,11 +178,16 @@ void multiply_slab(const Product &product, int64_t slab) {
     for (int64_t i = 0; i < product.tiles; ++i) {
         const int64_t row = product.first_row(i);
         const LinesAhead ahead = ahead_of(i, product.tiles);
+        tile.rows = product.first_row(i + 1) - row;
         tile.integers = product.integers + row * product.inputs;
         tile.scales = product.scales + row * product.blocks;
         tile.starts = product.starts + row * product.blocks;
         tile.y = call.y + row * weight.outputs + first_output;
-        tile_for<kProductRows>(product.first_row(i + 1) - row, weight.block, ahead)(tile);
+        if (product.uses_matrix_unit) {
+            multiply_by_matrix_unit<kMatrixRows>(tile, weight.block, ahead);
+        } else {
+            multiply_by_vectors<kProductRows>(tile, weight.block, ahead);
+        }
         tile.ahead += bytes / 4 * ahead;
     }
 }
@@ -318,6 +214,7 @@ const char *product(const ProductCall &call, const Pool &pool) {
     const auto item = [&](size_t index) {
         const int64_t first = static_cast<int64_t>(index) * work.slabs_of_item;
         const int64_t end = first + work.slabs_of_item < work.slabs ? first + work.slabs_of_item : work.slabs;
+        const MatrixUnit unit(work.uses_matrix_unit ? work.most_rows() : 0, call.weight.block);
         for (int64_t slab = first; slab < end; ++slab) {
             multiply_slab(work, slab);
         }

@@ -8,13 +8,13 @@
 namespace dovetail {
 namespace {
 
-// Where the blocks of one row go. The row shares a tile with others: its integers lie in fours, its numbers in ones,
-// with those of the other rows between them.
+// Where the blocks of one row go. The row shares a tile with others, whose integers and numbers lie between its own.
 struct QuantisedRow {
     int8_t *integers;
     float *scales;
-    int32_t *starts;  // -128 times the sum of a block's integers: what dot4_start wants
-    int64_t rows;     // of the tile
+    int32_t *starts;   // -128 times the sum of a block's integers: what dot4_start wants
+    int64_t rows;      // of the tile: from a block to the row's next
+    int64_t distance;  // bytes from four integers to the row's next four in a block
 };
 
 DOVETAIL_INLINE float float_from_bits(int32_t bits) {
@@ -23,10 +23,10 @@ DOVETAIL_INLINE float float_from_bits(int32_t bits) {
     return x;
 }
 
-// Writes 16 integers, four every 4 * rows bytes.
-DOVETAIL_INLINE void scatter_fours(int8_t *to, const int8_t (&integers)[kLanes], int64_t rows) {
+// Writes 16 integers, four at a time.
+DOVETAIL_INLINE void scatter_fours(int8_t *to, const int8_t (&integers)[kLanes], int64_t distance) {
     for (int four = 0; four < kLanes / 4; ++four) {
-        std::memcpy(to + four * 4 * rows, integers + four * 4, 4);
+        std::memcpy(to + four * distance, integers + four * 4, 4);
     }
 }
 
@@ -63,7 +63,7 @@ DOVETAIL_INLINE void quantise_block(const Floats *values, int64_t block, const Q
     row.starts[at] = -128 * total(sums);
     int8_t *to = row.integers + at * kVectors * kLanes;
     for (int v = 0; v < kVectors; ++v) {
-        scatter_fours(to + v * kLanes * row.rows, integers[v], row.rows);
+        scatter_fours(to + v * kLanes / 4 * row.distance, integers[v], row.distance);
     }
 }
 

@@ -18,7 +18,7 @@ constexpr int64_t kAlignment = 64;
 constexpr int64_t kParallelRows = 8192;      // elements of rows from which they are prepared in parallel
 constexpr int64_t kParallelPartials = 65536;  // elements of partial sums from which they are put together in parallel
 constexpr int64_t kRowsOfItem = 32;          // rows that are prepared together
-constexpr int64_t kWideTiles = 6;            // tiles from which a chunk of halves is widened once for all of them
+constexpr int64_t kWideTiles = 4;            // tiles from which a chunk of halves is widened once for all of them
 constexpr int64_t kKeptScores = kScoreStride / kLanes - 1;  // groups of 16 slots whose scores a tile keeps
 
 // What queries have after each of their ranges. Range r of query q stands at r * queries + q.
@@ -162,20 +162,28 @@ DOVETAIL_INLINE int64_t within_range(int64_t position, int64_t begin) {
 // Fills in what each query and each tile of the task sees of the range.
 inline void look_at_range(const Attention &attention, const Task &task, int64_t begin, TaskMemory &memory) {
     const Plan &plan = attention.plan;
+    const Group &group = *task.group;
+    const Row *row = plan.rows + group.first_row + task.first_query / plan.group_size;
+    int64_t next_row = plan.group_size - task.first_query % plan.group_size;
     for (int64_t i = 0; i < task.queries; ++i) {
-        const Row &row = plan.rows[task.group->first_row + (task.first_query + i) / plan.group_size];
+        if (i == next_row) {
+            ++row;
+            next_row += plan.group_size;
+        }
         Query &query = memory.queries[i];
-        query.row = &row;
-        query.first = within_range(row.first, begin);
-        query.straight = within_range(row.straight, begin);
-        query.end = within_range(row.end, begin);
+        query.row = row;
+        query.first = within_range(row->first, begin);
+        query.straight = within_range(row->straight, begin);
+        query.end = within_range(row->end, begin);
     }
+    int64_t first = 0;
     for (int64_t t = 0; t < task.tiles; ++t) {
-        const int64_t index = task.first_tile + t;
+        const int64_t end = cut(group.queries, group.tiles, task.first_tile + t + 1) - task.first_query;
         Tile &tile = memory.tiles[t];
-        tile.packed = attention.packed + tile_offset(*attention.call, plan, *task.group, task.kv_head, index);
-        tile.first = cut(task.group->queries, task.group->tiles, index) - task.first_query;
-        tile.count = cut(task.group->queries, task.group->tiles, index + 1) - task.first_query - tile.first;
+        tile.packed = attention.packed + query_offset(*attention.call, plan, group, task.kv_head, task.first_query + first);
+        tile.first = first;
+        tile.count = end - first;
+        first = end;
         tile.low = kRange;
         tile.high = 0;
         tile.listed = 0;
@@ -545,16 +553,21 @@ void prepare_rows(const Attention &attention, const Pool &pool) {
         const int64_t blocks = (group.rows + kRowsOfItem - 1) / kRowsOfItem;
         const auto item = [&](size_t index) {
             const int64_t kind = static_cast<int64_t>(index) % kinds;
-            const int64_t first = static_cast<int64_t>(index) / kinds * kRowsOfItem;
-            for (int64_t row = first; row < smaller(first + kRowsOfItem, group.rows); ++row) {
-                if (kind < call.kv_heads) {
-                    pack_queries(call, plan, group, row, kind, attention.packed);
-                } else {
+            const int64_t block = static_cast<int64_t>(index) / kinds;
+            if (kind < call.kv_heads) {
+                const int64_t last = cut(group.tiles, blocks, block + 1);
+                for (int64_t tile = cut(group.tiles, blocks, block); tile < last; ++tile) {
+                    pack_tile(call, plan, group, kind, tile, attention.packed);
+                }
+            } else {
+                const int64_t last = smaller((block + 1) * kRowsOfItem, group.rows);
+                for (int64_t row = block * kRowsOfItem; row < last; ++row) {
                     append_row<Element>(call, plan.rows[group.first_row + row], kind - call.kv_heads);
                 }
             }
         };
-        const int64_t elements = group.rows * (call.heads + 2 * call.kv_heads) * call.head_size;
+        // Each input of a key lies in a cache line of its own: it costs as much as several elements.
+        const int64_t elements = (group.rows * (call.heads + 2 * call.kv_heads) + 4 * call.kv_heads) * call.head_size;
         run_items(pool, elements >= kParallelRows, blocks * kinds, item);
     }
 }

@@ -61,11 +61,6 @@ DOVETAIL_INLINE int64_t cut(int64_t n, int64_t pieces, int64_t index) {
     return n * index / pieces;
 }
 
-// The piece of such a cut that thing i lies in.
-DOVETAIL_INLINE int64_t piece_of(int64_t n, int64_t pieces, int64_t i) {
-    return ((i + 1) * pieces - 1) / n;
-}
-
 inline int64_t count_ancestors(const int64_t *ancestors, int64_t most) {
     int64_t count = 0;
     while (count < most && ancestors[count] >= 0) {

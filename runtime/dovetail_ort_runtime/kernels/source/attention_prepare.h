@@ -21,11 +21,11 @@ DOVETAIL_INLINE int64_t key_offset(int64_t head_size, int64_t slot) {
     return slot / kCacheBlock * kCacheBlock * head_size + slot % kCacheBlock;
 }
 
-// Packed queries of a head of keys and values: (D, queries of the tile) one tile after the other.
-DOVETAIL_INLINE int64_t tile_offset(const AttentionCall &call, const Plan &plan, const Group &group, int64_t kv_head,
-                                    int64_t tile) {
-    const int64_t first = group.first_row * plan.group_size + cut(group.queries, group.tiles, tile);
-    return (kv_head * call.rows * plan.group_size + first) * call.head_size;
+// Packed queries of a head of keys and values: (D, queries of the tile) one tile after the other. Where a tile begins
+// whose first query is this one.
+DOVETAIL_INLINE int64_t query_offset(const AttentionCall &call, const Plan &plan, const Group &group, int64_t kv_head,
+                                     int64_t query) {
+    return ((kv_head * call.rows + group.first_row) * plan.group_size + query) * call.head_size;
 }
 
 DOVETAIL_INLINE void copy_head(const float *from, int64_t head_size, float *to) {
@@ -96,24 +96,33 @@ DOVETAIL_INLINE float query_scale(const AttentionCall &call) {
     return call.soft_cap != 0.0f ? call.scale / call.soft_cap : call.scale * kLog2E;
 }
 
-// Query heads of one row that share a head of keys and values, into their tiles.
-inline void pack_queries(const AttentionCall &call, const Plan &plan, const Group &group, int64_t row_of_group,
-                         int64_t kv_head, float *packed) {
-    const Row &row = plan.rows[group.first_row + row_of_group];
+// A query, normed, rotated and scaled, to every `stride`-th float.
+DOVETAIL_INLINE void pack_query(const AttentionCall &call, const Row &row, int64_t head_index, Floats scale,
+                                int64_t stride, float *to) {
+    float head[kLargestHead];
+    embed_head(call, row, head_of_row(call, row, head_index), call.query_norm, head);
+    for (int64_t d = 0; d < call.head_size; d += kLanes) {
+        store(head + d, mul(load(head + d), scale));
+    }
+    for (int64_t d = 0; d < call.head_size; ++d) {
+        *to = head[d];
+        to += stride;
+    }
+}
+
+inline void pack_tile(const AttentionCall &call, const Plan &plan, const Group &group, int64_t kv_head, int64_t tile,
+                      float *packed) {
+    const int64_t begin = cut(group.queries, group.tiles, tile);
+    const int64_t count = cut(group.queries, group.tiles, tile + 1) - begin;
     const Floats scale = splat(query_scale(call));
-    for (int64_t g = 0; g < plan.group_size; ++g) {
-        float head[kLargestHead];
-        embed_head(call, row, head_of_row(call, row, kv_head * plan.group_size + g), call.query_norm, head);
-        for (int64_t d = 0; d < call.head_size; d += kLanes) {
-            store(head + d, mul(load(head + d), scale));
-        }
-        const int64_t query = row_of_group * plan.group_size + g;
-        const int64_t tile = piece_of(group.queries, group.tiles, query);
-        const int64_t begin = cut(group.queries, group.tiles, tile);
-        const int64_t count = cut(group.queries, group.tiles, tile + 1) - begin;
-        float *to = packed + tile_offset(call, plan, group, kv_head, tile) + query - begin;
-        for (int64_t d = 0; d < call.head_size; ++d) {
-            to[d * count] = head[d];
+    const Row *row = plan.rows + group.first_row + begin / plan.group_size;
+    int64_t head = begin % plan.group_size;
+    float *to = packed + query_offset(call, plan, group, kv_head, begin);
+    for (int64_t i = 0; i < count; ++i) {
+        pack_query(call, *row, kv_head * plan.group_size + head, scale, count, to + i);
+        if (++head == plan.group_size) {
+            head = 0;
+            ++row;
         }
     }
 }

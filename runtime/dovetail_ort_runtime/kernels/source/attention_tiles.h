@@ -47,20 +47,22 @@ constexpr int vectors_beside(int queries) {
     return vectors;
 }
 
-// Calls body with the lines that each of the next steps asks for, a constant, and takes them away from what is ahead.
+// Calls body with the lines that each step of a pass asks for, a constant, and takes them away from what is ahead, so
+// that all passes that are left ask for about as many.
 template <class Body>
-DOVETAIL_INLINE void with_lines(Ahead &ahead, int64_t steps, const Body &body) {
+DOVETAIL_INLINE void with_lines(Ahead &ahead, int64_t steps, int64_t passes, const Body &body) {
     const char *line = ahead.line;
+    const int64_t steps_left = steps * passes;
     const auto take = [&](int64_t lines_a_step) {
         ahead.line += lines_a_step * steps * kLine;
         ahead.lines -= lines_a_step * steps;
     };
     if (ahead.lines <= 0) {
         body(Constant<0>{}, line);
-    } else if (ahead.lines <= steps) {
+    } else if (ahead.lines <= steps_left) {
         take(1);
         body(Constant<1>{}, line);
-    } else if (ahead.lines <= 2 * steps) {
+    } else if (ahead.lines <= 2 * steps_left) {
         take(2);
         body(Constant<2>{}, line);
     } else {
@@ -130,22 +132,26 @@ DOVETAIL_INLINE void score_block(const float *queries, int64_t head_size, const 
 template <int Queries, class Element>
 DOVETAIL_NOINLINE void score_tile(const float *queries, int64_t head_size, const Element *keys, int64_t vectors,
                                   float *scores, Ahead ahead) {
-    constexpr int kWide = vectors_beside(Queries);
-    int64_t v = 0;
-    for (; v + kWide <= vectors; v += kWide) {
-        with_lines(ahead, head_size, [&](auto lines, const char *line) {
-            score_block<Queries, kWide, lines.value>(queries, head_size, keys + v * kLanes, scores + v * kLanes, line);
+    const auto pass = [&](auto wide) {
+        with_lines(ahead, head_size, (vectors + wide.value - 1) / wide.value, [&](auto lines, const char *line) {
+            score_block<Queries, wide.value, lines.value>(queries, head_size, keys, scores, line);
         });
+        keys += wide.value * kLanes;
+        scores += wide.value * kLanes;
+        vectors -= wide.value;
+    };
+    constexpr int kWide = vectors_beside(Queries);
+    while (vectors >= kWide) {
+        pass(Constant<kWide>{});
     }
     if constexpr (kWide > 2) {
-        if (v + 2 <= vectors) {
-            score_block<Queries, 2, 0>(queries, head_size, keys + v * kLanes, scores + v * kLanes, nullptr);
-            v += 2;
+        if (vectors >= 2) {
+            pass(Constant<2>{});
         }
     }
     if constexpr (kWide > 1) {
-        if (v < vectors) {
-            score_block<Queries, 1, 0>(queries, head_size, keys + v * kLanes, scores + v * kLanes, nullptr);
+        if (vectors >= 1) {
+            pass(Constant<1>{});
         }
     }
 }
@@ -199,22 +205,26 @@ DOVETAIL_INLINE void value_block(const float *weights, const Source &source, int
 template <int Queries, class Source>
 DOVETAIL_NOINLINE void value_tile(const float *weights, const Source &source, int64_t head_size, int64_t positions,
                                   float *sums, Ahead ahead) {
-    constexpr int kWide = vectors_beside(Queries);
     int64_t d = 0;
-    for (; d + kWide * kLanes <= head_size; d += kWide * kLanes) {
-        with_lines(ahead, positions, [&](auto lines, const char *line) {
-            value_block<Queries, kWide, lines.value>(weights, source, head_size, positions, d, sums, line);
+    const auto pass = [&](auto wide) {
+        const int64_t passes = (head_size - d) / (wide.value * kLanes);
+        with_lines(ahead, positions, passes, [&](auto lines, const char *line) {
+            value_block<Queries, wide.value, lines.value>(weights, source, head_size, positions, d, sums, line);
         });
+        d += wide.value * kLanes;
+    };
+    constexpr int kWide = vectors_beside(Queries);
+    while (d + kWide * kLanes <= head_size) {
+        pass(Constant<kWide>{});
     }
     if constexpr (kWide > 2) {
         if (d + 2 * kLanes <= head_size) {
-            value_block<Queries, 2, 0>(weights, source, head_size, positions, d, sums, nullptr);
-            d += 2 * kLanes;
+            pass(Constant<2>{});
         }
     }
     if constexpr (kWide > 1) {
         if (d < head_size) {
-            value_block<Queries, 1, 0>(weights, source, head_size, positions, d, sums, nullptr);
+            pass(Constant<1>{});
         }
     }
 }

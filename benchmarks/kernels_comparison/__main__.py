@@ -15,7 +15,7 @@ from benchmarks.kernels_comparison.forwards import Forwards
 from benchmarks.kernels_comparison.journal import Journal
 from benchmarks.kernels_comparison.loading import Loading
 from benchmarks.kernels_comparison.part import QUICK, Part, Scale
-from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Side, Sides
+from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Side, Sides, store_times
 from benchmarks.kernels_comparison.suites import GENERAL_PART, HUMANEVAL_PART
 from benchmarks.kernels_comparison.training_text import TrainingText
 from benchmarks.machine import measured_here, results_folder
@@ -66,6 +66,10 @@ def measure(name: str, sides: Sides, scale: Scale, *, quick: bool) -> dict[str, 
     """All steps of a part, those in its journal not again, and what they come to."""
     part = PARTS[name]
     journal = Journal(JOURNALS / f"{name}{'-quick' if quick else ''}.jsonl", _identity(sides))
+    if part.loads_models and "tuned" not in journal.steps:
+        print(f"{name}: storing the times of forwards", file=sys.stderr, flush=True)
+        store_times(sides, thorough=not quick)
+        journal.add("tuned", None)
     steps = part.steps(scale)
     for number, step in enumerate(steps, 1):
         if step not in journal.steps:

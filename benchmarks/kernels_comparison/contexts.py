@@ -21,6 +21,8 @@ TEXTS: Final = 3
 class Contexts(Part):
     """A step is a process of each side and one text."""
 
+    loads_models = True
+
     def steps(self, scale: Scale) -> Sequence[str]:
         """One for each process and text, at least as many as texts."""
         return [f"text {number % TEXTS + 1}, process {number + 1}" for number in range(max(scale.processes, TEXTS))]
@@ -31,7 +33,7 @@ class Contexts(Part):
         with running(sides) as workers:
             text = self._text(workers[AFTER], int(step.split()[1].rstrip(",")) - 1, max(scale.contexts))
             for worker in workers.values():
-                worker.ask("load", tune=True)
+                worker.ask("load", tune=False)
                 worker.ask("generate", prompt=text[:64], max_new_tokens=16, speculative=True)  # touches fresh memory
             for turn, (length, mode) in enumerate(product(scale.contexts, MODES)):
                 for name in in_turn([*workers], turn):

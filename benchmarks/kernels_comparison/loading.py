@@ -20,20 +20,20 @@ LOADS: Final = 3  # of each side and state, in turns
 class Loading(Part):
     """A step loads each side several times in each state of the page cache, each time in a new process."""
 
+    loads_models = True
+
     def steps(self, scale: Scale) -> Sequence[str]:
         """One for each process of other parts."""
         return [f"turn {number + 1}" for number in range(scale.processes)]
 
     def measure(self, _step: str, sides: Sides, _scale: Scale) -> dict[str, Any]:
         """By side and state: what each load came to."""
-        for side in sides.values():
-            _load(side, tune=True)  # times of forwards that a first load measures are kept
         found: dict[str, dict[str, list[Any]]] = {name: {state: [] for state in STATES} for name in sides}
         for number, state in product(range(LOADS), STATES):
             for name in in_turn([*sides], number):
                 if state == "cold":
                     _forget(sides[name].bundle)
-                found[name][state].append(_load(sides[name], tune=False))
+                found[name][state].append(_load(sides[name]))
         return found
 
     def summary(self, measured: Sequence[Any]) -> dict[str, Any]:
@@ -63,13 +63,13 @@ def _median(loads: Sequence[Any], key: str) -> float:
     return found
 
 
-def _load(side: Side, *, tune: bool) -> dict[str, Any]:
+def _load(side: Side) -> dict[str, Any]:
     """A load and a first token in a new process."""
     process = SideProcess(side)
     try:
         before = process.ask("import_onnxruntime")["resident_bytes"]
         process.ask("import_runtime")
-        loaded = process.ask("load", tune=tune)
+        loaded = process.ask("load", tune=False)
         messages = [{"role": "user", "content": PROMPT}]
         answer = process.ask("generate", prompt=messages, max_new_tokens=1, speculative=True)
         return {

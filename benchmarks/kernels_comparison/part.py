@@ -36,7 +36,13 @@ QUICK = Scale(processes=2, rounds=3, num_prompts=2, max_new_tokens=16, contexts=
 
 
 class Part(ABC):
-    """Some rows of the comparison, in steps that each have new processes."""
+    """Some rows of the comparison, in steps that each have new processes.
+
+    Attributes:
+        loads_models: whether bundles are loaded as by an application, whose planner reads stored times.
+    """
+
+    loads_models = False
 
     @abstractmethod
     def steps(self, scale: Scale) -> Sequence[str]:

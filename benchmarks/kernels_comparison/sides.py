@@ -83,6 +83,13 @@ def running(sides: Sides) -> Iterator[Running]:
         yield processes
 
 
+def store_times(sides: Sides, *, thorough: bool) -> None:
+    """Let each side measure what its planner reads, one behind the other, and store it for later loads."""
+    for name, side in sides.items():
+        with running({name: side}) as processes:
+            processes[name].ask("load", tune=thorough)
+
+
 def in_turn(names: list[str], number: int) -> list[str]:
     """The names, begun with another one in each round: A B, B A, A B with two of them."""
     first = number % len(names)

@@ -24,6 +24,8 @@ class Suite(Part):
         suite: as of `load_suite`.
     """
 
+    loads_models = True
+
     def __init__(self, suite: str) -> None:
         self._suite = suite
 
@@ -40,7 +42,7 @@ class Suite(Part):
         found = []
         with running(sides) as workers:
             for worker in workers.values():
-                worker.ask("load", tune=True)
+                worker.ask("load", tune=False)
                 worker.ask("generate", prompt=prompts[0].messages, max_new_tokens=16, speculative=True)
             for number, prompt in enumerate(prompts, first):
                 answers: dict[str, dict[str, Any]] = {name: {} for name in sides}

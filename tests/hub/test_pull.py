@@ -14,7 +14,7 @@ from dovetail_ort.command_line import main
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import BundleError
 
-WEIGHTS = "model_quantized.onnx_data"
+WEIGHTS = "model_native.onnx_data"
 OTHERS = {"README.md": b"# A card", "config.json": b"{}", "fp32/model.onnx_data": b"x" * 9000}
 
 
@@ -163,7 +163,7 @@ def without(files, name):
         (lambda files: files | {"manifest.json": b"{}"}, "is this a bundle?"),
         (lambda files: files | {"manifest.json": b"\xff"}, "must be UTF-8"),
         (lambda files: files | {"manifest.json": b" " * 5_000_000}, "4194304 bytes at most"),
-        (lambda files: damaged(files, lambda manifest: manifest.update(version=2)), "version must be 1"),
+        (lambda files: damaged(files, lambda manifest: manifest.update(version=3)), "version must be 2 or 1"),
         (lambda files: without(files, WEIGHTS), f"'{WEIGHTS}'"),
         (lambda files: files | {WEIGHTS: files[WEIGHTS][:-1]}, f"'{WEIGHTS}'"),
         (lambda files: damaged(files, lambda manifest: manifest["files"][0].update(path="../x")), "'../x'"),

@@ -13,7 +13,7 @@ from dovetail_ort_runtime.hub_cache import HubName
 
 # huggingface_hub 1 and 2 call their HTTP client in a way that this has given up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload:DeprecationWarning")
-WEIGHTS = "model_quantized.onnx_data"
+WEIGHTS = "model_native.onnx_data"
 NAME = HubName(repository="me/tiny")
 
 

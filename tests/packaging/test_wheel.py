@@ -22,6 +22,7 @@ PACKAGES = {
     "dovetail_ort_export": REPOSITORY / "export" / "dovetail_ort_export",
     "dovetail_ort_runtime": REPOSITORY / "runtime" / "dovetail_ort_runtime",
 }
+KERNEL_SOURCE = PACKAGES["dovetail_ort_runtime"] / "kernels" / "source"
 LARGEST_INSTALLED_BYTES = 220_000_000
 EXPORT_ONLY = {"torch", "transformers", "onnx", "optimum"}
 
@@ -103,8 +104,9 @@ def files_of_the_packages():
         for package, folder in PACKAGES.items()
         for path in folder.rglob("*")
         if path.is_file()
-        and not {"__pycache__", "source"} & set(path.relative_to(folder).parts)
+        and "__pycache__" not in path.parts
         and path.suffix != ".so"
+        and KERNEL_SOURCE not in path.parents
     }
 
 
@@ -139,8 +141,7 @@ def test_a_wheel_that_must_have_the_library_is_not_made_without_a_compiler(tmp_p
 def test_the_source_distribution_holds_what_the_library_is_built_of(tmp_path):
     with tarfile.open(build(tmp_path, "sdist")) as archive:
         found = {name.partition("/")[2] for name in archive.getnames()}
-    source = PACKAGES["dovetail_ort_runtime"] / "kernels" / "source"
-    assert {path.relative_to(REPOSITORY).as_posix() for path in source.iterdir()} <= found
+    assert {path.relative_to(REPOSITORY).as_posix() for path in KERNEL_SOURCE.iterdir()} <= found
     assert {"CMakeLists.txt", "pyproject.toml", "LICENSE", "README.md"} <= found
     assert not {name for name in found if name.endswith((".so", ".pyc"))}
 

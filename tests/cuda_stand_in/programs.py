@@ -27,6 +27,7 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.pass_inputs import padded_ancestors
 from dovetail_ort_runtime.session import open_session
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
@@ -76,7 +77,7 @@ def draft(model: DraftModel, num_rows: int, *, tree: bool = False) -> None:
         np.arange(length, length + num_rows),
         num_scored=1,
         num_candidates=2,
-        attention_bias=np.zeros((1, 1, num_rows, length + num_rows), dtype=np.float32) if tree else None,
+        ancestors=padded_ancestors([[]] * num_rows) if tree else None,
     )
     model.cache.keep(range(num_rows))
 
@@ -141,7 +142,7 @@ def pass_into_another_cache(directory: str) -> list[str]:
     elsewhere = draft_model(directory).cache
     (step,) = model._passes.values()
     for name, address in zip(("key", "value"), elsewhere._addresses, strict=True):
-        step.binding.bind_output(f"present.0.{name}", "cuda", 0, np.float16, elsewhere._shape, address)
+        step.binding.bind_output(f"present.0.{name}", "cuda", 0, np.float16, elsewhere._shapes[0], address)
     with traced() as calls:
         draft(model, 1)
     return calls

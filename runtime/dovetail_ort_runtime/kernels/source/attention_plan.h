@@ -7,12 +7,12 @@
 namespace dovetail {
 namespace {
 
-constexpr int64_t kPartQueries = 96;      // queries that one task takes at most
-constexpr int64_t kWholeQueries = 3072;   // from so many queries on, a task takes all ranges of its queries
-constexpr int64_t kEnoughTasks = 8;       // below so many tasks, a task's queries are cut once more
+constexpr int64_t kPartQueries = 96;     // queries that one task takes at most
+constexpr int64_t kWholeQueries = 3072;  // from so many queries on, a task takes all ranges of its queries
+constexpr int64_t kEnoughTasks = 8;      // below so many tasks, a task's queries are cut once more
 
 struct Row {
-    int64_t index;         // the row of the call
+    int64_t index;  // the row of the call
     int64_t sequence;
     int64_t first;         // the first logical position that it sees
     int64_t straight;      // logical positions below this one lie in the slots of the same numbers
@@ -44,22 +44,14 @@ struct Plan {
     int64_t partials;  // queries times ranges of one head of keys and values
 };
 
-DOVETAIL_INLINE int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
+DOVETAIL_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-DOVETAIL_INLINE int64_t larger(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
+DOVETAIL_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-DOVETAIL_INLINE int64_t round_up(int64_t n, int64_t multiple) {
-    return (n + multiple - 1) / multiple * multiple;
-}
+DOVETAIL_INLINE int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // Where piece `index` begins when n things are cut evenly into `pieces`.
-DOVETAIL_INLINE int64_t cut(int64_t n, int64_t pieces, int64_t index) {
-    return n * index / pieces;
-}
+DOVETAIL_INLINE int64_t cut(int64_t n, int64_t pieces, int64_t index) { return n * index / pieces; }
 
 inline int64_t count_ancestors(const int64_t *ancestors, int64_t most) {
     int64_t count = 0;
@@ -110,7 +102,8 @@ inline Row tree_row(const AttentionCall &call, int64_t index, int64_t *slots) {
 
 inline void list_rows(const AttentionCall &call, Row *rows, int64_t *slots) {
     for (int64_t i = 0; i < call.rows; ++i) {
-        rows[i] = call.max_ancestors == 0 ? chain_row(call, i) : tree_row(call, i, slots + i * (call.max_ancestors + 1));
+        rows[i] =
+            call.max_ancestors == 0 ? chain_row(call, i) : tree_row(call, i, slots + i * (call.max_ancestors + 1));
         if (call.window > 0) {
             rows[i].first = larger(0, rows[i].end - call.window);
         }

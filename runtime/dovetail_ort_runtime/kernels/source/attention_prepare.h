@@ -127,13 +127,9 @@ inline void pack_tile(const AttentionCall &call, const Plan &plan, const Group &
     }
 }
 
-DOVETAIL_INLINE void store_cached(float *p, Floats x) {
-    store(p, x);
-}
+DOVETAIL_INLINE void store_cached(float *p, Floats x) { store(p, x); }
 
-DOVETAIL_INLINE void store_cached(uint16_t *p, Floats x) {
-    store_half(p, x);
-}
+DOVETAIL_INLINE void store_cached(uint16_t *p, Floats x) { store_half(p, x); }
 
 template <class Element>
 void append_row(const AttentionCall &call, const Row &row, int64_t kv_head) {

@@ -87,13 +87,9 @@ DOVETAIL_INLINE void ask_for(int q, const char *line) {
     }
 }
 
-DOVETAIL_INLINE Floats load_cached(const float *p) {
-    return load(p);
-}
+DOVETAIL_INLINE Floats load_cached(const float *p) { return load(p); }
 
-DOVETAIL_INLINE Floats load_cached(const uint16_t *p) {
-    return load_half(p);
-}
+DOVETAIL_INLINE Floats load_cached(const uint16_t *p) { return load_half(p); }
 
 // Queries are (D, Queries), keys (D, 64).
 template <int Queries, int Vectors, int Lines, class Element>
@@ -258,9 +254,7 @@ DOVETAIL_INLINE Floats weight_of(Floats below) {
     return select(less(below, splat(-126.0f)), zero(), scaled);
 }
 
-DOVETAIL_INLINE Floats larger_lanes(Floats a, Floats b) {
-    return select(less(a, b), b, a);
-}
+DOVETAIL_INLINE Floats larger_lanes(Floats a, Floats b) { return select(less(a, b), b, a); }
 
 DOVETAIL_INLINE float largest_lane(Floats x) {
     float lane[kLanes];

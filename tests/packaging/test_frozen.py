@@ -10,6 +10,7 @@ import pytest
 
 import dovetail_ort
 from dovetail_ort import GenerationOptions
+from dovetail_ort_runtime import kernels
 
 REPOSITORY = Path(__file__).parents[2]
 PROMPT = "Größe, naïve café"
@@ -60,6 +61,11 @@ def test_a_frozen_application_contains_no_training_library(application):
     assert not {"torch", "transformers", "onnx", "optimum", "huggingface_hub"} & names
 
 
+def test_a_frozen_application_carries_the_library_of_native_operators(application):
+    library = application / "_internal" / "dovetail_ort_runtime" / "kernels" / kernels.library_path().name
+    assert library.read_bytes() == kernels.library_path().read_bytes()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to see what a process has mapped")
 def test_a_frozen_application_maps_no_file_of_an_installed_python(application, tiny_bundle, tmp_path):
     program = shutil.copytree(application, tmp_path / "application", symlinks=True) / "ask"
@@ -72,6 +78,7 @@ def test_a_frozen_application_maps_no_file_of_an_installed_python(application, t
         process.kill()
     mapped = {line.split(maxsplit=5)[5] for line in lines if "/" in line}
     assert any("onnxruntime" in path for path in mapped)
+    assert any(path.endswith(kernels.library_path().name) for path in mapped)  # the bundle is native
     assert not {path for path in mapped if "python" in path and not path.startswith(str(program.parent))}
 
 

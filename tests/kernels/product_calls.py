@@ -31,6 +31,26 @@ def pack_codes(codes):
     return np.ascontiguousarray(padded.reshape(len(padded) // 32, 32, -1, 4).transpose(0, 2, 1, 3))
 
 
+def pack_factors(factors):
+    """Factors (N, ceil(K / 64)) float16 as kernels.h lays them out: (ceil(N / 32), Kp / 64, 32), filled up with 1."""
+    outputs, groups = factors.shape
+    padded = np.ones((-(-outputs // 32) * 32, groups), np.float16)
+    padded[:outputs] = factors
+    return np.ascontiguousarray(padded.reshape(len(padded) // 32, 32, groups).swapaxes(1, 2))
+
+
+def random_factors(random, outputs, inputs):
+    """Factors (N, ceil(K / 64)) float16 of 2^-14, the smallest normal number, to 1, each power of two as often."""
+    factors = 2.0 ** random.uniform(-14, 0, (outputs, -(-inputs // 64)))
+    factors[random.random(factors.shape) < 0.25] = 1
+    return factors.astype(np.float16)
+
+
+def factor_of_inputs(factors, inputs):
+    """Factors (N, ceil(K / 64)) as (N, K) float32."""
+    return np.repeat(factors.astype(np.float32), 64, axis=1)[:, :inputs]
+
+
 def open_node(name, inputs, outputs, /, *, threads=1, denormal_as_zero=False, **attributes):
     """A session of one node.
 
@@ -84,6 +104,7 @@ class ProductCase:
     block: int = 64
     has_bias: bool = False
     has_skip: bool = False
+    has_groups: bool = False
     epsilon: float = 1e-5
     seed: int = 0
 
@@ -101,6 +122,17 @@ class ProductCase:
         norm_weight = random.standard_normal(self.inputs).astype(np.float32)
         return codes, scales, bias if self.has_bias else None, norm_weight
 
+    def factors(self):
+        """Factors (N, ceil(K / 64)) float16, or None."""
+        random = np.random.default_rng([self.seed, 2])
+        return random_factors(random, self.outputs, self.inputs) if self.has_groups else None
+
+    def weight(self):
+        """What codes, scales and factors stand for, (N, K) float64."""
+        codes, scales, _, _ = self.weights()
+        weight = (codes.astype(np.float64) - 128) * scales[:, None]
+        return weight * factor_of_inputs(self.factors(), self.inputs) if self.has_groups else weight
+
     def rows(self, count, *, seed=1):
         """Inputs x (count, K or 2K) and skip (count, K) or None; the rows differ in size."""
         random = np.random.default_rng([self.seed, seed])
@@ -112,14 +144,15 @@ class ProductCase:
     def open(self, *, threads=1, **options):
         """A session of this product; all its outputs."""
         codes, scales, bias, norm_weight = self.weights()
-        attributes = {"inputs": self.inputs, "block": self.block, "bits": 8, "group": 0} | options
-        packed = pack_codes(codes)
+        group = 64 if self.has_groups else 0
+        attributes = {"inputs": self.inputs, "block": self.block, "bits": 8, "group": group} | options
+        packed, factors = pack_codes(codes), pack_factors(self.factors()) if self.has_groups else None
         if self.kind == "plain":
-            return open_node("Product", [FLOAT, packed, scales, bias], ["y"], threads=threads, **attributes)
+            return open_node("Product", [FLOAT, packed, scales, bias, factors], ["y"], threads=threads, **attributes)
         if self.is_gated:
-            inputs = [FLOAT, packed, scales, bias]
+            inputs = [FLOAT, packed, scales, bias, factors]
             return open_node("GatedProduct", inputs, ["y"], threads=threads, activation=self.kind, **attributes)
-        inputs = [FLOAT, norm_weight, packed, scales, bias, FLOAT if self.has_skip else None]
+        inputs = [FLOAT, norm_weight, packed, scales, bias, FLOAT if self.has_skip else None, factors]
         return open_node("NormProduct", inputs, ["y", "sum"], threads=threads, epsilon=self.epsilon, **attributes)
 
 
@@ -139,6 +172,7 @@ def random_case(random, /, **fixed):
             block=int(random.choice([32, 64])),
             has_bias=bool(random.integers(2)),
             has_skip=bool(random.integers(2)),
+            has_groups=bool(random.integers(2)),
             seed=int(random.integers(1 << 30)),
         ),
         **fixed,
@@ -163,19 +197,19 @@ def quantised(rows, block):
 def product_of_quantised(case, rows):
     """What float64 says of the product of rows (S, K) that the prologue made, and a bound of the error.
 
-    The integers and scales are exact here. The kernel rounds once for each block (an fma), once for the output's
-    scale and once for the bias; each rounding is off by at most UNIT of a sum whose magnitude is below that of the
-    absolute values.
+    The integers, scales and factors are exact here. The kernel rounds once for each block (an fma), once for the
+    output's scale, once for the bias, and with groups once for the scale of the chain; each rounding is off by at most
+    UNIT of a sum whose magnitude is below that of the absolute values.
     """
-    codes, scales, bias, _ = case.weights()
+    _, _, bias, _ = case.weights()
     integers, block_scales = quantised(rows, case.block)
     blocks = integers.reshape(len(rows), -1, case.block) * block_scales[:, :, None].astype(np.float64)
     values = blocks.reshape(len(rows), -1)[:, : case.inputs]
-    weight = (codes.astype(np.float64) - 128) * scales[:, None].astype(np.float64)
+    weight = case.weight()
     offset = 0.0 if bias is None else bias.astype(np.float64)
     result = values @ weight.T + offset
     magnitude = np.abs(values) @ np.abs(weight).T + np.abs(offset)
-    roundings = block_scales.shape[1] + 3
+    roundings = block_scales.shape[1] + 3 + case.has_groups
     return result, roundings * UNIT * magnitude
 
 
@@ -194,11 +228,12 @@ def bits_of_cases():
         for output in run(case.open(threads=1 + index % 3), rows, skip):
             digest.update(output.tobytes())
         codes, scales, _, norm_weight = case.weights()
+        factors, group = (pack_factors(case.factors()), 64) if case.has_groups else (None, 0)
         norm = open_node("Norm", [FLOAT, norm_weight, FLOAT], ["y", "sum"], epsilon=1e-6)
         for output in run(norm, rows[:, : case.inputs], rows[:, : case.inputs] + 1):
             digest.update(output.tobytes())
         embedding = open_node(
-            "Embedding", [INT64, pack_codes(codes), scales], ["y"], inputs=case.inputs, bits=8, group=0
+            "Embedding", [INT64, pack_codes(codes), scales, factors], ["y"], inputs=case.inputs, bits=8, group=group
         )
         (output,) = run(embedding, random.integers(0, case.outputs, 5))
         digest.update(output.tobytes())

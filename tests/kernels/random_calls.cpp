@@ -113,6 +113,7 @@ void at_every_level(const char *name, Case run) {
 struct PackedWeight {
     std::vector<uint8_t> codes;
     std::vector<float> scales;
+    std::vector<uint16_t> factors;
     std::vector<float> bias;
 
     PackedWeight(int64_t outputs, int64_t inputs) {
@@ -126,6 +127,15 @@ struct PackedWeight {
         }
         scales = floats(outputs, 0.01f);
         bias = floats(outputs);
+        factors.resize(codes.size() / 64);
+        for (uint16_t &factor : factors) {
+            factor = static_cast<uint16_t>(uniform(0x0400, 0x3c00));  // the smallest normal float16 to 1
+        }
+    }
+
+    dovetail::Weight of(int64_t outputs, int64_t inputs, int64_t block, bool has_groups) const {
+        const uint16_t *groups = has_groups ? factors.data() : nullptr;
+        return {codes.data(), scales.data(), groups, bias.data(), outputs, inputs, block};
     }
 };
 
@@ -137,6 +147,7 @@ void run_products() {
     const auto activation = static_cast<dovetail::Activation>(uniform(0, 1));
     const bool has_skip = uniform(0, 1) != 0;
     const int64_t block = uniform(0, 1) != 0 ? 64 : 32;
+    const bool has_groups = uniform(0, 1) != 0;
     const PackedWeight weight(outputs, inputs);
     const std::vector<float> x = floats(rows * inputs * (prologue == dovetail::Prologue::kGated ? 2 : 1));
     const std::vector<float> skip = floats(rows * inputs);
@@ -155,7 +166,7 @@ void run_products() {
             call.epsilon = 1e-5f;
             call.sum = has_skip ? sum.data() : nullptr;
         }
-        call.weight = {weight.codes.data(), weight.scales.data(), weight.bias.data(), outputs, inputs, block};
+        call.weight = weight.of(outputs, inputs, block, has_groups);
         call.y = y.data();
         must_be(kernels.product(call, pool) == nullptr, "product failed");
         y.insert(y.end(), sum.begin(), sum.end());
@@ -180,6 +191,7 @@ void run_embeddings() {
     const int64_t rows = uniform(1, 9);
     const int64_t inputs = uniform(1, 300);
     const int64_t outputs = uniform(1, 100);
+    const bool has_groups = uniform(0, 1) != 0;
     const PackedWeight weight(outputs, inputs);
     std::vector<int64_t> ids(static_cast<size_t>(rows));
     for (int64_t &id : ids) {
@@ -190,7 +202,7 @@ void run_embeddings() {
         dovetail::EmbeddingCall call{};
         call.rows = rows;
         call.ids = ids.data();
-        call.weight = {weight.codes.data(), weight.scales.data(), nullptr, outputs, inputs, 64};
+        call.weight = weight.of(outputs, inputs, 64, has_groups);
         call.y = y.data();
         must_be(kernels.embedding(call, pool) == nullptr, "embedding failed");
         return y;

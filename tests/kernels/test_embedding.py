@@ -6,23 +6,29 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from product_calls import FLOAT, INT64, open_node, pack_codes, run
+from product_calls import FLOAT, INT64, factor_of_inputs, open_node, pack_codes, pack_factors, random_factors, run
 
 from dovetail_ort_runtime import kernels
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (33, 63), (100, 576), (257, 130)])
 @pytest.mark.parametrize("count", [1, 7, 40])
-def test_an_embedding_is_its_codes_times_their_scale(outputs, inputs, count):
+@pytest.mark.parametrize("has_groups", [False, True])
+def test_an_embedding_is_its_codes_times_their_factor_and_scale(outputs, inputs, count, has_groups):
     random = np.random.default_rng([outputs, inputs, count])
     codes = random.integers(0, 256, (outputs, inputs)).astype(np.uint8)
     scales = random.uniform(0.001, 1, outputs).astype(np.float32)
     ids = random.integers(0, outputs, count)
-    attributes = {"inputs": inputs, "bits": 8, "group": 0}
+    steps = codes.astype(np.float32) - np.float32(128)
+    given = [INT64, pack_codes(codes), scales]
+    if has_groups:
+        factors = random_factors(random, outputs, inputs)
+        steps *= factor_of_inputs(factors, inputs)
+        given.append(pack_factors(factors))
+    attributes = {"inputs": inputs, "bits": 8, "group": 64 if has_groups else 0}
     for threads in [1, 3]:
-        session = open_node("Embedding", [INT64, pack_codes(codes), scales], ["y"], threads=threads, **attributes)
-        (y,) = run(session, ids)
-        expected = (codes[ids].astype(np.float32) - np.float32(128)) * scales[ids, None]
+        (y,) = run(open_node("Embedding", given, ["y"], threads=threads, **attributes), ids)
+        expected = steps[ids] * scales[ids, None]
         assert y.tobytes() == expected.tobytes()
 
 

@@ -17,8 +17,10 @@ OUTPUTS, INPUTS = 70, 100
 CODES = np.random.default_rng(0).integers(1, 256, (OUTPUTS, INPUTS)).astype(np.uint8)
 PACKED = pack_codes(CODES)
 SCALES = np.linspace(1e-3, 1e-2, OUTPUTS, dtype=np.float32)
+FACTORS = np.full((3, 2, 32), 0.5, np.float16)
 NORM = np.linspace(0.5, 1.5, INPUTS, dtype=np.float32)
 PRODUCT = {"inputs": INPUTS, "block": 64}
+GROUPED = PRODUCT | {"group": 64}
 # What ONNX Runtime puts before the words of an operator.
 WRAPPED = re.compile(r"(?:Status Message|during initialization): (.*)", re.DOTALL)
 
@@ -57,7 +59,18 @@ def rows(count=3, width=INPUTS):
         ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"inputs": 2**62}, "inputs"),
         ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"bits": 4}, "bits"),
         ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"bits": 8.0}, "bits"),
-        ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"group": 64}, "group"),
+        ("Product", [FLOAT, PACKED, SCALES], GROUPED, "got 64 without factors"),
+        ("Product", [FLOAT, PACKED, SCALES, None, FACTORS], PRODUCT, "got 0 with factors"),
+        ("Product", [FLOAT, PACKED, SCALES, None, FACTORS], PRODUCT | {"group": 32}, "group must be 0 or 64, got 32"),
+        ("Product", [FLOAT, PACKED, SCALES, None, FACTORS[:, :1]], GROUPED, "factors"),
+        ("Product", [FLOAT, PACKED, SCALES, None, FACTORS[:2]], GROUPED, "factors"),
+        ("GatedProduct", [FLOAT, PACKED, SCALES, None, FACTORS[0]], GROUPED | {"activation": "silu"}, "factors"),
+        ("NormProduct", [FLOAT, NORM, PACKED, SCALES], GROUPED | {"epsilon": 1e-5}, "group"),
+        ("NormProduct", [FLOAT, NORM, PACKED, SCALES, None, None, FACTORS], PRODUCT | {"epsilon": 1e-5}, "group"),
+        ("NormProduct", [FLOAT, NORM, PACKED, SCALES, None, None, FACTORS[1:]], GROUPED | {"epsilon": 1e-5}, "factors"),
+        ("Embedding", [INT64, PACKED, SCALES], {"inputs": INPUTS, "group": 64}, "group"),
+        ("Embedding", [INT64, PACKED, SCALES, FACTORS], {"inputs": INPUTS}, "group"),
+        ("Embedding", [INT64, PACKED, SCALES, FACTORS[1:]], {"inputs": INPUTS, "group": 64}, "factors"),
         ("GatedProduct", [FLOAT, PACKED, SCALES], PRODUCT, "activation"),
         ("GatedProduct", [FLOAT, PACKED, SCALES], PRODUCT | {"activation": "relu"}, "activation"),
         ("GatedProduct", [FLOAT, PACKED, SCALES], PRODUCT | {"activation": "silu" * 99}, "activation"),

@@ -4,7 +4,17 @@ import math
 
 import numpy as np
 import pytest
-from product_calls import FLOAT, UNIT, ProductCase, open_node, pack_codes, product_of_quantised, random_case, run
+from product_calls import (
+    FLOAT,
+    UNIT,
+    ProductCase,
+    open_node,
+    pack_codes,
+    pack_factors,
+    product_of_quantised,
+    random_case,
+    run,
+)
 
 KINDS = ["plain", "silu", "gelu_tanh", "normed"]
 
@@ -18,6 +28,18 @@ def test_a_plain_product_is_that_of_its_integers(seed):
     expected, bound = product_of_quantised(case, rows)
     assert y.shape == expected.shape
     assert np.all(np.abs(y - expected) <= bound)
+
+
+@pytest.mark.parametrize("block", [32, 64])
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_factors_of_1_change_no_bit(block, rows):
+    case = ProductCase(inputs=300, outputs=70, block=block, has_bias=True, seed=4)
+    codes, scales, bias, _ = case.weights()
+    x, _ = case.rows(rows)
+    ones = pack_factors(np.ones((70, 5), np.float16))
+    inputs = [FLOAT, pack_codes(codes), scales, bias, ones]
+    (y,) = run(open_node("Product", inputs, ["y"], inputs=300, block=block, group=64), x)
+    assert y.tobytes() == run(case.open(), x)[0].tobytes()
 
 
 @pytest.mark.parametrize("block", [32, 64])
@@ -59,6 +81,7 @@ def plain(case):
         outputs=case.outputs,
         block=case.block,
         has_bias=case.has_bias,
+        has_groups=case.has_groups,
         seed=case.seed,
     )
 
@@ -115,9 +138,11 @@ def test_a_gated_product_is_near_that_of_float64(activation):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("block", [32, 64])
-def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind, block):
+@pytest.mark.parametrize("has_groups", [False, True])
+def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind, block, has_groups):
     random = np.random.default_rng([KINDS.index(kind), block])
-    case = ProductCase(kind=kind, inputs=333, outputs=77, block=block, has_bias=True, has_skip=True)
+    sizes = {"inputs": 333, "outputs": 77, "block": block}
+    case = ProductCase(kind=kind, has_bias=True, has_skip=True, has_groups=has_groups, **sizes)
     session = case.open()
     rows, skip = case.rows(64)
     alone = [run(session, rows[i : i + 1], None if skip is None else skip[i : i + 1]) for i in range(64)]
@@ -130,8 +155,9 @@ def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind, block):
 
 
 @pytest.mark.parametrize("block", [32, 64])
-def test_a_rows_bits_do_not_depend_on_the_rows_beside_it_where_a_matrix_unit_pays(block):
-    case = ProductCase(kind="normed", inputs=2100, outputs=77, block=block, has_bias=True)
+@pytest.mark.parametrize("has_groups", [False, True])
+def test_a_rows_bits_do_not_depend_on_the_rows_beside_it_where_a_matrix_unit_pays(block, has_groups):
+    case = ProductCase(kind="normed", inputs=2100, outputs=77, block=block, has_bias=True, has_groups=has_groups)
     session = case.open()
     rows, _ = case.rows(64)
     alone = [run(session, rows[i : i + 1])[0] for i in range(64)]
@@ -144,7 +170,7 @@ def test_a_rows_bits_do_not_depend_on_the_rows_beside_it_where_a_matrix_unit_pay
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_the_number_of_threads(kind):
     # Enough values for rows to be shared out, and more slabs than items.
-    case = ProductCase(kind=kind, inputs=1100, outputs=1700, has_skip=True)
+    case = ProductCase(kind=kind, inputs=1100, outputs=1700, has_skip=True, has_groups=True)
     rows, skip = case.rows(19)
     expected = run(case.open(threads=1), rows, skip)
     for threads in [2, 3, 8]:

@@ -15,11 +15,29 @@ DOVETAIL_INLINE const uint8_t *codes_of_output(const Weight &weight, int64_t out
     return weight.codes + output / kSlab * kSlab * padded + output % kSlab * 4;
 }
 
-// Asks for an output's codes: each four lie in a cache line of their own.
+// Factors of an output and its neighbours for a group.
+DOVETAIL_INLINE const uint16_t *factors_of_output(const Weight &weight, int64_t output, int64_t group) {
+    const int64_t groups = (weight.inputs + kGroup - 1) / kGroup;
+    return weight.factors + (output / kSlab * groups + group) * kSlab + output % kSlab / kLanes * kLanes;
+}
+
+DOVETAIL_INLINE float factor_of_group(const Weight &weight, int64_t output, int64_t group) {
+    if (weight.factors == nullptr) {
+        return 1.0f;
+    }
+    float factors[kLanes];
+    store(factors, load_half(factors_of_output(weight, output, group)));
+    return factors[output % kLanes];
+}
+
+// Asks for an output's codes: each four lie in a cache line of their own, and so does each factor.
 DOVETAIL_INLINE void prefetch_output(const Weight &weight, int64_t output) {
     const uint8_t *codes = codes_of_output(weight, output);
     for (int64_t k = 0; k < weight.inputs; k += 4) {
         prefetch_l2(codes + k / 4 * kFourOfSlab);
+    }
+    for (int64_t k = 0; weight.factors != nullptr && k < weight.inputs; k += kGroup) {
+        prefetch_l2(factors_of_output(weight, output, k / kGroup));
     }
 }
 
@@ -29,17 +47,21 @@ void embed_row(const EmbeddingCall &call, int64_t row) {
     const uint8_t *codes = codes_of_output(weight, id);
     const float scale = weight.scales[id];
     float *y = call.y + row * weight.inputs;
-    const int64_t whole = weight.inputs / 4 * 4;
-    for (int64_t k = 0; k < whole; k += 4) {
-        uint8_t four[4];
-        std::memcpy(four, codes + k / 4 * kFourOfSlab, 4);
-        for (int j = 0; j < 4; ++j) {
-            y[k + j] = static_cast<float>(four[j] - kZero) * scale;
+    for (int64_t first = 0; first < weight.inputs; first += kGroup) {
+        const float factor = factor_of_group(weight, id, first / kGroup);
+        const int64_t end = first + kGroup < weight.inputs ? first + kGroup : weight.inputs;
+        int64_t k = first;
+        for (; k + 4 <= end; k += 4) {
+            uint8_t four[4];
+            std::memcpy(four, codes + k / 4 * kFourOfSlab, 4);
+            for (int j = 0; j < 4; ++j) {
+                y[k + j] = static_cast<float>(four[j] - kZero) * factor * scale;
+            }
         }
-    }
-    for (int64_t k = whole; k < weight.inputs; ++k) {
-        const int code = codes[k / 4 * kFourOfSlab + k % 4];
-        y[k] = static_cast<float>(code - kZero) * scale;
+        for (; k < end; ++k) {
+            const int code = codes[k / 4 * kFourOfSlab + k % 4];
+            y[k] = static_cast<float>(code - kZero) * factor * scale;
+        }
     }
 }
 

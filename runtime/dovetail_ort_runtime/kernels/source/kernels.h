@@ -16,6 +16,7 @@ namespace dovetail {
 
 constexpr int64_t kSlab = 32;        // outputs that lie side by side in a packed weight
 constexpr int64_t kInputPad = 64;    // a packed weight's inputs are filled up to a multiple of this
+constexpr int64_t kGroup = 64;       // inputs of an output that share a factor, where a weight has factors
 constexpr int64_t kCacheBlock = 64;  // positions that lie side by side in a cache of keys
 constexpr int64_t kRange = 512;      // logical positions that are summed up without a break
 constexpr int kLanes = 16;           // lanes of the sums that run over many lanes
@@ -27,20 +28,23 @@ struct Pool {
     void (*run)(void *self, size_t count, void (*task)(void *data, size_t index), void *data);
 };
 
-// A weight (N, K) in 8 bits: output n of input k is (code - 128) * scales[n].
+// A weight (N, K) in 8 bits: output n of input k is (code - 128) * factor(n, k / 64) * scales[n]; all factors of a weight
+// without groups are 1.
 //
 // codes are (ceil(N / 32), Kp / 4, 32, 4) with Kp = K rounded up to 64; the code of (n, k) stands at
 //
 //     ((n / 32 * (Kp / 4) + k / 4) * 32 + n % 32) * 4 + k % 4
 //
-// Codes of inputs and outputs that are only there to fill up are 128.
+// Codes of inputs and outputs that are only there to fill up are 128. Factors are float16 in (0, 1], (ceil(N / 32), Kp / 64,
+// 32), so that they lie as their codes do; those of outputs that are only there to fill up are 1.
 struct Weight {
     const uint8_t *codes;
-    const float *scales;  // (N,)
-    const float *bias;    // (N,), or null
-    int64_t outputs;      // N
-    int64_t inputs;       // K
-    int64_t block;        // inputs that share a scale of the activations: 64 or 32
+    const float *scales;      // (N,)
+    const uint16_t *factors;  // or null: a weight without groups
+    const float *bias;        // (N,), or null
+    int64_t outputs;          // N
+    int64_t inputs;           // K
+    int64_t block;            // inputs that share a scale of the activations: 64 or 32
 };
 
 enum class Prologue { kPlain, kGated, kNormed };
@@ -55,7 +59,8 @@ enum class Activation { kSilu, kGeluTanh };
 // Quantised in blocks: m is the largest magnitude of a block, its scale is m / 127, an input's integer is a * (127 / m)
 // rounded to nearest even. A block with m < 2^-100 is zero with the scale 0; one that is not finite has the scale NaN.
 // y is the sum over the blocks, ascending, as a chain of fma(float(exact integer sum of the block), scale, y) that
-// begins with 0, then times the output's scale, then plus the bias as an operation of its own.
+// begins with 0, then times the output's scale, then plus the bias as an operation of its own. Where the weight has
+// groups, the scale of the chain is block's scale * factor(n, group of the block), rounded by itself.
 struct ProductCall {
     Prologue prologue;
     Activation activation;
@@ -84,7 +89,7 @@ struct NormCall {
     float *y;             // (S, K)
 };
 
-// y = (code - 128) * scale, of the outputs that ids name; the ids are within bounds.
+// y = ((code - 128) * factor) * scale, of the outputs that ids name; the ids are within bounds.
 struct EmbeddingCall {
     int64_t rows;         // S
     const int64_t *ids;   // (S,)

@@ -13,7 +13,7 @@ namespace {
 class Embedding {
   public:
     static constexpr const char *kName = "Embedding";
-    static constexpr Argument kInputs[] = {{ORT_INT64}, {ORT_UINT8}, {ORT_FLOAT}};
+    static constexpr Argument kInputs[] = {{ORT_INT64}, {ORT_UINT8}, {ORT_FLOAT}, {ORT_FLOAT16, ORT_OPTIONAL}};
     static constexpr Argument kOutputs[] = {{ORT_FLOAT}};
 
     // The last axis is an attribute, which shape inference leaves open.
@@ -27,7 +27,7 @@ class Embedding {
         shapes.set_output(0, ORT_FLOAT, shape);
     }
 
-    explicit Embedding(const OrtKernelInfo *info) : weight_(info, 1, PackedWeight::Reader::kEmbedding) {}
+    explicit Embedding(const OrtKernelInfo *info) : weight_(info, 1, 3, PackedWeight::Reader::kEmbedding) {}
 
     void compute(OrtKernelContext *context) const {
         EmbeddingCall call{};

@@ -46,12 +46,13 @@ void run_product(const ProductCall &call, OrtKernelContext *context) {
 class Product {
   public:
     static constexpr const char *kName = "Product";
-    static constexpr Argument kInputs[] = {{ORT_FLOAT}, {ORT_UINT8}, {ORT_FLOAT}, {ORT_FLOAT, ORT_OPTIONAL}};
+    static constexpr Argument kInputs[] = {
+        {ORT_FLOAT}, {ORT_UINT8}, {ORT_FLOAT}, {ORT_FLOAT, ORT_OPTIONAL}, {ORT_FLOAT16, ORT_OPTIONAL}};
     static constexpr Argument kOutputs[] = {{ORT_FLOAT}};
 
     static void infer(ShapeInference &shapes) { shapes.set_output(0, ORT_FLOAT, product_shape(shapes, 2)); }
 
-    explicit Product(const OrtKernelInfo *info) : weight_(info, 1, PackedWeight::Reader::kProduct) {}
+    explicit Product(const OrtKernelInfo *info) : weight_(info, 1, 4, PackedWeight::Reader::kProduct) {}
 
     void compute(OrtKernelContext *context) const {
         ProductCall call{};
@@ -82,13 +83,14 @@ Activation read_activation(const OrtKernelInfo *info) {
 class GatedProduct {
   public:
     static constexpr const char *kName = "GatedProduct";
-    static constexpr Argument kInputs[] = {{ORT_FLOAT}, {ORT_UINT8}, {ORT_FLOAT}, {ORT_FLOAT, ORT_OPTIONAL}};
+    static constexpr Argument kInputs[] = {
+        {ORT_FLOAT}, {ORT_UINT8}, {ORT_FLOAT}, {ORT_FLOAT, ORT_OPTIONAL}, {ORT_FLOAT16, ORT_OPTIONAL}};
     static constexpr Argument kOutputs[] = {{ORT_FLOAT}};
 
     static void infer(ShapeInference &shapes) { shapes.set_output(0, ORT_FLOAT, product_shape(shapes, 2)); }
 
     explicit GatedProduct(const OrtKernelInfo *info)
-        : weight_(info, 1, PackedWeight::Reader::kProduct), activation_(read_activation(info)) {}
+        : weight_(info, 1, 4, PackedWeight::Reader::kProduct), activation_(read_activation(info)) {}
 
     void compute(OrtKernelContext *context) const {
         ProductCall call{};
@@ -108,8 +110,13 @@ class GatedProduct {
 class NormProduct {
   public:
     static constexpr const char *kName = "NormProduct";
-    static constexpr Argument kInputs[] = {
-        {ORT_FLOAT}, {ORT_FLOAT}, {ORT_UINT8}, {ORT_FLOAT}, {ORT_FLOAT, ORT_OPTIONAL}, {ORT_FLOAT, ORT_OPTIONAL}};
+    static constexpr Argument kInputs[] = {{ORT_FLOAT},
+                                           {ORT_FLOAT},
+                                           {ORT_UINT8},
+                                           {ORT_FLOAT},
+                                           {ORT_FLOAT, ORT_OPTIONAL},
+                                           {ORT_FLOAT, ORT_OPTIONAL},
+                                           {ORT_FLOAT16, ORT_OPTIONAL}};
     static constexpr Argument kOutputs[] = {{ORT_FLOAT}, {ORT_FLOAT, ORT_OPTIONAL}};
 
     static void infer(ShapeInference &shapes) {
@@ -118,7 +125,7 @@ class NormProduct {
     }
 
     explicit NormProduct(const OrtKernelInfo *info)
-        : weight_(info, 2, PackedWeight::Reader::kProduct),
+        : weight_(info, 2, 6, PackedWeight::Reader::kProduct),
           norm_weight_(constant(info, 1, "norm_weight", ORT_FLOAT)),
           epsilon_(epsilon(info)) {
         norm_weight_.must_have_shape(weight_.weight().inputs);

@@ -26,7 +26,7 @@ constexpr size_t kAlignment = 64;
 
 bool copies_weights() {
     const char *asked = std::getenv("DOVETAIL_WEIGHTS");
-    if (asked == nullptr || std::strcmp(asked, "map") == 0) {
+    if (asked == nullptr || asked[0] == '\0' || std::strcmp(asked, "map") == 0) {
         return false;
     }
     if (std::strcmp(asked, "copy") == 0) {
@@ -173,14 +173,23 @@ void drop_pages(const void *constant, size_t bytes) {
     }
 }
 
+// Asks for a constant that is not in memory yet, all at once instead of page by page as it is read.
+void ask_for_pages(const void *constant, size_t bytes) {
+    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t start = reinterpret_cast<uintptr_t>(constant);
+    const uintptr_t first = start / page * page;
+    madvise(reinterpret_cast<void *>(first), start + bytes - first, MADV_WILLNEED);
+}
+
 #else
 
 void drop_pages(const void *, size_t) {}
+void ask_for_pages(const void *, size_t) {}
 
 #endif
 
 const uint8_t *placed(const void *constant, size_t bytes) {
-    if (!copies_weights()) {
+    if (!copies_weights() || constant == nullptr) {
         return static_cast<const uint8_t *>(constant);
     }
     const uint8_t *copy = copies().own(constant, bytes);

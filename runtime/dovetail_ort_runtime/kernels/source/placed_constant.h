@@ -9,7 +9,7 @@ namespace dovetail {
 // ONNX Runtime maps the weights of a file; what is mapped is shared by processes, in small pages. With the environment
 // variable DOVETAIL_WEIGHTS=copy a constant is copied once into large pages, and the mapped pages are given back.
 //
-// The owners of one constant share one copy: a tied weight is read by the embedding and by the head.
+// Null stays null. The owners of one constant share one copy: a tied weight is read by the embedding and by the head.
 class PlacedConstant {
   public:
     PlacedConstant(const void *constant, size_t bytes);

@@ -148,6 +148,7 @@ void quantise(const Product &product, int64_t row) {
 }
 
 constexpr int64_t kBytesAhead = 8192;
+constexpr int64_t kFactorsAhead = kBytesAhead / kGroup;
 
 // What a tile asks for while it multiplies a slab: its share of the next one. The first four share it.
 DOVETAIL_INLINE LinesAhead ahead_of(int64_t tile, int64_t tiles) {
@@ -171,6 +172,12 @@ void multiply_slab(const Product &product, int64_t slab) {
     tile.codes = weight.codes + slab * bytes;
     // A tile alone asks for what it reads next itself; several share the next slab.
     tile.ahead = tile.codes + (product.tiles == 1 ? kBytesAhead : bytes);
+    tile.factors = nullptr;
+    if (weight.factors != nullptr) {
+        const int64_t factors = product.inputs / kGroup * kSlab;
+        tile.factors = weight.factors + slab * factors;
+        tile.factors_ahead = tile.factors + (product.tiles == 1 ? kFactorsAhead : factors);
+    }
     tile.output_scales = weight.scales + first_output;
     tile.bias = weight.bias == nullptr ? nullptr : weight.bias + first_output;
     tile.outputs = static_cast<int>(outputs_left < kSlab ? outputs_left : kSlab);

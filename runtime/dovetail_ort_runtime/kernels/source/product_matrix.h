@@ -80,7 +80,7 @@ DOVETAIL_INLINE void multiply_block(const int8_t *integers, const uint8_t *codes
 
 // The unit multiplies a block while the vectors add up the one before it. Rows and lines are written out: no branch
 // comes between them.
-template <int kRows, int kLines>
+template <int kRows, int kLines, bool kHasGroups>
 void multiply_rows(const ProductTile &tile, int64_t block) {
     const int64_t code_bytes = block / 4 * kSlabFour;
     const int8_t *integers = tile.integers;
@@ -103,6 +103,17 @@ void multiply_rows(const ProductTile &tile, int64_t block) {
             multiply_block(integers, codes, block, dots[(i + 1) % 2]);
         }
         const MatrixSums &ready = dots[i % 2];
+        Floats factors[kSlabVectors];
+        if constexpr (kHasGroups) {
+            const int64_t at = factors_of_block(i, block);
+            DOVETAIL_UNROLL
+            for (int v = 0; v < kSlabVectors; ++v) {
+                factors[v] = load_half(tile.factors + at + v * kLanes);
+            }
+            if (kLines != 0) {
+                prefetch_l2(tile.factors_ahead + at);
+            }
+        }
         DOVETAIL_UNROLL
         for (int r = 0; r < kRows; ++r) {
             const Floats scale = splat(scales[r]);
@@ -110,7 +121,11 @@ void multiply_rows(const ProductTile &tile, int64_t block) {
             DOVETAIL_UNROLL
             for (int v = 0; v < kSlabVectors; ++v) {
                 const Ints exact = add(load_ints(ready[v][r]), start);
-                sums[r][v] = fma(to_floats(exact), scale, sums[r][v]);
+                Floats scale_of_outputs = scale;
+                if constexpr (kHasGroups) {
+                    scale_of_outputs = mul(scale, factors[v]);
+                }
+                sums[r][v] = fma(to_floats(exact), scale_of_outputs, sums[r][v]);
             }
             DOVETAIL_UNROLL
             for (int line = kLines * r / kRows; line < kLines * (r + 1) / kRows; ++line) {
@@ -124,18 +139,18 @@ void multiply_rows(const ProductTile &tile, int64_t block) {
     finish_tile(tile, sums, kRows);
 }
 
-template <int kRows>
+template <int kRows, bool kHasGroups>
 void multiply_lines(const ProductTile &tile, int64_t block, int64_t lines) {
     if (lines == 32) {
-        multiply_rows<kRows, 32>(tile, block);
+        multiply_rows<kRows, 32, kHasGroups>(tile, block);
     } else if (lines == 16) {
-        multiply_rows<kRows, 16>(tile, block);
+        multiply_rows<kRows, 16, kHasGroups>(tile, block);
     } else if (lines == 8) {
-        multiply_rows<kRows, 8>(tile, block);
+        multiply_rows<kRows, 8, kHasGroups>(tile, block);
     } else if (lines == 4) {
-        multiply_rows<kRows, 4>(tile, block);
+        multiply_rows<kRows, 4, kHasGroups>(tile, block);
     } else {
-        multiply_rows<kRows, 0>(tile, block);
+        multiply_rows<kRows, 0, kHasGroups>(tile, block);
     }
 }
 
@@ -148,7 +163,12 @@ void multiply_by_matrix_unit(const ProductTile &tile, int64_t block, LinesAhead 
             return;
         }
     }
-    multiply_lines<kRows>(tile, block, block / 8 * ahead);
+    const int64_t lines = block / 8 * ahead;
+    if (tile.factors == nullptr) {
+        multiply_lines<kRows, false>(tile, block, lines);
+    } else {
+        multiply_lines<kRows, true>(tile, block, lines);
+    }
 }
 
 #else

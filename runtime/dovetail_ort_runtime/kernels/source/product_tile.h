@@ -18,6 +18,8 @@ struct ProductTile {
     int64_t blocks;              // of the inputs
     const uint8_t *codes;        // (Kp / 4, 32, 4)
     const uint8_t *ahead;        // what to ask memory for
+    const uint16_t *factors;     // of the slab, (Kp / 64, 32), or null
+    const uint16_t *factors_ahead;
     const float *output_scales;  // of the slab
     const float *bias;           // of the slab, or null
     int outputs;                 // of the slab, 1 to 32
@@ -46,8 +48,13 @@ DOVETAIL_INLINE void finish_tile(const ProductTile &tile, const Floats (*sums)[k
     }
 }
 
+// Where the factors of a block of that many inputs stand.
+DOVETAIL_INLINE int64_t factors_of_block(int64_t index, int64_t block) {
+    return index * block / kGroup * kSlab;
+}
+
 // kSteps: fours of inputs in a block.
-template <int kRows, int kSteps, LinesAhead kAhead>
+template <int kRows, int kSteps, LinesAhead kAhead, bool kHasGroups>
 void multiply_tile(const ProductTile &tile) {
     const int8_t *integers = tile.integers;
     const float *scales = tile.scales;
@@ -94,12 +101,27 @@ void multiply_tile(const ProductTile &tile) {
                     }
                 }
             }
+            Floats factors[kProductVectors];
+            if constexpr (kHasGroups) {
+                const int64_t at = factors_of_block(block, 4 * kSteps);
+                DOVETAIL_UNROLL
+                for (int v = 0; v < kProductVectors; ++v) {
+                    factors[v] = load_half(tile.factors + at + (part + v) * kLanes);
+                }
+                if (kAhead != kNoLines && part == 0) {
+                    prefetch_l2(tile.factors_ahead + at);
+                }
+            }
             DOVETAIL_UNROLL
             for (int r = 0; r < kRows; ++r) {
                 const Floats scale = splat(scales[r]);
                 DOVETAIL_UNROLL
                 for (int v = 0; v < kProductVectors; ++v) {
-                    sums[r][part + v] = fma(to_floats(dots[r][v]), scale, sums[r][part + v]);
+                    Floats scale_of_outputs = scale;
+                    if constexpr (kHasGroups) {
+                        scale_of_outputs = mul(scale, factors[v]);
+                    }
+                    sums[r][part + v] = fma(to_floats(dots[r][v]), scale_of_outputs, sums[r][part + v]);
                 }
             }
         }
@@ -114,13 +136,18 @@ void multiply_tile(const ProductTile &tile) {
 
 using MultiplyTile = void (*)(const ProductTile &tile);
 
-template <int kRows>
+template <int kRows, int kSteps, bool kHasGroups>
+MultiplyTile tile_of_block(LinesAhead ahead) {
+    static constexpr MultiplyTile tiles[5] = {
+        multiply_tile<kRows, kSteps, kNoLines, kHasGroups>, multiply_tile<kRows, kSteps, kQuarterOfLines, kHasGroups>,
+        multiply_tile<kRows, kSteps, kHalfOfLines, kHasGroups>, nullptr,
+        multiply_tile<kRows, kSteps, kAllLines, kHasGroups>};
+    return tiles[ahead];
+}
+
+template <int kRows, bool kHasGroups>
 MultiplyTile tile_of_rows(int64_t block, LinesAhead ahead) {
-    static constexpr MultiplyTile of_64[5] = {multiply_tile<kRows, 16, kNoLines>, multiply_tile<kRows, 16, kQuarterOfLines>,
-                                       multiply_tile<kRows, 16, kHalfOfLines>, nullptr, multiply_tile<kRows, 16, kAllLines>};
-    static constexpr MultiplyTile of_32[5] = {multiply_tile<kRows, 8, kNoLines>, multiply_tile<kRows, 8, kQuarterOfLines>,
-                                       multiply_tile<kRows, 8, kHalfOfLines>, nullptr, multiply_tile<kRows, 8, kAllLines>};
-    return block == 64 ? of_64[ahead] : of_32[ahead];
+    return block == 64 ? tile_of_block<kRows, 16, kHasGroups>(ahead) : tile_of_block<kRows, 8, kHasGroups>(ahead);
 }
 
 // Multiplies a tile of up to kRows rows.
@@ -132,7 +159,9 @@ void multiply_by_vectors(const ProductTile &tile, int64_t block, LinesAhead ahea
             return;
         }
     }
-    tile_of_rows<kRows>(block, ahead)(tile);
+    const MultiplyTile multiply =
+        tile.factors == nullptr ? tile_of_rows<kRows, false>(block, ahead) : tile_of_rows<kRows, true>(block, ahead);
+    multiply(tile);
 }
 
 }  // namespace

@@ -11,20 +11,40 @@ namespace {
 // No weight of a model has so many; sizes up to here cannot overflow.
 constexpr int64_t kMostInputs = int64_t{1} << 24;
 
-Weight checked_weight(const OrtKernelInfo *info, size_t index, PackedWeight::Reader reader) {
+// Codes of a weight of this size, with those that fill up.
+int64_t number_of_codes(const Weight &weight) {
+    return (weight.outputs + kSlab - 1) / kSlab * kSlab * ((weight.inputs + kInputPad - 1) / kInputPad * kInputPad);
+}
+
+// The factors of a weight of so many slabs, or null where it has no groups.
+const uint16_t *checked_factors(const OrtKernelInfo *info, size_t index, int64_t slabs, int64_t padded_inputs) {
+    const int64_t group = integer(info, "group", 0);
+    if (group != 0 && group != kGroup) {
+        fail("attribute group must be 0 or %" PRId64 ", got %" PRId64 "; update dovetail-ort, or export the model again",
+             kGroup, group);
+    }
+    const Tensor factors = optional_constant(info, index, "factors", ORT_FLOAT16);
+    if (factors.is_given() != (group != 0)) {
+        fail("attribute group must be %" PRId64 " where factors are given and 0 elsewhere, got %" PRId64
+             " with%s factors; export the model again",
+             kGroup, group, factors.is_given() ? "" : "out");
+    }
+    if (group != 0) {
+        factors.must_have_shape(slabs, padded_inputs / kGroup, kSlab);
+    }
+    return static_cast<const uint16_t *>(factors.data);
+}
+
+Weight checked_weight(const OrtKernelInfo *info, size_t index, size_t factors_index, PackedWeight::Reader reader) {
     const Tensor codes = constant(info, index, "weight", ORT_UINT8);
     const Tensor scales = constant(info, index + 1, "scales", ORT_FLOAT);
     const int64_t inputs = integer(info, "inputs");
     const int64_t bits = integer(info, "bits", 8);
-    const int64_t group = integer(info, "group", 0);
     if (inputs < 1 || inputs > kMostInputs) {
         fail("attribute inputs must be 1 to %" PRId64 ", got %" PRId64 "; export the model again", kMostInputs, inputs);
     }
     if (bits != 8) {
         fail("attribute bits must be 8, got %" PRId64 "; update dovetail-ort, or export the model again", bits);
-    }
-    if (group != 0) {
-        fail("attribute group must be 0, got %" PRId64 "; update dovetail-ort, or export the model again", group);
     }
     scales.must_have_shape(-1);
     const int64_t outputs = scales.shape.dims[0];
@@ -34,7 +54,8 @@ Weight checked_weight(const OrtKernelInfo *info, size_t index, PackedWeight::Rea
     const int64_t slabs = (outputs + kSlab - 1) / kSlab;
     const int64_t padded_inputs = (inputs + kInputPad - 1) / kInputPad * kInputPad;
     codes.must_have_shape(slabs, padded_inputs / 4, kSlab, 4);
-    Weight weight{static_cast<const uint8_t *>(codes.data), scales.floats(), nullptr, outputs, inputs, 64};
+    const uint16_t *factors = checked_factors(info, factors_index, slabs, padded_inputs);
+    Weight weight{static_cast<const uint8_t *>(codes.data), scales.floats(), factors, nullptr, outputs, inputs, 64};
     if (reader == PackedWeight::Reader::kProduct) {
         weight.block = integer(info, "block");
         if (weight.block != 64 && weight.block != 32) {
@@ -51,14 +72,12 @@ Weight checked_weight(const OrtKernelInfo *info, size_t index, PackedWeight::Rea
 
 }  // namespace
 
-int64_t packed_bytes(int64_t outputs, int64_t inputs) {
-    return (outputs + kSlab - 1) / kSlab * kSlab * ((inputs + kInputPad - 1) / kInputPad * kInputPad);
-}
-
-PackedWeight::PackedWeight(const OrtKernelInfo *info, size_t index, Reader reader)
-    : weight_(checked_weight(info, index, reader)),
-      codes_(weight_.codes, static_cast<size_t>(packed_bytes(weight_.outputs, weight_.inputs))) {
+PackedWeight::PackedWeight(const OrtKernelInfo *info, size_t index, size_t factors_index, Reader reader)
+    : weight_(checked_weight(info, index, factors_index, reader)),
+      codes_(weight_.codes, static_cast<size_t>(number_of_codes(weight_))),
+      factors_(weight_.factors, static_cast<size_t>(number_of_codes(weight_) / kGroup) * sizeof(uint16_t)) {
     weight_.codes = codes_.data();
+    weight_.factors = static_cast<const uint16_t *>(static_cast<const void *>(factors_.data()));
 }
 
 }  // namespace dovetail

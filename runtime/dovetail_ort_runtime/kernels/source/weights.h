@@ -9,22 +9,20 @@
 
 namespace dovetail {
 
-// The weight, scales and bias of a node, from the input at place `index` on.
+// The weight, scales and bias of a node, from the input at place `index` on, and its factors at a place of their own.
 class PackedWeight {
   public:
     // An embedding has no blocks and no bias.
     enum class Reader { kEmbedding, kProduct };
 
-    PackedWeight(const OrtKernelInfo *info, size_t index, Reader reader);
+    PackedWeight(const OrtKernelInfo *info, size_t index, size_t factors_index, Reader reader);
 
     const Weight &weight() const { return weight_; }
 
   private:
     Weight weight_;
     PlacedConstant codes_;
+    PlacedConstant factors_;
 };
-
-// Bytes of the codes of a weight of this size.
-int64_t packed_bytes(int64_t outputs, int64_t inputs);
 
 }  // namespace dovetail

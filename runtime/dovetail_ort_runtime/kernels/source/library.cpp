@@ -34,24 +34,18 @@ void add(OrtCustomOpDomain *domain, const Operators &operators) {
 }
 
 // Made once and never released: sessions point to it and to its operators.
-OrtCustomOpDomain *operator_domain() {
-    static std::mutex mutex;
-    static OrtCustomOpDomain *domain = nullptr;
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (domain == nullptr) {
-        const char *error = nullptr;
-        kernels = chosen_kernels(&error);
-        if (kernels == nullptr) {
-            fail("%s", error);
-        }
-        OrtCustomOpDomain *made = nullptr;
-        check(api->CreateCustomOpDomain(kDomain, &made));
-        add(made, product_operators());
-        add(made, norm_operators());
-        add(made, embedding_operators());
-        add(made, attention_operators());
-        domain = made;
+OrtCustomOpDomain *make_domain() {
+    const char *error = nullptr;
+    kernels = chosen_kernels(&error);
+    if (kernels == nullptr) {
+        fail("%s", error);
     }
+    OrtCustomOpDomain *domain = nullptr;
+    check(api->CreateCustomOpDomain(kDomain, &domain));
+    add(domain, product_operators());
+    add(domain, norm_operators());
+    add(domain, embedding_operators());
+    add(domain, attention_operators());
     return domain;
 }
 
@@ -73,8 +67,16 @@ DOVETAIL_EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const O
     if (found == nullptr) {
         return refuse(base);
     }
+    static std::mutex mutex;
+    static OrtCustomOpDomain *domain = nullptr;
+    const std::lock_guard<std::mutex> lock(mutex);
     api = found;
-    return guarded([&] { check(api->AddCustomOpDomain(options, operator_domain())); });
+    return guarded([&] {
+        if (domain == nullptr) {
+            domain = make_domain();
+        }
+        check(api->AddCustomOpDomain(options, domain));
+    });
 }
 
 // The level that runs here, or the reason why there is none.

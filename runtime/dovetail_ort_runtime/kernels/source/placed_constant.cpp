@@ -189,7 +189,11 @@ void ask_for_pages(const void *, size_t) {}
 #endif
 
 const uint8_t *placed(const void *constant, size_t bytes) {
-    if (!copies_weights() || constant == nullptr) {
+    if (constant == nullptr) {
+        return nullptr;
+    }
+    ask_for_pages(constant, bytes);
+    if (!copies_weights()) {
         return static_cast<const uint8_t *>(constant);
     }
     const uint8_t *copy = copies().own(constant, bytes);

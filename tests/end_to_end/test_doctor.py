@@ -8,6 +8,7 @@ import pytest
 
 from dovetail_ort.command_line import main
 from dovetail_ort.commands import doctor
+from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.cuda_runtime import CudaVersions
 from dovetail_ort_runtime.cuda_trial import run_trial
 from dovetail_ort_runtime.draft_model import DraftModel
@@ -84,3 +85,40 @@ def test_a_drafter_in_half_precision_is_opened_on_cuda_if_that_works(
     with_gpu_package(run or (lambda: None))
     assert checks(capsys, str(tmp_path / "bundle"))["drafter"]["status"] == "ok"
     assert asked == [device]
+
+
+def test_the_level_the_library_and_the_versions_of_the_native_operators_are_told(capsys):
+    found = checks(capsys)["native operators"]
+    assert found["status"] == "ok"
+    for part in (
+        kernels.level(),
+        *kernels.levels(),
+        f"operators {kernels.OPERATOR_VERSION}",
+        str(kernels.library_path()),
+    ):
+        assert part in found["found"]
+
+
+def test_without_the_library_a_note_has_the_command_that_builds_one(monkeypatch, capsys):
+    """A note: portable bundles work."""
+    monkeypatch.setattr(kernels, "library_path", lambda: None)
+    kernels.why_missing.cache_clear()
+    try:
+        found = checks(capsys)
+    finally:
+        kernels.why_missing.cache_clear()
+    assert found["native operators"]["status"] == "note"
+    assert "got none" in found["native operators"]["found"]
+    assert "pip install" in found["native operators"]["remedy"]
+    assert "--no-cache-dir --force-reinstall" in found["native operators"]["remedy"]
+    assert "bits" not in found
+
+
+def test_a_level_that_this_processor_lacks_must_be_mended(monkeypatch, capsys):
+    def refuse_level():
+        raise UnavailableError("DOVETAIL_KERNELS must be one of portable, got neon; unset it")
+
+    monkeypatch.setattr(kernels, "level", refuse_level)
+    assert main(["doctor", "--json"]) == 1
+    (found,) = [one for one in json.loads(capsys.readouterr().out)["checks"] if one["name"] == "native operators"]
+    assert (found["status"], found["remedy"]) == ("problem", "unset it")

@@ -21,7 +21,9 @@ import onnxruntime
 sys.meta_path[:] = [finder for finder in sys.meta_path if "Redirecting" not in type(finder).__name__]
 sys.path.insert(0, str(Path(__file__).parents[2] / "runtime"))
 
-with atheris.instrument_imports(include=["dovetail_ort_runtime", "jinja2"]):
+with atheris.instrument_imports(include=["dovetail_ort_runtime", "jinja2", "operator_inputs"]):
+    from operator_inputs import operators
+
     from dovetail_ort_runtime import kernels, template_budget
     from dovetail_ort_runtime.bundle import Bundle
     from dovetail_ort_runtime.chat_template import ChatTemplate
@@ -141,7 +143,7 @@ def _run_native(path: Path) -> None:
         session.run_with_iobinding(binding)
 
 
-TARGETS = {"manifest": manifest, "template": template, "tokenizer": tokenizer, "graph": graph}
+TARGETS = {"manifest": manifest, "template": template, "tokenizer": tokenizer, "graph": graph, "operators": operators}
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from dovetail_ort_runtime.arrays import FloatArray
 BLOCK_SIZES: Final = (16, 32, 64, 128)
 BLOCK_BITS: Final = (4, 8)
 LARGEST: Final = 127
+GROUP: Final = 64
+_SMALLEST_FACTOR: Final = np.finfo(np.float16).tiny  # below, half precision has few bits or none
 _SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: what is so small is zero
 _PORTION_ROWS: Final = 1024
 
@@ -85,3 +87,23 @@ def output_scales(weight: FloatArray) -> FloatArray:
         exact = np.abs(weight[rows]).max(axis=1) / np.float32(LARGEST)
         scales[rows] = np.where(exact >= _SMALLEST_SCALE, exact, np.float32(1))
     return scales
+
+
+def group_factors(weight: FloatArray) -> NDArray[np.float16]:
+    """Factors (N, ceil(K / 64)) of a weight (N, K) float32: a group of 64 inputs beside the whole output.
+
+    A factor is the largest magnitude of the group over that of the output, rounded up, so that no input is more than
+    127 steps of `output_scales(weight)[n] * factor`; 1 where the group or the output is zero or nearly so.
+    """
+    num_outputs, num_inputs = weight.shape
+    factors = np.empty((num_outputs, -(-num_inputs // GROUP)), dtype=np.float16)
+    starts = np.arange(0, num_inputs, GROUP)
+    for rows in _row_slices(weight):
+        largest = np.maximum.reduceat(np.abs(weight[rows]), starts, axis=1)
+        of_output = largest.max(axis=1, keepdims=True)
+        counts = (largest > 0) & (of_output / np.float32(LARGEST) >= _SMALLEST_SCALE)
+        shares = np.divide(largest, of_output, out=np.ones(largest.shape), where=counts, dtype=np.float64)
+        nearest = shares.astype(np.float16)
+        rounded_up = np.where(nearest < shares, np.nextafter(nearest, np.float16(1)), nearest)
+        factors[rows] = np.maximum(rounded_up, _SMALLEST_FACTOR)
+    return factors

@@ -88,7 +88,8 @@ def _native_ends(model: ir.Model) -> TargetEnds:
 def _unpacked(node: ir.Node) -> FloatArray:
     """The weight (N, K) of an Embedding or Product."""
     codes, scales = (nodes.tensor_of(nodes.input_of(node, index)).numpy() for index in (1, 2))
-    return unpack_weight(codes, scales, node.attributes["inputs"].as_int())
+    factors = nodes.tensor_of(nodes.input_of(node, -1)).numpy() if node.attributes["group"].as_int() else None
+    return unpack_weight(codes, scales, node.attributes["inputs"].as_int(), factors)
 
 
 def _run(model: ir.Model, inputs: Mapping[str, NDArray[Any]], output: str) -> FloatArray:

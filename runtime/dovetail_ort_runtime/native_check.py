@@ -9,11 +9,13 @@ from typing import Final
 
 UINT8: Final = 2
 FLOAT: Final = 1
-_FLOATS_OF_CACHES: Final = (FLOAT, 10)  # float32, float16
+FLOAT16: Final = 10
+_FLOATS_OF_CACHES: Final = (FLOAT, FLOAT16)
 _SLAB: Final = 32
 _INPUT_PAD: Final = 64
 _CODES: Final = 4
 _BLOCKS: Final = (64, 32)
+_GROUP: Final = 64
 _ACTIVATIONS: Final = ("silu", "gelu_tanh")
 _LARGEST_HEAD: Final = 256
 _HEAD_STEP: Final = 16
@@ -138,10 +140,10 @@ class _Node:
                 raise self.error(f"with an attribute {name!r}, which it does not have")
 
 
-def _check_packed(node: _Node, place: int) -> tuple[int, int]:
-    """Outputs and inputs of a packed weight, with its scales behind it."""
+def _check_packed(node: _Node, place: int, factors_place: int) -> tuple[int, int]:
+    """Outputs and inputs of a packed weight, with its scales behind it and perhaps factors of groups."""
     node.choice("bits", (8,), 8)
-    node.choice("group", (0,), 0)
+    group = node.choice("group", (0, _GROUP), 0)
     num_inputs = node.integer("inputs", 1)
     scales = node.weight(place + 1, "scales", FLOAT)
     if len(scales) != 1 or not 1 <= scales[0] <= _LARGEST:
@@ -149,12 +151,16 @@ def _check_packed(node: _Node, place: int) -> tuple[int, int]:
     slabs = -(-scales[0] // _SLAB)
     padded = -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
     node.weight(place, "weight", UINT8, (slabs, padded // _CODES, _SLAB, _CODES))
+    if node.has(factors_place) != (group != 0):
+        raise node.error(f"with group = {group} and with{'' if node.has(factors_place) else 'out'} factors")
+    if group:
+        node.weight(factors_place, "factors", FLOAT16, (slabs, padded // _GROUP, _SLAB))
     return scales[0], num_inputs
 
 
-def _check_product_weight(node: _Node, place: int) -> int:
+def _check_product_weight(node: _Node, place: int, factors_place: int) -> int:
     """Inputs of a product's weight, with scales and perhaps a bias behind it."""
-    num_outputs, num_inputs = _check_packed(node, place)
+    num_outputs, num_inputs = _check_packed(node, place, factors_place)
     node.choice("block", _BLOCKS)
     if node.has(place + 2):
         node.weight(place + 2, "bias", FLOAT, (num_outputs,))
@@ -162,8 +168,8 @@ def _check_product_weight(node: _Node, place: int) -> int:
 
 
 def _check_embedding(node: _Node) -> None:
-    node.arity((3, 3), (1, 1))
-    _check_packed(node, 1)
+    node.arity((3, 4), (1, 1))
+    _check_packed(node, 1, 3)
     node.no_more_attributes()
 
 
@@ -177,21 +183,21 @@ def _check_norm(node: _Node) -> None:
 
 
 def _check_product(node: _Node) -> None:
-    node.arity((3, 4), (1, 1))
-    _check_product_weight(node, 1)
+    node.arity((3, 5), (1, 1))
+    _check_product_weight(node, 1, 4)
     node.no_more_attributes()
 
 
 def _check_gated_product(node: _Node) -> None:
-    node.arity((3, 4), (1, 1))
-    _check_product_weight(node, 1)
+    node.arity((3, 5), (1, 1))
+    _check_product_weight(node, 1, 4)
     node.choice("activation", _ACTIVATIONS)
     node.no_more_attributes()
 
 
 def _check_norm_product(node: _Node) -> None:
-    node.arity((4, 6), (1, 2))
-    num_inputs = _check_product_weight(node, 2)
+    node.arity((4, 7), (1, 2))
+    num_inputs = _check_product_weight(node, 2, 6)
     node.weight(1, "norm_weight", FLOAT, (num_inputs,))
     node.number("epsilon")
     node.no_more_attributes()

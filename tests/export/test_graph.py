@@ -123,12 +123,12 @@ def test_every_int8_product_is_of_the_kind_whose_rows_stand_alone(build):
         assert (found["bits"], found["block_size"], found["accuracy_level"]) == (8, 32, 4)
 
 
-def test_a_native_product_has_blocks_of_64_and_the_head_of_32(build):
+def test_a_native_product_has_groups_and_blocks_of_64_and_the_head_blocks_of_32(build):
     products = [node for node in build("native").graph.node if "Product" in node.op_type]
     assert len(products) == 2 * 4 + 1  # four a block and the head
     for node in products:
         found = attributes(node)
-        assert (found["bits"], found["group"]) == (8, 0)
+        assert (found["bits"], found["group"]) == (8, 64)
         assert found["block"] == (32 if "logits" in node.output else 64)
 
 
@@ -140,6 +140,7 @@ def test_a_native_graph_holds_every_weight_once_packed(build, tied):
     assert (embedding.input[1:3] == head.input[1:3]) == tied
     # All widths of the tiny model are multiples of 64 and all outputs of 32: nothing is filled up.
     assert elements(model)[onnx.TensorProto.UINT8] == num_weights(model, untied=not tied)
+    assert elements(model)[onnx.TensorProto.FLOAT16] == num_weights(model, untied=not tied) // 64
 
 
 def test_a_tied_head_and_the_embedding_read_one_int8_weight(build):

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from dovetail_ort_export.packed_weights import pack_codes
+from dovetail_ort_export.packed_weights import pack_codes, pack_factors
 from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
@@ -87,9 +87,11 @@ def test_a_target_has_native_operators_and_one_choice_of_rows(native, case):
 
 
 @pytest.mark.parametrize("case", FAMILIES.values(), ids=FAMILIES)
-def test_every_product_reads_the_packed_weight_its_scales_and_its_bias(native, case):
+@pytest.mark.parametrize("group", [64, 0])
+def test_every_product_reads_the_packed_weight_its_scales_bias_and_factors(prepared, case, group):
     family, settings = case
-    graph, weights = native(family, **settings)
+    graph, weights = prepared(family, **settings)
+    LowerNative(group=group)(graph)
     prefix = "model.layers.1"
     parts = {
         "self_attn.qkv_proj": [f"{prefix}.self_attn.{letter}_proj" for letter in "qkv"],
@@ -102,9 +104,14 @@ def test_every_product_reads_the_packed_weight_its_scales_and_its_bias(native, c
         codes = graph.graph.initializers[f"{prefix}.{path}.weight_packed"]
         (use,) = codes.uses()
         first = 2 if use.node.op_type == "NormProduct" else 1
-        np.testing.assert_array_equal(value_of(use.node, first), pack_codes(weight))
+        np.testing.assert_array_equal(value_of(use.node, first), pack_codes(weight, group=group))
         np.testing.assert_array_equal(value_of(use.node, first + 1), output_scales(weight))
         assert use.node.attributes["inputs"].as_int() == weight.shape[1]
+        assert use.node.attributes["group"].as_int() == group
+        if group:
+            np.testing.assert_array_equal(value_of(use.node, 6 if first == 2 else 4), pack_factors(weight))
+        else:
+            assert not any("factors" in str(value.name) for value in use.node.inputs if value is not None)
         bias = use.node.inputs[first + 2] if len(use.node.inputs) > first + 2 else None
         if f"{sources[0]}.bias" in weights:
             expected = np.concatenate([weights[f"{source}.bias"] for source in sources])
@@ -157,6 +164,11 @@ def test_keys_and_values_have_the_type_that_was_asked_for(prepared, cache, dtype
 def test_a_cache_of_another_type_is_refused():
     with pytest.raises(InputError, match="cache must be one of fp16, fp32, got 'int8'"):
         LowerNative(cache="int8")
+
+
+def test_groups_of_another_size_are_refused():
+    with pytest.raises(InputError, match="group must be 64 or 0, got 32"):
+        LowerNative(group=32)
 
 
 def test_a_native_graph_is_left_alone(native):

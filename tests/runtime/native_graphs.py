@@ -14,7 +14,7 @@ from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
 NUM_LAYERS, NUM_HEADS, NUM_KV_HEADS, HEAD_SIZE = 2, 4, 2, 16
 HIDDEN_SIZE, INTERMEDIATE_SIZE, VOCABULARY_SIZE, MAX_CONTEXT = 64, 96, 384, 512
 CACHE_TYPES = {"fp16": TensorProto.FLOAT16, "fp32": TensorProto.FLOAT}
-PACKED = {"bits": 8, "group": 0}
+PACKED = {"bits": 8, "group": 64}
 
 
 class NativeGraph:
@@ -42,12 +42,20 @@ class NativeGraph:
         return self.weight(name, self.random.uniform(0.5, 1.5, size).astype(np.float32))
 
     def packed(self, name: str, num_outputs: int, num_inputs: int) -> list[str]:
-        """Codes and scales; what only fills up is 128."""
+        """Codes, scales and factors; codes that only fill up are 128, factors 1."""
         codes = np.full((-(-num_outputs // 32) * 32, -(-num_inputs // 64) * 64), 128, dtype=np.uint8)
         codes[:num_outputs, :num_inputs] = self.random.integers(1, 256, (num_outputs, num_inputs))
         slabs = codes.reshape(-1, 32, codes.shape[1] // 4, 4).transpose(0, 2, 1, 3)
         scales = self.random.uniform(0.5, 1.5, num_outputs).astype(np.float32) / np.float32(64 * num_inputs**0.5)
-        return [self.weight(f"{name}.codes", np.ascontiguousarray(slabs)), self.weight(f"{name}.scales", scales)]
+        factors = np.ones((len(codes), codes.shape[1] // 64), np.float16)
+        factors[:num_outputs] = self.random.uniform(0.5, 1, (num_outputs, factors.shape[1]))
+        return [
+            self.weight(f"{name}.codes", np.ascontiguousarray(slabs)),
+            self.weight(f"{name}.scales", scales),
+            self.weight(
+                f"{name}.factors", np.ascontiguousarray(factors.reshape(-1, 32, factors.shape[1]).swapaxes(1, 2))
+            ),
+        ]
 
     def input(self, name: str, shape: list[Any], data_type: int = TensorProto.INT64) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, data_type, shape))
@@ -75,20 +83,22 @@ class NativeGraph:
         name = f"block.{layer}"
         width = (NUM_HEADS + 2 * NUM_KV_HEADS) * HEAD_SIZE
         first = self.norm_weight(f"{name}.first_norm")
-        qkv = self.packed(f"{name}.qkv", width, HIDDEN_SIZE)
+        *qkv, factors = self.packed(f"{name}.qkv", width, HIDDEN_SIZE)
         attributes = {"inputs": HIDDEN_SIZE, "block": 64, "epsilon": 1e-5, **PACKED}
         total = f"{name}.input"
-        self.add("NormProduct", [x, first, *qkv, "", skip], [f"{name}.qkv", total], **attributes)
+        self.add("NormProduct", [x, first, *qkv, "", skip, factors], [f"{name}.qkv", total], **attributes)
         context = self.attention(layer, f"{name}.qkv")
-        o = self.packed(f"{name}.o", HIDDEN_SIZE, NUM_HEADS * HEAD_SIZE)
-        attended = self.add("Product", [context, *o], [f"{name}.o"], inputs=NUM_HEADS * HEAD_SIZE, block=64, **PACKED)
+        *o, factors = self.packed(f"{name}.o", HIDDEN_SIZE, NUM_HEADS * HEAD_SIZE)
+        width = {"inputs": NUM_HEADS * HEAD_SIZE, "block": 64, **PACKED}
+        attended = self.add("Product", [context, *o, "", factors], [f"{name}.o"], **width)
         second = self.norm_weight(f"{name}.second_norm")
-        gate_up = self.packed(f"{name}.gate_up", 2 * INTERMEDIATE_SIZE, HIDDEN_SIZE)
+        *gate_up, factors = self.packed(f"{name}.gate_up", 2 * INTERMEDIATE_SIZE, HIDDEN_SIZE)
         middle = f"{name}.middle"
-        self.add("NormProduct", [attended, second, *gate_up, "", total], [f"{name}.gate_up", middle], **attributes)
-        down = self.packed(f"{name}.down", HIDDEN_SIZE, INTERMEDIATE_SIZE)
+        inputs = [attended, second, *gate_up, "", total, factors]
+        self.add("NormProduct", inputs, [f"{name}.gate_up", middle], **attributes)
+        *down, factors = self.packed(f"{name}.down", HIDDEN_SIZE, INTERMEDIATE_SIZE)
         attributes = {"inputs": INTERMEDIATE_SIZE, "block": 64, "activation": "silu", **PACKED}
-        return self.add("GatedProduct", [f"{name}.gate_up", *down], [f"{name}.down"], **attributes), middle
+        return self.add("GatedProduct", [f"{name}.gate_up", *down, "", factors], [f"{name}.down"], **attributes), middle
 
     def attention(self, layer: int, qkv: str) -> str:
         shapes = {
@@ -139,7 +149,8 @@ def target_graph(cache: str = "fp16", seed: int = 3) -> NativeGraph:
     states = graph.add("Norm", [x, final, skip], ["hidden_states"], epsilon=1e-5)
     graph.output("logits", [1, "n", VOCABULARY_SIZE])
     graph.output("hidden_states", [1, "S", HIDDEN_SIZE])
-    graph.add("Product", [graph.scored(states, "scored"), *head], ["logits"], inputs=HIDDEN_SIZE, block=32, **PACKED)
+    inputs = [graph.scored(states, "scored"), *head[:2], "", head[2]]
+    graph.add("Product", inputs, ["logits"], inputs=HIDDEN_SIZE, block=32, **PACKED)
     return graph
 
 
@@ -156,7 +167,8 @@ def drafter_graph(cache: str = "fp16", seed: int = 4) -> NativeGraph:
     final = graph.norm_weight("final_norm")
     states = graph.add("Norm", [x, final, skip], ["predicted_states"], epsilon=1e-5)
     scored = graph.scored(states, "scored")
-    logits = graph.add("Product", [scored, *head], ["logits"], inputs=HIDDEN_SIZE, block=32, **PACKED)
+    inputs = [scored, *head[:2], "", head[2]]
+    logits = graph.add("Product", inputs, ["logits"], inputs=HIDDEN_SIZE, block=32, **PACKED)
     shares = graph.add("LogSoftmax", [logits], ["shares"], domain="", axis=-1)
     graph.add("TopK", [shares, "num_candidates"], ["candidate_log_probabilities", "candidate_ids"], domain="")
     graph.output("predicted_states", [1, "S", HIDDEN_SIZE])

@@ -3,8 +3,9 @@
 python tests/runtime/reference_graph.py runtime/dovetail_ort_runtime/reference_bits.onnx
 
 Two blocks over the same weights. Head sizes, inputs and outputs are no multiples of what the kernels work on at a time.
-The first block has biases, SiLU and an fp16 cache; the second has norms by head, a window, a soft cap, GELU and an fp32
-cache. All weights come from a generator of whole numbers that is written here, so that no library can change them.
+The first block has biases, weights in groups, SiLU and an fp16 cache; the second has norms by head, a window, a soft
+cap, GELU and an fp32 cache. All weights come from a generator of whole numbers that is written here, so that no library
+can change them.
 """
 
 from __future__ import annotations
@@ -57,6 +58,14 @@ def pack(codes: NDArray[np.int64]) -> NDArray[np.uint8]:
     return padded.reshape(len(padded) // 32, 32, -1, 4).transpose(0, 2, 1, 3).copy()
 
 
+def pack_factors(factors: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Factors of a weight, (N, groups), as the kernels read them: (ceil(N / 32), groups, 32), filled up with 1."""
+    outputs, groups = factors.shape
+    padded = np.ones((-outputs % 32 + outputs, groups), dtype=np.float16)
+    padded[:outputs] = factors
+    return padded.reshape(-1, 32, groups).swapaxes(1, 2).copy()
+
+
 def make_graph() -> onnx.ModelProto:
     """The model, with weights inside."""
     numbers = WholeNumbers()
@@ -71,6 +80,8 @@ def make_graph() -> onnx.ModelProto:
         weights[f"{name}.codes"] = pack(1 + numbers.below(255, outputs, inputs))
         weights[f"{name}.scales"] = numbers.floats(96, 159, 2**17, outputs)
         weights[f"{name}.bias"] = numbers.floats(-64, 64, 2**8, outputs)
+        factors = numbers.floats(1, 2**11, 2**11, outputs, -(-inputs // 64)).astype(np.float16)
+        weights[f"{name}.factors"] = pack_factors(factors)
     for name, size in (("input_norm", HIDDEN), ("inner_norm", HIDDEN), ("last_norm", HIDDEN)):
         weights[name] = numbers.floats(64, 192, 2**7, size)
     for name in ("query_norm", "key_norm"):
@@ -79,12 +90,14 @@ def make_graph() -> onnx.ModelProto:
         weights[name] = numbers.floats(-128, 128, 2**7, SLOTS, ROTARY_SIZE // 2)
     del weights["head.bias"], weights["context.bias"]
 
-    nodes = [_node("Embedding", ["input_ids", "head.codes", "head.scales"], ["embedded"], inputs=HIDDEN, bits=8)]
+    head = ["head.codes", "head.scales"]
+    kind = {"inputs": HIDDEN, "bits": 8, "group": 64}
+    nodes = [_node("Embedding", ["input_ids", *head, "head.factors"], ["embedded"], **kind)]
     nodes += _block(0, "embedded", None, biased=True, activation="silu")
     nodes += _block(1, "down_0", "after_context_0", biased=False, activation="gelu_tanh")
     nodes += [
         _node("Norm", ["down_1", "last_norm", "after_context_1"], ["normed"], epsilon=EPSILON),
-        _node("Product", ["normed", "head.codes", "head.scales"], ["logits"], inputs=HIDDEN, block=32, bits=8),
+        _node("Product", ["normed", *head, "", "head.factors"], ["logits"], block=32, **kind),
     ]
     graph = helper.make_graph(
         nodes,
@@ -111,7 +124,10 @@ def _block(number: int, before: str, skip: str | None, *, biased: bool, activati
     def product(name: str) -> list[str]:
         return [f"{name}.codes", f"{name}.scales", f"{name}.bias" if biased else ""]
 
-    kind = {"bits": 8, "block": 64}
+    def factors(name: str) -> str:
+        return f"{name}.factors" if biased else ""
+
+    kind = {"bits": 8, "block": 64, "group": 64 if biased else 0}
     residual = before if skip is None else f"sum_{number}"
     past = [f"past_key_values.{number}.{part}" for part in ("key", "value")]
     present = [f"present.{number}.{part}" for part in ("key", "value")]
@@ -121,11 +137,11 @@ def _block(number: int, before: str, skip: str | None, *, biased: bool, activati
     if not biased:
         attention |= {"window": 37, "soft_cap": 20.0, "epsilon": EPSILON}
     first = [f"qkv_{number}"] if skip is None else [f"qkv_{number}", residual]
-    context = ["context.codes", "context.scales"]
+    context = ["context.codes", "context.scales", "", factors("context")]
     return [
         _node(
             "NormProduct",
-            [before, "input_norm", *product("qkv"), skip or ""],
+            [before, "input_norm", *product("qkv"), skip or "", factors("qkv")],
             first,
             inputs=HIDDEN,
             epsilon=EPSILON,
@@ -140,7 +156,7 @@ def _block(number: int, before: str, skip: str | None, *, biased: bool, activati
         _node("Product", [f"context_{number}", *context], [f"mixed_{number}"], inputs=HEADS * HEAD_SIZE, **kind),
         _node(
             "NormProduct",
-            [f"mixed_{number}", "inner_norm", *product("gate_and_up"), residual],
+            [f"mixed_{number}", "inner_norm", *product("gate_and_up"), residual, factors("gate_and_up")],
             [f"inner_{number}", f"after_context_{number}"],
             inputs=HIDDEN,
             epsilon=EPSILON,
@@ -148,7 +164,7 @@ def _block(number: int, before: str, skip: str | None, *, biased: bool, activati
         ),
         _node(
             "GatedProduct",
-            [f"inner_{number}", *product("down")],
+            [f"inner_{number}", *product("down"), factors("down")],
             [f"down_{number}"],
             inputs=INNER,
             activation=activation,

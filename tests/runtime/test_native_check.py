@@ -72,7 +72,12 @@ def test_a_graph_says_whether_it_has_native_operators(graph, tmp_path, tiny_bund
         ("Product", "inputs", [64], "an attribute 'inputs' that is no float, integer or text"),
         ("Product", "block", 16, "with block = 16, not 64 or 32"),
         ("Product", "bits", 4, "with bits = 4, not 8"),
-        ("Product", "group", 64, "with group = 64, not 0"),
+        ("Product", "group", 32, "with group = 32, not 0 or 64"),
+        ("Product", "group", 0, "with group = 0 and with factors"),
+        ("Product", "group", ..., "with group = 0 and with factors"),
+        ("GatedProduct", "group", 0, "with group = 0 and with factors"),
+        ("NormProduct", "group", 0, "with group = 0 and with factors"),
+        ("Embedding", "group", 0, "with group = 0 and with factors"),
         ("Product", "fast", 1, "with an attribute 'fast'"),
         ("GatedProduct", "activation", "relu", "with activation = 'relu', not silu or gelu_tanh"),
         ("NormProduct", "epsilon", -1.0, "with epsilon = -1.0, no finite number of 0 or more"),
@@ -108,6 +113,10 @@ def zeros(*shape, dtype=np.float32):
         ("block.0.o.scales", zeros(), r"whose scales have the shape \(\)"),
         ("block.0.o.scales", zeros(65), "Product whose weight has"),
         ("block.0.o.scales", zeros(64, dtype=np.float64), r"whose scales has \(64,\) in format 11"),
+        ("block.0.o.factors", zeros(2, 2, 32, dtype=np.float16), r"Product whose factors has \(2, 2, 32\)"),
+        ("block.0.o.factors", zeros(1, 1, 32, dtype=np.float16), r"Product whose factors has \(1, 1, 32\)"),
+        ("block.0.o.factors", zeros(2, 1, 32), r"whose factors has \(2, 1, 32\) in format 1"),
+        ("head.factors", zeros(11, 1, 32, dtype=np.float16), "Embedding whose factors has"),
         ("block.0.first_norm", zeros(63), "NormProduct whose norm_weight has"),
         ("final_norm", zeros(2, 32), "Norm whose weight has the shape"),
         ("rotary.cos", zeros(512, 9), "whose table cos has the shape"),
@@ -118,6 +127,25 @@ def test_a_weight_that_does_not_fit_is_refused(graph, check, name, array, messag
     replace_weight(graph, name, array)
     with pytest.raises(BundleError, match=message):
         check(graph)
+
+
+@pytest.mark.parametrize("operator", ["Product", "GatedProduct", "NormProduct", "Embedding"])
+def test_groups_without_factors_are_refused(graph, check, operator):
+    node_of(graph, operator).input.pop()
+    with pytest.raises(BundleError, match=f"{operator} with group = 64 and without factors"):
+        check(graph)
+
+
+@pytest.mark.skipif(not kernels.is_available(), reason=f"native graphs: {kernels.why_missing()}")
+def test_a_weight_without_groups_passes_and_is_opened_by_the_library(native_graphs, graph, check, tmp_path):
+    for node in graph.nodes:
+        if any(attribute.name == "group" for attribute in node.attribute):
+            node.input.pop()
+    for operator in {node.op_type for node in graph.nodes if node.op_type not in ("Norm", "Attention", "Gather")}:
+        for node in (node for node in graph.nodes if node.op_type == operator):
+            next(attribute for attribute in node.attribute if attribute.name == "group").i = 0
+    check(graph)
+    Target(tmp_path / "model.onnx", native_graphs.target_entry(), threads=1)
 
 
 def test_a_weight_that_an_input_could_replace_is_refused(graph, check):

@@ -1,10 +1,12 @@
 """Every operator of a block as one of the package's own, which give the same bits on every processor."""
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.packed_weights import pack_codes, packed_shape
+from dovetail_ort_export.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lowering import ProductPass
 from dovetail_ort_export.passes.native_attention import (
@@ -15,14 +17,14 @@ from dovetail_ort_export.passes.native_attention import (
     logical_inputs,
 )
 from dovetail_ort_export.passes.native_nodes import native_node, replace
-from dovetail_ort_export.quantization import output_scales
+from dovetail_ort_export.quantization import GROUP, output_scales
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
 _BLOCK: Final = 64
 # The head's input has channels many times the size of the others: its scales are finer.
 _HEAD_BLOCK: Final = 32
-_WEIGHT: Final = {"bits": 8, "group": 0}
+_GROUPS: Final = (GROUP, 0)
 _NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
 # They hand on numbers as they are.
 _MOVES: Final = ("Gather", "Reshape", "Split", "Concat", "Identity", "Constant")
@@ -38,18 +40,22 @@ class LowerNative(ProductPass):
 
     Args:
         cache: number format of keys and values, `fp16` or `fp32`.
+        group: 64 for a factor of each 64 inputs of an output beside its scale, 0 for the scale alone.
 
     Raises:
-        InputError: it is neither.
+        InputError: one of them has another value.
     """
 
     operators = ("GroupQueryAttention", "Linear", "Embedding", *_NORMS)
 
-    def __init__(self, cache: str = "fp16") -> None:
+    def __init__(self, cache: str = "fp16", group: int = GROUP) -> None:
         super().__init__()
         if cache not in CACHE_TYPES:
             raise InputError(f"cache must be one of {', '.join(CACHE_TYPES)}, got {cache!r}")
+        if group not in _GROUPS:
+            raise InputError(f"group must be {' or '.join(map(str, _GROUPS))}, got {group!r}")
         self._cache = CACHE_TYPES[cache]
+        self._group = group
 
     def requires(self, model: ir.Model) -> None:
         """Every product has its weight, every attention is one that can be lowered."""
@@ -85,17 +91,18 @@ class LowerNative(ProductPass):
         if node.op_type == "GroupQueryAttention":
             attend(model, node, self._cache, self._inputs)
         elif node.op_type == "Linear":
-            _lower_product(model, node)
+            _lower_product(model, node, self._group)
         elif node.op_type == "Embedding":
-            weight, ids = nodes.input_of(node, 0), node.inputs[1]
-            codes, scales, attributes = _packed(model, weight)
-            replace(model, [node], native_node("Embedding", [ids, codes, scales], attributes), node.outputs)
+            packed = _pack(model, nodes.input_of(node, 0), self._group)
+            inputs = [node.inputs[1], packed.codes, packed.scales, packed.factors]
+            replace(model, [node], native_node("Embedding", inputs, packed.attributes), node.outputs)
         else:
             _lower_norm(model, node)
 
 
-def _lower_product(model: ir.Model, linear: ir.Node) -> None:
-    codes, scales, attributes = _packed(model, nodes.input_of(linear, 1))
+def _lower_product(model: ir.Model, linear: ir.Node, group: int) -> None:
+    packed = _pack(model, nodes.input_of(linear, 1), group)
+    attributes = dict(packed.attributes)
     replaced, bias = [linear], None
     if (added := _bias_behind(linear)) is not None:
         bias, add = added
@@ -106,7 +113,8 @@ def _lower_product(model: ir.Model, linear: ir.Node) -> None:
     if (gated := _gate_and_up_before(x)) is not None:
         x, op_type = gated, "GatedProduct"
         attributes["activation"] = "silu"
-    replace(model, replaced, native_node(op_type, [x, codes, scales, bias], attributes), [result])
+    inputs = [x, packed.codes, packed.scales, bias, packed.factors]
+    replace(model, replaced, native_node(op_type, inputs, attributes), [result])
 
 
 def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
@@ -119,20 +127,36 @@ def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
         fused = native_node("Norm", [x, weight, *skip], {"epsilon": epsilon}, 1 + len(totals))
         replace(model, [norm], fused, [normed, *totals])
         return
-    _, codes, scales, *bias = product.inputs
-    inputs = [x, weight, codes, scales, *(bias or [None]), *skip]
+    _, codes, scales, bias, factors = (*product.inputs, None, None)[:5]
+    inputs = [x, weight, codes, scales, bias, *(skip or [None]), factors]
     attributes = {name: value.value for name, value in product.attributes.items()} | {"epsilon": epsilon}
     fused = native_node("NormProduct", inputs, attributes, 1 + len(totals))
     replace(model, [norm, product], fused, [product.outputs[0], *totals])
 
 
-def _packed(model: ir.Model, weight: ir.Value) -> tuple[ir.Value, ir.Value, dict[str, Any]]:
-    """Codes and scales of a weight (N, K), and what an operator says of them."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Packed:
+    """A weight (N, K) as an operator reads it, and what the operator says of it."""
+
+    codes: ir.Value
+    scales: ir.Value
+    factors: ir.Value | None
+    attributes: dict[str, Any]
+
+
+def _pack(model: ir.Model, weight: ir.Value, group: int) -> _Packed:
     num_outputs, num_inputs = nodes.tensor_of(weight).shape.numpy()
     shape = packed_shape(num_outputs, num_inputs)
-    codes = nodes.derived(model, weight, "packed", pack_codes, shape, ir.DataType.UINT8)
-    scales = nodes.derived(model, weight, "scales", output_scales, (num_outputs,))
-    return codes, scales, {"inputs": num_inputs, **_WEIGHT}
+    factors = None
+    if group:
+        groups = packed_factors_shape(num_outputs, num_inputs)
+        factors = nodes.derived(model, weight, "factors", pack_factors, groups, ir.DataType.FLOAT16)
+    return _Packed(
+        codes=nodes.derived(model, weight, "packed", partial(pack_codes, group=group), shape, ir.DataType.UINT8),
+        scales=nodes.derived(model, weight, "scales", output_scales, (num_outputs,)),
+        factors=factors,
+        attributes={"inputs": num_inputs, "bits": 8, "group": group},
+    )
 
 
 def _bias_behind(linear: ir.Node) -> tuple[ir.Value, ir.Node] | None:

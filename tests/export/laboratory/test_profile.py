@@ -48,15 +48,15 @@ def test_bytes_of_a_native_graph_are_those_of_the_weights_and_of_the_cache(tiny_
     rows, past = 3, 20
     (one,) = profile_graph(Bundle(tiny_bundle), rows=(rows,), num_past=past).passes
     read = {share.name: share.bytes_read for share in one.operators}
-    scales_and_norm = 4
+    scales_and_norm, hidden = 4, HIDDEN + HIDDEN // 64 * 2
     normed = LAYERS * (HIDDEN + 2 * HKV * HEAD_SIZE + 2 * INTERMEDIATE)
-    # A byte a weight, a scale an output, a factor of the norm an input.
-    expected = normed * (HIDDEN + scales_and_norm) + 2 * LAYERS * HIDDEN * scales_and_norm
-    head = VOCABULARY * (HIDDEN + scales_and_norm) + HIDDEN * scales_and_norm
+    # A byte a weight, two a group of 64, a scale an output, a factor of the norm an input.
+    expected = normed * (hidden + scales_and_norm) + 2 * LAYERS * HIDDEN * scales_and_norm
+    head = VOCABULARY * (hidden + scales_and_norm) + HIDDEN * scales_and_norm
     assert read["NormProduct"] in (expected, expected + head)
-    assert read["GatedProduct"] == LAYERS * HIDDEN * (INTERMEDIATE + scales_and_norm)
+    assert read["GatedProduct"] == LAYERS * HIDDEN * (INTERMEDIATE + INTERMEDIATE // 64 * 2 + scales_and_norm)
     assert read["Attention"] == LAYERS * 2 * HKV * HEAD_SIZE * 2 * (past + rows)  # in half precision
-    assert read["Embedding"] == rows * HIDDEN
+    assert read["Embedding"] == rows * hidden
 
 
 @pytest.mark.parametrize("name", ["tiny_bundle", "tiny_bundle_portable"])

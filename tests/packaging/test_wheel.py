@@ -189,10 +189,11 @@ def test_an_installed_wheel_has_its_own_library(wheel_environment):
 @pytest.mark.slow
 def test_where_there_was_no_compiler_a_line_names_a_command_that_works_when_there_is_one(tmp_path):
     environment = tmp_path / "environment"
-    install(environment, "numpy", "onnxruntime", "tokenizers", "jinja2", "packaging")
-    pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
+    venv.create(environment, with_pip=True)
+    pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "numpy", "onnxruntime", "tokenizers", "jinja2", "packaging"], check=True)
     without = {**os.environ, "CXX": shutil.which("false"), "DOVETAIL_REQUIRE_KERNELS": ""}
-    subprocess.run([*pip, REPOSITORY], check=True, env=without)
+    subprocess.run([*pip, "--no-deps", REPOSITORY], check=True, env=without)
     reason, path = describe_library(environment)
     assert path == "None"
     _, _, command = reason.partition("; install a C++17 compiler and run: ")

@@ -115,7 +115,6 @@ void run_attention_task(Attention &attention, int64_t index) {
     }
 }
 
-// Tasks of a single range leave their queries to this.
 inline void finish_row(const Attention &attention, const Group &group, int64_t row_of_group, int64_t kv_head) {
     const int64_t group_size = attention.plan.group_size;
     const Partials partials = partials_of_group(attention, group, kv_head);
@@ -133,49 +132,80 @@ void run_items(const Pool &pool, bool parallel, int64_t count, const Work &work)
     }
 }
 
+// What prepares a row costs in elements. Each input of a key lies in a cache line of its own: it costs as much as several.
+DOVETAIL_INLINE int64_t elements_to_prepare(const AttentionCall &call, int64_t rows) {
+    return (rows * (call.heads + 2 * call.kv_heads) + 4 * call.kv_heads) * call.head_size;
+}
+
+// Block `index / kinds` of a group's rows: the queries, or key and value, of one head of keys and values.
+template <class Element>
+void prepare_item(const Attention &attention, const Group &group, int64_t blocks, int64_t index) {
+    const AttentionCall &call = *attention.call;
+    const int64_t kinds = 2 * call.kv_heads;
+    const int64_t kind = index % kinds;
+    const int64_t block = index / kinds;
+    if (kind < call.kv_heads) {
+        const int64_t last = cut(group.tiles, blocks, block + 1);
+        for (int64_t tile = cut(group.tiles, blocks, block); tile < last; ++tile) {
+            pack_tile(call, attention.plan, group, kind, tile, attention.packed);
+        }
+    } else {
+        const int64_t last = smaller((block + 1) * kRowsOfItem, group.rows);
+        for (int64_t row = block * kRowsOfItem; row < last; ++row) {
+            append_row<Element>(call, attention.plan.rows[group.first_row + row], kind - call.kv_heads);
+        }
+    }
+}
+
+// One sequence is cut by heads and rows, several are an item each.
 template <class Element>
 void prepare_rows(const Attention &attention, const Pool &pool) {
     const AttentionCall &call = *attention.call;
     const Plan &plan = attention.plan;
-    const int64_t kinds = 2 * call.kv_heads;  // queries, or key and value, of each head of keys and values
-    for (int64_t i = 0; i < plan.group_count; ++i) {
-        const Group &group = plan.groups[i];
-        const int64_t blocks = (group.rows + kRowsOfItem - 1) / kRowsOfItem;
-        const auto item = [&](size_t index) {
-            const int64_t kind = static_cast<int64_t>(index) % kinds;
-            const int64_t block = static_cast<int64_t>(index) / kinds;
-            if (kind < call.kv_heads) {
-                const int64_t last = cut(group.tiles, blocks, block + 1);
-                for (int64_t tile = cut(group.tiles, blocks, block); tile < last; ++tile) {
-                    pack_tile(call, plan, group, kind, tile, attention.packed);
-                }
-            } else {
-                const int64_t last = smaller((block + 1) * kRowsOfItem, group.rows);
-                for (int64_t row = block * kRowsOfItem; row < last; ++row) {
-                    append_row<Element>(call, plan.rows[group.first_row + row], kind - call.kv_heads);
-                }
-            }
-        };
-        // Each input of a key lies in a cache line of its own: it costs as much as several elements.
-        const int64_t elements = (group.rows * (call.heads + 2 * call.kv_heads) + 4 * call.kv_heads) * call.head_size;
-        run_items(pool, elements >= kParallelRows, blocks * kinds, item);
+    const auto items_of = [&](const Group &group) {
+        return (group.rows + kRowsOfItem - 1) / kRowsOfItem * 2 * call.kv_heads;
+    };
+    const auto prepare = [&](const Group &group, int64_t index) {
+        prepare_item<Element>(attention, group, items_of(group) / (2 * call.kv_heads), index);
+    };
+    const bool parallel = elements_to_prepare(call, call.rows) >= kParallelRows;
+    if (plan.group_count == 1) {
+        const Group &group = plan.groups[0];
+        run_items(pool, parallel, items_of(group),
+                  [&](size_t index) { prepare(group, static_cast<int64_t>(index)); });
+        return;
     }
+    run_items(pool, parallel, plan.group_count, [&](size_t number) {
+        const Group &group = plan.groups[number];
+        for (int64_t index = 0; index < items_of(group); ++index) {
+            prepare(group, index);
+        }
+    });
 }
 
+// Tasks of a single range leave their queries to this.
 inline void finish_rows(const Attention &attention, const Pool &pool) {
     const AttentionCall &call = *attention.call;
-    for (int64_t i = 0; i < attention.plan.group_count; ++i) {
-        const Group &group = attention.plan.groups[i];
-        if (attention.plan.whole || group.ranges == 1) {
-            continue;
+    const Plan &plan = attention.plan;
+    const auto is_finished = [&](const Group &group) { return plan.whole || group.ranges == 1; };
+    const auto finish = [&](const Group &group, int64_t index) {
+        finish_row(attention, group, index / call.kv_heads, index % call.kv_heads);
+    };
+    const bool parallel = plan.partials * call.kv_heads * call.head_size >= kParallelPartials;
+    if (plan.group_count == 1) {
+        const Group &group = plan.groups[0];
+        if (!is_finished(group)) {
+            run_items(pool, parallel, group.rows * call.kv_heads,
+                      [&](size_t index) { finish(group, static_cast<int64_t>(index)); });
         }
-        const auto item = [&](size_t index) {
-            finish_row(attention, group, static_cast<int64_t>(index) / call.kv_heads,
-                       static_cast<int64_t>(index) % call.kv_heads);
-        };
-        const int64_t elements = group.ranges * group.queries * call.kv_heads * call.head_size;
-        run_items(pool, elements >= kParallelPartials, group.rows * call.kv_heads, item);
+        return;
     }
+    run_items(pool, parallel, plan.group_count, [&](size_t number) {
+        const Group &group = plan.groups[number];
+        for (int64_t index = 0; !is_finished(group) && index < group.rows * call.kv_heads; ++index) {
+            finish(group, index);
+        }
+    });
 }
 
 template <class Element>

@@ -14,8 +14,8 @@ from dovetail_ort_runtime.time_curves import TimeCurves
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "The times are stored for this bundle, processor, operators, ONNX Runtime and threads; generate, chat and bench\n"
-        "use them from then on. Untuned, they take a short measurement of their own when they first run.\n\n"
+        "The times are stored for this bundle, processor, operators, ONNX Runtime and threads. generate, chat and\n"
+        "bench use them from then on. Without them, they take a short measurement when they first run.\n\n"
         "example:\n  dovetail-ort tune smollm2"
     )
     add_bundle(parser)

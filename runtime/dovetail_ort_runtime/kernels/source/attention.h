@@ -132,7 +132,8 @@ void run_items(const Pool &pool, bool parallel, int64_t count, const Work &work)
     }
 }
 
-// What prepares a row costs in elements. Each input of a key lies in a cache line of its own: it costs as much as several.
+// What prepares a row costs in elements. Each input of a key lies in a cache line of its own: it costs as much as
+// several.
 DOVETAIL_INLINE int64_t elements_to_prepare(const AttentionCall &call, int64_t rows) {
     return (rows * (call.heads + 2 * call.kv_heads) + 4 * call.kv_heads) * call.head_size;
 }
@@ -171,8 +172,7 @@ void prepare_rows(const Attention &attention, const Pool &pool) {
     const bool parallel = elements_to_prepare(call, call.rows) >= kParallelRows;
     if (plan.group_count == 1) {
         const Group &group = plan.groups[0];
-        run_items(pool, parallel, items_of(group),
-                  [&](size_t index) { prepare(group, static_cast<int64_t>(index)); });
+        run_items(pool, parallel, items_of(group), [&](size_t index) { prepare(group, static_cast<int64_t>(index)); });
         return;
     }
     run_items(pool, parallel, plan.group_count, [&](size_t number) {

@@ -20,7 +20,8 @@ int64_t number_of_codes(const Weight &weight) {
 const uint16_t *checked_factors(const OrtKernelInfo *info, size_t index, int64_t slabs, int64_t padded_inputs) {
     const int64_t group = integer(info, "group", 0);
     if (group != 0 && group != kGroup) {
-        fail("attribute group must be 0 or %" PRId64 ", got %" PRId64 "; update dovetail-ort, or export the model again",
+        fail("attribute group must be 0 or %" PRId64 ", got %" PRId64
+             "; update dovetail-ort, or export the model again",
              kGroup, group);
     }
     const Tensor factors = optional_constant(info, index, "factors", ORT_FLOAT16);

@@ -148,7 +148,6 @@ void quantise(const Product &product, int64_t row) {
 }
 
 constexpr int64_t kBytesAhead = 8192;
-constexpr int64_t kFactorsAhead = kBytesAhead / kGroup;
 
 // What a tile asks for while it multiplies a slab: its share of the next one. The first four share it.
 DOVETAIL_INLINE LinesAhead ahead_of(int64_t tile, int64_t tiles) {
@@ -172,12 +171,7 @@ void multiply_slab(const Product &product, int64_t slab) {
     tile.codes = weight.codes + slab * bytes;
     // A tile alone asks for what it reads next itself; several share the next slab.
     tile.ahead = tile.codes + (product.tiles == 1 ? kBytesAhead : bytes);
-    tile.factors = nullptr;
-    if (weight.factors != nullptr) {
-        const int64_t factors = product.inputs / kGroup * kSlab;
-        tile.factors = weight.factors + slab * factors;
-        tile.factors_ahead = tile.factors + (product.tiles == 1 ? kFactorsAhead : factors);
-    }
+    tile.factors = weight.factors == nullptr ? nullptr : weight.factors + slab * bytes / kGroup;
     tile.output_scales = weight.scales + first_output;
     tile.bias = weight.bias == nullptr ? nullptr : weight.bias + first_output;
     tile.outputs = static_cast<int>(outputs_left < kSlab ? outputs_left : kSlab);

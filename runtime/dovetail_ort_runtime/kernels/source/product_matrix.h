@@ -110,9 +110,6 @@ void multiply_rows(const ProductTile &tile, int64_t block) {
             for (int v = 0; v < kSlabVectors; ++v) {
                 factors[v] = load_half(tile.factors + at + v * kLanes);
             }
-            if (kLines != 0) {
-                prefetch_l2(tile.factors_ahead + at);
-            }
         }
         DOVETAIL_UNROLL
         for (int r = 0; r < kRows; ++r) {

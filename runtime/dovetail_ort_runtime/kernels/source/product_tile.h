@@ -19,7 +19,6 @@ struct ProductTile {
     const uint8_t *codes;        // (Kp / 4, 32, 4)
     const uint8_t *ahead;        // what to ask memory for
     const uint16_t *factors;     // of the slab, (Kp / 64, 32), or null
-    const uint16_t *factors_ahead;
     const float *output_scales;  // of the slab
     const float *bias;           // of the slab, or null
     int outputs;                 // of the slab, 1 to 32
@@ -48,7 +47,8 @@ DOVETAIL_INLINE void finish_tile(const ProductTile &tile, const Floats (*sums)[k
     }
 }
 
-// Where the factors of a block of that many inputs stand.
+// Where the factors of a block of that many inputs stand. They are few and read in order, so that the processor asks for
+// them by itself: one row was slower where a tile asked.
 DOVETAIL_INLINE int64_t factors_of_block(int64_t index, int64_t block) {
     return index * block / kGroup * kSlab;
 }
@@ -107,9 +107,6 @@ void multiply_tile(const ProductTile &tile) {
                 DOVETAIL_UNROLL
                 for (int v = 0; v < kProductVectors; ++v) {
                     factors[v] = load_half(tile.factors + at + (part + v) * kLanes);
-                }
-                if (kAhead != kNoLines && part == 0) {
-                    prefetch_l2(tile.factors_ahead + at);
                 }
             }
             DOVETAIL_UNROLL

@@ -124,8 +124,9 @@ void multiply_rows(const ProductTile &tile, int64_t block) {
                 }
                 sums[r][v] = fma(to_floats(exact), scale_of_outputs, sums[r][v]);
             }
+            const int end = kLines * (r + 1) / kRows;
             DOVETAIL_UNROLL
-            for (int line = kLines * r / kRows; line < kLines * (r + 1) / kRows; ++line) {
+            for (int line = kLines * r / kRows; line < end; ++line) {
                 prefetch_l2(ahead + line * 64);
             }
         }

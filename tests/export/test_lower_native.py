@@ -120,6 +120,14 @@ def test_every_product_reads_the_packed_weight_its_scales_bias_and_factors(prepa
             assert bias is None
 
 
+@pytest.mark.parametrize("case", FAMILIES.values(), ids=FAMILIES)
+def test_what_becomes_scores_is_quantised_in_finer_blocks(native, case):
+    graph, _ = native(case[0], **case[1])
+    blocks = {"NormProduct": [32, 64, 32, 64], "GatedProduct": [64, 64], "Product": [64, 64, 32]}
+    for operator, expected in blocks.items():
+        assert [node.attributes["block"].as_int() for node in find(graph, operator)] == expected
+
+
 def test_a_sum_goes_on_from_the_norm_that_adds_it(native):
     graph, _ = native("llama")
     normed = find(graph, "NormProduct")

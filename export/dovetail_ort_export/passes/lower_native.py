@@ -22,8 +22,8 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
 _BLOCK: Final = 64
-# The head's input has channels many times the size of the others: its scales are finer.
-_HEAD_BLOCK: Final = 32
+# Of products whose results are scores, or become scores: logits, queries and keys.
+_FINE_BLOCK: Final = 32
 _GROUPS: Final = (GROUP, 0)
 _NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
 # They hand on numbers as they are.
@@ -108,13 +108,19 @@ def _lower_product(model: ir.Model, linear: ir.Node, group: int) -> None:
         bias, add = added
         replaced.append(add)
     result = replaced[-1].outputs[0]
-    attributes["block"] = _HEAD_BLOCK if result.is_graph_output() and result.name == "logits" else _BLOCK
+    attributes["block"] = _FINE_BLOCK if _leads_to_scores(result) else _BLOCK
     x, op_type = nodes.input_of(linear, 0), "Product"
     if (gated := _gate_and_up_before(x)) is not None:
         x, op_type = gated, "GatedProduct"
         attributes["activation"] = "silu"
     inputs = [x, packed.codes, packed.scales, bias, packed.factors]
     replace(model, replaced, native_node(op_type, inputs, attributes), [result])
+
+
+def _leads_to_scores(result: ir.Value) -> bool:
+    """Whether it is the logits or what attention reads."""
+    is_logits = result.is_graph_output() and result.name == "logits"
+    return is_logits or any(node.op_type == "Attention" for node, _ in result.uses())
 
 
 def _lower_norm(model: ir.Model, norm: ir.Node) -> None:

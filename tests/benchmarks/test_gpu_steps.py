@@ -36,7 +36,7 @@ import subprocess, sys
 print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
 import time; time.sleep(60)
 """
-    found = run(step("one", program, limit=3), tmp_path)
+    found = run(step("one", program, limit=8), tmp_path)
     assert found["status"] == 124
     assert not is_running(int(found["output"]))
 

@@ -148,17 +148,28 @@ def test_the_native_graph_is_the_model_with_8_bits_in_its_products_and_in_nothin
 
 
 def in_8_bits(model, torch):
-    """A copy whose products round what they read in blocks, over weights that are rounded by output."""
+    """A copy whose products round what they read in blocks, over weights that are rounded by 64 inputs of an output."""
     rounded = copy.deepcopy(model)
     for name, module in rounded.named_modules():
         if isinstance(module, torch.nn.Linear):
-            block = 32 if name == "lm_head" else 64
+            block = 32 if name.endswith(("lm_head", "q_proj", "k_proj", "v_proj")) else 64
             module.register_forward_pre_hook(lambda _, inputs, block=block: (rounded_in_blocks(inputs[0], block),))
     for parameter in rounded.parameters():
         if parameter.dim() == 2:
-            steps = parameter.detach().abs().amax(dim=1, keepdim=True) / 127
+            steps = steps_of(parameter.detach(), torch)
             parameter.data = (parameter / steps).round() * steps
     return rounded
+
+
+def steps_of(weight, torch):
+    """Of each number: a 127th of the output's largest, times the share of its 64 inputs in half precision, rounded up."""
+    largest = torch.stack([group.abs().amax(dim=1) for group in weight.split(64, dim=1)], dim=1)
+    of_output = largest.amax(dim=1, keepdim=True)
+    shares = largest / of_output
+    factors = shares.half()
+    above = torch.nextafter(factors, torch.ones_like(factors))
+    factors = torch.where(factors < shares, above, factors).float()
+    return (of_output / 127 * factors).repeat_interleave(64, dim=1)[:, : weight.shape[1]]
 
 
 def rounded_in_blocks(x, block):

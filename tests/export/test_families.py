@@ -162,7 +162,7 @@ def in_8_bits(model, torch):
 
 
 def steps_of(weight, torch):
-    """Of each number: a 127th of the output's largest, times the share of its 64 inputs in half precision, rounded up."""
+    """Of each number: a 127th of its output's largest, times the share of its 64 inputs in half precision."""
     largest = torch.stack([group.abs().amax(dim=1) for group in weight.split(64, dim=1)], dim=1)
     of_output = largest.amax(dim=1, keepdim=True)
     shares = largest / of_output

@@ -20,7 +20,6 @@ from dovetail_ort_runtime.session import open_session
 PROMPT = np.random.default_rng(0).integers(3, 384, 24).tolist()
 FOUR = ChainShape.fixed(4)
 TREE = TreeShape(num_rows=9, num_expansions=3, width=4)
-FOR_BOTH = ["model_front_fp16.onnx", "drafter_fp16.onnx"]
 FOR_CHAINS = ["model_front_fp16_chains.onnx", "drafter_fp16_chains.onnx"]
 
 
@@ -78,7 +77,7 @@ def answers(loaded):
         ({}, FOR_CHAINS),
         ({"drafter": "dgf"}, FOR_CHAINS),
         ({"drafter": "dgf", "draft_shape": FOUR}, FOR_CHAINS),
-        ({"drafter": "dgf", "draft_shape": TREE}, FOR_BOTH),
+        ({"drafter": "dgf", "draft_shape": TREE}, [FOR_CHAINS[0], "drafter_fp16.onnx"]),
         ({"drafter": "lookup"}, FOR_CHAINS[:1]),
         ({"drafter_device": "cpu"}, FOR_CHAINS[:1]),
         ({"target_layers_on_gpu": 0}, FOR_CHAINS[1:]),
@@ -93,9 +92,9 @@ def test_one_graph_of_each_is_opened_and_the_answer_stays(opened, bundle, settin
     assert speculative == plain
 
 
-def test_a_drafter_of_the_callers_may_draft_trees(opened, bundle):
+def test_a_front_verifies_first_paths_whoever_drafts(opened, bundle):
     dovetail_ort.load(bundle, threads=1, drafter=NoDrafter())
-    assert opened == FOR_BOTH[:1]
+    assert opened == FOR_CHAINS[:1]
 
 
 def test_drafting_ahead_takes_the_graph_for_chains(opened, bundle):
@@ -143,7 +142,7 @@ def test_a_bundle_of_before_drafts_chains_with_the_graphs_it_has(opened, bundle,
     manifest["files"] = [file for file in manifest["files"] if (copy / file["path"]).exists()]
     (copy / "manifest.json").write_text(json.dumps(manifest))
     plain, speculative = answers(dovetail_ort.load(copy, threads=1, drafter="dgf", draft_shape=FOUR))
-    assert opened == FOR_BOTH
+    assert opened == ["model_front_fp16.onnx", "drafter_fp16.onnx"]
     assert speculative == plain
 
 

@@ -17,6 +17,8 @@ from dovetail_ort_runtime.devices import has_cuda, parse_bytes, require_cuda
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 
+HALF = 2  # bytes of a number in the cache of a native graph
+
 
 def test_every_session_says_where_it_runs(load, tiny_drafting_bundle):
     model = load(bundle=tiny_drafting_bundle)
@@ -29,7 +31,7 @@ def test_every_session_says_where_it_runs(load, tiny_drafting_bundle):
         assert report.threads == 1
         assert report.vram_bytes is None
     entry = model.manifest.target
-    assert target.cache_bytes == 2 * entry.num_layers * entry.num_kv_heads * entry.max_context * entry.head_size * 4
+    assert target.cache_bytes == 2 * entry.num_layers * entry.num_kv_heads * entry.max_context * entry.head_size * HALF
     sizes = {file.path: file.num_bytes for file in model.manifest.files}
     assert target.weight_bytes == sum(size for path, size in sizes.items() if path.startswith(entry.graph))
     assert [report.name for report in load(drafter="lookup", bundle=tiny_drafting_bundle).sessions()] == ["target"]
@@ -232,8 +234,8 @@ def test_cuda_takes_drafters_in_fp16_only(tiny_drafting_bundle):
         DraftModel(bundle.path(entry.graph), fp16(bundle), capacity=64, threads=1, device="cuda")
 
 
-def test_a_limit_that_does_not_hold_weights_and_cache_is_refused(tiny_drafting_bundle):
-    bundle = Bundle(tiny_drafting_bundle)
+def test_a_limit_that_does_not_hold_weights_and_cache_is_refused(tiny_drafting_bundle_portable):
+    bundle = Bundle(tiny_drafting_bundle_portable)
     entry = bundle.manifest.drafter
     weights = sum(file.num_bytes for file in bundle.manifest.files if file.path.startswith(entry.graph))
     cache = 2 * entry.num_layers * entry.num_kv_heads * 64 * entry.head_size * 4

@@ -18,7 +18,7 @@ from dovetail_ort_runtime.model import load_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"  # that of `in_hub_cache`
 OTHER_COMMIT = "fedcba9876543210fedcba9876543210fedcba98"
-WEIGHTS = "model_quantized.onnx_data"
+WEIGHTS = "model_native.onnx_data"
 ORACLE = """
 import sys
 from huggingface_hub import constants, try_to_load_from_cache
@@ -72,7 +72,7 @@ def test_weights_may_lie_in_the_store_that_repositories_share(put, cache, tiny_b
 
 
 def test_a_bundle_in_a_folder_of_a_repository_loads(put, cache, tiny_bundle):
-    directory = put(tiny_bundle, folder="int8/block") / "int8" / "block"
+    directory = put(tiny_bundle, folder="int8/native") / "int8" / "native"
     assert load_model(directory, threads=1, verify="all").generate("A").token_ids
     (directory / WEIGHTS).unlink()
     with pytest.raises(BundleError, match=f"run: hf download me/tiny --revision {COMMIT}$"):

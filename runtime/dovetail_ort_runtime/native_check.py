@@ -17,6 +17,9 @@ _CODES: Final = 4
 _BLOCKS: Final = (64, 32)
 _GROUP: Final = 64
 _ACTIVATIONS: Final = ("silu", "gelu_tanh")
+# As in the library.
+_MOST_HEADS: Final = 65536
+_MOST_INPUTS: Final = 1 << 24
 _LARGEST_HEAD: Final = 256
 _HEAD_STEP: Final = 16
 # No model has sizes near it, and no product of two of them overflows.
@@ -144,7 +147,7 @@ def _check_packed(node: _Node, place: int, factors_place: int) -> tuple[int, int
     """Outputs and inputs of a packed weight, with its scales behind it and perhaps factors of groups."""
     node.choice("bits", (8,), 8)
     group = node.choice("group", (0, _GROUP), 0)
-    num_inputs = node.integer("inputs", 1)
+    num_inputs = node.integer("inputs", 1, _MOST_INPUTS)
     scales = node.weight(place + 1, "scales", FLOAT)
     if len(scales) != 1 or not 1 <= scales[0] <= _LARGEST:
         raise node.error(f"whose scales have the shape {scales}, not one for each output")
@@ -205,7 +208,7 @@ def _check_norm_product(node: _Node) -> None:
 
 def _check_attention(node: _Node) -> None:
     node.arity((10, 12), (3, 3))
-    num_heads = node.integer("num_heads", 1)
+    num_heads = node.integer("num_heads", 1, _MOST_HEADS)
     num_kv_heads = node.integer("kv_num_heads", 1, num_heads)
     if num_heads % num_kv_heads:
         raise node.error(f"with {num_heads} heads, no multiple of {num_kv_heads} heads of keys and values")

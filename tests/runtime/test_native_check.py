@@ -85,6 +85,7 @@ def test_a_graph_says_whether_it_has_native_operators(graph, tmp_path, tiny_bund
         ("Norm", "epsilon", float("inf"), "with epsilon = inf"),
         ("Embedding", "inputs", 65, "Embedding whose weight has"),
         ("Attention", "num_heads", 3, "with 3 heads, no multiple of 2"),
+        ("Attention", "num_heads", 65538, "with num_heads = 65538, not 1 to 65536"),
         ("Attention", "kv_num_heads", 1, "whose caches have the shapes"),
         ("Attention", "kv_num_heads", 8, "with kv_num_heads = 8, not 1 to 4"),
         ("Attention", "scale", float("nan"), "with scale = nan"),

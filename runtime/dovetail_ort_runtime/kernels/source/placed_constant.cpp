@@ -23,14 +23,15 @@ namespace {
 constexpr size_t kLargePage = size_t{2} << 20;
 constexpr size_t kChunk = size_t{64} << 20;
 constexpr size_t kAlignment = 64;
+constexpr size_t kLeastDropped = size_t{256} << 10;  // less is not worth a look at what is mapped where
 
 bool copies_weights() {
     const char *asked = std::getenv("DOVETAIL_WEIGHTS");
-    if (asked == nullptr || asked[0] == '\0' || std::strcmp(asked, "map") == 0) {
-        return false;
-    }
-    if (std::strcmp(asked, "copy") == 0) {
+    if (asked == nullptr || asked[0] == '\0' || std::strcmp(asked, "copy") == 0) {
         return true;
+    }
+    if (std::strcmp(asked, "map") == 0) {
+        return false;
     }
     fail("DOVETAIL_WEIGHTS must be map or copy, got %.40s; set one of them", asked);
 }
@@ -168,7 +169,7 @@ void drop_pages(const void *constant, size_t bytes) {
     const uintptr_t start = reinterpret_cast<uintptr_t>(constant);
     const uintptr_t first = round_up(start, page);
     const uintptr_t last = (start + bytes) / page * page;
-    if (first < last && is_mapped_from_a_file(first, last)) {
+    if (bytes >= kLeastDropped && is_mapped_from_a_file(first, last)) {
         madvise(reinterpret_cast<void *>(first), last - first, MADV_DONTNEED);
     }
 }

@@ -6,8 +6,9 @@
 
 namespace dovetail {
 
-// ONNX Runtime maps the weights of a file; what is mapped is shared by processes, in small pages. With the environment
-// variable DOVETAIL_WEIGHTS=copy a constant is copied once into large pages, and the mapped pages are given back.
+// ONNX Runtime maps the weights of a file; what is mapped is shared by processes, in small pages, whose addresses take a
+// good part of a forward to look up. So a constant is copied once into large pages, and the mapped pages are given
+// back. With the environment variable DOVETAIL_WEIGHTS=map it stays where it is.
 //
 // Null stays null. The owners of one constant share one copy: a tied weight is read by the embedding and by the head.
 class PlacedConstant {

@@ -436,7 +436,8 @@ def test_sampling_falls_back_to_the_bundle(damaged, capsys):
 
 def test_accepted_draft_tokens_are_tinted_on_a_terminal_only(tiny_bundle, capsys, monkeypatch):
     argv = ["generate", str(tiny_bundle), "pins", "--raw", "--show-drafted", "--max-new-tokens", "20", "--quiet"]
-    argv += ["--drafter", "lm", "--draft-bundle", str(tiny_bundle), "--chain", "3"]  # the target itself: all is accepted
+    # The target itself drafts: all is accepted.
+    argv += ["--drafter", "lm", "--draft-bundle", str(tiny_bundle), "--chain", "3"]
     main(argv)
     plain = capsys.readouterr().out
     assert "\x1b" not in plain

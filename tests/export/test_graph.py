@@ -123,13 +123,15 @@ def test_every_int8_product_is_of_the_kind_whose_rows_stand_alone(build):
         assert (found["bits"], found["block_size"], found["accuracy_level"]) == (8, 32, 4)
 
 
-def test_a_native_product_has_groups_and_blocks_of_64_and_the_head_blocks_of_32(build):
-    products = [node for node in build("native").graph.node if "Product" in node.op_type]
+def test_a_native_product_has_groups_and_blocks_of_64_and_what_becomes_scores_blocks_of_32(build):
+    nodes = build("native").graph.node
+    products = [node for node in nodes if "Product" in node.op_type]
+    become_scores = {"logits", *(node.input[0] for node in nodes if node.op_type == "Attention")}
     assert len(products) == 2 * 4 + 1  # four a block and the head
     for node in products:
         found = attributes(node)
         assert (found["bits"], found["group"]) == (8, 64)
-        assert found["block"] == (32 if "logits" in node.output else 64)
+        assert found["block"] == (64 if become_scores.isdisjoint(node.output) else 32)
 
 
 @pytest.mark.parametrize("tied", [True, False])

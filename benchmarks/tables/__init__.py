@@ -11,7 +11,7 @@ from benchmarks.tables.gpu import gpu
 from benchmarks.tables.growth import growth
 from benchmarks.tables.heads import draft_head, draft_heads
 from benchmarks.tables.humaneval import humaneval
-from benchmarks.tables.kernels import kernels_forwards, kernels_speed, kernels_suites
+from benchmarks.tables.kernels import kernels_forwards, kernels_speed, kernels_suites, weight_placement
 from benchmarks.tables.paper_size import paper_size, random_weights
 from benchmarks.tables.peers import peers
 from benchmarks.tables.planner import planner, spinning
@@ -35,6 +35,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "kernels-forwards": kernels_forwards,
     "kernels-speed": kernels_speed,
     "kernels-suites": kernels_suites,
+    "weight-placement": weight_placement,
     "peers": peers,
     "growth": growth,
     "planner": planner,

@@ -1,0 +1,81 @@
+"""What it costs to leave weights in the mapped file instead of copying them into large pages; JSON on standard output.
+
+    python -m benchmarks.weight_placement BUNDLE
+
+Both targets are open in one process, and forwards over the same rows run in turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from typing import Final
+
+import numpy as np
+
+from benchmarks.machine import measured_here
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+CHOICES: Final = ("map", "copy")
+ROWS: Final = (1, 2, 4, 8, 16, 64)
+NUM_PAST: Final = 256
+ROUNDS: Final = 60
+_WEIGHTS: Final = "DOVETAIL_WEIGHTS"
+
+
+def main(bundle_path: str) -> None:
+    """Measure a bundle and print what was found."""
+    bundle = Bundle(bundle_path)
+    targets: dict[str, Target] = {}
+    opened: dict[str, float] = {}
+    for choice in CHOICES:
+        os.environ[_WEIGHTS] = choice
+        started = time.perf_counter()
+        entry = bundle.manifest.target
+        targets[choice] = Target(bundle.path(entry.graph), entry, max_context=2 * NUM_PAST)
+        _read(targets[choice], NUM_PAST)
+        opened[choice] = time.perf_counter() - started
+    found = {
+        **measured_here(),
+        "threads": targets["copy"].threads,
+        "num_past": NUM_PAST,
+        "rounds": ROUNDS,
+        "seconds_to_first_256_tokens": {choice: round(seconds, 3) for choice, seconds in opened.items()},
+        "rows": {str(rows): _compare(targets, rows) for rows in ROWS},
+    }
+    print(json.dumps(found, indent=2))
+
+
+def _read(target: Target, num_tokens: int) -> None:
+    """Fill the cache with a text of so many tokens."""
+    for start in range(0, num_tokens, target.max_rows):
+        chunk = _tokens(target)[start : start + min(target.max_rows, num_tokens - start)]
+        target.forward(VerificationInput.prompt(chunk, start), num_scored=1)
+        target.cache.keep(range(len(chunk)))
+
+
+def _tokens(target: Target) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.arange(2 * NUM_PAST, dtype=np.int64) * 37 % target.vocabulary_size
+
+
+def _compare(targets: dict[str, Target], rows: int) -> dict[str, float]:
+    """Median milliseconds of both, and the median of the rounds' ratios."""
+    ms: dict[str, list[float]] = {choice: [] for choice in targets}
+    for _ in range(ROUNDS):
+        for choice, target in targets.items():
+            inputs = VerificationInput.prompt(_tokens(target)[:rows], NUM_PAST)
+            started = time.perf_counter()
+            target.forward(inputs)
+            ms[choice].append((time.perf_counter() - started) * 1e3)
+    ratios = [copied / mapped for copied, mapped in zip(ms["copy"], ms["map"], strict=True)]
+    medians = {f"{choice}_ms": round(statistics.median(times), 3) for choice, times in ms.items()}
+    return {**medians, "copy_over_map": round(statistics.median(ratios), 4)}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

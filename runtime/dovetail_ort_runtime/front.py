@@ -33,6 +33,8 @@ _LEAST_ROWS: Final = 8  # a load looks with as many whether rows stand alone
 class Front:
     """A session on the front graph and the cache of its blocks; both are in fp16.
 
+    First paths alone are kept behind a front, so CUDA takes the graph for chains, where there is one.
+
     Args:
         graph: path of the ONNX file.
         entry: of the whole target.
@@ -40,7 +42,6 @@ class Front:
         threads: as of `open_session`.
         device: `cpu` or `cuda`.
         vram_limit: bytes that graph, cache and passes may take on a GPU.
-        trees: whether passes over trees are asked for; if not, CUDA takes the graph for chains, where there is one.
 
     Attributes:
         session: of ONNX Runtime.
@@ -60,7 +61,6 @@ class Front:
         threads: int,
         device: str,
         vram_limit: int | None,
-        trees: bool,
     ) -> None:
         self.device, self._threads = device, threads
         self._weight_bytes = weight_bytes(graph)  # the graph for chains has none of its own
@@ -72,7 +72,7 @@ class Front:
             "dtype": np.float16,
         }
         left = memory_left(self._weight_bytes, cache_bytes(**cache), vram_limit)
-        opened = graph_to_open(graph, entry.front_chain_graph, device=device, trees=trees)
+        opened = graph_to_open(graph, entry.front_chain_graph, device=device, trees=False)
         self.session = open_session(opened, threads, device=device, vram_limit=left)
         self.for_chains = opened != graph
         check_bias(self.session, opened, for_chains=self.for_chains)

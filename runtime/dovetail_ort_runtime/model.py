@@ -100,7 +100,6 @@ class Model:
             threads=threads,
             front_device=front_device,
             vram_limit=share.front,
-            trees=False,  # a target with a front verifies first paths only
         )
         self.exact = target.exact and _exact_here(loaded)
         if isinstance(drafter, str):

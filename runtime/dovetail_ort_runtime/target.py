@@ -56,7 +56,6 @@ class Target:
         threads: of one pass; the usable physical cores by default.
         front_device: of the first blocks of a target that was cut, `cpu` or `cuda`; the others are on the CPU.
         vram_limit: bytes that they may take on a GPU.
-        trees: as of `Front`.
         trace: as of `open_session`, for the blocks on the CPU.
 
     Raises:
@@ -82,7 +81,6 @@ class Target:
         threads: int | None = None,
         front_device: str = CPU,
         vram_limit: int | None = None,
-        trees: bool = True,
         trace: Path | None = None,
     ) -> None:
         capacity = entry.max_context if max_context is None else max_context
@@ -104,7 +102,6 @@ class Target:
                 threads=self.threads,
                 device=front_device,
                 vram_limit=vram_limit,
-                trees=trees,
             )
             self.max_rows = self.front.max_rows
         self.is_native = graphs.is_native and self.front is None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import itertools
 import json
@@ -82,10 +83,12 @@ def draft(model: DraftModel, num_rows: int, *, tree: bool = False) -> None:
     model.cache.keep(range(num_rows))
 
 
-def cut_target(directory: str, **settings: Any) -> Target:
-    """A bundle's target with its first blocks on CUDA."""
+def cut_target(directory: str, *, has_chain_graph: bool = True, **settings: Any) -> Target:
+    """A bundle's target with its first blocks on CUDA; without a graph for chains, that with a bias runs."""
     bundle = Bundle(directory)
     entry = bundle.manifest.target
+    if not has_chain_graph:
+        entry = dataclasses.replace(entry, front_chain_graph=None)
     defaults = {"max_context": 64, "threads": 1, "front_device": "cuda"}
     return Target(bundle.path(entry.graph), entry, **{**defaults, **settings})
 
@@ -109,7 +112,7 @@ def front_nodes(directory: str, kind: str) -> dict[str, Any]:
     """As `drafter_nodes`."""
     with tempfile.TemporaryDirectory() as folder:
         front.open_session = functools.partial(open_session, trace=Path(folder) / "profile")
-        target = cut_target(directory, trees=kind == "tree")
+        target = cut_target(directory, has_chain_graph=kind == "chain")
         assert target.front is not None
         verify(target, 4)
         return {"assigned": target.front.report().nodes, "ran": profiled_nodes(target.front.session)}
@@ -128,7 +131,7 @@ def draft_pass(directory: str, num_rows: str, kind: str, num_past: str = "0") ->
 
 def front_pass(directory: str, num_rows: str, kind: str) -> list[str]:
     """As `draft_pass`, of the target: its other blocks are on the CPU and call nothing."""
-    target = cut_target(directory, trees=kind == "tree")
+    target = cut_target(directory, has_chain_graph=kind == "chain")
     for _ in range(3):
         with traced() as calls:
             verify(target, int(num_rows))

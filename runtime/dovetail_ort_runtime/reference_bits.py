@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime
+from dovetail_ort_runtime.pass_inputs import NO_ANCESTOR, NativeInputs, ancestor_slots
 
 REFERENCE_BITS: Final = "af9eb48ca6a655f63d56271c83c4510a87b57602d0c400cc7d38aeddbbd40f3a"
 _GRAPH: Final = Path(__file__).with_suffix(".onnx")
@@ -35,20 +36,9 @@ def bits_here(threads: int = 1) -> str:
     reference = _Reference(threads)
     digest = hashlib.sha256()
     for num_rows in _CHAIN:
-        digest.update(reference.read(num_rows, np.zeros((num_rows, 0), dtype=np.int64)).tobytes())
-    ancestors = [_ancestors(row) for row in range(len(_TREE))]
-    depths = [len(found) for found in ancestors]
-    slots = np.full((len(_TREE), max(depths)), -1, dtype=np.int64)
-    for row, found in enumerate(ancestors):
-        slots[row, : len(found)] = reference.length + np.array(found, dtype=np.int64)
-    digest.update(reference.read(len(_TREE), slots, depths).tobytes())
+        digest.update(reference.read(num_rows).tobytes())
+    digest.update(reference.read(len(_TREE), ancestor_slots(np.array(_TREE), reference.length)).tobytes())
     return digest.hexdigest()
-
-
-def _ancestors(row: int) -> list[int]:
-    """Rows of the tree above a row, from the chain on."""
-    parent = _TREE[row]
-    return [] if parent < 0 else [*_ancestors(parent), parent]
 
 
 class _Reference:
@@ -70,16 +60,16 @@ class _Reference:
         self._ort_value = onnxruntime.OrtValue.ortvalue_from_numpy
         self.length = 0
 
-    def read(self, num_rows: int, ancestors: TokenArray, depths: list[int] | None = None) -> FloatArray:
-        """Logits (S, V) of rows behind those read before; each sees those that `ancestors` (S, A) names."""
+    def read(self, num_rows: int, ancestors: TokenArray | None = None) -> FloatArray:
+        """Logits (S, V) of rows behind those read before: a chain, or the tree of `ancestors` (S, A)."""
         rows = np.arange(num_rows)
+        depths = rows if ancestors is None else (ancestors != NO_ANCESTOR).sum(axis=1)
+        described = NativeInputs(num_rows, 0 if ancestors is None else ancestors.shape[1])
+        described.fill(self.length, self.length, ancestors)
         inputs = {
             "input_ids": (7 * (self.length + rows) ** 2 + 3)[None] % self._vocabulary_size,
-            "position_ids": (self.length + (rows if depths is None else np.array(depths)))[None],
-            "lengths": np.array([self.length]),
-            "sequence_ids": np.zeros(num_rows, dtype=np.int64),
-            "slots": self.length + rows,
-            "ancestors": ancestors,
+            "position_ids": (self.length + depths)[None],
+            **described.fixed,
         }
         logits: FloatArray = np.empty((num_rows, self._vocabulary_size), dtype=np.float32)
         binding: Any = self._session.io_binding()

@@ -36,7 +36,7 @@ def measure_row_invariance(target: Target, token_ids: TokenArray, rows: Sequence
 
 
 def holds_here(target: Target) -> bool:
-    """Whether it holds on this machine: a property of native kernels; else a measurement of five short passes."""
+    """Whether it holds on this machine: a property of native kernels; else a short measurement."""
     if target.is_native:
         return True
     num_tokens = min(TOKENS_AT_LOAD, target.cache.capacity - 1)

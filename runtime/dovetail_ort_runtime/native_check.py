@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dovetail_ort_runtime.kernels import CACHE_BLOCK
+
 UINT8: Final = 2
 FLOAT: Final = 1
 FLOAT16: Final = 10
@@ -233,7 +235,7 @@ def _check_caches(node: _Node, num_kv_heads: int) -> int:
     fits = (
         len(keys.shape) == 5
         and keys.shape[1] == values.shape[1] == num_kv_heads
-        and keys.shape[3:] == (head_size, _INPUT_PAD)
+        and keys.shape[3:] == (head_size, CACHE_BLOCK)
         and 0 < head_size <= _LARGEST_HEAD
         and head_size % _HEAD_STEP == 0
     )

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.drafter import Drafter
 from dovetail_ort_runtime.model import load_model
@@ -113,6 +114,13 @@ def native_graphs() -> ModuleType:
     sys.modules["native_graphs"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def without_library(monkeypatch):
+    """As on a machine without the library of native operators."""
+    monkeypatch.setattr(kernels, "is_available", lambda: False)
+    monkeypatch.setattr(kernels, "why_missing", lambda: "the library is missing; run: build it")
 
 
 @pytest.fixture

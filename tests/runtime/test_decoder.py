@@ -88,7 +88,7 @@ def test_greedy_trees_kept_on_side_branches_give_the_plain_tokens(decoder, draft
 def test_a_kept_side_branch_leaves_the_cache_of_its_own_path(decoder, drafters, plain):
     prompt = PROMPTS[1]
     expected = plain(prompt, 60)
-    # The path is always wrong, so that every second round keeps a sibling and moves its slot.
+    # The path is always wrong, so that rounds keep the side branch and move its slots.
     drafter = drafters.TreeOracle([*prompt, *expected], wrong=1.0)
     side = decoder(drafter)
     continued(side, prompt, 60, 6)

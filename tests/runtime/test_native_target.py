@@ -212,12 +212,6 @@ def test_a_drafter_forgets_what_it_drafted(drafter_model):
     assert list(again.confidences) == list(first.confidences)
 
 
-@pytest.fixture
-def without_library(monkeypatch):
-    monkeypatch.setattr(kernels, "is_available", lambda: False)
-    monkeypatch.setattr(kernels, "why_missing", lambda: "the library is missing; run: build it")
-
-
 def test_without_the_library_a_native_target_ends_in_one_line(open_target, without_library):
     with pytest.raises(UnavailableError, match=r"model_native\.onnx must have .*; run: build it") as caught:
         open_target()

@@ -32,12 +32,6 @@ CUT = {"front_graph": "front.onnx", "front_layers": 1, "rest_graph": "rest.onnx"
 
 
 @pytest.fixture
-def without_library(monkeypatch):
-    monkeypatch.setattr(kernels, "is_available", lambda: False)
-    monkeypatch.setattr(kernels, "why_missing", lambda: "the library is missing; run: build it")
-
-
-@pytest.fixture
 def with_library(monkeypatch):
     monkeypatch.setattr(kernels, "is_available", lambda: True)
 

@@ -3,7 +3,8 @@
 // One rule stands behind all of it: a row's result is a function of that row, of the tokens before it, and of nothing
 // else. The number of rows beside it, their order, the number of threads and the processor change no bit. So every sum
 // has one order, which is written beside the call it belongs to, and every operation is one of: +, -, *, /, sqrt and
-// fma in float32 with round to nearest even, exact integer sums, and conversions that round to nearest even.
+// fma in float32 with round to nearest even, exact integer sums, and conversions that round to nearest even. exp, exp2
+// and tanh are made of these operations in exponential.h.
 //
 // Axes: S rows, K inputs, N outputs, B sequences, H query heads, Hkv heads of keys and values, D head size, M slots of
 // a sequence's cache, A ancestors at most.
@@ -28,15 +29,15 @@ struct Pool {
     void (*run)(void *self, size_t count, void (*task)(void *data, size_t index), void *data);
 };
 
-// A weight (N, K) in 8 bits: output n of input k is (code - 128) * factor(n, k / 64) * scales[n]; all factors of a weight
-// without groups are 1.
+// A weight (N, K) in 8 bits: output n of input k is (code - 128) * factor(n, k / 64) * scales[n]. All factors of a
+// weight without groups are 1.
 //
 // codes are (ceil(N / 32), Kp / 4, 32, 4) with Kp = K rounded up to 64; the code of (n, k) stands at
 //
 //     ((n / 32 * (Kp / 4) + k / 4) * 32 + n % 32) * 4 + k % 4
 //
-// Codes of inputs and outputs that are only there to fill up are 128. Factors are float16 in (0, 1], (ceil(N / 32), Kp / 64,
-// 32), so that they lie as their codes do; those of outputs that are only there to fill up are 1.
+// Codes of inputs and outputs that are only there to fill up are 128. Factors are float16 in (0, 1], laid out as
+// (ceil(N / 32), Kp / 64, 32), so that they lie as their codes do. Those of outputs that only fill up are 1.
 struct Weight {
     const uint8_t *codes;
     const float *scales;      // (N,)
@@ -44,7 +45,7 @@ struct Weight {
     const float *bias;        // (N,), or null
     int64_t outputs;          // N
     int64_t inputs;           // K
-    int64_t block;            // inputs that share a scale of the activations: 64 or 32
+    int64_t block;            // inputs of a row that share a scale: 64, or 32, which rounds finer
 };
 
 enum class Prologue { kPlain, kGated, kNormed };
@@ -53,14 +54,15 @@ enum class Activation { kSilu, kGeluTanh };
 // y = a W^T * scales + bias, where a is the row that the prologue makes, quantised.
 //
 // plain:  a = x
-// gated:  a = activation(g) * u, where x = [g, u] is (S, 2K); silu(g) = g / (1 + exp(-g))
+// gated:  a = activation(g) * u, where x = [g, u] is (S, 2K); silu(g) = g / (1 + exp(-g)), and gelu_tanh stands in
+//         product.h
 // normed: a = norm(x + skip) as of NormCall, where skip may be null
 //
 // Quantised in blocks: m is the largest magnitude of a block, its scale is m / 127, an input's integer is a * (127 / m)
 // rounded to nearest even. A block with m < 2^-100 is zero with the scale 0; one that is not finite has the scale NaN.
 // y is the sum over the blocks, ascending, as a chain of fma(float(exact integer sum of the block), scale, y) that
 // begins with 0, then times the output's scale, then plus the bias as an operation of its own. Where the weight has
-// groups, the scale of the chain is block's scale * factor(n, group of the block), rounded by itself.
+// groups, the scale of the chain is the block's scale * factor(n, group of the block), rounded by itself.
 struct ProductCall {
     Prologue prologue;
     Activation activation;
@@ -77,7 +79,8 @@ struct ProductCall {
 // y = s * (1 / sqrt(mean(s^2) + epsilon)) * weight with s = x + skip.
 //
 // The squares are summed in 16 lanes, lane k % 16 as a chain of fma(s, s, lane) over ascending k, and the lanes by the
-// tree of lanes.h; mean is that sum / K; y is (s * factor) * weight. The sum s is an output of its own where it is asked for.
+// tree of lanes.h; mean is that sum / K; y is (s * (1 / sqrt(mean + epsilon))) * weight. The sum s is an output of its
+// own where it is asked for.
 struct NormCall {
     int64_t rows;         // S
     int64_t inputs;       // K
@@ -155,8 +158,9 @@ struct AttentionCall {
     float *y;                     // (S, H D)
 };
 
-// A level: one set of instructions. Each function takes arguments that have been checked, and returns null, or what went
-// wrong in words (memory that is not to be had).
+// A level: one set of instructions. A level with a matrix unit (AMX) takes the exact integer sums of many rows from it:
+// they are the same integers, so no bit changes. Each function takes arguments that have been checked, and returns null,
+// or what went wrong in words (memory that is not to be had).
 struct Kernels {
     const char *name;
     const char *(*product)(const ProductCall &call, const Pool &pool);

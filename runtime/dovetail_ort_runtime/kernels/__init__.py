@@ -26,7 +26,8 @@ _FOLDERS: Final = tuple(Path(folder).resolve() for folder in __path__)
 
 def library_path() -> Path | None:
     """Absolute path of the library; None where the package was built without one."""
-    return next((path for folder in _FOLDERS if (path := folder / _NAME).is_file()), None)
+    paths = (folder / _NAME for folder in _FOLDERS)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def is_available() -> bool:

@@ -3,8 +3,8 @@
     python measure_drafters.py BUNDLE NUM_PROMPTS HEAD... > result.json
 
 Every head drafts over the target's recorded greedy answers, to so many prompts spread over HumanEval and over the
-general prompts, which are our own; nothing was trained on either. Times are of an INT8 drafter on this machine; the
-speedup is computed from them and from the measured time of the target's passes.
+general prompts, which are our own; nothing was trained on either. Times are of an INT8 drafter on this machine, in the
+target's format; the speedup is computed from them and from the measured time of the target's forwards.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks.machine import measured_here
 from dovetail_ort.suites import HUMANEVAL, SuitePrompt, load_suite
 from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
 from dovetail_ort_export.graph_file import save_graph
+from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.training.head_directory import load_head
 from dovetail_ort_runtime.bundle import Bundle
@@ -54,11 +55,12 @@ def main(bundle_path: str, num_prompts: str, *head_paths: str) -> None:
     pass_ms = {rows: statistics.median(ms) for rows, ms in times.items()}
     del target
     ends = read_target_ends(bundle)
+    recipe = drafter_recipe("int8", entry.format)
     result = {
         **measured_here(),
         "num_prompts": int(num_prompts),
         "pass_ms": {str(rows): round(ms, 3) for rows, ms in pass_ms.items()},
-        "heads": {Path(path).name: measure_head(Path(path), ends, answers, pass_ms) for path in head_paths},
+        "heads": {Path(path).name: measure_head(Path(path), ends, recipe, answers, pass_ms) for path in head_paths},
     }
     print(json.dumps(result, indent=2))
 
@@ -68,14 +70,17 @@ def _spread(suite: Sequence[SuitePrompt], count: int) -> list[SuitePrompt]:
 
 
 def measure_head(
-    path: Path, ends: TargetEnds, answers: dict[str, Sequence[RecordedAnswer]], pass_ms: dict[int, float]
+    path: Path,
+    ends: TargetEnds,
+    recipe: Recipe,
+    answers: dict[str, Sequence[RecordedAnswer]],
+    pass_ms: dict[int, float],
 ) -> dict[str, Any]:
     """All shapes of one head on all suites."""
     print(f"measuring {path}", file=sys.stderr)
     head, draft_token_ids, record = load_head(path)
     with TemporaryDirectory() as folder:
         graph = Path(folder) / "drafter.onnx"
-        recipe = drafter_recipe("int8")
         save_graph(drafter_graph(head, ends, draft_token_ids, recipe), graph)
         entry = drafter_entry(head, draft_token_ids, record, graph.name, recipe)
         model = DraftModel(graph, entry, capacity=MAX_CONTEXT, threads=usable_cores())

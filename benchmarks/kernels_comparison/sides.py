@@ -8,11 +8,13 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 BEFORE: Final = "f2faf98"
 AFTER: Final = "native"
 PROGRAM: Final = Path(__file__).with_name("worker.py")
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +92,7 @@ def store_times(sides: Sides, *, thorough: bool) -> None:
             processes[name].ask("load", tune=thorough)
 
 
-def in_turn(names: list[str], number: int) -> list[str]:
-    """The names, begun with another one in each round: A B, B A, A B with two of them."""
-    first = number % len(names)
-    return names[first:] + names[:first]
+def in_turn(items: list[Item], number: int) -> list[Item]:
+    """The items, begun with another one in each round: A B, B A, A B with two of them."""
+    first = number % len(items)
+    return items[first:] + items[:first]

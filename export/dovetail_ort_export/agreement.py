@@ -17,7 +17,7 @@ from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.user_text import read_text_file
 
-# Nats. On SmolLM2 both INT8 formats are near 0.005.
+# Nats: room above what an INT8 format costs (the formats in docs/kernels.md).
 LARGEST_MEAN_KL: Final = 0.02
 _MAX_TOKENS: Final = 512
 
@@ -31,7 +31,7 @@ def checked_tokens(source: Source, path: Path | None, max_context: int) -> Token
         max_context: of the export.
 
     Returns:
-        (T,) int64, at most 512, and one fewer than the cache has slots, but two.
+        (T,) int64, at most 512, and one fewer than the context has room for; two at least.
 
     Raises:
         InputError: the file cannot be read, or is too short.
@@ -77,7 +77,7 @@ def reference_logits(model: Any, token_ids: TokenArray, positions: TokenArray | 
 
 
 def measure_target(target: Target, token_ids: TokenArray, reference: FloatArray) -> Measurements:
-    """Whether a target's rows stand alone, and its distance from an original's logits.
+    """Whether a target is batch-invariant, and its distance from an original's logits.
 
     Those are (T, V) float32, at the same tokens (T,) int64. The target's cache is overwritten.
     """

@@ -148,7 +148,7 @@ def test_the_ends_are_the_models_own_in_any_format(tiny_llama, tiny_bundle, tiny
 
     model = load_source(str(tiny_llama)).model
     wanted = model.model.embed_tokens.weight.detach().numpy()
-    # 8 bits: half a per cent with a scale for 32 weights, a little more with one for an output.
+    # 8 bits: half a per cent with a scale for 32 weights, a little more with one for 64.
     for bundle, tolerance in ((tiny_bundle_fp32, 1e-6), (tiny_bundle_portable, 0.01), (tiny_bundle, 0.01)):
         ends = read_target_ends(Bundle(bundle))
         for found in (ends.embedding, ends.head):

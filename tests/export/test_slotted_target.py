@@ -45,7 +45,7 @@ def test_native_slots_give_the_bits_of_each_conversation_alone(tiny_bundle, thre
 
 
 def read_one_by_one(target, text):
-    """The last token's logits and all hidden states of a text that is read a token a pass."""
+    """The last token's logits and all hidden states of a text that is read a token in each forward."""
     target.cache.rewind(0)
     states = []
     for token_id in text:

@@ -50,7 +50,7 @@ class NodeBytes:
         if node.op_type in _ATTENTION:
             return _cache_bytes_per_token(node) * (num_past + rows)
         if node.op_type == "Embedding":
-            num_inputs, group = (node.attributes[name].as_int() for name in ("inputs", "group"))
+            num_inputs, group = node.attributes["inputs"].as_int(), node.attributes["group"].as_int()
             return rows * (num_inputs + (2 * -(-num_inputs // group) if group else 0))
         weights = [value.const_value for value in node.inputs if value is not None and value.const_value is not None]
         if node.op_type in _GATHERS and weights:

@@ -32,7 +32,7 @@ class SlottedTarget(Protocol):
         num_slots: B.
         capacity: tokens a slot has room for.
         hidden_size: E.
-        rows_a_slot: tokens of a slot that one pass reads at most.
+        rows_a_slot: tokens of a slot that one forward reads at most.
     """
 
     num_slots: int
@@ -48,7 +48,7 @@ class SlottedTarget(Protocol):
 
         Returns:
             Logits (B, V) behind the last token of each slot, and hidden states (n, E) of the n new tokens of each,
-            float32, which the next pass may overwrite.
+            float32, which the next forward may overwrite.
         """
 
 

@@ -20,8 +20,7 @@ from dovetail_ort_runtime.sampler import Sampler
 from dovetail_ort_runtime.tokenizer import Tokenizer
 
 MAX_QUESTION_TOKENS: Final = 96
-# Of what a small model samples freely, the last twentieth is mostly noise. A draw among so many takes half of the
-# time of one among all.
+# Of what a small model samples freely, the last twentieth is mostly noise; a draw among fewer tokens is cheaper.
 _QUESTION_TOP_P: Final = 0.95
 _QUESTION_TOP_K: Final = 1000
 # So many conversations in a row that are too short or said before: the target has nothing new to say.

@@ -3,8 +3,9 @@
     python compare_planner.py BUNDLE > result.json
 
 Every choice drafts over the target's recorded greedy answers to HumanEval and to 40 prompts of our own; nothing was
-tuned on either. Drafting is timed as it runs, the target's passes are priced with their measured times, so all choices
-meet the same machine. Speedups are over decoding without speculation. Trees are verified with their side branches.
+tuned on either. Drafting is timed as it runs, and the target's forwards are priced with their measured times, so all
+choices meet the same machine. Speedups are over decoding without speculation. Trees are verified with their side
+branches.
 """
 
 from __future__ import annotations

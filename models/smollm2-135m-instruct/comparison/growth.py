@@ -3,8 +3,8 @@
     python growth.py BUNDLE [CONTEXT ...] > result.json
 
 The context is Python's language reference, which ships with Python, begun at several places; the model goes on with it
-greedily. Ways to decode take turns on each text. The target's bytes are weights and cache that its passes read, over
-the tokens they gave.
+greedily. Ways to decode take turns on each text. The target's bytes are weights and cache that its forwards read,
+over the tokens they gave.
 """
 
 from __future__ import annotations

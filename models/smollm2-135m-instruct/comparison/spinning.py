@@ -1,4 +1,4 @@
-"""What it costs when the threads of target and drafter spin between passes on the cores they share.
+"""What it costs when the threads of target and drafter spin between forwards on the cores they share.
 
     python spinning.py BUNDLE > result.json
 

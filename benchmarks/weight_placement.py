@@ -30,15 +30,12 @@ _WEIGHTS: Final = "DOVETAIL_WEIGHTS"
 
 def main(bundle_path: str) -> None:
     """Measure a bundle and print what was found."""
-    bundle = Bundle(bundle_path)
     targets: dict[str, Target] = {}
     opened: dict[str, float] = {}
+    _open(bundle_path, CHOICES[0])  # imports, and the file into the page cache
     for choice in CHOICES:
-        os.environ[_WEIGHTS] = choice
         started = time.perf_counter()
-        entry = bundle.manifest.target
-        targets[choice] = Target(bundle.path(entry.graph), entry, max_context=2 * NUM_PAST)
-        _read(targets[choice], NUM_PAST)
+        targets[choice] = _open(bundle_path, choice)
         opened[choice] = time.perf_counter() - started
     found = {
         **measured_here(),
@@ -49,6 +46,16 @@ def main(bundle_path: str) -> None:
         "rows": {str(rows): _compare(targets, rows) for rows in ROWS},
     }
     print(json.dumps(found, indent=2))
+
+
+def _open(bundle_path: str, choice: str) -> Target:
+    """A target whose weights are held so, and that has read a prompt."""
+    os.environ[_WEIGHTS] = choice
+    bundle = Bundle(bundle_path)
+    entry = bundle.manifest.target
+    target = Target(bundle.path(entry.graph), entry, max_context=2 * NUM_PAST)
+    _read(target, NUM_PAST)
+    return target
 
 
 def _read(target: Target, num_tokens: int) -> None:

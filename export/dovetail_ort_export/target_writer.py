@@ -74,7 +74,7 @@ class WrittenTarget:
         return WrittenTarget(folder=self.folder, entry=entry)
 
     def open(self, num_tokens: int) -> Target:
-        """Its target, with room for a text of `num_tokens` and the row that pads a portable pass."""
+        """Its target, with room for a text of `num_tokens` and the row that pads a portable forward."""
         return Target(
             self.folder / self.entry.graph, self.entry, max_context=min(self.entry.max_context, num_tokens + 1)
         )
@@ -199,7 +199,7 @@ class TargetWriter:
 
 
 def _blocks_within(vram_limit: int, model: Any, max_context: int) -> int:
-    """The most blocks of a causal LM that so many bytes hold with embedding, cache and the activations of a pass.
+    """The most blocks of a causal LM that so many bytes hold with embedding, cache and the activations of a forward.
 
     Never all of them. What CUDA and its libraries take for themselves is not counted. Where attention is not flash
     attention, its scores are there at once, (H, S, T) in float32.

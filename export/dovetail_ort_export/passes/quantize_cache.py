@@ -21,8 +21,8 @@ _ATTRIBUTES: Final[dict[str, str | int]] = {
 class QuantizeCache(OfExport, nodes.NodePass):
     """GroupQueryAttention over an INT8 cache, with a constant scale for each channel of keys and of values.
 
-    New rows are rounded as they enter the cache, each by itself, and read back rounded in the same pass. What is beyond
-    the measured range is cut off.
+    New rows are rounded as they enter the cache, each by itself, and read back rounded in the same forward. What is
+    beyond the measured range is cut off.
 
     Args:
         context: of a target's export.

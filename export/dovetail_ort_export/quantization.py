@@ -1,4 +1,4 @@
-"""Weights as integers with scales, in blocks along the input axis or one for each output."""
+"""Weights as integers with scales: by block along the input axis, or by output with a factor for each 64 inputs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -9,6 +9,7 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import level_builds
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -168,6 +169,18 @@ def test_weights_are_mapped_or_copied_with_the_same_bits(monkeypatch):
     monkeypatch.setenv("DOVETAIL_WEIGHTS", "move")
     with pytest.raises(Exception, match=r"DOVETAIL_WEIGHTS must be map or copy, got move; "):
         open_model()
+
+
+@pytest.mark.skipif(level_builds.compiler() is None, reason="needs a C++ compiler")
+def test_a_copied_weight_is_not_taken_for_a_later_one_at_its_address(tmp_path):
+    # ONNX Runtime frees a session's weights before its kernels, and another session may get the memory in between.
+    sources = [PROGRAM.with_name("placed_constant_program.cpp")]
+    sources += [level_builds.SOURCE / name for name in ("placed_constant.cpp", "status.cpp")]
+    program = level_builds.compile_level(
+        "portable", sources, tmp_path / "program", "-pthread", compiler=level_builds.compiler()
+    )
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_one_session_run_from_four_threads_gives_each_its_own_answer():

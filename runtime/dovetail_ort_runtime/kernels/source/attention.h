@@ -80,7 +80,7 @@ DOVETAIL_INLINE Partials partials_of_group(const Attention &attention, const Gro
 }
 
 DOVETAIL_INLINE void note_failure(Attention &attention) {
-#if defined(__GNUC__)
+#if defined(__GNUC__) || defined(__clang__)
     __atomic_store_n(&attention.failed, 1, __ATOMIC_RELAXED);
 #else
     attention.failed = 1;

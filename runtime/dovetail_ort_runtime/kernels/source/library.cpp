@@ -70,7 +70,9 @@ DOVETAIL_EXPORT OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const O
     static std::mutex mutex;
     static OrtCustomOpDomain *domain = nullptr;
     const std::lock_guard<std::mutex> lock(mutex);
-    api = found;
+    if (domain == nullptr) {
+        api = found;  // kernels that run read it without the lock; it is the same at every registration
+    }
     return guarded([&] {
         if (domain == nullptr) {
             domain = make_domain();

@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <list>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <new>
 
@@ -68,70 +68,66 @@ class Chunk {
     uint8_t *take(size_t bytes) {
         uint8_t *taken = memory_ + used_;
         used_ = round_up(used_ + bytes, kAlignment);
-        copies_++;
         return taken;
     }
-    // Whether that was the last copy.
-    bool give_back() { return --copies_ == 0; }
 
   private:
     size_t bytes_;
     uint8_t *memory_;
     size_t used_ = 0;
-    int64_t copies_ = 0;
 };
 
-struct Copy {
+}  // namespace
+
+// A constant's bytes; the chunk that they lie in goes with the last copy in it.
+struct ConstantCopy {
+    std::shared_ptr<Chunk> chunk;
     const uint8_t *data;
-    std::list<Chunk>::iterator chunk;
-    int64_t owners;
+    size_t bytes;
 };
 
+namespace {
+
+// A kernel may outlive the constant that it copied, whose address then belongs to another one. So an address says only
+// which copy could be shared, and its bytes say whether it is.
 class Copies {
   public:
-    const uint8_t *own(const void *constant, size_t bytes) {
+    std::shared_ptr<const ConstantCopy> own(const void *constant, size_t bytes) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        auto found = by_constant_.find(constant);
-        if (found == by_constant_.end()) {
-            found = by_constant_.emplace(constant, copy(constant, bytes)).first;
+        std::weak_ptr<const ConstantCopy> &known = by_constant_[constant];
+        const std::shared_ptr<const ConstantCopy> found = known.lock();
+        if (found != nullptr && found->bytes == bytes && std::memcmp(found->data, constant, bytes) == 0) {
+            return found;
         }
-        found->second.owners++;
-        return found->second.data;
+        const auto copy = std::make_shared<const ConstantCopy>(make_copy(constant, bytes));
+        known = copy;
+        return copy;
     }
 
-    void disown(const void *constant) {
+    void disown(const void *constant, std::shared_ptr<const ConstantCopy> &copy) {
         const std::lock_guard<std::mutex> lock(mutex_);
+        copy.reset();
         const auto found = by_constant_.find(constant);
-        if (--found->second.owners > 0) {
-            return;
+        if (found != by_constant_.end() && found->second.expired()) {
+            by_constant_.erase(found);
         }
-        if (found->second.chunk->give_back()) {
-            chunks_.erase(found->second.chunk);
-        }
-        by_constant_.erase(found);
     }
 
   private:
-    Copy copy(const void *constant, size_t bytes) {
-        const auto chunk = chunk_for(bytes);
+    ConstantCopy make_copy(const void *constant, size_t bytes) {
+        std::shared_ptr<Chunk> chunk = newest_.lock();
+        if (chunk == nullptr || !chunk->has_room(bytes)) {
+            chunk = std::make_shared<Chunk>(bytes > kChunk ? bytes : kChunk);
+            newest_ = chunk;
+        }
         uint8_t *data = chunk->take(bytes);
         std::memcpy(data, constant, bytes);
-        return {data, chunk, 0};
-    }
-
-    std::list<Chunk>::iterator chunk_for(size_t bytes) {
-        for (auto chunk = chunks_.begin(); chunk != chunks_.end(); ++chunk) {
-            if (chunk->has_room(bytes)) {
-                return chunk;
-            }
-        }
-        chunks_.emplace_front(bytes > kChunk ? bytes : kChunk);
-        return chunks_.begin();
+        return {chunk, data, bytes};
     }
 
     std::mutex mutex_;
-    std::list<Chunk> chunks_;
-    std::map<const void *, Copy> by_constant_;
+    std::weak_ptr<Chunk> newest_;
+    std::map<const void *, std::weak_ptr<const ConstantCopy>> by_constant_;
 };
 
 // Lives until the process ends: kernels may be destroyed later than static objects are.
@@ -189,27 +185,24 @@ void ask_for_pages(const void *, size_t) {}
 
 #endif
 
-const uint8_t *placed(const void *constant, size_t bytes) {
-    if (constant == nullptr) {
-        return nullptr;
-    }
-    ask_for_pages(constant, bytes);
-    if (!copies_weights()) {
-        return static_cast<const uint8_t *>(constant);
-    }
-    const uint8_t *copy = copies().own(constant, bytes);
-    drop_pages(constant, bytes);
-    return copy;
-}
-
 }  // namespace
 
 PlacedConstant::PlacedConstant(const void *constant, size_t bytes)
-    : constant_(constant), data_(placed(constant, bytes)) {}
+    : constant_(constant), data_(static_cast<const uint8_t *>(constant)) {
+    if (constant == nullptr) {
+        return;
+    }
+    ask_for_pages(constant, bytes);
+    if (copies_weights()) {
+        copy_ = copies().own(constant, bytes);
+        data_ = copy_->data;
+        drop_pages(constant, bytes);
+    }
+}
 
 PlacedConstant::~PlacedConstant() {
-    if (data_ != constant_) {
-        copies().disown(constant_);
+    if (copy_ != nullptr) {
+        copies().disown(constant_, copy_);
     }
 }
 

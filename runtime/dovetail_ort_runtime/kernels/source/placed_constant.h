@@ -3,11 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 namespace dovetail {
 
-// ONNX Runtime maps the weights of a file; what is mapped is shared by processes, in small pages, whose addresses take a
-// good part of a forward to look up. So a constant is copied once into large pages, and the mapped pages are given
+struct ConstantCopy;
+
+// ONNX Runtime maps the weights of a file; what is mapped is shared by processes, in small pages, whose addresses take
+// a good part of a forward to look up. So a constant is copied once into large pages, and the mapped pages are given
 // back. With the environment variable DOVETAIL_WEIGHTS=map it stays where it is.
 //
 // Null stays null. The owners of one constant share one copy: a tied weight is read by the embedding and by the head.
@@ -23,6 +26,7 @@ class PlacedConstant {
   private:
     const void *constant_;
     const uint8_t *data_;
+    std::shared_ptr<const ConstantCopy> copy_;  // null where the constant stays where it is
 };
 
 }  // namespace dovetail

@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.kernels_comparison.sides import in_turn
 from benchmarks.machine import measured_here
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.target import Target
@@ -73,11 +74,11 @@ def _tokens(target: Target) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def _compare(targets: dict[str, Target], rows: int) -> dict[str, float]:
     """Median milliseconds of both, and the median of the rounds' ratios."""
     ms: dict[str, list[float]] = {choice: [] for choice in targets}
-    for _ in range(ROUNDS):
-        for choice, target in targets.items():
-            inputs = VerificationInput.prompt(_tokens(target)[:rows], NUM_PAST)
+    for number in range(ROUNDS):
+        for choice in in_turn([*targets], number):
+            inputs = VerificationInput.prompt(_tokens(targets[choice])[:rows], NUM_PAST)
             started = time.perf_counter()
-            target.forward(inputs)
+            targets[choice].forward(inputs)
             ms[choice].append((time.perf_counter() - started) * 1e3)
     ratios = [copied / mapped for copied, mapped in zip(ms["copy"], ms["map"], strict=True)]
     medians = {f"{choice}_ms": round(statistics.median(times), 3) for choice, times in ms.items()}

@@ -237,7 +237,7 @@ def _check_exactness(bundle: Bundle) -> HealthCheck:
     if measured.identical:
         return HealthCheck(name="exactness", found=f"identical logits at {sizes} rows a pass; {sessions}")
     found = f"logits differ by up to {measured.largest_difference:.3g} between {sizes} rows a pass"
-    remedy = "use --max-draft-tokens 0, or export on this machine with --precision fp32"
+    remedy = "use --max-draft-tokens 0, or export with --format native"
     return HealthCheck(name="exactness", status="problem" if entry.exact else "note", found=found, remedy=remedy)
 
 

@@ -39,7 +39,7 @@ from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.hub_cache import Snapshot
 from dovetail_ort_runtime.kernels import OPERATOR_VERSION
-from dovetail_ort_runtime.manifest import NATIVE, PORTABLE, DrafterEntry, Manifest
+from dovetail_ort_runtime.manifest import NATIVE, DrafterEntry, Manifest
 
 _MAX_ROWS: Final = 64
 _LOWERINGS: Final = {"int8": "lower-int8-blocks", "fp16": "lower-half", "fp32": "lower-float"}
@@ -119,7 +119,7 @@ def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
         write_chain_graph(folder / entry.graph, entry.chain_graph)
 
 
-def drafter_recipe(precision: str, target_format: str = PORTABLE) -> Recipe:
+def drafter_recipe(precision: str, target_format: str) -> Recipe:
     """The recipe of a drafter in one of `DRAFTER_PRECISIONS`, an int8 one native where its target is and can be run."""
     recipe = built_in_recipe("drafter")
     if precision == recipe.precision and target_format == NATIVE and kernels.is_available():

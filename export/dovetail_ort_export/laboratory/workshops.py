@@ -25,7 +25,7 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import DrafterEntry, Manifest, TargetEntry
+from dovetail_ort_runtime.manifest import PORTABLE, DrafterEntry, Manifest, TargetEntry
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.pass_times import NUM_PAST, RunPass, target_passes
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
@@ -106,7 +106,7 @@ class DrafterWorkshop(Workshop):
         target = Target(bundle.path(target_entry.graph), target_entry, max_context=len(self._tokens) + 1)
         _, self._features = run_in_chunks(target, self._tokens, target.max_rows)
         with TemporaryDirectory() as scratch:
-            float32 = self.write("the head in float32", drafter_recipe("fp32"), Path(scratch) / "float32")
+            float32 = self.write("the head in float32", drafter_recipe("fp32", PORTABLE), Path(scratch) / "float32")
             self._reference = self._drafted(float32, ROWS_AT_EXPORT[-1])
 
     def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:

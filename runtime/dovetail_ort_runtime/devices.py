@@ -1,7 +1,7 @@
 """The devices that sessions run on, and whether they can be used."""
 
 import re
-from collections.abc import Callable
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -65,12 +65,32 @@ def has_cuda() -> bool:
     return True
 
 
-def host_zeros(device: str) -> Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]:
-    """What makes an array of zeros, of a shape and a number type, that a session on `device` reads or writes.
+class HostBuffers:
+    """Memory of the host that a session on `device` reads and writes, the same for its forwards of all sizes.
 
-    It is always in the host's memory, where the GPU reads it without a detour if that is the device.
+    One forward runs at a time, so each overwrites what the last one read and wrote. For a GPU the memory is
+    page-locked: it copies from there without a detour. Such memory takes milliseconds to get, more than a drafter's
+    forward, which is why no size of forward has memory of its own.
+
+    Args:
+        device: `cpu` or `cuda`.
     """
-    return page_locked_zeros if device == CUDA else np.zeros
+
+    def __init__(self, device: str) -> None:
+        self._zeros = page_locked_zeros if device == CUDA else np.zeros
+        self._whole: dict[str, NDArray[Any]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """The first elements of the memory of that name, which is made, or made anew and larger, where they are more.
+
+        Arrays that were handed out before stay valid.
+        """
+        size = prod(shape)
+        whole = self._whole.get(name)
+        if whole is None or len(whole) < size:
+            whole = self._zeros((1 << (size - 1).bit_length(),), dtype)
+            self._whole[name] = whole
+        return whole[:size].reshape(shape)
 
 
 def parse_bytes(text: str) -> int:

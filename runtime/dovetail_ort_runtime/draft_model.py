@@ -14,7 +14,7 @@ from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.cache_layout import NATIVE_LAYOUT, PORTABLE_LAYOUT
 from dovetail_ort_runtime.chain_graph import check_bias, graph_to_open
-from dovetail_ort_runtime.devices import CPU, CUDA, host_zeros
+from dovetail_ort_runtime.devices import CPU, CUDA, HostBuffers
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes, cache_type
@@ -34,7 +34,7 @@ from dovetail_ort_runtime.target_graphs import missing_library
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DraftRows:
-    """What one pass gave; views that the next of its size overwrites.
+    """What one pass gave; views that the next one overwrites.
 
     Attributes:
         hidden_states: (n, E) float32, of each scored row the predicted feature one position on.
@@ -67,6 +67,7 @@ class DraftModel:
         is_native: whether the graph is of this package's own operators.
         for_chains: whether the graph knows no attention bias, and gives the predicted states of scored rows only.
         ort_value: wraps an array for ONNX Runtime.
+        buffers: what passes read and write, but for the cache.
         cache: keys and values; its length is moved by whoever drafts.
         max_rows: rows of one pass at most, fewer than the entry's where the limit holds no more.
     """
@@ -113,6 +114,7 @@ class DraftModel:
         self.max_rows = entry.max_rows
         self._no_bias = np.zeros(0 if self.is_native else with_reserve(self.max_rows) * capacity, dtype=np.float32)
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
+        self.buffers = HostBuffers(device)
         self._passes: dict[tuple[int, int, int, int], _Pass] = {}
         if vram_limit is not None and device != CPU:
             self.max_rows = rows_that_fit(entry.max_rows, 1, capacity, self._run_longest)
@@ -121,7 +123,7 @@ class DraftModel:
         """For passes over so many rows with so many ancestors each."""
         if self.is_native:
             return NativeInputs(num_rows, num_ancestors)
-        return PortableInputs(num_rows, self._no_bias, host_zeros(self.device))
+        return PortableInputs(num_rows, self._no_bias, self.buffers)
 
     @device_errors()
     def forward(
@@ -210,10 +212,10 @@ class _Pass:
     ) -> None:
         self._ort_value = model.ort_value
         self.binding: Any = model.session.io_binding()
-        zeros = host_zeros(model.device)
-        self._hidden_states: FloatArray = zeros((1, num_rows, model.hidden_size), np.float32)
-        self._token_ids: TokenArray = zeros((1, num_rows), np.int64)
-        self._position_ids: TokenArray = zeros((1, num_rows), np.int64)
+        array = model.buffers.array
+        self._hidden_states: FloatArray = array("hidden_states", (1, num_rows, model.hidden_size), np.float32)
+        self._token_ids: TokenArray = array("input_ids", (1, num_rows), np.int64)
+        self._position_ids: TokenArray = array("position_ids", (1, num_rows), np.int64)
         self.inputs = model.inputs(num_rows, num_ancestors)
         written: dict[str, NDArray[Any]] = {
             "hidden_states": self._hidden_states,
@@ -229,9 +231,9 @@ class _Pass:
         # Attention reads the total length where it lies, on every device.
         self.copied = {name: array for name, array in written.items() if name != "total_sequence_length"}
         num_states = num_scored if model.for_chains else num_rows
-        states = zeros((1, num_states, model.hidden_size), np.float32)
-        ids = zeros((1, num_scored, num_candidates), np.int64)
-        log_probabilities = zeros((1, num_scored, num_candidates), np.float32)
+        states = array("predicted_states", (1, num_states, model.hidden_size), np.float32)
+        ids = array("candidate_ids", (1, num_scored, num_candidates), np.int64)
+        log_probabilities = array("candidate_log_probabilities", ids.shape, np.float32)
         outputs = {"predicted_states": states, "candidate_ids": ids, "candidate_log_probabilities": log_probabilities}
         for name, buffer in outputs.items():
             self.binding.bind_ortvalue_output(name, self._ort_value(buffer))

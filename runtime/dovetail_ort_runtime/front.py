@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.chain_graph import check_bias, graph_to_open
-from dovetail_ort_runtime.devices import CPU, host_zeros
+from dovetail_ort_runtime.devices import CPU, HostBuffers
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
@@ -48,6 +48,7 @@ class Front:
         ort_value: wraps an array.
         for_chains: whether the graph knows no attention bias.
         cache: keys and values of these blocks.
+        buffers: what passes read and write, but for the cache; also of the blocks behind these.
         max_rows: rows of one pass at most, fewer than the entry's where the limit holds no more.
         block_states: (max_rows or more, E) float32, of the last block; a pass fills its first rows.
     """
@@ -83,8 +84,9 @@ class Front:
                 "export the bundle again"
             )
         self.cache = KVCache(**cache, device=device)
+        self.buffers = HostBuffers(device)
         states_shape = (with_reserve(entry.max_rows), entry.hidden_size)
-        self.block_states: FloatArray = host_zeros(device)(states_shape, np.float32)
+        self.block_states: FloatArray = self.buffers.array("block_states", states_shape, np.float32)
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
         self.max_rows = entry.max_rows
         if vram_limit is not None and device != CPU:
@@ -103,7 +105,7 @@ class Front:
             "input_ids": np.zeros((1, num_rows), dtype=np.int64),
             "position_ids": np.arange(first, self.cache.capacity)[None],
         }
-        step = self.bind(tokens, PortableInputs(num_rows, no_bias))
+        step = self.bind(tokens, PortableInputs(num_rows, no_bias, self.buffers))
         step.run(first, None)
         return step
 

@@ -7,18 +7,17 @@ slots of its ancestors among the rows behind the kept ones, and its own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.devices import HostBuffers
 
 ATTENTION_BIAS: Final = "attention_bias"
 NO_ANCESTOR: Final = -1
-
-Zeros = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 
 
 class PassInputs(ABC):
@@ -50,13 +49,13 @@ class PortableInputs(PassInputs):
     Args:
         num_rows: S.
         no_bias: float32 zeros, as many as S times the slots of the cache or more; the bias of every chain is a view.
-        zeros: makes the arrays, as `host_zeros` gives it.
+        buffers: of the session.
     """
 
-    def __init__(self, num_rows: int, no_bias: FloatArray, zeros: Zeros = np.zeros) -> None:
+    def __init__(self, num_rows: int, no_bias: FloatArray, buffers: HostBuffers) -> None:
         self._num_rows, self._no_bias = num_rows, no_bias
-        self._last_slot: NDArray[np.int32] = zeros((1,), np.int32)
-        self._total: NDArray[np.int32] = zeros((), np.int32)
+        self._last_slot: NDArray[np.int32] = buffers.array("seqlens_k", (1,), np.int32)
+        self._total: NDArray[np.int32] = buffers.array("total_sequence_length", (), np.int32)
         self.fixed = {"seqlens_k": self._last_slot, "total_sequence_length": self._total}
 
     def fill(self, first_slot: int, num_kept: int, ancestors: TokenArray | None) -> None:

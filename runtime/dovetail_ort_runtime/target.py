@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.cache_layout import NATIVE_LAYOUT, PORTABLE_LAYOUT
-from dovetail_ort_runtime.devices import CPU, host_zeros
+from dovetail_ort_runtime.devices import CPU, HostBuffers
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.front import Front, FrontPass
@@ -66,6 +66,7 @@ class Target:
     Attributes:
         cache: keys and values of the kept tokens.
         ort_value: wraps an array for ONNX Runtime.
+        buffers: what passes read, but for the cache.
         chooses_rows: whether the graph computes the logits of chosen rows only.
         is_native: whether all blocks run in native operators.
         least_rows: rows of a pass at the least, 1 or 2; fewer are padded.
@@ -126,6 +127,7 @@ class Target:
         self._has_native_blocks = graphs.is_native
         self._no_bias = np.zeros(0 if self.is_native else self.max_rows * capacity, dtype=np.float32)
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
+        self.buffers = HostBuffers(CPU) if self.front is None else self.front.buffers
         self._passes: dict[tuple[int, int, int], _Pass] = {}
 
     def forward(self, rows: VerificationInput, *, num_scored: int | None = None) -> TargetRows:
@@ -155,7 +157,7 @@ class Target:
 
     def portable_inputs(self, num_rows: int) -> PortableInputs:
         """For passes of a front over so many rows."""
-        return PortableInputs(num_rows, self._no_bias, host_zeros(CPU if self.front is None else self.front.device))
+        return PortableInputs(num_rows, self._no_bias, self.buffers)
 
     def _pass(self, num_rows: int, num_scored: int, num_ancestors: int) -> _Pass:
         key = num_rows, num_scored, num_ancestors
@@ -191,9 +193,8 @@ class _Pass:
         self._ort_value = target.ort_value
         self._session = target.session
         self._binding: Any = target.session.io_binding()
-        zeros = host_zeros(CPU if target.front is None else target.front.device)
-        self._token_ids: TokenArray = zeros((1, num_rows), np.int64)
-        self._position_ids: TokenArray = zeros((1, num_rows), np.int64)
+        self._token_ids: TokenArray = target.buffers.array("input_ids", (1, num_rows), np.int64)
+        self._position_ids: TokenArray = target.buffers.array("position_ids", (1, num_rows), np.int64)
         self._scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
         self._steps = np.arange(num_scored)
         self._inputs = target.inputs(num_rows, num_ancestors)

@@ -336,6 +336,28 @@ def test_page_locked_memory_is_zero_and_given_back_with_the_last_array_that_read
     assert not memory.held
 
 
+def test_forwards_of_all_sizes_share_memory_that_is_taken_a_few_times_only(monkeypatch):
+    taken = []
+
+    def zeros(shape, dtype):
+        taken.append(shape)
+        return np.zeros(shape, dtype)
+
+    monkeypatch.setattr(devices, "page_locked_zeros", zeros)
+    buffers = devices.HostBuffers("cuda")
+    first = buffers.array("input_ids", (1, 1), np.int64)
+    first[:] = 7
+    for size in (5, 64, 3, 17, 64, 9, 1):
+        array = buffers.array("input_ids", (1, size), np.int64)
+        assert array.shape == (1, size)
+        assert array.flags.c_contiguous
+    assert taken == [(1,), (8,), (64,)]
+    assert np.shares_memory(array, buffers.array("input_ids", (2, 2), np.int64))
+    assert not np.shares_memory(array, buffers.array("position_ids", (2, 2), np.int64))
+    assert first.tolist() == [[7]]
+    assert buffers.array("total_sequence_length", (), np.int32).shape == ()
+
+
 def test_a_system_without_memory_to_lock_says_so_in_one_line(monkeypatch):
     monkeypatch.setattr(cuda_runtime, "_runtime", lambda: HostMemory(status=2))
     with pytest.raises(UnavailableError, match="24 bytes that stay in place for the GPU, got: out of memory; close"):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dovetail_ort_runtime.devices import HostBuffers
 from dovetail_ort_runtime.pass_inputs import (
     NO_ANCESTOR,
     NativeInputs,
@@ -67,7 +68,7 @@ def test_slots_between_the_kept_ones_and_the_pass_are_seen_by_descendants_alone(
 
 def test_a_portable_chain_has_a_bias_of_zeros_that_is_never_copied():
     no_bias = np.zeros(100, dtype=np.float32)
-    inputs = PortableInputs(3, no_bias)
+    inputs = PortableInputs(3, no_bias, HostBuffers("cpu"))
     for first in (0, 7):
         inputs.fill(first, first, None)
         assert inputs.fixed["seqlens_k"].tolist() == [first + 2]

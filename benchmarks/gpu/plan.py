@@ -75,6 +75,7 @@ def plan(scale: Scale, source: Path, head: Path, bundles: Path) -> list[Step]:
         _module("export", 240, "exports", str(source), str(head), str(bundles), "--front", str(scale.front_layers)),
         _program("doctor-bundle", 60, "doctor", str(bundles / "fp16"), "--json"),
         _passes(scale, bundles / "fp16", "cuda"),
+        _module("between-chains", 60, "between_chains", str(bundles / "fp16"), "--rounds", str(scale.rounds)),
         *_humaneval(scale, bundles),
         *_drafting_ahead(scale, bundles / "fp16"),
         *_front(scale, bundles / "cut"),

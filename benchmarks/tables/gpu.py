@@ -88,8 +88,10 @@ def _draft_cell(graph: str, shape: str) -> Cell:
 
 def _others(steps: Steps) -> str:
     figures: list[tuple[str, str, Cell]] = [
-        ("drafting's part of the time, drafting ahead and not, all cores", "ahead", _ahead),
-        ("the same with 2 threads", "ahead-2-threads", _ahead),
+        ("tokens/s and drafting's part of the time, drafting ahead, all cores", "ahead", _mode("ahead")),
+        ("the same, not drafting ahead", "ahead", _mode("in turn")),
+        ("the same, drafting ahead, 2 threads", "ahead-2-threads", _mode("ahead")),
+        ("the same, not drafting ahead, 2 threads", "ahead-2-threads", _mode("in turn")),
     ]
     for kind, label in (("as it is", "without padding"), ("padded", "padded to 8 rows")):
         figures += [
@@ -101,14 +103,19 @@ def _others(steps: Steps) -> str:
         for number in _THREADS
     ]
     figures += [
+        (
+            "a chain of 4 drafted again and again, and behind a forward of the target each, ms",
+            "between-chains",
+            _between,
+        ),
         ("a drafter's row on CUDA, and captured as a graph, ms", "cuda-graph", _captured),
         ("training on the GPU, answer tokens/s written and trained on", "training", _training),
     ]
     return table(["", "figure"], [[label, *_cells(steps, step, [cell])] for label, step, cell in figures])
 
 
-def _ahead(found: Any) -> str:
-    return " and ".join(f"{100 * found[mode]['draft_share']:.0f}%" for mode in ("ahead", "in turn"))
+def _mode(mode: str) -> Cell:
+    return lambda found: f"{found[mode]['tokens_per_second']:.0f}, {100 * found[mode]['draft_share']:.0f}%"
 
 
 def _front_cell(kind: str, rows: int) -> Cell:
@@ -126,6 +133,10 @@ def _threads_cell(number: int) -> Cell:
 def _captured(found: Any) -> str:
     times = [found[name].get("median_ms") for name in ("1 row", "1 row, captured")]
     return " and ".join("refused" if time is None else f"{time:.3f}" for time in times)
+
+
+def _between(found: Any) -> str:
+    return " and ".join(f"{found['between'][name]['chain_ms']:.2f}" for name in ("nothing", "a forward of the target"))
 
 
 def _training(found: Any) -> str:

@@ -111,9 +111,11 @@ def test_first_blocks_on_cuda_say_what_the_cpus_say(cut):
     bundle = Bundle(cut)
     entry = bundle.manifest.target
 
-    def logits(where):
+    def states(where):
+        """Of the last 6 of 48 tokens, in front of the blocks in INT8, whose rounding enlarges each difference."""
         target = Target(bundle.path(entry.graph), entry, threads=1, front_device=where)
-        return run_in_chunks(target, np.array(PROMPT), 7)[0]
+        run_in_chunks(target, np.array(PROMPT), 7)
+        return target.front.block_states[:6]
 
-    expected = logits("cpu")
-    assert np.linalg.norm(logits("cuda") - expected) <= 0.01 * np.linalg.norm(expected)
+    expected = states("cpu")
+    assert np.linalg.norm(states("cuda") - expected) <= 0.01 * np.linalg.norm(expected)

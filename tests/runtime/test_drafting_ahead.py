@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from dovetail_ort_runtime import drafters
+from dovetail_ort_runtime import drafters, drafting_ahead
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.decoder import Decoder
 from dovetail_ort_runtime.draft_model import DraftModel
@@ -145,6 +145,26 @@ def test_the_thread_is_stopped_when_the_verdict_is_there(end):
     assert inner.stopped.is_set()
 
 
+def test_a_thread_that_is_late_is_left_out_and_tried_from_time_to_time():
+    inner = Scripted({5: [6]}, wait=True)
+    ahead = DraftingAhead(inner)
+    begun = []
+    for _ in range(96):
+        ahead.draft(5, 4, FOUR)
+        begun.append(ahead._work is not None)
+        ahead.observe(np.array([5]), STATES[:1])
+    assert begun[:4] == [True] * 4
+    assert sum(begun[4:]) == 3
+    inner.wait = False  # the target has become slow: a long text, fewer threads
+    for _ in range(20 * 32):
+        ahead.draft(5, 4, FOUR)
+        if ahead._work is not None:
+            settle(ahead)
+        ahead.observe(np.array([5]), STATES[:1])
+    ahead.draft(5, 4, FOUR)
+    assert ahead._work is not None
+
+
 def test_what_ends_the_thread_reaches_the_caller_and_the_drafter_goes_on():
     inner = Scripted({5: [6]}, error=RuntimeError("the device is gone"))
     ahead = DraftingAhead(inner)
@@ -241,7 +261,8 @@ class Informed(FeatureDrafter):
         return {(len(drafted), self.text[place]): self.ahead(place + 1, 4)} if right and place < len(self.text) else {}
 
 
-def test_answers_are_those_of_plain_decoding(target_of, tiny_drafting_bundle):
+def test_answers_are_those_of_plain_decoding(target_of, tiny_drafting_bundle, monkeypatch):
+    monkeypatch.setattr(drafting_ahead, "_LEAST_IN_TIME", 0.0)  # a tiny target is there before the thread is done
     plain = Decoder(target_of(tiny_drafting_bundle), NoDrafter())
     plain.begin(PROMPT, GREEDY)
     expected = [plain.root, *(plain.step(0).token_ids[0] for _ in range(149))]

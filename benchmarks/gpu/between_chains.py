@@ -1,0 +1,127 @@
+"""Each forward of a chain, by what the host does between two chains; JSON on standard output.
+
+    python -m benchmarks.gpu.between_chains BUNDLE --rounds 200
+
+On the first GPU, a round's drafting took four times what the same chain takes when it is drafted again and again.
+Either the host is slower behind a forward of the target, whose weights displace all else in the caches, or the GPU is,
+which lowers its clock when little is asked of it. A pause and a busy host without the target's weights tell the two
+apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.devices import CUDA
+from dovetail_ort_runtime.draft_model import DraftModel
+from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.verification_input import VerificationInput
+
+CONTEXT: Final = 256
+_KEPT: Final = 4
+_STEPS: Final = 4
+_NOT_COUNTED: Final = 5
+_PAUSE: Final = 0.005
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("bundle")
+    parser.add_argument("--rounds", type=int, required=True)
+    given = parser.parse_args()
+    bundle = Bundle(given.bundle)
+    target = Target(bundle.path(bundle.manifest.target.graph), bundle.manifest.target, max_context=2 * CONTEXT)
+    between: dict[str, Callable[[], object]] = {
+        "nothing": lambda: None,
+        "a pause of 5 ms": lambda: time.sleep(_PAUSE),
+        "a busy host for 5 ms": _busy,
+        "a forward of the target": lambda: target.forward(VerificationInput.prompt(np.full(_KEPT + 1, 5), 0)),
+    }
+    model = _drafter(bundle)
+    found = {name: _measure(model, action, given.rounds) for name, action in between.items()}
+    print(json.dumps({"context": CONTEXT, "rows": [_KEPT] + [1] * (_STEPS - 1), "between": found}, indent=1))
+
+
+def _drafter(bundle: Bundle) -> DraftModel:
+    entry = bundle.manifest.drafter
+    assert entry is not None
+    graph = bundle.path(entry.graph)
+    model = DraftModel(graph, entry, capacity=2 * CONTEXT, threads=1, device=CUDA, trees=False)
+    while model.cache.length < CONTEXT:
+        _forward(model, min(model.max_rows, CONTEXT - model.cache.length))
+    return model
+
+
+def _measure(model: DraftModel, between: Callable[[], object], rounds: int) -> dict[str, Any]:
+    """Median milliseconds of each forward of a chain, and the GPU's clock meanwhile."""
+    times: list[list[float]] = [[] for _ in range(_STEPS)]
+    with _Clock() as clock:
+        for _ in range(_NOT_COUNTED + rounds):
+            between()
+            for step in range(_STEPS):
+                started = time.perf_counter()
+                _forward(model, _KEPT if step == 0 else 1)
+                times[step].append(1e3 * (time.perf_counter() - started))
+            model.cache.rewind(CONTEXT)
+    medians = [round(statistics.median(part[_NOT_COUNTED:]), 4) for part in times]
+    return {"forwards_ms": medians, "chain_ms": round(sum(medians), 4), "sm_clock_mhz": clock.median}
+
+
+def _forward(model: DraftModel, num_rows: int) -> None:
+    """Rows behind the kept ones, which are kept."""
+    start = model.cache.length
+    model.forward(
+        np.ones((num_rows, model.hidden_size), dtype=np.float32),
+        np.full(num_rows, 5),
+        np.arange(start, start + num_rows),
+        num_scored=1,
+        num_candidates=1,
+    )
+    model.cache.keep(range(num_rows))
+
+
+def _busy() -> None:
+    end = time.perf_counter() + _PAUSE
+    while time.perf_counter() < end:
+        pass
+
+
+class _Clock:
+    """The GPU's clock while this is open, as the driver's own tool tells it ten times a second.
+
+    Attributes:
+        median: in MHz; None where the tool is not installed or says nothing.
+    """
+
+    def __init__(self) -> None:
+        self.median: float | None = None
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> _Clock:
+        if (tool := shutil.which("nvidia-smi")) is not None:
+            command = [tool, "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--loop-ms=100"]
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        text = self._process.communicate()[0]
+        clocks = [float(line) for line in text.splitlines() if line.strip().isdigit()]
+        self.median = statistics.median(clocks) if clocks else None
+
+
+if __name__ == "__main__":
+    main()

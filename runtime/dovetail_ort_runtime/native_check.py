@@ -18,6 +18,7 @@ _INPUT_PAD: Final = 64
 _CODES: Final = 4
 _BLOCKS: Final = (64, 32)
 _GROUP: Final = 64
+_NIBBLE_GROUP: Final = 32
 _ACTIVATIONS: Final = ("silu", "gelu_tanh")
 # As in the library.
 _MOST_HEADS: Final = 65536
@@ -147,26 +148,45 @@ class _Node:
 
 def _check_packed(node: _Node, place: int, factors_place: int) -> tuple[int, int]:
     """Outputs and inputs of a packed weight, with its scales behind it and perhaps factors of groups."""
+    num_outputs, num_inputs, slabs, padded = _check_sizes(node, place)
     node.choice("bits", (8,), 8)
     group = node.choice("group", (0, _GROUP), 0)
-    num_inputs = node.integer("inputs", 1, _MOST_INPUTS)
-    scales = node.weight(place + 1, "scales", FLOAT)
-    if len(scales) != 1 or not 1 <= scales[0] <= _LARGEST:
-        raise node.error(f"whose scales have the shape {scales}, not one for each output")
-    slabs = -(-scales[0] // _SLAB)
-    padded = -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
     node.weight(place, "weight", UINT8, (slabs, padded // _CODES, _SLAB, _CODES))
     if node.has(factors_place) != (group != 0):
         raise node.error(f"with group = {group} and with{'' if node.has(factors_place) else 'out'} factors")
     if group:
         node.weight(factors_place, "factors", FLOAT16, (slabs, padded // _GROUP, _SLAB))
-    return scales[0], num_inputs
+    return num_outputs, num_inputs
+
+
+def _check_packed_nibbles(node: _Node, place: int, factors_place: int) -> tuple[int, int]:
+    """Outputs and inputs of a packed weight in 4 bits, with its scales behind it and steps and minima of groups."""
+    num_outputs, num_inputs, slabs, padded = _check_sizes(node, place)
+    node.choice("group", (_NIBBLE_GROUP,), 0)
+    node.weight(place, "weight", UINT8, (slabs, padded // (2 * _CODES), _SLAB, _CODES))
+    if not node.has(factors_place):
+        raise node.error("with bits = 4 and without factors")
+    node.weight(factors_place, "factors", FLOAT16, (slabs, padded // _NIBBLE_GROUP, 2, _SLAB))
+    return num_outputs, num_inputs
+
+
+def _check_sizes(node: _Node, place: int) -> tuple[int, int, int, int]:
+    """Outputs and inputs of the weight at a place, its slabs, and its inputs with those that fill up."""
+    num_inputs = node.integer("inputs", 1, _MOST_INPUTS)
+    scales = node.weight(place + 1, "scales", FLOAT)
+    if len(scales) != 1 or not 1 <= scales[0] <= _LARGEST:
+        raise node.error(f"whose scales have the shape {scales}, not one for each output")
+    return scales[0], num_inputs, -(-scales[0] // _SLAB), -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
 
 
 def _check_product_weight(node: _Node, place: int, factors_place: int) -> int:
     """Inputs of a product's weight, with scales and perhaps a bias behind it."""
-    num_outputs, num_inputs = _check_packed(node, place, factors_place)
-    node.choice("block", _BLOCKS)
+    if node.choice("bits", (8, 4), 8) == 4:
+        num_outputs, num_inputs = _check_packed_nibbles(node, place, factors_place)
+        node.choice("block", (_NIBBLE_GROUP,))
+    else:
+        num_outputs, num_inputs = _check_packed(node, place, factors_place)
+        node.choice("block", _BLOCKS)
     if node.has(place + 2):
         node.weight(place + 2, "bias", FLOAT, (num_outputs,))
     return num_inputs

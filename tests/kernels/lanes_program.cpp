@@ -47,6 +47,22 @@ void write_dot4(const float *values) {
     write(dots);
 }
 
+// The same with the low and high halves of 64 bytes as codes.
+void write_nibbles(const float *values) {
+    uint8_t bytes[4 * kLanes];
+    std::memcpy(bytes, values, sizeof bytes);
+    int8_t activations[8];
+    for (int i = 0; i < 8; ++i) {
+        const int activation = bytes[4 * i + 1] - 128;
+        activations[i] = static_cast<int8_t>(activation < -127 ? -127 : activation);
+    }
+    const NibblePair pair = load_nibbles(bytes);
+    Ints dots = splat_int(3);
+    dot4(dots, pair.low, load_fours(activations));
+    dot4(dots, pair.high, load_fours(activations + 4));
+    write(dots);
+}
+
 void write_all(const float *values) {
     const Floats x = load(values);
     float turned[kLanes];
@@ -77,6 +93,7 @@ void write_all(const float *values) {
     write(dovetail::tanh(x));
     write_half(x);
     write_dot4(values);
+    write_nibbles(values);
     float part[kLanes] = {};
     store_first(part, load_first(values, 11), 7);
     write(load(part));

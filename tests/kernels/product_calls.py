@@ -39,6 +39,23 @@ def pack_factors(factors):
     return np.ascontiguousarray(padded.reshape(len(padded) // 32, 32, groups).swapaxes(1, 2))
 
 
+def pack_nibbles(codes):
+    """Codes (N, K) of 0 to 15 as kernels.h lays them out: (ceil(N / 32), Kp / 8, 32, 4) uint8, filled up with 0."""
+    outputs, inputs = codes.shape
+    padded = np.zeros((-(-outputs // 32) * 32, -(-inputs // 64) * 64), np.uint8)
+    padded[:outputs, :inputs] = codes
+    halves = padded.reshape(len(padded) // 32, 32, -1, 2, 4)
+    return np.ascontiguousarray((halves[:, :, :, 0] | halves[:, :, :, 1] << 4).swapaxes(1, 2))
+
+
+def pack_steps(steps, minima):
+    """Both (N, ceil(K / 32)) float16 as kernels.h lays them out: (ceil(N / 32), Kp / 32, 2, 32), filled up with 0."""
+    outputs, groups = steps.shape
+    padded = np.zeros((2, -(-outputs // 32) * 32, -(-groups // 2) * 2), np.float16)
+    padded[0, :outputs, :groups], padded[1, :outputs, :groups] = steps, minima
+    return np.ascontiguousarray(padded.reshape(2, padded.shape[1] // 32, 32, -1).transpose(1, 3, 0, 2))
+
+
 def random_factors(random, outputs, inputs):
     """Factors (N, ceil(K / 64)) float16 of 2^-14, the smallest normal number, to 1, each power of two as often."""
     factors = 2.0 ** random.uniform(-14, 0, (outputs, -(-inputs // 64)))
@@ -105,6 +122,8 @@ class ProductCase:
     has_bias: bool = False
     has_skip: bool = False
     has_groups: bool = False
+    bits: int = 8
+    """8, or 4 with steps and minima in the place of factors; then the block must be 32"""
     epsilon: float = 1e-5
     seed: int = 0
 
@@ -116,7 +135,7 @@ class ProductCase:
     def weights(self):
         """Codes (N, K) uint8, scales (N,), bias (N,) or None, norm weight (K,)."""
         random = np.random.default_rng(self.seed)
-        codes = random.integers(0, 256, (self.outputs, self.inputs)).astype(np.uint8)
+        codes = random.integers(0, 1 << self.bits, (self.outputs, self.inputs)).astype(np.uint8)
         scales = random.uniform(1e-3, 1e-2, self.outputs).astype(np.float32)
         bias = random.standard_normal(self.outputs).astype(np.float32)
         norm_weight = random.standard_normal(self.inputs).astype(np.float32)
@@ -127,8 +146,24 @@ class ProductCase:
         random = np.random.default_rng([self.seed, 2])
         return random_factors(random, self.outputs, self.inputs) if self.has_groups else None
 
+    def steps(self):
+        """Steps and minima of 4 bits, both (N, ceil(K / 32)) float16; some steps are negative, zero or subnormal."""
+        random = np.random.default_rng([self.seed, 3])
+        shape = (2, self.outputs, -(-self.inputs // 32))
+        sizes = 2.0 ** random.uniform(-20, 0, shape) * random.choice([-1, 0, 1, 1], shape)
+        steps, minima = sizes.astype(np.float16)
+        return steps, minima
+
+    def parts(self):
+        """Step times code and minimum of every weight, both times its output's scale, (N, K) float64."""
+        codes, scales, _, _ = self.weights()
+        steps, minima = (np.repeat(part, 32, axis=1)[:, : self.inputs].astype(np.float64) for part in self.steps())
+        return codes * steps * scales[:, None], minima * scales[:, None]
+
     def weight(self):
-        """What codes, scales and factors stand for, (N, K) float64."""
+        """What the packed weight stands for, (N, K) float64."""
+        if self.bits == 4:
+            return sum(self.parts())
         codes, scales, _, _ = self.weights()
         weight = (codes.astype(np.float64) - 128) * scales[:, None]
         return weight * factor_of_inputs(self.factors(), self.inputs) if self.has_groups else weight
@@ -144,9 +179,12 @@ class ProductCase:
     def open(self, *, threads=1, **options):
         """A session of this product; all its outputs."""
         codes, scales, bias, norm_weight = self.weights()
-        group = 64 if self.has_groups else 0
-        attributes = {"inputs": self.inputs, "block": self.block, "bits": 8, "group": group} | options
-        packed, factors = pack_codes(codes), pack_factors(self.factors()) if self.has_groups else None
+        group = 32 if self.bits == 4 else 64 if self.has_groups else 0
+        attributes = {"inputs": self.inputs, "block": self.block, "bits": self.bits, "group": group} | options
+        if self.bits == 4:
+            packed, factors = pack_nibbles(codes), pack_steps(*self.steps())
+        else:
+            packed, factors = pack_codes(codes), pack_factors(self.factors()) if self.has_groups else None
         if self.kind == "plain":
             return open_node("Product", [FLOAT, packed, scales, bias, factors], ["y"], threads=threads, **attributes)
         if self.is_gated:
@@ -198,8 +236,9 @@ def product_of_quantised(case, rows):
     """What float64 says of the product of rows (S, K) that the prologue made, and a bound of the error.
 
     The integers, scales and factors are exact here. The kernel rounds once for each block (an fma), once for the
-    output's scale, once for the bias, and with groups once for the scale of the chain; each rounding is off by at most
-    UNIT of a sum whose magnitude is below that of the absolute values.
+    output's scale, once for the bias, and with groups once for the scale of the chain; with 4 bits twice for each block
+    and for both factors of it. Each rounding is off by at most UNIT of a sum whose magnitude is below that of the
+    absolute values.
     """
     _, _, bias, _ = case.weights()
     integers, block_scales = quantised(rows, case.block)
@@ -208,8 +247,9 @@ def product_of_quantised(case, rows):
     weight = case.weight()
     offset = 0.0 if bias is None else bias.astype(np.float64)
     result = values @ weight.T + offset
-    magnitude = np.abs(values) @ np.abs(weight).T + np.abs(offset)
-    roundings = block_scales.shape[1] + 3 + case.has_groups
+    size = sum(map(np.abs, case.parts())) if case.bits == 4 else np.abs(weight)
+    magnitude = np.abs(values) @ size.T + np.abs(offset)
+    roundings = block_scales.shape[1] * (2 if case.bits == 4 else 1) + 3 + case.has_groups
     return result, roundings * UNIT * magnitude
 
 
@@ -217,6 +257,13 @@ def bits_of_cases():
     """A hash of the bits of many calls of all operators."""
     digest = hashlib.sha256()
     random = np.random.default_rng(21)
+    for index in range(16):
+        case = random_case(random, bits=4, block=32)
+        if index % 4 == 3:
+            case = dataclasses.replace(case, inputs=2048 + case.inputs)
+        rows, skip = case.rows(int(random.integers(1, 40)))
+        for output in run(case.open(threads=1 + index % 3), rows, skip):
+            digest.update(output.tobytes())
     for index in range(24):
         case = random_case(random)
         rows, skip = case.rows(int(random.integers(1, 40)))

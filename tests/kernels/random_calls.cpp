@@ -114,6 +114,8 @@ struct PackedWeight {
     std::vector<uint8_t> codes;
     std::vector<float> scales;
     std::vector<uint16_t> factors;
+    std::vector<uint8_t> nibbles;  // the same size in 4 bits
+    std::vector<uint16_t> steps;
     std::vector<float> bias;
 
     PackedWeight(int64_t outputs, int64_t inputs) {
@@ -131,11 +133,23 @@ struct PackedWeight {
         for (uint16_t &factor : factors) {
             factor = static_cast<uint16_t>(uniform(0x0400, 0x3c00));  // the smallest normal float16 to 1
         }
+        nibbles.resize(codes.size() / 2);
+        for (uint8_t &pair : nibbles) {
+            pair = static_cast<uint8_t>(uniform(0, 255));
+        }
+        steps.resize(codes.size() / 16);
+        for (uint16_t &step : steps) {
+            step = static_cast<uint16_t>(uniform(0, 0x3c00) | uniform(0, 1) << 15);  // -1 to 1, subnormal ones too
+        }
     }
 
     dovetail::Weight of(int64_t outputs, int64_t inputs, int64_t block, bool has_groups) const {
         const uint16_t *groups = has_groups ? factors.data() : nullptr;
-        return {codes.data(), scales.data(), groups, bias.data(), outputs, inputs, block};
+        return {codes.data(), scales.data(), groups, bias.data(), outputs, inputs, block, 8};
+    }
+
+    dovetail::Weight of_4_bits(int64_t outputs, int64_t inputs) const {
+        return {nibbles.data(), scales.data(), steps.data(), bias.data(), outputs, inputs, 32, 4};
     }
 };
 
@@ -148,6 +162,7 @@ void run_products() {
     const bool has_skip = uniform(0, 1) != 0;
     const int64_t block = uniform(0, 1) != 0 ? 64 : 32;
     const bool has_groups = uniform(0, 1) != 0;
+    const bool has_4_bits = uniform(0, 2) == 0;
     const PackedWeight weight(outputs, inputs);
     const std::vector<float> x = floats(rows * inputs * (prologue == dovetail::Prologue::kGated ? 2 : 1));
     const std::vector<float> skip = floats(rows * inputs);
@@ -166,7 +181,7 @@ void run_products() {
             call.epsilon = 1e-5f;
             call.sum = has_skip ? sum.data() : nullptr;
         }
-        call.weight = weight.of(outputs, inputs, block, has_groups);
+        call.weight = has_4_bits ? weight.of_4_bits(outputs, inputs) : weight.of(outputs, inputs, block, has_groups);
         call.y = y.data();
         must_be(kernels.product(call, pool) == nullptr, "product failed");
         y.insert(y.end(), sum.begin(), sum.end());

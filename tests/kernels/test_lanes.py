@@ -36,10 +36,22 @@ RESULTS = [
     "half",
     "half_bits",
     "dot4",
+    "nibbles",
     "first",
 ]
 
-INTEGERS = {"first_lanes", "maximum", "add_ints", "shift_left_23", "largest", "total", "any", "dot4", "half_bits"}
+INTEGERS = {
+    "first_lanes",
+    "maximum",
+    "add_ints",
+    "shift_left_23",
+    "largest",
+    "total",
+    "any",
+    "dot4",
+    "nibbles",
+    "half_bits",
+}
 
 pytestmark = pytest.mark.skipif(level_builds.compiler() is None, reason="there is no C++ compiler")
 

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from attention_calls import Caches, Node, Rows, Shape, chain_rows, qkv_of, tree_rows
 from onnx import TensorProto, helper
-from product_calls import FLOAT, INT64, open_node, pack_codes, run
+from product_calls import FLOAT, INT64, open_node, pack_codes, pack_nibbles, run
 
 from dovetail_ort_runtime import kernels
 
@@ -21,6 +21,9 @@ FACTORS = np.full((3, 2, 32), 0.5, np.float16)
 NORM = np.linspace(0.5, 1.5, INPUTS, dtype=np.float32)
 PRODUCT = {"inputs": INPUTS, "block": 64}
 GROUPED = PRODUCT | {"group": 64}
+NIBBLES = pack_nibbles(CODES % 16)
+STEPS = np.full((3, 4, 2, 32), 0.5, np.float16)
+NIBBLE_PRODUCT = {"inputs": INPUTS, "block": 32, "bits": 4, "group": 32}
 # What ONNX Runtime puts before the words of an operator.
 WRAPPED = re.compile(r"(?:Status Message|during initialization): (.*)", re.DOTALL)
 
@@ -57,7 +60,22 @@ def rows(count=3, width=INPUTS):
         ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"inputs": 0}, "inputs"),
         ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"inputs": -64}, "inputs"),
         ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"inputs": 2**62}, "inputs"),
-        ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"bits": 4}, "bits"),
+        ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"bits": 2}, "bits must be 8 or 4, got 2"),
+        ("Product", [FLOAT, NIBBLES, SCALES], NIBBLE_PRODUCT, "factors"),
+        ("Product", [FLOAT, PACKED, SCALES, None, STEPS], NIBBLE_PRODUCT, "weight"),
+        ("Product", [FLOAT, NIBBLES, SCALES, None, STEPS], NIBBLE_PRODUCT | {"bits": 8}, "weight"),
+        ("Product", [FLOAT, NIBBLES, SCALES, None, STEPS], NIBBLE_PRODUCT | {"block": 64}, "block must be 32"),
+        ("Product", [FLOAT, NIBBLES, SCALES, None, STEPS], NIBBLE_PRODUCT | {"group": 64}, "group must be 32"),
+        ("Product", [FLOAT, NIBBLES, SCALES, None, STEPS[:, :3]], NIBBLE_PRODUCT, "factors"),
+        ("Product", [FLOAT, NIBBLES, SCALES, None, STEPS[:, :, 0]], NIBBLE_PRODUCT, "factors"),
+        ("GatedProduct", [FLOAT, NIBBLES, SCALES], NIBBLE_PRODUCT | {"activation": "silu"}, "factors"),
+        ("NormProduct", [FLOAT, NORM, NIBBLES, SCALES], NIBBLE_PRODUCT | {"epsilon": 1e-5}, "factors"),
+        (
+            "Embedding",
+            [INT64, NIBBLES, SCALES, STEPS],
+            {"inputs": INPUTS, "bits": 4, "group": 32},
+            "bits must be 8, got",
+        ),
         ("Product", [FLOAT, PACKED, SCALES], PRODUCT | {"bits": 8.0}, "bits"),
         ("Product", [FLOAT, PACKED, SCALES], GROUPED, "got 64 without factors"),
         ("Product", [FLOAT, PACKED, SCALES, None, FACTORS], PRODUCT, "got 0 with factors"),

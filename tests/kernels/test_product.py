@@ -1,6 +1,7 @@
 """Products: what float64 says of them, and that a row's bits depend on nothing but the row."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from product_calls import (
     pack_codes,
     pack_factors,
     product_of_quantised,
+    quantised,
     random_case,
     run,
 )
@@ -28,6 +30,51 @@ def test_a_plain_product_is_that_of_its_integers(seed):
     expected, bound = product_of_quantised(case, rows)
     assert y.shape == expected.shape
     assert np.all(np.abs(y - expected) <= bound)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_product_in_4_bits_is_that_of_its_integers(seed):
+    random = np.random.default_rng(seed)
+    case = random_case(random, kind="plain", bits=4, block=32)
+    rows, _ = case.rows(int(random.integers(1, 65)))
+    (y,) = run(case.open(), rows)
+    expected, bound = product_of_quantised(case, rows)
+    assert y.shape == expected.shape
+    assert np.all(np.abs(y - expected) <= bound)
+
+
+def test_the_two_sums_of_a_block_in_4_bits_are_added_in_their_order():
+    case = ProductCase(inputs=100, outputs=70, block=32, bits=4, seed=6)
+    rows, _ = case.rows(3)
+    codes, scales, _, _ = case.weights()
+    padded = np.zeros((70, 128), np.int64)
+    padded[:, :100] = codes
+    integers, block_scales = quantised(rows, 32)
+    steps, minima = (part.astype(np.float32) for part in case.steps())
+    expected = np.zeros((3, 70), np.float32)
+    for block in range(4):
+        inputs = slice(32 * block, 32 * block + 32)
+        scale = block_scales[:, block, None]
+        dots = (integers[:, inputs] @ padded[:, inputs].T).astype(np.float32)
+        offset = integers[:, inputs].sum(axis=1, keepdims=True).astype(np.float32) * scale
+        expected = fma(dots, scale * steps[:, block], expected)
+        expected = fma(offset, minima[:, block], expected)
+    (y,) = run(case.open(), rows)
+    assert y.tobytes() == (expected * scales).tobytes()
+
+
+def fma(a, b, c):
+    """a * b + c of float32 with one rounding."""
+    values = np.broadcast_arrays(a, b, c)
+    terms = zip(*(map(Fraction, value.astype(float).flat) for value in values), strict=True)
+    return np.array([nearest(x * y + z) for x, y, z in terms], np.float32).reshape(values[0].shape)
+
+
+def nearest(exact):
+    """The float32 nearest to a fraction; of two, the even one."""
+    near = np.float32(float(exact))
+    candidates = [np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(np.inf))]
+    return min(candidates, key=lambda x: (abs(Fraction(float(x)) - exact), int(x.view(np.uint32)) % 2))
 
 
 @pytest.mark.parametrize("block", [32, 64])
@@ -136,13 +183,21 @@ def test_a_gated_product_is_near_that_of_float64(activation):
     assert np.all(np.abs(y - (values[:, :203] @ weight.T + bias)) <= bound + 4 * UNIT * np.abs(bias))
 
 
+WEIGHTS = {
+    "8 bits": {"block": 64},
+    "8 bits, fine blocks": {"block": 32},
+    "8 bits, groups": {"block": 64, "has_groups": True},
+    "8 bits, groups, fine blocks": {"block": 32, "has_groups": True},
+    "4 bits": {"block": 32, "bits": 4},
+}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("block", [32, 64])
-@pytest.mark.parametrize("has_groups", [False, True])
-def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind, block, has_groups):
-    random = np.random.default_rng([KINDS.index(kind), block])
-    sizes = {"inputs": 333, "outputs": 77, "block": block}
-    case = ProductCase(kind=kind, has_bias=True, has_skip=True, has_groups=has_groups, **sizes)
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind, weight):
+    random = np.random.default_rng(KINDS.index(kind))
+    sizes = {"inputs": 333, "outputs": 77, **WEIGHTS[weight]}
+    case = ProductCase(kind=kind, has_bias=True, has_skip=True, **sizes)
     session = case.open()
     rows, skip = case.rows(64)
     alone = [run(session, rows[i : i + 1], None if skip is None else skip[i : i + 1]) for i in range(64)]
@@ -154,10 +209,9 @@ def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind, block, has_groups
                 assert output[at].tobytes() == expected[0].tobytes()
 
 
-@pytest.mark.parametrize("block", [32, 64])
-@pytest.mark.parametrize("has_groups", [False, True])
-def test_a_rows_bits_do_not_depend_on_the_rows_beside_it_where_a_matrix_unit_pays(block, has_groups):
-    case = ProductCase(kind="normed", inputs=2100, outputs=77, block=block, has_bias=True, has_groups=has_groups)
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_a_rows_bits_do_not_depend_on_the_rows_beside_it_where_a_matrix_unit_pays(weight):
+    case = ProductCase(kind="normed", inputs=2100, outputs=77, has_bias=True, **WEIGHTS[weight])
     session = case.open()
     rows, _ = case.rows(64)
     alone = [run(session, rows[i : i + 1])[0] for i in range(64)]
@@ -168,9 +222,10 @@ def test_a_rows_bits_do_not_depend_on_the_rows_beside_it_where_a_matrix_unit_pay
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bits_do_not_depend_on_the_number_of_threads(kind):
+@pytest.mark.parametrize("weight", ["8 bits, groups", "4 bits"])
+def test_bits_do_not_depend_on_the_number_of_threads(kind, weight):
     # Enough values for rows to be shared out, and more slabs than items.
-    case = ProductCase(kind=kind, inputs=1100, outputs=1700, has_skip=True, has_groups=True)
+    case = ProductCase(kind=kind, inputs=1100, outputs=1700, has_skip=True, **WEIGHTS[weight])
     rows, skip = case.rows(19)
     expected = run(case.open(threads=1), rows, skip)
     for threads in [2, 3, 8]:
@@ -180,8 +235,9 @@ def test_bits_do_not_depend_on_the_number_of_threads(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_gives_nan_in_its_row_and_touches_no_other(kind, value):
-    case = ProductCase(kind=kind, inputs=150, outputs=40, has_bias=True)
+@pytest.mark.parametrize("weight", ["8 bits", "4 bits"])
+def test_what_is_not_finite_gives_nan_in_its_row_and_touches_no_other(kind, value, weight):
+    case = ProductCase(kind=kind, inputs=150, outputs=40, has_bias=True, **WEIGHTS[weight])
     session = case.open()
     rows, _ = case.rows(13)
     (expected, *_) = run(session, rows)

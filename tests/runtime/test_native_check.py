@@ -71,7 +71,9 @@ def test_a_graph_says_whether_it_has_native_operators(graph, tmp_path, tiny_bund
         ("Product", "inputs", ..., "without the attribute inputs"),
         ("Product", "inputs", [64], "an attribute 'inputs' that is no float, integer or text"),
         ("Product", "block", 16, "with block = 16, not 64 or 32"),
-        ("Product", "bits", 4, "with bits = 4, not 8"),
+        ("Product", "bits", 2, "with bits = 2, not 8 or 4"),
+        ("Product", "bits", 4, "with group = 64, not 32"),
+        ("Embedding", "bits", 4, "with bits = 4, not 8"),
         ("Product", "group", 32, "with group = 32, not 0 or 64"),
         ("Product", "group", 0, "with group = 0 and with factors"),
         ("Product", "group", ..., "with group = 0 and with factors"),
@@ -102,6 +104,43 @@ def test_an_attribute_that_does_not_fit_is_refused_in_one_line(graph, check, ope
 
 def zeros(*shape, dtype=np.float32):
     return np.zeros(shape, dtype=dtype)
+
+
+def take_4_bits(graph):
+    """The first block's Product (64, 64) in 4 bits."""
+    for name, value in (("bits", 4), ("group", 32), ("block", 32)):
+        set_attribute(graph, "Product", name, value)
+    replace_weight(graph, "block.0.o.codes", zeros(2, 8, 32, 4, dtype=np.uint8))
+    replace_weight(graph, "block.0.o.factors", zeros(2, 2, 2, 32, dtype=np.float16))
+
+
+def test_a_product_in_4_bits_passes(graph, check):
+    take_4_bits(graph)
+    check(graph)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda graph: set_attribute(graph, "Product", "block", 64), "with block = 64, not 32"),
+        (lambda graph: set_attribute(graph, "Product", "bits", 8), "with group = 32, not 0 or 64"),
+        (lambda graph: node_of(graph, "Product").input.pop(), "with bits = 4 and without factors"),
+        (
+            lambda graph: replace_weight(graph, "block.0.o.codes", zeros(2, 16, 32, 4, dtype=np.uint8)),
+            r"whose weight has \(2, 16, 32, 4\)",
+        ),
+        (
+            lambda graph: replace_weight(graph, "block.0.o.factors", zeros(2, 2, 32, dtype=np.float16)),
+            r"whose factors has \(2, 2, 32\)",
+        ),
+    ],
+)
+def test_a_product_in_4_bits_that_does_not_fit_is_refused(graph, check, change, message):
+    take_4_bits(graph)
+    change(graph)
+    with pytest.raises(BundleError, match=message) as caught:
+        check(graph)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

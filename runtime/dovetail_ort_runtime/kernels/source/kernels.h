@@ -18,6 +18,7 @@ namespace dovetail {
 constexpr int64_t kSlab = 32;        // outputs that lie side by side in a packed weight
 constexpr int64_t kInputPad = 64;    // a packed weight's inputs are filled up to a multiple of this
 constexpr int64_t kGroup = 64;       // inputs of an output that share a factor, where a weight has factors
+constexpr int64_t kNibbleGroup = 32;  // inputs of an output that share a step and a minimum, in a weight of 4 bits
 constexpr int64_t kCacheBlock = 64;  // positions that lie side by side in a cache of keys
 constexpr int64_t kRange = 512;      // logical positions that are summed up without a break
 constexpr int kLanes = 16;           // lanes of the sums that run over many lanes
@@ -38,6 +39,14 @@ struct Pool {
 //
 // Codes of inputs and outputs that are only there to fill up are 128. Factors are float16 in (0, 1], laid out as
 // (ceil(N / 32), Kp / 64, 32), so that they lie as their codes do. Those of outputs that only fill up are 1.
+//
+// A weight in 4 bits: output n of input k is (step(n, k / 32) * code + minimum(n, k / 32)) * scales[n], code 0 to 15.
+// A byte holds two codes: of eight inputs the first four lie in the low halves of four bytes, the others in the high
+// ones. So codes are (ceil(N / 32), Kp / 8, 32, 4); the code of (n, k) is half k / 4 % 2, 0 being the low one, of
+//
+//     ((n / 32 * (Kp / 8) + k / 8) * 32 + n % 32) * 4 + k % 4
+//
+// Factors are float16, (ceil(N / 32), Kp / 32, 2, 32): steps, then minima. Whatever fills up is 0. Its block is 32.
 struct Weight {
     const uint8_t *codes;
     const float *scales;      // (N,)
@@ -46,6 +55,7 @@ struct Weight {
     int64_t outputs;          // N
     int64_t inputs;           // K
     int64_t block;            // inputs of a row that share a scale: 64, or 32, which rounds finer
+    int64_t bits;             // 8 or 4
 };
 
 enum class Prologue { kPlain, kGated, kNormed };
@@ -63,6 +73,13 @@ enum class Activation { kSilu, kGeluTanh };
 // y is the sum over the blocks, ascending, as a chain of fma(float(exact integer sum of the block), scale, y) that
 // begins with 0, then times the output's scale, then plus the bias as an operation of its own. Where the weight has
 // groups, the scale of the chain is the block's scale * factor(n, group of the block), rounded by itself.
+//
+// With 4 bits a block adds twice to the chain:
+//
+//     y = fma(float(exact sum of code * integer), scale * step, y)
+//     y = fma(float(exact sum of integers) * scale, minimum, y)
+//
+// where both products are rounded by themselves. What follows is as with 8 bits.
 struct ProductCall {
     Prologue prologue;
     Activation activation;

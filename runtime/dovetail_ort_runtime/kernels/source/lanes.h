@@ -4,6 +4,7 @@
 //
 //     Floats, Ints, Mask        16 float32, 16 int32, 16 conditions
 //     Codes                     64 codes of a weight: 16 outputs times 4 inputs
+//     Nibbles                   the same in 4 bits: 64 codes of 0 to 15; NibblePair is low and high, 64 of each
 //     Fours                     four activations, the same ones in all lanes
 //
 //     load, store               16 float32; load_first and store_first: the first n lanes, the others are 0 or kept
@@ -25,9 +26,11 @@
 //     largest, total            the largest lane, the sum of all lanes, which must fit (Ints)
 //     sum                       of Floats: lanes i and i + 8 first, then i and i + 4, i + 2, i + 1
 //     load_codes                64 bytes
+//     load_nibbles              64 bytes: the low halves of all, and the high halves
 //     load_fours                4 bytes, to all lanes
 //     dot4_start(n)             what a sum of dot4 begins with; n is -128 times the sum of its activations
 //     dot4(sum, codes, fours)   sum[lane] += the four (code - 128) * activation of that lane; exact
+//     dot4(sum, nibbles, fours) sum[lane] += the four code * activation of that lane; exact
 //     prefetch_l2               asks for the cache line at an address; never fails
 //
 // With the constants of a level, which change no bit:

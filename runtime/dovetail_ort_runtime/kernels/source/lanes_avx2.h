@@ -205,6 +205,26 @@ struct Fours {
     __m256i v;
 };
 
+struct Nibbles {
+    __m256i low;
+    __m256i high;
+};
+
+struct NibblePair {
+    Nibbles low;
+    Nibbles high;
+};
+
+DOVETAIL_INLINE NibblePair load_nibbles(const uint8_t *p) {
+    const __m256i *half = reinterpret_cast<const __m256i *>(p);
+    const __m256i low_half = _mm256_set1_epi8(15);
+    const __m256i first = _mm256_loadu_si256(half);
+    const __m256i second = _mm256_loadu_si256(half + 1);
+    return {{_mm256_and_si256(first, low_half), _mm256_and_si256(second, low_half)},
+            {_mm256_and_si256(_mm256_srli_epi16(first, 4), low_half),
+             _mm256_and_si256(_mm256_srli_epi16(second, 4), low_half)}};
+}
+
 DOVETAIL_INLINE Fours load_fours(const int8_t *p) {
     int32_t four;
     std::memcpy(&four, p, sizeof four);
@@ -231,6 +251,11 @@ DOVETAIL_INLINE Ints dot4_start(int32_t minus_128_times_sum) {
 DOVETAIL_INLINE void dot4(Ints &sum, const Codes &codes, const Fours &fours) {
     sum.low = _mm256_dpbusd_avx_epi32(sum.low, codes.low, fours.v);
     sum.high = _mm256_dpbusd_avx_epi32(sum.high, codes.high, fours.v);
+}
+
+DOVETAIL_INLINE void dot4(Ints &sum, const Nibbles &nibbles, const Fours &fours) {
+    sum.low = _mm256_dpbusd_avx_epi32(sum.low, nibbles.low, fours.v);
+    sum.high = _mm256_dpbusd_avx_epi32(sum.high, nibbles.high, fours.v);
 }
 
 #else
@@ -264,6 +289,16 @@ DOVETAIL_INLINE __m256i dot4_of(__m256i codes, __m256i magnitudes, __m256i fours
 DOVETAIL_INLINE void dot4(Ints &sum, const Codes &codes, const Fours &fours) {
     sum.low = _mm256_add_epi32(sum.low, dot4_of(codes.low, codes.low_magnitude, fours.v));
     sum.high = _mm256_add_epi32(sum.high, dot4_of(codes.high, codes.high_magnitude, fours.v));
+}
+
+// 2 * 15 * 127 at most in the sum of two.
+DOVETAIL_INLINE __m256i dot4_of(__m256i nibbles, __m256i fours) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(nibbles, fours), _mm256_set1_epi16(1));
+}
+
+DOVETAIL_INLINE void dot4(Ints &sum, const Nibbles &nibbles, const Fours &fours) {
+    sum.low = _mm256_add_epi32(sum.low, dot4_of(nibbles.low, fours.v));
+    sum.high = _mm256_add_epi32(sum.high, dot4_of(nibbles.high, fours.v));
 }
 
 #endif

@@ -38,6 +38,15 @@ struct Codes {
     __m512i v;
 };
 
+struct Nibbles {
+    __m512i v;
+};
+
+struct NibblePair {
+    Nibbles low;
+    Nibbles high;
+};
+
 struct Fours {
     __m512i v;
 };
@@ -192,6 +201,12 @@ DOVETAIL_INLINE Codes load_codes(const uint8_t *p) {
     return {_mm512_loadu_si512(p)};
 }
 
+DOVETAIL_INLINE NibblePair load_nibbles(const uint8_t *p) {
+    const __m512i bytes = _mm512_loadu_si512(p);
+    const __m512i low_half = _mm512_set1_epi8(15);
+    return {{_mm512_and_si512(bytes, low_half)}, {_mm512_and_si512(_mm512_srli_epi16(bytes, 4), low_half)}};
+}
+
 DOVETAIL_INLINE Fours load_fours(const int8_t *p) {
     int32_t four;
     std::memcpy(&four, p, sizeof four);
@@ -203,13 +218,21 @@ DOVETAIL_INLINE Ints dot4_start(int32_t minus_128_times_sum) {
     return splat_int(minus_128_times_sum);
 }
 
-DOVETAIL_INLINE void dot4(Ints &sum, const Codes &codes, const Fours &fours) {
+DOVETAIL_INLINE void dot4_of_bytes(Ints &sum, __m512i codes, __m512i fours) {
 #if defined(__GNUC__) && !defined(__clang__)
     // In place: gcc 12 copies and spills the sums of the intrinsic where many of them live.
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(codes.v), "v"(fours.v));
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(codes), "v"(fours));
 #else
-    sum.v = _mm512_dpbusd_epi32(sum.v, codes.v, fours.v);
+    sum.v = _mm512_dpbusd_epi32(sum.v, codes, fours);
 #endif
+}
+
+DOVETAIL_INLINE void dot4(Ints &sum, const Codes &codes, const Fours &fours) {
+    dot4_of_bytes(sum, codes.v, fours.v);
+}
+
+DOVETAIL_INLINE void dot4(Ints &sum, const Nibbles &nibbles, const Fours &fours) {
+    dot4_of_bytes(sum, nibbles.v, fours.v);
 }
 
 DOVETAIL_INLINE void prefetch_l2(const void *p) {

@@ -29,6 +29,15 @@ struct Codes {
     int8x16_t part[4];  // code - 128
 };
 
+struct Nibbles {
+    int8x16_t part[4];
+};
+
+struct NibblePair {
+    Nibbles low;
+    Nibbles high;
+};
+
 struct Fours {
     int8x16_t v;
 };
@@ -231,6 +240,16 @@ DOVETAIL_INLINE Codes load_codes(const uint8_t *p) {
     return codes;
 }
 
+DOVETAIL_INLINE NibblePair load_nibbles(const uint8_t *p) {
+    NibblePair pair;
+    for (int i = 0; i < 4; ++i) {
+        const uint8x16_t bytes = vld1q_u8(p + 16 * i);
+        pair.low.part[i] = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15)));
+        pair.high.part[i] = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
+    }
+    return pair;
+}
+
 DOVETAIL_INLINE Fours load_fours(const int8_t *p) {
     int32_t four;
     std::memcpy(&four, p, sizeof four);
@@ -244,6 +263,12 @@ DOVETAIL_INLINE Ints dot4_start(int32_t) {
 DOVETAIL_INLINE void dot4(Ints &sum, const Codes &codes, const Fours &fours) {
     for (int i = 0; i < 4; ++i) {
         sum.part[i] = vdotq_s32(sum.part[i], codes.part[i], fours.v);
+    }
+}
+
+DOVETAIL_INLINE void dot4(Ints &sum, const Nibbles &nibbles, const Fours &fours) {
+    for (int i = 0; i < 4; ++i) {
+        sum.part[i] = vdotq_s32(sum.part[i], nibbles.part[i], fours.v);
     }
 }
 

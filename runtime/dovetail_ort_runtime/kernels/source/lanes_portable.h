@@ -28,6 +28,15 @@ struct Codes {
     uint8_t code[4 * kLanes];
 };
 
+struct Nibbles {
+    uint8_t code[4 * kLanes];
+};
+
+struct NibblePair {
+    Nibbles low;
+    Nibbles high;
+};
+
 struct Fours {
     int8_t activation[4];
 };
@@ -278,6 +287,15 @@ DOVETAIL_INLINE Codes load_codes(const uint8_t *p) {
     return codes;
 }
 
+DOVETAIL_INLINE NibblePair load_nibbles(const uint8_t *p) {
+    NibblePair pair;
+    for (int i = 0; i < 4 * kLanes; ++i) {
+        pair.low.code[i] = p[i] & 15;
+        pair.high.code[i] = p[i] >> 4;
+    }
+    return pair;
+}
+
 DOVETAIL_INLINE Fours load_fours(const int8_t *p) {
     Fours fours;
     std::memcpy(fours.activation, p, sizeof fours.activation);
@@ -292,6 +310,14 @@ DOVETAIL_INLINE void dot4(Ints &sum, const Codes &codes, const Fours &fours) {
     for (int i = 0; i < kLanes; ++i) {
         for (int j = 0; j < 4; ++j) {
             sum.lane[i] += (codes.code[4 * i + j] - 128) * fours.activation[j];
+        }
+    }
+}
+
+DOVETAIL_INLINE void dot4(Ints &sum, const Nibbles &nibbles, const Fours &fours) {
+    for (int i = 0; i < kLanes; ++i) {
+        for (int j = 0; j < 4; ++j) {
+            sum.lane[i] += nibbles.code[4 * i + j] * fours.activation[j];
         }
     }
 }

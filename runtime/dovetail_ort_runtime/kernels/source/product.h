@@ -7,6 +7,7 @@
 #include "exponential.h"
 #include "norm.h"
 #include "product_matrix.h"
+#include "product_nibbles.h"
 #include "product_tile.h"
 #include "quantise.h"
 
@@ -24,14 +25,15 @@ struct Product {
     int64_t slabs_of_item;
     int8_t *integers;  // (tile, Kp / 4, rows, 4), or for a matrix unit (tile, blocks, rows, block)
     float *scales;     // (tile, blocks, rows)
-    int32_t *starts;   // (tile, blocks, rows)
+    int32_t *starts;   // (tile, blocks, rows), or null with 4 bits
+    float *offsets;    // the same, with 4 bits
 
     explicit Product(const ProductCall &product_call) : call(product_call) {
         constexpr int64_t most_items = 48;
         const Weight &weight = call.weight;
         inputs = (weight.inputs + kInputPad - 1) / kInputPad * kInputPad;
         blocks = inputs / weight.block;
-        uses_matrix_unit = kMatrixRows > 0 && pays_for_matrix_unit(call.rows, inputs);
+        uses_matrix_unit = kMatrixRows > 0 && weight.bits == 8 && pays_for_matrix_unit(call.rows, inputs);
         const int64_t rows_of_tile = uses_matrix_unit ? kMatrixRows : kProductRows;
         tiles = (call.rows + rows_of_tile - 1) / rows_of_tile;
         slabs = (weight.outputs + kSlab - 1) / kSlab;
@@ -59,7 +61,8 @@ struct Product {
         void *memory = call_scratch(bytes_of_integers + numbers * (sizeof(float) + sizeof(int32_t)));
         integers = static_cast<int8_t *>(memory);
         scales = reinterpret_cast<float *>(integers + bytes_of_integers);
-        starts = reinterpret_cast<int32_t *>(scales + numbers);
+        starts = call.weight.bits == 8 ? reinterpret_cast<int32_t *>(scales + numbers) : nullptr;
+        offsets = call.weight.bits == 8 ? nullptr : scales + numbers;
         return memory != nullptr;
     }
 
@@ -69,8 +72,11 @@ struct Product {
         const int64_t in_tile = row - first;
         const int64_t rows = first_row(tile + 1) - first;
         const int64_t from_row_to_row = uses_matrix_unit ? call.weight.block : 4;
-        return {integers + first * inputs + in_tile * from_row_to_row, scales + first * blocks + in_tile,
-                starts + first * blocks + in_tile, rows, uses_matrix_unit ? 4 : 4 * rows};
+        const int64_t at = first * blocks + in_tile;
+        int32_t *starts_of_row = starts == nullptr ? nullptr : starts + at;
+        float *offsets_of_row = offsets == nullptr ? nullptr : offsets + at;
+        return {integers + first * inputs + in_tile * from_row_to_row, scales + at, starts_of_row, offsets_of_row,
+                rows, uses_matrix_unit ? 4 : 4 * rows};
     }
 };
 
@@ -160,10 +166,14 @@ DOVETAIL_INLINE LinesAhead ahead_of(int64_t tile, int64_t tiles) {
     return tile < 4 ? kQuarterOfLines : kNoLines;
 }
 
+DOVETAIL_INLINE int64_t factors_of_slab(const Weight &weight, int64_t inputs) {
+    return weight.bits == 8 ? inputs / kGroup * kSlab : inputs / kNibbleGroup * 2 * kSlab;
+}
+
 void multiply_slab(const Product &product, int64_t slab) {
     const ProductCall &call = product.call;
     const Weight &weight = call.weight;
-    const int64_t bytes = product.inputs * kSlab;
+    const int64_t bytes = product.inputs * kSlab * weight.bits / 8;
     const int64_t first_output = slab * kSlab;
     const int64_t outputs_left = weight.outputs - first_output;
     ProductTile tile;
@@ -171,7 +181,8 @@ void multiply_slab(const Product &product, int64_t slab) {
     tile.codes = weight.codes + slab * bytes;
     // A tile alone asks for what it reads next itself; several share the next slab.
     tile.ahead = tile.codes + (product.tiles == 1 ? kBytesAhead : bytes);
-    tile.factors = weight.factors == nullptr ? nullptr : weight.factors + slab * bytes / kGroup;
+    tile.factors =
+        weight.factors == nullptr ? nullptr : weight.factors + slab * factors_of_slab(weight, product.inputs);
     tile.output_scales = weight.scales + first_output;
     tile.bias = weight.bias == nullptr ? nullptr : weight.bias + first_output;
     tile.outputs = static_cast<int>(outputs_left < kSlab ? outputs_left : kSlab);
@@ -182,9 +193,12 @@ void multiply_slab(const Product &product, int64_t slab) {
         tile.rows = product.first_row(i + 1) - row;
         tile.integers = product.integers + row * product.inputs;
         tile.scales = product.scales + row * product.blocks;
-        tile.starts = product.starts + row * product.blocks;
+        tile.starts = weight.bits == 8 ? product.starts + row * product.blocks : nullptr;
+        tile.offsets = weight.bits == 8 ? nullptr : product.offsets + row * product.blocks;
         tile.y = call.y + row * weight.outputs + first_output;
-        if (product.uses_matrix_unit) {
+        if (weight.bits == 4) {
+            multiply_nibbles<kProductRows>(tile, ahead);
+        } else if (product.uses_matrix_unit) {
             multiply_by_matrix_unit<kMatrixRows>(tile, weight.block, ahead);
         } else {
             multiply_by_vectors<kProductRows>(tile, weight.block, ahead);

@@ -14,11 +14,12 @@ struct ProductTile {
     const int8_t *integers;      // (Kp / 4, rows, 4), or for a matrix unit (blocks, rows, block)
     int64_t rows;
     const float *scales;         // (blocks, rows)
-    const int32_t *starts;       // (blocks, rows)
+    const int32_t *starts;       // (blocks, rows), with 8 bits
+    const float *offsets;        // (blocks, rows), with 4 bits
     int64_t blocks;              // of the inputs
-    const uint8_t *codes;        // (Kp / 4, 32, 4)
+    const uint8_t *codes;        // (Kp / 4, 32, 4), or in 4 bits (Kp / 8, 32, 4)
     const uint8_t *ahead;        // what to ask memory for
-    const uint16_t *factors;     // of the slab, (Kp / 64, 32), or null
+    const uint16_t *factors;     // of the slab, (Kp / 64, 32), or null; in 4 bits (Kp / 32, 2, 32)
     const float *output_scales;  // of the slab
     const float *bias;           // of the slab, or null
     int outputs;                 // of the slab, 1 to 32

@@ -12,7 +12,8 @@ namespace {
 struct QuantisedRow {
     int8_t *integers;
     float *scales;
-    int32_t *starts;   // -128 times the sum of a block's integers: what dot4_start wants
+    int32_t *starts;   // -128 times the sum of a block's integers: what dot4_start wants; or null
+    float *offsets;    // the sum of a block's integers times its scale, where starts is null
     int64_t rows;      // of the tile: from a block to the row's next
     int64_t distance;  // bytes from four integers to the row's next four in a block
 };
@@ -60,7 +61,12 @@ DOVETAIL_INLINE void quantise_block(const Floats *values, int64_t block, const Q
     }
     const int64_t at = block * row.rows;
     row.scales[at] = scale;
-    row.starts[at] = -128 * total(sums);
+    const int32_t sum_of_integers = total(sums);
+    if (row.starts != nullptr) {
+        row.starts[at] = -128 * sum_of_integers;
+    } else {
+        row.offsets[at] = static_cast<float>(sum_of_integers) * scale;
+    }
     int8_t *to = row.integers + at * kVectors * kLanes;
     for (int v = 0; v < kVectors; ++v) {
         scatter_fours(to + v * kLanes / 4 * row.distance, integers[v], row.distance);

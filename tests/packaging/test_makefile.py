@@ -1,0 +1,19 @@
+"""`make help` is the list of the targets that a person calls."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_help_names_every_phony_target_and_no_other():
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (phony,) = re.findall(r"^\.PHONY:(.*)", makefile, re.MULTILINE)
+    command = ["make", "--no-print-directory", "help"]
+    printed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+    assert sorted(re.findall(r"^  ([\w-]+)  ", printed, re.MULTILINE)) == sorted(phony.split())

@@ -16,7 +16,7 @@ from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
 from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.passes import PassContext
-from dovetail_ort_export.recipe import Recipe, built_in_recipe, read_recipe
+from dovetail_ort_export.recipe import LOWER_NATIVE, Recipe, built_in_recipe, read_recipe
 from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_export.tracing import (
     INPUT_AXES,
@@ -120,9 +120,21 @@ def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
 
 
 def drafter_recipe(precision: str, target_format: str) -> Recipe:
-    """The recipe of a drafter in one of `DRAFTER_PRECISIONS`, an int8 one native where its target is and can be run."""
+    """The recipe of a drafter in one of `DRAFTER_PRECISIONS`, an int8 one native where its target is and can be run.
+
+    Raises:
+        InputError: an int4 one cannot be native.
+    """
     recipe = built_in_recipe("drafter")
-    if precision == recipe.precision and target_format == NATIVE and kernels.is_available():
+    is_native = target_format == NATIVE and kernels.is_available()
+    if precision == "int4":
+        if not is_native:
+            raise InputError(
+                "precision must be int8, fp16 or fp32 where the drafter is portable, got int4; export the target with "
+                "--format native where the library of operators is"
+            )
+        return replace(recipe.given(LOWER_NATIVE, bits=4, logits_bits=4), precision=precision)
+    if is_native and precision == recipe.precision:
         return recipe
     return recipe.lowered_by(_LOWERINGS[precision], precision)
 

@@ -24,11 +24,15 @@ _INPUT_PAD: Final = 64
 _PORTION_ROWS: Final = 1024  # a multiple of 32: the float copies of a large head never stand in memory as a whole
 
 
+def padded_inputs(num_inputs: int) -> int:
+    """Inputs of a packed weight, with those that fill up."""
+    return -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
+
+
 def packed_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int, int]:
     """Shape of the codes of a weight (num_outputs, num_inputs)."""
-    padded = -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
     slabs = -(-num_outputs // OUTPUTS_SIDE_BY_SIDE)
-    return slabs, padded // INPUTS_SIDE_BY_SIDE, OUTPUTS_SIDE_BY_SIDE, INPUTS_SIDE_BY_SIDE
+    return slabs, padded_inputs(num_inputs) // INPUTS_SIDE_BY_SIDE, OUTPUTS_SIDE_BY_SIDE, INPUTS_SIDE_BY_SIDE
 
 
 def packed_factors_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:

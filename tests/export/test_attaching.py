@@ -72,16 +72,33 @@ def test_a_head_drafts_in_every_format_for_a_target_of_any(attach, request, bund
     [
         ("tiny_bundle", "int8", True, ("drafter_native.onnx", "native", 1)),
         ("tiny_bundle", "int8", False, ("drafter_quantized.onnx", "portable", None)),
+        ("tiny_bundle", "int4", True, ("drafter_native.onnx", "native", 1)),
         ("tiny_bundle", "fp16", True, ("drafter_fp16.onnx", "portable", None)),
         ("tiny_bundle_portable", "int8", True, ("drafter_quantized.onnx", "portable", None)),
     ],
 )
-def test_an_int8_drafter_is_native_beside_a_native_target_where_the_library_is(
+def test_a_quantised_drafter_is_native_beside_a_native_target_where_the_library_is(
     attach, request, monkeypatch, bundle, precision, available, expected
 ):
     monkeypatch.setattr(kernels, "is_available", lambda: available)
     drafter = Bundle(attach(request.getfixturevalue(bundle), precision)).manifest.drafter
     assert (drafter.graph, drafter.format, drafter.operators) == expected
+
+
+def test_a_drafter_in_4_bits_never_changes_an_answer(attach, tiny_bundle):
+    attached = attach(tiny_bundle, "int4")
+    plain, speculative, num_drafted = answers(attached)
+    assert plain == speculative
+    assert num_drafted > 0
+    assert Bundle(attached).manifest.drafter.precision == "int4"
+    Bundle(attached).verify_checksums()
+
+
+@pytest.mark.parametrize(("bundle", "available"), [("tiny_bundle", False), ("tiny_bundle_portable", True)])
+def test_a_portable_drafter_in_4_bits_is_refused(attach, request, monkeypatch, bundle, available):
+    monkeypatch.setattr(kernels, "is_available", lambda: available)
+    with pytest.raises(InputError, match=r"precision must be int8, fp16 or fp32 .+, got int4; .+"):
+        attach(request.getfixturevalue(bundle), "int4")
 
 
 def test_a_second_drafter_takes_the_place_of_the_first(attach, tiny_bundle):

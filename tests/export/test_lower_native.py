@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from dovetail_ort_export.nibbles import nibble_scales, pack_nibbles, pack_steps
 from dovetail_ort_export.packed_weights import pack_codes, pack_factors
 from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
@@ -118,6 +119,29 @@ def test_every_product_reads_the_packed_weight_its_scales_bias_and_factors(prepa
             np.testing.assert_array_equal(bias.const_value.numpy(), expected)
         else:
             assert bias is None
+
+
+@pytest.mark.parametrize("logits_bits", [8, 4])
+def test_products_in_4_bits_read_nibbles_and_steps(prepared, logits_bits):
+    graph, weights = prepared("llama")
+    LowerNative(bits=4, logits_bits=logits_bits)(graph)
+    weight = weights["model.layers.1.self_attn.o_proj.weight"]
+    (use,) = graph.graph.initializers["model.layers.1.self_attn.o_proj.weight_nibbles"].uses()
+    np.testing.assert_array_equal(value_of(use.node, 1), pack_nibbles(weight))
+    np.testing.assert_array_equal(value_of(use.node, 2), nibble_scales(weight))
+    np.testing.assert_array_equal(value_of(use.node, 4), pack_steps(weight))
+    for node in graph.graph:
+        if node.op_type in ("Product", "NormProduct", "GatedProduct", "Embedding"):
+            is_8_bit = node.op_type == "Embedding" or (node.outputs[0].name == "logits" and logits_bits == 8)
+            found = [node.attributes[name].as_int() for name in ("bits", "group")]
+            assert found == ([8, 64] if is_8_bit else [4, 32]), node.name
+            assert node.op_type == "Embedding" or is_8_bit or node.attributes["block"].as_int() == 32
+
+
+@pytest.mark.parametrize("name", ["bits", "logits_bits"])
+def test_weights_of_other_bits_are_refused(name):
+    with pytest.raises(InputError, match=f"{name} must be 8 or 4, got 2"):
+        LowerNative(**{name: 2})
 
 
 @pytest.mark.parametrize("case", FAMILIES.values(), ids=FAMILIES)

@@ -6,6 +6,14 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
+from dovetail_ort_export.nibbles import (
+    NIBBLE_GROUP,
+    nibble_scales,
+    pack_nibbles,
+    pack_steps,
+    packed_nibbles_shape,
+    packed_steps_shape,
+)
 from dovetail_ort_export.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lowering import ProductPass
@@ -25,6 +33,7 @@ _BLOCK: Final = 64
 # Of products whose results are scores, or become scores: logits, queries and keys.
 _FINE_BLOCK: Final = 32
 _GROUPS: Final = (GROUP, 0)
+_BITS: Final = (8, 4)
 _NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
 # They hand on numbers as they are.
 _MOVES: Final = ("Gather", "Reshape", "Split", "Concat", "Identity", "Constant")
@@ -40,7 +49,10 @@ class LowerNative(ProductPass):
 
     Args:
         cache: number format of keys and values, `fp16` or `fp32`.
-        group: 64 for a factor of each 64 inputs of an output beside its scale, 0 for the scale alone.
+        group: 64 for a factor of each 64 inputs of an output beside its scale, 0 for the scale alone; of 8 bits.
+        bits: 8, or 4 with a step and a minimum for each 32 inputs of an output: of products other than the logits. The
+            embedding has 8.
+        logits_bits: the same of the logits.
 
     Raises:
         InputError: one of them has another value.
@@ -48,14 +60,18 @@ class LowerNative(ProductPass):
 
     operators = ("GroupQueryAttention", "Linear", "Embedding", *_NORMS)
 
-    def __init__(self, cache: str = "fp16", group: int = GROUP) -> None:
+    def __init__(self, cache: str = "fp16", group: int = GROUP, bits: int = 8, logits_bits: int = 8) -> None:
         super().__init__()
         if cache not in CACHE_TYPES:
             raise InputError(f"cache must be one of {', '.join(CACHE_TYPES)}, got {cache!r}")
         if group not in _GROUPS:
             raise InputError(f"group must be {' or '.join(map(str, _GROUPS))}, got {group!r}")
+        for name, value in (("bits", bits), ("logits_bits", logits_bits)):
+            if value not in _BITS:
+                raise InputError(f"{name} must be {' or '.join(map(str, _BITS))}, got {value!r}")
         self._cache = CACHE_TYPES[cache]
         self._group = group
+        self._bits, self._logits_bits = bits, logits_bits
 
     def requires(self, model: ir.Model) -> None:
         """Every product has its weight, every attention is one that can be lowered."""
@@ -91,7 +107,7 @@ class LowerNative(ProductPass):
         if node.op_type == "GroupQueryAttention":
             attend(model, node, self._cache, self._inputs)
         elif node.op_type == "Linear":
-            _lower_product(model, node, self._group)
+            self._lower_product(model, node)
         elif node.op_type == "Embedding":
             packed = _pack(model, nodes.input_of(node, 0), self._group)
             inputs = [node.inputs[1], packed.codes, packed.scales, packed.factors]
@@ -99,28 +115,32 @@ class LowerNative(ProductPass):
         else:
             _lower_norm(model, node)
 
+    def _lower_product(self, model: ir.Model, linear: ir.Node) -> None:
+        replaced, bias = [linear], None
+        if (added := _bias_behind(linear)) is not None:
+            bias, add = added
+            replaced.append(add)
+        result = replaced[-1].outputs[0]
+        bits = self._logits_bits if _is_logits(result) else self._bits
+        weight = nodes.input_of(linear, 1)
+        packed = _pack_nibbles(model, weight) if bits == 4 else _pack(model, weight, self._group)
+        attributes = dict(packed.attributes)
+        attributes["block"] = _FINE_BLOCK if bits == 4 or _leads_to_scores(result) else _BLOCK
+        x, op_type = nodes.input_of(linear, 0), "Product"
+        if (gated := _gate_and_up_before(x)) is not None:
+            x, op_type = gated, "GatedProduct"
+            attributes["activation"] = "silu"
+        inputs = [x, packed.codes, packed.scales, bias, packed.factors]
+        replace(model, replaced, native_node(op_type, inputs, attributes), [result])
 
-def _lower_product(model: ir.Model, linear: ir.Node, group: int) -> None:
-    packed = _pack(model, nodes.input_of(linear, 1), group)
-    attributes = dict(packed.attributes)
-    replaced, bias = [linear], None
-    if (added := _bias_behind(linear)) is not None:
-        bias, add = added
-        replaced.append(add)
-    result = replaced[-1].outputs[0]
-    attributes["block"] = _FINE_BLOCK if _leads_to_scores(result) else _BLOCK
-    x, op_type = nodes.input_of(linear, 0), "Product"
-    if (gated := _gate_and_up_before(x)) is not None:
-        x, op_type = gated, "GatedProduct"
-        attributes["activation"] = "silu"
-    inputs = [x, packed.codes, packed.scales, bias, packed.factors]
-    replace(model, replaced, native_node(op_type, inputs, attributes), [result])
+
+def _is_logits(result: ir.Value) -> bool:
+    return result.is_graph_output() and result.name == "logits"
 
 
 def _leads_to_scores(result: ir.Value) -> bool:
     """Whether it is the logits or what attention reads."""
-    is_logits = result.is_graph_output() and result.name == "logits"
-    return is_logits or any(node.op_type == "Attention" for node, _ in result.uses())
+    return _is_logits(result) or any(node.op_type == "Attention" for node, _ in result.uses())
 
 
 def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
@@ -162,6 +182,18 @@ def _pack(model: ir.Model, weight: ir.Value, group: int) -> _Packed:
         scales=nodes.derived(model, weight, "scales", output_scales, (num_outputs,)),
         factors=factors,
         attributes={"inputs": num_inputs, "bits": 8, "group": group},
+    )
+
+
+def _pack_nibbles(model: ir.Model, weight: ir.Value) -> _Packed:
+    num_outputs, num_inputs = nodes.tensor_of(weight).shape.numpy()
+    codes = packed_nibbles_shape(num_outputs, num_inputs)
+    steps = packed_steps_shape(num_outputs, num_inputs)
+    return _Packed(
+        codes=nodes.derived(model, weight, "nibbles", pack_nibbles, codes, ir.DataType.UINT8),
+        scales=nodes.derived(model, weight, "nibble_scales", nibble_scales, (num_outputs,)),
+        factors=nodes.derived(model, weight, "steps", pack_steps, steps, ir.DataType.FLOAT16),
+        attributes={"inputs": num_inputs, "bits": 4, "group": NIBBLE_GROUP},
     )
 
 

@@ -1,6 +1,7 @@
 """The drafters that can be asked for by name."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -50,7 +51,8 @@ def make_drafter(
 
     Args:
         name: `dgf`, the bundle's own drafter; `lm`, the language model in `draft_bundle`; `lookup`; `none`; or `auto`,
-            lookup and, where there is one, `lm` or `dgf`.
+            lookup and, where there is one, `lm` or `dgf`; a native `dgf` is left out, with a warning, where the library
+            of operators is missing.
         bundle: of the target.
         target: the drafter's cache is as long as its own.
         draft_bundle: of a smaller model with the same tokenizer; verified as far as `bundle` was.
@@ -65,6 +67,11 @@ def make_drafter(
         BundleError: `draft_bundle` is missing or damaged.
     """
     own = _is_own(name, bundle, draft_bundle)
+    if name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None and not own:
+        warnings.warn(
+            f"the bundle's drafter is left out, and text is copied from the context alone: {kernels.why_missing()}",
+            stacklevel=2,
+        )
     _check(name, device, own=own, has_draft_bundle=draft_bundle is not None)
     if name == "none":
         return NoDrafter()
@@ -103,8 +110,11 @@ def drafter_bytes_on_gpu(
 
 
 def _is_own(name: str, bundle: Bundle, draft_bundle: str | Path | None) -> bool:
-    """Whether the bundle's own drafter is asked for, which may not be there."""
-    return name == "dgf" or (name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None)
+    """Whether the bundle's own drafter is asked for, which may not be there; `auto` leaves out what cannot run."""
+    entry = bundle.manifest.drafter
+    if name != "auto" or draft_bundle is not None or entry is None:
+        return name == "dgf"
+    return entry.format != NATIVE or kernels.is_available()
 
 
 def _device(entry: DrafterEntry, device: str) -> str:

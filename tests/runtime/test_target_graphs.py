@@ -74,6 +74,21 @@ def test_a_bundle_of_both_formats_answers_without_the_library(tiny_bundle_both, 
 
 
 @pytest.fixture
+def drafting_bundle_both(tiny_bundle_both, with_drafter):
+    return with_drafter(tiny_bundle_both)
+
+
+def test_without_the_library_auto_leaves_a_native_drafter_out_and_says_so(drafting_bundle_both, without_library):
+    with pytest.warns(UserWarning, match="drafter is left out, and text is copied .* the library is missing"):
+        model = load_model(drafting_bundle_both, threads=1)
+    with model:
+        assert [report.name for report in model.sessions()] == ["target"]
+        assert len(model.generate(TOKENS[:5].tolist()).token_ids) > 1
+    with pytest.raises(UnavailableError, match="must have this package's library"):
+        load_model(drafting_bundle_both, drafter="dgf", threads=1)
+
+
+@pytest.fixture
 def cut_target(tiny_cut_bundle_native, monkeypatch):
     """Front and rest as on a machine with a GPU, both on the CPU."""
     bundle = Bundle(tiny_cut_bundle_native)

@@ -5,6 +5,7 @@ import ctypes.util
 import functools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,23 @@ def test_all_levels_have_the_same_bits():
         assert used == level
     assert "portable" in hashes
     assert len(set(hashes.values())) == 1, hashes
+
+
+def test_levels_that_tests_compile_have_the_flags_of_the_library():
+    text = (Path(__file__).parents[2] / "CMakeLists.txt").read_text()
+    stated = {name: flags.strip('"').split() for name, flags in re.findall(r"set\(FLAGS_(\w+) (.*)\)", text)}
+
+    def expanded(name):
+        parts = [re.fullmatch(r"\$\{FLAGS_(\w+)\}", flag) for flag in stated[name]]
+        return [
+            inner
+            for part, flag in zip(parts, stated[name], strict=True)
+            for inner in ([flag] if part is None else expanded(part[1]))
+        ]
+
+    assert {name: expanded(name) for name in stated} == {
+        name: list(flags) for name, flags in level_builds.LEVELS.items()
+    }
 
 
 def test_a_level_that_is_not_here_is_named_in_one_line():

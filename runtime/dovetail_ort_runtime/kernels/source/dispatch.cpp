@@ -8,13 +8,23 @@
 
 namespace dovetail {
 
+// A compiler may not know the instructions of a level: the build says which ones are left out.
+#if defined(DOVETAIL_X86) && !defined(DOVETAIL_WITHOUT_AVXVNNI)
+#define DOVETAIL_HAS_AVXVNNI
+#endif
+#if defined(DOVETAIL_X86) && defined(__linux__) && !defined(DOVETAIL_WITHOUT_AMX)
+#define DOVETAIL_HAS_AMX
+#endif
+
 // Each is defined in level.cpp, which the build compiles once for each level.
 extern const Kernels kernels_portable;
 #if defined(DOVETAIL_X86)
 extern const Kernels kernels_avx2;
-extern const Kernels kernels_avxvnni;
 extern const Kernels kernels_avx512vnni;
-#if defined(__linux__)
+#if defined(DOVETAIL_HAS_AVXVNNI)
+extern const Kernels kernels_avxvnni;
+#endif
+#if defined(DOVETAIL_HAS_AMX)
 extern const Kernels kernels_avx512amx;
 #endif
 #elif defined(DOVETAIL_ARM64)
@@ -31,11 +41,13 @@ struct Levels {
 
     Levels() {
 #if defined(DOVETAIL_X86)
-#if defined(__linux__)
+#if defined(DOVETAIL_HAS_AMX)
         add(kernels_avx512amx, processor_has_avx512amx());
 #endif
         add(kernels_avx512vnni, processor_has_avx512vnni());
+#if defined(DOVETAIL_HAS_AVXVNNI)
         add(kernels_avxvnni, processor_has_avxvnni());
+#endif
         add(kernels_avx2, processor_has_avx2());
 #elif defined(DOVETAIL_ARM64)
         add(kernels_neon, processor_has_dot_product());

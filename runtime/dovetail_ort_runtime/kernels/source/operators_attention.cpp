@@ -69,9 +69,12 @@ class Attention {
         shapes.set_output(2, value.type, value);
         SymbolicShape context = shapes.input(0);
         if (context.rank == 3 && key.rank == 5) {
-            const int64_t kv_width = key.dims[1] * key.dims[3];
-            const bool known = context.dims[2] > 0 && key.dims[1] > 0 && key.dims[3] > 0;
-            context.set(2, known ? context.dims[2] - 2 * kv_width : -1);
+            const int64_t width = context.dims[2];
+            const int64_t heads = key.dims[1];
+            const int64_t head_size = key.dims[3];
+            // By division, as a product of two lengths that a file states may be too large.
+            const bool known = heads > 0 && head_size > 0 && width / 2 / heads >= head_size;
+            context.set(2, known ? width - 2 * heads * head_size : -1);
             shapes.set_output(0, ORT_FLOAT, context);
         }
     }

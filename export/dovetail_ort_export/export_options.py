@@ -8,9 +8,9 @@ from typing import Final
 
 from dovetail_ort_runtime.devices import AUTO
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import GRAPH_FORMATS, PORTABLE
+from dovetail_ort_runtime.manifest import GRAPH_FORMATS, NATIVE, PORTABLE
 
-PRECISIONS: Final = ("int8", "fp32")
+PRECISIONS: Final = ("int8", "int4", "fp32")
 DRAFTER_PRECISIONS: Final = ("int8", "int4", "fp16", "fp32")
 AUTO_FORMAT: Final = "auto"
 BOTH_FORMATS: Final = "both"
@@ -27,7 +27,8 @@ class ExportOptions:
     Attributes:
         recipes: TOML files with the passes that make the graph, in the place of precision, format and kv_cache; one, or
             a native and a portable one for a bundle with both.
-        precision: `int8`, or `fp32` for comparison, which is portable.
+        precision: `int8`; `int4`, which is native, with embedding and logits in 8 bits, and keeps the values of GGUF's
+            Q4_0 and Q4_1; or `fp32` for comparison, which is portable.
         format: `native`, 8-bit weights in this package's own operators; `portable`, 8-bit weights in blocks of 32 for a
             stock ONNX Runtime; `both` in one bundle; or `auto`, native where the library of operators is.
         kv_cache: number format of a native target's keys and values, `fp16` or `fp32`. Where those measured are too
@@ -67,6 +68,8 @@ class ExportOptions:
             )
         if self.precision == "fp32" and self.format not in (AUTO_FORMAT, PORTABLE):
             raise InputError(f"format must be {PORTABLE} with the precision fp32, got {self.format}")
+        if self.precision == "int4" and self.format not in (AUTO_FORMAT, NATIVE):
+            raise InputError(f"format must be {NATIVE} with the precision int4, got {self.format}")
         if isinstance(self.gpu_layers, str) and self.gpu_layers != AUTO:
             raise InputError(f"gpu_layers must be 0 or more, or {AUTO}, got {self.gpu_layers}")
         if (self.gpu_layers == AUTO) != (self.vram_limit is not None):

@@ -1,6 +1,7 @@
 """Which graphs an export writes: one for each format that it is asked for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from dovetail_ort_export.export_options import AUTO_FORMAT, BOTH_FORMATS, ExportOptions
@@ -27,12 +28,14 @@ def recipes_for(options: ExportOptions, report: Callable[[str], None]) -> list[R
         recipes = _given(options)
     elif options.precision == "fp32":
         recipes = [built_in_recipe("fp32")]
+    elif options.precision == "int4":
+        recipes = [replace(built_in_recipe("native").given(LOWER_NATIVE, bits=4), precision=options.precision)]
     else:
         recipes = [built_in_recipe(name) for name in _formats(options.format, report)]
     if recipes[0].format == NATIVE and not kernels.is_available():
         raise UnavailableError(
             f"a native graph must have this package's library of operators to be checked; {kernels.why_missing()}; "
-            "or export with --format portable"
+            "or export with --precision int8 --format portable"
         )
     if options.kv_cache != _DEFAULT_CACHE:
         return [recipe.given(LOWER_NATIVE, cache=options.kv_cache) for recipe in recipes]

@@ -1,5 +1,6 @@
 """Which graphs an export writes: native, portable or both, and what happens where one of them cannot be."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def chosen(**options):
         ({"format": "portable"}, [PORTABLE]),
         ({"format": "both"}, [NATIVE, PORTABLE]),
         ({"precision": "fp32"}, [built_in_recipe("fp32")]),
+        ({"precision": "int4"}, [replace(NATIVE.given("lower-native", bits=4), precision="int4")]),
         ({"kv_cache": "fp32"}, [NATIVE.given("lower-native", cache="fp32")]),
     ],
 )
@@ -68,13 +70,28 @@ def test_without_the_library_the_portable_format_is_written_and_a_line_says_why(
 
 
 @pytest.mark.parametrize(
-    "options", [{"format": "native"}, {"format": "both"}, {"recipes": (RECIPES / "native.toml",)}], ids=str
+    "options",
+    [{"format": "native"}, {"format": "both"}, {"precision": "int4"}, {"recipes": (RECIPES / "native.toml",)}],
+    ids=str,
 )
 def test_a_native_graph_that_is_asked_for_needs_the_library(without_library, tiny_llama, tmp_path, options):
     with pytest.raises(UnavailableError, match=r"a native graph must have .*; run: pip install \.; or") as error:
         export_bundle(str(tiny_llama), tmp_path / "bundle", ExportOptions(**options))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_target_in_4_bits_is_exact_and_keeps_embedding_and_logits_in_8(tiny_llama, tmp_path):
+    manifest = export_bundle(str(tiny_llama), tmp_path / "bundle", ExportOptions(precision="int4")).manifest
+    assert (manifest.target.format, manifest.target.precision, manifest.target.exact) == ("native", "int4", True)
+    graph = load_graph(tmp_path / "bundle" / manifest.target.graph)
+    bits = {}
+    for node in graph.graph:
+        if "bits" in node.attributes:
+            bits.setdefault(node.attributes["bits"].as_int(), []).append((node.op_type, node.outputs[0].name))
+    assert {operator for operator, name in bits[8] if name != "logits"} == {"Embedding"}
+    assert "logits" in {name for _, name in bits[8]}
+    assert {operator for operator, _ in bits[4]} == {"NormProduct", "Product", "GatedProduct"}
 
 
 # Both formats

@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -371,6 +370,8 @@ def unloaded_memory() -> Callable[..., list[int]]:
 
 @contextmanager
 def _no_file_over_a_kilobyte() -> Iterator[None]:
+    import resource  # Windows has none
+
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import math
-import resource
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -101,13 +100,24 @@ def export_bundle(
             files=(),
         )
         manifest = write_manifest(manifest, directory)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return ExportReport(
         directory=out,
         manifest=manifest,
         num_bytes=sum(entry.num_bytes for entry in manifest.files),
-        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+        peak_memory_bytes=_peak_memory_bytes(),
     )
+
+
+def _peak_memory_bytes() -> int:
+    """The process's largest resident memory so far."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _check_portable(written: WrittenTarget, tokens: TokenArray, reference: FloatArray, report: Report) -> None:

@@ -1,4 +1,3 @@
-import resource
 import time
 from pathlib import Path
 
@@ -152,6 +151,8 @@ def test_large_pages_are_asked_for_once_when_the_cache_is_long(monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from Linux's /proc")
 def test_a_cache_takes_the_memory_of_what_is_written():
+    import resource  # Windows has none
+
     def resident_bytes():
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 

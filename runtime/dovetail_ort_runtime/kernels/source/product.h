@@ -8,6 +8,7 @@
 #include "norm.h"
 #include "product_matrix.h"
 #include "product_nibbles.h"
+#include "product_nibbles_matrix.h"
 #include "product_tile.h"
 #include "quantise.h"
 
@@ -33,7 +34,7 @@ struct Product {
         const Weight &weight = call.weight;
         inputs = (weight.inputs + kInputPad - 1) / kInputPad * kInputPad;
         blocks = inputs / weight.block;
-        uses_matrix_unit = kMatrixRows > 0 && weight.bits == 8 && pays_for_matrix_unit(call.rows, inputs);
+        uses_matrix_unit = kMatrixRows > 0 && pays_for_matrix_unit(call.rows, inputs);
         const int64_t rows_of_tile = uses_matrix_unit ? kMatrixRows : kProductRows;
         tiles = (call.rows + rows_of_tile - 1) / rows_of_tile;
         slabs = (weight.outputs + kSlab - 1) / kSlab;
@@ -170,6 +171,18 @@ DOVETAIL_INLINE int64_t factors_of_slab(const Weight &weight, int64_t inputs) {
     return weight.bits == 8 ? inputs / kGroup * kSlab : inputs / kNibbleGroup * 2 * kSlab;
 }
 
+void multiply_packed(const ProductTile &tile, const Weight &weight, bool uses_matrix_unit, LinesAhead ahead) {
+    if (weight.bits == 8 && uses_matrix_unit) {
+        multiply_by_matrix_unit<kMatrixRows>(tile, weight.block, ahead);
+    } else if (weight.bits == 8) {
+        multiply_by_vectors<kProductRows>(tile, weight.block, ahead);
+    } else if (uses_matrix_unit) {
+        multiply_nibbles_by_matrix_unit<kMatrixRows>(tile, ahead);
+    } else {
+        multiply_nibbles<kProductRows>(tile, ahead);
+    }
+}
+
 void multiply_slab(const Product &product, int64_t slab) {
     const ProductCall &call = product.call;
     const Weight &weight = call.weight;
@@ -196,13 +209,7 @@ void multiply_slab(const Product &product, int64_t slab) {
         tile.starts = weight.bits == 8 ? product.starts + row * product.blocks : nullptr;
         tile.offsets = weight.bits == 8 ? nullptr : product.offsets + row * product.blocks;
         tile.y = call.y + row * weight.outputs + first_output;
-        if (weight.bits == 4) {
-            multiply_nibbles<kProductRows>(tile, ahead);
-        } else if (product.uses_matrix_unit) {
-            multiply_by_matrix_unit<kMatrixRows>(tile, weight.block, ahead);
-        } else {
-            multiply_by_vectors<kProductRows>(tile, weight.block, ahead);
-        }
+        multiply_packed(tile, weight, product.uses_matrix_unit, ahead);
         tile.ahead += bytes / 4 * ahead;
     }
 }

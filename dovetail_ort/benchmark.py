@@ -103,7 +103,7 @@ class Benchmark:
 
     def run(self, prompts: Sequence[SuitePrompt]) -> Iterator[PromptRecord]:
         """Decode every prompt in every mode."""
-        self._decode(prompts[0], BASELINE)  # not counted: the first passes touch fresh memory
+        self._decode(prompts[0], BASELINE)  # not counted: the first forwards touch fresh memory
         modes = list(self._options)
         for number, prompt in enumerate(prompts):
             start = number % len(modes)

@@ -72,7 +72,7 @@ def _measure(
         "precision": entry.precision,
         "load_s": round(time.perf_counter() - started, 2),
         **described(model),
-        "passes": {str(context): time_passes(model, context, rounds) for context in contexts},
+        "passes": {str(context): time_forwards(model, context, rounds) for context in contexts},
         "drafts": time_drafts(model, shapes, max(2, rounds // 4)),
         "vram_bytes": vram_in_use() if device == CUDA else None,
     }
@@ -84,7 +84,7 @@ def described(model: DraftModel) -> dict[str, Any]:
     return {name: getattr(report, name) for name in ("nodes", "weight_bytes", "cache_bytes")}
 
 
-def time_passes(model: DraftModel, context: int, rounds: int) -> dict[str, Any]:
+def time_forwards(model: DraftModel, context: int, rounds: int) -> dict[str, Any]:
     """Passes of `ROWS` rows with `context` tokens of context, by rows; the cache is empty afterwards."""
     _fill(model, context)
     found = {}

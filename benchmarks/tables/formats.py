@@ -19,7 +19,7 @@ def formats() -> str:
         f"{measured['machine']}; agreement over {agreement['native']['tokens']:,.0f} tokens of HumanEval and of "
         f"Python's language reference; {measured['humaneval']['num_prompts']} prompts of HumanEval:"
     )
-    rows = [*_agreement(measured), *_forwards(measured["passes"]), *_humaneval(measured["humaneval"])]
+    rows = [*_agreement(measured), *_forwards(measured["forwards"]), *_humaneval(measured["humaneval"])]
     return blocks(setting, table(["", *FORMATS], rows))
 
 
@@ -37,12 +37,12 @@ def _agreement(measured: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def _forwards(passes: dict[str, Any]) -> list[list[str]]:
+def _forwards(forwards: dict[str, Any]) -> list[list[str]]:
     rows = []
     for number in ROWS:
         label = f"forward over {number} row{'s' if number > 1 else ''}, ms"
-        rows.append([label, *(f"{passes[name][str(number)]['median_ms']:.1f}" for name in FORMATS)])
-    ratios = (passes[name]["8"]["over_own_single_row"][1] for name in FORMATS)
+        rows.append([label, *(f"{forwards[name][str(number)]['median_ms']:.1f}" for name in FORMATS)])
+    ratios = (forwards[name]["8"]["over_own_single_row"][1] for name in FORMATS)
     return [*rows, ["8 rows over 1, median", *(f"{ratio:.2f}" for ratio in ratios)]]
 
 

@@ -16,7 +16,7 @@ def profile() -> str:
         f"{measured['machine']}, {measured['threads']} threads, {measured['num_past']} tokens of context, under ONNX "
         f"Runtime's profiler; the machine reads {bandwidth / 1e9:.0f} GB/s:"
     )
-    return blocks(setting, *(_forward(one, bandwidth) for one in measured["passes"]))
+    return blocks(setting, *(_forward(one, bandwidth) for one in measured["forwards"]))
 
 
 def _forward(one: dict[str, Any], bandwidth: float) -> str:
@@ -30,13 +30,13 @@ def _forward(one: dict[str, Any], bandwidth: float) -> str:
             f"{share['bytes_per_second'] / bandwidth:.0%}",
         ]
         for share in one["operators"]
-        if share["kernel_ms"] >= 0.01 * one["pass_ms"]
+        if share["kernel_ms"] >= 0.01 * one["forward_ms"]
     ]
     rows.append(
         [
             "the forward, not profiled",
             "",
-            f"{one['pass_ms']:.2f}",
+            f"{one['forward_ms']:.2f}",
             f"{one['bytes_read'] / 1e6:.1f}",
             f"{one['bytes_per_second'] / 1e9:.0f}",
             f"{one['bytes_per_second'] / bandwidth:.0%}",

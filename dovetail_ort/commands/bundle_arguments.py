@@ -77,8 +77,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def add_threads(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add the threads of a pass."""
-    parser.add_argument("--threads", type=int, metavar="N", help="of one pass (default: the usable physical cores)")
+    """Add the threads of a forward."""
+    parser.add_argument("--threads", type=int, metavar="N", help="of one forward (default: the usable physical cores)")
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:

@@ -235,8 +235,8 @@ def _check_exactness(bundle: Bundle) -> HealthCheck:
     measured = measure_row_invariance(target, np.arange(num_tokens) * 37 % entry.vocabulary_size, ROWS_AT_EXPORT)
     sizes = ", ".join(map(str, measured.rows))
     if measured.identical:
-        return HealthCheck(name="exactness", found=f"identical logits at {sizes} rows a pass; {sessions}")
-    found = f"logits differ by up to {measured.largest_difference:.3g} between {sizes} rows a pass"
+        return HealthCheck(name="exactness", found=f"identical logits at {sizes} rows a forward; {sessions}")
+    found = f"logits differ by up to {measured.largest_difference:.3g} between {sizes} rows a forward"
     remedy = "use --max-draft-tokens 0, or export with --format native"
     return HealthCheck(name="exactness", status="problem" if entry.exact else "note", found=found, remedy=remedy)
 

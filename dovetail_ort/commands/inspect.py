@@ -64,7 +64,7 @@ def _model(manifest: Manifest) -> dict[str, str]:
         f"{target.head_size}, hidden size {target.hidden_size}, vocabulary {target.vocabulary_size}",
         **({"passes": ", ".join(target.passes)} if target.passes else {}),
         "drafter": describe_drafter(manifest),
-        "limits": f"{target.max_context} tokens of context, {target.max_rows} rows a pass",
+        "limits": f"{target.max_context} tokens of context, {target.max_rows} rows a forward",
         "chat template": manifest.tokenizer.chat_template or "none",
         "settings": ", ".join(f"{name} {_shown(value)}" for name, value in dataclasses.asdict(generation).items()),
     }

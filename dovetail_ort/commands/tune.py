@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print("timing passes in turns", file=sys.stderr)
+    print("timing forwards in turns", file=sys.stderr)
     curves = load(arguments, Bundle(arguments.bundle, arguments.verify), tune=True).curves
     assert curves is not None
     print(json.dumps(dataclasses.asdict(curves), indent=2) if arguments.json else _table(curves))
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _table(curves: TimeCurves) -> str:
     contexts = "".join(f"{f'after {context}':>14}" for context in curves.contexts)
-    lines = [f"{'rows of a pass':<16}{contexts}"]
+    lines = [f"{'rows of a forward':<16}{contexts}"]
     for place, rows in enumerate(curves.verify_rows):
         cells = "".join(f"{times[place]:>11.2f} ms" for times in curves.verify_ms)
         lines.append(f"{rows:>8}{'':8}{cells}")

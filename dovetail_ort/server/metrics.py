@@ -34,7 +34,7 @@ class ServerMetrics:
             )
         }
         self._rounds = Counter(
-            "dovetail_rounds", "Passes after the prompt, of answers that were not cut off.", registry=registry
+            "dovetail_rounds", "Forwards after the prompt, of answers that were not cut off.", registry=registry
         )
         self._time_to_first_token = Histogram(
             "dovetail_time_to_first_token_seconds",

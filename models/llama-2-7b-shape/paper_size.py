@@ -33,7 +33,7 @@ from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
-from dovetail_ort_runtime.pass_times import PassTimes, target_passes, time_in_turns
+from dovetail_ort_runtime.forward_times import ForwardTimes, target_forwards, time_in_turns
 from dovetail_ort_runtime.target import Target
 
 BLOCKS: Final = {1: "one block", 5: "five blocks"}
@@ -94,7 +94,7 @@ def main(bundle_path: str, export_json: str) -> None:
         del models
     measured = [_in_a_process(bundle_path) for _ in range(PROCESSES)]
     nodes = NodeBytes(bundle.path(entry.graph))
-    verify = {rows: _verify_record(measured, rows, nodes.read_in_pass(rows, NUM_PAST)) for rows in ROWS}
+    verify = {rows: _verify_record(measured, rows, nodes.read_in_forward(rows, NUM_PAST)) for rows in ROWS}
     verify_ms = {rows: found["median_ms"] for rows, found in verify.items()}
     result = {
         **measured_here(),
@@ -130,8 +130,8 @@ def main(bundle_path: str, export_json: str) -> None:
 class _Measured:
     """Milliseconds of one process by rows, one for each round: of forwards, and of a sum over `summed_bytes`."""
 
-    forwards: PassTimes
-    sums: PassTimes
+    forwards: ForwardTimes
+    sums: ForwardTimes
     summed_bytes: int
 
 
@@ -151,7 +151,7 @@ def _forwards(bundle_path: str) -> _Measured:
     parts = np.array_split(content, target.threads)
     with ThreadPoolExecutor(target.threads) as executor:
         runs = {
-            "forward": target_passes(target, NUM_PAST),
+            "forward": target_forwards(target, NUM_PAST),
             "sum": lambda _: list(executor.map(np.bitwise_or.reduce, parts)),
         }
         times = time_in_turns(runs, ROUNDS, rows=ROWS)

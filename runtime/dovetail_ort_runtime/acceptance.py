@@ -16,7 +16,7 @@ class Acceptance:
     Example, the tree of `Proposal` where the target says "dog barks": rows (0, 3), token_ids (dog, barks).
 
     Attributes:
-        rows: rows of the target pass that are kept, a path from the root: row 0 is the root, row `i + 1` draft
+        rows: rows of the target forward that are kept, a path from the root: row 0 is the root, row `i + 1` draft
             token `i`.
         token_ids: as many new tokens: the accepted draft tokens, then the bonus token, which the target has not read
             and which is the next round's root.

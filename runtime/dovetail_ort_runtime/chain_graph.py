@@ -9,7 +9,7 @@ from typing import Any
 
 from dovetail_ort_runtime.devices import CUDA
 from dovetail_ort_runtime.errors import BundleError
-from dovetail_ort_runtime.pass_inputs import ATTENTION_BIAS
+from dovetail_ort_runtime.forward_inputs import ATTENTION_BIAS
 
 
 def graph_to_open(graph: Path, chain_graph: str | None, *, device: str, trees: bool) -> Path:

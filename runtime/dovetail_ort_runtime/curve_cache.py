@@ -25,8 +25,8 @@ class CurveKey:
         processor: name.
         onnxruntime: version.
         operators: what the target is made of, and level and version of the kernels where there are any.
-        threads: of a pass.
-        max_context: slots of the cache; a short one leaves long passes unmeasured.
+        threads: of a forward.
+        max_context: slots of the cache; a short one leaves long forwards unmeasured.
     """
 
     bundles: str

@@ -16,8 +16,8 @@ import numpy as np
 
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.drafter import ModelDrafter, TreeDrafter
+from dovetail_ort_runtime.forward_times import NUM_PAST, RunForward, target_forwards
 from dovetail_ort_runtime.generation_options import SamplingOptions
-from dovetail_ort_runtime.pass_times import NUM_PAST, RunPass, target_passes
 from dovetail_ort_runtime.proposal import Proposal
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
@@ -87,7 +87,7 @@ def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafte
         return curves
     if timed is None:  # there is no room to time it, nor for an answer that its price would matter to
         return replace(curves, catch_up_rows=(1,), catch_up_ms=(0.0,))
-    verify = target_passes(target, min(NUM_PAST, contexts[-1]))
+    verify = target_forwards(target, min(NUM_PAST, contexts[-1]))
     catch_up_ms, step_ms = _time_chains(timed, verify, catch_up_rows, effort.rounds)
     branch_ms = 0.0 if trees is None else _time_branches(timed, trees, verify, effort.rounds)
     target.cache.rewind(0)
@@ -123,7 +123,7 @@ def _time_verification(
     target: Target, drafter: _TimedDrafter | None, context: int, rows: Sequence[int], effort: Effort
 ) -> tuple[float, ...]:
     """Milliseconds of a forward by its rows, with so many tokens of context."""
-    forward = target_passes(target, context)
+    forward = target_forwards(target, context)
     found: dict[int, list[float]] = {number: [] for number in rows}
     started = time.perf_counter()
     for finished in range(effort.rounds):
@@ -141,7 +141,7 @@ def _time_verification(
 
 
 def _time_chains(
-    drafter: _TimedDrafter, verify: RunPass, catch_up_rows: Sequence[int], rounds: int
+    drafter: _TimedDrafter, verify: RunForward, catch_up_rows: Sequence[int], rounds: int
 ) -> tuple[tuple[float, ...], float]:
     """Milliseconds of a first token by the rows to catch up on, and of each further one."""
     firsts: dict[int, list[float]] = {number: [] for number in catch_up_rows}
@@ -157,7 +157,7 @@ def _time_chains(
     return tuple(_median(firsts[number]) for number in catch_up_rows), max(0.0, _median(steps))
 
 
-def _time_branches(drafter: _TimedDrafter, trees: TreeDrafter, verify: RunPass, rounds: int) -> float:
+def _time_branches(drafter: _TimedDrafter, trees: TreeDrafter, verify: RunForward, rounds: int) -> float:
     """Milliseconds of each token that is expanded beside the first of its level."""
     branches = []
     for _ in range(rounds):

@@ -27,7 +27,7 @@ class Round:
         logprobs: of each of them, None where they were not asked for.
         num_drafted: draft tokens that were verified.
         draft_seconds: of the drafter.
-        verify_seconds: of the target's pass.
+        verify_seconds: of the target's forward.
     """
 
     token_ids: tuple[int, ...]

@@ -17,9 +17,9 @@ from dovetail_ort_runtime.chain_graph import check_bias, graph_to_open
 from dovetail_ort_runtime.devices import CPU, CUDA, HostBuffers
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
+from dovetail_ort_runtime.forward_inputs import ForwardInputs, NativeInputs, PortableInputs
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes, cache_type
 from dovetail_ort_runtime.manifest import NATIVE, DrafterEntry
-from dovetail_ort_runtime.pass_inputs import NativeInputs, PassInputs, PortableInputs
 from dovetail_ort_runtime.row_limit import KEPT_ROWS, rows_that_fit, with_reserve
 from dovetail_ort_runtime.session import (
     SessionReport,
@@ -34,7 +34,7 @@ from dovetail_ort_runtime.target_graphs import missing_library
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DraftRows:
-    """What one pass gave; views that the next one overwrites.
+    """What one forward gave; views that the next one overwrites.
 
     Attributes:
         hidden_states: (n, E) float32, of each scored row the predicted feature one position on.
@@ -56,7 +56,7 @@ class DraftModel:
         capacity: slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
         threads: as of `open_session`, like `trace`.
         device: `cpu`, or `cuda` for a graph in fp16.
-        vram_limit: bytes that graph, cache and passes may take on a GPU.
+        vram_limit: bytes that graph, cache and forwards may take on a GPU.
         trees: whether trees are drafted, too; if not, CUDA takes the graph for chains, where there is one.
 
     Raises:
@@ -67,9 +67,9 @@ class DraftModel:
         is_native: whether the graph is of this package's own operators.
         for_chains: whether the graph knows no attention bias, and gives the predicted states of scored rows only.
         ort_value: wraps an array for ONNX Runtime.
-        buffers: what passes read and write, but for the cache.
+        buffers: what forwards read and write, but for the cache.
         cache: keys and values; its length is moved by whoever drafts.
-        max_rows: rows of one pass at most, fewer than the entry's where the limit holds no more.
+        max_rows: rows of one forward at most, fewer than the entry's where the limit holds no more.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class DraftModel:
         self._no_bias = np.zeros(0 if self.is_native else with_reserve(self.max_rows) * capacity, dtype=np.float32)
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
         self.buffers = HostBuffers(device)
-        self._passes: dict[tuple[int, int, int, int], _Pass] = {}
+        self._forwards: dict[tuple[int, int, int, int], _Forward] = {}
         if vram_limit is not None and device != CPU:
             self.max_rows = rows_that_fit(entry.max_rows, 1, capacity, self._run_longest)
 
-    def inputs(self, num_rows: int, num_ancestors: int) -> PassInputs:
-        """For passes over so many rows with so many ancestors each."""
+    def inputs(self, num_rows: int, num_ancestors: int) -> ForwardInputs:
+        """For forwards over so many rows with so many ancestors each."""
         if self.is_native:
             return NativeInputs(num_rows, num_ancestors)
         return PortableInputs(num_rows, self._no_bias, self.buffers)
@@ -146,12 +146,12 @@ class DraftModel:
             num_scored: n, how many of the last rows are continued, 1 or more.
             num_candidates: k, continuations of each.
             num_kept: slots at the beginning that every row sees, all of the cache's `length` if None.
-            ancestors: (S, A) int64, the slots behind those that a row of a tree sees, as of `PassInputs.fill`; None for
-                a chain, whose rows see all slots before theirs. Not for a graph for chains.
+            ancestors: (S, A) int64, the slots behind those that a row of a tree sees, as of `ForwardInputs.fill`; None
+                for a chain, whose rows see all slots before theirs. Not for a graph for chains.
         """
         assert ancestors is None or not self.for_chains, "a graph for chains knows no trees"
         num_rows, length = len(token_ids), self.cache.length
-        step = self._pass(num_rows, num_scored, num_candidates, 0 if ancestors is None else ancestors.shape[1])
+        step = self._bound(num_rows, num_scored, num_candidates, 0 if ancestors is None else ancestors.shape[1])
         step.fill(hidden_states, token_ids, position_ids)
         step.inputs.fill(length, length if num_kept is None else num_kept, ancestors)
         if self.device != CPU:
@@ -161,18 +161,18 @@ class DraftModel:
         self.session.run_with_iobinding(step.binding)
         return step.rows
 
-    def _pass(self, num_rows: int, num_scored: int, num_candidates: int, num_ancestors: int) -> _Pass:
-        # A portable pass is the same for every number of ancestors.
+    def _bound(self, num_rows: int, num_scored: int, num_candidates: int, num_ancestors: int) -> _Forward:
+        # A portable forward is the same for every number of ancestors.
         key = num_rows, num_scored, num_candidates, num_ancestors if self.is_native else 0
-        step = self._passes.get(key)
+        step = self._forwards.get(key)
         if step is None:
-            step = _Pass(self, *key)
+            step = _Forward(self, *key)
             if num_rows <= KEPT_ROWS:
-                self._passes[key] = step
+                self._forwards[key] = step
         return step
 
     def _run_longest(self, num_rows: int) -> object:
-        """Run rows that end in the last slot of the cache; the pass, which is not kept."""
+        """Run rows that end in the last slot of the cache; the forward, which is not kept."""
         capacity = self.cache.capacity
         start = capacity - num_rows
         states = np.zeros((num_rows, self.hidden_size), dtype=np.float32)
@@ -182,7 +182,7 @@ class DraftModel:
             self.forward(states, tokens, np.arange(start, capacity), num_scored=1, num_candidates=1)
         finally:
             self.cache.length = 0
-            step = self._passes.pop((num_rows, 1, 1, 0), None)
+            step = self._forwards.pop((num_rows, 1, 1, 0), None)
         return step
 
     def report(self) -> SessionReport:
@@ -197,14 +197,14 @@ class DraftModel:
         )
 
 
-class _Pass:
-    """Bound inputs and outputs of passes of one size.
+class _Forward:
+    """Bound inputs and outputs of forwards of one size.
 
     Attributes:
         binding: of the session.
         inputs: what tells the rows which slots they see.
-        copied: arrays that must be bound anew before each pass on another device than the CPU, which copies them then.
-        rows: what the pass gives.
+        copied: arrays that must be bound anew before each forward on another device than the CPU; binding copies them.
+        rows: what the forward gives.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class TreeShape:
 
     Attributes:
         num_rows: T >= 1, rows that the target verifies, the root included; 1 is plain decoding.
-        num_expansions: D >= 0, passes after the first.
+        num_expansions: D >= 0, forwards after the first.
         width: k >= 1, candidates of a node, and nodes of a level that are expanded.
         least_probabilities: for each expansion a number of 0 to 1; nodes below it are not expanded. Without these
             numbers all are.

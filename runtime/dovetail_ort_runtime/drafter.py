@@ -40,8 +40,8 @@ class Drafter(ABC):
 
         Args:
             token_ids: (n,) int64, following those observed before.
-            hidden_states: (n, E) float32, the target's after the final norm at each of them. A view that the next pass
-                overwrites: copy what must outlive the call.
+            hidden_states: (n, E) float32, the target's after the final norm at each of them. A view that the next
+                forward overwrites: copy what must outlive the call.
         """
 
     @abstractmethod

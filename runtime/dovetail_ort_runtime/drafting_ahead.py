@@ -26,8 +26,8 @@ class DraftingAhead(ModelDrafter):
     """As `FeatureDrafter`, with chains that are ready before they are asked for.
 
     When a chain has been handed out, a thread drafts on for the likeliest verdicts on it. `observe` ends that work,
-    within one pass of the drafter, and keeps what the verdict made come true. The next proposal is then there at once,
-    drafted from the drafter's own features where it would have had the target's: tokens are verified as ever, so
+    within one forward of the drafter, and keeps what the verdict made come true. The next proposal is then there at
+    once, drafted from the drafter's own features where it would have had the target's: tokens are verified as ever, so
     answers stay the same.
 
     It pays where the drafter does not take the target's cores, and where the target takes so long that the thread is

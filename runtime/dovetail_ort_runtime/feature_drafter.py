@@ -11,7 +11,7 @@ from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.draft_tree import DraftTree
 from dovetail_ort_runtime.drafter import TreeDrafter
-from dovetail_ort_runtime.pass_inputs import padded_ancestors
+from dovetail_ort_runtime.forward_inputs import padded_ancestors
 from dovetail_ort_runtime.proposal import NOTHING, ROOT, Proposal
 from dovetail_ort_runtime.session import SessionReport
 
@@ -114,7 +114,7 @@ class FeatureDrafter(TreeDrafter):
             drafted: the chain.
             num_verdicts: how many are followed.
             num_tokens: of each new chain.
-            is_stopped: is asked before each pass; what there is once it says yes is the result.
+            is_stopped: is asked before each forward; what there is once it says yes is the result.
         """
         cache = self.model.cache
         # Where nothing is left to read, the last row is read again.

@@ -14,9 +14,9 @@ from dovetail_ort_runtime.chain_graph import check_bias, graph_to_open
 from dovetail_ort_runtime.devices import CPU, HostBuffers
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.forward_inputs import PortableInputs
 from dovetail_ort_runtime.kv_cache import KVCache, cache_bytes
 from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.pass_inputs import PortableInputs
 from dovetail_ort_runtime.row_limit import rows_that_fit, with_reserve
 from dovetail_ort_runtime.session import (
     SessionReport,
@@ -41,16 +41,16 @@ class Front:
         capacity: slots of the cache.
         threads: as of `open_session`.
         device: `cpu` or `cuda`.
-        vram_limit: bytes that graph, cache and passes may take on a GPU.
+        vram_limit: bytes that graph, cache and forwards may take on a GPU.
 
     Attributes:
         session: of ONNX Runtime.
         ort_value: wraps an array.
         for_chains: whether the graph knows no attention bias.
         cache: keys and values of these blocks.
-        buffers: what passes read and write, but for the cache; also of the blocks behind these.
-        max_rows: rows of one pass at most, fewer than the entry's where the limit holds no more.
-        block_states: (max_rows or more, E) float32, of the last block; a pass fills its first rows.
+        buffers: what forwards read and write, but for the cache; also of the blocks behind these.
+        max_rows: rows of one forward at most, fewer than the entry's where the limit holds no more.
+        block_states: (max_rows or more, E) float32, of the last block; a forward fills its first rows.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Front:
             self.max_rows = rows_that_fit(entry.max_rows, _LEAST_ROWS, capacity, self._run_longest)
 
     @device_errors()
-    def bind(self, tokens: Mapping[str, NDArray[Any]], inputs: PortableInputs) -> FrontPass:
-        """Passes on token ids and positions, by the names of the target's inputs, which are written anew for each."""
-        return FrontPass(self, tokens, inputs)
+    def bind(self, tokens: Mapping[str, NDArray[Any]], inputs: PortableInputs) -> FrontForward:
+        """Forwards on token ids and positions, by the names of the target's inputs, which are written anew for each."""
+        return FrontForward(self, tokens, inputs)
 
-    def _run_longest(self, num_rows: int) -> FrontPass:
+    def _run_longest(self, num_rows: int) -> FrontForward:
         """Run rows that end in the last slot of the cache."""
         first = self.cache.capacity - num_rows
         no_bias = np.zeros(num_rows * self.cache.capacity, dtype=np.float32)
@@ -121,8 +121,8 @@ class Front:
         )
 
 
-class FrontPass:
-    """Bound inputs and outputs of passes of one size."""
+class FrontForward:
+    """Bound inputs and outputs of forwards of one size."""
 
     def __init__(self, front: Front, tokens: Mapping[str, NDArray[Any]], inputs: PortableInputs) -> None:
         self._front, self._inputs = front, inputs

@@ -21,13 +21,13 @@ class Statistics:
         prompt_tokens: tokens of the prompt.
         cached_tokens: those of them that were in the cache and not read again.
         new_tokens: tokens of the answer.
-        rounds: target passes after the prefill.
+        rounds: target forwards after the prefill.
         drafted_tokens: draft tokens that were verified.
         accepted_tokens: those of them that the target agreed with.
         accepted_histogram: number of rounds by accepted draft tokens, from 0 on.
         prefill_seconds: reading the prompt and choosing the first token.
         draft_seconds: proposing draft tokens, over all rounds.
-        verify_seconds: target passes, over all rounds.
+        verify_seconds: target forwards, over all rounds.
         other_seconds: everything else in decoding: acceptance, the cache, text.
         time_to_first_token_seconds: from the call on, tokenisation and waiting for other answers included.
     """

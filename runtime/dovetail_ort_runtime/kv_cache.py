@@ -15,7 +15,7 @@ from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.environment import import_onnxruntime
 from dovetail_ort_runtime.process_memory import use_large_pages, zeros
 
-# From so many tokens on, a pass reads so much of the cache that large pages pay; gaining them can take half a second.
+# From so many tokens on, a forward reads enough of the cache for large pages to pay. Gaining them can take 0.5 s.
 _LONG: Final = 2048
 CacheType = type[np.float32 | np.float16 | np.int8]
 _CACHE_TYPES: Final[dict[str, CacheType]] = {
@@ -48,7 +48,7 @@ class KVCache:
     """Keys and values of one sequence.
 
     Every buffer is bound as past and as present of its block, and the graph writes the new rows in place, from slot
-    `length` onwards. What is past `length` the next pass overwrites.
+    `length` onwards. What is past `length` the next forward overwrites.
 
     Args:
         num_layers: number of blocks.
@@ -116,7 +116,7 @@ class KVCache:
                 binding.bind_output(f"present.{name}", *place)
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep some rows of the last pass, in increasing order, which wrote them from slot `length` on.
+        """Keep some rows of the last forward, in increasing order, which wrote them from slot `length` on.
 
         Example, length 10: `keep([0, 1, 4])` leaves slots 10 and 11, moves slot 14 to 12, and the length is 13.
         """
@@ -138,7 +138,7 @@ class KVCache:
             blocks[(slice(None), *new)] = blocks[(slice(None), *old)]
 
     def fill(self, length: int) -> None:
-        """Keep so many slots that hold no text: what a pass costs does not depend on what it reads."""
+        """Keep so many slots that hold no text: what a forward costs does not depend on what it reads."""
         for blocks in self._all_blocks:
             blocks[:, :, :, : -(-blocks.shape[3] * length // self._num_slots)] = 1
         self.length = length

@@ -34,7 +34,7 @@ _NEW: Final = {"target": ("format", "operators", "portable_graph", "rest_graph")
 FUSIONS: Final = ("gating", "concatenation")
 LEAST_DIMENSIONS: Final = {
     **dict.fromkeys(("num_layers", "num_heads", "num_kv_heads", "head_size", "hidden_size", "vocabulary_size"), 1),
-    **dict.fromkeys(("max_context", "max_rows"), 2),  # a pass of a portable graph has two rows at the least
+    **dict.fromkeys(("max_context", "max_rows"), 2),  # a forward of a portable graph has two rows at the least
 }
 LEAST_DRAFTER_DIMENSIONS: Final = dict.fromkeys(
     ("num_layers", "num_kv_heads", "head_size", "hidden_size", "draft_vocabulary_size", "max_rows"), 1
@@ -73,7 +73,7 @@ class TargetEntry:
         vocabulary_size: V, the width of the logits.
         num_parameters: distinct weights of the model.
         max_context: largest number of tokens of prompt and answer.
-        max_rows: largest number of tokens in one pass, at most `MOST_ROWS`.
+        max_rows: largest number of tokens in one forward, at most `MOST_ROWS`.
         format: `native`, of this package's own operators, or `portable`, of those of a stock ONNX Runtime.
         operators: version of the native operators; None in a portable graph.
         portable_graph: the same target in portable operators, a file beside a native `graph` that is loaded where the
@@ -82,8 +82,8 @@ class TargetEntry:
         weights_sha256: SHA-256 of the original model's weights, the same for every format and machine; None likewise.
         front_graph: the embedding and the first blocks in fp16, a file beside `graph`; a portable `graph` then begins
             with the block after them; None if the target is in one piece.
-        front_chain_graph: the front graph without attention bias, for passes over chains, over the same weights; a file
-            beside it, or None.
+        front_chain_graph: the front graph without attention bias, for forwards over chains, over the same weights; a
+            file beside it, or None.
         front_layers: how many blocks those are, 0 or more.
         rest_graph: the blocks after them in native operators, a file beside a native `graph`, which is then the whole
             target for a machine without a GPU; None otherwise.
@@ -161,7 +161,7 @@ class DrafterEntry:
         hidden_size: E.
         draft_vocabulary_size: Vd, tokens that can be drafted.
         num_parameters: weights of fusion and blocks.
-        max_rows: largest number of rows in one pass, at most `MOST_ROWS`.
+        max_rows: largest number of rows in one forward, at most `MOST_ROWS`.
         chain_graph: the graph without attention bias, for chains, which gives the predicted states of scored rows only;
             over the same weights, a file beside it, or None.
         format: as of the target, like `operators` and `passes`.

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowInvariance:
-    """Whether the same tokens give the same bits in passes of different sizes.
+    """Whether the same tokens give the same bits in forwards of different sizes.
 
     Attributes:
-        rows: the pass sizes S that were compared.
+        rows: the forward sizes S that were compared.
         num_tokens: tokens in the text.
         identical: whether all logits and hidden states were equal bit for bit.
         largest_difference: of any logit.

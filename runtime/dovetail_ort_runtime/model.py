@@ -48,7 +48,7 @@ class Model:
     Args:
         bundle: the opened bundle.
         max_context: largest number of tokens of prompt and answer, at most the bundle's maximum (the default).
-        threads: threads of the target's pass; the usable physical cores by default.
+        threads: threads of the target's forward; the usable physical cores by default.
         drafter: a drafter, or the name of one as in `make_drafter`.
         draft_bundle: of the drafter `lm`.
         draft_shape: of all proposals, in place of what pays best in each round.
@@ -162,7 +162,7 @@ class Model:
 
     @property
     def threads(self) -> int:
-        """Threads of the target's pass."""
+        """Threads of the target's forward."""
         return self._decoder.target.threads
 
     @property

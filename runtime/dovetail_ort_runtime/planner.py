@@ -117,7 +117,7 @@ class Planner(Drafter):
         return [drafter for drafter in (self.lookup, self.model) if drafter is not None]
 
     def _price(self) -> None:
-        """What K draft tokens add to the target's pass."""
+        """What K draft tokens add to the target's forward."""
         if (place := self._length // _CONTEXT_STEP) != self._priced_at:
             times = [self.curves.verify(1 + depth, self._length) for depth in range(_DEEPEST + 1)]
             self._plain_ms = times[0]

@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.environment import import_onnxruntime
-from dovetail_ort_runtime.pass_inputs import NO_ANCESTOR, NativeInputs, ancestor_slots
+from dovetail_ort_runtime.forward_inputs import NO_ANCESTOR, NativeInputs, ancestor_slots
 
 REFERENCE_BITS: Final = "af9eb48ca6a655f63d56271c83c4510a87b57602d0c400cc7d38aeddbbd40f3a"
 _GRAPH: Final = Path(__file__).with_suffix(".onnx")
-# Rows of the passes over a chain: together more than the 512 positions that attention sums up without a break.
+# Rows of the forwards over a chain: together more than the 512 positions that attention sums up without a break.
 _CHAIN: Final = (64,) * 8 + (1, 7, 2)
 # The row that each row of the tree follows; -1 follows the chain.
 _TREE: Final = (-1, 0, 0, 1, 1, 2, 3, 6, 5, 0)
 
 
 def bits_here(threads: int = 1) -> str:
-    """SHA-256 of the logits of all passes, in hexadecimal digits: `REFERENCE_BITS` on every machine.
+    """SHA-256 of the logits of all forwards, in hexadecimal digits: `REFERENCE_BITS` on every machine.
 
     Args:
-        threads: of a pass, 1 or more; they change nothing.
+        threads: of a forward, 1 or more; they change nothing.
 
     Raises:
         UnavailableError: the kernels' library is missing.

@@ -10,7 +10,8 @@ from dovetail_ort_runtime.measurements import RowInvariance
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
 
-# 64 rows are the most that a pass has; odd sizes meet the kernels' leftover rows, and a portable pass of one is padded.
+# 64 rows are the most that a forward has. Odd sizes meet the kernels' leftover rows, and a portable forward of one row
+# is padded.
 ROWS_AT_EXPORT: Final = (1, 2, 3, 5, 8, 16, 64)
 # Kernels are chosen by processor and ONNX Runtime version.
 ROWS_AT_LOAD: Final = (2, 3, 8)
@@ -19,7 +20,7 @@ TOKENS_AT_LOAD: Final = 8
 
 
 def measure_row_invariance(target: Target, token_ids: TokenArray, rows: Sequence[int]) -> RowInvariance:
-    """Feed the same tokens in passes of each size and compare the bits of what comes out.
+    """Feed the same tokens in forwards of each size and compare the bits of what comes out.
 
     Args:
         target: its cache is overwritten, and empty afterwards.
@@ -45,7 +46,7 @@ def holds_here(target: Target) -> bool:
 
 
 def run_in_chunks(target: Target, token_ids: TokenArray, rows: int) -> tuple[FloatArray, FloatArray]:
-    """Logits (T, V) and hidden states (T, E) of a text, `rows` tokens a pass."""
+    """Logits (T, V) and hidden states (T, E) of a text, `rows` tokens a forward."""
     target.cache.rewind(0)
     logits, hidden_states = [], []
     for start in range(0, len(token_ids), rows):

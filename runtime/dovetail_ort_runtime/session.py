@@ -37,7 +37,7 @@ class SessionReport:
         name: `target` or `drafter`.
         device: `cpu` or `cuda`.
         nodes: of the graph, by execution provider.
-        threads: of a pass, on the CPU.
+        threads: of a forward, on the CPU.
         weight_bytes: of graph and weights on disk.
         cache_bytes: of the KV cache, touched or not.
         vram_bytes: that all programs hold of the GPU, ONNX Runtime its peak, as it gives none back; or None.
@@ -59,7 +59,7 @@ def open_session(
 
     Args:
         graph: path of the ONNX file.
-        threads: of one pass, on the CPU. With CUDA one is enough: it waits for the GPU.
+        threads: of one forward, on the CPU. With CUDA one is enough: it waits for the GPU.
         device: `cpu` or `cuda`.
         vram_limit: bytes that the session may take on the GPU.
         trace: how the name of ONNX Runtime's profile begins; None for no profile.
@@ -73,7 +73,7 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1 if device == CUDA else threads
     options.log_severity_level = 4  # errors come as exceptions
-    # Threads that spin between passes take the core from the other session.
+    # Threads that spin between forwards take the core from the other session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # ONNX Runtime's own format would be read in another way than it was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
@@ -116,7 +116,7 @@ def device_errors() -> Iterator[None]:
         memory, failure = _OUT_OF_MEMORY.search(text), _DEVICE_FAILURE.search(text)
         if memory is not None:
             raise UnavailableError(
-                f"memory must hold weights, cache and a pass, got: {memory[0]}; "
+                f"memory must hold weights, cache and a forward, got: {memory[0]}; "
                 "load with a larger vram_limit, a smaller max_context or less on the GPU"
             ) from error
         if failure is not None:

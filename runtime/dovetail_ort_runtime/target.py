@@ -1,4 +1,4 @@
-"""The target model: one pass over a few new rows, hidden states of each and the logits that are asked for."""
+"""The target model: one forward over a few new rows, hidden states of each and the logits that are asked for."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from dovetail_ort_runtime.cache_layout import NATIVE_LAYOUT, PORTABLE_LAYOUT
 from dovetail_ort_runtime.devices import CPU, HostBuffers
 from dovetail_ort_runtime.environment import import_onnxruntime, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.front import Front, FrontPass
+from dovetail_ort_runtime.forward_inputs import ForwardInputs, NativeInputs, PortableInputs, ancestor_slots
+from dovetail_ort_runtime.front import Front, FrontForward
 from dovetail_ort_runtime.kv_cache import KVCache, cache_type
 from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.pass_inputs import NativeInputs, PassInputs, PortableInputs, ancestor_slots
 from dovetail_ort_runtime.row_limit import KEPT_ROWS
 from dovetail_ort_runtime.session import SessionReport, open_session, report_session, weight_bytes
 from dovetail_ort_runtime.target_graphs import TargetGraphs, graphs_to_load
 from dovetail_ort_runtime.verification_input import VerificationInput
 
-# Of a pass of a portable graph, and of its head: `MatMulNBits` rounds a single row differently.
+# Of a forward of a portable graph, and of its head: `MatMulNBits` rounds a single row differently.
 _TWO_ROWS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetRows:
-    """What one pass gave; views that the next pass overwrites.
+    """What one forward gave; views that the next forward overwrites.
 
     Attributes:
         logits: (n, V) float32, of the rows that were asked for.
@@ -46,14 +46,14 @@ class Target:
     """A session on the target's graph and the cache of one sequence.
 
     A native graph gives a row the same bits whatever is beside it. A portable one has other kernels for a single row
-    than for several, whose sums round differently. So neither its passes nor its head have one row: it is padded to
+    than for several, whose sums round differently. So neither its forwards nor its head have one row: it is padded to
     two, and the second row's result is dropped.
 
     Args:
         graph: path of the ONNX file.
         entry: its dimensions.
         max_context: slots of the cache, at most the bundle's maximum (the default).
-        threads: of one pass; the usable physical cores by default.
+        threads: of one forward; the usable physical cores by default.
         front_device: of the first blocks of a target that was cut, `cpu` or `cuda`; the others are on the CPU.
         vram_limit: bytes that they may take on a GPU.
         trace: as of `open_session`, for the blocks on the CPU.
@@ -66,10 +66,10 @@ class Target:
     Attributes:
         cache: keys and values of the kept tokens.
         ort_value: wraps an array for ONNX Runtime.
-        buffers: what passes read, but for the cache.
+        buffers: what forwards read, but for the cache.
         chooses_rows: whether the graph computes the logits of chosen rows only.
         is_native: whether all blocks run in native operators.
-        least_rows: rows of a pass at the least, 1 or 2; fewer are padded.
+        least_rows: rows of a forward at the least, 1 or 2; fewer are padded.
         keeps_branches: whether rows of a tree that are no first path may be kept: they have the bits of a chain.
     """
 
@@ -128,7 +128,7 @@ class Target:
         self._no_bias = np.zeros(0 if self.is_native else self.max_rows * capacity, dtype=np.float32)
         self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
         self.buffers = HostBuffers(CPU) if self.front is None else self.front.buffers
-        self._passes: dict[tuple[int, int, int], _Pass] = {}
+        self._forwards: dict[tuple[int, int, int], _Forward] = {}
 
     def forward(self, rows: VerificationInput, *, num_scored: int | None = None) -> TargetRows:
         """Run the rows behind the cache's kept tokens; its length stays.
@@ -143,29 +143,29 @@ class Target:
         scored = max(num_scored, self.least_rows) if self.chooses_rows else padded
         length = self.cache.length
         ancestors = None if rows.parents is None else ancestor_slots(rows.parents, length)
-        step = self._pass(padded, scored, 0 if ancestors is None else ancestors.shape[1])
+        step = self._bound(padded, scored, 0 if ancestors is None else ancestors.shape[1])
         first_scored = max(num_rows - scored, 0)
         step.run(rows, length, ancestors, first_scored)
         end = num_rows - first_scored
         return TargetRows(self.logits[end - num_scored : end], self.hidden_states[:num_rows])
 
-    def inputs(self, num_rows: int, num_ancestors: int) -> PassInputs:
-        """For passes of the blocks on the CPU over so many rows with so many ancestors each."""
+    def inputs(self, num_rows: int, num_ancestors: int) -> ForwardInputs:
+        """For forwards of the blocks on the CPU over so many rows with so many ancestors each."""
         if self._has_native_blocks:
             return NativeInputs(num_rows, num_ancestors)
         return self.portable_inputs(num_rows)
 
     def portable_inputs(self, num_rows: int) -> PortableInputs:
-        """For passes of a front over so many rows."""
+        """For forwards of a front over so many rows."""
         return PortableInputs(num_rows, self._no_bias, self.buffers)
 
-    def _pass(self, num_rows: int, num_scored: int, num_ancestors: int) -> _Pass:
+    def _bound(self, num_rows: int, num_scored: int, num_ancestors: int) -> _Forward:
         key = num_rows, num_scored, num_ancestors
-        step = self._passes.get(key)
+        step = self._forwards.get(key)
         if step is None:
-            step = _Pass(self, *key)
+            step = _Forward(self, *key)
             if num_rows <= KEPT_ROWS:
-                self._passes[key] = step
+                self._forwards[key] = step
         return step
 
     @cached_property
@@ -186,8 +186,8 @@ class Target:
         return (rest,) if self.front is None else (self.front.report(), rest)
 
 
-class _Pass:
-    """Bound inputs and outputs of passes of one size."""
+class _Forward:
+    """Bound inputs and outputs of forwards of one size."""
 
     def __init__(self, target: Target, num_rows: int, num_scored: int, num_ancestors: int) -> None:
         self._ort_value = target.ort_value
@@ -202,7 +202,7 @@ class _Pass:
         self._bind({**tokens, **self._inputs.fixed})
         if target.chooses_rows:
             self._bind({"scored_rows": self._scored_rows})
-        self._front: FrontPass | None = None
+        self._front: FrontForward | None = None
         if target.front is not None:
             portable = self._inputs if isinstance(self._inputs, PortableInputs) else target.portable_inputs(num_rows)
             self._front = target.front.bind(tokens, portable)

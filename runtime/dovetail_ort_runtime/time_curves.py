@@ -14,8 +14,8 @@ class TimeCurves:
 
     Attributes:
         contexts: kept tokens behind which the target was measured, ascending.
-        verify_rows: rows of a target pass, ascending from the least that it has; with fewer it takes as long.
-        verify_ms: for each context, the time of a pass by its rows.
+        verify_rows: rows of a target forward, ascending from the least that it has; with fewer it takes as long.
+        verify_ms: for each context, the time of a forward by its rows.
         catch_up_rows: tokens that a model drafter has yet to read, ascending; none without a model drafter.
         catch_up_ms: the time to read them and draft one token.
         step_ms: of each further token of a chain, or level of a tree.
@@ -44,11 +44,11 @@ class TimeCurves:
 
     @property
     def least_rows(self) -> int:
-        """Rows of the smallest target pass."""
+        """Rows of the smallest target forward."""
         return self.verify_rows[0]
 
     def verify(self, num_rows: float, context: int) -> float:
-        """Time of a target pass; beyond the measured points it goes on as between the last two."""
+        """Time of a target forward; beyond the measured points it goes on as between the last two."""
         by_context = [_interpolated(num_rows, self.verify_rows, times) for times in self.verify_ms]
         return _interpolated(context, self.contexts, by_context)
 

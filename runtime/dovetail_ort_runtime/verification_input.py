@@ -1,4 +1,4 @@
-"""What the target reads in one pass: token ids, positions, and who follows whom."""
+"""What the target reads in one forward: token ids, positions, and who follows whom."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dovetail_ort_runtime.proposal import Proposal
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VerificationInput:
-    """Rows of one target pass; every row sees all kept tokens, the rows that it follows, and itself.
+    """Rows of one target forward; every row sees all kept tokens, the rows that it follows, and itself.
 
     Attributes:
         token_ids: (S,) int64.

@@ -19,7 +19,7 @@ class VramShare:
 
     @classmethod
     def of(cls, vram_limit: int | None, *, front_bytes: int, drafter_bytes: int) -> "VramShare":
-        """Each has its weights and its cache, which are 0 bytes on the CPU, and half of what is left for passes.
+        """Each has its weights and its cache, which are 0 bytes on the CPU, and half of what is left for forwards.
 
         Raises:
             InputError: the limit does not hold the weights and the caches of both.

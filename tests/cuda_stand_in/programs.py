@@ -28,7 +28,7 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
-from dovetail_ort_runtime.pass_inputs import padded_ancestors
+from dovetail_ort_runtime.forward_inputs import padded_ancestors
 from dovetail_ort_runtime.session import open_session
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
@@ -143,7 +143,7 @@ def pass_into_another_cache(directory: str) -> list[str]:
     model = draft_model(directory)
     draft(model, 1)
     elsewhere = draft_model(directory).cache
-    (step,) = model._passes.values()
+    (step,) = model._forwards.values()
     for name, address in zip(("key", "value"), elsewhere._addresses, strict=True):
         step.binding.bind_output(f"present.0.{name}", "cuda", 0, np.float16, elsewhere._shapes[0], address)
     with traced() as calls:

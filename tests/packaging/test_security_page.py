@@ -16,7 +16,7 @@ TEXT = " ".join(PAGE.split())
     "statement",
     [
         f"at most {bundle.LARGEST_TEXT_BYTES >> 20} MiB of JSON",
-        f"at most {manifest.MOST_ROWS:,} rows a pass",
+        f"at most {manifest.MOST_ROWS:,} rows a forward",
         f"SHA-256 of all files up to {bundle.SMALL_FILE_BYTES >> 20} MiB",
         f"a file of more than {graph_check.LARGEST_GRAPH_BYTES >> 20} MiB",
         f"| template | {chat_template.LARGEST_TEMPLATE:,} characters |",

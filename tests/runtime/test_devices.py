@@ -381,7 +381,7 @@ PLACE = " ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/cuda_execution_provider
         ),
         (
             f"{CALL}CUDA failure 2: out of memory{PLACE}",
-            "memory must hold weights, cache and a pass, got: CUDA failure 2: out of memory; load with",
+            "memory must hold weights, cache and a forward, got: CUDA failure 2: out of memory; load with",
         ),
         (
             "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 "
@@ -411,5 +411,5 @@ def test_a_session_whose_memory_is_used_up_while_loading_says_so(monkeypatch, ti
             raise RuntimeError(f"{CALL}CUDA failure 2: out of memory{PLACE}")
 
     monkeypatch.setattr(session.import_onnxruntime(), "InferenceSession", Full)
-    with pytest.raises(UnavailableError, match="memory must hold weights, cache and a pass, got: CUDA failure 2"):
+    with pytest.raises(UnavailableError, match="memory must hold weights, cache and a forward, got: CUDA failure 2"):
         session.open_session(tiny_cut_bundle / "model.onnx", 1)

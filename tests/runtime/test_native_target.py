@@ -75,7 +75,7 @@ def test_a_row_has_the_same_bits_however_many_rows_are_beside_it(open_target, ro
 def test_a_single_row_runs_alone(open_target):
     target = open_target()
     target.forward(VerificationInput.prompt(TOKENS[:1], 0))
-    assert list(target._passes) == [(1, 1, 0)]
+    assert list(target._forwards) == [(1, 1, 0)]
     assert (target.least_rows, target.keeps_branches) == (1, True)
 
 
@@ -149,7 +149,7 @@ def test_passes_that_were_bound_once_are_used_again(open_target):
     for _ in range(2):
         for proposal in (tree, Proposal.chain([1, 2, 3]), Proposal.chain([])):
             target.forward(VerificationInput.proposal(9, proposal, 0))
-    assert sorted(target._passes) == [(1, 1, 0), (4, 4, 0), (4, 4, 2)]
+    assert sorted(target._forwards) == [(1, 1, 0), (4, 4, 0), (4, 4, 2)]
 
 
 @pytest.mark.parametrize("name", ["oracle", "chains", "trees"])

@@ -66,7 +66,7 @@ def test_no_pass_is_longer_than_the_cache():
 
 
 class SmallDevice:
-    """A session, as on a device whose memory holds so many rows a pass and no more."""
+    """A session, as on a device whose memory holds so many rows a forward and no more."""
 
     def __init__(self, session, rows):
         self._session, self._rows = session, rows

@@ -8,7 +8,7 @@ COMMANDS: Final = {
     "passes": "list the passes that an export is made of",
     "apply": "run passes over a bundle's graph and write a new bundle",
     "diff": "compare two graphs by nodes, weights and bytes",
-    "profile": "show where the time of a pass goes",
+    "profile": "show where the time of a forward goes",
     "ablate": "measure what each pass of an export is worth",
 }
 USAGE: Final = "dovetail-ort graph [-h] COMMAND ..."

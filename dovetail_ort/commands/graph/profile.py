@@ -1,4 +1,4 @@
-"""`dovetail-ort graph profile`: where the time of a pass goes."""
+"""`dovetail-ort graph profile`: where the time of a forward goes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_bundle(parser)
     parser.add_argument(
-        "--tokens", type=_sizes, default=(1, 6), metavar="N,N", help="rows of the passes, 1 or more each (default: 1,6)"
+        "--tokens", type=_sizes, default=(1, 6), metavar="N,N", help="rows, 1 or more each (default: 1,6)"
     )
     parser.add_argument("--past", type=int, default=256, metavar="N", help="tokens before them (default: %(default)s)")
     add_threads(parser)
@@ -61,18 +61,18 @@ def _lines(profile: GraphProfile) -> Iterator[str]:
         f"{profile.graph} on {profile.machine}, {profile.threads} threads behind {profile.num_past} tokens; "
         f"this machine reads {profile.read_bandwidth / 1e9:.1f} GB/s"
     )
-    for one in profile.passes:
+    for one in profile.forwards:
         yield from ("", _headline(one, profile.read_bandwidth))
         yield from _table("operator", one.operators, one, profile.read_bandwidth)
-        between = one.pass_ms - one.kernel_ms
-        yield f"{'between kernels, less profiling':<32} {'':>5} {between:>8.3f} {between / one.pass_ms:>7.1%}"
+        between = one.forward_ms - one.kernel_ms
+        yield f"{'between kernels, less profiling':<32} {'':>5} {between:>8.3f} {between / one.forward_ms:>7.1%}"
         yield ""
         yield from _table("block", one.blocks, one, profile.read_bandwidth)
 
 
 def _headline(one: PassProfile, bandwidth: float) -> str:
     return (
-        f"{one.rows} row{'s' * (one.rows > 1)}: {one.pass_ms:.2f} ms a pass "
+        f"{one.rows} row{'s' * (one.rows > 1)}: {one.forward_ms:.2f} ms a forward "
         f"({one.profiled_ms:.2f} under the profiler), "
         f"{one.bytes_read / 1e6:.1f} MB read at {one.bytes_per_second / 1e9:.1f} GB/s, "
         f"{one.bytes_per_second / bandwidth:.0%} of what the machine reads; "
@@ -83,7 +83,7 @@ def _headline(one: PassProfile, bandwidth: float) -> str:
 def _table(title: str, shares: Sequence[Share], one: PassProfile, bandwidth: float) -> Iterator[str]:
     yield f"{title:<32} {'nodes':>5} {'ms':>8} {'share':>7} {'MB':>8} {'GB/s':>6} {'of it':>6}"
     for share in shares:
-        line = f"{share.name:<32} {share.num_nodes:>5} {share.kernel_ms:>8.3f} {share.kernel_ms / one.pass_ms:>7.1%}"
+        line = f"{share.name:<32} {share.num_nodes:>5} {share.kernel_ms:>8.3f} {share.kernel_ms / one.forward_ms:>7.1%}"
         if share.bytes_read >= 100_000:
             rate = share.bytes_per_second
             line += f" {share.bytes_read / 1e6:>8.1f} {rate / 1e9:>6.1f} {rate / bandwidth:>6.0%}"
@@ -92,7 +92,7 @@ def _table(title: str, shares: Sequence[Share], one: PassProfile, bandwidth: flo
 
 def _record(profile: GraphProfile) -> dict[str, Any]:
     record = dataclasses.asdict(profile)
-    for one, measured in zip(record["passes"], profile.passes, strict=True):
+    for one, measured in zip(record["forwards"], profile.forwards, strict=True):
         one["bytes_read"], one["bytes_per_second"] = measured.bytes_read, measured.bytes_per_second
         one["neither_product_nor_attention"] = measured.overhead
         for kind in ("operators", "blocks"):

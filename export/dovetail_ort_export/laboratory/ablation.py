@@ -18,9 +18,9 @@ from dovetail_ort_export.target_writer import Report
 from dovetail_ort_export.whole_output import file_entries
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.forward_times import ForwardTimes, RunForward, time_in_turns
 from dovetail_ort_runtime.manifest import Manifest
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.pass_times import PassTimes, RunPass, time_in_turns
 
 ROWS: Final = (1, 2, 4, 8, 16)
 WHOLE: Final = "the whole recipe"
@@ -39,7 +39,7 @@ class Variant:
     Attributes:
         name: what is different.
         num_bytes: of graph and weights.
-        pass_ms: median milliseconds of a pass by its number of rows.
+        forward_ms: median milliseconds of a forward by its number of rows.
         over_whole: median of the time of a pass over that of the whole recipe's in the same round, over the rounds of
             four sets of sessions, each opened in another order.
         agreement: with what the recipe began from, in float32.
@@ -49,7 +49,7 @@ class Variant:
     passes: tuple[str, ...]
     num_nodes: int
     num_bytes: int
-    pass_ms: dict[str, float]
+    forward_ms: dict[str, float]
     over_whole: dict[str, float]
     row_invariance: RowInvariance
     agreement: Agreement
@@ -108,8 +108,8 @@ class Workshop(ABC):
         """Whether rows of a graph stand alone, and how far it is from what it was made from."""
 
     @abstractmethod
-    def passes(self, open_graph: OpenGraph) -> RunPass:
-        """What runs passes of up to 16 rows over a graph, behind kept tokens."""
+    def forwards(self, open_graph: OpenGraph) -> RunForward:
+        """What runs forwards of up to 16 rows over a graph, behind kept tokens."""
 
     def ablate(self, manifest: Manifest, others: Mapping[str, Recipe], report: Report) -> Ablation:
         """Leave out each pass of the recipe that made a bundle's graph, and run other recipes, by name, beside it."""
@@ -145,7 +145,7 @@ class Workshop(ABC):
     def _variants(self, made: Mapping[str, _Made], report: Report) -> Iterator[Variant]:
         report("comparing outputs")
         measured = {name: self.measure(one.open_graph) for name, one in made.items()}
-        report("timing passes in turns")
+        report("timing forwards in turns")
         times = self._times(made)
         for name, one in made.items():
             row_invariance, agreement = measured[name]
@@ -154,20 +154,20 @@ class Workshop(ABC):
                 passes=one.recipe.describe(),
                 num_nodes=one.num_nodes,
                 num_bytes=sum(file.num_bytes for file in one.files),
-                pass_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
+                forward_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
                 over_whole={str(rows): _median_ratio(ms, times[WHOLE][rows]) for rows, ms in times[name].items()},
                 row_invariance=row_invariance,
                 agreement=agreement,
             )
 
-    def _times(self, made: Mapping[str, _Made]) -> dict[str, PassTimes]:
-        """Milliseconds of the passes of every graph, over several sets of sessions."""
-        times: dict[str, PassTimes] = {name: {rows: [] for rows in ROWS} for name in made}
+    def _times(self, made: Mapping[str, _Made]) -> dict[str, ForwardTimes]:
+        """Milliseconds of the forwards of every graph, over several sets of sessions."""
+        times: dict[str, ForwardTimes] = {name: {rows: [] for rows in ROWS} for name in made}
         names = list(made)
         for opening in range(_OPENINGS):
             first = opening * len(names) // _OPENINGS
             order = (names[first:] + names[:first])[:: 1 if opening % 2 else -1]
-            found = time_in_turns({name: self.passes(made[name].open_graph) for name in order}, _ROUNDS, rows=ROWS)
+            found = time_in_turns({name: self.forwards(made[name].open_graph) for name in order}, _ROUNDS, rows=ROWS)
             for name, rows in product(names, ROWS):
                 times[name][rows] += found[name][rows]
         return times

@@ -33,7 +33,7 @@ def markdown(ablation: Ablation, chart: str) -> str:
         f"|---|{'---:|' * (len(ROWS) + 4)}---|",
         *map(_row, ablation.variants),
         "",
-        f"The whole recipe takes {', '.join(f'{ms:.2f}' for ms in whole.pass_ms.values())} ms for "
+        f"The whole recipe takes {', '.join(f'{ms:.2f}' for ms in whole.forward_ms.values())} ms for "
         f"{', '.join(map(str, ROWS))} rows.",
     ]
     if ablation.unchanged:

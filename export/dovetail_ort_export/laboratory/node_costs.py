@@ -40,7 +40,7 @@ class NodeBytes:
         return int(found[1]) if found else None
 
     def read_by(self, name: str, rows: int, num_past: int) -> int:
-        """Bytes that the node `name` reads in a pass of so many rows behind so many tokens.
+        """Bytes that the node `name` reads in a forward of so many rows behind so many tokens.
 
         A gather reads what it gives, attention the keys and values of every token. Activations are not counted.
         """
@@ -57,8 +57,8 @@ class NodeBytes:
             return rows * weights[0].nbytes // max(weights[0].shape.numpy())
         return sum(tensor.nbytes for tensor in weights)
 
-    def read_in_pass(self, rows: int, num_past: int) -> int:
-        """Bytes that all nodes together read in such a pass."""
+    def read_in_forward(self, rows: int, num_past: int) -> int:
+        """Bytes that all nodes together read in such a forward."""
         return sum(self.read_by(name, rows, num_past) for name in self._nodes)
 
 

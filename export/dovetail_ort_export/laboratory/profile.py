@@ -1,4 +1,4 @@
-"""Where the time of a pass goes: by operator and by block, beside the bytes it reads and what memory can deliver."""
+"""Where the time of a forward goes: by operator and by block, beside the bytes it reads and what memory can deliver."""
 
 import shutil
 import statistics
@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 
 from dovetail_ort_export.laboratory.node_costs import NodeBytes, NodeCost, node_costs, read_runs
-from dovetail_ort_export.laboratory.subjects import TARGET, loaded_graph, open_passes
+from dovetail_ort_export.laboratory.subjects import TARGET, loaded_graph, open_forwards
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.environment import processor_name, usable_cores
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.pass_times import time_in_turns
+from dovetail_ort_runtime.forward_times import time_in_turns
 
 _ROUNDS: Final = 24
 _PRODUCTS: Final = ("MatMulNBits", "Product", "GatedProduct", "NormProduct")
@@ -31,7 +31,7 @@ _READS: Final = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """A part of a pass.
+    """A part of a forward.
 
     Attributes:
         name: an operator type, `block 0` and so on, or `ends` for what lies before the first and behind the last block.
@@ -53,25 +53,25 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PassProfile:
-    """Passes of one number of rows.
+    """Forwards of one number of rows.
 
     Attributes:
         rows: new tokens.
-        pass_ms: median of a pass without the profiler, in turns with one under it.
-        profiled_ms: median of a pass under it.
+        forward_ms: median of a forward without the profiler, in turns with one under it.
+        profiled_ms: median of a forward under it.
         operators: by type, the slowest first.
         blocks: in order, the ends last.
     """
 
     rows: int
-    pass_ms: float
+    forward_ms: float
     profiled_ms: float
     operators: tuple[Share, ...]
     blocks: tuple[Share, ...]
 
     @property
     def bytes_read(self) -> int:
-        """Weights and cache that a pass reads."""
+        """Weights and cache that a forward reads."""
         return sum(share.bytes_read for share in self.operators)
 
     @property
@@ -81,14 +81,14 @@ class PassProfile:
 
     @property
     def bytes_per_second(self) -> float:
-        """What a pass without the profiler reached."""
-        return self.bytes_read / self.pass_ms * 1e3
+        """What a forward without the profiler reached."""
+        return self.bytes_read / self.forward_ms * 1e3
 
     @property
     def overhead(self) -> float:
-        """Least share of a pass that is neither a product nor attention; the profiler makes every kernel longer."""
+        """Least share of a forward that is neither a product nor attention; the profiler makes every kernel longer."""
         busy = sum(share.kernel_ms for share in self.operators if share.name in _PRODUCTS + _ATTENTION)
-        return max(0.0, 1 - busy / self.pass_ms)
+        return max(0.0, 1 - busy / self.forward_ms)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +106,7 @@ class GraphProfile:
     threads: int
     num_past: int
     read_bandwidth: float
-    passes: tuple[PassProfile, ...]
+    forwards: tuple[PassProfile, ...]
 
 
 def profile_graph(
@@ -118,7 +118,7 @@ def profile_graph(
     threads: int | None = None,
     trace: Path | None = None,
 ) -> GraphProfile:
-    """Measure passes of so many rows with and without ONNX Runtime's profiler, in turns.
+    """Measure forwards of so many rows with and without ONNX Runtime's profiler, in turns.
 
     They run behind `num_past` kept tokens, on the usable physical cores if `threads` is None. The profile itself goes
     to the file `trace`, in Chrome's trace format, which Perfetto opens.
@@ -128,29 +128,29 @@ def profile_graph(
     """
     if not rows or min(rows) < 1 or num_past < 0:
         raise InputError(
-            f"a profile must be of passes of 1 row or more behind 0 tokens or more, got {rows}, {num_past}"
+            f"a profile must be of forwards of 1 row or more behind 0 tokens or more, got {rows}, {num_past}"
         )
     threads = threads or usable_cores()
-    open_graph = partial(open_passes, bundle, graph, num_past=num_past, max_rows=max(rows), threads=threads)
+    open_graph = partial(open_forwards, bundle, graph, num_past=num_past, max_rows=max(rows), threads=threads)
     with tempfile.TemporaryDirectory() as folder:
         _, plain = open_graph()
         session, profiled = open_graph(trace=Path(folder) / "trace")
         times = time_in_turns({"plain": plain, "profiled": profiled}, _ROUNDS, rows=rows)
         written = Path(session.end_profiling())
-        # Each size in turn, twice: the second pass is the one that was timed.
+        # Each size in turn, twice: the second forward is the one that was timed.
         runs = read_runs(written)[-2 * len(rows) * _ROUNDS :]
         if trace is not None:
             shutil.copyfile(written, trace)
     nodes = NodeBytes(loaded_graph(bundle, graph))
-    passes = []
+    forwards = []
     for number, size in enumerate(rows):
         costs = node_costs(runs[2 * number + 1 :: 2 * len(rows)], nodes, size, num_past)
         operators = _shares((cost.op_type, cost) for cost in costs)
         costs.sort(key=lambda cost: (cost.block is None, cost.block))
-        passes.append(
+        forwards.append(
             PassProfile(
                 rows=size,
-                pass_ms=statistics.median(times["plain"][size]),
+                forward_ms=statistics.median(times["plain"][size]),
                 profiled_ms=statistics.median(times["profiled"][size]),
                 operators=tuple(sorted(operators, key=lambda share: -share.kernel_ms)),
                 blocks=tuple(_shares((_place(cost), cost) for cost in costs)),
@@ -162,7 +162,7 @@ def profile_graph(
         threads=threads,
         num_past=num_past,
         read_bandwidth=measured_read_bandwidth(threads),
-        passes=tuple(passes),
+        forwards=tuple(forwards),
     )
 
 

@@ -1,4 +1,4 @@
-"""A bundle's graphs, alike for target and drafter: where they lie, and what runs passes of so many rows over them."""
+"""A bundle's graphs, alike for target and drafter: where they lie, and what runs forwards of so many rows over them."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +11,8 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.devices import CPU
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.forward_times import RunForward, target_forwards
 from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
-from dovetail_ort_runtime.pass_times import RunPass, target_passes
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.target_graphs import graphs_to_load
 
@@ -65,10 +65,10 @@ def check_tokens(bundle: Bundle, most: int) -> TokenArray:
     return np.array(token_ids[: min(most, bundle.manifest.target.max_context - 1)], dtype=np.int64)
 
 
-def open_passes(
+def open_forwards(
     bundle: Bundle, graph: str, *, num_past: int, max_rows: int, threads: int, trace: Path | None = None
-) -> tuple[Any, RunPass]:
-    """The session of a bundle's target or drafter, and what runs its passes behind `num_past` kept tokens.
+) -> tuple[Any, RunForward]:
+    """The session of a bundle's target or drafter, and what runs its forwards behind `num_past` kept tokens.
 
     Raises:
         InputError: the graph is not there, or has no room for that.
@@ -78,21 +78,21 @@ def open_passes(
         drafter = attached_drafter(bundle)
         capacity = num_past + max_rows
         if max_rows > drafter.max_rows or capacity > max_context:
-            raise InputError(f"a drafter's pass must have at most {drafter.max_rows} rows, got {max_rows}")
+            raise InputError(f"a drafter's forward must have at most {drafter.max_rows} rows, got {max_rows}")
         model = DraftModel(bundle.path(drafter.graph), drafter, capacity=capacity, threads=threads, trace=trace)
-        return model.session, drafter_passes(model, num_past)
+        return model.session, drafter_forwards(model, num_past)
     entry, capacity = bundle.manifest.target, num_past + max_rows + 1
     if max_rows > entry.max_rows or capacity > max_context:
         raise InputError(
-            f"a pass must have at most {entry.max_rows} rows and a text {max_context} tokens, got {max_rows} "
+            f"a forward must have at most {entry.max_rows} rows and a text {max_context} tokens, got {max_rows} "
             f"rows behind {num_past}"
         )
     target = Target(bundle.path(entry.graph), entry, max_context=capacity, threads=threads, trace=trace)
-    return target.session, target_passes(target, num_past)
+    return target.session, target_forwards(target, num_past)
 
 
-def drafter_passes(model: DraftModel, num_past: int) -> RunPass:
-    """As `target_passes`, of a drafter; candidates are ranked once."""
+def drafter_forwards(model: DraftModel, num_past: int) -> RunForward:
+    """As `target_forwards`, of a drafter; candidates are ranked once."""
 
     def run(rows: int) -> None:
         first = model.cache.length

@@ -14,7 +14,7 @@ from dovetail_ort_export.cache_range import measured_cache
 from dovetail_ort_export.export_options import ExportOptions
 from dovetail_ort_export.graph_file import graph_name
 from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
-from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_passes
+from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_forwards
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_export.source import SourceOptions, load_source
 from dovetail_ort_export.target_ends import read_target_ends
@@ -25,9 +25,9 @@ from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.forward_times import NUM_PAST, RunForward, target_forwards
 from dovetail_ort_runtime.manifest import PORTABLE, DrafterEntry, Manifest, TargetEntry
 from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.pass_times import NUM_PAST, RunPass, target_passes
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
 from dovetail_ort_runtime.target import Target
 
@@ -75,10 +75,10 @@ class TargetWorkshop(Workshop):
         found = measure_target(open_graph(len(self._tokens)), self._tokens, self._reference)
         return found.row_invariance, found.agreement
 
-    def passes(self, open_graph: OpenGraph) -> RunPass:
+    def forwards(self, open_graph: OpenGraph) -> RunForward:
         """With as many kept tokens as leave room."""
         target = open_graph(len(self._tokens))
-        return target_passes(target, min(NUM_PAST, target.cache.capacity - ROWS[-1]))
+        return target_forwards(target, min(NUM_PAST, target.cache.capacity - ROWS[-1]))
 
 
 class DrafterWorkshop(Workshop):
@@ -133,10 +133,10 @@ class DrafterWorkshop(Workshop):
         )
         return invariance, replace(divergence(by_size[-1], self._reference), compared_with="head")
 
-    def passes(self, open_graph: OpenGraph) -> RunPass:
+    def forwards(self, open_graph: OpenGraph) -> RunForward:
         """With as many kept tokens as leave room."""
         num_past = min(NUM_PAST, self._max_context - ROWS[-1])
-        return drafter_passes(open_graph(num_past + ROWS[-1]), num_past)
+        return drafter_forwards(open_graph(num_past + ROWS[-1]), num_past)
 
     def _drafted(self, open_graph: OpenGraph, rows: int) -> FloatArray:
         """Log-probabilities (T - 1, Vd) behind the target's features, by token id, `rows` rows a pass."""

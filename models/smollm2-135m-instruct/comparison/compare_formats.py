@@ -27,7 +27,7 @@ from dovetail_ort_export.agreement import reference_logits
 from dovetail_ort_export.source import load_source
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.pass_times import time_passes
+from dovetail_ort_runtime.forward_times import time_forwards
 from dovetail_ort_runtime.row_invariance import run_in_chunks
 from dovetail_ort_runtime.target import Target
 
@@ -44,7 +44,7 @@ def main(source: str, native: str, portable: str, num_prompts: str | None = None
     result = {
         **measured_here(),
         "bytes": {name: sum(entry.num_bytes for entry in Bundle(path).manifest.files) for name, path in paths.items()},
-        "passes": _passes(targets),
+        "forwards": _forwards(targets),
         "agreement": _agreement(source, targets),
     }
     del targets
@@ -60,8 +60,8 @@ def _target(path: str) -> Target:
     return Target(bundle.path(bundle.manifest.target.graph), bundle.manifest.target, max_context=TEXT_TOKENS + 1)
 
 
-def _passes(targets: dict[str, Target]) -> dict[str, Any]:
-    times = time_passes(targets, ROUNDS)
+def _forwards(targets: dict[str, Target]) -> dict[str, Any]:
+    times = time_forwards(targets, ROUNDS)
     return {
         name: {
             str(rows): {

@@ -82,14 +82,14 @@ def _summary(answers: Sequence[Generation], nodes: NodeBytes, bandwidth: float, 
     tokens = sum(one.new_tokens - 1 for one in found)
     rows = 1 + sum(one.drafted_tokens for one in found) / rounds
     # Half of the answer stands in the cache on average.
-    pass_bytes = nodes.read_in_pass(round(rows), length + MAX_NEW_TOKENS // 2)
-    per_second = pass_bytes * rounds / seconds
+    forward_bytes = nodes.read_in_forward(round(rows), length + MAX_NEW_TOKENS // 2)
+    per_second = forward_bytes * rounds / seconds
     return {
         "tokens_per_second": round(tokens / seconds, 2),
         "tokens_a_round": round(tokens / rounds, 3),
         "prefill_seconds": round(statistics.median(one.prefill_seconds for one in found), 3),
         "prefill_tokens_per_second": round(statistics.median(one.prefill_tokens_per_second for one in found), 1),
-        "megabytes_per_token": round(pass_bytes * rounds / tokens / 1e6, 1),
+        "megabytes_per_token": round(forward_bytes * rounds / tokens / 1e6, 1),
         "gigabytes_per_second": round(per_second / 1e9, 2),
         "of_read_bandwidth": round(per_second / bandwidth, 3),
     }

@@ -33,7 +33,7 @@ from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.feature_drafter import FeatureDrafter
-from dovetail_ort_runtime.pass_times import ROWS, time_passes
+from dovetail_ort_runtime.forward_times import ROWS, time_forwards
 from dovetail_ort_runtime.target import Target
 
 CHAINS: Final = range(2, 8)
@@ -51,16 +51,16 @@ def main(bundle_path: str, num_prompts: str, *head_paths: str) -> None:
     answers = {name: record_answers(bundle_path, suite) for name, suite in suites.items()}
     entry = bundle.manifest.target
     target = Target(bundle.path(entry.graph), entry, max_context=MAX_CONTEXT)
-    times = time_passes({"target": target}, rounds=30)["target"]
-    pass_ms = {rows: statistics.median(ms) for rows, ms in times.items()}
+    times = time_forwards({"target": target}, rounds=30)["target"]
+    forward_ms = {rows: statistics.median(ms) for rows, ms in times.items()}
     del target
     ends = read_target_ends(bundle)
     recipe = drafter_recipe("int8", entry.format)
     result = {
         **measured_here(),
         "num_prompts": int(num_prompts),
-        "pass_ms": {str(rows): round(ms, 3) for rows, ms in pass_ms.items()},
-        "heads": {Path(path).name: measure_head(Path(path), ends, recipe, answers, pass_ms) for path in head_paths},
+        "forward_ms": {str(rows): round(ms, 3) for rows, ms in forward_ms.items()},
+        "heads": {Path(path).name: measure_head(Path(path), ends, recipe, answers, forward_ms) for path in head_paths},
     }
     print(json.dumps(result, indent=2))
 
@@ -74,7 +74,7 @@ def measure_head(
     ends: TargetEnds,
     recipe: Recipe,
     answers: dict[str, Sequence[RecordedAnswer]],
-    pass_ms: dict[int, float],
+    forward_ms: dict[int, float],
 ) -> dict[str, Any]:
     """All shapes of one head on all suites."""
     print(f"measuring {path}", file=sys.stderr)
@@ -89,29 +89,31 @@ def measure_head(
             "draft_vocabulary_size": len(draft_token_ids),
             "num_answer_tokens": record.num_answer_tokens,
             "training_minutes": round(record.training_seconds / 60, 1),
-            "suites": {name: _measure_suite(model, recorded, pass_ms) for name, recorded in answers.items()},
+            "suites": {name: _measure_suite(model, recorded, forward_ms) for name, recorded in answers.items()},
         }
 
 
 def _measure_suite(
-    model: DraftModel, answers: Sequence[RecordedAnswer], pass_ms: dict[int, float]
+    model: DraftModel, answers: Sequence[RecordedAnswer], forward_ms: dict[int, float]
 ) -> dict[str, dict[str, float]]:
     shapes: dict[str, ChainShape | TreeShape] = {f"chain {length}": ChainShape.fixed(length) for length in CHAINS}
     shapes |= {f"tree {shape.num_rows}/{shape.num_expansions}/{shape.width}": shape for shape in TREES}
-    return {name: _measure(FeatureDrafter(model, shape), answers, pass_ms) for name, shape in shapes.items()}
+    return {name: _measure(FeatureDrafter(model, shape), answers, forward_ms) for name, shape in shapes.items()}
 
 
-def _measure(drafter: FeatureDrafter, answers: Sequence[RecordedAnswer], pass_ms: dict[int, float]) -> dict[str, float]:
+def _measure(
+    drafter: FeatureDrafter, answers: Sequence[RecordedAnswer], forward_ms: dict[int, float]
+) -> dict[str, float]:
     result = replay(drafter, answers, 15, time.perf_counter)
     tau, drafted = result.tokens / result.rounds, result.drafted / result.rounds
     draft_ms = 1e3 * result.draft_seconds / result.rounds
-    verify_ms = float(np.interp(1 + drafted, ROWS, [pass_ms[rows] for rows in ROWS]))
+    verify_ms = float(np.interp(1 + drafted, ROWS, [forward_ms[rows] for rows in ROWS]))
     return {
         "accepted_length": round(tau, 3),
         "first_token_accepted": round(result.first_right / result.rounds, 4),
         "drafted_per_round": round(drafted, 2),
         "draft_ms": round(draft_ms, 3),
-        "computed_speedup": round(tau * pass_ms[1] / (draft_ms + verify_ms), 3),
+        "computed_speedup": round(tau * forward_ms[1] / (draft_ms + verify_ms), 3),
     }
 
 

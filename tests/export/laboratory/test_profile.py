@@ -1,4 +1,4 @@
-"""Where the time of a pass goes: the sums, the bytes, and the trace."""
+"""Where the time of a forward goes: the sums, the bytes, and the trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def quick(monkeypatch):
 
 
 def test_operators_and_blocks_are_two_views_of_the_same_nodes(tiny_bundle):
-    (one,) = profile_graph(Bundle(tiny_bundle), rows=(3,), num_past=20).passes
+    (one,) = profile_graph(Bundle(tiny_bundle), rows=(3,), num_past=20).forwards
     assert sum(share.num_nodes for share in one.operators) == sum(share.num_nodes for share in one.blocks)
     assert sum(share.kernel_ms for share in one.operators) == pytest.approx(sum(b.kernel_ms for b in one.blocks))
     assert sum(share.bytes_read for share in one.operators) == sum(share.bytes_read for share in one.blocks)
@@ -35,7 +35,7 @@ def test_operators_and_blocks_are_two_views_of_the_same_nodes(tiny_bundle):
 
 def test_bytes_of_a_portable_graph_are_those_of_the_weights_and_of_the_cache(tiny_bundle_portable):
     rows, past = 3, 20
-    (one,) = profile_graph(Bundle(tiny_bundle_portable), rows=(rows,), num_past=past).passes
+    (one,) = profile_graph(Bundle(tiny_bundle_portable), rows=(rows,), num_past=past).forwards
     read = {share.name: share.bytes_read for share in one.operators}
     outputs = LAYERS * (HIDDEN + 2 * HKV * HEAD_SIZE + HIDDEN + 2 * INTERMEDIATE) + VOCABULARY
     products = outputs * HIDDEN + LAYERS * HIDDEN * INTERMEDIATE
@@ -46,7 +46,7 @@ def test_bytes_of_a_portable_graph_are_those_of_the_weights_and_of_the_cache(tin
 
 def test_bytes_of_a_native_graph_are_those_of_the_weights_and_of_the_cache(tiny_bundle):
     rows, past = 3, 20
-    (one,) = profile_graph(Bundle(tiny_bundle), rows=(rows,), num_past=past).passes
+    (one,) = profile_graph(Bundle(tiny_bundle), rows=(rows,), num_past=past).forwards
     read = {share.name: share.bytes_read for share in one.operators}
     scales_and_norm, hidden = 4, HIDDEN + HIDDEN // 64 * 2
     normed = LAYERS * (HIDDEN + 2 * HKV * HEAD_SIZE + 2 * INTERMEDIATE)
@@ -60,23 +60,23 @@ def test_bytes_of_a_native_graph_are_those_of_the_weights_and_of_the_cache(tiny_
 
 
 @pytest.mark.parametrize("name", ["tiny_bundle", "tiny_bundle_portable"])
-def test_a_pass_reads_what_its_nodes_read(name, request):
+def test_a_forward_reads_what_its_nodes_read(name, request):
     rows, past = 3, 20
     bundle = Bundle(request.getfixturevalue(name))
-    (one,) = profile_graph(bundle, rows=(rows,), num_past=past).passes
+    (one,) = profile_graph(bundle, rows=(rows,), num_past=past).forwards
     nodes = NodeBytes(bundle.path(bundle.manifest.target.graph))
-    read = nodes.read_in_pass(rows, past)
+    read = nodes.read_in_forward(rows, past)
     # Norms may be fused under names that the file lacks; other constants are a few numbers a node.
     norms = (2 * LAYERS + 1) * HIDDEN * 4
     assert one.bytes_read <= read <= one.bytes_read + norms + 100
     item_bytes = {"tiny_bundle": 2, "tiny_bundle_portable": 4}[name]
-    assert nodes.read_in_pass(rows, past + 10) - read == LAYERS * 2 * HKV * HEAD_SIZE * item_bytes * 10
+    assert nodes.read_in_forward(rows, past + 10) - read == LAYERS * 2 * HKV * HEAD_SIZE * item_bytes * 10
 
 
 def test_the_drafter_has_a_profile_too(tiny_drafting_bundle):
     found = profile_graph(Bundle(tiny_drafting_bundle), "drafter", rows=(1, 4), num_past=70)
-    assert [one.rows for one in found.passes] == [1, 4]
-    assert {"TopK", "Attention"} <= {share.name for share in found.passes[0].operators}
+    assert [one.rows for one in found.forwards] == [1, 4]
+    assert {"TopK", "Attention"} <= {share.name for share in found.forwards[0].operators}
 
 
 def test_the_trace_is_one_that_perfetto_reads(tiny_bundle, tmp_path):
@@ -94,15 +94,15 @@ def test_the_command_prints_both_tables_and_json(tiny_bundle, capsys):
     assert "2 rows:" in page
     assert page.count("block 1 ") == page.count("between kernels") == 2
     assert main(["graph", "profile", str(tiny_bundle), "--tokens", "2", "--past", "16", "--json"]) == 0
-    (one,) = json.loads(capsys.readouterr().out)["passes"]
+    (one,) = json.loads(capsys.readouterr().out)["forwards"]
     assert one["bytes_read"] == sum(share["bytes_read"] for share in one["operators"])
-    assert one["bytes_per_second"] == pytest.approx(one["bytes_read"] / one["pass_ms"] * 1e3)
+    assert one["bytes_per_second"] == pytest.approx(one["bytes_read"] / one["forward_ms"] * 1e3)
 
 
 @pytest.mark.parametrize(
     ("rows", "past", "message"),
     [
-        ((0,), 0, "passes of 1 row or more"),
+        ((0,), 0, "forwards of 1 row or more"),
         ((1,), -1, "behind 0 tokens or more"),
         ((65,), 0, "at most 64 rows"),
         ((1,), 511, "a text 512 tokens"),

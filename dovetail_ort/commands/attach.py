@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=DRAFTER_PRECISIONS,
-        default=DRAFTER_PRECISIONS[0],
+        default="auto",
         help="number format of weights (default: %(default)s)",
     )
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="TOML list of passes, in place of --precision")

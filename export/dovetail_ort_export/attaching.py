@@ -48,7 +48,7 @@ _LOWERINGS: Final = {"int8": "lower-int8-blocks", "fp16": "lower-half", "fp32": 
 def attach_drafter(
     bundle_path: str | Path,
     head_path: Path,
-    precision: str = "int8",
+    precision: str = "auto",
     report: Callable[[str], None] = lambda _: None,
     *,
     recipe: Path | None = None,
@@ -58,7 +58,7 @@ def attach_drafter(
     Args:
         bundle_path: the bundle; it is replaced as a whole or not at all.
         head_path: directory that training wrote.
-        precision: one of `DRAFTER_PRECISIONS`.
+        precision: one of `DRAFTER_PRECISIONS`; `auto` is int4 where the drafter is native, and else int8.
         report: is told each step in a line.
         recipe: TOML file with the passes that make the graph, in the place of the precision.
 
@@ -120,22 +120,24 @@ def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
 
 
 def drafter_recipe(precision: str, target_format: str) -> Recipe:
-    """The recipe of a drafter in one of `DRAFTER_PRECISIONS`, an int8 one native where its target is and can be run.
+    """The recipe of a drafter in one of `DRAFTER_PRECISIONS`; integers are native where the target is and can be run.
 
     Raises:
         InputError: an int4 one cannot be native.
     """
     recipe = built_in_recipe("drafter")
     is_native = target_format == NATIVE and kernels.is_available()
-    if precision == "int4":
+    if precision == "auto":
+        precision = recipe.precision if is_native else "int8"
+    if precision == recipe.precision:
         if not is_native:
             raise InputError(
                 "precision must be int8, fp16 or fp32 where the drafter is portable, got int4; export the target with "
                 "--format native where the library of operators is"
             )
-        return replace(recipe.given(LOWER_NATIVE, bits=4, logits_bits=4), precision=precision)
-    if is_native and precision == recipe.precision:
         return recipe
+    if is_native and precision == "int8":
+        return replace(recipe.given(LOWER_NATIVE, bits=8, logits_bits=8), precision=precision)
     return recipe.lowered_by(_LOWERINGS[precision], precision)
 
 

@@ -671,7 +671,7 @@ def test_a_head_is_trained_attached_and_drafts_the_same_answers(tiny_bundle, tin
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, bundle)
     assert main(["attach", str(bundle), str(tmp_path / "head")]) == 0
-    assert "gating, 1 block, 0.1 million parameters, int8, 384 tokens" in capsys.readouterr().out
+    assert "gating, 1 block, 0.1 million parameters, int4, 384 tokens" in capsys.readouterr().out
     answers = []
     # The planner would hardly let a head draft whose pass takes as long as the target's.
     for drafter in (["--drafter", "dgf", "--chain", "2"], ["--drafter", "none"], []):
@@ -779,7 +779,7 @@ def test_doctor_knows_whether_the_bundle_drafts(tiny_bundle, tiny_drafting_bundl
     assert re.search(r"\[--\] drafter +none, prompt lookup drafts alone", out)
     assert "optional: dovetail-ort train BUNDLE HEAD, then dovetail-ort attach" in out
     assert main(["doctor", str(tiny_drafting_bundle)]) == 0
-    assert re.search(r"\[ok\] drafter +gating, 2 blocks, int8", capsys.readouterr().out)
+    assert re.search(r"\[ok\] drafter +gating, 2 blocks, int4", capsys.readouterr().out)
 
 
 def test_doctor_finds_two_onnxruntimes_and_names_the_remedy(capsys, monkeypatch):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dovetail_ort_runtime import GenerationOptions, kernels, load_model
+from dovetail_ort_runtime import ChainShape, GenerationOptions, kernels, load_model
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 
@@ -28,7 +28,8 @@ def attach(tiny_head, tmp_path):
 
 def answers(bundle):
     """The same greedy answer plainly and with the bundle's own drafter; how many tokens it drafted."""
-    model = load_model(bundle, drafter="dgf", threads=1)
+    # Of a fixed shape: whether drafting pays is not the question here.
+    model = load_model(bundle, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(4))
     drafted = [
         model.generate([5, 9, 13, 21, 34], GenerationOptions(max_new_tokens=40, max_draft_tokens=most))
         for most in (0, 6)
@@ -72,6 +73,9 @@ def test_a_head_drafts_in_every_format_for_a_target_of_any(attach, request, bund
     [
         ("tiny_bundle", "int8", True, ("drafter_native.onnx", "native", 1)),
         ("tiny_bundle", "int8", False, ("drafter_quantized.onnx", "portable", None)),
+        ("tiny_bundle", "auto", True, ("drafter_native.onnx", "native", 1)),
+        ("tiny_bundle", "auto", False, ("drafter_quantized.onnx", "portable", None)),
+        ("tiny_bundle_portable", "auto", True, ("drafter_quantized.onnx", "portable", None)),
         ("tiny_bundle", "int4", True, ("drafter_native.onnx", "native", 1)),
         ("tiny_bundle", "fp16", True, ("drafter_fp16.onnx", "portable", None)),
         ("tiny_bundle_portable", "int8", True, ("drafter_quantized.onnx", "portable", None)),
@@ -85,8 +89,9 @@ def test_a_quantised_drafter_is_native_beside_a_native_target_where_the_library_
     assert (drafter.graph, drafter.format, drafter.operators) == expected
 
 
-def test_a_drafter_in_4_bits_never_changes_an_answer(attach, tiny_bundle):
-    attached = attach(tiny_bundle, "int4")
+@pytest.mark.parametrize("precision", ["int4", "auto"])
+def test_a_drafter_in_4_bits_never_changes_an_answer(attach, tiny_bundle, precision):
+    attached = attach(tiny_bundle, precision)
     plain, speculative, num_drafted = answers(attached)
     assert plain == speculative
     assert num_drafted > 0

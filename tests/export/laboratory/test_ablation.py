@@ -57,7 +57,7 @@ def test_a_native_graph_needs_every_packing(tiny_llama, tiny_bundle, tmp_path, c
 def test_the_passes_of_a_drafter_are_left_out_in_turn(tiny_head, tiny_bundle, tmp_path, capsys):
     head, bundle, out = tiny_head(tiny_bundle), tmp_path / "bundle", tmp_path / "report"
     shutil.copytree(tiny_bundle, bundle)
-    attach_drafter(bundle, head)
+    attach_drafter(bundle, head, "int8")
     command = ["graph", "ablate", str(bundle), "--graph", "drafter", "--source", str(head), "--out", str(out)]
     assert main(command) == 0
     page = capsys.readouterr().out

@@ -42,6 +42,15 @@ size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * 
 class Chunk {
   public:
     explicit Chunk(size_t bytes) : bytes_(round_up(bytes, kLargePage)) {
+#if defined(__linux__)
+        // Not from the heap: what was freed there comes back with its small pages, and they stay small.
+        mapped_ = mmap(nullptr, bytes_ + kLargePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mapped_ == MAP_FAILED) {
+            throw std::bad_alloc();
+        }
+        memory_ = reinterpret_cast<uint8_t *>(round_up(reinterpret_cast<uintptr_t>(mapped_), kLargePage));
+        madvise(memory_, bytes_, MADV_HUGEPAGE);  // a system without large pages is slower, and right
+#else
 #if defined(_WIN32)
         memory_ = static_cast<uint8_t *>(_aligned_malloc(bytes_, kAlignment));
 #else
@@ -50,12 +59,12 @@ class Chunk {
         if (memory_ == nullptr) {
             throw std::bad_alloc();
         }
-#if defined(__linux__)
-        madvise(memory_, bytes_, MADV_HUGEPAGE);  // a system without large pages is slower, and right
 #endif
     }
     ~Chunk() {
-#if defined(_WIN32)
+#if defined(__linux__)
+        munmap(mapped_, bytes_ + kLargePage);
+#elif defined(_WIN32)
         _aligned_free(memory_);
 #else
         std::free(memory_);
@@ -73,6 +82,9 @@ class Chunk {
 
   private:
     size_t bytes_;
+#if defined(__linux__)
+    void *mapped_;  // holds memory_, which begins at a large page
+#endif
     uint8_t *memory_;
     size_t used_ = 0;
 };

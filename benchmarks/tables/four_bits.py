@@ -1,0 +1,38 @@
+"""Weights of 8 and of 4 bits: products of LLaMA-2-7B's shapes, and whole forwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.markdown import blocks, paragraph, table
+from benchmarks.result_files import XEON_AMX, read_json
+
+
+def four_bits() -> str:
+    """Both tables."""
+    measured = read_json(XEON_AMX / "four-bits.json")
+    setting = paragraph(
+        f"{measured['machine']}, {measured['threads']} threads. Products of LLaMA-2-7B's shapes, different weights of "
+        "800 MB in 8 bits, milliseconds of one product; whole forwards of SmolLM2-135M-Instruct with "
+        f"{measured['num_past']} tokens of context. 8 and 4 bits in turns, medians; the ratio is that of the turns:"
+    )
+    parts = {f"product {shape}": rows for shape, rows in measured["products"].items()}
+    parts["SmolLM2, a forward"] = measured["forwards"]
+    header = ["", "rows", "8 bits, ms", "4 bits, ms", "4 over 8", "8 bits over own one row", "4 bits over own one row"]
+    return blocks(setting, table(header, [row for name, rows in parts.items() for row in _rows(name, rows)]))
+
+
+def _rows(name: str, rows: dict[str, Any]) -> list[list[str]]:
+    one = rows["1"]
+    return [
+        [
+            name if number == "1" else "",
+            number,
+            f"{found['8_bits_ms']:.3f}",
+            f"{found['4_bits_ms']:.3f}",
+            f"{found['ratio']:.2f}",
+            f"{found['8_bits_ms'] / one['8_bits_ms']:.2f}",
+            f"{found['4_bits_ms'] / one['4_bits_ms']:.2f}",
+        ]
+        for number, found in rows.items()
+    ]

@@ -91,7 +91,7 @@ def _model(bits: int, outputs: int, inputs: int, count: int) -> ModelProto:
         codes.reshape(-1)[number] ^= 255  # no two weights are the same
         constants.append(_constant(f"codes{number}", TensorProto.UINT8, codes))
         nodes.append(_product(number, inputs, bits, group))
-    shape = ["rows", outputs]
+    shape: list[str | int] = ["rows", outputs]
     results = [helper.make_tensor_value_info(f"y{number}", TensorProto.FLOAT, shape) for number in range(count)]
     given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", inputs])]
     graph = helper.make_graph(nodes, "products", given, results, constants)

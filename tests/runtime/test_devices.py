@@ -228,7 +228,7 @@ def fp16(bundle):
 def test_cuda_takes_drafters_in_fp16_only(tiny_drafting_bundle):
     bundle = Bundle(tiny_drafting_bundle)
     entry = bundle.manifest.drafter
-    with pytest.raises(InputError, match="a drafter on CUDA must be in fp16, got int8; attach it again"):
+    with pytest.raises(InputError, match="a drafter on CUDA must be in fp16, got int4; attach it again"):
         DraftModel(bundle.path(entry.graph), entry, capacity=64, threads=1, device="cuda")
     with pytest.raises(UnavailableError, match="onnxruntime-gpu"):
         DraftModel(bundle.path(entry.graph), fp16(bundle), capacity=64, threads=1, device="cuda")

@@ -73,6 +73,7 @@ def _session(bits: int, outputs: int, inputs: int, count: int) -> Any:
     """A session on a graph of so many products of one input."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # or it takes a core from the other one
     kernels.register(options)
     model = _model(bits, outputs, inputs, count)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -169,7 +169,8 @@ weight-placement: $(VENV)/installed build/attached
 
 # Weights of 8 and of 4 bits: products of LLaMA-2-7B's shapes, and forwards of the same GGUF file in both.
 four-bits: $(VENV)/installed build/attached build/int4/manifest.json
-	$(BIN)/python -m benchmarks.four_bits $(BUNDLE) build/int4 > $(RESULTS)/four-bits.json
+	$(BIN)/python -m benchmarks.four_bits $(BUNDLE) build/int4 $(HEAD) $(MODEL)/general_prompts.jsonl \
+		> $(RESULTS)/four-bits.json
 
 build/int4/manifest.json: $(GGUF) | $(VENV)/installed
 	$(BIN)/dovetail-ort export $(GGUF) $(@D) --precision int4 --force

@@ -1,19 +1,23 @@
-"""Weights of 8 and of 4 bits, in turns: products of LLaMA-2-7B's shapes, and whole forwards; JSON on standard output.
+"""Weights of 8 and of 4 bits, in turns: LLaMA-2-7B's products, a target, its drafter; JSON on standard output.
 
-    python -m benchmarks.four_bits BUNDLE_8 BUNDLE_4
+    python -m benchmarks.four_bits BUNDLE_8 BUNDLE_4 HEAD PROMPTS
 
 A session has so many different weights of a shape that no cache holds them. The bundles are exports of one source with
-`--precision int8` and `int4`; both targets are open in one process.
+`--precision int8` and `int4`; both targets are open in one process. HEAD is attached to copies of BUNDLE_8 in either
+way, and drafts chains of four for the first prompts of PROMPTS.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,16 +26,22 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from benchmarks.kernels_comparison.sides import in_turn
 from benchmarks.machine import measured_here
-from dovetail_ort_runtime import kernels
+from dovetail_ort.suites import load_suite
+from dovetail_ort_export.attaching import attach_drafter
+from dovetail_ort_export.laboratory.subjects import drafter_forwards
+from dovetail_ort_runtime import ChainShape, GenerationOptions, SamplingOptions, kernels
 from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.environment import usable_cores
 from dovetail_ort_runtime.forward_times import target_forwards
+from dovetail_ort_runtime.model import load_model
 from dovetail_ort_runtime.target import Target
 
 # Outputs and inputs of a product.
 SHAPES: Final = ((4096, 4096), (11008, 4096), (4096, 11008))
 ROWS: Final = (1, 2, 4, 8, 12, 16)
 NUM_PAST: Final = 256
+DRAFTER_ROWS: Final = (1, 4, 8)
 _PRODUCT_TURNS: Final = 9
 _FORWARD_TURNS: Final = 60
 # Of all weights of a session in 8 bits.
@@ -39,9 +49,11 @@ _BYTES: Final = 800_000_000
 # By bits: the inputs that share a factor, and the block of a row.
 _GROUPS: Final = {8: 64, 4: 32}
 _SLAB: Final = 32
+_PROMPTS: Final = 12
+_CHAIN: Final = 4
 
 
-def main(bundle_8: str, bundle_4: str) -> None:
+def main(bundle_8: str, bundle_4: str, head: str, prompts: str) -> None:
     """Measure and print."""
     products = {f"{outputs}x{inputs}": _products(outputs, inputs) for outputs, inputs in SHAPES}
     targets = {8: _target(bundle_8), 4: _target(bundle_4)}
@@ -52,6 +64,8 @@ def main(bundle_8: str, bundle_4: str) -> None:
         "num_past": NUM_PAST,
         "products": products,
         "forwards": {str(rows): _in_turns(_of(forwards, rows), _FORWARD_TURNS, 1) for rows in ROWS},
+        "exports": {f"{bits}_bits": _export(path) for bits, path in ((8, bundle_8), (4, bundle_4))},
+        "drafters": _drafters(Path(bundle_8), Path(head), prompts),
     }
     print(json.dumps(found, indent=2))
 
@@ -116,6 +130,52 @@ def _target(path: str) -> Target:
     bundle = Bundle(path)
     entry = bundle.manifest.target
     return Target(bundle.path(entry.graph), entry, max_context=2 * NUM_PAST)
+
+
+def _export(path: str) -> dict[str, Any]:
+    """What export wrote, and how far it measured it to be from the original."""
+    bundle = Bundle(path)
+    measured = bundle.manifest.measurements
+    graph = bundle.manifest.target.graph
+    num_bytes = sum(entry.num_bytes for entry in bundle.manifest.files if entry.path.startswith(graph))
+    return {"target_bytes": num_bytes, "mean_kl": measured.agreement.mean_kl, "top1": measured.agreement.top1}
+
+
+def _drafters(bundle: Path, head: Path, prompts: str) -> dict[str, Any]:
+    """Forwards of a drafter in turns, and the draft tokens that its target accepted."""
+    with tempfile.TemporaryDirectory() as folder:
+        copies = {bits: Path(folder) / f"int{bits}" for bits in _GROUPS}
+        models = {}
+        for bits, copy in copies.items():
+            shutil.copytree(bundle, copy)
+            attach_drafter(copy, head, f"int{bits}")
+            models[bits] = _draft_model(copy)
+        forwards = {bits: drafter_forwards(model, NUM_PAST) for bits, model in models.items()}
+        return {
+            "forwards": {str(rows): _in_turns(_of(forwards, rows), _FORWARD_TURNS, 1) for rows in DRAFTER_ROWS},
+            "accepted": {f"{bits}_bits": _accepted(copy, prompts) for bits, copy in copies.items()},
+        }
+
+
+def _draft_model(path: Path) -> DraftModel:
+    bundle = Bundle(path)
+    entry = bundle.manifest.drafter
+    assert entry is not None
+    return DraftModel(bundle.path(entry.graph), entry, capacity=2 * NUM_PAST, threads=usable_cores())
+
+
+def _accepted(bundle: Path, prompts: str) -> dict[str, int]:
+    """Draft tokens of chains of a fixed length, greedy answers of up to 128 tokens."""
+    options = GenerationOptions(max_new_tokens=128, sampling=SamplingOptions())
+    found = {"prompts": 0, "drafted": 0, "accepted": 0}
+    with load_model(bundle, drafter="dgf", draft_shape=ChainShape.fixed(_CHAIN)) as model:
+        for prompt in load_suite(prompts)[:_PROMPTS]:
+            model.reset()
+            statistics_of_answer = model.generate(prompt.messages, options).statistics
+            found["prompts"] += 1
+            found["drafted"] += statistics_of_answer.drafted_tokens
+            found["accepted"] += statistics_of_answer.accepted_tokens
+    return found
 
 
 def _of(forwards: Mapping[int, Callable[[int], object]], rows: int) -> dict[int, Callable[[], object]]:

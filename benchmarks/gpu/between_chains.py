@@ -21,14 +21,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.gpu.forwards import CONTEXT, KEPT, fill, forward_of
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.devices import CUDA
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.verification_input import VerificationInput
 
-CONTEXT: Final = 256
-_KEPT: Final = 4
 _STEPS: Final = 4
 _NOT_COUNTED: Final = 5
 _PAUSE: Final = 0.005
@@ -46,11 +45,11 @@ def main() -> None:
         "nothing": lambda: None,
         "a pause of 5 ms": lambda: time.sleep(_PAUSE),
         "a busy host for 5 ms": _busy,
-        "a forward of the target": lambda: target.forward(VerificationInput.prompt(np.full(_KEPT + 1, 5), 0)),
+        "a forward of the target": lambda: target.forward(VerificationInput.prompt(np.full(KEPT + 1, 5), 0)),
     }
     model = _drafter(bundle)
     found = {name: _measure(model, action, given.rounds) for name, action in between.items()}
-    print(json.dumps({"context": CONTEXT, "rows": [_KEPT] + [1] * (_STEPS - 1), "between": found}, indent=1))
+    print(json.dumps({"context": CONTEXT, "rows": [KEPT] + [1] * (_STEPS - 1), "between": found}, indent=1))
 
 
 def _drafter(bundle: Bundle) -> DraftModel:
@@ -58,8 +57,7 @@ def _drafter(bundle: Bundle) -> DraftModel:
     assert entry is not None
     graph = bundle.path(entry.graph)
     model = DraftModel(graph, entry, capacity=2 * CONTEXT, threads=1, device=CUDA, trees=False)
-    while model.cache.length < CONTEXT:
-        _forward(model, min(model.max_rows, CONTEXT - model.cache.length))
+    fill(model, CONTEXT)
     return model
 
 
@@ -70,25 +68,15 @@ def _measure(model: DraftModel, between: Callable[[], object], rounds: int) -> d
         for _ in range(_NOT_COUNTED + rounds):
             between()
             for step in range(_STEPS):
+                rows = KEPT if step == 0 else 1
+                run = forward_of(model, rows)
                 started = time.perf_counter()
-                _forward(model, _KEPT if step == 0 else 1)
+                run()
                 times[step].append(1e3 * (time.perf_counter() - started))
+                model.cache.keep(range(rows))
             model.cache.rewind(CONTEXT)
     medians = [round(statistics.median(part[_NOT_COUNTED:]), 4) for part in times]
     return {"forwards_ms": medians, "chain_ms": round(sum(medians), 4), "sm_clock_mhz": clock.median}
-
-
-def _forward(model: DraftModel, num_rows: int) -> None:
-    """Rows behind the kept ones, which are kept."""
-    start = model.cache.length
-    model.forward(
-        np.ones((num_rows, model.hidden_size), dtype=np.float32),
-        np.full(num_rows, 5),
-        np.arange(start, start + num_rows),
-        num_scored=1,
-        num_candidates=1,
-    )
-    model.cache.keep(range(num_rows))
 
 
 def _busy() -> None:

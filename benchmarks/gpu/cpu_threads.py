@@ -1,4 +1,4 @@
-"""Passes of the target on the CPU, by threads and rows; JSON on standard output.
+"""Forwards of the target on the CPU, by threads and rows; JSON on standard output.
 
 python -m benchmarks.gpu.cpu_threads BUNDLE --threads 1,2,4,8,16 --rounds 50
 """
@@ -33,7 +33,7 @@ def main() -> None:
     found = {
         "cores": usable_cores(),
         "context": CONTEXT,
-        "passes": {str(number): _times(given.bundle, number, given.rounds) for number in threads},
+        "forwards": {str(number): _times(given.bundle, number, given.rounds) for number in threads},
     }
     print(json.dumps(found, indent=1))
 
@@ -48,8 +48,8 @@ def _times(directory: str, threads: int, rounds: int) -> dict[str, Any]:
         chunk = tokens[start : start + target.max_rows]
         target.forward(VerificationInput.prompt(chunk, start), num_scored=1)
         target.cache.keep(range(len(chunk)))
-    passes = {rows: VerificationInput.prompt(tokens[:rows], CONTEXT) for rows in ROWS}
-    return {str(rows): time_rounds(partial(target.forward, item), rounds) for rows, item in passes.items()}
+    forwards = {rows: VerificationInput.prompt(tokens[:rows], CONTEXT) for rows in ROWS}
+    return {str(rows): time_rounds(partial(target.forward, item), rounds) for rows, item in forwards.items()}
 
 
 if __name__ == "__main__":

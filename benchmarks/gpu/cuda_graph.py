@@ -1,9 +1,9 @@
-"""One-row and eight-row passes of a drafter on CUDA with all that it reads and writes there; JSON on standard output.
+"""One-row and eight-row forwards of a drafter on CUDA with all that it reads and writes there; JSON on standard output.
 
     python -m benchmarks.gpu.cuda_graph BUNDLE --rounds 200
 
-Nothing crosses to the CPU, so what is left is the pass itself: as it runs now, and captured as a CUDA graph, which is
-one launch. The difference, times the passes of a round, is the most that a captured graph can bring.
+Nothing crosses to the CPU, so what is left is the forward itself: as it runs now, and captured as a CUDA graph, which
+is one launch. The difference, times the forwards of a round, is the most that a captured graph can bring.
 """
 
 from __future__ import annotations

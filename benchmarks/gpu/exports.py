@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu.exports SOURCE HEAD OUT --front 15
 
-`OUT/int8` is the target in INT8 with its drafter in INT8, `OUT/fp16` the same with the drafter in fp16, for CUDA, and
+`OUT/int8` is the target in INT8 with its drafter in 4 bits, `OUT/fp16` the same with the drafter in fp16, for CUDA, and
 `OUT/cut` has the first blocks in fp16 as well. Exports run at once and share the cores, and then what attaches.
 """
 

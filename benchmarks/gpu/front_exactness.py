@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu.front_exactness BUNDLE --rounds 50
 
-The same text is read in passes of 2, 3, 5 and 8 rows. `as it is` compares them with the passes of 8 rows. `padded`
-gives every pass 8 rows: its last token is repeated and the results of the copies are dropped, so that cuBLAS sees one
-number of rows. What is left comes from the length of the text.
+The same text is read in forwards of 2, 3, 5 and 8 rows. `as it is` compares them with the forwards of 8 rows. `padded`
+gives every forward 8 rows: its last token is repeated and the results of the copies are dropped, so that cuBLAS sees
+one number of rows. What is left comes from the length of the text.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def main() -> None:
         "as it is": {str(rows): _compared(expected, _logits(target, tokens, rows)) for rows in ROWS},
         "padded": {str(rows): _compared(expected, _logits(target, tokens, rows, PADDED_ROWS)) for rows in ROWS},
         "cuda against cpu": _compared(on_cpu, expected),
-        "passes": {str(rows): _times(target, tokens, rows, given.rounds) for rows in ROWS},
+        "forwards": {str(rows): _times(target, tokens, rows, given.rounds) for rows in ROWS},
         "sessions": [{"name": one.name, "device": one.device, "nodes": one.nodes} for one in target.reports()],
     }
     print(json.dumps(found, indent=1))
 
 
 def _logits(target: Target, tokens: TokenArray, rows: int, padded_rows: int = 0) -> FloatArray:
-    """(T, V), of a text that is read `rows` tokens a pass, each pass padded to `padded_rows`."""
+    """(T, V), of a text that is read `rows` tokens a forward, each forward padded to `padded_rows`."""
     target.cache.rewind(0)
     found = []
     for start in range(0, len(tokens), rows):
@@ -76,7 +76,7 @@ def _compared(expected: FloatArray, logits: FloatArray) -> dict[str, Any]:
 
 
 def _times(target: Target, tokens: TokenArray, rows: int, rounds: int) -> dict[str, Any]:
-    """Of a whole pass, CUDA's and the CPU's blocks together, with 64 tokens of context."""
+    """Of a whole forward, CUDA's and the CPU's blocks together, with 64 tokens of context."""
     target.cache.rewind(0)
     target.forward(VerificationInput.prompt(tokens[:64], 0))
     target.cache.keep(range(64))

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.gpu.passes import CHAINS, CONTEXT, ROWS, TREES, described, time_drafts, time_forwards
+from benchmarks.gpu.forwards import CHAINS, CONTEXT, ROWS, TREES, described, time_drafts, time_forwards
 from benchmarks.result_files import LLAMA2_SHAPE
 from dovetail_ort_export.target_ends import TargetEnds
 from dovetail_ort_runtime.cuda_runtime import vram_in_use
@@ -74,7 +74,7 @@ def _measure(
     return {
         "load_s": round(time.perf_counter() - started, 1),
         **described(model),
-        "passes": {str(CONTEXT): time_forwards(model, CONTEXT, rounds)},
+        "forwards": {str(CONTEXT): time_forwards(model, CONTEXT, rounds)},
         "drafts": time_drafts(model, shapes, rounds),
         "vram_bytes": _difference(vram_in_use(), before),
     }

@@ -17,11 +17,11 @@ class Scale:
         num_prompts: of HumanEval.
         max_new_tokens: of an answer.
         rounds: repetitions of what takes milliseconds.
-        contexts: tokens of context in front of a drafter's pass.
+        contexts: tokens of context in front of a drafter's forward.
         front_layers: blocks of the target on the GPU.
         paper_divisor: the paper's drafter is made so many times narrower.
         answer_tokens: that are written and trained on.
-        threads: of passes on the CPU.
+        threads: of forwards on the CPU.
         compares_values: whether what kernels compute is looked at, too; a stand-in of CUDA computes nothing.
     """
 
@@ -74,7 +74,7 @@ def plan(scale: Scale, source: Path, head: Path, bundles: Path) -> list[Step]:
         *_first_contact(scale),
         _module("export", 240, "exports", str(source), str(head), str(bundles), "--front", str(scale.front_layers)),
         _program("doctor-bundle", 60, "doctor", str(bundles / "fp16"), "--json"),
-        _passes(scale, bundles / "fp16", "cuda"),
+        _forwards(scale, bundles / "fp16", "cuda"),
         _module("between-chains", 60, "between_chains", str(bundles / "fp16"), "--rounds", str(scale.rounds)),
         *_humaneval(scale, bundles),
         *_drafting_ahead(scale, bundles / "fp16"),
@@ -82,7 +82,7 @@ def plan(scale: Scale, source: Path, head: Path, bundles: Path) -> list[Step]:
         *_paper(scale),
         _module("cuda-graph", 90, "cuda_graph", str(bundles / "fp16"), "--rounds", str(scale.rounds)),
         _cpu_threads(scale, bundles / "int8"),
-        _passes(scale, bundles / "int8", "cpu"),
+        _forwards(scale, bundles / "int8", "cpu"),
         _training(scale, source, bundles / "int8"),
     ]
 
@@ -154,10 +154,10 @@ def _cpu_threads(scale: Scale, bundle: Path) -> Step:
     return _module("cpu-threads", 60, "cpu_threads", str(bundle), *options)
 
 
-def _passes(scale: Scale, bundle: Path, device: str) -> Step:
+def _forwards(scale: Scale, bundle: Path, device: str) -> Step:
     contexts = ",".join(map(str, scale.contexts))
     options = ("--rounds", str(scale.rounds), "--contexts", contexts)
-    return _module(f"passes-{device}", 60, "passes", str(bundle), device, *options)
+    return _module(f"forwards-{device}", 60, "forwards", str(bundle), device, *options)
 
 
 def _training(scale: Scale, source: Path, bundle: Path) -> Step:

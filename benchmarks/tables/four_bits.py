@@ -18,8 +18,26 @@ def four_bits() -> str:
     )
     parts = {f"product {shape}": rows for shape, rows in measured["products"].items()}
     parts["SmolLM2, a forward"] = measured["forwards"]
+    parts["its drafter, a forward"] = measured["drafters"]["forwards"]
     header = ["", "rows", "8 bits, ms", "4 bits, ms", "4 over 8", "8 bits over own one row", "4 bits over own one row"]
-    return blocks(setting, table(header, [row for name, rows in parts.items() for row in _rows(name, rows)]))
+    times = table(header, [row for name, rows in parts.items() for row in _rows(name, rows)])
+    return blocks(setting, times, _quality(measured))
+
+
+def _quality(measured: dict[str, Any]) -> str:
+    exports, accepted = measured["exports"], measured["drafters"]["accepted"]
+    kinds = ("8_bits", "4_bits")
+    prompts = accepted["4_bits"]["prompts"]
+    rows = [
+        ["target, MB", *(f"{exports[kind]['target_bytes'] / 1e6:.0f}" for kind in kinds)],
+        ["mean KL divergence from the original, nats", *(f"{exports[kind]['mean_kl']:.4f}" for kind in kinds)],
+        ["same likeliest token as the original", *(f"{exports[kind]['top1']:.1%}" for kind in kinds)],
+        [
+            f"draft tokens accepted, chains of four, {prompts} general prompts",
+            *(f"{accepted[kind]['accepted']} of {accepted[kind]['drafted']}" for kind in kinds),
+        ],
+    ]
+    return table(["", "8 bits", "4 bits"], rows)
 
 
 def _rows(name: str, rows: dict[str, Any]) -> list[list[str]]:

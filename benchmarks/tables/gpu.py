@@ -25,7 +25,7 @@ _HUMANEVAL: Final = {
     "blocks-on-cuda-2-threads": "drafter and half of the target on CUDA, 2 threads",
 }
 _DRAFTERS: Final = {
-    "passes-cuda": "shipped, 1 block",
+    "forwards-cuda": "shipped, 1 block",
     "paper-1-block": "LLaMA-2-7B's size, 1 block",
     "paper-5-blocks": "LLaMA-2-7B's size, 5 blocks, 3.2 GB",
 }
@@ -127,7 +127,7 @@ def _front_cell(kind: str, rows: int) -> Cell:
 
 
 def _threads_cell(number: int) -> Cell:
-    return lambda found: ", ".join(f"{one['median_ms']:.1f}" for one in found["passes"][str(number)].values())
+    return lambda found: ", ".join(f"{one['median_ms']:.1f}" for one in found["forwards"][str(number)].values())
 
 
 def _captured(found: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dovetail_ort.commands.bundle_lines import describe_drafter, page
 from dovetail_ort.commands.exporting import Progress, import_from_export
-from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
+from dovetail_ort_export.export_options import AUTO_PRECISION, DRAFTER_PRECISIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=DRAFTER_PRECISIONS,
-        default="auto",
-        help="number format of weights (default: %(default)s)",
+        default=AUTO_PRECISION,
+        help="number format of weights; auto is int4 in the native format, else int8 (default: %(default)s)",
     )
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="TOML list of passes, in place of --precision")
 

@@ -26,7 +26,7 @@ class Settings(BaseModel):
         bundle: directory of the bundle, the same on every machine.
         model_name: what requests call the model.
         replicas: copies of the model.
-        threads: of one pass, and the processors that Ray keeps for a replica.
+        threads: of one forward, and the processors that Ray keeps for a replica.
         max_ongoing_requests: of a replica: one is answered, the others wait in it.
         max_queued_requests: that wait in each proxy for a replica, all further ones get status 429.
         max_new_tokens: of an answer at most.

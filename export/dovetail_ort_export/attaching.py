@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dovetail_ort_export.chain_graph import chain_graph_name, write_chain_graph
-from dovetail_ort_export.export_options import DRAFTER_PRECISIONS
+from dovetail_ort_export.export_options import AUTO_PRECISION, DRAFTER_PRECISIONS
 from dovetail_ort_export.graph_file import graph_name, save_graph
 from dovetail_ort_export.operators import COS_CACHE, SIN_CACHE
 from dovetail_ort_export.pass_pipeline import apply_recipe
@@ -48,7 +48,7 @@ _LOWERINGS: Final = {"int8": "lower-int8-blocks", "fp16": "lower-half", "fp32": 
 def attach_drafter(
     bundle_path: str | Path,
     head_path: Path,
-    precision: str = "auto",
+    precision: str = AUTO_PRECISION,
     report: Callable[[str], None] = lambda _: None,
     *,
     recipe: Path | None = None,
@@ -127,7 +127,7 @@ def drafter_recipe(precision: str, target_format: str) -> Recipe:
     """
     recipe = built_in_recipe("drafter")
     is_native = target_format == NATIVE and kernels.is_available()
-    if precision == "auto":
+    if precision == AUTO_PRECISION:
         precision = recipe.precision if is_native else "int8"
     if precision == recipe.precision:
         if not is_native:

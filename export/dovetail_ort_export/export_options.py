@@ -11,7 +11,8 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.manifest import GRAPH_FORMATS, NATIVE, PORTABLE
 
 PRECISIONS: Final = ("int8", "int4", "fp32")
-DRAFTER_PRECISIONS: Final = ("auto", "int4", "int8", "fp16", "fp32")
+AUTO_PRECISION: Final = "auto"
+DRAFTER_PRECISIONS: Final = (AUTO_PRECISION, "int4", "int8", "fp16", "fp32")
 AUTO_FORMAT: Final = "auto"
 BOTH_FORMATS: Final = "both"
 FORMATS: Final = (AUTO_FORMAT, *GRAPH_FORMATS, BOTH_FORMATS)

@@ -4,6 +4,7 @@ A number is (step * code + minimum) * scale, code 0 to 15. The scale is a power 
 are normal float16. What is already of this form keeps its values: GGUF's Q4_1, and Q4_0 with minima of -8 steps.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -122,32 +123,40 @@ def _quantize(weight: FloatArray) -> NibbleWeight:
     middle, half = (least + most) / 2, (most - least) / 2
     candidates = [(extreme / np.float32(-8), extreme)]
     candidates += [(2 * half * share / _LARGEST_CODE, middle - half * share) for share in _RANGES]
-    best = None
-    for step, minimum in candidates:
-        found = _coded(groups, step.astype(np.float16), minimum.astype(np.float16))
-        best = found if best is None else _better(best, found)
-    assert best is not None
-    codes, steps, minima, _ = best
-    return NibbleWeight(codes=codes.reshape(num_outputs, -1), steps=steps, minima=minima, scales=scales)
+    tried = (_coded(groups, step.astype(np.float16), minimum.astype(np.float16)) for step, minimum in candidates)
+    best = functools.reduce(_better, tried)
+    return NibbleWeight(codes=best.codes.reshape(num_outputs, -1), steps=best.steps, minima=best.minima, scales=scales)
 
 
-_Coded = tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16], FloatArray]
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Coded:
+    """Groups in one way each: codes (N, G, 32), steps, minima and squared errors (N, G)."""
+
+    codes: NDArray[np.uint8]
+    steps: NDArray[np.float16]
+    minima: NDArray[np.float16]
+    errors: FloatArray
 
 
 def _coded(groups: FloatArray, steps: NDArray[np.float16], minima: NDArray[np.float16]) -> _Coded:
-    """Codes (N, G, 32), steps, minima and the squared errors (N, G)."""
+    """Every number by the code that is nearest."""
     step = steps.astype(np.float32)[..., None]
     shares = np.divide(groups - minima[..., None].astype(np.float32), step, out=np.zeros_like(groups), where=step != 0)
     codes = np.rint(shares).clip(0, _LARGEST_CODE).astype(np.uint8)
     difference = _values(codes, steps, minima) - groups
-    return codes, steps, minima, np.einsum("ngi,ngi->ng", difference, difference)
+    errors = np.einsum("ngi,ngi->ng", difference, difference)
+    return _Coded(codes=codes, steps=steps, minima=minima, errors=errors)
 
 
 def _better(first: _Coded, second: _Coded) -> _Coded:
-    is_better = second[3] < first[3]
-    codes = np.where(is_better[..., None], second[0], first[0])
-    steps, minima, errors = (np.where(is_better, second[i], first[i]) for i in (1, 2, 3))
-    return codes, steps, minima, errors
+    """Of every group the way with the smaller error; the first one where both have the same."""
+    is_better = second.errors < first.errors
+    return _Coded(
+        codes=np.where(is_better[..., None], second.codes, first.codes),
+        steps=np.where(is_better, second.steps, first.steps),
+        minima=np.where(is_better, second.minima, first.minima),
+        errors=np.where(is_better, second.errors, first.errors),
+    )
 
 
 def _values(codes: NDArray[np.uint8], steps: NDArray[np.float16], minima: NDArray[np.float16]) -> FloatArray:

@@ -27,6 +27,7 @@ class CurveKey:
         operators: what the target is made of, and level and version of the kernels where there are any.
         threads: of a forward.
         max_context: slots of the cache; a short one leaves long forwards unmeasured.
+        method: of the measurement; times of two methods do not compare.
     """
 
     bundles: str
@@ -37,6 +38,7 @@ class CurveKey:
     operators: str
     threads: int
     max_context: int
+    method: str
 
     @property
     def path(self) -> Path:

@@ -22,6 +22,8 @@ from dovetail_ort_runtime.proposal import Proposal
 from dovetail_ort_runtime.target import Target
 from dovetail_ort_runtime.time_curves import TimeCurves
 
+# Stored beside the times: name a new one when a change makes other times of the same machine.
+METHOD: Final = "in rounds"
 _CHAIN: Final = 5
 _WIDTH: Final = 8
 _READ: Final = 32

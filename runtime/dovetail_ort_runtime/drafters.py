@@ -12,7 +12,7 @@ from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle import Bundle
 from dovetail_ort_runtime.cuda_runtime import device_name
 from dovetail_ort_runtime.curve_cache import CurveKey, load_curves, store_curves
-from dovetail_ort_runtime.curve_measurement import BRIEF, THOROUGH, measure_curves
+from dovetail_ort_runtime.curve_measurement import BRIEF, METHOD, THOROUGH, measure_curves
 from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, DEVICES, has_cuda
 from dovetail_ort_runtime.draft_model import DraftModel
 from dovetail_ort_runtime.draft_shape import FOUR_TOKENS, ChainShape, TreeShape
@@ -67,12 +67,9 @@ def make_drafter(
         BundleError: `draft_bundle` is missing or damaged.
     """
     own = _is_own(name, bundle, draft_bundle)
-    if name == "auto" and draft_bundle is None and bundle.manifest.drafter is not None and not own:
-        warnings.warn(
-            f"the bundle's drafter is left out, and text is copied from the context alone: {kernels.why_missing()}",
-            stacklevel=2,
-        )
     _check(name, device, own=own, has_draft_bundle=draft_bundle is not None)
+    if name == "auto" and draft_bundle is None and not own:
+        _warn_of_a_drafter_left_out(bundle)
     if name == "none":
         return NoDrafter()
     opened = None if draft_bundle is None else Bundle(draft_bundle, bundle.verify)
@@ -117,6 +114,14 @@ def _is_own(name: str, bundle: Bundle, draft_bundle: str | Path | None) -> bool:
     return entry.format != NATIVE or kernels.is_available()
 
 
+def _warn_of_a_drafter_left_out(bundle: Bundle) -> None:
+    if bundle.manifest.drafter is not None:
+        warnings.warn(
+            f"the bundle's drafter is left out, and text is copied from the context alone: {kernels.why_missing()}",
+            stacklevel=3,
+        )
+
+
 def _device(entry: DrafterEntry, device: str) -> str:
     if device != AUTO:
         return device
@@ -151,6 +156,7 @@ def _curves(
         operators=_operators(target),
         threads=target.threads,
         max_context=target.cache.capacity,
+        method=METHOD,
     )
     curves = None if tune else load_curves(key)
     if curves is None:

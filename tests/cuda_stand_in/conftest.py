@@ -3,9 +3,9 @@
 The stand-in answers every call that the provider makes. Its memory is the host's, its kernels and products do nothing,
 and what is copied from the device is zero.
 
-It shows where nodes run, in which order a pass copies, launches and waits, and how often; what memory is asked for and
-whether a limit is kept; that a missing device, an old driver and a lack of memory are told; that the target's answer
-does not depend on what the device drafts.
+It shows where nodes run, in which order a forward copies, launches and waits, and how often; what memory is asked for
+and whether a limit is kept; that a missing device, an old driver and a lack of memory are told; that the target's
+answer does not depend on what the device drafts.
 
 It cannot show a number that a kernel computes, so neither accuracy nor whether a front on CUDA is exact; nor any time;
 nor a fault that only a real device has, such as a launch that the hardware refuses, or a copy that is not yet done

@@ -70,7 +70,7 @@ def draft_model(directory: str, **settings: Any) -> DraftModel:
 
 
 def draft(model: DraftModel, num_rows: int, *, tree: bool = False) -> None:
-    """A pass behind the kept rows."""
+    """A forward behind the kept rows."""
     length = model.cache.length
     model.forward(
         np.ones((num_rows, model.hidden_size), dtype=np.float32),
@@ -94,7 +94,7 @@ def cut_target(directory: str, *, has_chain_graph: bool = True, **settings: Any)
 
 
 def verify(target: Target, num_rows: int) -> None:
-    """A pass behind the kept rows."""
+    """A forward behind the kept rows."""
     length = target.cache.length
     target.forward(VerificationInput.prompt(np.full(num_rows, 5), length))
     target.cache.keep(range(num_rows))
@@ -118,8 +118,8 @@ def front_nodes(directory: str, kind: str) -> dict[str, Any]:
         return {"assigned": target.front.report().nodes, "ran": profiled_nodes(target.front.session)}
 
 
-def draft_pass(directory: str, num_rows: str, kind: str, num_past: str = "0") -> list[str]:
-    """Calls of a pass, of a `tree` or a `chain`, when passes of its size have run before, behind so many tokens."""
+def draft_forward(directory: str, num_rows: str, kind: str, num_past: str = "0") -> list[str]:
+    """Calls of a forward, of a `tree` or a `chain`, behind so many tokens, when others of its size have run before."""
     model = draft_model(directory, capacity=512, trees=kind == "tree")
     while model.cache.length < int(num_past):
         draft(model, model.max_rows)
@@ -129,8 +129,8 @@ def draft_pass(directory: str, num_rows: str, kind: str, num_past: str = "0") ->
     return calls
 
 
-def front_pass(directory: str, num_rows: str, kind: str) -> list[str]:
-    """As `draft_pass`, of the target: its other blocks are on the CPU and call nothing."""
+def front_forward(directory: str, num_rows: str, kind: str) -> list[str]:
+    """As `draft_forward`, of the target: its other blocks are on the CPU and call nothing."""
     target = cut_target(directory, has_chain_graph=kind == "chain")
     for _ in range(3):
         with traced() as calls:
@@ -138,8 +138,8 @@ def front_pass(directory: str, num_rows: str, kind: str) -> list[str]:
     return calls
 
 
-def pass_into_another_cache(directory: str) -> list[str]:
-    """As `draft_pass`, where keys and values are to be written elsewhere than they are read."""
+def forward_into_another_cache(directory: str) -> list[str]:
+    """As `draft_forward`, where keys and values are to be written elsewhere than they are read."""
     model = draft_model(directory)
     draft(model, 1)
     elsewhere = draft_model(directory).cache
@@ -197,7 +197,7 @@ def load_front(directory: str, layers: str) -> dict[str, Any]:
 
 
 def fill_cache(directory: str, part: str, vram_limit: str) -> dict[str, Any]:
-    """Passes of several sizes until the cache of a `drafter` or a `front` is full.
+    """Forwards of several sizes until the cache of a `drafter` or a `front` is full.
 
     Rows of the largest, the most of the device's memory that was held meanwhile, and the error that ended it.
     """
@@ -212,7 +212,7 @@ def fill_cache(directory: str, part: str, vram_limit: str) -> dict[str, Any]:
             result["max_rows"] = model.max_rows
             for num_rows in itertools.cycle((2, 3, model.max_rows // 2 + 1, model.max_rows)):
                 left = model.cache.capacity - model.cache.length
-                if left < 2:  # a pass of the target has two rows or more
+                if left < 2:  # a forward of the target has two rows or more
                     break
                 run_rows(model, min(num_rows, model.max_rows, left))
         except DovetailError as error:
@@ -222,7 +222,7 @@ def fill_cache(directory: str, part: str, vram_limit: str) -> dict[str, Any]:
 
 
 def run_rows(model: DraftModel | Target, num_rows: int) -> None:
-    """A pass behind the kept rows."""
+    """A forward behind the kept rows."""
     if isinstance(model, Target):
         verify(model, num_rows)
     else:

@@ -51,7 +51,7 @@ def test_without_a_device_a_request_for_it_fails_in_one_line_with_the_reason(
         assert is_one_line(found["message"])
 
 
-@pytest.mark.parametrize("spare_bytes", [-200_000, -30_000, 20_000], ids=["weights", "cache", "passes"])
+@pytest.mark.parametrize("spare_bytes", [-200_000, -30_000, 20_000], ids=["weights", "cache", "forwards"])
 def test_a_device_without_room_is_an_error_in_one_line(spare_bytes, drafting, on_stand_in):
     memory = drafter_bytes(drafting, capacity=512) + spare_bytes
     found = on_stand_in("draft_ahead", drafting, STAND_IN_MEMORY=memory)
@@ -76,7 +76,7 @@ def test_a_limit_of_memory_is_kept_by_passes_of_all_sizes_or_refused_at_once(
     else:
         assert found["error"] in ("InputError", "UnavailableError")
         assert is_one_line(found["message"])
-    if spare_bytes == 10_000_000:  # passes of all sizes together take four
+    if spare_bytes == 10_000_000:  # forwards of all sizes together take four
         assert found["max_rows"] == Bundle(bundle).manifest.target.max_rows
 
 

@@ -190,7 +190,7 @@ REFUSED_ROWS = {
     "an ancestor below nothing": (tree(1, 0, -2), "ancestors"),
     "an ancestor that every row sees anyway": (tree(1, 0, 2), "ancestors"),
     "a parent with other ancestors": (tree(3, 1, 7), "tree"),
-    "a slot of an earlier pass below a row of this one": (tree(2, 1, 100), "tree"),
+    "a slot of an earlier forward below a row of this one": (tree(2, 1, 100), "tree"),
     "two rows that are each other's ancestors": (tree(0, 0, 4), "tree"),
 }
 

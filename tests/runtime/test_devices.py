@@ -282,7 +282,7 @@ def test_what_is_no_size_is_refused(text):
 
 
 def test_passes_that_bind_anew_draft_the_same(tiny_drafting_bundle):
-    """A device that copies what is bound needs its inputs bound for every pass."""
+    """A device that copies what is bound needs its inputs bound for every forward."""
     bundle = Bundle(tiny_drafting_bundle)
     entry = bundle.manifest.drafter
     drafted = []

@@ -10,7 +10,7 @@ from dovetail_ort_runtime.verification_input import VerificationInput
 
 
 def test_a_pass_looks_for_no_installed_package(tiny_cut_bundle, monkeypatch):
-    """The look-up reads the metadata of all distributions, which takes longer than the pass's own bindings."""
+    """The look-up reads the metadata of all distributions, which takes longer than the forward's own bindings."""
     bundle = Bundle(tiny_cut_bundle)
     entry = bundle.manifest.target
     target = Target(bundle.path(entry.graph), entry, threads=1)

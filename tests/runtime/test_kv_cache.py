@@ -42,7 +42,7 @@ class Recording:
 
 
 class PresentPointers:
-    """Stands for a session and notes after each pass where it wrote its keys and values."""
+    """Stands for a session and notes after each forward where it wrote its keys and values."""
 
     def __init__(self, session):
         self.session = session

@@ -139,7 +139,7 @@ def test_the_last_rows_logits_have_the_bits_they_have_beside_all_others(shared, 
 
 
 def test_row_invariance_is_not_measured_where_the_kernels_guarantee_it(shared, monkeypatch):
-    monkeypatch.setattr(Target, "forward", lambda *_: pytest.fail("a pass was run"))
+    monkeypatch.setattr(Target, "forward", lambda *_: pytest.fail("a forward was run"))
     assert holds_here(shared)
 
 

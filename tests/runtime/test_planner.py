@@ -18,7 +18,7 @@ GREEDY = SamplingOptions()
 
 
 def curves(row_ms, first_ms=0.3, step_ms=0.25, least_rows=1):
-    """A target whose pass takes 7 ms and so much more for each row after the first."""
+    """A target whose forward takes 7 ms and so much more for each row after the first."""
     rows = (least_rows, 4, 32)
     return TimeCurves(
         contexts=(128,),

@@ -1,4 +1,4 @@
-"""The rows of a pass that memory holds, and what is told where it holds none."""
+"""The rows of a forward that memory holds, and what is told where it holds none."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def passes_of(largest):
     def run(rows):
         run.sizes.append(rows)
         if rows > largest:
-            raise UnavailableError(f"memory must hold a pass of {rows} rows")
+            raise UnavailableError(f"memory must hold a forward of {rows} rows")
 
     run.sizes = []
     return run
@@ -55,7 +55,7 @@ def test_what_stays_bound_for_short_passes_is_there_while_the_others_are_tried()
 
 def test_fewer_than_the_least_rows_are_refused_with_the_last_reason():
     run = passes_of(9)
-    with pytest.raises(UnavailableError, match="a pass of 12 rows"):
+    with pytest.raises(UnavailableError, match="a forward of 12 rows"):
         rows_that_fit(64, 8, 512, run)
 
 
@@ -94,7 +94,7 @@ def small_device(monkeypatch):
     return install
 
 
-def test_a_limit_bounds_the_rows_of_the_drafters_passes(small_device, tiny_drafting_bundle):
+def test_a_limit_bounds_the_rows_of_the_drafters_forwards(small_device, tiny_drafting_bundle):
     bundle = Bundle(tiny_drafting_bundle)
     entry = bundle.manifest.drafter
     settings = {"capacity": 512, "threads": 1, "vram_limit": 10**9}

@@ -24,7 +24,7 @@ def target(bundle, target_of):
 
 
 class Shapes:
-    """Stands for a session and notes how many rows each pass had."""
+    """Stands for a session and notes how many rows each forward had."""
 
     def __init__(self, session):
         self.session = session
@@ -39,7 +39,7 @@ class Shapes:
 
 
 def read(target, tokens, rows):
-    """Logits and hidden states of a text, `rows` tokens a pass."""
+    """Logits and hidden states of a text, `rows` tokens a forward."""
     target.cache.rewind(0)
     logits, states = [], []
     for start in range(0, len(tokens), rows):

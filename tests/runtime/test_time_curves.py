@@ -29,6 +29,7 @@ KEY = CurveKey(
     operators="native, kernels avx2 1",
     threads=2,
     max_context=512,
+    method="in rounds",
 )
 
 

@@ -40,7 +40,7 @@ class Variant:
         name: what is different.
         num_bytes: of graph and weights.
         forward_ms: median milliseconds of a forward by its number of rows.
-        over_whole: median of the time of a pass over that of the whole recipe's in the same round, over the rounds of
+        over_whole: median of the time of a forward over the whole recipe's in the same round, over the rounds of
             four sets of sessions, each opened in another order.
         agreement: with what the recipe began from, in float32.
     """

@@ -31,8 +31,8 @@ from dovetail_ort_runtime.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
 from dovetail_ort_runtime.target import Target
 
-# All but the last are drafted behind: 240 rows, of which passes of no size in `ROWS_AT_EXPORT` leave a single one; one
-# row takes another kernel.
+# All but the last are drafted behind: 240 rows, of which forwards of no size in `ROWS_AT_EXPORT` leave a single one.
+# One row takes another kernel.
 _NUM_TOKENS: Final = 241
 
 
@@ -125,7 +125,7 @@ class DrafterWorkshop(Workshop):
         return open_graph
 
     def measure(self, open_graph: OpenGraph) -> tuple[RowInvariance, Agreement]:
-        """Its distributions over the draft vocabulary, the text fed in passes of several sizes."""
+        """Its distributions over the draft vocabulary, the text fed in forwards of several sizes."""
         by_size = [self._drafted(open_graph, rows) for rows in ROWS_AT_EXPORT]
         largest = max(float(np.abs(by_size[0] - other).max()) for other in by_size[1:])
         invariance = RowInvariance(
@@ -139,7 +139,7 @@ class DrafterWorkshop(Workshop):
         return drafter_forwards(open_graph(num_past + ROWS[-1]), num_past)
 
     def _drafted(self, open_graph: OpenGraph, rows: int) -> FloatArray:
-        """Log-probabilities (T - 1, Vd) behind the target's features, by token id, `rows` rows a pass."""
+        """Log-probabilities (T - 1, Vd) behind the target's features, by token id, `rows` rows a forward."""
         number, width = len(self._tokens) - 1, len(self._draft_token_ids)
         model, found = open_graph(number), np.empty((number, width), dtype=np.float32)
         for start in range(0, number, rows):

@@ -22,7 +22,7 @@ class PeerOptions:
 
     Attributes:
         model: directory or file.
-        threads: for one forward pass.
+        threads: for one forward.
         max_new_tokens: the answer ends there at the latest.
         eos_token_ids: tokens that end an answer.
     """

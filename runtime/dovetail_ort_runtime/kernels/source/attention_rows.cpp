@@ -131,7 +131,7 @@ class RowChecks {
         const size_t written = place(sequence, ancestors[count - 1]);
         if (!marks_.rows.has(written)) {
             fail("ancestors must form a tree, got row %" PRId64 " with slot %" PRId64
-                 " of an earlier pass below a row of this one; list ancestors by depth",
+                 " of an earlier forward below a row of this one; list ancestors by depth",
                  row, ancestors[count - 1]);
         }
         const int64_t parent = marks_.rows.get(written);

@@ -1,6 +1,6 @@
-"""What a drafter's passes, chains and trees cost on a device; JSON on standard output.
+"""What a drafter's forwards, chains and trees cost on a device; JSON on standard output.
 
-python -m benchmarks.gpu.passes BUNDLE DEVICE --rounds 200 --contexts 256,3900
+python -m benchmarks.gpu.forwards BUNDLE DEVICE --rounds 200 --contexts 256,3900
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dovetail_ort_runtime.feature_drafter import FeatureDrafter
 ROWS: Final = (1, 4, 8, 64)
 CONTEXT: Final = 256
 # The tokens of a round that the target kept, which a drafter reads first.
-_KEPT: Final = 4
+KEPT: Final = 4
 CHAINS: Final[dict[str, ChainShape | TreeShape]] = {
     f"chain {number}": ChainShape.fixed(number) for number in (1, 3, 4, 5, 7, 8)
 }
@@ -72,7 +72,7 @@ def _measure(
         "precision": entry.precision,
         "load_s": round(time.perf_counter() - started, 2),
         **described(model),
-        "passes": {str(context): time_forwards(model, context, rounds) for context in contexts},
+        "forwards": {str(context): time_forwards(model, context, rounds) for context in contexts},
         "drafts": time_drafts(model, shapes, max(2, rounds // 4)),
         "vram_bytes": vram_in_use() if device == CUDA else None,
     }
@@ -85,11 +85,11 @@ def described(model: DraftModel) -> dict[str, Any]:
 
 
 def time_forwards(model: DraftModel, context: int, rounds: int) -> dict[str, Any]:
-    """Passes of `ROWS` rows with `context` tokens of context, by rows; the cache is empty afterwards."""
-    _fill(model, context)
+    """Forwards of `ROWS` rows with `context` tokens of context, by rows; the cache is empty afterwards."""
+    fill(model, context)
     found = {}
     for rows in ROWS:
-        run = _pass(model, rows)
+        run = forward_of(model, rows)
         found[str(rows)] = time_rounds(run, rounds)
     model.cache.rewind(0)
     return found
@@ -98,7 +98,7 @@ def time_forwards(model: DraftModel, context: int, rounds: int) -> dict[str, Any
 def time_drafts(model: DraftModel, shapes: Mapping[str, ChainShape | TreeShape], rounds: int) -> dict[str, Any]:
     """Whole chains or trees as in a round: the kept tokens are read, then it is drafted; by shape."""
     random = np.random.default_rng(0)
-    total = CONTEXT + _KEPT
+    total = CONTEXT + KEPT
     tokens = random.integers(0, _TOKEN_IDS, total)
     states = random.normal(size=(total, model.hidden_size)).astype(np.float32)
     drafter = FeatureDrafter(model)
@@ -118,16 +118,16 @@ def time_drafts(model: DraftModel, shapes: Mapping[str, ChainShape | TreeShape],
     return found
 
 
-def _fill(model: DraftModel, length: int) -> None:
+def fill(model: DraftModel, length: int) -> None:
     """Read tokens into an empty cache."""
     while model.cache.length < length:
         rows = min(max(ROWS), length - model.cache.length)
-        _pass(model, rows)()
+        forward_of(model, rows)()
         model.cache.keep(range(rows))
 
 
-def _pass(model: DraftModel, rows: int) -> Callable[[], Any]:
-    """A pass over random rows behind the kept ones, the last of which is scored."""
+def forward_of(model: DraftModel, rows: int) -> Callable[[], Any]:
+    """A forward over random rows behind the kept ones, the last of which is scored."""
     random = np.random.default_rng(rows)
     start = model.cache.length
     return partial(

@@ -1,4 +1,4 @@
-"""Passes of the drafter and of first blocks on CUDA: where their nodes run, and what a pass asks of the device."""
+"""Forwards of the drafter and of first blocks on CUDA: where their nodes run, and what a forward asks of the device."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.long
 
 CUDA = "CUDAExecutionProvider"
 
-# A pass waits twice for its stream: when its outputs have been copied, and when ONNX Runtime gives the stream back.
+# A forward waits twice for its stream: when its outputs have been copied, and when ONNX Runtime gives the stream back.
 WAITS = {"wait cudaStreamSynchronize": 2}
 # A draft step reads features, token ids, positions and the length of the text, and gives features, token ids and log
 # probabilities, all in page-locked memory. Where trees are drafted it reads the attention bias, too, which the decoder
@@ -24,8 +24,8 @@ CHAIN_STEP_OF_8_ROWS = {**CHAIN_STEP, "kernel": 21}
 # A front reads token ids, positions and the length, the bias where its graph has one, and gives the states of its
 # last block.
 VERIFIED = {"copy pinned device": 3, "copy device pinned": 1, **WAITS}
-BIASED_PASS = {**VERIFIED, "copy pageable device": 1, "kernel": 14, "product": 6}
-CHAIN_PASS = {**VERIFIED, "kernel": 11, "product": 4}
+BIASED_FORWARD = {**VERIFIED, "copy pageable device": 1, "kernel": 14, "product": 6}
+CHAIN_FORWARD = {**VERIFIED, "kernel": 11, "product": 4}
 
 
 def counted(calls):
@@ -57,20 +57,20 @@ def test_every_node_is_on_cuda_and_none_copies_between_providers(program, bundle
     ],
 )
 def test_a_draft_step_has_the_stated_copies_launches_and_waits(num_rows, kind, num_past, stated, drafting, on_stand_in):
-    assert counted(on_stand_in("draft_pass", drafting, num_rows, kind, num_past)) == stated
+    assert counted(on_stand_in("draft_forward", drafting, num_rows, kind, num_past)) == stated
 
 
 @pytest.mark.parametrize("num_rows", [2, 8])
-def test_a_pass_of_a_front_of_one_block_has_the_stated_copies_launches_and_waits(
+def test_a_forward_of_a_front_of_one_block_has_the_stated_copies_launches_and_waits(
     num_rows, tiny_cut_bundle, on_stand_in
 ):
-    assert counted(on_stand_in("front_pass", tiny_cut_bundle, num_rows, "tree")) == BIASED_PASS
-    assert counted(on_stand_in("front_pass", tiny_cut_bundle, num_rows, "chain")) == CHAIN_PASS
+    assert counted(on_stand_in("front_forward", tiny_cut_bundle, num_rows, "tree")) == BIASED_FORWARD
+    assert counted(on_stand_in("front_forward", tiny_cut_bundle, num_rows, "chain")) == CHAIN_FORWARD
 
 
 def test_keys_and_values_are_written_where_they_lie(drafting, tiny_cut_bundle, on_stand_in):
-    """ONNX Runtime copies the past where present is another buffer, as the last pass shows."""
+    """ONNX Runtime copies the past where present is another buffer, as the last forward shows."""
     for kind in ("tree", "chain"):
-        assert not counted(on_stand_in("draft_pass", drafting, 1, kind))["copy device device"]
-        assert not counted(on_stand_in("front_pass", tiny_cut_bundle, 2, kind))["copy device device"]
-    assert counted(on_stand_in("pass_into_another_cache", drafting))["copy device device"]
+        assert not counted(on_stand_in("draft_forward", drafting, 1, kind))["copy device device"]
+        assert not counted(on_stand_in("front_forward", tiny_cut_bundle, 2, kind))["copy device device"]
+    assert counted(on_stand_in("forward_into_another_cache", drafting))["copy device device"]

@@ -27,15 +27,15 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from benchmarks.kernels_comparison.sides import in_turn
 from benchmarks.machine import measured_here
 from dovetail_ort.suites import load_suite
-from dovetail_ort_export.attaching import attach_drafter
-from dovetail_ort_export.laboratory.subjects import drafter_forwards
+from dovetail_ort_export.attach import attach_drafter
+from dovetail_ort_export.laboratory.graphs import drafter_forwards
 from dovetail_ort_runtime import ChainShape, GenerationOptions, SamplingOptions, kernels
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.environment import usable_cores
-from dovetail_ort_runtime.forward_times import target_forwards
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.forward_times import target_forwards
+from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_runtime.machine.environment import usable_cores
 from dovetail_ort_runtime.model import load_model
-from dovetail_ort_runtime.target import Target
 
 # Outputs and inputs of a product.
 SHAPES: Final = ((4096, 4096), (11008, 4096), (4096, 11008))
@@ -157,11 +157,11 @@ def _drafters(bundle: Path, head: Path, prompts: str) -> dict[str, Any]:
         }
 
 
-def _draft_model(path: Path) -> DraftModel:
+def _draft_model(path: Path) -> DraftGraph:
     bundle = Bundle(path)
     entry = bundle.manifest.drafter
     assert entry is not None
-    return DraftModel(bundle.path(entry.graph), entry, capacity=2 * NUM_PAST, threads=usable_cores())
+    return DraftGraph(bundle.path(entry.graph), entry, capacity=2 * NUM_PAST, threads=usable_cores())
 
 
 def _accepted(bundle: Path, prompts: str) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Final
 
 import onnxruntime
 
-from dovetail_ort_runtime.environment import processor_name
+from dovetail_ort_runtime.machine.environment import processor_name
 
 RESULTS: Final = Path(__file__).parent / "results"
 # Words that every processor's name has, and clock rates.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import symbolic_operators
-from dovetail_ort_export import operators, tracing
+from dovetail_ort_export.tracing import operators, target
 
 
 def refusals(model: Any) -> dict[str, str]:
@@ -39,8 +39,8 @@ def _refusal(name: str, attempt: Callable[[Any], None], model: Any) -> str:
 
 
 def _as_they_are(model: Any) -> None:
-    with mock.patch.object(tracing, "traced", symbolic_operators.exported):
-        tracing.trace_target(model)
+    with mock.patch.object(target, "traced", symbolic_operators.exported):
+        target.trace_target(model)
 
 
 def _with_fakes_alone(model: Any) -> None:
@@ -61,11 +61,11 @@ def _with_an_opset_of_onnxscript(model: Any) -> None:
 
 
 def _without_the_onnx_exporter(model: Any) -> None:
-    def exported(_: str, module: Any, arguments: tuple[Any, ...], *, inputs: tracing.Axes, **__: Any) -> None:
+    def exported(_: str, module: Any, arguments: tuple[Any, ...], *, inputs: target.Axes, **__: Any) -> None:
         torch.export.export(module, arguments, dynamic_shapes=symbolic_operators.dynamic_shapes(arguments, inputs))
 
-    with symbolic_operators.traced_by_torch_export(), mock.patch.object(tracing, "traced", exported):
-        tracing.trace_target(model)
+    with symbolic_operators.traced_by_torch_export(), mock.patch.object(target, "traced", exported):
+        target.trace_target(model)
 
 
 def _register_fakes() -> None:

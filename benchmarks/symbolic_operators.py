@@ -1,4 +1,4 @@
-"""The operators of `dovetail_ort_export.operators` for `torch.export`, and the trace that uses them.
+"""The operators of `dovetail_ort_export.tracing.operators` for `torch.export`, and the trace that uses them.
 
 `torch.onnx.ops.symbolic` states the ONNX node itself, with the type and shape of what it gives, so neither a custom
 operator, nor its fake, nor a translation into nodes is needed.
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
-from dovetail_ort_export import operators, tracing
-from dovetail_ort_export.tracing import Axes
+from dovetail_ort_export.tracing import operators, target
+from dovetail_ort_export.tracing.target import Axes
+from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
 
 _Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
 
@@ -26,8 +27,8 @@ _FLOAT: Final = torch.float32
 
 @contextmanager
 def traced_by_torch_export() -> Iterator[None]:
-    """Within it `tracing.trace_target` goes through `torch.export`."""
-    with mock.patch.dict(vars(operators), _OPERATORS), mock.patch.object(tracing, "traced", exported):
+    """Within it `target.trace_target` goes through `torch.export`."""
+    with mock.patch.dict(vars(operators), _OPERATORS), mock.patch.object(target, "traced", exported):
         yield
 
 
@@ -40,7 +41,7 @@ def exported(
     outputs: Axes,
     **_: Any,
 ) -> ir.Model:
-    """What `tracing.traced` gives, by `torch.export`, which infers the shapes of outputs."""
+    """What `target.traced` gives, by `torch.export`, which infers the shapes of outputs."""
     program = torch.onnx.export(
         module,
         arguments,
@@ -115,7 +116,7 @@ def _group_query_attention(
     scale: float,
 ) -> tuple[Tensor, ...]:
     half = past_key.shape[-1] // 2
-    tables = [_weight(name, 1, half) for name in (operators.COS_CACHE, operators.SIN_CACHE)]
+    tables = [_weight(name, 1, half) for name in (COS_TABLE, SIN_TABLE)]
     lengths = [seqlens_k, total_sequence_length]
     inputs = [query, key, value, past_key, past_value, *lengths, *tables, position_ids, attention_bias]
     attributes: _Attributes = {"num_heads": num_heads, "kv_num_heads": kv_num_heads, "scale": scale, "do_rotary": 1}

@@ -33,12 +33,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from benchmarks.machine import measured_here
 from benchmarks.refused_exports import refusals
 from benchmarks.symbolic_operators import traced_by_torch_export
-from dovetail_ort_export import tracing
-from dovetail_ort_export.graph_file import save_graph
-from dovetail_ort_export.pass_pipeline import apply_recipe
 from dovetail_ort_export.passes import PassContext
+from dovetail_ort_export.pipeline import apply_recipe
 from dovetail_ort_export.recipe import built_in_recipe
-from dovetail_ort_export.weights import Weights, head_size
+from dovetail_ort_export.source.weights import Weights, head_size
+from dovetail_ort_export.tracing import target
+from dovetail_ort_export.writing.graph_file import save_graph
 
 _TINY: Final = {
     "hidden_size": 64,
@@ -145,7 +145,7 @@ def _model(name: str, device: str) -> Any:
 def _traced(model: Any, exporter: str) -> ir.Model:
     with warnings.catch_warnings(), EXPORTERS[exporter]():
         warnings.simplefilter("ignore")
-        return tracing.trace_target(model)
+        return target.trace_target(model)
 
 
 def _nodes(graph: ir.Model) -> dict[str, int]:

@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.kernels_comparison.sides import in_turn
 from benchmarks.machine import measured_here
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.verification_input import VerificationInput
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.forward_rows import ForwardRows
+from dovetail_ort_runtime.engine.target import Target
 
 CHOICES: Final = ("map", "copy")
 ROWS: Final = (1, 2, 4, 8, 16, 64)
@@ -63,7 +63,7 @@ def _read(target: Target, num_tokens: int) -> None:
     """Fill the cache with a text of so many tokens."""
     for start in range(0, num_tokens, target.max_rows):
         chunk = _tokens(target)[start : start + min(target.max_rows, num_tokens - start)]
-        target.forward(VerificationInput.prompt(chunk, start), num_scored=1)
+        target.forward(ForwardRows.chain(chunk, start), num_scored=1)
         target.cache.keep(range(len(chunk)))
 
 
@@ -76,7 +76,7 @@ def _compare(targets: dict[str, Target], rows: int) -> dict[str, float]:
     ms: dict[str, list[float]] = {choice: [] for choice in targets}
     for number in range(ROUNDS):
         for choice in in_turn([*targets], number):
-            inputs = VerificationInput.prompt(_tokens(targets[choice])[:rows], NUM_PAST)
+            inputs = ForwardRows.chain(_tokens(targets[choice])[:rows], NUM_PAST)
             started = time.perf_counter()
             targets[choice].forward(inputs)
             ms[choice].append((time.perf_counter() - started) * 1e3)

@@ -2,7 +2,7 @@
 
 import sys
 
-from dovetail_ort.command_line import main
+from dovetail_ort.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.errors import InputError, UnavailableError, one_line
-from dovetail_ort_runtime.generation_options import Constraint, ConstraintState
 from dovetail_ort_runtime.model import Model
+from dovetail_ort_runtime.options import Constraint, ConstraintState
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher

@@ -6,9 +6,9 @@ import json
 import re
 from typing import Final
 
-from dovetail_ort.commands.bundle_lines import describe_drafter, measurement_lines, number_format
-from dovetail_ort_runtime.hub_cache import HubName
-from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort.cli.bundle_lines import describe_drafter, measurement_lines, number_format
+from dovetail_ort_runtime.bundle.hub_cache import HubName
+from dovetail_ort_runtime.bundle.manifest import Manifest
 
 # A card without it was written by somebody, and is not replaced.
 CARD_MARK: Final = "<!-- Written by dovetail-ort push. Without this line the card stays when a new bundle comes. -->"

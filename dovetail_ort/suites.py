@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.training.training_options import TrainingPrompts
+from dovetail_ort_export.training.options import TrainingPrompts
 from dovetail_ort_runtime import InputError, Message, UnavailableError
-from dovetail_ort_runtime.user_text import read_text_file
+from dovetail_ort_runtime.text.user_text import read_text_file
 
 HUMANEVAL: Final = "humaneval"
 

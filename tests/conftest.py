@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle.bundle import Bundle
 
 # A pass through a graph takes what the machine has left for it, and a fixture is built once for all examples.
 settings.register_profile(
@@ -155,8 +155,8 @@ def tiny_bundle_fp32(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory)
 def tiny_head(torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny_head(bundle, **config)`: directory of a random, untrained draft head for a bundle's target."""
     from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
-    from dovetail_ort_export.training.head_directory import HeadRecord, TrainingPoint, save_head
-    from dovetail_ort_export.training.training_options import TrainingOptions
+    from dovetail_ort_export.training.head_files import HeadRecord, TrainingPoint, save_head
+    from dovetail_ort_export.training.options import TrainingOptions
 
     def make(bundle: Path, target_sha256: str | None = None, **config: Any) -> Path:
         entry = Bundle(bundle).manifest.target
@@ -194,7 +194,7 @@ def tiny_head(torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Ca
 @pytest.fixture(scope="session")
 def with_drafter(tiny_head: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     """`with_drafter(bundle)`: a copy of a bundle with a random drafter of even tokens attached."""
-    from dovetail_ort_export.attaching import attach_drafter
+    from dovetail_ort_export.attach import attach_drafter
 
     def make(bundle: Path) -> Path:
         copy = tmp_path_factory.mktemp("drafting") / "bundle"

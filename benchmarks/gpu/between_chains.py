@@ -22,11 +22,11 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.gpu.forwards import CONTEXT, KEPT, fill, forward_of
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.devices import CUDA
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.verification_input import VerificationInput
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.devices import CUDA
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.forward_rows import ForwardRows
+from dovetail_ort_runtime.engine.target import Target
 
 _STEPS: Final = 4
 _NOT_COUNTED: Final = 5
@@ -45,23 +45,23 @@ def main() -> None:
         "nothing": lambda: None,
         "a pause of 5 ms": lambda: time.sleep(_PAUSE),
         "a busy host for 5 ms": _busy,
-        "a forward of the target": lambda: target.forward(VerificationInput.prompt(np.full(KEPT + 1, 5), 0)),
+        "a forward of the target": lambda: target.forward(ForwardRows.chain(np.full(KEPT + 1, 5), 0)),
     }
     model = _drafter(bundle)
     found = {name: _measure(model, action, given.rounds) for name, action in between.items()}
     print(json.dumps({"context": CONTEXT, "rows": [KEPT] + [1] * (_STEPS - 1), "between": found}, indent=1))
 
 
-def _drafter(bundle: Bundle) -> DraftModel:
+def _drafter(bundle: Bundle) -> DraftGraph:
     entry = bundle.manifest.drafter
     assert entry is not None
     graph = bundle.path(entry.graph)
-    model = DraftModel(graph, entry, capacity=2 * CONTEXT, threads=1, device=CUDA, trees=False)
+    model = DraftGraph(graph, entry, capacity=2 * CONTEXT, threads=1, device=CUDA, trees=False)
     fill(model, CONTEXT)
     return model
 
 
-def _measure(model: DraftModel, between: Callable[[], object], rounds: int) -> dict[str, Any]:
+def _measure(model: DraftGraph, between: Callable[[], object], rounds: int) -> dict[str, Any]:
     """Median milliseconds of each forward of a chain, and the GPU's clock meanwhile."""
     times: list[list[float]] = [[] for _ in range(_STEPS)]
     with _Clock() as clock:

@@ -18,8 +18,8 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.gpu.machine import described
-from dovetail_ort_runtime.cuda_runtime import vram_in_use
-from dovetail_ort_runtime.devices import require_cuda
+from dovetail_ort_runtime.engine.devices import require_cuda
+from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
 
 _LIBRARIES: Final = ("libcud", "libcublas", "libcufft", "libcurand", "libnvrtc", "onnxruntime")
 _TRACEBACK_LINES: Final = 8

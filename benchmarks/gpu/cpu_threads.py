@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.gpu.timing import time_rounds
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import usable_cores
-from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.verification_input import VerificationInput
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.forward_rows import ForwardRows
+from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_runtime.machine.environment import usable_cores
 
 ROWS: Final = (1, 2, 4, 8)
 CONTEXT: Final = 256
@@ -46,9 +46,9 @@ def _times(directory: str, threads: int, rounds: int) -> dict[str, Any]:
     tokens = np.arange(CONTEXT) * 37 % entry.vocabulary_size
     for start in range(0, CONTEXT, target.max_rows):
         chunk = tokens[start : start + target.max_rows]
-        target.forward(VerificationInput.prompt(chunk, start), num_scored=1)
+        target.forward(ForwardRows.chain(chunk, start), num_scored=1)
         target.cache.keep(range(len(chunk)))
-    forwards = {rows: VerificationInput.prompt(tokens[:rows], CONTEXT) for rows in ROWS}
+    forwards = {rows: ForwardRows.chain(tokens[:rows], CONTEXT) for rows in ROWS}
     return {str(rows): time_rounds(partial(target.forward, item), rounds) for rows, item in forwards.items()}
 
 

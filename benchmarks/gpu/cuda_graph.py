@@ -19,9 +19,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.gpu.timing import time_rounds
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.devices import CUDA_PROVIDER, require_cuda
-from dovetail_ort_runtime.manifest import DrafterEntry
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.manifest import DrafterEntry
+from dovetail_ort_runtime.engine.devices import CUDA_PROVIDER, require_cuda
 
 CONTEXT: Final = 256
 _CAPACITY: Final = 1024

@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.machine.environment import usable_cores
 
 
 def main() -> int:

@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmarks.gpu.timing import time_rounds
 from dovetail_ort_runtime import SamplingOptions
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.cuda_runtime import vram_in_use
-from dovetail_ort_runtime.devices import CUDA
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
-from dovetail_ort_runtime.environment import usable_cores
-from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine.devices import CUDA
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
+from dovetail_ort_runtime.machine.environment import usable_cores
 
 ROWS: Final = (1, 4, 8, 64)
 CONTEXT: Final = 256
@@ -60,7 +60,7 @@ def _measure(
     entry = bundle.manifest.drafter
     assert entry is not None
     started = time.perf_counter()
-    model = DraftModel(
+    model = DraftGraph(
         bundle.path(entry.graph),
         entry,
         capacity=max(*contexts, CONTEXT) + 2 * max(ROWS),
@@ -78,13 +78,13 @@ def _measure(
     }
 
 
-def described(model: DraftModel) -> dict[str, Any]:
+def described(model: DraftGraph) -> dict[str, Any]:
     """Nodes by provider, and bytes."""
     report = model.report()
     return {name: getattr(report, name) for name in ("nodes", "weight_bytes", "cache_bytes")}
 
 
-def time_forwards(model: DraftModel, context: int, rounds: int) -> dict[str, Any]:
+def time_forwards(model: DraftGraph, context: int, rounds: int) -> dict[str, Any]:
     """Forwards of `ROWS` rows with `context` tokens of context, by rows; the cache is empty afterwards."""
     fill(model, context)
     found = {}
@@ -95,7 +95,7 @@ def time_forwards(model: DraftModel, context: int, rounds: int) -> dict[str, Any
     return found
 
 
-def time_drafts(model: DraftModel, shapes: Mapping[str, ChainShape | TreeShape], rounds: int) -> dict[str, Any]:
+def time_drafts(model: DraftGraph, shapes: Mapping[str, ChainShape | TreeShape], rounds: int) -> dict[str, Any]:
     """Whole chains or trees as in a round: the kept tokens are read, then it is drafted; by shape."""
     random = np.random.default_rng(0)
     total = CONTEXT + KEPT
@@ -118,7 +118,7 @@ def time_drafts(model: DraftModel, shapes: Mapping[str, ChainShape | TreeShape],
     return found
 
 
-def fill(model: DraftModel, length: int) -> None:
+def fill(model: DraftGraph, length: int) -> None:
     """Read tokens into an empty cache."""
     while model.cache.length < length:
         rows = min(max(ROWS), length - model.cache.length)
@@ -126,7 +126,7 @@ def fill(model: DraftModel, length: int) -> None:
         model.cache.keep(range(rows))
 
 
-def forward_of(model: DraftModel, rows: int) -> Callable[[], Any]:
+def forward_of(model: DraftGraph, rows: int) -> Callable[[], Any]:
     """A forward over random rows behind the kept ones, the last of which is scored."""
     random = np.random.default_rng(rows)
     start = model.cache.length

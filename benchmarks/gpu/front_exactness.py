@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmarks.gpu.timing import time_rounds
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.devices import CPU, CUDA
-from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.verification_input import VerificationInput
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.devices import CPU, CUDA
+from dovetail_ort_runtime.engine.forward_rows import ForwardRows
+from dovetail_ort_runtime.engine.target import Target
 
 ROWS: Final = (2, 3, 5, 8)
 PADDED_ROWS: Final = max(ROWS)
@@ -60,7 +60,7 @@ def _logits(target: Target, tokens: TokenArray, rows: int, padded_rows: int = 0)
     for start in range(0, len(tokens), rows):
         chunk = tokens[start : start + rows]
         padding = np.repeat(chunk[-1:], max(0, padded_rows - len(chunk)))
-        result = target.forward(VerificationInput.prompt(np.concatenate((chunk, padding)), start))
+        result = target.forward(ForwardRows.chain(np.concatenate((chunk, padding)), start))
         target.cache.keep(range(len(chunk)))
         found.append(result.logits[: len(chunk)].copy())
     target.cache.rewind(0)
@@ -78,9 +78,9 @@ def _compared(expected: FloatArray, logits: FloatArray) -> dict[str, Any]:
 def _times(target: Target, tokens: TokenArray, rows: int, rounds: int) -> dict[str, Any]:
     """Of a whole forward, CUDA's and the CPU's blocks together, with 64 tokens of context."""
     target.cache.rewind(0)
-    target.forward(VerificationInput.prompt(tokens[:64], 0))
+    target.forward(ForwardRows.chain(tokens[:64], 0))
     target.cache.keep(range(64))
-    found = time_rounds(partial(target.forward, VerificationInput.prompt(tokens[:rows], 64)), rounds)
+    found = time_rounds(partial(target.forward, ForwardRows.chain(tokens[:rows], 64)), rounds)
     target.cache.rewind(0)
     return found
 

@@ -22,12 +22,12 @@ import numpy as np
 
 from benchmarks.gpu.forwards import CHAINS, CONTEXT, ROWS, TREES, described, time_drafts, time_forwards
 from benchmarks.result_files import LLAMA2_SHAPE
-from dovetail_ort_export.target_ends import TargetEnds
-from dovetail_ort_runtime.cuda_runtime import vram_in_use
-from dovetail_ort_runtime.devices import CUDA, parse_bytes, require_cuda
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
-from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
+from dovetail_ort_export.writing.target_ends import TargetEnds
+from dovetail_ort_runtime.bundle.manifest import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine.devices import CUDA, parse_bytes, require_cuda
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
 
 _CAPACITY: Final = 512
 _HEAD_SIZE: Final = 128
@@ -62,7 +62,7 @@ def _measure(
     """One of the two graphs; its memory is given back at the end."""
     before = vram_in_use()
     started = time.perf_counter()
-    model = DraftModel(
+    model = DraftGraph(
         graph,
         entry,
         capacity=_CAPACITY,

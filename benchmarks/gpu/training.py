@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from dovetail_ort_export.training.options import TrainingOptions
 from dovetail_ort_export.training.trainer import train_head
-from dovetail_ort_export.training.training_options import TrainingOptions
 
 
 def main() -> None:

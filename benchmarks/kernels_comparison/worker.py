@@ -49,9 +49,9 @@ class Worker:
 
     def open_target(self, max_context: int, num_past: int) -> dict[str, Any]:
         """Open the target and read `num_past` tokens."""
-        from dovetail_ort_runtime.bundle import Bundle
-        from dovetail_ort_runtime.row_invariance import run_in_chunks
-        from dovetail_ort_runtime.target import Target
+        from dovetail_ort_runtime.bundle.bundle import Bundle
+        from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
+        from dovetail_ort_runtime.engine.target import Target
 
         bundle = Bundle(self.bundle)
         entry = bundle.manifest.target
@@ -64,9 +64,9 @@ class Worker:
 
         The second of two: the first brings threads and caches back from the other side.
         """
-        from dovetail_ort_runtime.verification_input import VerificationInput
+        from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 
-        tokens = VerificationInput.prompt(np.arange(rows) % self.target.vocabulary_size, self.target.cache.length)
+        tokens = ForwardRows.chain(np.arange(rows) % self.target.vocabulary_size, self.target.cache.length)
         self.target.forward(tokens)
         started = time.perf_counter()
         self.target.forward(tokens)
@@ -84,7 +84,7 @@ class Worker:
 
     def _weights(self) -> list[NDArray[np.uint64]]:
         """The file of weights beside the target's graph, in as many parts as there are threads."""
-        from dovetail_ort_runtime.bundle import Bundle
+        from dovetail_ort_runtime.bundle.bundle import Bundle
 
         bundle = Bundle(self.bundle)
         graph = bundle.path(bundle.manifest.target.graph)
@@ -95,15 +95,15 @@ class Worker:
     def open_drafter(self, max_context: int, num_past: int) -> dict[str, Any]:
         """Open the bundle's drafter beside the target, behind `num_past` tokens."""
         from dovetail_ort_runtime import SamplingOptions
-        from dovetail_ort_runtime.bundle import Bundle
-        from dovetail_ort_runtime.draft_model import DraftModel
-        from dovetail_ort_runtime.draft_shape import ChainShape
-        from dovetail_ort_runtime.feature_drafter import FeatureDrafter
+        from dovetail_ort_runtime.bundle.bundle import Bundle
+        from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
+        from dovetail_ort_runtime.drafting.shapes import ChainShape
+        from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 
         bundle = Bundle(self.bundle)
         entry = bundle.manifest.drafter
         assert entry is not None, "the bundle has no drafter"
-        model = DraftModel(bundle.path(entry.graph), entry, capacity=max_context, threads=self.target.threads)
+        model = DraftGraph(bundle.path(entry.graph), entry, capacity=max_context, threads=self.target.threads)
         self.drafter = FeatureDrafter(model)
         tells_exact = "exact" in inspect.signature(self.drafter.begin).parameters  # at f2faf98
         self.drafter.begin(SamplingOptions(), **({"exact": True} if tells_exact else {}))
@@ -113,7 +113,7 @@ class Worker:
 
     def draft(self, num_past: int, tokens: int) -> dict[str, Any]:
         """Milliseconds of drafting a chain, the tokens of a round before it unread; the second of two."""
-        from dovetail_ort_runtime.draft_shape import ChainShape
+        from dovetail_ort_runtime.drafting.shapes import ChainShape
 
         ms = 0.0
         for _ in range(2):
@@ -145,7 +145,7 @@ class Worker:
 
     def tokenize(self, text: str) -> dict[str, Any]:
         """Token ids of a text, nothing added."""
-        from dovetail_ort_runtime.bundle import Bundle
+        from dovetail_ort_runtime.bundle.bundle import Bundle
 
         return {"token_ids": Bundle(self.bundle).tokenizer().encode(text, add_special_tokens=False)}
 
@@ -176,9 +176,9 @@ class Worker:
     def write_text(self, directory: str, prompts: str | None, num_answer_tokens: int, seed: int) -> dict[str, Any]:
         """Write training text into a new directory; answer tokens and seconds, the loading of the graph included."""
         from dovetail_ort.suites import load_training_prompts
-        from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
-        from dovetail_ort_export.training.written_text import write_text
-        from dovetail_ort_runtime.bundle import Bundle
+        from dovetail_ort_export.training.options import TrainingOptions, TrainingPrompts
+        from dovetail_ort_export.training.text_shards import write_text
+        from dovetail_ort_runtime.bundle.bundle import Bundle
 
         options = TrainingOptions(num_answer_tokens=num_answer_tokens, seed=seed)
         given = TrainingPrompts() if prompts is None else load_training_prompts(Path(prompts))

@@ -4,9 +4,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from dovetail_ort.commands.bundle_lines import describe_drafter, page
-from dovetail_ort.commands.exporting import Progress, import_from_export
-from dovetail_ort_export.export_options import AUTO_PRECISION, DRAFTER_PRECISIONS
+from dovetail_ort.cli.bundle_lines import describe_drafter, page
+from dovetail_ort.cli.export_extra import Progress, import_from_export
+from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    attach_drafter = import_from_export("exporter", "attaching").attach_drafter
+    attach_drafter = import_from_export("exporter", "attach").attach_drafter
     manifest = attach_drafter(
         arguments.bundle, arguments.head, arguments.precision, Progress(), recipe=arguments.recipe
     )

@@ -9,8 +9,7 @@ import sys
 from typing import Any
 
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
-from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_arguments import (
+from dovetail_ort.cli.arguments import (
     add_bundle,
     add_speculation,
     add_template_arguments,
@@ -19,10 +18,11 @@ from dovetail_ort.commands.bundle_arguments import (
     load,
     template_arguments,
 )
+from dovetail_ort.commands import add_json
 from dovetail_ort.suites import load_suite
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
+from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.machine.environment import onnxruntime_distributions, processor_name
 from dovetail_ort_runtime.model import Model
 
 

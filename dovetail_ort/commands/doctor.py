@@ -15,22 +15,22 @@ from packaging.requirements import Requirement
 
 from dovetail_ort.commands import add_json
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.cuda_runtime import cuda_versions, device_name
-from dovetail_ort_runtime.cuda_trial import run_trial
-from dovetail_ort_runtime.devices import CPU, CUDA, CUDA_PROVIDER
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.environment import (
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.cuda_trial import run_trial
+from dovetail_ort_runtime.engine.devices import CPU, CUDA, CUDA_PROVIDER
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.reference_bits import REFERENCE_BITS, bits_here
+from dovetail_ort_runtime.engine.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
+from dovetail_ort_runtime.engine.session import SessionReport
+from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_runtime.errors import UnavailableError
+from dovetail_ort_runtime.machine.cuda_runtime import cuda_versions, device_name
+from dovetail_ort_runtime.machine.environment import (
     import_onnxruntime,
     instruction_sets,
     onnxruntime_distributions,
     processor_name,
 )
-from dovetail_ort_runtime.errors import UnavailableError
-from dovetail_ort_runtime.reference_bits import REFERENCE_BITS, bits_here
-from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
-from dovetail_ort_runtime.session import SessionReport
-from dovetail_ort_runtime.target import Target
 
 Status = Literal["ok", "note", "problem"]
 
@@ -248,7 +248,7 @@ def _check_drafter(bundle: Bundle, *, cuda_works: bool) -> HealthCheck:
         found, remedy = "none, prompt lookup drafts alone", "dovetail-ort train BUNDLE HEAD, then dovetail-ort attach"
         return HealthCheck(name="drafter", status="note", found=found, remedy=remedy)
     device = CUDA if cuda_works and entry.precision == "fp16" else CPU
-    report = DraftModel(bundle.path(entry.graph), entry, capacity=2, threads=1, device=device, trees=False).report()
+    report = DraftGraph(bundle.path(entry.graph), entry, capacity=2, threads=1, device=device, trees=False).report()
     found = f"{entry.fusion}, {entry.num_layers} block{'s' * (entry.num_layers > 1)}, {entry.precision}"
     return HealthCheck(name="drafter", found=f"{found}; {_describe_session(report)}")
 

@@ -11,12 +11,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dovetail_ort.cli.arguments import layers_or_auto
+from dovetail_ort.cli.bundle_lines import measurement_lines, number_format, page
+from dovetail_ort.cli.export_extra import Progress, import_from_export
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_arguments import layers_or_auto
-from dovetail_ort.commands.bundle_lines import measurement_lines, number_format, page
-from dovetail_ort.commands.exporting import Progress, import_from_export
-from dovetail_ort_export.export_options import FORMATS, KV_CACHES, PRECISIONS, ExportOptions
-from dovetail_ort_runtime.devices import parse_bytes
+from dovetail_ort_export.options import FORMATS, KV_CACHES, PRECISIONS, ExportOptions
+from dovetail_ort_runtime.engine.devices import parse_bytes
 
 if TYPE_CHECKING:
     from dovetail_ort_export.exporter import ExportReport

@@ -6,14 +6,14 @@ import sys
 from dataclasses import asdict, replace
 from typing import Any
 
+from dovetail_ort.cli.answer_printer import AnswerPrinter
+from dovetail_ort.cli.arguments import add_generation_arguments, open_model, template_arguments
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.answer_printer import AnswerPrinter
-from dovetail_ort.commands.bundle_arguments import add_generation_arguments, open_model, template_arguments
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.generation import Generation
 from dovetail_ort_runtime.model import Model
-from dovetail_ort_runtime.prompt import Message, Prompt
-from dovetail_ort_runtime.user_text import standard_input
+from dovetail_ort_runtime.results import Generation
+from dovetail_ort_runtime.text.prompt import Message, Prompt
+from dovetail_ort_runtime.text.user_text import standard_input
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,11 +6,11 @@ import json
 import sys
 from typing import Any, Final
 
+from dovetail_ort.cli.arguments import add_bundle
+from dovetail_ort.cli.bundle_lines import describe_drafter, measurement_lines, number_format, page
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_arguments import add_bundle
-from dovetail_ort.commands.bundle_lines import describe_drafter, measurement_lines, number_format, page
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.manifest import Manifest
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.manifest import Manifest
 
 _VERIFIED: Final = {True: "all checksums match", False: "sizes match; --verify compares checksums too"}
 

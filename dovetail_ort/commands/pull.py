@@ -8,13 +8,13 @@ import os
 import sys
 from pathlib import Path
 
+from dovetail_ort.cli.bundle_lines import page
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_lines import page
 from dovetail_ort_export.hub_client import HubClient, RemoteModel
-from dovetail_ort_runtime.bundle import LARGEST_TEXT_BYTES, Bundle, sha256
+from dovetail_ort_runtime.bundle.bundle import LARGEST_TEXT_BYTES, Bundle, sha256
+from dovetail_ort_runtime.bundle.hub_cache import HubName
+from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.hub_cache import HubName
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

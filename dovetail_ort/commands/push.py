@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from dovetail_ort.cli.arguments import add_bundle
+from dovetail_ort.cli.bundle_lines import page
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_arguments import add_bundle
-from dovetail_ort.commands.bundle_lines import page
 from dovetail_ort.commands.pull import hub_name
 from dovetail_ort.model_card import CARD_MARK, model_card
 from dovetail_ort_export.hub_client import HubClient, RemoteModel
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.hub_cache import HubName
+from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
-from dovetail_ort_runtime.hub_cache import HubName
-from dovetail_ort_runtime.manifest import MANIFEST_NAME, Manifest
 
 CARD_NAME: Final = "README.md"
 # The hub's own files, which lie in a repository beside those of a bundle, and in a directory that was downloaded.

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.commands.bundle_arguments import add_bundle, add_speculation, add_threads, add_verification, load
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort.cli.arguments import add_bundle, add_speculation, add_threads, add_verification, load
+from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
-from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.user_text import read_text_file
+from dovetail_ort_runtime.options import GenerationOptions
+from dovetail_ort_runtime.text.user_text import read_text_file
 
 if TYPE_CHECKING:
     from dovetail_ort.server import ServerSettings

@@ -10,16 +10,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dovetail_ort.cli.arguments import add_bundle
+from dovetail_ort.cli.export_extra import Progress, import_from_export
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_arguments import add_bundle
-from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.suites import evaluation_texts, load_training_prompts
-from dovetail_ort_export.training.training_options import DEVICES, PRECISIONS, TrainingOptions
+from dovetail_ort_export.training.options import DEVICES, PRECISIONS, TrainingOptions
+from dovetail_ort_runtime.bundle.manifest import FUSIONS
 from dovetail_ort_runtime.errors import UnavailableError
-from dovetail_ort_runtime.manifest import FUSIONS
 
 if TYPE_CHECKING:
-    from dovetail_ort_export.training.head_directory import HeadRecord
+    from dovetail_ort_export.training.head_files import HeadRecord
 
 _HELP: Final = {
     "num_answer_tokens": "tokens of answers that the target writes",

@@ -5,11 +5,11 @@ import dataclasses
 import json
 import sys
 
+from dovetail_ort.cli.arguments import add_bundle, add_draft_bundle, add_threads, add_verification, load
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_arguments import add_bundle, add_draft_bundle, add_threads, add_verification, load
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.drafters import DRAFTERS
-from dovetail_ort_runtime.time_curves import TimeCurves
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.loading import DRAFTERS
+from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,8 @@ from dovetail_ort.server.json_body import read_json
 from dovetail_ort.server.requests import AnswerRequest
 from dovetail_ort.server.responses import AnswerWriter
 from dovetail_ort.server.settings import ServerSettings
-from dovetail_ort_runtime.generation import Piece
 from dovetail_ort_runtime.model import Model
+from dovetail_ort_runtime.results import Piece
 
 ResultT = TypeVar("ResultT")
 _DONE: Final = b"data: [DONE]\n\n"

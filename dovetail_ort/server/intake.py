@@ -9,8 +9,8 @@ from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.requests import AnswerRequest
 from dovetail_ort.server.settings import ServerSettings
 from dovetail_ort_runtime.errors import ChatTemplateError, InputError
-from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.model import Model
+from dovetail_ort_runtime.options import GenerationOptions
 
 
 class Intake:

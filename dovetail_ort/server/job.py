@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.requests import AnswerRequest
-from dovetail_ort_runtime.generation import FinishReason, Piece, Statistics
+from dovetail_ort_runtime.results import FinishReason, Piece, Statistics
 
 
 class Job:

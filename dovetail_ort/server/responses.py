@@ -8,9 +8,9 @@ from itertools import starmap
 from typing import Any, ClassVar
 
 from dovetail_ort.server.job import Job
-from dovetail_ort_runtime.generation import Piece, TokenLogprobs
 from dovetail_ort_runtime.model import Model
-from dovetail_ort_runtime.text_stream import TokenOffsets
+from dovetail_ort_runtime.results import Piece, TokenLogprobs
+from dovetail_ort_runtime.text.text_stream import TokenOffsets
 
 
 class AnswerWriter(ABC):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.options import GenerationOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

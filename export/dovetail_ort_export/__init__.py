@@ -8,7 +8,7 @@ __all__ = ["ExportOptions", "export_bundle"]
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import: it is loaded when a name that needs it is asked for.
     if name == "ExportOptions":
-        from dovetail_ort_export.export_options import ExportOptions
+        from dovetail_ort_export.options import ExportOptions
 
         return ExportOptions
     if name == "export_bundle":

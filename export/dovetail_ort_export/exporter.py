@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.agreement import checked_tokens, measure_target, reference_logits
-from dovetail_ort_export.cache_range import measured_cache
-from dovetail_ort_export.cross_check import witnessed_rows
-from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.formats import recipes_for
+from dovetail_ort_export.checking.agreement import checked_tokens, measure_target, reference_logits
+from dovetail_ort_export.checking.cross_check import witnessed_rows
+from dovetail_ort_export.options import ExportOptions
+from dovetail_ort_export.quantization.cache_range import measured_cache
 from dovetail_ort_export.source import Source, SourceOptions, TextParts, load_source
-from dovetail_ort_export.target_writer import Report, TargetWriter, WrittenTarget
-from dovetail_ort_export.whole_output import bundle_directory, check_output, clear_leftovers, write_manifest
+from dovetail_ort_export.writing.bundle_output import bundle_directory, check_output, clear_leftovers, write_manifest
+from dovetail_ort_export.writing.formats import recipes_for
+from dovetail_ort_export.writing.target_writer import Report, TargetWriter, WrittenTarget
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
+from dovetail_ort_runtime.bundle.manifest import GenerationEntry, Manifest, TokenizerEntry
+from dovetail_ort_runtime.bundle.measurements import Provenance
 from dovetail_ort_runtime.errors import InputError, SourceError
-from dovetail_ort_runtime.manifest import GenerationEntry, Manifest, TokenizerEntry
-from dovetail_ort_runtime.measurements import Provenance
+from dovetail_ort_runtime.machine.environment import onnxruntime_distributions, processor_name
 
 _TOKENIZER_NAME: Final = "tokenizer.json"
 _CHAT_TEMPLATE_NAME: Final = "chat_template.jinja"

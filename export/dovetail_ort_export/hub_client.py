@@ -16,14 +16,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from dovetail_ort_runtime.errors import DovetailError, InputError, UnavailableError
-from dovetail_ort_runtime.hub_cache import (
+from dovetail_ort_runtime.bundle.hub_cache import (
     DEFAULT_REVISION,
     HubName,
     cache_directory,
     names_commit,
     repository_directory,
 )
+from dovetail_ort_runtime.errors import DovetailError, InputError, UnavailableError
 
 _HTTP_LIBRARIES: Final = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}
 _DISK_IS_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

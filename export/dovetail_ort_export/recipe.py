@@ -10,9 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from dovetail_ort_runtime.bundle.manifest import NATIVE, PORTABLE, WEIGHT_FORMATS
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import NATIVE, PORTABLE, WEIGHT_FORMATS
-from dovetail_ort_runtime.user_text import read_text_file
+from dovetail_ort_runtime.text.user_text import read_text_file
 
 LOWER_NATIVE: Final = "lower-native"
 _LOWERING: Final = "lower-"

@@ -28,13 +28,13 @@ from random_drafters import random_drafters
 from benchmarks.machine import measured_here
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_runtime import SamplingOptions
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
-from dovetail_ort_runtime.environment import usable_cores
-from dovetail_ort_runtime.feature_drafter import FeatureDrafter
-from dovetail_ort_runtime.forward_times import ForwardTimes, target_forwards, time_in_turns
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.forward_times import ForwardTimes, target_forwards, time_in_turns
+from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_runtime.machine.environment import usable_cores
 
 BLOCKS: Final = {1: "one block", 5: "five blocks"}
 ROWS: Final = (1, 2, 4, 6, 8, 12, 16)
@@ -176,7 +176,7 @@ def _verify_record(measured: Sequence[_Measured], rows: int, pass_bytes: int) ->
     }
 
 
-def _draft_times(model: DraftModel) -> dict[str, float]:
+def _draft_times(model: DraftGraph) -> dict[str, float]:
     """Median milliseconds of a round's drafting by shape, in turns, with the tokens of the round before to read."""
     random = np.random.default_rng(0)
     tokens = random.integers(0, 1000, size=NUM_PAST + max(ROWS))

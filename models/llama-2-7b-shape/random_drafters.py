@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dovetail_ort_export.attaching import drafter_graph, drafter_recipe, write_drafter
-from dovetail_ort_export.chain_graph import chain_graph_name
-from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
+from dovetail_ort_export.attach import drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_export.writing.chain_graph import chain_graph_name
+from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.manifest import NATIVE, DrafterEntry, TargetEntry
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.kernels import OPERATOR_VERSION
-from dovetail_ort_runtime.manifest import NATIVE, DrafterEntry, TargetEntry
+from dovetail_ort_runtime.machine.environment import usable_cores
 
 SEED: Final = 0
 PRECISION: Final = "int8"
@@ -26,7 +26,7 @@ MAX_ROWS: Final = 64
 DEVIATION: Final = 0.02  # of weights that transformers initialises
 
 
-def random_drafters(bundle: Bundle, folder: Path, blocks: Sequence[int], capacity: int) -> dict[int, DraftModel]:
+def random_drafters(bundle: Bundle, folder: Path, blocks: Sequence[int], capacity: int) -> dict[int, DraftGraph]:
     """A drafter of each number of blocks, its graph written into `folder`.
 
     As in the paper a drafter ranks the target's whole vocabulary.
@@ -34,7 +34,7 @@ def random_drafters(bundle: Bundle, folder: Path, blocks: Sequence[int], capacit
     ends = read_target_ends(bundle)
     entries = {number: write_random_drafter(bundle.manifest.target, ends, folder, number) for number in blocks}
     return {
-        number: DraftModel(folder / entry.graph, entry, capacity=capacity, threads=usable_cores())
+        number: DraftGraph(folder / entry.graph, entry, capacity=capacity, threads=usable_cores())
         for number, entry in entries.items()
     }
 

@@ -1,8 +1,11 @@
 """Generate from a bundle with numpy and ONNX Runtime alone; it works without the packages beside it."""
 
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
-from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.drafter import Drafter
+from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.drafting.proposal import Proposal
+from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.errors import (
     BundleError,
     BundleVersionError,
@@ -14,14 +17,11 @@ from dovetail_ort_runtime.errors import (
     SourceError,
     UnavailableError,
 )
-from dovetail_ort_runtime.generation import Generation, Piece, Statistics, TokenLogprobs
-from dovetail_ort_runtime.generation_options import Constraint, ConstraintState, GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.model import Model, load_model
-from dovetail_ort_runtime.prompt import Message
-from dovetail_ort_runtime.prompt_lookup import PromptLookup
-from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.session import SessionReport
-from dovetail_ort_runtime.time_curves import TimeCurves
+from dovetail_ort_runtime.options import Constraint, ConstraintState, GenerationOptions, SamplingOptions
+from dovetail_ort_runtime.planning.time_curves import TimeCurves
+from dovetail_ort_runtime.results import Generation, Piece, Statistics, TokenLogprobs
+from dovetail_ort_runtime.text.prompt import Message
 
 __all__ = [
     "Bundle",

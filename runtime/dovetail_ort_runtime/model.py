@@ -10,28 +10,28 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from dovetail_ort_runtime.answer import Answer
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.decoder import Decoder
-from dovetail_ort_runtime.devices import AUTO, CPU, CUDA, has_cuda, parse_bytes
-from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
-from dovetail_ort_runtime.drafter import Drafter
-from dovetail_ort_runtime.drafters import drafter_bytes_on_gpu, make_drafter
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.manifest import TargetEntry
+from dovetail_ort_runtime.decoding.answer_stream import Answer
+from dovetail_ort_runtime.decoding.decoder import Decoder
+from dovetail_ort_runtime.decoding.turn_queue import Turns
+from dovetail_ort_runtime.drafting.drafter import Drafter
+from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine.devices import AUTO, CPU, CUDA, has_cuda, parse_bytes
+from dovetail_ort_runtime.engine.kv_cache import cache_bytes
+from dovetail_ort_runtime.engine.row_invariance import holds_here
+from dovetail_ort_runtime.engine.session import SessionReport, weight_bytes
+from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_runtime.engine.vram_share import VramShare
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
-from dovetail_ort_runtime.generation import Generation, Piece
-from dovetail_ort_runtime.generation_options import GenerationOptions
-from dovetail_ort_runtime.kv_cache import cache_bytes
-from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.planner import Planner
-from dovetail_ort_runtime.process_memory import return_freed_memory
-from dovetail_ort_runtime.prompt import Prompt, PromptReader
-from dovetail_ort_runtime.row_invariance import holds_here
-from dovetail_ort_runtime.session import SessionReport, weight_bytes
-from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.time_curves import TimeCurves
-from dovetail_ort_runtime.tokenizer import Tokenizer
-from dovetail_ort_runtime.turn import Turns
-from dovetail_ort_runtime.vram_share import VramShare
+from dovetail_ort_runtime.loading import drafter_bytes_on_gpu, make_drafter
+from dovetail_ort_runtime.machine.process_memory import return_freed_memory
+from dovetail_ort_runtime.options import GenerationOptions
+from dovetail_ort_runtime.planning.planner import Planner
+from dovetail_ort_runtime.planning.time_curves import TimeCurves
+from dovetail_ort_runtime.results import Generation, Piece
+from dovetail_ort_runtime.text.prompt import Prompt, PromptReader
+from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 
 class Model:

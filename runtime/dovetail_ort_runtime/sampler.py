@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.generation_options import ConstraintState, SamplingOptions
+from dovetail_ort_runtime.options import ConstraintState, SamplingOptions
 
 SeenArray: TypeAlias = NDArray[np.bool_]
 

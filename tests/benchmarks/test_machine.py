@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.machine import machine_slug, results_folder
-from dovetail_ort_runtime.environment import processor_name
+from dovetail_ort_runtime.machine.environment import processor_name
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.symbolic_operators import traced_by_torch_export
-from dovetail_ort_export.tracing import trace_target
+from dovetail_ort_export.tracing.target import trace_target
 
 CONSTANTS = {"Constant", "Weight"}  # one exporter writes them once for each use
 

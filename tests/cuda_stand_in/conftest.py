@@ -96,7 +96,7 @@ def with_half_precision_drafter(
     tiny_head: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Path], Path]:
     """`with_half_precision_drafter(bundle)`: a copy with a random drafter of one block in fp16."""
-    from dovetail_ort_export.attaching import attach_drafter
+    from dovetail_ort_export.attach import attach_drafter
 
     def make(bundle: Path) -> Path:
         copy = tmp_path_factory.mktemp("half") / "bundle"

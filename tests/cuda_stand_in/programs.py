@@ -22,16 +22,16 @@ import numpy as np
 
 import dovetail_ort
 from dovetail_ort import ChainShape, DovetailError, GenerationOptions, SamplingOptions
-from dovetail_ort_runtime import front
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.drafting_ahead import DraftingAhead
-from dovetail_ort_runtime.feature_drafter import FeatureDrafter
-from dovetail_ort_runtime.forward_inputs import padded_ancestors
-from dovetail_ort_runtime.session import open_session
-from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.verification_input import VerificationInput
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
+from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.engine import first_blocks
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.forward_inputs import padded_ancestors
+from dovetail_ort_runtime.engine.forward_rows import ForwardRows
+from dovetail_ort_runtime.engine.session import open_session
+from dovetail_ort_runtime.engine.target import Target
 
 PROMPT = np.random.default_rng(0).integers(3, 384, 24).tolist()
 
@@ -61,15 +61,15 @@ def profiled_nodes(session: Any) -> dict[str, list[str]]:
     return {provider: sorted(counts) for provider, counts in nodes.items()}
 
 
-def draft_model(directory: str, **settings: Any) -> DraftModel:
+def draft_model(directory: str, **settings: Any) -> DraftGraph:
     """A bundle's drafter on CUDA."""
     bundle = Bundle(directory)
     entry = bundle.manifest.drafter
     assert entry is not None
-    return DraftModel(bundle.path(entry.graph), entry, **{"capacity": 64, "threads": 1, "device": "cuda", **settings})
+    return DraftGraph(bundle.path(entry.graph), entry, **{"capacity": 64, "threads": 1, "device": "cuda", **settings})
 
 
-def draft(model: DraftModel, num_rows: int, *, tree: bool = False) -> None:
+def draft(model: DraftGraph, num_rows: int, *, tree: bool = False) -> None:
     """A forward behind the kept rows."""
     length = model.cache.length
     model.forward(
@@ -96,7 +96,7 @@ def cut_target(directory: str, *, has_chain_graph: bool = True, **settings: Any)
 def verify(target: Target, num_rows: int) -> None:
     """A forward behind the kept rows."""
     length = target.cache.length
-    target.forward(VerificationInput.prompt(np.full(num_rows, 5), length))
+    target.forward(ForwardRows.chain(np.full(num_rows, 5), length))
     target.cache.keep(range(num_rows))
 
 
@@ -111,7 +111,7 @@ def drafter_nodes(directory: str, kind: str) -> dict[str, Any]:
 def front_nodes(directory: str, kind: str) -> dict[str, Any]:
     """As `drafter_nodes`."""
     with tempfile.TemporaryDirectory() as folder:
-        front.open_session = functools.partial(open_session, trace=Path(folder) / "profile")
+        first_blocks.open_session = functools.partial(open_session, trace=Path(folder) / "profile")
         target = cut_target(directory, has_chain_graph=kind == "chain")
         assert target.front is not None
         verify(target, 4)
@@ -204,7 +204,7 @@ def fill_cache(directory: str, part: str, vram_limit: str) -> dict[str, Any]:
     result: dict[str, Any] = {"max_rows": 0, "error": None}
     with traced() as calls:
         try:
-            model: DraftModel | Target
+            model: DraftGraph | Target
             if part == "drafter":
                 model = draft_model(directory, capacity=512, vram_limit=int(vram_limit))
             else:
@@ -221,7 +221,7 @@ def fill_cache(directory: str, part: str, vram_limit: str) -> dict[str, Any]:
     return {**result, "peak_bytes": max(held, default=0)}
 
 
-def run_rows(model: DraftModel | Target, num_rows: int) -> None:
+def run_rows(model: DraftGraph | Target, num_rows: int) -> None:
     """A forward behind the kept rows."""
     if isinstance(model, Target):
         verify(model, num_rows)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.kv_cache import cache_bytes
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.kv_cache import cache_bytes
 
 pytestmark = pytest.mark.long
 

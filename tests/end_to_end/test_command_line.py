@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 import dovetail_ort
-from dovetail_ort.command_line import main
+from dovetail_ort.cli.main import main
 from dovetail_ort.commands import COMMANDS
 from dovetail_ort.commands.chat import Conversation
 from dovetail_ort.commands.graph import COMMANDS as GRAPH_COMMANDS
 from dovetail_ort.suites import load_suite
-from dovetail_ort_runtime import environment
-from dovetail_ort_runtime.bundle import sha256
+from dovetail_ort_runtime.bundle.bundle import sha256
+from dovetail_ort_runtime.machine import environment
 from dovetail_ort_runtime.model import Model
 
 PROMPT = "The tails hold the pins"
@@ -83,9 +83,7 @@ def test_help_of_each_command_on_graphs_shows_an_example(name, capsys):
 
 
 def test_help_imports_no_torch():
-    code = (
-        "import sys, dovetail_ort.command_line as cli; cli.main(['export', '--help']); sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, dovetail_ort.cli.main as cli; cli.main(['export', '--help']); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
 
 
@@ -217,7 +215,7 @@ def test_altered_small_file_is_refused(damaged, refused):
 
 
 def test_verify_finds_an_alteration_that_opening_does_not_look_for(damaged, refused, monkeypatch, capsys):
-    monkeypatch.setattr("dovetail_ort_runtime.bundle.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("dovetail_ort_runtime.bundle.bundle.SMALL_FILE_BYTES", 0)
     weights = damaged / "model_native.onnx_data"
     weights.write_bytes(bytes(weights.stat().st_size))
     assert main(["inspect", str(damaged)]) == 0
@@ -455,8 +453,8 @@ def test_accepted_draft_tokens_are_tinted_on_a_terminal_only(tiny_bundle, capsys
 
 SLOW_GENERATE = """
 import sys, time
-from dovetail_ort.command_line import main
-from dovetail_ort_runtime.target import Target
+from dovetail_ort.cli.main import main
+from dovetail_ort_runtime.engine.target import Target
 
 forward = Target.forward
 
@@ -616,7 +614,7 @@ def test_export_and_inspect_show_the_format(tiny_llama, tmp_path, capsys, chosen
 
 
 def test_export_says_loudly_that_a_bundle_is_not_exact(tiny_llama, tmp_path, capsys, monkeypatch):
-    from dovetail_ort_export import agreement
+    from dovetail_ort_export.checking import agreement
 
     measure = agreement.measure_row_invariance
 
@@ -699,7 +697,7 @@ def test_a_copy_of_the_target_drafts_for_it(tiny_bundle, capsys):
 
 
 def test_tuned_times_are_stored_and_drafted_with(tiny_bundle, capsys, monkeypatch, tmp_path):
-    from dovetail_ort_runtime import drafters
+    from dovetail_ort_runtime import loading
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["tune", str(tiny_bundle), "--draft-bundle", str(tiny_bundle)]) == 0
@@ -708,7 +706,7 @@ def test_tuned_times_are_stored_and_drafted_with(tiny_bundle, capsys, monkeypatc
     assert re.search(r"drafting +first token \d+\.\d\d ms after 1 unread", out)
     assert main(["tune", str(tiny_bundle), "--draft-bundle", str(tiny_bundle), "--json"]) == 0
     curves = json.loads(capsys.readouterr().out)
-    monkeypatch.setattr(drafters, "measure_curves", None)  # nothing is measured any more
+    monkeypatch.setattr(loading, "measure_curves", None)  # nothing is measured any more
     loaded = dovetail_ort.load(tiny_bundle, draft_bundle=tiny_bundle)
     assert list(loaded.curves.verify_ms[0]) == curves["verify_ms"][0]
     with pytest.raises(TypeError):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import dovetail_ort
-from dovetail_ort.command_line import main
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort.cli.main import main
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
+from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
-from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
-from dovetail_ort_runtime.row_invariance import run_in_chunks
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.options import GenerationOptions, SamplingOptions
 
 TOKENS = np.random.default_rng(0).integers(3, 384, 60)
 
@@ -19,8 +19,8 @@ TOKENS = np.random.default_rng(0).integers(3, 384, 60)
 @pytest.fixture(scope="module")
 def export(tiny_source, tmp_path_factory):
     """`export(layers, gpu_layers, ...)`: a bundle of a model of so many blocks, and of always the same weights."""
-    from dovetail_ort_export.export_options import ExportOptions
     from dovetail_ort_export.exporter import export_bundle
+    from dovetail_ort_export.options import ExportOptions
 
     made = {}
 
@@ -55,12 +55,12 @@ def test_the_cut_at_any_block_gives_the_logits_of_the_whole(export, number):
 def test_in_one_number_format_the_cut_changes_nothing_but_the_order_of_sums(tiny_model, tmp_path, number):
     import onnxruntime
 
-    from dovetail_ort_export.graph_file import save_graph
-    from dovetail_ort_export.pass_pipeline import apply_recipe
     from dovetail_ort_export.passes import PassContext
+    from dovetail_ort_export.pipeline import apply_recipe
     from dovetail_ort_export.recipe import built_in_recipe
-    from dovetail_ort_export.tracing import trace_target
-    from dovetail_ort_export.weights import Weights
+    from dovetail_ort_export.source.weights import Weights
+    from dovetail_ort_export.tracing.target import trace_target
+    from dovetail_ort_export.writing.graph_file import save_graph
 
     model = tiny_model("llama", num_hidden_layers=4)
     weights = Weights(model, max_context=64)
@@ -144,7 +144,7 @@ def test_a_tree_changes_no_answer_of_a_cut_target(export, with_drafter, options)
 
 
 def test_a_head_of_the_whole_target_fits_a_cut_one(export):
-    from dovetail_ort_export.target_ends import read_target_ends
+    from dovetail_ort_export.writing.target_ends import read_target_ends
 
     whole, cut = (read_target_ends(Bundle(export(number, precision="fp32"))) for number in (0, 2))
     np.testing.assert_array_equal(whole.head, cut.head)

@@ -7,11 +7,11 @@ import pytest
 
 import dovetail_ort
 from dovetail_ort import ChainShape, GenerationOptions, SamplingOptions
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.devices import has_cuda
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.row_invariance import run_in_chunks
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.devices import has_cuda
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
+from dovetail_ort_runtime.engine.target import Target
 
 PROMPT = np.random.default_rng(0).integers(3, 384, 24).tolist() * 2
 needs_cuda = pytest.mark.skipif(not has_cuda(), reason="needs a GPU and onnxruntime-gpu with its CUDA libraries")
@@ -21,7 +21,7 @@ on_each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", 
 @pytest.fixture(scope="module")
 def drafting(tiny_bundle, tiny_head, tmp_path_factory):
     """A bundle whose drafter is in half precision, as CUDA's attention kernel asks for."""
-    from dovetail_ort_export.attaching import attach_drafter
+    from dovetail_ort_export.attach import attach_drafter
 
     copy = tmp_path_factory.mktemp("half") / "bundle"
     shutil.copytree(tiny_bundle, copy)
@@ -76,7 +76,7 @@ def test_cuda_drafts_what_the_cpu_drafts(drafting):
     token_ids = random.integers(3, 384, 12)
 
     def rows(where):
-        model = DraftModel(bundle.path(entry.graph), entry, capacity=64, threads=1, device=where)
+        model = DraftGraph(bundle.path(entry.graph), entry, capacity=64, threads=1, device=where)
         found = []
         for start in (0, 5):  # the second pass reads what the first one left in the cache
             size = 5 if start == 0 else 7

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from dovetail_ort.command_line import main
+from dovetail_ort.cli.main import main
 from dovetail_ort.commands import doctor
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.cuda_runtime import CudaVersions
-from dovetail_ort_runtime.cuda_trial import run_trial
-from dovetail_ort_runtime.draft_model import DraftModel
+from dovetail_ort_runtime.engine.cuda_trial import run_trial
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.errors import UnavailableError
+from dovetail_ort_runtime.machine.cuda_runtime import CudaVersions
 
 FOUND = CudaVersions(needed_cuda="13.0", needed_driver="580", driver="580.65.06", cuda="13.0", cudnn="9.12.0")
 
@@ -71,7 +71,7 @@ def test_the_trial_is_a_graph_that_runs():
 def test_a_drafter_in_half_precision_is_opened_on_cuda_if_that_works(
     with_gpu_package, tiny_bundle, tiny_head, tmp_path, capsys, monkeypatch, run, precision, device
 ):
-    from dovetail_ort_export.attaching import attach_drafter
+    from dovetail_ort_export.attach import attach_drafter
 
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
     attach_drafter(tmp_path / "bundle", tiny_head(tiny_bundle), precision=precision)
@@ -79,9 +79,9 @@ def test_a_drafter_in_half_precision_is_opened_on_cuda_if_that_works(
 
     def opened(*arguments, device, **settings):
         asked.append(device)
-        return DraftModel(*arguments, **settings)
+        return DraftGraph(*arguments, **settings)
 
-    monkeypatch.setattr(doctor, "DraftModel", opened)
+    monkeypatch.setattr(doctor, "DraftGraph", opened)
     with_gpu_package(run or (lambda: None))
     assert checks(capsys, str(tmp_path / "bundle"))["drafter"]["status"] == "ok"
     assert asked == [device]

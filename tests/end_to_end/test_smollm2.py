@@ -10,7 +10,7 @@ import pytest
 import dovetail_ort
 from dovetail_ort.benchmark import Benchmark, summarise
 from dovetail_ort.suites import load_suite
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle.bundle import Bundle
 
 BUNDLE = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "bundle"
 

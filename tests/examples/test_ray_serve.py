@@ -21,8 +21,8 @@ import httpx
 import openai
 import pytest
 
-from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.model import load_model
+from dovetail_ort_runtime.options import GenerationOptions
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dovetail_ort_export import ExportOptions, agreement, export_bundle, exporter
-from dovetail_ort_runtime.bundle import Bundle, sha256
+from dovetail_ort_export import ExportOptions, export_bundle, exporter
+from dovetail_ort_export.checking import agreement
+from dovetail_ort_runtime.bundle.bundle import Bundle, sha256
+from dovetail_ort_runtime.bundle.manifest import GenerationEntry
+from dovetail_ort_runtime.bundle.measurements import RowInvariance
+from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import BundleError, InputError, SourceError
-from dovetail_ort_runtime.manifest import GenerationEntry
-from dovetail_ort_runtime.measurements import RowInvariance
-from dovetail_ort_runtime.target import Target
 
 RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
 
@@ -97,7 +98,7 @@ def test_tokenizer_template_and_generation_settings_are_the_sources(tiny_bundle,
 
     original = AutoTokenizer.from_pretrained(tiny_llama)
     bundle = Bundle(tiny_bundle)
-    from dovetail_ort_runtime.tokenizer import Tokenizer
+    from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
     text = "A dovetail joint <|im_end|> for 3 €"
     assert Tokenizer(bundle.path("tokenizer.json")).encode(text, add_special_tokens=True) == original(text)["input_ids"]
@@ -265,7 +266,7 @@ def test_a_bundle_that_is_not_row_invariant_is_written_as_inexact(tiny_llama, ou
 
 
 def test_row_invariance_is_measured_not_assumed(tiny_bundle):
-    from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, measure_row_invariance
+    from dovetail_ort_runtime.engine.row_invariance import ROWS_AT_EXPORT, measure_row_invariance
 
     class Drifting:
         """A target whose logits depend on how many rows it reads."""
@@ -289,8 +290,8 @@ def test_row_invariance_is_measured_not_assumed(tiny_bundle):
 
 
 def test_agreement_is_that_of_the_two_distributions(tiny_bundle):
-    from dovetail_ort_export.agreement import measure_target
-    from dovetail_ort_runtime.row_invariance import run_in_chunks
+    from dovetail_ort_export.checking.agreement import measure_target
+    from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
 
     bundle = Bundle(tiny_bundle)
     target = Target(bundle.path("model_native.onnx"), bundle.manifest.target, threads=1)

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.proposal import ROOT, Proposal
-from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.verification_input import VerificationInput
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.decoding.verification import verification_rows
+from dovetail_ort_runtime.drafting.proposal import ROOT, Proposal
+from dovetail_ort_runtime.engine.forward_rows import ForwardRows
+from dovetail_ort_runtime.engine.target import Target
 
 # What the project promises (issue 2): fp32 sums in another order; logits here are below 30.
 TOLERANCE = 1e-4
@@ -122,7 +123,7 @@ def read(target, tokens, chunks):
     start, sizes = 0, cycle(chunks)
     while start < len(tokens):
         chunk = tokens[start : start + next(sizes)]
-        rows = target.forward(VerificationInput.prompt(chunk, target.cache.length))
+        rows = target.forward(ForwardRows.chain(chunk, target.cache.length))
         logits.append(rows.logits.copy())
         states.append(rows.hidden_states.copy())
         target.cache.keep(range(len(chunk)))
@@ -196,7 +197,7 @@ def test_a_native_path_of_a_tree_has_the_bits_of_that_path_alone(native, tokens)
     tree = Proposal(token_ids=np.array([5, 6, 7, 8, 9, 10, 11]), parents=np.array([ROOT, 0, 1, 0, 3, ROOT, 5]))
     native.cache.rewind(0)
     read(native, past, (40,))
-    rows = native.forward(VerificationInput.proposal(root, tree, len(past)))
+    rows = native.forward(verification_rows(root, tree, len(past)))
     logits, states = rows.logits.copy(), rows.hidden_states.copy()
     for leaf in (2, 4, 6):
         path = path_to(tree, leaf)
@@ -218,7 +219,7 @@ def test_every_path_of_a_tree_agrees_with_transformers_on_that_path_alone(case, 
     )
     case.target.cache.rewind(0)
     read(case.target, past, (40,))
-    rows = case.target.forward(VerificationInput.proposal(root, tree, len(past)))
+    rows = case.target.forward(verification_rows(root, tree, len(past)))
     for leaf in (2, 4, 6):
         path = path_to(tree, leaf)
         text = np.concatenate([past, [root], tree.token_ids[path]])
@@ -255,7 +256,7 @@ def test_a_bfloat16_checkpoint_exports_as_its_float32_copy(tiny_source, tmp_path
 def test_the_reference_of_a_bfloat16_checkpoint_is_computed_in_float32_and_leaves_it_as_it_was(tiny_source, torch):
     import transformers
 
-    from dovetail_ort_export.agreement import reference_logits
+    from dovetail_ort_export.checking.agreement import reference_logits
     from dovetail_ort_export.source import load_source
 
     source = tiny_source("llama", dtype=torch.bfloat16)

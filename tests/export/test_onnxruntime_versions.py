@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dovetail_ort_runtime.environment import OLDEST_ONNXRUNTIME
+from dovetail_ort_runtime.machine.environment import OLDEST_ONNXRUNTIME
 
 OLDEST = ".".join(map(str, OLDEST_ONNXRUNTIME))
 PROMPTS = ("A dovetail joint", "def fibonacci(n):\n    return fibonacci(n - 1) + fib")
@@ -17,8 +17,8 @@ import json, sys
 import numpy as np
 import onnxruntime
 from dovetail_ort_runtime import Bundle, GenerationOptions, load_model
-from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.verification_input import VerificationInput
+from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 
 directory, prompts = sys.argv[1], json.loads(sys.argv[2])
 
@@ -34,7 +34,7 @@ def logits(rows):
     tokens, found = np.arange(3, 123), []
     for start in range(0, 120, rows):
         chunk = tokens[start : start + rows]
-        found.append(target.forward(VerificationInput.prompt(chunk, start)).logits.copy())
+        found.append(target.forward(ForwardRows.chain(chunk, start)).logits.copy())
         target.cache.keep(range(len(chunk)))
     return np.concatenate(found)
 

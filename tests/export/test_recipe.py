@@ -87,7 +87,7 @@ def test_a_pass_is_left_out_wherever_it_stands():
 
 
 def test_every_built_in_recipe_names_passes_that_there_are():
-    from dovetail_ort_export.pass_pipeline import BUILT_IN_PASSES
+    from dovetail_ort_export.pipeline import BUILT_IN_PASSES
 
     for name in ("native", "portable", "fp32", "drafter"):
         assert set(built_in_recipe(name).names) <= set(BUILT_IN_PASSES), name
@@ -102,12 +102,12 @@ def test_the_shipped_models_recipe_is_what_a_command_without_one_follows(name):
 def test_every_target_recipe_of_the_shipped_model_makes_a_graph_that_loads(name, tiny_model, tmp_path):
     import numpy as np
 
-    from dovetail_ort_export.graph_file import save_graph
-    from dovetail_ort_export.pass_pipeline import apply_recipe
     from dovetail_ort_export.passes import PassContext
-    from dovetail_ort_export.tracing import trace_target
-    from dovetail_ort_export.weights import Weights
-    from dovetail_ort_runtime.session import open_session
+    from dovetail_ort_export.pipeline import apply_recipe
+    from dovetail_ort_export.source.weights import Weights
+    from dovetail_ort_export.tracing.target import trace_target
+    from dovetail_ort_export.writing.graph_file import save_graph
+    from dovetail_ort_runtime.engine.session import open_session
 
     model = tiny_model("llama")
     maxima = {f"{block}.{part}": np.ones(32, dtype=np.float32) for block in (0, 1) for part in ("key", "value")}

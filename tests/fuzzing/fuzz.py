@@ -24,14 +24,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "runtime"))
 with atheris.instrument_imports(include=["dovetail_ort_runtime", "jinja2", "operator_inputs"]):
     from operator_inputs import operators
 
-    from dovetail_ort_runtime import kernels, template_budget
-    from dovetail_ort_runtime.bundle import Bundle
-    from dovetail_ort_runtime.chat_template import ChatTemplate
+    from dovetail_ort_runtime import kernels
+    from dovetail_ort_runtime.bundle.bundle import Bundle
+    from dovetail_ort_runtime.bundle.graph_check import DOMAINS, check_graph
+    from dovetail_ort_runtime.bundle.manifest import Manifest
+    from dovetail_ort_runtime.engine.session import open_session
     from dovetail_ort_runtime.errors import BundleError, DovetailError
-    from dovetail_ort_runtime.graph_check import DOMAINS, check_graph
-    from dovetail_ort_runtime.manifest import Manifest
-    from dovetail_ort_runtime.session import open_session
-    from dovetail_ort_runtime.tokenizer import Tokenizer
+    from dovetail_ort_runtime.text import template_budget
+    from dovetail_ort_runtime.text.chat_template import ChatTemplate
+    from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

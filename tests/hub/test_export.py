@@ -3,8 +3,8 @@
 import pytest
 from huggingface_hub import ModelCard
 
-from dovetail_ort.command_line import main
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort.cli.main import main
+from dovetail_ort_runtime.bundle.bundle import Bundle
 
 # huggingface_hub 1 and 2 call their HTTP client in a way that this has given up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload:DeprecationWarning")

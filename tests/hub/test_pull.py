@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import dovetail_ort
-from dovetail_ort.command_line import main
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort.cli.main import main
+from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import BundleError
 
 WEIGHTS = "model_native.onnx_data"

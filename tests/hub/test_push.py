@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from dovetail_ort.command_line import main
+from dovetail_ort.cli.main import main
 from dovetail_ort.model_card import CARD_MARK, model_card
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.hub_cache import HubName
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.hub_cache import HubName
 
 # huggingface_hub 1 and 2 call their HTTP client in a way that this has given up.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload:DeprecationWarning")

@@ -16,9 +16,8 @@ import types
 import typing
 from typing import Any, Final
 
-from dovetail_ort_runtime import manifest
-from dovetail_ort_runtime.generation_options import SamplingOptions
-from dovetail_ort_runtime.manifest import (
+from dovetail_ort_runtime.bundle import manifest
+from dovetail_ort_runtime.bundle.manifest import (
     DrafterEntry,
     FileEntry,
     GenerationEntry,
@@ -26,6 +25,7 @@ from dovetail_ort_runtime.manifest import (
     TargetEntry,
     TokenizerEntry,
 )
+from dovetail_ort_runtime.options import SamplingOptions
 
 Schema = dict[str, Any]
 

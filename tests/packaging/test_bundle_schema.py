@@ -12,9 +12,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from dovetail_ort_export import ExportOptions, export_bundle
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.manifest import VERSION, Manifest
 from dovetail_ort_runtime.errors import BundleError, BundleVersionError
-from dovetail_ort_runtime.manifest import VERSION, Manifest
 
 FOLDER = Path(__file__).parent
 SCHEMA = FOLDER.parents[1] / "docs" / "bundle-manifest.schema.json"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dovetail_ort_runtime import bundle, chat_template, graph_check, manifest, template_budget, tokenizer
+from dovetail_ort_runtime.bundle import bundle, graph_check, manifest
+from dovetail_ort_runtime.text import chat_template, template_budget, tokenizer
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "security.md").read_text(encoding="utf-8")

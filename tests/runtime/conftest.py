@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.drafter import Drafter
+from dovetail_ort_runtime.drafting.proposal import ROOT, Proposal
+from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.model import load_model
-from dovetail_ort_runtime.proposal import ROOT, Proposal
-from dovetail_ort_runtime.target import Target
 
 
 class Recorder(Drafter):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
+from dovetail_ort_runtime.bundle.manifest import DrafterEntry, TargetEntry
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
-from dovetail_ort_runtime.manifest import DrafterEntry, TargetEntry
 
 NUM_LAYERS, NUM_HEADS, NUM_KV_HEADS, HEAD_SIZE = 2, 4, 2, 16
 HIDDEN_SIZE, INTERMEDIATE_SIZE, VOCABULARY_SIZE, MAX_CONTEXT = 64, 96, 384, 512

@@ -1,6 +1,6 @@
-"""Make the graph of `dovetail_ort_runtime.reference_bits`: small, and with everything in it that the kernels can do.
+"""Make the graph of `engine.reference_bits`: small, and with everything in it that the kernels can do.
 
-python tests/runtime/reference_graph.py runtime/dovetail_ort_runtime/reference_bits.onnx
+python tests/runtime/reference_graph.py runtime/dovetail_ort_runtime/engine/reference_bits.onnx
 
 Two blocks over the same weights. Head sizes, inputs and outputs are no multiples of what the kernels work on at a time.
 The first block has biases, weights in groups, SiLU and an fp16 cache; the second has norms by head, a window, a soft

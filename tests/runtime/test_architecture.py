@@ -16,6 +16,28 @@ PACKAGES = {
     "dovetail_ort_export": ROOT / "export" / "dovetail_ort_export",
     "dovetail_ort": ROOT / "dovetail_ort",
 }
+# The rooms of the packages, from the ground up: a room imports its own files and those of the rooms below it.
+ROOMS = {
+    "dovetail_ort_runtime": (
+        *("errors", "arrays", "options", "sampler", "results", "kernels", "machine", "text", "bundle", "engine"),
+        *("drafting", "planning", "decoding", "loading", "model", "__init__"),
+    ),
+    "dovetail_ort_export": (
+        *(
+            "options",
+            "recipe",
+            "hub_client",
+            "source",
+            "tracing",
+            "quantization",
+            "passes",
+            "pipeline",
+            "writing",
+            "checking",
+        ),
+        *("exporter", "training", "attach", "laboratory", "__init__"),
+    ),
+}
 # Everything else that the runtime imports is in the standard library.
 RUNTIME_NEEDS = {"dovetail_ort_runtime", "numpy", "onnxruntime", "tokenizers", "jinja2"}
 
@@ -33,6 +55,22 @@ def imports(package):
                 yield file.name, node.module.partition(".")[0]
 
 
+def imported_modules(package):
+    """(importing module, imported module) of every import within a package, by full name."""
+    root = PACKAGES[package]
+    for file in sorted(root.rglob("*.py")):
+        importing = ".".join((package, *file.relative_to(root).with_suffix("").parts))
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == package:
+                yield from ((importing, f"{package}.{alias.name}") for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith(f"{package}."):
+                yield importing, node.module
+
+
+def room_of(module):
+    return module.split(".")[1]
+
+
 def test_the_runtime_imports_nothing_but_its_four_dependencies():
     foreign = {(file, name) for file, name in imports("dovetail_ort_runtime") if name not in sys.stdlib_module_names}
     assert {name for _, name in foreign} <= RUNTIME_NEEDS, foreign
@@ -42,6 +80,17 @@ def test_the_exporter_never_imports_the_front_door():
     names = {name for _, name in imports("dovetail_ort_export")}
     assert "dovetail_ort_runtime" in names
     assert "dovetail_ort" not in names
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_a_room_imports_nothing_from_the_rooms_above_it(package):
+    rooms = ROOMS[package]
+    upwards = [
+        f"{file}: {imported}"
+        for file, imported in imported_modules(package)
+        if rooms.index(room_of(imported)) > rooms.index(room_of(file))
+    ]
+    assert not upwards
 
 
 @pytest.mark.parametrize("package", ["dovetail_ort_runtime", "dovetail_ort", "dovetail_ort_export"])

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from dovetail_ort_runtime.errors import BundleError, one_line
-from dovetail_ort_runtime.tokenizer import Tokenizer
+from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 
 @pytest.mark.parametrize(

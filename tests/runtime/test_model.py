@@ -6,13 +6,13 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.drafter import Drafter
+from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.drafting.proposal import Proposal
 from dovetail_ort_runtime.errors import ContextLengthError, InputError, ModelUseError
-from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.model import load_model
-from dovetail_ort_runtime.prompt_lookup import PromptLookup
-from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.options import GenerationOptions, SamplingOptions
 
 PLAIN = GenerationOptions(max_draft_tokens=0, max_new_tokens=60)
 SPECULATIVE = GenerationOptions(max_new_tokens=60, max_draft_tokens=8)
@@ -378,7 +378,7 @@ def test_text_whose_tokens_the_target_does_not_know_is_refused(tiny_bundle, load
 
 def relist(bundle, name):
     """Write the size and checksum of a changed file into the manifest."""
-    from dovetail_ort_runtime.bundle import sha256
+    from dovetail_ort_runtime.bundle.bundle import sha256
 
     manifest = json.loads((bundle / "manifest.json").read_text())
     entry = next(entry for entry in manifest["files"] if entry["path"] == name)

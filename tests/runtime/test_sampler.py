@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.generation_options import SamplingOptions
+from dovetail_ort_runtime.options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
 
 VOCABULARY = 700

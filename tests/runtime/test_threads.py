@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dovetail_ort_runtime.drafter import Drafter
+from dovetail_ort_runtime.drafting.drafter import Drafter
+from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.errors import ModelUseError
-from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
-from dovetail_ort_runtime.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.options import GenerationOptions, SamplingOptions
 
 SECONDS = 60
 OPTIONS = GenerationOptions(max_new_tokens=40)

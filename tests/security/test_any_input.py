@@ -8,8 +8,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.model import load_model
+from dovetail_ort_runtime.options import GenerationOptions, SamplingOptions
 
 any_text = st.text(st.characters(), max_size=60)
 any_number = st.floats() | st.integers(-3, 10**30) | st.sampled_from([0.0, 1e-320, 1e-5, 0.5, 1.0, 2.0, 1e30, 1e308])

@@ -10,7 +10,7 @@ import pytest
 EXPORT = """
 import json, os, resource, sys
 import dovetail_ort_export.exporter
-from dovetail_ort.command_line import main
+from dovetail_ort.cli.main import main
 
 for num_bytes in json.loads(sys.argv[3]):
     print(f"limit {num_bytes}", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from shutil import copytree
 import pytest
 
 import dovetail_ort
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import BundleError
 
 GENERATE = """
@@ -103,7 +103,7 @@ def test_killed_while_exporting_there_is_no_bundle_at_all(killed, moment):
 
 @pytest.mark.parametrize("moment", OLD_MOMENTS)
 def test_killed_while_replacing_the_old_or_the_new_bundle_is_whole(killed, moment):
-    from dovetail_ort_export.whole_output import clear_leftovers
+    from dovetail_ort_export.writing.bundle_output import clear_leftovers
 
     out = killed / f"old {moment}" / "bundle"
     clear_leftovers(out)
@@ -122,7 +122,7 @@ def test_the_next_export_succeeds_and_clears_what_was_left(killed, moment, tiny_
 
 
 def test_what_a_running_export_writes_is_not_cleared(tiny_bundle, tmp_path):
-    from dovetail_ort_export.whole_output import bundle_directory, clear_leftovers
+    from dovetail_ort_export.writing.bundle_output import bundle_directory, clear_leftovers
 
     out = tmp_path / "bundle"
     with bundle_directory(out) as directory:
@@ -133,7 +133,7 @@ def test_what_a_running_export_writes_is_not_cleared(tiny_bundle, tmp_path):
 
 
 def test_what_is_no_bundle_is_not_put_in_place(tmp_path):
-    from dovetail_ort_export.whole_output import bundle_directory
+    from dovetail_ort_export.writing.bundle_output import bundle_directory
 
     with pytest.raises(BundleError), bundle_directory(tmp_path / "bundle") as directory:
         (directory / "file").write_text("x")
@@ -141,7 +141,7 @@ def test_what_is_no_bundle_is_not_put_in_place(tmp_path):
 
 
 def test_a_directory_of_another_name_is_not_cleared(tmp_path):
-    from dovetail_ort_export.whole_output import clear_leftovers
+    from dovetail_ort_export.writing.bundle_output import clear_leftovers
 
     for name in (".bundle.mine", ".other.x.partial", "bundle.x.partial", ".bundle.unlocked.partial"):
         (tmp_path / name).mkdir()
@@ -150,9 +150,9 @@ def test_a_directory_of_another_name_is_not_cleared(tmp_path):
 
 
 def test_a_damaged_bundle_is_not_attached_to(tiny_bundle, tiny_head, tmp_path, monkeypatch):
-    from dovetail_ort_export.attaching import attach_drafter
+    from dovetail_ort_export.attach import attach_drafter
 
-    monkeypatch.setattr("dovetail_ort_runtime.bundle.SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr("dovetail_ort_runtime.bundle.bundle.SMALL_FILE_BYTES", 0)
     copy = copytree(tiny_bundle, tmp_path / "bundle")
     weights = copy / "model_native.onnx_data"
     weights.write_bytes(bytes(weights.stat().st_size))

@@ -9,7 +9,7 @@ from shutil import copytree
 
 import pytest
 
-from dovetail_ort_runtime.bundle import Bundle, sha256
+from dovetail_ort_runtime.bundle.bundle import Bundle, sha256
 from dovetail_ort_runtime.errors import BundleError
 
 NUM_PLACES = 50
@@ -54,7 +54,7 @@ LOAD_ALL = """
 import json, sys, warnings
 from pathlib import Path
 import dovetail_ort
-from dovetail_ort_runtime.bundle import sha256
+from dovetail_ort_runtime.bundle.bundle import sha256
 from dovetail_ort_runtime.errors import BundleError
 
 warnings.simplefilter("ignore")

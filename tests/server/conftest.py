@@ -19,10 +19,10 @@ import uvicorn
 from dovetail_ort.server import ServerSettings, make_app
 from dovetail_ort.server.engine import Engine
 from dovetail_ort.server.running import bound_socket, make_server
-from dovetail_ort_runtime.drafter import Drafter
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.drafting.drafter import Drafter
+from dovetail_ort_runtime.drafting.proposal import Proposal
 from dovetail_ort_runtime.model import Model, load_model
-from dovetail_ort_runtime.proposal import Proposal
+from dovetail_ort_runtime.options import GenerationOptions
 
 SECONDS = 30  # of patience: what a test waits for takes a hundredth of it
 

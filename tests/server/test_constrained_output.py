@@ -6,7 +6,7 @@ import re
 import openai
 import pytest
 
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.options import GenerationOptions
 
 SCHEMA = {
     "type": "object",

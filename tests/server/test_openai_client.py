@@ -6,7 +6,7 @@ import math
 import openai
 import pytest
 
-from dovetail_ort_runtime.generation_options import GenerationOptions, SamplingOptions
+from dovetail_ort_runtime.options import GenerationOptions, SamplingOptions
 
 MESSAGES = [{"role": "user", "content": "What holds the pins?"}]
 PROMPT = "The tails hold the pins, the tails hold the pins"

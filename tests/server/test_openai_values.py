@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from dovetail_ort_runtime.errors import ChatTemplateError
-from dovetail_ort_runtime.generation_options import GenerationOptions
 from dovetail_ort_runtime.model import load_model
+from dovetail_ort_runtime.options import GenerationOptions
 
 MESSAGES = [{"role": "user", "content": "What holds the pins?"}]
 PROMPT = "The tails hold the pins, the tails hold the pins"

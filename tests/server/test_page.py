@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from dovetail_ort_runtime.generation_options import GenerationOptions
+from dovetail_ort_runtime.options import GenerationOptions
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser, and is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

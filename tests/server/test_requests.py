@@ -9,7 +9,7 @@ from openai.types.chat import ParsedChatCompletionMessage
 
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.requests import read_chat_request, read_completion_request
-from dovetail_ort_runtime.generation_options import SamplingOptions
+from dovetail_ort_runtime.options import SamplingOptions
 
 MESSAGES = [{"role": "user", "content": "?"}]
 TEXT = {"type": "text", "text": "?"}

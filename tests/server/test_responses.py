@@ -10,8 +10,8 @@ from tokenizers import Tokenizer as Saved
 from tokenizers import decoders, models
 
 from dovetail_ort.server.responses import ChatWriter, CompletionWriter
-from dovetail_ort_runtime.generation import TokenLogprobs
-from dovetail_ort_runtime.tokenizer import Tokenizer
+from dovetail_ort_runtime.results import TokenLogprobs
+from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 WORDS = ["<s>", "▁The", "▁pins", "▁", "a", "s", "€"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dovetail_ort.command_line import main
+from dovetail_ort.cli.main import main
 from dovetail_ort.commands import serve
 
 SECONDS = 30

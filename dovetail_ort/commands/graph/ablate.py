@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Final
 
+from dovetail_ort.cli.export_extra import Progress, import_from_export
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.exporting import Progress, import_from_export
 from dovetail_ort.commands.graph import add_bundle
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle.bundle import Bundle
 
 _CHART: Final = "ablation.png"
 _REPORT: Final = "ablation.md"

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dovetail_ort.cli.bundle_lines import measurement_lines, page
+from dovetail_ort.cli.export_extra import import_from_export
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_lines import measurement_lines, page
-from dovetail_ort.commands.exporting import import_from_export
 from dovetail_ort.commands.graph import add_bundle
 
 if TYPE_CHECKING:

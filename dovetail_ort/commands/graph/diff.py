@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dovetail_ort.cli.export_extra import import_from_export
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.exporting import import_from_export
 from dovetail_ort.commands.graph import add_graph_choice
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     diff = import_from_export("comparison", "laboratory.diff")
-    files = import_from_export("comparison", "laboratory.subjects")
+    files = import_from_export("comparison", "laboratory.graphs")
     paths = (files.graph_path(path, arguments.graph) for path in (arguments.a, arguments.b))
     difference: GraphDifference = diff.compare_graphs(*paths)
     print(json.dumps(dataclasses.asdict(difference), indent=2) if arguments.json else "\n".join(_lines(difference)))

@@ -3,8 +3,8 @@
 import argparse
 import json
 
+from dovetail_ort.cli.export_extra import import_from_export
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.exporting import import_from_export
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    pipeline = import_from_export("list of passes", "pass_pipeline")
+    pipeline = import_from_export("list of passes", "pipeline")
     lines = {name: pipeline.summary(kind) for name, kind in pipeline.pass_types().items()}
     if arguments.json:
         print(json.dumps(lines, indent=2))

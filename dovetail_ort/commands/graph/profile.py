@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dovetail_ort.cli.arguments import add_threads
+from dovetail_ort.cli.export_extra import import_from_export
 from dovetail_ort.commands import add_json
-from dovetail_ort.commands.bundle_arguments import add_threads
-from dovetail_ort.commands.exporting import import_from_export
 from dovetail_ort.commands.graph import add_bundle
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle.bundle import Bundle
 
 if TYPE_CHECKING:
     from dovetail_ort_export.laboratory.profile import GraphProfile, PassProfile, Share

@@ -14,13 +14,13 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from dovetail_ort_export.recipe import Recipe
-from dovetail_ort_export.target_writer import Report
-from dovetail_ort_export.whole_output import file_entries
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_export.writing.bundle_output import file_entries
+from dovetail_ort_export.writing.target_writer import Report
+from dovetail_ort_runtime.bundle.manifest import Manifest
+from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance
+from dovetail_ort_runtime.engine.forward_times import ForwardTimes, RunForward, time_in_turns
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.forward_times import ForwardTimes, RunForward, time_in_turns
-from dovetail_ort_runtime.manifest import Manifest
-from dovetail_ort_runtime.measurements import Agreement, RowInvariance
+from dovetail_ort_runtime.machine.environment import processor_name, usable_cores
 
 ROWS: Final = (1, 2, 4, 8, 16)
 WHOLE: Final = "the whole recipe"

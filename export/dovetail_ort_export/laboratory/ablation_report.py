@@ -5,9 +5,9 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
-from dovetail_ort_export.agreement import LARGEST_MEAN_KL
+from dovetail_ort_export.checking.agreement import LARGEST_MEAN_KL
 from dovetail_ort_export.laboratory.ablation import AGAIN, ROWS, WHOLE, Ablation, Variant
-from dovetail_ort_export.whole_output import write_figure
+from dovetail_ort_export.writing.bundle_output import write_figure
 
 _ORIGINALS: Final = {"target": "original model", "drafter": "trained head"}
 _COLOURS: Final = ("#0b3954", "#2a7f9e", "#7fb7be", "#e0a458", "#c8553d")

@@ -8,27 +8,27 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.agreement import LARGEST_MEAN_KL, measure_target
-from dovetail_ort_export.attaching import write_drafter
-from dovetail_ort_export.graph_file import load_graph, save_graph
-from dovetail_ort_export.laboratory.subjects import DRAFTER, attached_drafter, check_tokens, graph_entry
-from dovetail_ort_export.pass_pipeline import make_pass, run_pass
+from dovetail_ort_export.attach import write_drafter
+from dovetail_ort_export.checking.agreement import LARGEST_MEAN_KL, measure_target
+from dovetail_ort_export.laboratory.graphs import DRAFTER, attached_drafter, check_tokens, graph_entry
+from dovetail_ort_export.pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
-from dovetail_ort_export.whole_output import (
+from dovetail_ort_export.writing.bundle_output import (
     bundle_directory,
     check_output,
     clear_leftovers,
     copy_without,
     write_manifest,
 )
+from dovetail_ort_export.writing.graph_file import load_graph, save_graph
 from dovetail_ort_runtime.arrays import TokenArray
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.manifest import DrafterEntry, Manifest
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
+from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.manifest import DrafterEntry, Manifest
-from dovetail_ort_runtime.row_invariance import run_in_chunks
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.machine.environment import usable_cores
 
 _CHECKED_TOKENS: Final = 256
 _DRAFTED_ROWS: Final = 32
@@ -122,7 +122,7 @@ def _measured_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, .
 def _first_candidates(path: Path, entry: DrafterEntry) -> TokenArray:
     """What a drafter ranks first behind random features, the same for every graph."""
     generator = np.random.default_rng(0)
-    model = DraftModel(path, entry, capacity=_DRAFTED_ROWS, threads=usable_cores())
+    model = DraftGraph(path, entry, capacity=_DRAFTED_ROWS, threads=usable_cores())
     rows = model.forward(
         generator.standard_normal((_DRAFTED_ROWS, entry.hidden_size), dtype=np.float32),
         np.arange(_DRAFTED_ROWS),

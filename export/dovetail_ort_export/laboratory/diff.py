@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from dovetail_ort_export.graph_file import load_graph
+from dovetail_ort_export.writing.graph_file import load_graph
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

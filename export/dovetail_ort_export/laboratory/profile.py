@@ -14,12 +14,12 @@ from typing import Final
 
 import numpy as np
 
+from dovetail_ort_export.laboratory.graphs import TARGET, loaded_graph, open_forwards
 from dovetail_ort_export.laboratory.node_costs import NodeBytes, NodeCost, node_costs, read_runs
-from dovetail_ort_export.laboratory.subjects import TARGET, loaded_graph, open_forwards
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.forward_times import time_in_turns
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.forward_times import time_in_turns
+from dovetail_ort_runtime.machine.environment import processor_name, usable_cores
 
 _ROUNDS: Final = 24
 _PRODUCTS: Final = ("MatMulNBits", "Product", "GatedProduct", "NormProduct")

@@ -8,28 +8,28 @@ from typing import Final
 
 import numpy as np
 
-from dovetail_ort_export.agreement import checked_tokens, divergence, measure_target, reference_logits
-from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe, write_drafter
-from dovetail_ort_export.cache_range import measured_cache
-from dovetail_ort_export.export_options import ExportOptions
-from dovetail_ort_export.graph_file import graph_name
+from dovetail_ort_export.attach import drafter_entry, drafter_graph, drafter_recipe, write_drafter
+from dovetail_ort_export.checking.agreement import checked_tokens, divergence, measure_target, reference_logits
 from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
-from dovetail_ort_export.laboratory.subjects import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_forwards
+from dovetail_ort_export.laboratory.graphs import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_forwards
+from dovetail_ort_export.options import ExportOptions
+from dovetail_ort_export.quantization.cache_range import measured_cache
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_export.source import SourceOptions, load_source
-from dovetail_ort_export.target_ends import read_target_ends
-from dovetail_ort_export.target_writer import Report, TargetWriter
-from dovetail_ort_export.training.head_directory import load_head
+from dovetail_ort_export.training.head_files import load_head
+from dovetail_ort_export.writing.graph_file import graph_name
+from dovetail_ort_export.writing.target_ends import read_target_ends
+from dovetail_ort_export.writing.target_writer import Report, TargetWriter
 from dovetail_ort_runtime.arrays import FloatArray
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.environment import usable_cores
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.manifest import PORTABLE, DrafterEntry, Manifest, TargetEntry
+from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.forward_times import NUM_PAST, RunForward, target_forwards
+from dovetail_ort_runtime.engine.row_invariance import ROWS_AT_EXPORT, run_in_chunks
+from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.forward_times import NUM_PAST, RunForward, target_forwards
-from dovetail_ort_runtime.manifest import PORTABLE, DrafterEntry, Manifest, TargetEntry
-from dovetail_ort_runtime.measurements import Agreement, RowInvariance
-from dovetail_ort_runtime.row_invariance import ROWS_AT_EXPORT, run_in_chunks
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.machine.environment import usable_cores
 
 # All but the last are drafted behind: 240 rows, of which forwards of no size in `ROWS_AT_EXPORT` leave a single one.
 # One row takes another kernel.
@@ -118,8 +118,8 @@ class DrafterWorkshop(Workshop):
         folder.mkdir()
         write_drafter(graph, folder, entry)
 
-        def open_graph(capacity: int) -> DraftModel:
-            return DraftModel(folder / entry.graph, entry, capacity=capacity, threads=usable_cores())
+        def open_graph(capacity: int) -> DraftGraph:
+            return DraftGraph(folder / entry.graph, entry, capacity=capacity, threads=usable_cores())
 
         open_graph(2)
         return open_graph

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dovetail_ort_export.weights import NamedWeights
+from dovetail_ort_export.source.weights import NamedWeights
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
 

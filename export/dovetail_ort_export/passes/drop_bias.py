@@ -5,8 +5,8 @@ from typing import Final
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
+from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS
 
-ATTENTION_BIAS: Final = "attention_bias"
 _ATTENTION: Final = "GroupQueryAttention"
 _BIAS: Final = 10  # of that operator's inputs
 

@@ -6,8 +6,8 @@ from typing import Final
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import OfExport, PassContext, nodes
+from dovetail_ort_runtime.bundle.graph_names import BLOCK_STATES
 
-BLOCK_STATES: Final = "block_states"
 _FIRST_NORM: Final = "model.layers.{}.input_layernorm.weight"
 
 

@@ -4,7 +4,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dovetail_ort_export.passes import nodes
-from dovetail_ort_export.passes.score_rows import SCORED_ROWS
+from dovetail_ort_runtime.bundle.graph_names import SCORED_ROWS
 
 _STATES = "predicted_states"
 

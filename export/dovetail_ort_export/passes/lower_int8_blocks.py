@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lowering import Lowering
-from dovetail_ort_export.quantization import BLOCK_BITS, BLOCK_SIZES, BlockFormat, block_scales, quantize_blocks
+from dovetail_ort_export.quantization.blocks import BLOCK_BITS, BLOCK_SIZES, BlockFormat, block_scales, quantize_blocks
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 _DOMAIN: Final = "com.microsoft"

@@ -6,15 +6,6 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.nibbles import (
-    NIBBLE_GROUP,
-    nibble_scales,
-    pack_nibbles,
-    pack_steps,
-    packed_nibbles_shape,
-    packed_steps_shape,
-)
-from dovetail_ort_export.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
 from dovetail_ort_export.passes import nodes
 from dovetail_ort_export.passes.lowering import ProductPass
 from dovetail_ort_export.passes.native_attention import (
@@ -25,7 +16,16 @@ from dovetail_ort_export.passes.native_attention import (
     logical_inputs,
 )
 from dovetail_ort_export.passes.native_nodes import native_node, replace
-from dovetail_ort_export.quantization import GROUP, output_scales
+from dovetail_ort_export.quantization.blocks import GROUP, output_scales
+from dovetail_ort_export.quantization.nibbles import (
+    NIBBLE_GROUP,
+    nibble_scales,
+    pack_nibbles,
+    pack_steps,
+    packed_nibbles_shape,
+    packed_steps_shape,
+)
+from dovetail_ort_export.quantization.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from dovetail_ort_export.weights import NamedWeights
+from dovetail_ort_export.source.weights import NamedWeights
 from dovetail_ort_runtime.arrays import FloatArray
 
 # Of the operators that are not ONNX's own.

@@ -5,8 +5,8 @@ from typing import Final
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes
+from dovetail_ort_runtime.bundle.graph_names import SCORED_ROWS
 
-SCORED_ROWS: Final = "scored_rows"
 SCORED_STATES: Final = "scored_states"
 _NUM_SCORED: Final = "num_scored_rows"
 

@@ -20,8 +20,8 @@ from dovetail_ort_export.source.directory import read_directory
 from dovetail_ort_export.source.gguf_checkpoint import read_gguf
 from dovetail_ort_export.source.model import build_model
 from dovetail_ort_export.source.settings import Settings, read_settings
+from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.errors import SourceError
-from dovetail_ort_runtime.manifest import Manifest
 
 __all__ = ["Checkpoint", "Settings", "Source", "SourceOptions", "TextParts", "load_source"]
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from dovetail_ort_export.source.families import FAMILIES
 from dovetail_ort_export.source.json_file import read_json
+from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME
 from dovetail_ort_runtime.errors import SourceError
-from dovetail_ort_runtime.manifest import MANIFEST_NAME
 
 _POINTER: Final = b"version https://git-lfs.github.com/spec"
 _LARGEST_POINTER: Final = 1024  # bytes, by the specification of Git LFS

@@ -24,8 +24,8 @@ from dovetail_ort_export.source.gguf_vocabulary import (
     Vocabulary,
     read_vocabulary,
 )
-from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import BundleError, SourceError
+from dovetail_ort_runtime.text.chat_template import ChatTemplate
 
 _SPACE: Final = "▁"
 _DEFAULT: Final = "default"  # name of the template that is used

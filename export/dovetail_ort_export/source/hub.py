@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from dovetail_ort_export.hub_client import HubClient, NoConnectionError, RemoteModel
+from dovetail_ort_runtime.bundle.hub_cache import HubName, find_snapshot
+from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME
 from dovetail_ort_runtime.errors import BundleError, SourceError
-from dovetail_ort_runtime.hub_cache import HubName, find_snapshot
-from dovetail_ort_runtime.manifest import MANIFEST_NAME
 
 _TEXT_SUFFIXES: Final = (".json", ".jinja", ".md")
 # What a tokenizer.json can be made from; of no use beside one.

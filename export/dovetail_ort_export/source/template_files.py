@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_export.source.json_file import read_json
-from dovetail_ort_runtime.chat_template import ChatTemplate
 from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.text.chat_template import ChatTemplate
 
 _FILE: Final = "chat_template.jinja"
 _FOLDER: Final = "additional_chat_templates"

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from dovetail_ort_export.training.training_options import check_head
+from dovetail_ort_export.training.options import check_head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

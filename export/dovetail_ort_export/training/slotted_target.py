@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, StaticLayer
 
-from dovetail_ort_export.tracing import cache_parameter
-from dovetail_ort_export.turns import TokenIds
+from dovetail_ort_export.tracing.target import cache_parameter
+from dovetail_ort_export.training.chat_turns import TokenIds
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.cache_layout import NATIVE_LAYOUT
-from dovetail_ort_runtime.devices import CPU
-from dovetail_ort_runtime.environment import import_onnxruntime
-from dovetail_ort_runtime.kv_cache import cache_type
-from dovetail_ort_runtime.manifest import TargetEntry
-from dovetail_ort_runtime.session import open_session
-from dovetail_ort_runtime.target_graphs import graphs_to_load
+from dovetail_ort_runtime.bundle.manifest import TargetEntry
+from dovetail_ort_runtime.engine.cache_layout import NATIVE_LAYOUT
+from dovetail_ort_runtime.engine.devices import CPU
+from dovetail_ort_runtime.engine.kv_cache import cache_type
+from dovetail_ort_runtime.engine.session import open_session
+from dovetail_ort_runtime.engine.target_graphs import graphs_to_load
+from dovetail_ort_runtime.machine.environment import import_onnxruntime
 
 _ROWS_A_SLOT: Final = 16
 

@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_export.training.chat_turns import TokenIds, Turns
+from dovetail_ort_export.training.options import LEAST_ANSWER_TOKENS, TrainingOptions
 from dovetail_ort_export.training.slotted_target import SlottedTarget
-from dovetail_ort_export.training.training_options import LEAST_ANSWER_TOKENS, TrainingOptions
-from dovetail_ort_export.turns import TokenIds, Turns
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.generation_options import SamplingOptions
+from dovetail_ort_runtime.options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
-from dovetail_ort_runtime.tokenizer import Tokenizer
+from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 MAX_QUESTION_TOKENS: Final = 96
 # Of what a small model samples freely, the last twentieth is mostly noise; a draw among fewer tokens is cheaper.

@@ -11,23 +11,23 @@ import torch
 from matplotlib.figure import Figure
 
 from dovetail_ort_export.source import SourceOptions, load_source
-from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
-from dovetail_ort_export.target_writer import Report
+from dovetail_ort_export.source.weights import Weights
+from dovetail_ort_export.training.batches import draft_vocabulary, passages, split_held_out
 from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
-from dovetail_ort_export.training.head_directory import HeadRecord, load_head, save_head
+from dovetail_ort_export.training.head_files import HeadRecord, load_head, save_head
+from dovetail_ort_export.training.options import TrainingOptions, TrainingPrompts
+from dovetail_ort_export.training.session import CHECKPOINT_NAME, TrainingSession
 from dovetail_ort_export.training.slotted_target import TorchTarget
+from dovetail_ort_export.training.text_shards import OpenTarget, write_text
 from dovetail_ort_export.training.text_writer import Conversation
-from dovetail_ort_export.training.training_options import TrainingOptions, TrainingPrompts
-from dovetail_ort_export.training.training_session import CHECKPOINT_NAME, TrainingSession
-from dovetail_ort_export.training.training_text import draft_vocabulary, passages, split_held_out
-from dovetail_ort_export.training.written_text import OpenTarget, write_text
-from dovetail_ort_export.weights import Weights
-from dovetail_ort_export.whole_output import write_figure
+from dovetail_ort_export.writing.bundle_output import write_figure
+from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
+from dovetail_ort_export.writing.target_writer import Report
 from dovetail_ort_runtime.arrays import TokenArray
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name, usable_cores
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.manifest import NATIVE, Manifest, TargetEntry
 from dovetail_ort_runtime.errors import InputError, UnavailableError
-from dovetail_ort_runtime.manifest import NATIVE, Manifest, TargetEntry
+from dovetail_ort_runtime.machine.environment import onnxruntime_distributions, processor_name, usable_cores
 
 _PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from dovetail_ort.suites import evaluation_texts
-from dovetail_ort_export.training.head_directory import RECORD_NAME, load_head, save_head
+from dovetail_ort_export.training.head_files import RECORD_NAME, load_head, save_head
+from dovetail_ort_export.training.options import TrainingOptions
 from dovetail_ort_export.training.trainer import train_head
-from dovetail_ort_export.training.training_options import TrainingOptions
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle.bundle import Bundle
 
 
 def main(bundle: str, text: str, base: str) -> None:

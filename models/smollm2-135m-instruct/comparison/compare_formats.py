@@ -23,13 +23,13 @@ import dovetail_ort
 from benchmarks.machine import measured_here
 from dovetail_ort import GenerationOptions, Model, SamplingOptions
 from dovetail_ort.suites import HUMANEVAL, SuitePrompt, load_suite
-from dovetail_ort_export.agreement import reference_logits
+from dovetail_ort_export.checking.agreement import reference_logits
 from dovetail_ort_export.source import load_source
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.forward_times import time_forwards
-from dovetail_ort_runtime.row_invariance import run_in_chunks
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine.forward_times import time_forwards
+from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
+from dovetail_ort_runtime.engine.target import Target
 
 TEXT_TOKENS: Final = 512
 PROSE_TEXTS: Final = 20

@@ -25,8 +25,8 @@ from peers.peer_program import PeerAnswer, PeerOptions
 from peers.peer_setups import peer_setups
 
 from dovetail_ort.suites import HUMANEVAL, load_suite
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.environment import processor_name, usable_cores
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.machine.environment import processor_name, usable_cores
 
 MAX_NEW_TOKENS: Final = 128
 # Threads of the last turn that still spin have stopped by then.

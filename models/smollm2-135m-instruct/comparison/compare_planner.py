@@ -23,19 +23,19 @@ from recorded_answers import RecordedAnswer, record_answers, replay
 
 from benchmarks.machine import measured_here
 from dovetail_ort.suites import HUMANEVAL, load_suite
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.curve_measurement import THOROUGH, measure_curves
-from dovetail_ort_runtime.draft_model import DraftModel, DraftRows
-from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
-from dovetail_ort_runtime.drafter import Drafter
-from dovetail_ort_runtime.drafting_ahead import DraftingAhead
-from dovetail_ort_runtime.environment import usable_cores
-from dovetail_ort_runtime.feature_drafter import FeatureDrafter, Verdict
-from dovetail_ort_runtime.planner import Planner
-from dovetail_ort_runtime.prompt_lookup import PromptLookup
-from dovetail_ort_runtime.proposal import Proposal
-from dovetail_ort_runtime.target import Target
-from dovetail_ort_runtime.time_curves import TimeCurves
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.drafter import Drafter
+from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
+from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter, Verdict
+from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.drafting.proposal import Proposal
+from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph, DraftOutput
+from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.planning.curve_measurement import THOROUGH, measure_curves
+from dovetail_ort_runtime.planning.planner import Planner
+from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
 MAX_CONTEXT: Final = 2048
 GENERAL: Final = Path(__file__).parents[1] / "general_prompts.jsonl"
@@ -49,7 +49,7 @@ GENAI_TOKENS: Final = 4
 class ProbabilityFloor(FeatureDrafter):
     """Chains that end before the first token whose own probability is below a floor."""
 
-    def _chain(self, rows: DraftRows, shape: ChainShape, max_draft_tokens: int) -> Proposal:
+    def _chain(self, rows: DraftOutput, shape: ChainShape, max_draft_tokens: int) -> Proposal:
         token_ids: list[int] = []
         while len(token_ids) < min(shape.num_tokens, max_draft_tokens):
             if token_ids:
@@ -78,7 +78,7 @@ def main(bundle_path: str) -> None:
     entry, head = bundle.manifest.target, bundle.manifest.drafter
     assert head is not None
     target = Target(bundle.path(entry.graph), entry, max_context=MAX_CONTEXT)
-    model = DraftModel(bundle.path(head.graph), head, capacity=MAX_CONTEXT, threads=usable_cores())
+    model = DraftGraph(bundle.path(head.graph), head, capacity=MAX_CONTEXT, threads=usable_cores())
     drafter = FeatureDrafter(model)
     curves = measure_curves(target, drafter, drafter, THOROUGH)
     choices = _choices(model, curves)
@@ -94,7 +94,7 @@ def main(bundle_path: str) -> None:
     print(json.dumps(result, indent=2))
 
 
-def _choices(model: DraftModel, curves: TimeCurves) -> dict[str, Callable[[], Drafter]]:
+def _choices(model: DraftGraph, curves: TimeCurves) -> dict[str, Callable[[], Drafter]]:
     def fixed(length: int) -> Callable[[], Drafter]:
         return lambda: FeatureDrafter(model, ChainShape.fixed(length))
 
@@ -139,7 +139,7 @@ def _measure(drafter: Drafter, answers: Sequence[RecordedAnswer], curves: TimeCu
     }
 
 
-def _measure_ahead(model: DraftModel, answers: Sequence[RecordedAnswer]) -> dict[str, float]:
+def _measure_ahead(model: DraftGraph, answers: Sequence[RecordedAnswer]) -> dict[str, float]:
     """How often the next chain is ready when the verdict comes, and what chains are worth that were drafted so."""
     ahead = Unhurried(FeatureDrafter(model))
     result = replay(ahead, answers, 4, time.perf_counter)

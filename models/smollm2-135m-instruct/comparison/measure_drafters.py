@@ -23,18 +23,18 @@ from recorded_answers import RecordedAnswer, record_answers, replay
 
 from benchmarks.machine import measured_here
 from dovetail_ort.suites import HUMANEVAL, SuitePrompt, load_suite
-from dovetail_ort_export.attaching import drafter_entry, drafter_graph, drafter_recipe
-from dovetail_ort_export.graph_file import save_graph
+from dovetail_ort_export.attach import drafter_entry, drafter_graph, drafter_recipe
 from dovetail_ort_export.recipe import Recipe
-from dovetail_ort_export.target_ends import TargetEnds, read_target_ends
-from dovetail_ort_export.training.head_directory import load_head
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.draft_model import DraftModel
-from dovetail_ort_runtime.draft_shape import ChainShape, TreeShape
-from dovetail_ort_runtime.environment import usable_cores
-from dovetail_ort_runtime.feature_drafter import FeatureDrafter
-from dovetail_ort_runtime.forward_times import ROWS, time_forwards
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_export.training.head_files import load_head
+from dovetail_ort_export.writing.graph_file import save_graph
+from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
+from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.forward_times import ROWS, time_forwards
+from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_runtime.machine.environment import usable_cores
 
 CHAINS: Final = range(2, 8)
 TREES: Final = (TreeShape(num_rows=7, num_expansions=4, width=10), TreeShape(num_rows=16, num_expansions=7, width=10))
@@ -83,7 +83,7 @@ def measure_head(
         graph = Path(folder) / "drafter.onnx"
         save_graph(drafter_graph(head, ends, draft_token_ids, recipe), graph)
         entry = drafter_entry(head, draft_token_ids, record, graph.name, recipe)
-        model = DraftModel(graph, entry, capacity=MAX_CONTEXT, threads=usable_cores())
+        model = DraftGraph(graph, entry, capacity=MAX_CONTEXT, threads=usable_cores())
         return {
             "num_parameters": entry.num_parameters,
             "draft_vocabulary_size": len(draft_token_ids),
@@ -94,7 +94,7 @@ def measure_head(
 
 
 def _measure_suite(
-    model: DraftModel, answers: Sequence[RecordedAnswer], forward_ms: dict[int, float]
+    model: DraftGraph, answers: Sequence[RecordedAnswer], forward_ms: dict[int, float]
 ) -> dict[str, dict[str, float]]:
     shapes: dict[str, ChainShape | TreeShape] = {f"chain {length}": ChainShape.fixed(length) for length in CHAINS}
     shapes |= {f"tree {shape.num_rows}/{shape.num_expansions}/{shape.width}": shape for shape in TREES}

@@ -12,12 +12,12 @@ import numpy as np
 from dovetail_ort.suites import SuitePrompt
 from dovetail_ort_runtime import SamplingOptions
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle import Bundle
-from dovetail_ort_runtime.decoder import Decoder
-from dovetail_ort_runtime.drafter import Drafter
-from dovetail_ort_runtime.prompt_lookup import PromptLookup
-from dovetail_ort_runtime.proposal import ROOT, Proposal
-from dovetail_ort_runtime.target import Target
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.decoding.decoder import Decoder
+from dovetail_ort_runtime.drafting.drafter import Drafter
+from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup
+from dovetail_ort_runtime.drafting.proposal import ROOT, Proposal
+from dovetail_ort_runtime.engine.target import Target
 
 MAX_NEW_TOKENS: Final = 128
 MAX_DRAFT_TOKENS: Final = 12

@@ -35,7 +35,7 @@ import dovetail_ort
 from dovetail_ort import GenerationOptions, Message, Model, SamplingOptions
 from dovetail_ort.grammar import GrammarCompiler
 from dovetail_ort.suites import HUMANEVAL, load_suite
-from dovetail_ort_runtime.environment import onnxruntime_distributions, processor_name
+from dovetail_ort_runtime.machine.environment import onnxruntime_distributions, processor_name
 
 GENERAL: Final = Path(__file__).parents[1] / "general_prompts.jsonl"
 HUMANEVAL_STEP: Final = 4  # every fourth prompt, so that both suites weigh the same

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from dovetail_ort.command_line import main
-from dovetail_ort_export.attaching import attach_drafter
+from dovetail_ort.cli.main import main
+from dovetail_ort_export.attach import attach_drafter
 from dovetail_ort_export.laboratory import ablation as ablating
 from dovetail_ort_export.laboratory.ablation import AGAIN, WHOLE
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import dovetail_ort
-from dovetail_ort.command_line import main
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort.cli.main import main
+from dovetail_ort_runtime.bundle.bundle import Bundle
 
 PASSES = """
     import numpy as np
@@ -178,8 +178,8 @@ def test_what_cannot_be_applied_is_one_line_and_writes_nothing(name, message, ti
 def test_weights_that_lie_elsewhere_are_refused(tiny_bundle, tmp_path, capsys):
     import onnx
 
-    from dovetail_ort_export.whole_output import file_entries
-    from dovetail_ort_runtime.bundle import sha256
+    from dovetail_ort_export.writing.bundle_output import file_entries
+    from dovetail_ort_runtime.bundle.bundle import sha256
 
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
     graph = copy / "model_native.onnx"

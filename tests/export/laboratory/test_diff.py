@@ -7,8 +7,8 @@ import json
 import onnx
 import pytest
 
-from dovetail_ort.command_line import main
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort.cli.main import main
+from dovetail_ort_runtime.bundle.bundle import Bundle
 
 
 def graph_of(bundle):

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from dovetail_ort.command_line import main
+from dovetail_ort.cli.main import main
 from dovetail_ort_export.laboratory import profile as profiling
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_export.laboratory.profile import profile_graph
-from dovetail_ort_runtime.bundle import Bundle
+from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 
 LAYERS, HIDDEN, HEAD_SIZE, HKV, INTERMEDIATE, VOCABULARY = 2, 64, 16, 2, 128, 384

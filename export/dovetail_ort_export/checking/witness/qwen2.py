@@ -1,0 +1,32 @@
+"""Qwen2 and Qwen2.5 as the Qwen team publishes them, and the Qwen distillations of DeepSeek-R1."""
+
+from typing import Any, Final
+
+from dovetail_ort_export.checking.witness.architecture import QKV, Architecture
+from dovetail_ort_export.checking.witness.config_keys import qwen_layers, read_architecture
+from dovetail_ort_export.checking.witness.values import over_defaults
+
+# Of the published configuration: what a key that is absent means.
+DEFAULTS: Final[dict[str, Any]] = {
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "use_sliding_window": False,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+    "layer_types": None,
+}
+
+
+def architecture(config: dict[str, Any], max_context: int) -> Architecture:
+    """A Llama whose query, key and value have a bias, with windows in the upper blocks if they are switched on."""
+    known = over_defaults(config, DEFAULTS)
+    return read_architecture(known, max_context, layers=qwen_layers(known), biased=QKV)

@@ -1,0 +1,128 @@
+"""Weights as the native operators read them: 8-bit codes of 32 outputs side by side, four inputs at a time.
+
+The code of output n and input k of a weight (N, K), with Kp = K rounded up to 64, stands at
+
+    ((n // 32 * (Kp // 4) + k // 4) * 32 + n % 32) * 4 + k % 4
+
+and stands for (code - 128) * factor * `quantization.output_scales(weight)[n]`. The factor is that of the output's group
+of 64 inputs, as of `quantization.group_factors`, and stands at (n // 32, k // 64, n % 32). A weight without groups has
+no factors: they are 1. Codes that fill up are 128, factors that fill up are 1.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dovetail_ort_export.quantization.blocks import GROUP, group_factors, output_scales
+from dovetail_ort_runtime.arrays import FloatArray
+
+OUTPUTS_SIDE_BY_SIDE: Final = 32
+INPUTS_SIDE_BY_SIDE: Final = 4
+ZERO_CODE: Final = 128
+_INPUT_PAD: Final = 64
+_PORTION_ROWS: Final = 1024  # a multiple of 32: the float copies of a large head never stand in memory as a whole
+
+
+def padded_inputs(num_inputs: int) -> int:
+    """Inputs of a packed weight, with those that fill up."""
+    return -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
+
+
+def packed_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int, int]:
+    """Shape of the codes of a weight (num_outputs, num_inputs)."""
+    slabs = -(-num_outputs // OUTPUTS_SIDE_BY_SIDE)
+    return slabs, padded_inputs(num_inputs) // INPUTS_SIDE_BY_SIDE, OUTPUTS_SIDE_BY_SIDE, INPUTS_SIDE_BY_SIDE
+
+
+def packed_factors_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int]:
+    """Shape of the factors of a weight (num_outputs, num_inputs)."""
+    return -(-num_outputs // OUTPUTS_SIDE_BY_SIDE), -(-num_inputs // GROUP), OUTPUTS_SIDE_BY_SIDE
+
+
+def pack_factors(weight: FloatArray) -> NDArray[np.float16]:
+    """The factors of a weight (N, K) float32 as the operators read them.
+
+    Returns:
+        (ceil(N / 32), ceil(K / 64), 32) float16.
+    """
+    factors = group_factors(weight)
+    slabs, groups, side = packed_factors_shape(*weight.shape)
+    padded = np.ones((slabs * side, groups), dtype=np.float16)
+    padded[: len(factors)] = factors
+    return padded.reshape(slabs, side, groups).swapaxes(1, 2)
+
+
+def pack_codes(weight: FloatArray, *, group: int = GROUP) -> NDArray[np.uint8]:
+    """A weight (N, K) float32 in multiples of its scales, nearest even, as the operators read it.
+
+    Args:
+        weight: (N, K) float32.
+        group: 64 with a factor for each 64 inputs of an output, 0 without.
+
+    Returns:
+        (ceil(N / 32), Kp / 4, 32, 4) uint8, Kp being K rounded up to a multiple of 64.
+    """
+    num_outputs, num_inputs = weight.shape
+    scales = output_scales(weight)
+    packed = np.empty(packed_shape(num_outputs, num_inputs), dtype=np.uint8)
+    _, groups, side, inputs = packed.shape
+    for start in range(0, num_outputs, _PORTION_ROWS):
+        rows = weight[start : start + _PORTION_ROWS]
+        steps = rows / scales[start : start + _PORTION_ROWS, None]
+        if group:
+            steps /= _by_input(group_factors(rows), num_inputs)
+        np.rint(steps, out=steps)
+        slabs = -(-len(rows) // side)
+        codes = np.full((slabs * side, groups * inputs), ZERO_CODE, dtype=np.uint8)
+        codes[: len(rows), :num_inputs] = steps + ZERO_CODE
+        first = start // side
+        packed[first : first + slabs] = codes.reshape(slabs, side, groups, inputs).swapaxes(1, 2)
+    return packed
+
+
+def unpack_codes(packed: NDArray[np.uint8], num_outputs: int, num_inputs: int) -> NDArray[np.uint8]:
+    """The codes of a weight, one row an output.
+
+    Args:
+        packed: (slabs, Kp / 4, 32, 4), whole slabs of a weight.
+        num_outputs: N of those slabs, without those that fill up.
+        num_inputs: K.
+
+    Returns:
+        (N, K) uint8, a copy.
+    """
+    slabs, groups, side, inputs = packed.shape
+    codes = packed.swapaxes(1, 2).reshape(slabs * side, groups * inputs)
+    return codes[:num_outputs, :num_inputs].copy()
+
+
+def unpack_weight(
+    packed: NDArray[np.uint8], scales: FloatArray, num_inputs: int, factors: NDArray[np.float16] | None = None
+) -> FloatArray:
+    """The numbers that codes stand for.
+
+    Args:
+        packed: as `pack_codes` gives them.
+        scales: (N,) float32, of the outputs.
+        num_inputs: K.
+        factors: as `pack_factors` gives them; None for a weight without groups.
+
+    Returns:
+        (N, K) float32.
+    """
+    weight = np.empty((len(scales), num_inputs), dtype=np.float32)
+    for start in range(0, len(scales), _PORTION_ROWS):
+        rows = slice(start, min(start + _PORTION_ROWS, len(scales)))
+        slabs = slice(start // OUTPUTS_SIDE_BY_SIDE, -(-rows.stop // OUTPUTS_SIDE_BY_SIDE))
+        steps = unpack_codes(packed[slabs], rows.stop - start, num_inputs).astype(np.float32) - ZERO_CODE
+        if factors is not None:
+            of_slabs = factors[slabs].swapaxes(1, 2).reshape(-1, factors.shape[1])
+            steps *= _by_input(of_slabs[: len(steps)], num_inputs)
+        np.multiply(steps, scales[rows, None], out=weight[rows])
+    return weight
+
+
+def _by_input(factors: NDArray[np.float16], num_inputs: int) -> FloatArray:
+    """Factors (N, groups) as (N, num_inputs) float32."""
+    return np.repeat(factors.astype(np.float32), GROUP, axis=1)[:, :num_inputs]

@@ -1,0 +1,149 @@
+"""Write bundles and files so that they appear whole or not at all, whatever ends the process."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from dovetail_ort_runtime.bundle.bundle import Bundle, sha256
+from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
+from dovetail_ort_runtime.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed export left behind stays for its user to remove
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LOCK_NAME: Final = "lock"
+
+
+def check_output(out: Path, *, force: bool) -> None:
+    """Refuse an output path whose contents would be lost.
+
+    Raises:
+        InputError: something stands there and `force` is not set, or it is not a bundle.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / MANIFEST_NAME).is_file():
+        raise InputError(f"the output must be a new directory or a bundle, got {str(out)!r}; choose another path")
+    if not force:
+        raise InputError(f"the output must not exist, got {str(out)!r}; pass --force to replace that bundle")
+
+
+@contextmanager
+def bundle_directory(out: Path) -> Iterator[Path]:
+    """A temporary directory beside `out` that takes its place when the block ends without an error.
+
+    On an error or Ctrl-C the directory is removed and `out` is as it was. A process that is killed leaves it behind for
+    `clear_leftovers`.
+
+    Raises:
+        BundleError: what was written is not a bundle.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as scratch,
+        (Path(scratch) / _LOCK_NAME).open("w") as lock,
+    ):
+        _lock(lock)
+        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        new.mkdir()
+        yield new
+        Bundle(new, "none")  # what the runtime refuses is not put in place
+        try:
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        except BaseException:  # Ctrl-C between the two
+            if old.exists() and not out.exists():
+                old.rename(out)
+            raise
+
+
+def clear_leftovers(out: Path) -> None:
+    """Remove what killed processes left beside `out`; put back a bundle that one was about to replace.
+
+    Directories of processes that are still at work are locked, and stay.
+    """
+    # glob would take a name's brackets for a pattern
+    for scratch in out.parent.iterdir() if out.parent.is_dir() else ():
+        if scratch.name.startswith(f".{out.name}.") and scratch.name.endswith(".partial"):
+            _clear(scratch, out)
+
+
+def _clear(scratch: Path, out: Path) -> None:
+    try:
+        with (scratch / _LOCK_NAME).open("r+") as lock:
+            if not _lock(lock):
+                return
+            if (scratch / "old").exists() and not out.exists():
+                (scratch / "old").rename(out)
+            shutil.rmtree(scratch)
+    except FileNotFoundError:  # no lock: made a moment ago, or not ours
+        return
+
+
+def _lock(file: IO[Any]) -> bool:
+    """Whether this process has the lock now, until the file is closed."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def copy_without(bundle: Bundle, graphs: tuple[str, ...], directory: Path) -> None:
+    """Copy a bundle's files into `directory`, but not the graphs of these paths and their weights."""
+    for file in bundle.manifest.files:
+        if not file.path.startswith(graphs):
+            (directory / file.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.path(file.path), directory / file.path)
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> Manifest:
+    """Write a manifest that names the files of `directory`, and return it."""
+    manifest = replace(manifest, files=file_entries(directory))
+    (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def file_entries(directory: Path) -> tuple[FileEntry, ...]:
+    """Path, size and checksum of every file in a directory, by path."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return tuple(
+        FileEntry(path=path.relative_to(directory).as_posix(), num_bytes=path.stat().st_size, sha256=sha256(path))
+        for path in files
+    )
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Put a picture into `path` as a PNG, as `write_whole` does."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_whole(path, buffer.getbuffer())
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Put `content` into `path`; on an error, a full disk for one, what stood there stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    scratch = path.with_name(f"{path.name}.partial")
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

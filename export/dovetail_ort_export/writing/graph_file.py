@@ -1,0 +1,91 @@
+"""An ONNX file with its weights beside it, read and written one weight at a time."""
+
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+from tqdm import tqdm
+
+from dovetail_ort_runtime.bundle.hub_cache import Snapshot
+from dovetail_ort_runtime.bundle.manifest import NATIVE, PORTABLE
+from dovetail_ort_runtime.errors import InputError
+
+# Offsets at whole pages let the runtime map the weights instead of reading them.
+_PAGE_BYTES: Final = 4096
+_SUFFIXES: Final = {"int8": "_quantized", "int4": "_q4", "fp16": "_fp16", "fp32": ""}
+
+
+def graph_name(part: str, precision: str, graph_format: str = PORTABLE) -> str:
+    """What a bundle calls the graph of `model` or `drafter`, by its number format and the format of its operators."""
+    return f"{part}{'_native' if graph_format == NATIVE else _SUFFIXES[precision]}.onnx"
+
+
+def load_graph(path: Path) -> ir.Model:
+    """An ONNX file whose weights lie in it or beside it; they are read when they are asked for.
+
+    Raises:
+        InputError: it is no ONNX graph, or its weights lie elsewhere.
+    """
+    try:
+        model = ir.load(path)
+    except Exception as error:  # protobuf and onnx-ir raise classes of their own
+        raise InputError(f"{path.name} must be an ONNX graph, got: {error}") from error
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and not _is_beside(path, str(tensor.location)):
+            raise InputError(
+                f"the weights of {path.name} must lie beside it, got {tensor.location!r} for {name}; export it again"
+            )
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = _without_links(path, tensor)
+    return model
+
+
+def save_graph(graph: ir.Model, path: Path) -> None:
+    """Write graph and weights, computing each weight as it is written; a bar shows the progress on a terminal."""
+    with tqdm(total=len(graph.graph.initializers), unit=" tensors", leave=False, disable=None) as bar:
+        ir.save(
+            graph,
+            path,
+            external_data=f"{path.name}_data",
+            alignment=_PAGE_BYTES,
+            callback=lambda tensor, info: bar.update() and None,  # noqa: ARG005  onnx-ir's signature
+        )
+
+
+def save_graph_over(graph: ir.Model, path: Path, owner: Path) -> None:
+    """Write a graph whose weights are those of a graph that was saved beside it, by their names; they stand once.
+
+    Args:
+        graph: to be written.
+        path: of its file.
+        owner: path of the graph that has them all.
+    """
+    written = load_graph(owner).graph.initializers
+    for name, value in graph.graph.initializers.items():
+        value.const_value = written[name].const_value
+    ir.save(graph, path)
+
+
+def _is_beside(path: Path, location: str) -> bool:
+    beside = path.parent / location
+    if Path(location).name != location or not beside.is_file():
+        return False
+    snapshot = Snapshot.around(path.parent)  # of the hub's cache, whose files are links
+    return beside.resolve().parent == path.parent.resolve() or (
+        snapshot is not None and beside.is_symlink() and snapshot.links_to_blob(beside)
+    )
+
+
+def _without_links(path: Path, tensor: ir.ExternalTensor) -> ir.ExternalTensor:
+    """The tensor by the real path of its file: onnx-ir follows no link."""
+    file = (path.parent / str(tensor.location)).resolve()
+    return ir.ExternalTensor(
+        file.name,
+        tensor.offset,
+        tensor.length,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name,
+        base_dir=file.parent,
+    )

@@ -1,0 +1,112 @@
+"""What a drafter shares with its target, read back from a bundle: embedding, head and rotary angles, in float32.
+
+Of a native graph both ends are unpacked. Those of a portable one are asked for what they do rather than for how they
+store it, so every number format is read alike: the embedding is run over all token ids, and the head, a linear map,
+over the identity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes.score_rows import SCORED_STATES
+from dovetail_ort_export.quantization.packed_weights import unpack_weight
+from dovetail_ort_export.writing.graph_file import load_graph
+from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
+from dovetail_ort_runtime.bundle.manifest import NATIVE
+from dovetail_ort_runtime.engine.session import open_session
+from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN
+from dovetail_ort_runtime.machine.environment import usable_cores
+
+_ROWS: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TargetEnds:
+    """Parts of a target.
+
+    Attributes:
+        embedding: (V, E) float32.
+        head: (V, E) float32; logits are hidden states times its transpose.
+        cos: (max_context, D / 2) float32, rotary angles by position.
+        sin: likewise.
+        norm_epsilon: of the target's norms.
+    """
+
+    embedding: FloatArray
+    head: FloatArray
+    cos: FloatArray
+    sin: FloatArray
+    norm_epsilon: float
+
+
+def read_target_ends(bundle: Bundle) -> TargetEnds:
+    """Embedding, head and rotary angles of a bundle's target."""
+    entry = bundle.manifest.target
+    path = bundle.path(entry.graph)
+    model = load_graph(path)
+    if entry.format == NATIVE:
+        return _native_ends(model)
+    front = model if entry.front_graph is None else load_graph(path.with_name(entry.front_graph))
+    norm = next(node for node in front.graph if node.op_type == "SimplifiedLayerNormalization")
+    embedded = str(nodes.input_of(norm, 0).name)
+    embedding = _run(front, {"input_ids": np.arange(entry.vocabulary_size)[None]}, embedded)
+    identity = np.eye(entry.hidden_size, dtype=np.float32)[None]
+    chosen = any(node.outputs[0].name == SCORED_STATES for node in model.graph)
+    states = SCORED_STATES if chosen else "hidden_states"
+    head = _run(model, {states: identity}, "logits")
+    return TargetEnds(
+        embedding=embedding,
+        head=np.ascontiguousarray(head.T),
+        cos=_constant(model, COS_TABLE),
+        sin=_constant(model, SIN_TABLE),
+        norm_epsilon=norm.attributes["epsilon"].as_float(),
+    )
+
+
+def _native_ends(model: ir.Model) -> TargetEnds:
+    embedding = next(node for node in model.graph if (node.domain, node.op_type) == (OPERATOR_DOMAIN, "Embedding"))
+    norm = next(node for node in model.graph if node.op_type in ("Norm", "NormProduct"))
+    return TargetEnds(
+        embedding=_unpacked(embedding),
+        head=_unpacked(nodes.producer_of(nodes.by_name(model.graph.outputs)["logits"])),
+        cos=_constant(model, COS_TABLE),
+        sin=_constant(model, SIN_TABLE),
+        norm_epsilon=norm.attributes["epsilon"].as_float(),
+    )
+
+
+def _unpacked(node: ir.Node) -> FloatArray:
+    """The weight (N, K) of an Embedding or Product."""
+    codes, scales = (nodes.tensor_of(nodes.input_of(node, index)).numpy() for index in (1, 2))
+    factors = nodes.tensor_of(nodes.input_of(node, -1)).numpy() if node.attributes["group"].as_int() else None
+    return unpack_weight(codes, scales, node.attributes["inputs"].as_int(), factors)
+
+
+def _run(model: ir.Model, inputs: Mapping[str, NDArray[Any]], output: str) -> FloatArray:
+    """Output rows (n, width) of the part of the graph between some values, for inputs of (1, n, ...)."""
+    part = ir.Model(ir.convenience.extract(model.graph, list(inputs), [output]), ir_version=model.ir_version)
+    num_rows = len(next(iter(inputs.values()))[0])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "part.onnx"
+        ir.save(part, path, external_data="part.onnx_data")
+        session = open_session(path, usable_cores())
+        chunks = [
+            session.run([output], {name: rows[:, start : start + _ROWS] for name, rows in inputs.items()})[0][0]
+            for start in range(0, num_rows, _ROWS)
+        ]
+    result: FloatArray = np.concatenate(chunks).astype(np.float32, copy=False)
+    return result
+
+
+def _constant(model: ir.Model, name: str) -> FloatArray:
+    return nodes.tensor_of(model.graph.initializers[name]).numpy()

@@ -1,0 +1,90 @@
+"""The drafter's role."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
+from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine.session import SessionReport
+from dovetail_ort_runtime.options import SamplingOptions
+
+
+class Drafter(ABC):
+    """Watches what the target reads, one sequence at a time, and proposes what may come next.
+
+    Order of calls: `rewind(0)` and `begin`, then `observe` for the prompt, chunk by chunk, then in each round `propose`
+    and `observe` of what was kept. A new turn of a conversation starts with `rewind(n)`: the first `n` observed tokens
+    are kept.
+    """
+
+    def begin(self, sampling: SamplingOptions) -> None:  # noqa: B027  most drafters need no notice
+        """A new answer begins.
+
+        Args:
+            sampling: how its tokens are chosen.
+        """
+
+    def reports(self) -> tuple[SessionReport, ...]:
+        """Where its sessions run; most drafters have none."""
+        return ()
+
+    @abstractmethod
+    def rewind(self, length: int) -> None:
+        """Forget every observed token from position `length` on; 0 forgets all."""
+
+    @abstractmethod
+    def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
+        """Take note of tokens that the target has read and that stay.
+
+        Args:
+            token_ids: (n,) int64, following those observed before.
+            hidden_states: (n, E) float32, the target's after the final norm at each of them. A view that the next
+                forward overwrites: copy what must outlive the call.
+        """
+
+    @abstractmethod
+    def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
+        """Draft tokens to follow `next_token_id`, the newest token, which the target has not read yet.
+
+        Of a tree the target verifies the first path only, unless it keeps side branches: a native bundle does.
+
+        Args:
+            next_token_id: the root of the proposal.
+            max_draft_tokens: 0 or more; fewer or none may be proposed.
+        """
+
+
+class ModelDrafter(Drafter):
+    """A drafter that runs a model and stops where it is told to."""
+
+    @abstractmethod
+    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
+        """As `propose`, with a chain of that shape."""
+
+    def is_ready(self, next_token_id: int) -> bool:  # noqa: ARG002  most drafters never are
+        """Whether a chain after this token is drafted already and costs no time."""
+        return False
+
+
+class TreeDrafter(ModelDrafter):
+    """A model drafter that drafts trees too."""
+
+    @abstractmethod
+    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape | TreeShape) -> Proposal:
+        """As `propose`, with a chain or a tree of that shape."""
+
+
+class NoDrafter(Drafter):
+    """Proposes nothing: decoding without speculation."""
+
+    def rewind(self, length: int) -> None:
+        """There is nothing to forget."""
+
+    def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
+        """There is nothing to learn."""
+
+    def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:  # noqa: ARG002  the answer is always no
+        """No draft tokens."""
+        return NOTHING

@@ -1,0 +1,88 @@
+"""Measured curves on disk, for the next time."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dovetail_ort_runtime.bundle.json_record import read_record
+from dovetail_ort_runtime.planning.time_curves import TimeCurves
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurveKey:
+    """What measured times hold for; with any other value they are measured again.
+
+    Attributes:
+        bundles: SHA-256 of the checksums of target and drafter.
+        drafter: its class.
+        devices: of each session, the target's first; CUDA with the GPU's name.
+        processor: name.
+        onnxruntime: version.
+        operators: what the target is made of, and level and version of the kernels where there are any.
+        threads: of a forward.
+        max_context: slots of the cache; a short one leaves long forwards unmeasured.
+        method: of the measurement; times of two methods do not compare.
+    """
+
+    bundles: str
+    drafter: str
+    devices: tuple[str, ...]
+    processor: str
+    onnxruntime: str
+    operators: str
+    threads: int
+    max_context: int
+    method: str
+
+    @property
+    def path(self) -> Path:
+        """File of these curves."""
+        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()
+        return cache_directory() / "curves" / f"{digest[:32]}.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stored:
+    key: CurveKey
+    curves: TimeCurves
+
+
+def cache_directory() -> Path:
+    """The system's place for what can be measured again."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "dovetail-ort"
+
+
+def load_curves(key: CurveKey) -> TimeCurves | None:
+    """Those stored for `key`; None if there are none that can be read."""
+    try:
+        stored = read_record(_Stored, json.loads(key.path.read_text(encoding="utf-8")), key.path.name)
+    except (OSError, ValueError, RuntimeError):  # the last one where there is no home directory
+        return None
+    return stored.curves if stored.key == key else None
+
+
+def store_curves(key: CurveKey, curves: TimeCurves) -> None:
+    """Keep curves, whole or not at all."""
+    text = json.dumps(dataclasses.asdict(_Stored(key=key, curves=curves)), indent=2) + "\n"
+    with contextlib.suppress(OSError, RuntimeError):
+        key.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=key.path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(partial).replace(key.path)
+        except OSError:
+            Path(partial).unlink()
+            raise

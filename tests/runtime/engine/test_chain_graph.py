@@ -1,0 +1,192 @@
+"""Which graph is opened when: the one for chains on CUDA where no tree is drafted, else the one for both."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import dovetail_ort
+from dovetail_ort import ChainShape, GenerationOptions, SamplingOptions, TreeShape
+from dovetail_ort_runtime import loading, model
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.drafter import NoDrafter
+from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
+from dovetail_ort_runtime.engine import devices, draft_graph, first_blocks, session
+from dovetail_ort_runtime.engine.kv_cache import KVCache
+from dovetail_ort_runtime.engine.session import open_session
+from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.planning.planner import Planner
+
+PROMPT = np.random.default_rng(0).integers(3, 384, 24).tolist()
+FOUR = ChainShape.fixed(4)
+TREE = TreeShape(num_rows=9, num_expansions=3, width=4)
+FOR_CHAINS = ["model_front_fp16_chains.onnx", "drafter_fp16_chains.onnx"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_cut_bundle, tiny_head, tmp_path_factory):
+    """A target in two graphs, and a drafter in half precision."""
+    from dovetail_ort_export.attach import attach_drafter
+
+    copy = shutil.copytree(tiny_cut_bundle, tmp_path_factory.mktemp("half") / "bundle")
+    attach_drafter(copy, tiny_head(tiny_cut_bundle), "fp16")
+    return copy
+
+
+class CacheOfADevice(KVCache):
+    """Lies on the CPU, whatever its device is."""
+
+    def __init__(self, *, device, **settings):
+        super().__init__(**settings)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Names of the graphs that are opened on CUDA, which is the CPU here."""
+    names = []
+
+    def open_here(graph, threads, *, device, vram_limit, trace=None):
+        if device == "cuda":
+            names.append(graph.name)
+        return open_session(graph, threads, trace=trace)
+
+    for module in (draft_graph, first_blocks):
+        monkeypatch.setattr(module, "open_session", open_here)
+        monkeypatch.setattr(module, "KVCache", CacheOfADevice)
+    for module in (model, loading):
+        monkeypatch.setattr(module, "has_cuda", lambda: True)
+    monkeypatch.setattr(devices, "page_locked_zeros", np.zeros)
+    monkeypatch.setattr(session, "vram_in_use", lambda: None)
+    monkeypatch.setattr(loading, "device_name", lambda: "none")
+    return names
+
+
+def answers(loaded):
+    """Token ids of a plain and of a speculative answer."""
+    return [
+        loaded.generate(
+            PROMPT, GenerationOptions(max_new_tokens=40, sampling=SamplingOptions(), max_draft_tokens=number)
+        ).token_ids
+        for number in (0, 8)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, FOR_CHAINS),
+        ({"drafter": "dgf"}, FOR_CHAINS),
+        ({"drafter": "dgf", "draft_shape": FOUR}, FOR_CHAINS),
+        ({"drafter": "dgf", "draft_shape": TREE}, [FOR_CHAINS[0], "drafter_fp16.onnx"]),
+        ({"drafter": "lookup"}, FOR_CHAINS[:1]),
+        ({"drafter_device": "cpu"}, FOR_CHAINS[:1]),
+        ({"target_layers_on_gpu": 0}, FOR_CHAINS[1:]),
+        ({"target_layers_on_gpu": 0, "drafter_device": "cpu"}, []),
+    ],
+    ids=str,
+)
+def test_one_graph_of_each_is_opened_and_the_answer_stays(opened, bundle, settings, expected):
+    loaded = dovetail_ort.load(bundle, threads=1, **settings)
+    assert opened == expected
+    plain, speculative = answers(loaded)
+    assert speculative == plain
+
+
+def test_a_front_verifies_first_paths_whoever_drafts(opened, bundle):
+    dovetail_ort.load(bundle, threads=1, drafter=NoDrafter())
+    assert opened == FOR_CHAINS[:1]
+
+
+def test_drafting_ahead_takes_the_graph_for_chains(opened, bundle):
+    loaded = dovetail_ort.load(bundle, threads=1)
+    planner = loaded._decoder.drafter
+    assert isinstance(planner, Planner)
+    ahead = planner.model
+    assert isinstance(ahead, DraftingAhead)
+    assert ahead.drafter.model.for_chains
+    answers(loaded)
+    assert opened == FOR_CHAINS
+
+
+def test_the_weights_of_a_graph_for_chains_are_counted(opened, bundle):
+    reports = {}
+    for shape in (FOUR, TREE):
+        loaded = dovetail_ort.load(bundle, threads=1, drafter="dgf", draft_shape=shape)
+        reports[shape] = [(report.weight_bytes, report.cache_bytes) for report in loaded.sessions()]
+    assert reports[FOUR] == reports[TREE]
+    sizes = {file.path: file.num_bytes for file in Bundle(bundle).manifest.files}
+    assert reports[FOUR][-1][0] == sizes["drafter_fp16.onnx"] + sizes["drafter_fp16.onnx_data"]
+
+
+@pytest.fixture
+def changed(bundle, tmp_path):
+    """`changed(part, **keys)`: a copy with other values in a part of its manifest, and those of None left out."""
+
+    def change(part, **keys):
+        copy = shutil.copytree(bundle, tmp_path / "copy", dirs_exist_ok=True)
+        manifest = json.loads((copy / "manifest.json").read_text())
+        for key, value in keys.items():
+            manifest[part].pop(key)
+            if value is not None:
+                manifest[part][key] = value
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        return copy
+
+    return change
+
+
+def test_a_bundle_of_before_drafts_chains_with_the_graphs_it_has(opened, bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "copy", ignore=shutil.ignore_patterns("*_chains.onnx"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["target"]["front_chain_graph"], manifest["drafter"]["chain_graph"]
+    manifest["files"] = [file for file in manifest["files"] if (copy / file["path"]).exists()]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    plain, speculative = answers(dovetail_ort.load(copy, threads=1, drafter="dgf", draft_shape=FOUR))
+    assert opened == ["model_front_fp16.onnx", "drafter_fp16.onnx"]
+    assert speculative == plain
+
+
+@pytest.mark.parametrize(
+    ("part", "keys", "shape", "message"),
+    [
+        ("drafter", {"graph": "drafter_fp16_chains.onnx"}, TREE, "drafter_fp16_chains.onnx must have an input called"),
+        ("target", {"front_chain_graph": "drafter_fp16.onnx"}, FOUR, "drafter_fp16.onnx must have no input called"),
+        (
+            "target",
+            {"front_graph": "model_front_fp16_chains.onnx"},
+            TREE,
+            "model_front_fp16_chains.onnx must have an input called attention_bias; do not use this bundle",
+        ),
+    ],
+)
+def test_a_graph_of_the_other_kind_is_refused(opened, changed, part, keys, shape, message):
+    copy = changed(part, **keys)
+    with pytest.raises(BundleError, match=message):
+        dovetail_ort.load(copy, threads=1, drafter="dgf", draft_shape=shape)
+
+
+@pytest.mark.parametrize(("part", "key"), [("drafter", "chain_graph"), ("target", "front_chain_graph")])
+@pytest.mark.parametrize("name", ["../drafter_fp16.onnx", "..", "", "/etc/passwd", "a/b.onnx"])
+def test_a_graph_for_chains_lies_beside_the_other_one(changed, part, key, name):
+    with pytest.raises(BundleError, match=f"{key} must be the name of a file beside"):
+        Bundle(changed(part, **{key: name}))
+
+
+@pytest.mark.parametrize(("part", "key"), [("drafter", "chain_graph"), ("target", "front_chain_graph")])
+def test_a_graph_for_chains_that_is_not_listed_is_refused(changed, part, key):
+    with pytest.raises(BundleError, match=r"the manifest's files must list 'another\.onnx'"):
+        Bundle(changed(part, **{key: "another.onnx"}))
+
+
+def test_an_altered_graph_for_chains_is_refused(bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    graph = copy / "drafter_fp16_chains.onnx"
+    graph.write_bytes(graph.read_bytes().replace(b"candidates", b"candidatez"))
+    with pytest.raises(BundleError, match=r"drafter_fp16_chains\.onnx must have the SHA-256"):
+        Bundle(copy)
+
+
+def test_a_chain_graph_of_the_front_goes_with_a_front(changed):
+    with pytest.raises(BundleError, match="front_chain_graph must go with a front_graph, got 'model_front"):
+        Bundle(changed("target", front_graph=None, front_layers=0))

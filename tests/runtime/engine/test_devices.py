@@ -1,0 +1,416 @@
+"""Where sessions run: a GPU that is asked for and is not there is an error, never a silent fallback."""
+
+import ctypes
+import dataclasses
+import gc
+import shutil
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.engine import devices, session
+from dovetail_ort_runtime.engine.devices import has_cuda, parse_bytes, require_cuda
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.machine import cuda_runtime
+from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
+
+HALF = 2  # bytes of a number in the cache of a native graph
+
+
+def test_every_session_says_where_it_runs(load, tiny_drafting_bundle):
+    model = load(bundle=tiny_drafting_bundle)
+    target, drafter = model.sessions()
+    assert (target.name, drafter.name) == ("target", "drafter")
+    for report in (target, drafter):
+        assert report.device == "cpu"
+        assert list(report.nodes) == ["CPUExecutionProvider"]
+        assert report.nodes["CPUExecutionProvider"] > 5
+        assert report.threads == 1
+        assert report.vram_bytes is None
+    entry = model.manifest.target
+    assert target.cache_bytes == 2 * entry.num_layers * entry.num_kv_heads * entry.max_context * entry.head_size * HALF
+    sizes = {file.path: file.num_bytes for file in model.manifest.files}
+    assert target.weight_bytes == sum(size for path, size in sizes.items() if path.startswith(entry.graph))
+    assert [report.name for report in load(drafter="lookup", bundle=tiny_drafting_bundle).sessions()] == ["target"]
+    copy = load(drafter="lm", draft_bundle=tiny_drafting_bundle).sessions()
+    assert [report.name for report in copy] == ["target", "drafter"]
+
+
+def test_without_the_package_for_cuda_its_name_and_command_are_given():
+    with pytest.raises(
+        UnavailableError, match=r"must have the package onnxruntime-gpu.*pip install 'dovetail-ort\[gpu\]'"
+    ):
+        require_cuda()
+
+
+@pytest.fixture
+def with_gpu_package(monkeypatch, tmp_path):
+    """An onnxruntime-gpu of files that are none, with a driver."""
+    folder = tmp_path / "capi"
+    folder.mkdir()
+    for name in ("shared", "cuda"):
+        (folder / f"libonnxruntime_providers_{name}.so").write_bytes(b"no library")
+    fake = SimpleNamespace(
+        __file__=str(tmp_path / "__init__.py"),
+        __version__="1.31.1",
+        cuda_version="13.0",
+        get_available_providers=lambda: ["CUDAExecutionProvider"],
+        preload_dlls=lambda **settings: print("what it prints stays out of the output"),
+    )
+    monkeypatch.setattr(devices, "import_onnxruntime", lambda: fake)
+    monkeypatch.setattr(cuda_runtime, "import_onnxruntime", lambda: fake)
+    monkeypatch.setattr(devices, "load_driver", lambda: None)
+    monkeypatch.setattr(cuda_runtime, "_DRIVER_FILE", tmp_path / "no driver")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return fake
+
+
+@pytest.fixture
+def runtime(monkeypatch, with_gpu_package):
+    """`runtime(status, devices)`: a CUDA runtime that answers so when it is asked for the number of devices."""
+
+    def answer(status, devices=0, *, newest=0):
+        def count(number):
+            number._obj.value = devices
+            return status
+
+        def version(number):
+            number._obj.value = newest
+            return 0
+
+        names = {0: b"no error", 3: b"initialization error", 100: b"no CUDA-capable device is detected"}
+        fake = SimpleNamespace(
+            cudaGetDeviceCount=count, cudaDriverGetVersion=version, cudaGetErrorString=lambda status: names[status]
+        )
+        monkeypatch.setattr(cuda_runtime, "_runtime", lambda: fake)
+
+    monkeypatch.setattr(devices, "load_provider", lambda: None)
+    return answer
+
+
+def test_a_missing_cuda_library_is_named(with_gpu_package, capsys):
+    """What the loader says of a library, here of a file that is none, reaches the user."""
+    with pytest.raises(UnavailableError, match=r"libraries that onnxruntime-gpu 1.31.1 .*providers_shared.so"):
+        require_cuda()
+    assert not capsys.readouterr().out
+
+
+def test_a_missing_driver_is_named_with_the_one_that_is_needed(with_gpu_package, monkeypatch):
+    def missing():
+        raise OSError("libcuda.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(devices, "load_driver", missing)
+    with pytest.raises(UnavailableError, match=r"driver 580 or newer for CUDA 13.0, got none .*libcuda.so.1"):
+        require_cuda()
+    assert not has_cuda()
+
+
+def test_cuda_is_there_where_the_runtime_counts_a_device(runtime):
+    runtime(0, 1)
+    assert has_cuda()
+
+
+@pytest.mark.parametrize(
+    ("status", "newest", "visible", "message"),
+    [
+        (35, 12040, None, "driver 580 or newer for CUDA 13.0, got one for CUDA 12.4;"),
+        (35, 0, None, "driver 580 or newer for CUDA 13.0, got none;"),
+        (100, 13000, None, "got: no CUDA-capable device is detected;"),
+        (100, 13000, "", "got: no CUDA-capable device is detected with CUDA_VISIBLE_DEVICES='';"),
+        (3, 13000, None, "got: initialization error;"),
+        (0, 13000, None, "got: no device;"),
+    ],
+)
+def test_without_a_device_the_reason_is_one_line(runtime, monkeypatch, status, newest, visible, message):
+    """The numbers are those of cudaError_t."""
+    runtime(status, newest=newest)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UnavailableError) as caught:
+        require_cuda()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not has_cuda()
+
+
+def test_the_driver_is_named_as_the_kernel_does(runtime, monkeypatch, tmp_path):
+    file = tmp_path / "version"
+    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.104.05  Release Build\nGCC 12.3.0\n")
+    monkeypatch.setattr(cuda_runtime, "_DRIVER_FILE", file)
+    runtime(35, newest=12020)
+    with pytest.raises(UnavailableError, match=r"for CUDA 13.0, got 535.104.05;"):
+        require_cuda()
+
+
+def test_without_a_device_an_fp16_drafter_runs_on_the_cpu(runtime, load, tiny_bundle, tiny_head, tmp_path):
+    from dovetail_ort_export.attach import attach_drafter
+
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    attach_drafter(tmp_path / "bundle", tiny_head(tiny_bundle), precision="fp16")
+    runtime(100)
+    assert [report.device for report in load(bundle=tmp_path / "bundle").sessions()] == ["cpu", "cpu"]
+    with pytest.raises(UnavailableError, match="no CUDA-capable device is detected"):
+        load(bundle=tmp_path / "bundle", drafter_device="cuda")
+
+
+def test_without_a_device_the_first_blocks_run_on_the_cpu(runtime, load, tiny_cut_bundle):
+    runtime(100)
+    assert [report.device for report in load(bundle=tiny_cut_bundle).sessions()] == ["cpu", "cpu"]
+    with pytest.raises(UnavailableError, match="no CUDA-capable device is detected"):
+        load(bundle=tiny_cut_bundle, target_layers_on_gpu=1)
+
+
+def test_libraries_of_pip_packages_are_found_in_every_folder_of_the_path(with_gpu_package, monkeypatch, tmp_path):
+    """Also where a package in the first folder has an `__init__.py`, at which `nvidia.__path__` ends."""
+    places = {"libcublas.so.13": "user", "libcudart.so.13": "system", "libcudnn.so.9": "system"}
+    files = {}
+    for name, site in places.items():
+        folder = tmp_path / site / "nvidia" / ("cudnn" if "cudnn" in name else "cu13") / "lib"
+        folder.mkdir(parents=True, exist_ok=True)
+        files[name] = folder / name
+        files[name].touch()
+    (tmp_path / "user" / "nvidia" / "__init__.py").touch()
+    preloaded, loaded = [], []
+    with_gpu_package.preload_dlls = lambda **settings: preloaded.append(settings)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "user"), str(tmp_path / "system")])
+
+    def open_library(path, mode):
+        if path == "libprovider.so" and str(files["libcublas.so.13"]) not in loaded:
+            raise OSError("libcublas.so.13: cannot open shared object file: No such file or directory")
+        loaded.append(path)
+
+    monkeypatch.setattr(cuda_runtime.ctypes, "CDLL", open_library)
+    cuda_runtime.preload_cuda_libraries()
+    assert preloaded == [
+        {"cudnn": False, "directory": str(files["libcudart.so.13"].parent)},
+        {"cuda": False, "directory": str(files["libcudnn.so.9"].parent)},
+    ]
+    cuda_runtime.load_library("libprovider.so")
+    assert loaded == [str(files["libcublas.so.13"]), "libprovider.so"]
+
+
+def test_a_library_that_no_package_holds_stays_missing(with_gpu_package, monkeypatch):
+    def missing(path, mode):
+        raise OSError("libcublas.so.13: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(cuda_runtime.ctypes, "CDLL", missing)
+    with pytest.raises(OSError, match=r"libcublas.so.13"):
+        cuda_runtime.load_library("libprovider.so")
+
+
+@pytest.mark.parametrize(("status", "in_use"), [(0, 5 << 30), (35, None)])
+def test_the_memory_in_use_of_a_gpu_is_what_the_cuda_runtime_says(monkeypatch, status, in_use):
+    """None where it has no driver, status 35."""
+
+    def memory(free, total):
+        free._obj.value, total._obj.value = 3 << 30, 8 << 30
+        return status
+
+    monkeypatch.setattr(cuda_runtime, "_runtime", lambda: SimpleNamespace(cudaMemGetInfo=memory))
+    assert vram_in_use() == in_use
+
+
+def test_a_session_on_a_gpu_says_how_much_of_its_memory_is_in_use(monkeypatch, load, tiny_drafting_bundle):
+    cpu = load(bundle=tiny_drafting_bundle)._decoder.target.session
+    monkeypatch.setattr(session, "vram_in_use", lambda: 123)
+    known = {"name": "drafter", "threads": 1, "weight_bytes": 2, "cache_bytes": 3}
+    assert session.report_session(cpu, device="cuda", **known).vram_bytes == 123
+    assert session.report_session(cpu, device="cpu", **known).vram_bytes is None
+
+
+def fp16(bundle):
+    return dataclasses.replace(bundle.manifest.drafter, precision="fp16")
+
+
+def test_cuda_takes_drafters_in_fp16_only(tiny_drafting_bundle):
+    bundle = Bundle(tiny_drafting_bundle)
+    entry = bundle.manifest.drafter
+    with pytest.raises(InputError, match="a drafter on CUDA must be in fp16, got int4; attach it again"):
+        DraftGraph(bundle.path(entry.graph), entry, capacity=64, threads=1, device="cuda")
+    with pytest.raises(UnavailableError, match="onnxruntime-gpu"):
+        DraftGraph(bundle.path(entry.graph), fp16(bundle), capacity=64, threads=1, device="cuda")
+
+
+def test_a_limit_that_does_not_hold_weights_and_cache_is_refused(tiny_drafting_bundle_portable):
+    bundle = Bundle(tiny_drafting_bundle_portable)
+    entry = bundle.manifest.drafter
+    weights = sum(file.num_bytes for file in bundle.manifest.files if file.path.startswith(entry.graph))
+    cache = 2 * entry.num_layers * entry.num_kv_heads * 64 * entry.head_size * 4
+
+    def load(limit):
+        return DraftGraph(bundle.path(entry.graph), entry, capacity=64, threads=1, vram_limit=limit)
+
+    with pytest.raises(InputError, match=f"vram_limit must hold {weights} bytes of weights and {cache} of cache, got"):
+        load(weights + cache - 1)
+    assert load(weights + cache).report().cache_bytes == cache
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"drafter_device": "tpu"}, "the drafter's device must be one of auto, cpu, cuda, got 'tpu'"),
+        ({"drafter_device": "cuda"}, "the device cuda must be for a model that drafts, got the drafter auto without"),
+        ({"drafter": "lookup", "drafter_device": "cuda"}, "got the drafter lookup without"),
+        ({"vram_limit": "plenty"}, "a size must be a number of bytes above 0 such as 3GB, got 'plenty'"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused(load, settings, message):
+    with pytest.raises(InputError, match=message):
+        load(**settings)
+
+
+def test_a_language_model_drafts_on_the_cpu(load, tiny_bundle):
+    with pytest.raises(InputError, match="the drafter lm must run on the CPU, got the device cuda"):
+        load(drafter="lm", draft_bundle=tiny_bundle, drafter_device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("3GB", 3 * 10**9), ("512MiB", 512 * 2**20), ("2e9", 2 * 10**9), ("1.5 g", 1_500_000_000), ("100", 100)],
+)
+def test_sizes_are_read_as_people_write_them(text, number):
+    assert parse_bytes(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-3GB", "0", "3TB", "1.2.3GB", "1e999", "nan"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="a size must be a number of bytes above 0"):
+        parse_bytes(text)
+
+
+def test_passes_that_bind_anew_draft_the_same(tiny_drafting_bundle):
+    """A device that copies what is bound needs its inputs bound for every forward."""
+    bundle = Bundle(tiny_drafting_bundle)
+    entry = bundle.manifest.drafter
+    drafted = []
+    for device in ("cpu", "elsewhere"):
+        model = DraftGraph(bundle.path(entry.graph), entry, capacity=64, threads=1)
+        model.device = device
+        generator = np.random.default_rng(0)
+        for start in range(0, 9, 3):
+            states = generator.standard_normal((3, entry.hidden_size)).astype(np.float32)
+            rows = model.forward(
+                states,
+                generator.integers(0, 384, 3),
+                np.arange(start, start + 3),
+                num_scored=1,
+                num_candidates=4,
+            )
+            model.cache.keep(range(3))
+            drafted.append(rows.log_probabilities.copy())
+    np.testing.assert_array_equal(drafted[:3], drafted[3:])
+
+
+class HostMemory:
+    """The two calls of the CUDA runtime that give and take page-locked memory."""
+
+    def __init__(self, status=0):
+        self.status, self.held = status, {}
+        self.cudaGetErrorString = lambda status: b"out of memory"
+
+    def cudaMallocHost(self, pointer, size):  # noqa: N802  CUDA's name
+        block = ctypes.create_string_buffer(b"x" * size.value, size.value)
+        pointer._obj.value = ctypes.addressof(block)
+        self.held[pointer._obj.value] = block
+        return self.status
+
+    def cudaFreeHost(self, pointer):  # noqa: N802  likewise
+        del self.held[pointer.value]
+
+
+def test_page_locked_memory_is_zero_and_given_back_with_the_last_array_that_reads_it(monkeypatch):
+    memory = HostMemory()
+    monkeypatch.setattr(cuda_runtime, "_runtime", lambda: memory)
+    array = cuda_runtime.page_locked_zeros((2, 3), np.float32)
+    np.testing.assert_array_equal(array, np.zeros((2, 3), np.float32))
+    row = array[1]
+    del array
+    gc.collect()
+    assert len(memory.held) == 1
+    row[:] = 5
+    del row
+    gc.collect()
+    assert not memory.held
+
+
+def test_forwards_of_all_sizes_share_memory_that_is_taken_a_few_times_only(monkeypatch):
+    taken = []
+
+    def zeros(shape, dtype):
+        taken.append(shape)
+        return np.zeros(shape, dtype)
+
+    monkeypatch.setattr(devices, "page_locked_zeros", zeros)
+    buffers = devices.HostBuffers("cuda")
+    first = buffers.array("input_ids", (1, 1), np.int64)
+    first[:] = 7
+    for size in (5, 64, 3, 17, 64, 9, 1):
+        array = buffers.array("input_ids", (1, size), np.int64)
+        assert array.shape == (1, size)
+        assert array.flags.c_contiguous
+    assert taken == [(1,), (8,), (64,)]
+    assert np.shares_memory(array, buffers.array("input_ids", (2, 2), np.int64))
+    assert not np.shares_memory(array, buffers.array("position_ids", (2, 2), np.int64))
+    assert first.tolist() == [[7]]
+    assert buffers.array("total_sequence_length", (), np.int32).shape == ()
+
+
+def test_a_system_without_memory_to_lock_says_so_in_one_line(monkeypatch):
+    monkeypatch.setattr(cuda_runtime, "_runtime", lambda: HostMemory(status=2))
+    with pytest.raises(UnavailableError, match="24 bytes that stay in place for the GPU, got: out of memory; close"):
+        cuda_runtime.page_locked_zeros((2, 3), np.float32)
+
+
+CALL = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:146 std::conditional_t<THRW, void, "
+    "onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const char*, "
+    "const char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = cudaError] "
+)
+PLACE = " ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/cuda_execution_provider.cc ; line=355 ; expr=cudaSetDevice(); "
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (
+            f"{CALL}{CALL}CUDA failure 100: no CUDA-capable device is detected{PLACE}\n\n",
+            "CUDA must have a GPU that it can use, got: CUDA failure 100: no CUDA-capable device is detected; see",
+        ),
+        (
+            f"{CALL}CUDA failure 2: out of memory{PLACE}",
+            "memory must hold weights, cache and a forward, got: CUDA failure 2: out of memory; load with",
+        ),
+        (
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 "
+            "void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) "
+            "Available memory of 7168 is smaller than requested bytes of 147456",
+            "got: Available memory of 7168 is smaller than requested bytes of 147456; load with",
+        ),
+    ],
+)
+def test_what_fails_on_a_device_is_told_in_one_line(raised, message):
+    """The texts are those of ONNX Runtime 1.31.1."""
+    with pytest.raises(UnavailableError) as caught, session.device_errors():
+        raise RuntimeError(raised)
+    assert message in str(caught.value)
+    assert "onnxruntime_src" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_stay_as_they_are():
+    with pytest.raises(KeyError, match="on purpose"), session.device_errors():
+        raise KeyError("on purpose")
+
+
+def test_a_session_whose_memory_is_used_up_while_loading_says_so(monkeypatch, tiny_cut_bundle):
+    class Full(session.import_onnxruntime().InferenceSession):
+        def __init__(self, *_, **__):
+            raise RuntimeError(f"{CALL}CUDA failure 2: out of memory{PLACE}")
+
+    monkeypatch.setattr(session.import_onnxruntime(), "InferenceSession", Full)
+    with pytest.raises(UnavailableError, match="memory must hold weights, cache and a forward, got: CUDA failure 2"):
+        session.open_session(tiny_cut_bundle / "model.onnx", 1)

@@ -8,6 +8,8 @@ Example:
     print(answer.text, answer.statistics.decode_tokens_per_second)
 """
 
+from __future__ import annotations
+
 from dovetail_ort.grammar import Grammar, GrammarCompiler
 from dovetail_ort_runtime import (
     ChainShape,

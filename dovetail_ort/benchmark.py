@@ -1,5 +1,7 @@
 """The same prompts decoded without speculation and with it, in turns, and what comes of comparing them."""
 
+from __future__ import annotations
+
 import dataclasses
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence

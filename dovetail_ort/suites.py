@@ -1,5 +1,7 @@
 """Sets of prompts for measuring; nothing is ever trained or tuned on HumanEval."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """An answer on the terminal: text as it is decided, and a line of statistics behind it."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Mapping

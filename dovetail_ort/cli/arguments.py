@@ -1,5 +1,7 @@
 """Arguments of the commands that open a bundle, and the model and options that they ask for."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys

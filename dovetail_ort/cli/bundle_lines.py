@@ -1,5 +1,7 @@
 """What is in a bundle, in words; the commands that write or show one word it alike."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from dovetail_ort_runtime.bundle.manifest import PORTABLE, Manifest, TargetEntry

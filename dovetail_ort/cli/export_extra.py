@@ -1,5 +1,7 @@
 """What the commands share that need the packages of the extra [export]."""
 
+from __future__ import annotations
+
 import importlib
 import os
 import sys

@@ -9,6 +9,8 @@ Exit status:
     141  the reader of the output went away
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import importlib

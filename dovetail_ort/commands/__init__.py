@@ -3,6 +3,8 @@
 A module with a table `COMMANDS` is a group instead, whose commands are modules of its own.
 """
 
+from __future__ import annotations
+
 import argparse
 from typing import Final
 

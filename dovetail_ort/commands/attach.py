@@ -1,5 +1,7 @@
 """`dovetail-ort attach`: put a trained draft head into a bundle."""
 
+from __future__ import annotations
+
 import argparse
 import shlex
 from pathlib import Path

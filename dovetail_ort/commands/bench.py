@@ -1,5 +1,7 @@
 """`dovetail-ort bench`: how much faster speculation is, and whether it is exact."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import datetime

@@ -1,5 +1,7 @@
 """`dovetail-ort chat`: a conversation in the terminal."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import sys

@@ -1,5 +1,7 @@
 """`dovetail-ort doctor`: what works here, and the command that mends what does not."""
 
+from __future__ import annotations
+
 import argparse
 import importlib.metadata
 import json

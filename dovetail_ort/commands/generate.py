@@ -1,5 +1,7 @@
 """`dovetail-ort generate`: one prompt in, one answer out."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys

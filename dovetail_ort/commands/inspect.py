@@ -1,5 +1,7 @@
 """`dovetail-ort inspect`: what a bundle says of itself."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import json

@@ -1,5 +1,7 @@
 """`dovetail-ort tune`: time target and drafter here, so that each round drafts what pays on this machine."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import json

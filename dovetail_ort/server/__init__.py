@@ -1,5 +1,7 @@
 """The HTTP server: OpenAI-compatible routes, metrics and a chat page, as an ASGI application over one model."""
 
+from __future__ import annotations
+
 from dovetail_ort.server.app import make_app
 from dovetail_ort.server.settings import ServerSettings
 

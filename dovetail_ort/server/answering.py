@@ -1,5 +1,7 @@
 """One request's way through the server: body, job, response. It knows connections, and not what is asked."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -1,5 +1,7 @@
 """The routes, and what every one of them has in common. It knows no uvicorn."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import time

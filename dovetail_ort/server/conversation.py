@@ -1,5 +1,7 @@
 """The messages of a chat request, as the chat template reads them. It knows no template and no model."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable
 from typing import Any, Final

@@ -1,5 +1,7 @@
 """The one thread that the model answers in, and the queue before it. It knows no HTTP."""
 
+from __future__ import annotations
+
 import contextlib
 import threading
 import time

@@ -1,5 +1,7 @@
 """A request that is not answered, and how OpenAI's clients are told. It knows no model."""
 
+from __future__ import annotations
+
 import logging
 from typing import Any, Final
 

@@ -1,5 +1,7 @@
 """What stands before every route: the Host header, the API key, the count of requests. It knows no route's work."""
 
+from __future__ import annotations
+
 import hmac
 import ipaddress
 from collections.abc import Collection

@@ -1,5 +1,7 @@
 """How a response names the fields of its request that nobody read. It knows no field's meaning."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote

@@ -1,5 +1,7 @@
 """From a request to what the model is asked: token ids and options within the server's limits. It knows no queue."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import Any
 

@@ -1,5 +1,7 @@
 """One answer on its way from the model's thread to the event loop that waits for it."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import time

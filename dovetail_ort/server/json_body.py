@@ -1,5 +1,7 @@
 """The JSON of a request's body: no more is read than is allowed, then field by field. It knows no field's meaning."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
@@ -68,7 +70,7 @@ class Fields:
         self._left = {name: item for name, item in value.items() if item is not None}
         self.ignored: list[str] = []
 
-    def within(self, name: str, value: object) -> "Fields":
+    def within(self, name: str, value: object) -> Fields:
         """The fields of an object that stands in this one."""
         fields = Fields(value, self.path(name))
         fields.ignored = self.ignored

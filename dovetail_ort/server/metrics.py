@@ -1,5 +1,7 @@
 """What the server counts and times, for Prometheus. It knows no request's text."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest

@@ -1,5 +1,7 @@
 """What a request asks for, read from its JSON body. It knows OpenAI's fields, no model and no connection."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final

@@ -1,5 +1,7 @@
 """An answer as OpenAI's objects, whole or in the chunks of a stream. It knows no connection."""
 
+from __future__ import annotations
+
 import time
 import uuid
 from abc import ABC, abstractmethod

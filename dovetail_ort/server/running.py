@@ -1,5 +1,7 @@
 """The application behind a socket, until a signal ends it. It knows uvicorn and no routes."""
 
+from __future__ import annotations
+
 import asyncio
 import math
 import os

@@ -1,5 +1,7 @@
 """What the server allows, whoever asks."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,5 +1,7 @@
 """A pass from another package: after `pip install examples/graph_pass` a recipe can name `soft-cap`."""
 
+from __future__ import annotations
+
 import onnx_ir as ir
 
 

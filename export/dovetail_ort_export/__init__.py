@@ -1,5 +1,7 @@
 """Export a causal language model to a bundle; needs torch, transformers, optimum and onnx (extra `[export]`)."""
 
+from __future__ import annotations
+
 from typing import Any
 
 __all__ = ["ExportOptions", "export_bundle"]

@@ -1,5 +1,7 @@
 """A bundle's drafter: a trained head, traced as a target is, then through its recipe, and put beside the target."""
 
+from __future__ import annotations
+
 import shlex
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """Passes found by name, made, and run one after the other: built-in ones, those of other packages, any class."""
 
+from __future__ import annotations
+
 import importlib
 import inspect
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """Generate from a bundle with numpy and ONNX Runtime alone; it works without the packages beside it."""
 
+from __future__ import annotations
+
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.drafting.drafter import Drafter
 from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup

@@ -4,6 +4,8 @@
 `E` hidden size, `V` vocabulary, `L` layers, `K` draft tokens per round.
 """
 
+from __future__ import annotations
+
 from typing import TypeAlias
 
 import numpy as np

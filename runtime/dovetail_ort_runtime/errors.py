@@ -13,6 +13,8 @@
 Every message is one line: "<what> must be <rule>, got <value>; <what to do next>".
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 _LONGEST_REASON: Final = 300

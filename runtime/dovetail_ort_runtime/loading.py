@@ -1,5 +1,7 @@
 """The drafters that can be asked for by name."""
 
+from __future__ import annotations
+
 import hashlib
 import warnings
 from collections.abc import Sequence

@@ -3,6 +3,8 @@
 It knows nothing of drafts.
 """
 
+from __future__ import annotations
+
 import math
 from typing import TypeAlias
 

@@ -1,5 +1,7 @@
 """The environment of links, with the Python that runs the tests as the machine's."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import json
 import os

@@ -1,5 +1,7 @@
 """Machine code of other GPUs, cleared in a library that is made here byte by byte."""
 
+from __future__ import annotations
+
 import struct
 
 import pytest

@@ -1,5 +1,7 @@
 """Archives cut and joined."""
 
+from __future__ import annotations
+
 import json
 import tarfile
 

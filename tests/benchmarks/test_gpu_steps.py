@@ -1,5 +1,7 @@
 """Steps with a limit, and what goes on when one fails; the environment is the Python that runs the tests."""
 
+from __future__ import annotations
+
 import json
 import os
 import sys

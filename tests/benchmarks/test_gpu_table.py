@@ -1,5 +1,7 @@
 """The tables of docs/gpu.md."""
 
+from __future__ import annotations
+
 import importlib
 import json
 from pathlib import Path

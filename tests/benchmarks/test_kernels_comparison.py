@@ -1,5 +1,7 @@
 """The comparison with an older commit: its journal, its turns, its figures; and a worker over a tiny bundle."""
 
+from __future__ import annotations
+
 import sys
 
 import pytest

@@ -1,5 +1,7 @@
 """The name of a machine's folder."""
 
+from __future__ import annotations
+
 import pytest
 
 from benchmarks.machine import machine_slug, results_folder

@@ -1,5 +1,7 @@
 """The published configurations are understood as their publishers mean them."""
 
+from __future__ import annotations
+
 import pytest
 
 from benchmarks.published import CONFIGURATIONS

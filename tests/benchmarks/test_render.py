@@ -1,5 +1,7 @@
 """Marked blocks of a page."""
 
+from __future__ import annotations
+
 import pytest
 
 from benchmarks import render

@@ -1,5 +1,7 @@
 """What docs/torch-export.md says holds: `torch.export` gives the skeleton of the legacy exporter."""
 
+from __future__ import annotations
+
 import collections
 import warnings
 

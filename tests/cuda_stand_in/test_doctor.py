@@ -1,5 +1,7 @@
 """What `dovetail-ort doctor` finds of CUDA, with a device and without."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

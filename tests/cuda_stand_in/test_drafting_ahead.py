@@ -1,5 +1,7 @@
 """The drafter on CUDA drafts ahead while the target verifies on the CPU; the device's numbers are all zeros."""
 
+from __future__ import annotations
+
 import pytest
 
 pytestmark = pytest.mark.long

@@ -1,5 +1,7 @@
 """Forwards of the drafter and of first blocks on CUDA: where their nodes run, and what a forward asks of the device."""
 
+from __future__ import annotations
+
 from collections import Counter
 
 import pytest

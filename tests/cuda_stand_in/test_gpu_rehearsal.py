@@ -7,6 +7,8 @@ lie beside them. So PyTorch is the CPU's here, and a Python for which there is n
 CUDA, exports, attaches and trains on that machine for the first time.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess

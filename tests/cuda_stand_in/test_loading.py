@@ -1,5 +1,7 @@
 """Which device a load takes, how much of its memory, and what it says where it cannot."""
 
+from __future__ import annotations
+
 import pytest
 
 from dovetail_ort_runtime.bundle.bundle import Bundle

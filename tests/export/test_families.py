@@ -3,6 +3,8 @@
 In fp32 the graph is the model itself; in native operators the model with 8 bits in its products.
 """
 
+from __future__ import annotations
+
 import copy
 from itertools import cycle
 from types import SimpleNamespace

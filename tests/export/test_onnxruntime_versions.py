@@ -1,5 +1,7 @@
 """A bundle on the oldest ONNX Runtime that is supported, in a process of its own."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess

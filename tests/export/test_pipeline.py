@@ -1,5 +1,7 @@
 """Passes by name, and what a pipeline of them makes of a graph and of errors."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys

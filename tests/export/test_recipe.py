@@ -1,5 +1,7 @@
 """Recipes as text: what is read, what is refused, and those that ship."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """From a model on the hub to a bundle on the hub: what the source stated goes all the way, and nothing else does."""
 
+from __future__ import annotations
+
 import pytest
 from huggingface_hub import ModelCard
 

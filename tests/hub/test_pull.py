@@ -1,5 +1,7 @@
 """`dovetail-ort pull` against a stand-in of the hub: what is fetched, what is refused before, what is remembered."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

@@ -1,5 +1,7 @@
 """`dovetail-ort push` against a stand-in of the hub: who sees it, what is checked before, what the card says."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """Compiles sources of the kernels for one level, apart from the library."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess

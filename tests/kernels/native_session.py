@@ -3,6 +3,8 @@
 Run as a program, it does what its first argument names and prints what it found, in a process of its own.
 """
 
+from __future__ import annotations
+
 import ctypes
 import gc
 import json

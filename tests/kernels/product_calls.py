@@ -3,6 +3,8 @@
 Run as a program, it prints a hash of the bits of calls of every kind, for the level that DOVETAIL_KERNELS names.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 from dataclasses import dataclass

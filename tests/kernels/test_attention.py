@@ -1,5 +1,7 @@
 """Attention against float64, with error bounds that are derived in attention_calls.py."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np

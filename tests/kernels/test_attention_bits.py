@@ -1,5 +1,7 @@
 """A row's bits are those of its path, decoded token by token: whatever stands beside it, and wherever it lies."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

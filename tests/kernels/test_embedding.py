@@ -1,5 +1,7 @@
 """Rows of an embedding that is packed as a product reads it."""
 
+from __future__ import annotations
+
 import mmap
 
 import numpy as np

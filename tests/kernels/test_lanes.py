@@ -1,5 +1,7 @@
 """The lanes: every level has the bits of the portable one, and those are the ones that IEEE 754 or float64 asks for."""
 
+from __future__ import annotations
+
 import functools
 import shutil
 import subprocess

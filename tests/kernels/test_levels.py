@@ -1,5 +1,7 @@
 """All levels, all modes of the caller's thread: the same bits."""
 
+from __future__ import annotations
+
 import ctypes
 import ctypes.util
 import functools

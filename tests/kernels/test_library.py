@@ -1,5 +1,7 @@
 """The library as a whole: where it is found, what it says where it cannot be used, and how it behaves in a process."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

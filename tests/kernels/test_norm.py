@@ -1,5 +1,7 @@
 """The norm with its residual."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

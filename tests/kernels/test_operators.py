@@ -1,5 +1,7 @@
 """What the operators refuse, when a kernel is made and when it is called: one line each, and nothing is written."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
 

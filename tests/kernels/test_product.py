@@ -1,5 +1,7 @@
 """Products: what float64 says of them, and that a row's bits depend on nothing but the row."""
 
+from __future__ import annotations
+
 import math
 from fractions import Fraction
 

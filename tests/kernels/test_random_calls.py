@@ -1,5 +1,7 @@
 """Random calls of all kernels: under the sanitizers, on another processor, and in ONNX Runtime with the sanitizers."""
 
+from __future__ import annotations
+
 import os
 import platform
 import shutil

@@ -1,5 +1,7 @@
 """The projection for the paper's size: published tokens a round, measured times."""
 
+from __future__ import annotations
+
 import paper_size
 import pytest
 

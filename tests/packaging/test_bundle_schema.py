@@ -1,5 +1,7 @@
 """The published JSON Schema of a manifest says what the reader does."""
 
+from __future__ import annotations
+
 import copy
 import json
 import re

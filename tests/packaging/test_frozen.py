@@ -1,5 +1,7 @@
 """The example application, frozen: it answers where there is no Python."""
 
+from __future__ import annotations
+
 import shutil
 import signal
 import subprocess

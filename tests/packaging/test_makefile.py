@@ -1,5 +1,7 @@
 """`make help` is the list of the targets that a person calls."""
 
+from __future__ import annotations
+
 import re
 import shutil
 import subprocess

@@ -1,5 +1,7 @@
 """Public names and signatures change on purpose only."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The pages are as the committed result files render them, and the README's commands exist."""
 
+from __future__ import annotations
+
 import re
 
 import pytest

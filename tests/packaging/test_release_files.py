@@ -1,5 +1,7 @@
 """What a release is known by says the same everywhere."""
 
+from __future__ import annotations
+
 import re
 import tomllib
 from pathlib import Path

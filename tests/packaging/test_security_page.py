@@ -1,5 +1,7 @@
 """docs/security.md states the limits that the code has and the fuzzing runs that were recorded."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The wheel by itself: what is in it, what comes with it, and that it generates where nothing else is installed."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

@@ -1,5 +1,7 @@
 """Which package may import which, and what an import costs."""
 
+from __future__ import annotations
+
 import ast
 import os
 import statistics

@@ -1,5 +1,7 @@
 """One loaded model and several threads, a process that forks, and what is left when it is closed."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import json

@@ -1,5 +1,7 @@
 """Any prompt and any settings give an answer or an error of the caller."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

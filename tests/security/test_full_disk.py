@@ -1,5 +1,7 @@
 """An export onto a full disk: a limit on the size of files stands for it, in processes of their own."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """kill -9 while a bundle is read or written, and the next start."""
 
+from __future__ import annotations
+
 import json
 import signal
 import subprocess

@@ -1,5 +1,7 @@
 """What a process that generates leaves behind: times in its own cache, and nothing else."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

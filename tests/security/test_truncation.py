@@ -1,5 +1,7 @@
 """Every file of a bundle, cut off at 50 places: an error in one line, no crash, no hang, nothing written."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess

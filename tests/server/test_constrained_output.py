@@ -1,5 +1,7 @@
 """Answers held to a schema or an expression: valid, and the same with and without speculation."""
 
+from __future__ import annotations
+
 import json
 import re
 

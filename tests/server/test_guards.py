@@ -1,5 +1,7 @@
 """Who is let in with what; every refusal has OpenAI's shape."""
 
+from __future__ import annotations
+
 import json
 
 import httpx

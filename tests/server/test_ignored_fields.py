@@ -1,5 +1,7 @@
 """The header that names ignored fields, whatever strangers call theirs."""
 
+from __future__ import annotations
+
 import string
 from urllib.parse import unquote
 

@@ -1,5 +1,7 @@
 """OpenAI's own client against the server: whole and streamed, at once and one after the other."""
 
+from __future__ import annotations
+
 import asyncio
 import math
 

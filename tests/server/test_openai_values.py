@@ -1,5 +1,7 @@
 """Values that OpenAI documents or that clients send without a meaning, as OpenAI's own client sends them."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from shutil import copytree

@@ -1,5 +1,7 @@
 """Requests that wait, leave, are turned away, or meet a server that ends."""
 
+from __future__ import annotations
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,5 +1,7 @@
 """What a request may hold: supported fields, fields that change nothing, and all others."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,7 @@
 """Log-probabilities of an answer's tokens: what each wrote, where, and what else it might have been."""
 
+from __future__ import annotations
+
 import json
 from types import SimpleNamespace
 

@@ -1,5 +1,7 @@
 """`dovetail-ort graph`: commands for people who change graphs, and the arguments that they share."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
 from typing import Final

@@ -1,5 +1,7 @@
 """`dovetail-ort graph ablate`: what each pass of an export is worth."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import json

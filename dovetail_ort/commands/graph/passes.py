@@ -1,5 +1,7 @@
 """`dovetail-ort graph passes`: the passes by name."""
 
+from __future__ import annotations
+
 import argparse
 import json
 

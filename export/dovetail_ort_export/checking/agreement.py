@@ -1,5 +1,7 @@
 """How far an exported graph is from the model it came from: the text, what the original says of it, the divergence."""
 
+from __future__ import annotations
+
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final

@@ -4,6 +4,8 @@
 files hold, only somebody who read the files apart from transformers can tell.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Final
 

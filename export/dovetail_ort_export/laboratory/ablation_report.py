@@ -1,5 +1,7 @@
 """An ablation as Markdown and as a chart."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Final
 

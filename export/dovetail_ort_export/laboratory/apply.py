@@ -1,5 +1,7 @@
 """New bundles from old ones: passes over a finished graph, and what they did to its outputs."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

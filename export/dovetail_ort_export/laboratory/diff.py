@@ -1,5 +1,7 @@
 """What two graphs differ in: nodes by type, weights, bytes."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

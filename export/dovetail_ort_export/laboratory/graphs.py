@@ -1,5 +1,7 @@
 """A bundle's graphs, alike for target and drafter: where they lie, and what runs forwards of so many rows over them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any, Final
 

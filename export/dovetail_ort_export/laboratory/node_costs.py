@@ -1,5 +1,7 @@
 """What each node of a graph costs in a run: bytes of weights and cache that it reads, time in its kernel."""
 
+from __future__ import annotations
+
 import json
 import re
 import statistics

@@ -1,5 +1,7 @@
 """Where the time of a forward goes: by operator and by block, beside the bytes it reads and what memory can deliver."""
 
+from __future__ import annotations
+
 import shutil
 import statistics
 import tempfile

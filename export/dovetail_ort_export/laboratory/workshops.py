@@ -1,5 +1,7 @@
 """What an ablation makes its variants with: a source for a bundle's target, a trained head for its drafter."""
 
+from __future__ import annotations
+
 import gc
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Transformations of a target graph, one class a file, and what they can know of an export."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 

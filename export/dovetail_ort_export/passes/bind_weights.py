@@ -1,5 +1,7 @@
 """Give the skeleton its weights: `dovetail::Weight` nodes become initializers."""
 
+from __future__ import annotations
+
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import OfExport, nodes

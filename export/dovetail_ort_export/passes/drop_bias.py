@@ -1,5 +1,7 @@
 """Attention without a bias: a chain sees all that is before it, and CUDA has its fast kernels for that alone."""
 
+from __future__ import annotations
+
 from typing import Final
 
 import onnx_ir as ir

@@ -1,5 +1,7 @@
 """Residual addition and the norm that reads it in one operator."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import onnx_ir as ir

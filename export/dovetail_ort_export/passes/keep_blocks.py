@@ -1,5 +1,7 @@
 """Some blocks of a target, so that two graphs can run on two devices."""
 
+from __future__ import annotations
+
 import sys
 from typing import Final
 

@@ -1,5 +1,7 @@
 """Predicted states of the scored rows only: nothing is drafted behind the others, so they stay on the device."""
 
+from __future__ import annotations
+
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 

@@ -1,5 +1,7 @@
 """Products and embedding in float32."""
 
+from __future__ import annotations
+
 import numpy as np
 import onnx_ir as ir
 

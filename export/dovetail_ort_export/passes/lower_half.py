@@ -1,5 +1,7 @@
 """Products and embedding in half precision, the format of CUDA's attention kernel."""
 
+from __future__ import annotations
+
 from typing import Final
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Products and embedding with 8-bit weights in blocks, those of the MLP with 4-bit weights if asked for."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Final
 

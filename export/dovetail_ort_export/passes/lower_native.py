@@ -1,5 +1,7 @@
 """Every operator of a block as one of the package's own, which give the same bits on every processor."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final

@@ -1,5 +1,7 @@
 """What the passes over products have in common: weights that they can read, and nodes put in the place of each."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Sequence
 

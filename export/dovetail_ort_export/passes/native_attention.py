@@ -1,5 +1,7 @@
 """GroupQueryAttention -> native Attention: rows told by sequence, slot and ancestors, caches in the kernels' layout."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 

@@ -1,5 +1,7 @@
 """Nodes of the package's own operators, made and put into the place of others."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,6 +3,8 @@
 onnx-ir types almost everything as optional; the accessors here are for graphs where the part is known to be there.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final

@@ -1,5 +1,7 @@
 """The two products that open a gated MLP in one."""
 
+from __future__ import annotations
+
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes

@@ -1,5 +1,7 @@
 """Query, key and value products in one."""
 
+from __future__ import annotations
+
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import nodes

@@ -1,5 +1,7 @@
 """Several products of one input as one product with their weights stacked, for the passes that pack."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

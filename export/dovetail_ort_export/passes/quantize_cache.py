@@ -1,5 +1,7 @@
 """Keys and values kept in 8 bits: a cache of a quarter of the size, dequantised inside attention."""
 
+from __future__ import annotations
+
 from typing import Final
 
 import numpy as np

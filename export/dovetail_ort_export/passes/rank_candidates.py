@@ -1,5 +1,7 @@
 """From logits to the few tokens worth drafting: only ids and scores leave the device."""
 
+from __future__ import annotations
+
 import onnx_ir as ir
 
 from dovetail_ort_export.passes import OfExport, PassContext, nodes

@@ -1,5 +1,7 @@
 """Logits of chosen rows only: the head, the largest product, is spared the rows that nobody asks about."""
 
+from __future__ import annotations
+
 from typing import Final
 
 import onnx_ir as ir

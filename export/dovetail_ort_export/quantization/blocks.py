@@ -1,5 +1,7 @@
 """Weights as integers with scales: by block along the input axis, or by output with a factor for each 64 inputs."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final

@@ -1,5 +1,7 @@
 """How large a model's keys and values become while it reads a text."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final

@@ -4,6 +4,8 @@ A number is (step * code + minimum) * scale, code 0 to 15. The scale is a power 
 are normal float16. What is already of this form keeps its values: GGUF's Q4_1, and Q4_0 with minima of -8 steps.
 """
 
+from __future__ import annotations
+
 import functools
 from dataclasses import dataclass
 from typing import Final

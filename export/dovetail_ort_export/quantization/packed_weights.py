@@ -9,6 +9,8 @@ of 64 inputs, as of `quantization.group_factors`, and stands at (n // 32, k // 6
 no factors: they are 1. Codes that fill up are 128, factors that fill up are 1.
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 import numpy as np

@@ -5,6 +5,8 @@
 Nothing is guessed: every setting and every tensor is used, known to be unneeded, or an error.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,5 +1,7 @@
 """Which tokens end an answer: those that the files name, and the one that the chat template writes behind an answer."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -1,5 +1,7 @@
 """What any kind of model file comes to: settings as the publisher wrote them, tensors by name, and the way to text."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

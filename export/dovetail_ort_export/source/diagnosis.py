@@ -1,5 +1,7 @@
 """Why a path is no model that export reads, in one line with the next action."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path

@@ -1,5 +1,7 @@
 """A Hugging Face directory as a `Checkpoint`: its settings and text files read, its weights found but not read."""
 
+from __future__ import annotations
+
 import os
 import re
 from pathlib import Path

@@ -7,6 +7,8 @@
 It does not know which tensors a model needs: the check of all weights does.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from functools import partial

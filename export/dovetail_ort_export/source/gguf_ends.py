@@ -1,5 +1,7 @@
 """Which tokens end an answer, by the fields of a GGUF file and by their names."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Final
 

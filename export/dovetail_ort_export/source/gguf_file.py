@@ -3,6 +3,8 @@
 The `gguf` package reads; this module says in one line why it cannot.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

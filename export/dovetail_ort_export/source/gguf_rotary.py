@@ -4,6 +4,8 @@ A file states a scaling in three ways: by a type and a factor, by the older key 
 factors that divide the frequencies, which converters compute for Llama 3.1 and its descendants.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from typing import Any, Final

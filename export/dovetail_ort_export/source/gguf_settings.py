@@ -4,6 +4,8 @@ Every key is translated, known to be harmless, or refused here; one of unknown m
 of all settings refuses it, or the user lets it pass by that name.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 

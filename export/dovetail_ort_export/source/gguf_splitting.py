@@ -4,6 +4,8 @@ The names, and what llama.cpp does for each beside splitting, are those of its `
 of the original `tokenizer.json` files, whose engine `tokenizers` shares.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final

@@ -5,6 +5,8 @@ merges follow from the scores of its pieces. A text is encoded as llama.cpp enco
 where an original `tokenizer.json` composes characters first, this does, too.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Final
 

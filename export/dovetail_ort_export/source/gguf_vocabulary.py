@@ -1,5 +1,7 @@
 """The vocabulary of a GGUF file: its tokens, what kind each is, and the fields beside them. It builds no tokenizer."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 from collections.abc import Mapping

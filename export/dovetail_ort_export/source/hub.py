@@ -1,5 +1,7 @@
 """A model's files from the hub, or from its cache: configuration, text files and one set of weights, nothing else."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Collection
 from dataclasses import dataclass

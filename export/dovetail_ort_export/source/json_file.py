@@ -1,5 +1,7 @@
 """Settings in a JSON file of a model directory."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """A checkpoint as a transformers model on the files' own tensors: no weight is drawn, renamed or left out."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase

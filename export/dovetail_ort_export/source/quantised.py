@@ -1,5 +1,7 @@
 """Quantised checkpoints, named by their settings, their files or their tensors: none of them is read."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final

@@ -1,5 +1,7 @@
 """The rotary settings of a configuration as one record: the kind of rotation, and its options within their rules."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,6 +4,8 @@ Two spellings are in use: `rope_theta` with `rope_scaling` (transformers 4, whos
 `rope_type` and `su` for `longrope`), and `rope_parameters` (transformers 5), for all layers at once or by their type.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

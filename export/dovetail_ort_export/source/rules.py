@@ -1,5 +1,7 @@
 """What the value of a setting may be. A rule checks a value and says in words what it allows; it knows no family."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,6 +4,8 @@ Only what is understood reaches transformers. A key that nobody here knows may c
 error unless the user names it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType

@@ -1,5 +1,7 @@
 """The chat template of a model directory, from the places where releases of transformers keep it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final

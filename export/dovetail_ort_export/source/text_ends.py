@@ -4,6 +4,8 @@
 transformers 4 names for Llama follow `add_bos_token` and `add_eos_token` of `tokenizer_config.json` in its place.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -4,6 +4,8 @@ Ids are those of `AutoTokenizer.from_pretrained(directory)` of transformers. No 
 classes rebuild what the file says, each release in its own way.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any, Final
 

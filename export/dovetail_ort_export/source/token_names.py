@@ -1,5 +1,7 @@
 """What the files beside a `tokenizer.json` say of its tokens: their names, and which of them are special."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ class TokenNames:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: Path) -> "TokenNames":
+    def read(cls, path: Path) -> TokenNames:
         """Of a model directory.
 
         Raises:

@@ -1,5 +1,7 @@
 """Whether the tensors of a checkpoint are those that its model needs: each there, each used or known to be unneeded."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

@@ -3,6 +3,8 @@
 The file rules are those of the formats; which tensors a model needs is `weight_check`'s.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial

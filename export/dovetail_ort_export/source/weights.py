@@ -1,5 +1,7 @@
 """The weights of a model in float32, one at a time: by name, or leaf by leaf while it runs; it knows no graph."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

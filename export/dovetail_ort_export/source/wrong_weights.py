@@ -1,5 +1,7 @@
 """Why a checkpoint's weights are not those that its model needs: the likeliest cause, and what to do about it."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping

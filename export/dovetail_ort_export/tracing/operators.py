@@ -6,6 +6,8 @@ tensors in later, one at a time. So tracing costs neither the memory nor the tim
 tracing looks at.
 """
 
+from __future__ import annotations
+
 from typing import Any, Final
 
 import torch

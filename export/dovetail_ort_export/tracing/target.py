@@ -5,6 +5,8 @@ the operators of `operators`. What lies between the leaves, the order of the blo
 transformers' own code.
 """
 
+from __future__ import annotations
+
 import inspect
 import tempfile
 import warnings

@@ -1,5 +1,7 @@
 """Chains that a head drafts from every position of a text at once: their steps, their loss, what the target accepts."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

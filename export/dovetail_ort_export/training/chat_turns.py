@@ -1,5 +1,7 @@
 """Where in a conversation whose words stand, as token ids: what a model must be given to write either side."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Final
 

@@ -1,5 +1,7 @@
 """The drafter's trainable part: feature and embedding fused, then decoder blocks of the target's shape."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

@@ -1,5 +1,7 @@
 """A trained head on disk: weights as safetensors, and what they are and how they came about as JSON."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -68,7 +70,7 @@ class HeadRecord:
     machine: str
     packages: dict[str, str]
     history: tuple[TrainingPoint, ...]
-    start: "HeadRecord | None" = None
+    start: HeadRecord | None = None
 
 
 def save_head(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, directory: Path) -> None:

@@ -1,5 +1,7 @@
 """How a head's weights are moved: Muon for matrices, AdamW for the rest, one schedule for both."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Any, Final
 

@@ -1,5 +1,7 @@
 """What a training can be told: settings, and what the target writes about."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final

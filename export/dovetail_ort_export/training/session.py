@@ -1,5 +1,7 @@
 """One process's share of a training: steps, measurements, checkpoints."""
 
+from __future__ import annotations
+
 import io
 import statistics
 import time

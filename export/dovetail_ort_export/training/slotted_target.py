@@ -1,5 +1,7 @@
 """A target run for many conversations at once, each in a slot of its own: by ONNX Runtime, or the model by torch."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Text that a bundle's target writes: in shards that appear whole or not at all, until there is enough of it."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import time

@@ -1,5 +1,7 @@
 """The training plan: write text, read it, train, measure, save."""
 
+from __future__ import annotations
+
 import importlib.metadata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace

@@ -1,5 +1,7 @@
 """A graph for chains alone, beside the one for trees: a small second file over the same weights."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Final
 

@@ -1,5 +1,7 @@
 """Which graphs an export writes: one for each format that it is asked for."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final

@@ -1,5 +1,7 @@
 """An ONNX file with its weights beside it, read and written one weight at a time."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Final
 

@@ -5,6 +5,8 @@ store it, so every number format is read alike: the embedding is run over all to
 over the identity.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

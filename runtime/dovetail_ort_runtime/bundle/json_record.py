@@ -1,5 +1,7 @@
 """Read dataclasses from JSON values strictly: no unknown, missing or mistyped key passes."""
 
+from __future__ import annotations
+
 import dataclasses
 import types
 import typing

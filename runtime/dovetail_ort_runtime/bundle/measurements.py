@@ -1,5 +1,7 @@
 """What export measured, and where a bundle comes from: the records of the manifest that no code acts on."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 

@@ -1,5 +1,7 @@
 """Which draft tokens stay after the target has read them. It knows no sessions and no cache."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The answer as it grows: text, end, and accounts. It knows no model."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Sequence
 

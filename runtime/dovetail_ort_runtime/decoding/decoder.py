@@ -1,5 +1,7 @@
 """One sequence of tokens: prompt in, rounds of draft, verify and accept out. It knows no text."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

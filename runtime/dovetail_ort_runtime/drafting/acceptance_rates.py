@@ -1,5 +1,7 @@
 """What was accepted so far, and what it says about the next draft tokens. It knows no times."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Final
 

@@ -1,5 +1,7 @@
 """A tree of draft tokens as it grows, level by level (EAGLE-2, arXiv 2406.16858). It knows no model."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """A drafter drafts the next chain while the target still verifies the last one."""
 
+from __future__ import annotations
+
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final

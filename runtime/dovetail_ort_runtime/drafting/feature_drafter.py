@@ -1,5 +1,7 @@
 """The Dovetail drafter, which reads the target's hidden states."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from typing import Final

@@ -1,5 +1,7 @@
 """A smaller language model as drafter."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np

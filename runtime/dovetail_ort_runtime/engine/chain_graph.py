@@ -4,6 +4,8 @@ CUDA's flash attention takes no bias. So a bundle may have such a graph beside t
 first blocks. Both name the same weights, and one session has one of the two.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,7 @@
 """A graph of two nodes that shows whether CUDA computes."""
 
+from __future__ import annotations
+
 import tempfile
 from pathlib import Path
 from typing import Final

@@ -1,5 +1,7 @@
 """The devices that sessions run on, and whether they can be used."""
 
+from __future__ import annotations
+
 import re
 from math import prod
 from typing import Any, Final

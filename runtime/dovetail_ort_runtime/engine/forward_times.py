@@ -1,5 +1,7 @@
 """How long forwards take, several graphs in turns."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence

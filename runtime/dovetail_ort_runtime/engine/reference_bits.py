@@ -4,6 +4,8 @@ A small graph beside this file, made by `tests/runtime/reference_graph.py`, read
 known to the last bit, so that machines that never meet are held to the same results.
 """
 
+from __future__ import annotations
+
 import hashlib
 from pathlib import Path
 from typing import Any, Final

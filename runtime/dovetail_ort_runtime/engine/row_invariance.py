@@ -1,5 +1,7 @@
 """Whether a row's result depends on the rows beside it: the property that exact speculation stands on."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Final
 

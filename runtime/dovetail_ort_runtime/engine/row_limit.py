@@ -1,5 +1,7 @@
 """How many rows of a forward a GPU's memory holds, found by trying: which kernels run, and what they need, varies."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Final
 

@@ -1,5 +1,7 @@
 """A graph opened in ONNX Runtime on one device."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import os

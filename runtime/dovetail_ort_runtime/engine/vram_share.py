@@ -1,5 +1,7 @@
 """What each of two sessions may take of one limit of a GPU's memory."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from dovetail_ort_runtime.errors import InputError
@@ -18,7 +20,7 @@ class VramShare:
     drafter: int | None
 
     @classmethod
-    def of(cls, vram_limit: int | None, *, front_bytes: int, drafter_bytes: int) -> "VramShare":
+    def of(cls, vram_limit: int | None, *, front_bytes: int, drafter_bytes: int) -> VramShare:
         """Each has its weights and its cache, which are 0 bytes on the CPU, and half of what is left for forwards.
 
         Raises:

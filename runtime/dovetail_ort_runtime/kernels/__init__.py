@@ -4,6 +4,8 @@ What the operators mean stands in `source/kernels.h` and `docs/kernels.md`. The 
 in the package's own folder: no environment variable, working directory, search path or bundle names another.
 """
 
+from __future__ import annotations
+
 import ctypes
 import functools
 import os

@@ -1,5 +1,7 @@
 """NVIDIA's CUDA runtime as ONNX Runtime's CUDA provider loads it: devices, versions and memory."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import io

@@ -1,5 +1,7 @@
 """What this Python environment and machine offer."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import platform

@@ -1,5 +1,7 @@
 """Large pages for weights, and memory given back."""
 
+from __future__ import annotations
+
 import ctypes
 import math
 import mmap

@@ -1,5 +1,7 @@
 """Measured curves on disk, for the next time."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import hashlib

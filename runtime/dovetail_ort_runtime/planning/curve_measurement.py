@@ -5,6 +5,8 @@ row after others like it. A graph that runs again and again by itself finds its 
 awake. Several rows would then seem to cost little more than one.
 """
 
+from __future__ import annotations
+
 import statistics
 import time
 from collections.abc import Callable, Sequence

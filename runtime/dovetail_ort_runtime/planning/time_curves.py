@@ -1,5 +1,7 @@
 """What a round costs on one machine."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import pairwise
 

@@ -1,5 +1,7 @@
 """Text of an answer up to a stop string, token by token. It knows no model."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Sequence
 

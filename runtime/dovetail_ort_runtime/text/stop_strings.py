@@ -1,5 +1,7 @@
 """Finds the end of an answer in text that arrives in pieces. It knows no tokens."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 from dovetail_ort_runtime.options import check_stop_strings

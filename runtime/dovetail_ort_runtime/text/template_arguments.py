@@ -1,5 +1,7 @@
 """Values that a chat template is given beside the messages, such as `enable_thinking`. It knows no template."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final

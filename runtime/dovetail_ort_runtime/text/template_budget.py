@@ -1,5 +1,7 @@
 """What one rendering of a chat template may take. It knows no template."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from contextlib import contextmanager

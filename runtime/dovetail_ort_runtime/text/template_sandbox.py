@@ -6,6 +6,8 @@ literals, slices and output. Filters and methods are those of a list: one step o
 knows no conversation.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinMethodType, MethodType
 from typing import Any, Final

@@ -4,6 +4,8 @@ What multiplies its operands (`'a' * 10**9`, `replace`, `join`, formats, integer
 searches slowly or computes a power takes small operands only.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps

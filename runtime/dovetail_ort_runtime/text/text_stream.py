@@ -1,5 +1,7 @@
 """Text of token ids that arrive one by one, and where in it each of them starts. It knows no model."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from dovetail_ort_runtime.text.tokenizer import BYTE_TOKEN, Tokenizer

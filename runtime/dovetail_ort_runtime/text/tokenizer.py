@@ -1,5 +1,7 @@
 """Text to token ids and back, as the bundle's `tokenizer.json` says. It knows no model."""
 
+from __future__ import annotations
+
 import base64
 import gc
 import json

@@ -3,6 +3,8 @@
 A byte order mark is no part of it, and each line ends with a line feed.
 """
 
+from __future__ import annotations
+
 import contextlib
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """A model or a graph that is not what the files hold is refused, however well the two agree with each other."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

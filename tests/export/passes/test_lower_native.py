@@ -1,5 +1,7 @@
 """Native graphs: which operator takes the place of what, and what a graph may not hold any more."""
 
+from __future__ import annotations
+
 from collections import Counter
 from itertools import pairwise
 

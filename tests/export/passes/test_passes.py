@@ -1,5 +1,7 @@
 """Each pass on the graphs it is for and on graphs it must leave alone."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from pathlib import Path

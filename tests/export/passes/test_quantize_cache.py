@@ -1,5 +1,7 @@
 """The INT8 cache: its ranges, its nodes, what it costs in agreement and that rows still stand alone."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 

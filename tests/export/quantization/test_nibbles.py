@@ -1,5 +1,7 @@
 """Weights in 4 bits against the formula of the layout, written out index by index, and what they keep."""
 
+from __future__ import annotations
+
 import gguf
 import numpy as np
 import pytest

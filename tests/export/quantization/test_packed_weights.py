@@ -1,5 +1,7 @@
 """Packed weights against the formula of the layout, written out index by index."""
 
+from __future__ import annotations
+
 import tracemalloc
 
 import numpy as np

@@ -1,5 +1,7 @@
 """A GGUF file comes to the model that was written into it: weights bit for bit, and settings that mean the same."""
 
+from __future__ import annotations
+
 import gguf
 import numpy as np
 import pytest

@@ -1,5 +1,7 @@
 """A GGUF file is opened whole, in all its parts, or refused in one line that says what it is."""
 
+from __future__ import annotations
+
 import struct
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Rotary settings of a GGUF file turn positions as llama.cpp documents; transformers' own tables are the reference."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The metadata of a GGUF file: translated, harmless, or refused in a line that names the key."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

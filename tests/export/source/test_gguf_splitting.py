@@ -1,5 +1,7 @@
 """Text is split as the publishers' `tokenizer.json` files do it; another regular-expression engine is the reference."""
 
+from __future__ import annotations
+
 import pytest
 import regex
 from hypothesis import given

@@ -1,5 +1,7 @@
 """The tokenizer of a GGUF file gives the ids of the original; an independent reading of the file gives its tokens."""
 
+from __future__ import annotations
+
 import io
 import json
 import struct

@@ -1,5 +1,7 @@
 """A model from the hub against a stand-in: which files come, from where, and what a refusal says."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

@@ -1,5 +1,7 @@
 """A checkpoint becomes the model that transformers makes of a whole one; anything less is refused."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

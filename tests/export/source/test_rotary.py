@@ -1,5 +1,7 @@
 """The rotary settings, in both spellings, mean what transformers makes of them."""
 
+from __future__ import annotations
+
 import re
 
 import numpy as np

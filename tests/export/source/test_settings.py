@@ -1,5 +1,7 @@
 """Every key of a configuration is understood, harmless or refused."""
 
+from __future__ import annotations
+
 import re
 
 import pytest

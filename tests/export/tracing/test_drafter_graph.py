@@ -1,5 +1,7 @@
 """The drafter's graph and the unrolled training pass against the head run as a plain causal network."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """The graph of a tiny Llama as a whole: its size, its operators, its names, its weights."""
 
+from __future__ import annotations
+
 from collections import Counter
 
 import onnx

@@ -1,5 +1,7 @@
 """The text a head is trained on: what is left out, what can be drafted, which position is to predict what."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """Muon against torch's own, and its orthogonal matrices against a singular value decomposition."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

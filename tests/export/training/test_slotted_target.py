@@ -1,5 +1,7 @@
 """Targets that read many conversations at once: native, portable and by torch."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """Text that a bundle's target writes: what it holds, how it is kept, and that it goes on where it was stopped."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 

@@ -1,5 +1,7 @@
 """Training a head for a tiny target: it learns, it goes on where it was stopped, and what it gives can be attached."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import shutil

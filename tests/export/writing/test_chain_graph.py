@@ -1,5 +1,7 @@
 """Graphs for chains: the passes that make them, and the second file over the same weights."""
 
+from __future__ import annotations
+
 import shutil
 import signal
 import subprocess

@@ -1,5 +1,7 @@
 """Which graphs an export writes: native, portable or both, and what happens where one of them cannot be."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 

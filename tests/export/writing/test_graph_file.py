@@ -1,5 +1,7 @@
 """Weights are read from files beside the graph, or from the hub's blobs that these are."""
 
+from __future__ import annotations
+
 import shutil
 
 import numpy as np

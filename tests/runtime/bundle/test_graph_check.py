@@ -1,5 +1,7 @@
 """Graphs of every kind that a bundle may not hold, written by onnx, which is the oracle of the reader too."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given

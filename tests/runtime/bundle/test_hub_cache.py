@@ -1,5 +1,7 @@
 """Models in the hub's cache, whose layout huggingface_hub itself is the oracle of."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil

@@ -1,5 +1,7 @@
 """Native nodes that do not go with their weights are refused on the bytes of the graph."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given

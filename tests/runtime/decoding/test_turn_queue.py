@@ -1,5 +1,7 @@
 """The queue before a model, with iterators of numbers in the place of answers."""
 
+from __future__ import annotations
+
 import gc
 import itertools
 import signal

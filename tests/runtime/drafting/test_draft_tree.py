@@ -1,5 +1,7 @@
 """The growing tree against EAGLE-2's rule written out naively."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given

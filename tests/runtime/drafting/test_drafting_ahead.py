@@ -1,5 +1,7 @@
 """Drafting while the target verifies: what comes true is used, the rest dropped, and answers stay as they are."""
 
+from __future__ import annotations
+
 import threading
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The model drafter on a tiny target: what it caches, what it proposes, and that answers stay as they are."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from scipy.stats import chi2

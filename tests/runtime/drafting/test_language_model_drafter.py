@@ -1,5 +1,7 @@
 """A smaller language model as drafter, and a copy of the target itself."""
 
+from __future__ import annotations
+
 import json
 import shutil
 

@@ -1,5 +1,7 @@
 """Which graph is opened when: the one for chains on CUDA where no tree is drafted, else the one for both."""
 
+from __future__ import annotations
+
 import json
 import shutil
 

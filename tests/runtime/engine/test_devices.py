@@ -1,5 +1,7 @@
 """Where sessions run: a GPU that is asked for and is not there is an error, never a silent fallback."""
 
+from __future__ import annotations
+
 import ctypes
 import dataclasses
 import gc

@@ -1,5 +1,7 @@
 """The first blocks of a target that was cut, without the rest."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from dovetail_ort_runtime.bundle.bundle import Bundle

@@ -1,5 +1,7 @@
 """What rows see, in the words of a portable and of a native graph."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given

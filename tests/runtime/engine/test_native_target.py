@@ -1,5 +1,7 @@
 """A native target: a token's bits depend on the tokens before it and on nothing else."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given

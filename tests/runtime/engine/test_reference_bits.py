@@ -1,5 +1,7 @@
 """The kernels' results are the committed ones, at every level and with any number of threads."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys

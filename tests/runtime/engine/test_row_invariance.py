@@ -1,5 +1,7 @@
 """The short look at a bundle's kernels wherever it is loaded."""
 
+from __future__ import annotations
+
 import pytest
 
 from dovetail_ort_runtime import Bundle, Model, model

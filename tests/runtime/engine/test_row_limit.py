@@ -1,5 +1,7 @@
 """The rows of a forward that memory holds, and what is told where it holds none."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

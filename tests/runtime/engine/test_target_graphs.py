@@ -1,5 +1,7 @@
 """Which graphs of a target are loaded, by what the machine has."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
 

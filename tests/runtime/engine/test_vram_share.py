@@ -1,5 +1,7 @@
 """One limit for two sessions."""
 
+from __future__ import annotations
+
 import shutil
 
 import pytest

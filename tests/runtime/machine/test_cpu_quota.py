@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 from dovetail_ort_runtime.machine import environment

@@ -1,5 +1,7 @@
 """The hint to the kernel: which memory it concerns, and that the kernel takes it."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What a round costs is timed as decoding runs it."""
 
+from __future__ import annotations
+
 import itertools
 
 import pytest

@@ -1,5 +1,7 @@
 """The planner on texts and times that are known: who drafts, how much, and that it costs nothing where nothing pays."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

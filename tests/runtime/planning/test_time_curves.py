@@ -1,5 +1,7 @@
 """Curves between their points and beyond, and on disk."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 

@@ -1,5 +1,7 @@
 """Templates that would run for ever or take all memory, and those that only look like it."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

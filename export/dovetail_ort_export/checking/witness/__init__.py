@@ -7,6 +7,8 @@
 Nothing here reads what the trace reads, nor any model library: where the graph agrees, it is right twice over.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The settings that a family's page works with, whichever file they were read from."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Final
 

@@ -1,5 +1,7 @@
 """The pre-norm decoder block that the families share, in plain torch; no configuration is read here."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 from torch.nn.functional import silu

@@ -1,5 +1,7 @@
 """The keys of a config.json that all families share, to the settings of an `Architecture`."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from dovetail_ort_export.checking.witness.architecture import Architecture

@@ -1,5 +1,7 @@
 """A model directory, read without any model library: config.json, and the weights beside it."""
 
+from __future__ import annotations
+
 import json
 from functools import partial
 from pathlib import Path

@@ -1,5 +1,7 @@
 """A GGUF file, in one part or several: its metadata, and its tensors under the names of a model directory."""
 
+from __future__ import annotations
+
 import re
 from functools import partial
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The metadata of a GGUF file to the settings of an `Architecture`, by the rules of llama.cpp."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final

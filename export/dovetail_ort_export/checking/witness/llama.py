@@ -1,5 +1,7 @@
 """Llama as Meta publishes it: Llama 2 to 3.3, SmolLM2, the Llama distillations of DeepSeek-R1."""
 
+from __future__ import annotations
+
 from typing import Any, Final
 
 from dovetail_ort_export.checking.witness.architecture import ATTENTION, MLP, Architecture

@@ -1,5 +1,7 @@
 """Mistral as Mistral AI publishes it: 7B of all versions, Nemo."""
 
+from __future__ import annotations
+
 from typing import Any, Final
 
 from dovetail_ort_export.checking.witness.architecture import Architecture

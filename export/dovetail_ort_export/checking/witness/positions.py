@@ -1,5 +1,7 @@
 """Where the tokens of a check stand in the text."""
 
+from __future__ import annotations
+
 from typing import Final
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Qwen2 and Qwen2.5 as the Qwen team publishes them, and the Qwen distillations of DeepSeek-R1."""
 
+from __future__ import annotations
+
 from typing import Any, Final
 
 from dovetail_ort_export.checking.witness.architecture import QKV, Architecture

@@ -1,5 +1,7 @@
 """Qwen3, dense, as the Qwen team publishes it."""
 
+from __future__ import annotations
+
 from typing import Any, Final
 
 from dovetail_ort_export.checking.witness.architecture import ATTENTION, Architecture

@@ -4,6 +4,8 @@ Frequencies and angles are computed in float32, as every publisher's code does: 
 trained with. Far positions make their rounding visible, see `positions.py`.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """The rotary settings of a config.json, in the spellings of transformers 4 and 5, to a `Rotation`."""
 
+from __future__ import annotations
+
 from typing import Any, Final
 
 from torch import Tensor

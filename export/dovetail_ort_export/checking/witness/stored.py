@@ -1,5 +1,7 @@
 """Weights in files, read when they are used and dropped after: memory holds one matrix, or one slice of the head."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -41,7 +43,7 @@ class Weights:
     dtype: torch.dtype
     prefix: str = ""
 
-    def block(self, index: int) -> "Weights":
+    def block(self, index: int) -> Weights:
         """The weights of one block."""
         return replace(self, prefix=f"model.layers.{index}.")
 

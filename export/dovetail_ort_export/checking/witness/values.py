@@ -1,5 +1,7 @@
 """Numbers from a configuration or from metadata, checked before anything is computed with them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -5,6 +5,8 @@
 Settings and tensors that all of them have stand in `family`. A family's file is what documentation reads, too.
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 from dovetail_ort_export.source.families.family import Family

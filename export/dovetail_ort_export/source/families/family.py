@@ -3,6 +3,8 @@
 All are pre-norm decoders of one build: RMSNorm, rotary positions, grouped-query attention, a gated MLP with SiLU.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase

@@ -1,5 +1,7 @@
 """Llama, and what is built as Llama is."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from dovetail_ort_export.source.families.family import Family

@@ -1,5 +1,7 @@
 """Mistral: Llama's block, with a sliding window in the first releases and heads of an own width in Nemo."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from dovetail_ort_export.source.families.family import Family

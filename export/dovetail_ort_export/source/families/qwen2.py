@@ -1,5 +1,7 @@
 """Qwen2: Llama's block with biases on query, key and value; a window in the upper blocks, switched off as published."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from dovetail_ort_export.source.families.family import Family

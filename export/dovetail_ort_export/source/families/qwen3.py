@@ -1,5 +1,7 @@
 """Qwen3: Qwen2 without the biases, with a norm on each head of query and key, and heads of an own width."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from dovetail_ort_export.source.families.family import Family

@@ -1,5 +1,7 @@
 """What PyInstaller asks of this package: where its hook stands. The hook carries the library into an application."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 

@@ -1,5 +1,7 @@
 """Carries the library of native operators, if there is one, beside the frozen package."""
 
+from __future__ import annotations
+
 from dovetail_ort_runtime.kernels import library_path
 
 _path = library_path()

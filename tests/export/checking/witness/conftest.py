@@ -1,5 +1,7 @@
 """A text with gaps, what transformers says of it, and GGUF files of tiny models."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

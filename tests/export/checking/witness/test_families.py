@@ -1,5 +1,7 @@
 """The witness against transformers, whose models it shares no line with."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file

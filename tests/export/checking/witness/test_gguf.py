@@ -1,5 +1,7 @@
 """GGUF files as llama.cpp's converters write them, against transformers on the original model."""
 
+from __future__ import annotations
+
 import gguf
 import numpy as np
 import pytest

@@ -1,5 +1,7 @@
 """The witness is worth something only while it shares nothing with what it checks."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 

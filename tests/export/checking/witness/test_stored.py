@@ -1,5 +1,7 @@
 """Weights in files: which are read, how much at a time, and what is refused."""
 
+from __future__ import annotations
+
 import json
 import weakref
 

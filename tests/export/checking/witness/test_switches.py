@@ -1,5 +1,7 @@
 """Each switch of each family, changed alone: the witness must not agree with what transformers says of the original."""
 
+from __future__ import annotations
+
 import pytest
 from safetensors.torch import load_file, save_file
 

@@ -154,7 +154,8 @@ def tiny_bundle_fp32(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def tiny_head(torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`tiny_head(bundle, **config)`: directory of a random, untrained draft head for a bundle's target."""
-    from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
+    from dovetail_ort_export.heads.config import HeadConfig
+    from dovetail_ort_export.heads.draft_head import DraftHead
     from dovetail_ort_export.training.head_files import HeadRecord, TrainingPoint, save_head
     from dovetail_ort_export.training.options import TrainingOptions
 

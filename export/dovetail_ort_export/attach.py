@@ -12,6 +12,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from dovetail_ort_export.heads.config import HeadConfig
+from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS
 from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.pipeline import apply_recipe
@@ -27,7 +29,6 @@ from dovetail_ort_export.tracing.target import (
     leaf_forward,
     traced,
 )
-from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.head_files import HeadRecord, load_head
 from dovetail_ort_export.writing.bundle_output import bundle_directory, clear_leftovers, copy_without, write_manifest
 from dovetail_ort_export.writing.chain_graph import chain_graph_name, write_chain_graph

@@ -29,6 +29,7 @@ ROOMS = {
             "options",
             "recipe",
             "hub_client",
+            "heads",
             "source",
             "tracing",
             "quantization",

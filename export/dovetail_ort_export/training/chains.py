@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dovetail_ort_export.heads.draft_head import DraftHead, Memory
 from dovetail_ort_export.training.batches import TextBatch
-from dovetail_ort_export.training.draft_head import DraftHead, Memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
+from dovetail_ort_export.heads.config import HeadConfig
+from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.training.options import TrainingOptions
 from dovetail_ort_export.writing.bundle_output import write_whole
 from dovetail_ort_runtime.arrays import TokenArray

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dovetail_ort_runtime.bundle.manifest import FUSIONS
+from dovetail_ort_export.heads.config import check_head
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.text.prompt import Message
+from dovetail_ort_runtime.text.messages import Message
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
-_MAX_BLOCKS: Final = 6
 LEAST_ANSWER_TOKENS: Final = 8
 _LEAST: Final = {
     "max_answer_tokens": LEAST_ANSWER_TOKENS,
@@ -79,13 +78,6 @@ class TrainingOptions:
         check_head(self.fusion, self.num_blocks)
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("device", self.device, DEVICES)
-
-
-def check_head(fusion: str, num_blocks: int) -> None:
-    """Refuse a head that cannot be made."""
-    _check_choice("fusion", fusion, FUSIONS)
-    if not 1 <= num_blocks <= _MAX_BLOCKS:
-        raise InputError(f"num_blocks must be between 1 and {_MAX_BLOCKS}, got {num_blocks}")
 
 
 def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

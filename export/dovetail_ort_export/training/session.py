@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.training.batches import TextBatch, batch_indices, collate, shared_length
 from dovetail_ort_export.training.chains import Rotary, draft_loss, measure_acceptance, unroll
-from dovetail_ort_export.training.draft_head import DraftHead
 from dovetail_ort_export.training.head_files import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
 from dovetail_ort_export.training.options import TrainingOptions

@@ -12,10 +12,11 @@ from typing import Final
 import torch
 from matplotlib.figure import Figure
 
+from dovetail_ort_export.heads.config import HeadConfig
+from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.source import SourceOptions, load_source
 from dovetail_ort_export.source.weights import Weights
 from dovetail_ort_export.training.batches import draft_vocabulary, passages, split_held_out
-from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
 from dovetail_ort_export.training.head_files import HeadRecord, load_head, save_head
 from dovetail_ort_export.training.options import TrainingOptions, TrainingPrompts
 from dovetail_ort_export.training.session import CHECKPOINT_NAME, TrainingSession
@@ -29,7 +30,8 @@ from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.manifest import NATIVE, Manifest, TargetEntry
 from dovetail_ort_runtime.errors import InputError, UnavailableError
-from dovetail_ort_runtime.machine.environment import onnxruntime_distributions, processor_name, usable_cores
+from dovetail_ort_runtime.machine.onnx_runtime import onnxruntime_distributions
+from dovetail_ort_runtime.machine.processor import processor_name, usable_cores
 
 _PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
 

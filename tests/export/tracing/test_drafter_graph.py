@@ -13,7 +13,8 @@ E, H, HKV, D, V, VD, T = 64, 4, 2, 16, 384, 96, 24
 
 @pytest.fixture(scope="module", params=[("gating", 1), ("gating", 3), ("concatenation", 2)], ids=str)
 def head(request, torch):
-    from dovetail_ort_export.training.draft_head import DraftHead, HeadConfig
+    from dovetail_ort_export.heads.config import HeadConfig
+    from dovetail_ort_export.heads.draft_head import DraftHead
 
     fusion, num_blocks = request.param
     torch.manual_seed(1)

@@ -11,35 +11,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from dovetail_ort_export.training.options import check_head
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadConfig:
-    """What decides the shapes of a draft head's weights, and the numbers that its operators need.
-
-    Attributes:
-        fusion: `gating` (Dovetail's Dynamic Gating Fusion) or `concatenation` (EAGLE's).
-        num_blocks: M, 1 to 6.
-        hidden_size: E, the target's, as all that follow.
-        num_heads: H.
-        num_kv_heads: Hkv.
-        head_size: D.
-        intermediate_size: inner width of a block's MLP.
-        norm_epsilon: of every RMSNorm.
-    """
-
-    fusion: str
-    num_blocks: int
-    hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_size: int
-    intermediate_size: int
-    norm_epsilon: float
-
-    def __post_init__(self) -> None:
-        check_head(self.fusion, self.num_blocks)
+from dovetail_ort_export.heads.config import HeadConfig
 
 
 @dataclass(slots=True)

@@ -1,0 +1,51 @@
+"""The settings of a draft head. It knows no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from dovetail_ort_runtime.bundle.manifest import FUSIONS
+from dovetail_ort_runtime.errors import InputError
+
+_MAX_BLOCKS: Final = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadConfig:
+    """What decides the shapes of a draft head's weights, and the numbers that its operators need.
+
+    Attributes:
+        fusion: `gating` (Dovetail's Dynamic Gating Fusion) or `concatenation` (EAGLE's).
+        num_blocks: M, number of decoder blocks, 1 to 6.
+        hidden_size: E of the target.
+        num_heads: H of the target.
+        num_kv_heads: Hkv of the target.
+        head_size: D of the target.
+        intermediate_size: inner width of a block's MLP.
+        norm_epsilon: number that every RMSNorm adds to the mean square.
+    """
+
+    fusion: str
+    num_blocks: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    intermediate_size: int
+    norm_epsilon: float
+
+    def __post_init__(self) -> None:
+        check_head(self.fusion, self.num_blocks)
+
+
+def check_head(fusion: str, num_blocks: int) -> None:
+    """Refuse a head that cannot be made.
+
+    Raises:
+        InputError: the fusion is unknown, or the number of blocks is out of bounds.
+    """
+    if fusion not in FUSIONS:
+        raise InputError(f"fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}")
+    if not 1 <= num_blocks <= _MAX_BLOCKS:
+        raise InputError(f"num_blocks must be between 1 and {_MAX_BLOCKS}, got {num_blocks}")

@@ -34,7 +34,7 @@ from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.forward_times import target_forwards
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.machine.processor import usable_cores
 from dovetail_ort_runtime.model import load_model
 
 # Outputs and inputs of a product.

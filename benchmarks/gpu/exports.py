@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.machine.processor import usable_cores
 
 
 def main() -> int:

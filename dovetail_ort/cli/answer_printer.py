@@ -11,7 +11,7 @@ from typing import Any, Final
 from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.options import GenerationOptions
 from dovetail_ort_runtime.results import Generation
-from dovetail_ort_runtime.text.prompt import Prompt
+from dovetail_ort_runtime.text.messages import Prompt
 
 _TINT: Final = "\x1b[32m{}\x1b[0m"
 

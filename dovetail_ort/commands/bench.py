@@ -24,7 +24,8 @@ from dovetail_ort.commands import add_json
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.machine.environment import onnxruntime_distributions, processor_name
+from dovetail_ort_runtime.machine.onnx_runtime import onnxruntime_distributions
+from dovetail_ort_runtime.machine.processor import processor_name
 from dovetail_ort_runtime.model import Model
 
 

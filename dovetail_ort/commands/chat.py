@@ -10,7 +10,7 @@ from typing import Final
 from dovetail_ort.cli.answer_printer import AnswerPrinter
 from dovetail_ort.cli.arguments import add_generation_arguments, open_model, template_arguments
 from dovetail_ort_runtime.errors import ContextLengthError, DovetailError, InputError
-from dovetail_ort_runtime.text.prompt import Message
+from dovetail_ort_runtime.text.messages import Message
 from dovetail_ort_runtime.text.user_text import standard_input
 
 _HELP: Final = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C interrupts an answer"

@@ -27,12 +27,8 @@ from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import UnavailableError
 from dovetail_ort_runtime.machine.cuda_runtime import cuda_versions, device_name
-from dovetail_ort_runtime.machine.environment import (
-    import_onnxruntime,
-    instruction_sets,
-    onnxruntime_distributions,
-    processor_name,
-)
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime, onnxruntime_distributions
+from dovetail_ort_runtime.machine.processor import instruction_sets, processor_name
 
 Status = Literal["ok", "note", "problem"]
 

@@ -14,7 +14,7 @@ from dovetail_ort.commands import add_json
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.results import Generation
-from dovetail_ort_runtime.text.prompt import Message, Prompt
+from dovetail_ort_runtime.text.messages import Message, Prompt
 from dovetail_ort_runtime.text.user_text import standard_input
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from dovetail_ort.server.json_body import Fields, Neutral, bad_value
-from dovetail_ort_runtime.text.prompt import Message
+from dovetail_ort_runtime.text.messages import Message
 from dovetail_ort_runtime.text.template_arguments import is_json
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool")

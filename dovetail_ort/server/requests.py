@@ -9,7 +9,7 @@ from typing import Any, Final
 from dovetail_ort.server.conversation import read_conversation
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.json_body import Fields, Neutral, bad_value
-from dovetail_ort_runtime.text.prompt import Message
+from dovetail_ort_runtime.text.messages import Message
 
 _LARGEST_NUMBER: Final = 2**63 - 1  # what clients send to ask for no bound
 _MOST_STOPS: Final = 4

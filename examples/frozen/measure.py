@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_runtime.machine.environment import processor_name
+from dovetail_ort_runtime.machine.processor import processor_name
 
 PROMPT: Final = "Name three colours."
 NUM_STARTS: Final = 9

@@ -23,7 +23,8 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.manifest import GenerationEntry, Manifest, TokenizerEntry
 from dovetail_ort_runtime.bundle.measurements import Provenance
 from dovetail_ort_runtime.errors import InputError, SourceError
-from dovetail_ort_runtime.machine.environment import onnxruntime_distributions, processor_name
+from dovetail_ort_runtime.machine.onnx_runtime import onnxruntime_distributions
+from dovetail_ort_runtime.machine.processor import processor_name
 
 _TOKENIZER_NAME: Final = "tokenizer.json"
 _CHAT_TEMPLATE_NAME: Final = "chat_template.jinja"

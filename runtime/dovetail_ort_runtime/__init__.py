@@ -23,7 +23,7 @@ from dovetail_ort_runtime.model import Model, load_model
 from dovetail_ort_runtime.options import Constraint, ConstraintState, GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 from dovetail_ort_runtime.results import Generation, Piece, Statistics, TokenLogprobs
-from dovetail_ort_runtime.text.prompt import Message
+from dovetail_ort_runtime.text.messages import Message
 
 __all__ = [
     "Bundle",

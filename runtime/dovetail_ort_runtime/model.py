@@ -30,7 +30,8 @@ from dovetail_ort_runtime.options import GenerationOptions
 from dovetail_ort_runtime.planning.planner import Planner
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 from dovetail_ort_runtime.results import Generation, Piece
-from dovetail_ort_runtime.text.prompt import Prompt, PromptReader
+from dovetail_ort_runtime.text.messages import Prompt
+from dovetail_ort_runtime.text.prompt_reader import PromptReader
 from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.machine import machine_slug, results_folder
-from dovetail_ort_runtime.machine.environment import processor_name
+from dovetail_ort_runtime.machine.processor import processor_name
 
 
 @pytest.mark.parametrize(

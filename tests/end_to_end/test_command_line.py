@@ -24,7 +24,7 @@ from dovetail_ort.commands.chat import Conversation
 from dovetail_ort.commands.graph import COMMANDS as GRAPH_COMMANDS
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.bundle.bundle import sha256
-from dovetail_ort_runtime.machine import environment
+from dovetail_ort_runtime.machine import onnx_runtime
 from dovetail_ort_runtime.model import Model
 
 PROMPT = "The tails hold the pins"
@@ -784,7 +784,7 @@ def test_doctor_knows_whether_the_bundle_drafts(tiny_bundle, tiny_drafting_bundl
 
 def test_doctor_finds_two_onnxruntimes_and_names_the_remedy(capsys, monkeypatch):
     # numpy stands for the second distribution
-    monkeypatch.setattr(environment, "_DISTRIBUTIONS", ("onnxruntime", "numpy"))
+    monkeypatch.setattr(onnx_runtime, "_DISTRIBUTIONS", ("onnxruntime", "numpy"))
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "[!!] onnxruntime" in out

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dovetail_ort_runtime.machine.environment import OLDEST_ONNXRUNTIME
+from dovetail_ort_runtime.machine.onnx_runtime import OLDEST_ONNXRUNTIME
 
 OLDEST = ".".join(map(str, OLDEST_ONNXRUNTIME))
 PROMPTS = ("A dovetail joint", "def fibonacci(n):\n    return fibonacci(n - 1) + fib")

@@ -20,7 +20,7 @@ from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.engine.forward_times import ForwardTimes, RunForward, time_in_turns
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.machine.environment import processor_name, usable_cores
+from dovetail_ort_runtime.machine.processor import processor_name, usable_cores
 
 ROWS: Final = (1, 2, 4, 8, 16)
 WHOLE: Final = "the whole recipe"

@@ -30,7 +30,7 @@ from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.machine.processor import usable_cores
 
 _CHECKED_TOKENS: Final = 256
 _DRAFTED_ROWS: Final = 32

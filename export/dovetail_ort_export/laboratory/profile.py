@@ -21,7 +21,7 @@ from dovetail_ort_export.laboratory.node_costs import NodeBytes, NodeCost, node_
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine.forward_times import time_in_turns
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.machine.environment import processor_name, usable_cores
+from dovetail_ort_runtime.machine.processor import processor_name, usable_cores
 
 _ROUNDS: Final = 24
 _PRODUCTS: Final = ("MatMulNBits", "Product", "GatedProduct", "NormProduct")

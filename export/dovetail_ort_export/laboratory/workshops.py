@@ -31,7 +31,7 @@ from dovetail_ort_runtime.engine.forward_times import NUM_PAST, RunForward, targ
 from dovetail_ort_runtime.engine.row_invariance import ROWS_AT_EXPORT, run_in_chunks
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.machine.processor import usable_cores
 
 # All but the last are drafted behind: 240 rows, of which forwards of no size in `ROWS_AT_EXPORT` leave a single one.
 # One row takes another kernel.

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from dovetail_ort_runtime.errors import DovetailError, SourceError
 from dovetail_ort_runtime.text.chat_template import ChatTemplate
-from dovetail_ort_runtime.text.prompt import Message
+from dovetail_ort_runtime.text.messages import Message
 
 _QUESTION: Final = "What the user asks."
 _ANSWER: Final = "What the assistant answers."

@@ -22,7 +22,7 @@ from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.kv_cache import cache_type
 from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.engine.target_graphs import graphs_to_load
-from dovetail_ort_runtime.machine.environment import import_onnxruntime
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 
 _ROWS_A_SLOT: Final = 16
 

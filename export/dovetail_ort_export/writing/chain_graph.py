@@ -12,7 +12,7 @@ from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.writing.graph_file import load_graph
 from dovetail_ort_runtime.engine.chain_graph import check_bias
 from dovetail_ort_runtime.engine.session import open_session
-from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.machine.processor import usable_cores
 
 _PASSES: Final = ("drop-bias", "keep-scored-states")
 

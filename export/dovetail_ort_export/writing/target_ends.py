@@ -27,7 +27,7 @@ from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
 from dovetail_ort_runtime.bundle.manifest import NATIVE
 from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN
-from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.machine.processor import usable_cores
 
 _ROWS: Final = 64
 

@@ -27,7 +27,7 @@ from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_VERSION
-from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.machine.processor import usable_cores
 
 MAX_ROWS: Final = 64
 _QUANTIZE_CACHE: Final = "quantize-cache"

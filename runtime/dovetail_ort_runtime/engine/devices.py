@@ -18,7 +18,7 @@ from dovetail_ort_runtime.machine.cuda_runtime import (
     page_locked_zeros,
     preload_cuda_libraries,
 )
-from dovetail_ort_runtime.machine.environment import import_onnxruntime
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 
 CPU: Final = "cpu"
 CUDA: Final = "cuda"

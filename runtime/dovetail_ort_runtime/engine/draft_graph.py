@@ -29,7 +29,7 @@ from dovetail_ort_runtime.engine.session import (
 )
 from dovetail_ort_runtime.engine.target_graphs import missing_library
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
-from dovetail_ort_runtime.machine.environment import import_onnxruntime
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,7 @@ from dovetail_ort_runtime.engine.session import (
     weight_bytes,
 )
 from dovetail_ort_runtime.errors import BundleError
-from dovetail_ort_runtime.machine.environment import import_onnxruntime
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 
 _LEAST_ROWS: Final = 8  # a load looks with as many whether rows stand alone
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dovetail_ort_runtime.engine.cache_layout import PORTABLE_LAYOUT, CacheLayout
 from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.machine.cuda_runtime import DeviceMemory
-from dovetail_ort_runtime.machine.environment import import_onnxruntime
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 from dovetail_ort_runtime.machine.process_memory import use_large_pages, zeros
 
 # From so many tokens on, a forward reads enough of the cache for large pages to pay. Gaining them can take 0.5 s.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.engine.forward_inputs import NO_ANCESTOR, NativeInputs, ancestor_slots
-from dovetail_ort_runtime.machine.environment import import_onnxruntime
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 
 REFERENCE_BITS: Final = "af9eb48ca6a655f63d56271c83c4510a87b57602d0c400cc7d38aeddbbd40f3a"
 _GRAPH: Final = Path(__file__).with_suffix(".onnx")

@@ -18,7 +18,7 @@ from dovetail_ort_runtime.bundle.graph_check import graph_bytes, uses_native_ope
 from dovetail_ort_runtime.engine.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError, one_line
 from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
-from dovetail_ort_runtime.machine.environment import import_onnxruntime
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 from dovetail_ort_runtime.machine.process_memory import huge_pages
 
 _sessions: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -23,7 +23,8 @@ from dovetail_ort_runtime.engine.row_limit import KEPT_ROWS
 from dovetail_ort_runtime.engine.session import SessionReport, open_session, report_session, weight_bytes
 from dovetail_ort_runtime.engine.target_graphs import TargetGraphs, graphs_to_load
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.machine.environment import import_onnxruntime, usable_cores
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
+from dovetail_ort_runtime.machine.processor import usable_cores
 
 # Of a forward of a portable graph, and of its head: `MatMulNBits` rounds a single row differently.
 _TWO_ROWS: Final = 2

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dovetail_ort_runtime.errors import UnavailableError
-from dovetail_ort_runtime.machine.environment import import_onnxruntime
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 
 _INSUFFICIENT_DRIVER: Final = 35  # cudaErrorInsufficientDriver
 # The first Linux driver of each CUDA, which serves its later minor versions, too (CUDA's release notes, table 2).

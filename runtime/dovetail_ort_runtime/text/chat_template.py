@@ -19,7 +19,7 @@ from jinja2.parser import Parser
 from jinja2.utils import pass_environment
 
 from dovetail_ort_runtime.errors import BundleError, ChatTemplateError, InputError, one_line
-from dovetail_ort_runtime.text.prompt import Message
+from dovetail_ort_runtime.text.messages import Message
 from dovetail_ort_runtime.text.template_arguments import DEEPEST_VALUE, checked_template_arguments, is_json
 from dovetail_ort_runtime.text.template_budget import TemplateBudget, TemplateLimitError, spending
 from dovetail_ort_runtime.text.template_sandbox import TemplateSandbox

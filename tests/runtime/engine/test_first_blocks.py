@@ -8,7 +8,7 @@ from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine import first_blocks
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.machine.environment import import_onnxruntime
+from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 
 
 def test_a_pass_looks_for_no_installed_package(tiny_cut_bundle, monkeypatch):

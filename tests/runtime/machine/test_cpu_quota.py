@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dovetail_ort_runtime.machine import environment
+from dovetail_ort_runtime.machine import processor
 from dovetail_ort_runtime.machine.cpu_quota import cpu_quota
 
 MOUNT = "31 23 0:28 {root} {folder} rw,nosuid,relatime shared:9 - {kind} {kind} {options}\n"
@@ -93,6 +93,6 @@ def test_a_system_without_these_files_has_no_quota(tmp_path):
 
 @pytest.mark.parametrize(("quota", "cores"), [(None, 8), (16.0, 8), (8.0, 8), (3.9, 3), (1.0, 1), (0.5, 1)])
 def test_a_quota_bounds_the_usable_cores(monkeypatch, quota, cores):
-    monkeypatch.setattr(environment, "cpu_quota", lambda: quota)
-    monkeypatch.setattr(environment, "_physical_cores", lambda: 8)
-    assert environment.usable_cores() == cores
+    monkeypatch.setattr(processor, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(processor, "_physical_cores", lambda: 8)
+    assert processor.usable_cores() == cores

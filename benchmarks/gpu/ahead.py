@@ -16,7 +16,7 @@ from unittest.mock import patch
 import dovetail_ort
 from dovetail_ort import GenerationOptions, Model, SamplingOptions, Statistics
 from dovetail_ort.suites import HUMANEVAL, load_suite
-from dovetail_ort_runtime import loading
+from dovetail_ort_runtime.loading import drafters
 
 AHEAD: Final = "ahead"
 IN_TURN: Final = "in turn"
@@ -52,7 +52,7 @@ def main() -> None:
 
 def _load(bundle: str, threads: int | None, mode: str) -> Model:
     """A model whose drafter drafts ahead or not; which of them is no setting, as it pays on a device of its own."""
-    in_turn = patch.object(loading, "DraftingAhead", lambda drafter: drafter)
+    in_turn = patch.object(drafters, "DraftingAhead", lambda drafter: drafter)
     with in_turn if mode == IN_TURN else nullcontext():
         return dovetail_ort.load(bundle, threads=threads, drafter="dgf", drafter_device="cuda")
 

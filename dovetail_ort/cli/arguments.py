@@ -11,7 +11,7 @@ from typing import Any, Final
 from dovetail_ort_runtime.bundle.bundle import VERIFICATIONS, Bundle
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.devices import AUTO, DEVICES
-from dovetail_ort_runtime.loading import DRAFTERS
+from dovetail_ort_runtime.loading.load_options import DRAFTERS, LoadOptions
 from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.text.template_arguments import checked_template_arguments
@@ -200,17 +200,16 @@ def _tree_shape(text: str) -> TreeShape:
         raise argparse.ArgumentTypeError(f"must be three numbers such as 7/4/10, got {text!r} ({error})") from error
 
 
-def load(arguments: argparse.Namespace, bundle: Bundle, *, tune: bool = False) -> Model:
-    """The model, with the settings that the command has."""
-    names = (
-        *("max_context", "threads", "drafter", "draft_bundle", "draft_shape"),
-        *("drafter_device", "target_layers_on_gpu", "vram_limit"),
-    )
-    return Model(bundle, **{name: getattr(arguments, name) for name in names if name in arguments}, tune=tune)
+def load_options(arguments: argparse.Namespace, *, tune: bool = False) -> LoadOptions:
+    """How the model is loaded, by the settings that the command has."""
+    names = {field.name for field in fields(LoadOptions)}
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    return LoadOptions(**given, tune=tune)
 
 
 def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]:
     """The model and the options of every answer, all of them checked before the weights are loaded."""
+    loading = load_options(arguments)
     bundle = Bundle(arguments.bundle, arguments.verify)
     given = {field.name: getattr(arguments, field.name) for field in fields(SamplingOptions)}
     sampling = {name: value for name, value in given.items() if value is not None}
@@ -222,4 +221,4 @@ def open_model(arguments: argparse.Namespace) -> tuple[Model, GenerationOptions]
     )
     if sys.stderr.isatty() and not arguments.quiet:
         print(f"loading {arguments.bundle}", file=sys.stderr)
-    return load(arguments, bundle), options
+    return Model(bundle, loading), options

@@ -17,7 +17,7 @@ from dovetail_ort.cli.arguments import (
     add_template_arguments,
     add_threads,
     add_verification,
-    load,
+    load_options,
     template_arguments,
 )
 from dovetail_ort.commands import add_json
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--limit must be 1 or more, got {arguments.limit}")
     given = template_arguments(arguments)
     prompts = load_suite(arguments.suite)[: arguments.limit]
-    model = load(arguments, Bundle(arguments.bundle, arguments.verify))
+    model = Model(Bundle(arguments.bundle, arguments.verify), load_options(arguments))
     benchmark = Benchmark(
         model,
         max_new_tokens=arguments.max_new_tokens,

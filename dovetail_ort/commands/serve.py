@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.cli.arguments import add_bundle, add_speculation, add_threads, add_verification, load
+from dovetail_ort.cli.arguments import add_bundle, add_speculation, add_threads, add_verification, load_options
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.options import GenerationOptions
 from dovetail_ort_runtime.text.user_text import read_text_file
 
@@ -102,11 +103,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.grace >= 0:
         raise InputError(f"--grace must be 0 or more, got {arguments.grace}")
+    options = load_options(arguments)
     bundle = Bundle(arguments.bundle, arguments.verify)
     settings = _settings(arguments, bundle)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     # Bound first: an address that is taken is told before the weights are loaded.
-    with bound_socket(arguments.host, arguments.port) as bound, load(arguments, bundle) as model:
+    with bound_socket(arguments.host, arguments.port) as bound, Model(bundle, options) as model:
         server = make_server(
             make_app(model, settings),
             grace_seconds=arguments.grace,

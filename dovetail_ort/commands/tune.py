@@ -7,10 +7,11 @@ import dataclasses
 import json
 import sys
 
-from dovetail_ort.cli.arguments import add_bundle, add_draft_bundle, add_threads, add_verification, load
+from dovetail_ort.cli.arguments import add_bundle, add_draft_bundle, add_threads, add_verification, load_options
 from dovetail_ort.commands import add_json
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.loading import DRAFTERS
+from dovetail_ort_runtime.loading.load_options import DRAFTERS
+from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
 
@@ -35,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     print("timing forwards in turns", file=sys.stderr)
-    curves = load(arguments, Bundle(arguments.bundle, arguments.verify), tune=True).curves
-    assert curves is not None
+    options = load_options(arguments, tune=True)
+    curves = Model(Bundle(arguments.bundle, arguments.verify), options).curves
+    assert curves is not None, "every drafter but none has a planner"
     print(json.dumps(dataclasses.asdict(curves), indent=2) if arguments.json else _table(curves))
     return 0
 

@@ -19,6 +19,7 @@ from dovetail_ort_runtime.errors import (
     SourceError,
     UnavailableError,
 )
+from dovetail_ort_runtime.loading.load_options import LoadOptions
 from dovetail_ort_runtime.model import Model, load_model
 from dovetail_ort_runtime.options import Constraint, ConstraintState, GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
@@ -39,6 +40,7 @@ __all__ = [
     "Generation",
     "GenerationOptions",
     "InputError",
+    "LoadOptions",
     "Message",
     "Model",
     "ModelUseError",

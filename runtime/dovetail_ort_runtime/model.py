@@ -1,121 +1,64 @@
-"""The loaded model: text, messages or ids in, an answer out."""
+"""The open model: text, messages or token ids in, an answer out. How it was loaded is not its concern."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple, Self
-
-import numpy as np
+from typing import Any, Self
 
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.manifest import TargetEntry
 from dovetail_ort_runtime.decoding.answer_stream import Answer
 from dovetail_ort_runtime.decoding.decoder import Decoder
 from dovetail_ort_runtime.decoding.turn_queue import Turns
-from dovetail_ort_runtime.drafting.drafter import Drafter
-from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
-from dovetail_ort_runtime.engine.devices import AUTO, CPU, CUDA, has_cuda, parse_bytes
-from dovetail_ort_runtime.engine.kv_cache import cache_bytes
-from dovetail_ort_runtime.engine.row_invariance import holds_here
-from dovetail_ort_runtime.engine.session import SessionReport, weight_bytes
-from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.engine.vram_share import VramShare
+from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
-from dovetail_ort_runtime.loading import drafter_bytes_on_gpu, make_drafter
+from dovetail_ort_runtime.loading.load_options import LoadOptions
+from dovetail_ort_runtime.loading.loaded_bundle import LoadedBundle, load_bundle
 from dovetail_ort_runtime.machine.process_memory import return_freed_memory
 from dovetail_ort_runtime.options import GenerationOptions
 from dovetail_ort_runtime.planning.planner import Planner
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 from dovetail_ort_runtime.results import Generation, Piece
 from dovetail_ort_runtime.text.messages import Prompt
-from dovetail_ort_runtime.text.prompt_reader import PromptReader
 from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 
 class Model:
     """A loaded bundle; a context manager that closes it at the end.
 
-    Any number of threads may ask for answers. A model has one KV cache, so they are given one at a time, first come,
-    first served, and each reads again what its prompt does not share with the answer before it. Threads that must
-    answer at once need a model each, with weights and cache of its own.
+    Any number of threads may ask for answers. A model has one KV cache, so it gives one answer at a time, in the order
+    in which they were asked for. Each answer reads what its prompt does not share with the answer before it. Threads
+    that must answer at once need one model each, with its own weights and cache.
 
-    A model belongs to the process that loaded it: in a child of `os.fork` its use raises `ModelUseError`. The child may
-    load the bundle again, and must end by `os._exit`, as those of `multiprocessing` do: at a usual exit ONNX Runtime
-    waits for a thread that only the parent has. Better start processes with `spawn`.
+    A model belongs to the process that loaded it. In a child of `os.fork` every use raises `ModelUseError`. The child
+    may load the bundle again, and must end by `os._exit`, as children of `multiprocessing` do: at a usual exit ONNX
+    Runtime waits for a thread that only the parent has. It is better to start processes with `spawn`.
 
     Args:
         bundle: the opened bundle.
-        max_context: largest number of tokens of prompt and answer, at most the bundle's maximum (the default).
-        threads: threads of the target's forward; the usable physical cores by default.
-        drafter: a drafter, or the name of one as in `make_drafter`.
-        draft_bundle: of the drafter `lm`.
-        draft_shape: of all proposals, in place of what pays best in each round.
-        tune: measure thoroughly on this machine, which takes up to a minute, and store the times; without stored ones a
-            short measurement is made.
-        drafter_device: `cpu`, `cuda`, or `auto`: CUDA for a drafter in fp16 where it can be used.
-        target_layers_on_gpu: 0, the number of blocks that the export put into a graph of their own, or `auto`: these
-            where CUDA can be used. All other blocks are on the CPU.
-        vram_limit: what target and drafter may take on a GPU, in bytes or as a text such as `3GB`.
+        options: context, threads, drafter and devices; the defaults if None.
+
+    Raises:
+        UnavailableError: a device or a library that the options or the bundle need is missing.
+        InputError: an option does not fit the bundle.
+        BundleError: a graph does not fit the manifest, or the draft bundle is missing or damaged.
 
     Attributes:
         manifest: what the bundle says of itself.
         exact: whether greedy answers are those of decoding without speculation. A native target's are, on every
-            machine. For any other, export found whether a row's result is independent of the rows beside it, and a
-            short measurement at load says whether that holds here, too; if not, loading warns.
+            machine. For any other, export measured whether it is batch-invariant, and loading measures briefly whether
+            that holds on this machine; if not, loading warns.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        max_context: int | None = None,
-        threads: int | None = None,
-        drafter: Drafter | str = "auto",
-        draft_bundle: str | Path | None = None,
-        draft_shape: ChainShape | TreeShape | None = None,
-        tune: bool = False,
-        drafter_device: str = AUTO,
-        target_layers_on_gpu: int | str = AUTO,
-        vram_limit: int | str | None = None,
-    ) -> None:
-        _check_drafter(drafter)
+    def __init__(self, bundle: Bundle, options: LoadOptions | None = None) -> None:
         self.manifest = bundle.manifest
-        target = self.manifest.target
-        reader = PromptReader(bundle.tokenizer(), bundle.chat_template(), target.vocabulary_size)
-        if isinstance(vram_limit, str):
-            vram_limit = parse_bytes(vram_limit)
-        front_device = _front_device(target, target_layers_on_gpu)
-        capacity = target.max_context if max_context is None else max_context
-        share = VramShare.of(
-            vram_limit,
-            front_bytes=_front_bytes(bundle, capacity) if front_device == CUDA else 0,
-            drafter_bytes=drafter_bytes_on_gpu(drafter, bundle, draft_bundle, drafter_device, capacity),
-        )
-        loaded = Target(
-            bundle.path(target.graph),
-            target,
-            max_context=max_context,
-            threads=threads,
-            front_device=front_device,
-            vram_limit=share.front,
-        )
-        self.exact = target.exact and _exact_here(loaded)
-        if isinstance(drafter, str):
-            drafter = make_drafter(
-                drafter,
-                bundle,
-                loaded,
-                draft_bundle=draft_bundle,
-                shape=draft_shape,
-                tune=tune,
-                device=drafter_device,
-                vram_limit=share.drafter,
-            )
+        loaded = load_bundle(bundle, options or LoadOptions())
+        self.exact = loaded.exact
         self._turns = Turns()
-        self._memory: _Memory | None = _Memory(Decoder(loaded, drafter), reader)
+        self._kept: LoadedBundle | None = loaded
 
     def __enter__(self) -> Self:
         return self
@@ -124,28 +67,30 @@ class Model:
         self.close()
 
     def close(self) -> None:
-        """Unload: weights, cache, tokenizer and threads are gone when it returns; closed again, nothing happens.
+        """Unload: weights, cache, tokenizer and threads are gone when it returns. Closing again does nothing.
 
-        The round that runs is waited for, or the reading of a prompt. Its answer and those that wait raise
+        It waits for the round that runs, or for the reading of a prompt. That answer and all answers that wait raise
         `ModelUseError` when they are asked for their next piece, as does every later use. In a child of `os.fork`
-        closing does nothing, for the memory is the parent's.
+        closing does nothing, because the memory is the parent's.
         """
         if self._turns.belongs_here:
             self._turns.close(self._unload)
 
     def _unload(self) -> None:
-        memory, self._memory = self._memory, None
-        if memory is not None:
-            memory.decoder.rewind(0)  # a drafter of the caller's is as new, one with a thread ends its work
-            del memory
-            return_freed_memory()
+        loaded = self._kept
+        self._kept = None
+        if loaded is None:
+            return
+        loaded.decoder.rewind(0)  # a drafter of the caller's is as new, one with a thread ends its work
+        del loaded
+        return_freed_memory()
 
     @property
-    def _loaded(self) -> _Memory:
-        memory = self._memory
+    def _loaded(self) -> LoadedBundle:
+        loaded = self._kept
         self._turns.check()
-        assert memory is not None, "it is unloaded when the turns are closed"
-        return memory
+        assert loaded is not None, "it is unloaded when the turns are closed"
+        return loaded
 
     @property
     def _decoder(self) -> Decoder:
@@ -163,17 +108,17 @@ class Model:
 
     @property
     def threads(self) -> int:
-        """Threads of the target's forward."""
+        """Number of threads that one forward of the target uses."""
         return self._decoder.target.threads
 
     @property
     def curves(self) -> TimeCurves | None:
-        """The times that drafting is planned with, if it is."""
+        """The times that the planner uses; None without a planner."""
         drafter = self._decoder.drafter
         return drafter.curves if isinstance(drafter, Planner) else None
 
     def sessions(self) -> tuple[SessionReport, ...]:
-        """Where target and drafter run."""
+        """Where each session of target and drafter runs."""
         return (*self._decoder.target.reports(), *self._decoder.drafter.reports())
 
     @property
@@ -182,7 +127,7 @@ class Model:
         return self._loaded.reader.template is not None
 
     def reset(self) -> None:
-        """Forget the last conversation, in a turn: the next prompt is read from its first token."""
+        """Forget the last conversation: the next prompt is read from its first token. It waits for its turn."""
         self._turns.run(lambda: self._decoder.rewind(0))
 
     def generate(
@@ -192,10 +137,13 @@ class Model:
         *,
         template_arguments: Mapping[str, Any] | None = None,
     ) -> Generation:
-        """The whole answer; arguments and errors as in `stream`."""
-        *_, last = self.stream(prompt, options, template_arguments=template_arguments)
-        assert last.generation is not None
-        return last.generation
+        """The whole answer; arguments and errors are those of `stream`."""
+        generation = None
+        with closing(self.stream(prompt, options, template_arguments=template_arguments)) as pieces:
+            for piece in pieces:
+                generation = piece.generation
+        assert generation is not None, "the last piece has it"
+        return generation
 
     def stream(
         self,
@@ -206,22 +154,22 @@ class Model:
     ) -> Generator[Piece, None, None]:
         """Answer token by token.
 
-        The generator waits for its turn when its first piece is asked for, and gives it back behind the last piece,
-        with an exception, with its `close()`, or when nobody refers to it any more. Any thread may advance it. As long
-        as it has the turn, other threads wait for theirs, and the thread that last advanced it gets a `ModelUseError`
-        for asking for another answer: it would wait for itself.
+        The generator waits for its turn when its first piece is asked for. It gives the turn back after the last
+        piece, with an exception, with its `close()`, or when nothing refers to it any more. Any thread may advance it.
+        While it has the turn, other threads wait for theirs. The thread that last advanced it gets a `ModelUseError`
+        if it asks for another answer, because it would wait for itself.
 
         Args:
             prompt: text to continue, messages for the chat template, or token ids.
-            options: the defaults if None.
-            template_arguments: what the chat template of messages is given beside them: its own switches, such as
-                `{"enable_thinking": False}`, and `tools` or `documents`, as JSON values.
+            options: limits and sampling; the defaults if None.
+            template_arguments: JSON values that the chat template gets together with the messages: its own switches,
+                such as `{"enable_thinking": False}`, and `tools` or `documents`.
 
         Raises:
-            InputError: the prompt is empty, not of these kinds, or has an id outside the vocabulary; or a template
-                argument is malformed, or goes with a prompt that is no conversation.
-            ContextLengthError: prompt and one new token do not fit `max_context`.
-            ModelUseError: the model is closed or another process's, or as above.
+            InputError: the prompt is empty, of another kind, or has an id outside the vocabulary; or a template
+                argument is malformed, or is given with a prompt that is no conversation.
+            ContextLengthError: the prompt and one new token need more than `max_context` tokens.
+            ModelUseError: the model is closed, belongs to another process, or the thread would wait for itself.
         """
         started = time.perf_counter()
         options = options or GenerationOptions()
@@ -234,7 +182,7 @@ class Model:
         return self._turns.each(self._pieces(token_ids, options, started))
 
     def token_ids(self, prompt: Prompt, *, template_arguments: Mapping[str, Any] | None = None) -> list[int]:
-        """What the target reads for a prompt; arguments and errors as in `stream`."""
+        """The token ids that the target reads for a prompt; arguments and errors are those of `stream`."""
         return self._loaded.reader.token_ids(prompt, template_arguments)
 
     def _pieces(self, token_ids: list[int], options: GenerationOptions, started: float) -> Iterator[Piece]:
@@ -265,82 +213,24 @@ class Model:
             yield from answer.pieces(result.token_ids, result.logprobs, room)
 
 
-class _Memory(NamedTuple):
-    """What closing a model frees."""
+def load_model(path: str | Path, *, verify: str = "small", **settings: Any) -> Model:
+    """Open a bundle and load it.
 
-    decoder: Decoder
-    reader: PromptReader
-
-
-def load_model(
-    path: str | Path,
-    *,
-    max_context: int | None = None,
-    threads: int | None = None,
-    drafter: Drafter | str = "auto",
-    draft_bundle: str | Path | None = None,
-    draft_shape: ChainShape | TreeShape | None = None,
-    tune: bool = False,
-    drafter_device: str = AUTO,
-    target_layers_on_gpu: int | str = AUTO,
-    vram_limit: int | str | None = None,
-    verify: str = "small",
-) -> Model:
-    """Open the bundle at a path or of a name on the hub and load it; arguments as in `Model` and `Bundle`.
+    Args:
+        path: directory of the bundle, or its name on the hub.
+        verify: files whose checksums are compared with the manifest, as `Bundle` takes it.
+        settings: attributes of `LoadOptions`.
 
     Raises:
         BundleError: the bundle is missing, damaged or of another version.
-        UnavailableError: ONNX Runtime is missing.
-        InputError: an argument is out of bounds, or the drafter is not to be had.
+        UnavailableError: ONNX Runtime, a device or a library is missing.
+        InputError: a setting has an unknown name, is out of bounds or does not fit the bundle.
     """
-    return Model(
-        Bundle(path, verify),
-        max_context=max_context,
-        threads=threads,
-        drafter=drafter,
-        draft_bundle=draft_bundle,
-        draft_shape=draft_shape,
-        tune=tune,
-        drafter_device=drafter_device,
-        target_layers_on_gpu=target_layers_on_gpu,
-        vram_limit=vram_limit,
-    )
-
-
-def _front_device(entry: TargetEntry, layers_on_gpu: int | str) -> str:
-    number = entry.front_layers
-    if layers_on_gpu == AUTO:
-        return CUDA if number and has_cuda() else CPU
-    if layers_on_gpu not in (0, number):
+    names = [field.name for field in fields(LoadOptions)]
+    unknown = [name for name in settings if name not in names]
+    if unknown:
         raise InputError(
-            f"target_layers_on_gpu must be auto, 0 or the {number} that this bundle was cut for, got {layers_on_gpu}; "
-            "export it with another --gpu-layers"
+            f"a setting must be one of {', '.join(names)} and verify, got {', '.join(unknown)}; correct the name"
         )
-    return CUDA if layers_on_gpu else CPU
-
-
-def _check_drafter(drafter: object) -> None:
-    if not isinstance(drafter, (str, Drafter)):
-        raise InputError(
-            f"the drafter must be a name or a Drafter, got an object of {type(drafter).__name__}; "
-            "derive its class from Drafter"
-        )
-
-
-def _exact_here(target: Target) -> bool:
-    if holds_here(target):
-        return True
-    warnings.warn(
-        "the bundle was exact where it was exported and is not here: answers may differ from those without "
-        "speculation; see dovetail-ort doctor BUNDLE",
-        stacklevel=2,
-    )
-    return False
-
-
-def _front_bytes(bundle: Bundle, capacity: int) -> int:
-    """Weights and cache of the first blocks."""
-    entry = bundle.manifest.target
-    assert entry.front_graph is not None, "blocks are on a GPU in a graph of their own"
-    cache = cache_bytes(entry.front_layers, entry.num_kv_heads, capacity, entry.head_size, np.float16)
-    return weight_bytes(bundle.path(entry.graph).with_name(entry.front_graph)) + cache
+    options = LoadOptions(**settings)
+    return Model(Bundle(path, verify), options)

@@ -697,7 +697,7 @@ def test_a_copy_of_the_target_drafts_for_it(tiny_bundle, capsys):
 
 
 def test_tuned_times_are_stored_and_drafted_with(tiny_bundle, capsys, monkeypatch, tmp_path):
-    from dovetail_ort_runtime import loading
+    from dovetail_ort_runtime.loading import curves as loaded_curves
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["tune", str(tiny_bundle), "--draft-bundle", str(tiny_bundle)]) == 0
@@ -706,7 +706,7 @@ def test_tuned_times_are_stored_and_drafted_with(tiny_bundle, capsys, monkeypatc
     assert re.search(r"drafting +first token \d+\.\d\d ms after 1 unread", out)
     assert main(["tune", str(tiny_bundle), "--draft-bundle", str(tiny_bundle), "--json"]) == 0
     curves = json.loads(capsys.readouterr().out)
-    monkeypatch.setattr(loading, "measure_curves", None)  # nothing is measured any more
+    monkeypatch.setattr(loaded_curves, "measure_curves", None)  # nothing is measured any more
     loaded = dovetail_ort.load(tiny_bundle, draft_bundle=tiny_bundle)
     assert list(loaded.curves.verify_ms[0]) == curves["verify_ms"][0]
     with pytest.raises(TypeError):
@@ -714,7 +714,7 @@ def test_tuned_times_are_stored_and_drafted_with(tiny_bundle, capsys, monkeypatc
 
 
 def test_a_shape_is_that_of_a_model_that_drafts(tiny_bundle, refused):
-    assert "a shape must be that of a model's drafts, got one for auto without a model" in refused(
+    assert "a draft shape must be for a model that drafts, got the drafter auto without one" in refused(
         "generate", tiny_bundle, "hi", "--chain", "3"
     )
 

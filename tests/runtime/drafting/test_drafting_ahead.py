@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 
-from dovetail_ort_runtime import loading
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.decoding.decoder import Decoder
 from dovetail_ort_runtime.drafting import drafting_ahead
@@ -17,7 +16,9 @@ from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.drafting.proposal import Proposal
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
-from dovetail_ort_runtime.loading import make_drafter
+from dovetail_ort_runtime.loading import draft_models
+from dovetail_ort_runtime.loading.drafters import make_drafter
+from dovetail_ort_runtime.loading.load_options import LoadOptions
 from dovetail_ort_runtime.options import SamplingOptions
 
 GREEDY = SamplingOptions()
@@ -134,8 +135,10 @@ def test_fixed_chains_on_a_device_of_their_own_are_drafted_ahead(
             super().__init__(*arguments, **settings)
             self.device = device
 
-    monkeypatch.setattr(loading, "DraftGraph", There)
-    made = make_drafter("dgf", Bundle(tiny_drafting_bundle), target_of(tiny_drafting_bundle), shape=shape)
+    monkeypatch.setattr(draft_models, "DraftGraph", There)
+    made = make_drafter(
+        Bundle(tiny_drafting_bundle), target_of(tiny_drafting_bundle), LoadOptions(drafter="dgf", draft_shape=shape)
+    )
     assert type(made) is drafter
 
 
@@ -184,7 +187,7 @@ def test_what_ends_the_thread_reaches_the_caller_and_the_drafter_goes_on():
 def drafting(target_of, tiny_drafting_bundle_fp32):
     """A target, its head, and a prompt read by both."""
     target = target_of(tiny_drafting_bundle_fp32)
-    drafter = make_drafter("dgf", Bundle(tiny_drafting_bundle_fp32), target, shape=FOUR)
+    drafter = make_drafter(Bundle(tiny_drafting_bundle_fp32), target, LoadOptions(drafter="dgf", draft_shape=FOUR))
     decoder = Decoder(target, drafter)
     decoder.begin(PROMPT, GREEDY)
     return decoder
@@ -270,7 +273,7 @@ def test_answers_are_those_of_plain_decoding(target_of, tiny_drafting_bundle, mo
     plain.begin(PROMPT, GREEDY)
     expected = [plain.root, *(plain.step(0).token_ids[0] for _ in range(149))]
     target = target_of(tiny_drafting_bundle)
-    head = make_drafter("dgf", Bundle(tiny_drafting_bundle), target, shape=FOUR)
+    head = make_drafter(Bundle(tiny_drafting_bundle), target, LoadOptions(drafter="dgf", draft_shape=FOUR))
     ahead = DraftingAhead(Informed(head.model, [*PROMPT, *expected]))
     decoder = Decoder(target, ahead)
     for _ in range(2):
@@ -284,7 +287,9 @@ def test_answers_are_those_of_plain_decoding(target_of, tiny_drafting_bundle, mo
 
 def test_an_interrupted_round_leaves_both_sessions_usable(target_of, tiny_drafting_bundle, monkeypatch):
     target = target_of(tiny_drafting_bundle)
-    ahead = DraftingAhead(make_drafter("dgf", Bundle(tiny_drafting_bundle), target, shape=FOUR))
+    ahead = DraftingAhead(
+        make_drafter(Bundle(tiny_drafting_bundle), target, LoadOptions(drafter="dgf", draft_shape=FOUR))
+    )
     decoder = Decoder(target, ahead)
     decoder.begin(PROMPT, GREEDY)
     expected = [decoder.root, *decoder.step(4).token_ids, *decoder.step(4).token_ids]

@@ -14,7 +14,8 @@ from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.cache_layout import NATIVE_LAYOUT
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.loading import make_drafter
+from dovetail_ort_runtime.loading.drafters import make_drafter
+from dovetail_ort_runtime.loading.load_options import LoadOptions
 from dovetail_ort_runtime.options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
 
@@ -59,7 +60,7 @@ def decoder(target_of):
         bundle, target = Bundle(directory), target_of(directory, **settings)
         if shape is None:
             return Decoder(target, NoDrafter())
-        drafter = make_drafter("dgf", bundle, target, shape=shape)
+        drafter = make_drafter(bundle, target, LoadOptions(drafter="dgf", draft_shape=shape))
         return Decoder(target, drafter if text is None else Informed(drafter.model, shape, text))
 
     return make
@@ -246,7 +247,7 @@ def joint_distribution(target, prompt):
 
 def test_a_bundle_without_a_drafter_is_told_how_to_get_one(target_of, tiny_bundle):
     with pytest.raises(InputError, match="make one with dovetail-ort train"):
-        make_drafter("dgf", Bundle(tiny_bundle), target_of(tiny_bundle))
+        make_drafter(Bundle(tiny_bundle), target_of(tiny_bundle), LoadOptions(drafter="dgf"))
 
 
 def test_a_drafter_of_another_target_is_refused(tiny_drafting_bundle, tmp_path):

@@ -12,10 +12,11 @@ from scipy.stats import chi2
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.decoding.decoder import Decoder
 from dovetail_ort_runtime.drafting.drafter import NoDrafter
-from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.drafting.shapes import ChainShape
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.loading import make_drafter
+from dovetail_ort_runtime.loading.drafters import make_drafter
+from dovetail_ort_runtime.loading.load_options import LoadOptions
 from dovetail_ort_runtime.options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
 
@@ -32,9 +33,13 @@ def decoder(target_of):
         target = target_of(directory)
         if draft_bundle is None:
             return Decoder(target, NoDrafter())
-        return Decoder(target, make_drafter("lm", Bundle(directory), target, draft_bundle=draft_bundle, shape=shape))
+        return Decoder(target, make_drafter(Bundle(directory), target, drafting_with(draft_bundle, shape)))
 
     return make
+
+
+def drafting_with(draft_bundle, shape=None):
+    return LoadOptions(drafter="lm", draft_bundle=draft_bundle, draft_shape=shape)
 
 
 def continued(decoder, prompt, num_tokens, sampling=GREEDY):
@@ -168,7 +173,7 @@ def test_other_tokens_are_refused_by_name(target_of, tiny_bundle, tmp_path):
 
     other = with_tokenizer(tiny_bundle, tmp_path / "other", swap)
     with pytest.raises(InputError, match="the draft bundle must have the target's tokens, got"):
-        make_drafter("lm", Bundle(tiny_bundle), target_of(tiny_bundle), draft_bundle=other)
+        make_drafter(Bundle(tiny_bundle), target_of(tiny_bundle), drafting_with(other))
 
 
 def adding(token):
@@ -185,7 +190,7 @@ def test_tokens_beyond_the_smaller_vocabulary_are_compared_too(target_of, tiny_b
     calling, asking = (with_tokenizer(padded, tmp_path / name, adding(f"<|{name}|>")) for name in ("calling", "asking"))
 
     def draft(target, drafter):
-        return make_drafter("lm", Bundle(target), target_of(target), draft_bundle=drafter, shape=CHAIN)
+        return make_drafter(Bundle(target), target_of(target), drafting_with(drafter, CHAIN))
 
     # The drafter would read an id that it has no embedding for, no token for, or another token for.
     for drafter, got in (
@@ -201,25 +206,6 @@ def test_tokens_beyond_the_smaller_vocabulary_are_compared_too(target_of, tiny_b
     # What lies beyond the target's vocabulary is never drafted, and never read.
     assert draft(tiny_bundle, calling).shape == CHAIN
     assert draft(calling, calling).shape == CHAIN
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("lm", {}, "must be given a bundle of a smaller model"),
-        ("lookup", {"draft_bundle": "somewhere"}, "a draft bundle must go with the drafter lm, got lookup"),
-        ("eagle", {}, "the drafter must be one of auto, dgf, lm, lookup, none, got 'eagle'"),
-    ],
-)
-def test_a_drafter_that_is_not_to_be_had_is_refused(target_of, tiny_bundle, name, settings, message):
-    with pytest.raises(InputError, match=message):
-        make_drafter(name, Bundle(tiny_bundle), target_of(tiny_bundle), **settings)
-
-
-def test_a_language_model_drafts_no_trees(target_of, tiny_bundle):
-    shape = TreeShape(num_rows=7, num_expansions=2, width=3)
-    with pytest.raises(InputError, match="must draft chains"):
-        make_drafter("lm", Bundle(tiny_bundle), target_of(tiny_bundle), draft_bundle=tiny_bundle, shape=shape)
 
 
 def test_probabilities_are_those_that_the_tokens_were_drawn_from(decoder, tiny_bundle, tiny_bundle_fp32):

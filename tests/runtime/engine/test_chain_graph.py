@@ -10,7 +10,6 @@ import pytest
 
 import dovetail_ort
 from dovetail_ort import ChainShape, GenerationOptions, SamplingOptions, TreeShape
-from dovetail_ort_runtime import loading, model
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.drafting.drafter import NoDrafter
 from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
@@ -18,6 +17,7 @@ from dovetail_ort_runtime.engine import devices, draft_graph, first_blocks, sess
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.loading import curves, draft_models, loaded_bundle
 from dovetail_ort_runtime.planning.planner import Planner
 
 PROMPT = np.random.default_rng(0).integers(3, 384, 24).tolist()
@@ -56,11 +56,11 @@ def opened(monkeypatch):
     for module in (draft_graph, first_blocks):
         monkeypatch.setattr(module, "open_session", open_here)
         monkeypatch.setattr(module, "KVCache", CacheOfADevice)
-    for module in (model, loading):
+    for module in (loaded_bundle, draft_models):
         monkeypatch.setattr(module, "has_cuda", lambda: True)
     monkeypatch.setattr(devices, "page_locked_zeros", np.zeros)
     monkeypatch.setattr(session, "vram_in_use", lambda: None)
-    monkeypatch.setattr(loading, "device_name", lambda: "none")
+    monkeypatch.setattr(curves, "device_name", lambda: "none")
     return names
 
 

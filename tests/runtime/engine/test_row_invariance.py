@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dovetail_ort_runtime import Bundle, Model, model
+from dovetail_ort_runtime import Bundle, LoadOptions, Model, load_model
 from dovetail_ort_runtime.engine.row_invariance import holds_here
 from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_runtime.loading import loaded_bundle
 
 
 @pytest.fixture
@@ -33,12 +34,12 @@ def test_a_kernel_that_depends_on_the_number_of_rows_is_found(target):
 
 
 def test_a_cache_of_two_slots_is_enough(tiny_bundle):
-    assert Model(Bundle(tiny_bundle), max_context=2, threads=1).exact
+    assert Model(Bundle(tiny_bundle), LoadOptions(max_context=2, threads=1)).exact
 
 
 def test_a_model_that_is_not_exact_here_says_so_once_and_works(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(model, "holds_here", lambda target: False)
-    with pytest.warns(UserWarning, match="is not here: answers may differ"):
-        loaded = Model(Bundle(tiny_bundle), threads=1)
+    monkeypatch.setattr(loaded_bundle, "holds_here", lambda target: False)
+    with pytest.warns(UserWarning, match="not exact on this machine"):
+        loaded = load_model(tiny_bundle, threads=1)
     assert not loaded.exact
     assert loaded.generate("one two").token_ids

@@ -82,7 +82,7 @@ def drafting_bundle_both(tiny_bundle_both, with_drafter):
 
 
 def test_without_the_library_auto_leaves_a_native_drafter_out_and_says_so(drafting_bundle_both, without_library):
-    with pytest.warns(UserWarning, match="drafter is left out, and text is copied .* the library is missing"):
+    with pytest.warns(UserWarning, match="draft head cannot run here.* the library is missing"):
         model = load_model(drafting_bundle_both, threads=1)
     with model:
         assert [report.name for report in model.sessions()] == ["target"]

@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 
-from dovetail_ort_runtime import loading
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.engine.vram_share import VramShare
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.loading import drafter_bytes_on_gpu
+from dovetail_ort_runtime.loading import draft_models
+from dovetail_ort_runtime.loading.load_options import LoadOptions
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,6 @@ def test_the_bytes_of_a_drafter_count_where_it_goes_to_the_gpu(
     entry = bundle.manifest.drafter
     weights = sum(file.num_bytes for file in bundle.manifest.files if file.path.startswith(entry.graph))
     cache = 2 * entry.num_layers * entry.num_kv_heads * 64 * entry.head_size * 2
-    monkeypatch.setattr(loading, "has_cuda", lambda: has_cuda)
-    found = drafter_bytes_on_gpu(drafter, bundle, None, device, 64)
+    monkeypatch.setattr(draft_models, "has_cuda", lambda: has_cuda)
+    found = draft_models.head_bytes_on_gpu(bundle, LoadOptions(drafter=drafter, drafter_device=device), 64)
     assert found == (weights + cache if on_gpu else 0)

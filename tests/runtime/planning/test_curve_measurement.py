@@ -8,7 +8,8 @@ import pytest
 
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.drafting.shapes import ChainShape
-from dovetail_ort_runtime.loading import make_drafter
+from dovetail_ort_runtime.loading.drafters import make_drafter
+from dovetail_ort_runtime.loading.load_options import LoadOptions
 from dovetail_ort_runtime.planning.curve_measurement import Effort, measure_curves
 
 EFFORT = Effort(contexts=(16, 64), verify_rows=(4, 8), catch_up_rows=(1, 3), rounds=4, seconds=60.0)
@@ -18,7 +19,9 @@ EFFORT = Effort(contexts=(16, 64), verify_rows=(4, 8), catch_up_rows=(1, 3), rou
 def logged(target_of, tiny_drafting_bundle, monkeypatch):
     """A target, its drafter, and the calls of both: rows of a forward, or the word draft."""
     target = target_of(tiny_drafting_bundle)
-    drafter = make_drafter("dgf", Bundle(tiny_drafting_bundle), target, shape=ChainShape.fixed(4))
+    drafter = make_drafter(
+        Bundle(tiny_drafting_bundle), target, LoadOptions(drafter="dgf", draft_shape=ChainShape.fixed(4))
+    )
     calls = []
 
     def logging(function, name_of):

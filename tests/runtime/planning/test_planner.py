@@ -11,7 +11,8 @@ from dovetail_ort_runtime.drafting.drafter import ModelDrafter, NoDrafter, TreeD
 from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.drafting.proposal import ROOT, Proposal
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
-from dovetail_ort_runtime.loading import make_drafter
+from dovetail_ort_runtime.loading.drafters import make_drafter
+from dovetail_ort_runtime.loading.load_options import LoadOptions
 from dovetail_ort_runtime.options import GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.planning.planner import Planner
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
@@ -236,7 +237,7 @@ def test_trees_change_no_answer(load, target_of, tiny_drafting_bundle):
     options = GenerationOptions(max_new_tokens=60, sampling=GREEDY)
     plain = load(bundle=tiny_drafting_bundle, drafter="none").generate([5, 9], options)
     target = target_of(tiny_drafting_bundle)
-    model = make_drafter("dgf", Bundle(tiny_drafting_bundle), target).model
+    model = make_drafter(Bundle(tiny_drafting_bundle), target, LoadOptions(drafter="dgf")).model
     decoder = Decoder(target, Planner(curves(0.001), model=model, trees=model))
     decoder.begin([5, 9], GREEDY)
     tokens, drafted = [decoder.root], 0

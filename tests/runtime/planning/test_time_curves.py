@@ -7,10 +7,11 @@ import json
 
 import pytest
 
-from dovetail_ort_runtime import loading
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine import session
 from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.loading import curves
+from dovetail_ort_runtime.loading.drafters import make_drafter
 from dovetail_ort_runtime.planning.curve_cache import CurveKey, cache_directory, load_curves, store_curves
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
@@ -116,13 +117,13 @@ def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache):
 def test_times_are_kept_for_the_device_of_every_session(monkeypatch, target_of, tiny_cut_bundle):
     """The first blocks take another time on a GPU, though the drafter is where it was."""
     keys = []
-    monkeypatch.setattr(loading, "load_curves", lambda key: keys.append(key) or CURVES)
-    monkeypatch.setattr(loading, "device_name", lambda: "NVIDIA H100")
+    monkeypatch.setattr(curves, "load_curves", lambda key: keys.append(key) or CURVES)
+    monkeypatch.setattr(curves, "device_name", lambda: "NVIDIA H100")
     monkeypatch.setattr(session, "vram_in_use", lambda: None)
     target = target_of(tiny_cut_bundle)
     for device in ("cpu", "cuda"):
         target.front.device = device
-        loading.make_drafter("auto", Bundle(tiny_cut_bundle), target)
+        make_drafter(Bundle(tiny_cut_bundle), target)
     assert [key.devices for key in keys] == [("cpu", "cpu"), ("cuda, NVIDIA H100", "cpu")]
 
 

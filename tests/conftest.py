@@ -28,6 +28,10 @@ settings.register_profile(
 )
 settings.load_profile("dovetail")
 
+# A machine may lack these parts and no others where DOVETAIL_REQUIRE_PARTS is set: a skipped test that wants something
+# else fails the run.
+PARTS_THAT_MAY_BE_MISSING = ("a GPU", "instruction")
+
 TinySource = Callable[..., Path]
 
 VOCABULARY_SIZE = 384
@@ -57,6 +61,31 @@ DIMENSIONS: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Count the skipped tests, and those that should not have been skipped."""
+    reasons = _skip_reasons(terminalreporter)
+    surprising = [reason for reason in reasons if not any(part in reason for part in PARTS_THAT_MAY_BE_MISSING)]
+    terminalreporter.section("skipped")
+    terminalreporter.line(
+        f"{len(reasons) - len(surprising)} for want of a GPU or of a processor's instructions, "
+        f"{len(surprising)} for another reason"
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where every part must be there and a test was skipped for want of one."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("DOVETAIL_REQUIRE_PARTS") or reporter is None:
+        return
+    for reason in _skip_reasons(reporter):
+        if not any(part in reason for part in PARTS_THAT_MAY_BE_MISSING):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _skip_reasons(reporter: pytest.TerminalReporter) -> list[str]:
+    return [str(report.longrepr[-1]) for report in reporter.stats.get("skipped", [])]
 
 
 @pytest.fixture(scope="session")

@@ -17,14 +17,16 @@ import typing
 from typing import Any, Final
 
 from dovetail_ort_runtime.bundle import manifest
-from dovetail_ort_runtime.bundle.manifest import (
+from dovetail_ort_runtime.bundle.formats import GRAPH_FORMATS, NATIVE, NUMBER_FORMATS
+from dovetail_ort_runtime.bundle.graph_entries import (
+    FUSIONS,
+    LEAST_DIMENSIONS,
+    LEAST_DRAFTER_DIMENSIONS,
+    MOST_ROWS,
     DrafterEntry,
-    FileEntry,
-    GenerationEntry,
-    Manifest,
     TargetEntry,
-    TokenizerEntry,
 )
+from dovetail_ort_runtime.bundle.manifest import FileEntry, GenerationEntry, Manifest, TokenizerEntry
 from dovetail_ort_runtime.options import SamplingOptions
 
 Schema = dict[str, Any]
@@ -50,11 +52,11 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "sha256": {"pattern": "^[0-9a-f]{64}$"},
     },
     TargetEntry: {
-        **{name: {"minimum": least} for name, least in manifest.LEAST_DIMENSIONS.items()},
-        "max_rows": {"minimum": manifest.LEAST_DIMENSIONS["max_rows"], "maximum": manifest.MOST_ROWS},
+        **{name: {"minimum": least} for name, least in LEAST_DIMENSIONS.items()},
+        "max_rows": {"minimum": LEAST_DIMENSIONS["max_rows"], "maximum": MOST_ROWS},
         "graph": INSIDE_THE_BUNDLE,
-        "precision": {"enum": list(manifest.WEIGHT_FORMATS)},
-        "format": {"enum": list(manifest.GRAPH_FORMATS)},
+        "precision": {"enum": list(NUMBER_FORMATS)},
+        "format": {"enum": list(GRAPH_FORMATS)},
         "operators": {"minimum": 1},
         "portable_graph": BESIDE_THE_GRAPH,
         "front_graph": BESIDE_THE_GRAPH,
@@ -63,13 +65,13 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "rest_graph": BESIDE_THE_GRAPH,
     },
     DrafterEntry: {
-        **{name: {"minimum": least} for name, least in manifest.LEAST_DRAFTER_DIMENSIONS.items()},
-        "max_rows": {"minimum": manifest.LEAST_DRAFTER_DIMENSIONS["max_rows"], "maximum": manifest.MOST_ROWS},
+        **{name: {"minimum": least} for name, least in LEAST_DRAFTER_DIMENSIONS.items()},
+        "max_rows": {"minimum": LEAST_DRAFTER_DIMENSIONS["max_rows"], "maximum": MOST_ROWS},
         "graph": INSIDE_THE_BUNDLE,
-        "precision": {"enum": list(manifest.WEIGHT_FORMATS)},
-        "fusion": {"enum": list(manifest.FUSIONS)},
+        "precision": {"enum": list(NUMBER_FORMATS)},
+        "fusion": {"enum": list(FUSIONS)},
         "chain_graph": BESIDE_THE_GRAPH,
-        "format": {"enum": list(manifest.GRAPH_FORMATS)},
+        "format": {"enum": list(GRAPH_FORMATS)},
         "operators": {"minimum": 1},
     },
     TokenizerEntry: {"file": INSIDE_THE_BUNDLE, "chat_template": INSIDE_THE_BUNDLE},
@@ -93,7 +95,7 @@ def lacks(*keys: str) -> Schema:
     return {"properties": {key: {"type": "null"} for key in keys}}
 
 
-IS_NATIVE: Final[Schema] = {"properties": {"format": {"const": manifest.NATIVE}}, "required": ["format"]}
+IS_NATIVE: Final[Schema] = {"properties": {"format": {"const": NATIVE}}, "required": ["format"]}
 # The version of native operators goes with a native graph.
 HAS_OPERATORS: Final[Schema] = {
     "if": IS_NATIVE,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
-from dovetail_ort_runtime.bundle.manifest import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
 NUM_LAYERS, NUM_HEADS, NUM_KV_HEADS, HEAD_SIZE = 2, 4, 2, 16

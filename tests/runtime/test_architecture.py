@@ -21,8 +21,8 @@ PACKAGES = {
 # The rooms of the packages, from the ground up: a room imports its own files and those of the rooms below it.
 ROOMS = {
     "dovetail_ort_runtime": (
-        *("errors", "arrays", "options", "sampler", "results", "kernels", "machine", "text", "bundle", "engine"),
-        *("drafting", "planning", "decoding", "loading", "model", "__init__"),
+        *("errors", "checks", "arrays", "options", "sampler", "results", "kernels", "machine", "text", "bundle"),
+        *("engine", "drafting", "planning", "decoding", "loading", "model", "__init__"),
     ),
     "dovetail_ort_export": (
         *(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dovetail_ort_runtime.bundle.manifest import FUSIONS
+from dovetail_ort_runtime.bundle.graph_entries import FUSIONS
 from dovetail_ort_runtime.errors import InputError
 
 _MAX_BLOCKS: Final = 6

@@ -25,7 +25,8 @@ from dovetail_ort_export.writing.bundle_output import (
 from dovetail_ort_export.writing.graph_file import load_graph, save_graph
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.manifest import DrafterEntry, Manifest
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
+from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
 from dovetail_ort_runtime.engine.target import Target

@@ -10,7 +10,7 @@ import numpy as np
 from dovetail_ort_export.checking.agreement import read_check_text
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.manifest import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
 from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.forward_times import RunForward, target_forwards

@@ -24,7 +24,9 @@ from dovetail_ort_export.writing.target_ends import read_target_ends
 from dovetail_ort_export.writing.target_writer import Report, TargetWriter
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.manifest import PORTABLE, DrafterEntry, Manifest, TargetEntry
+from dovetail_ort_runtime.bundle.formats import PORTABLE
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.forward_times import NUM_PAST, RunForward, target_forwards

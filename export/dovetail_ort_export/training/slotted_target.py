@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache, StaticLayer
 from dovetail_ort_export.tracing.target import cache_parameter
 from dovetail_ort_export.training.chat_turns import TokenIds
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle.manifest import TargetEntry
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.engine.cache_layout import NATIVE_LAYOUT
 from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.kv_cache import cache_type

@@ -9,7 +9,7 @@ from typing import Final
 from dovetail_ort_export.options import AUTO_FORMAT, BOTH_FORMATS, ExportOptions
 from dovetail_ort_export.recipe import LOWER_NATIVE, Recipe, built_in_recipe, read_recipe
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.bundle.manifest import NATIVE, PORTABLE
+from dovetail_ort_runtime.bundle.formats import NATIVE, PORTABLE
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 
 _DEFAULT_CACHE: Final = ExportOptions().kv_cache

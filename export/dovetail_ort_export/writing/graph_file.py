@@ -8,8 +8,8 @@ from typing import Final
 import onnx_ir as ir
 from tqdm import tqdm
 
+from dovetail_ort_runtime.bundle.formats import NATIVE, PORTABLE
 from dovetail_ort_runtime.bundle.hub_cache import Snapshot
-from dovetail_ort_runtime.bundle.manifest import NATIVE, PORTABLE
 from dovetail_ort_runtime.errors import InputError
 
 # Offsets at whole pages let the runtime map the weights instead of reading them.

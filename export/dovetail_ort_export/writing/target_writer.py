@@ -21,7 +21,8 @@ from dovetail_ort_export.tracing.target import trace_target
 from dovetail_ort_export.writing.chain_graph import chain_graph_name, write_chain_graph
 from dovetail_ort_export.writing.graph_file import graph_name, save_graph, save_graph_over
 from dovetail_ort_runtime.arrays import FloatArray
-from dovetail_ort_runtime.bundle.manifest import NATIVE, PORTABLE, TargetEntry
+from dovetail_ort_runtime.bundle.formats import NATIVE, PORTABLE
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.engine.kv_cache import cache_bytes
 from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.engine.target import Target

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle.manifest import NATIVE, DrafterEntry
+from dovetail_ort_runtime.bundle.formats import NATIVE
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.engine.cache_layout import NATIVE_LAYOUT, PORTABLE_LAYOUT
 from dovetail_ort_runtime.engine.chain_graph import check_bias, graph_to_open
 from dovetail_ort_runtime.engine.devices import CPU, CUDA, HostBuffers

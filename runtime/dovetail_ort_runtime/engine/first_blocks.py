@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle.manifest import TargetEntry
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.engine.chain_graph import check_bias, graph_to_open
 from dovetail_ort_runtime.engine.devices import CPU, HostBuffers
 from dovetail_ort_runtime.engine.forward_inputs import PortableInputs

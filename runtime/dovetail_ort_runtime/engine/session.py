@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.bundle.graph_check import graph_bytes, uses_native_operators
+from dovetail_ort_runtime.bundle.onnx_file import graph_bytes, uses_native_operators
 from dovetail_ort_runtime.engine.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
 from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError, one_line
 from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle.manifest import TargetEntry
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.engine.cache_layout import NATIVE_LAYOUT, PORTABLE_LAYOUT
 from dovetail_ort_runtime.engine.devices import CPU, HostBuffers
 from dovetail_ort_runtime.engine.first_blocks import FirstBlocksForward, Front

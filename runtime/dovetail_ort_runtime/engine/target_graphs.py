@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.bundle.manifest import NATIVE, TargetEntry
+from dovetail_ort_runtime.bundle.formats import NATIVE
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.errors import UnavailableError
 

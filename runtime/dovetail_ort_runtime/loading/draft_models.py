@@ -8,7 +8,7 @@ import numpy as np
 
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.formats import NATIVE
+from dovetail_ort_runtime.bundle.formats import FP16, NATIVE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.drafting.language_model_drafter import LanguageModelDrafter

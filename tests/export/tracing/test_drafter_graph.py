@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dovetail_ort_runtime.bundle.manifest import DrafterEntry
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 
 E, H, HKV, D, V, VD, T = 64, 4, 2, 16, 384, 96, 24

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dovetail_ort_runtime.bundle.manifest import FileEntry, GenerationEntry, Manifest, TargetEntry, TokenizerEntry
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
+from dovetail_ort_runtime.bundle.manifest import FileEntry, GenerationEntry, Manifest, TokenizerEntry
 from dovetail_ort_runtime.bundle.measurements import Agreement, Measurements, Provenance, RowInvariance
 from dovetail_ort_runtime.errors import BundleError, BundleVersionError, InputError
 
@@ -83,7 +84,7 @@ def test_other_json_is_not_taken_for_a_manifest(text):
 
 @pytest.mark.parametrize("text", ["", "{", "\ufeff{}", MANIFEST.to_json()[:-3], "[" * 100_000, "1" * 5000])
 def test_what_is_not_json_is_refused(text):
-    with pytest.raises(BundleError, match=r"manifest.json must be JSON"):
+    with pytest.raises(BundleError, match=r"manifest.json is not JSON"):
         Manifest.from_json(text)
 
 
@@ -113,12 +114,12 @@ def test_what_is_not_json_is_refused(text):
         ("target.precision", "int5", "manifest.target: precision must be one of int8, int4, fp16, fp32, got 'int5'"),
         ("target.format", "column", "manifest.target: format must be one of native, portable, got 'column'"),
         ("target.format", "native", "manifest.target: operators must be 1 or more with a native graph, got None"),
-        ("target.operators", 1, "manifest.target: operators must go with a native graph, got 1 without"),
-        ("target.portable_graph", "a.onnx", "portable_graph must go with a native graph, got 'a.onnx' without"),
-        ("target.rest_graph", "a.onnx", "rest_graph must go with a native graph and a front_graph, got 'a.onnx'"),
-        ("target.front_layers", 2, "front_layers must be between 1 and 1 with a front_graph, and 0 without, got 2"),
+        ("target.operators", 1, "manifest.target: a portable graph has no native operators; leave out their version 1"),
+        ("target.portable_graph", "a.onnx", "portable_graph needs a native graph beside it; leave out 'a.onnx'"),
+        ("target.rest_graph", "a.onnx", "rest_graph needs a native graph and a front_graph; leave out 'a.onnx'"),
+        ("target.front_layers", 2, "front_layers must be 0 without a front_graph, got 2"),
         ("target.max_rows", 1, "manifest.target: max_rows must be 2 or more, got 1"),
-        ("target.max_rows", 1025, "manifest.target: max_rows must be at most 1024, got 1025"),
+        ("target.max_rows", 1025, "manifest.target: max_rows must be 1024 or less, got 1025"),
         ("target.graph", "", "manifest.target: graph must be the path of a file, got ''"),
         ("files", {}, "manifest.files must be a list, got an object"),
         ("files.0", "tokenizer.json", r"manifest.files\[0\] must be an object, got a string"),
@@ -191,8 +192,8 @@ def test_a_native_target_names_all_graphs_that_stand_beside_it():
     [
         ({"operators": 0}, "operators must be 1 or more with a native graph, got 0"),
         ({"portable_graph": "../p.onnx"}, "portable_graph must be the name of a file beside 'g/model_native.onnx'"),
-        ({"rest_graph": "r.onnx"}, "rest_graph must go with a native graph and a front_graph, got 'r.onnx'"),
-        ({"front_graph": "f.onnx", "front_layers": 1}, "rest_graph must go with .* a front_graph, got None"),
+        ({"rest_graph": "r.onnx"}, "rest_graph needs a native graph and a front_graph; leave out 'r.onnx'"),
+        ({"front_graph": "f.onnx", "front_layers": 1}, "a native graph with a front_graph needs a rest_graph"),
     ],
 )
 def test_a_native_target_that_does_not_hang_together_is_refused(changes, message):

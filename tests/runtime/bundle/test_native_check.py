@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.bundle.graph_check import check_graph, uses_native_operators
+from dovetail_ort_runtime.bundle.graph_check import check_graph
+from dovetail_ort_runtime.bundle.onnx_file import uses_native_operators
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import BundleError, BundleVersionError
 

@@ -1,0 +1,17 @@
+"""Names of the formats that a graph and its weights can have, as manifest, recipes and command line spell them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Which operators a graph is made of: those of this project, or those of a stock ONNX Runtime.
+NATIVE: Final = "native"
+PORTABLE: Final = "portable"
+GRAPH_FORMATS: Final = (NATIVE, PORTABLE)
+
+# How most weights of a graph are stored.
+INT8: Final = "int8"
+INT4: Final = "int4"
+FP16: Final = "fp16"
+FP32: Final = "fp32"
+NUMBER_FORMATS: Final = (INT8, INT4, FP16, FP32)

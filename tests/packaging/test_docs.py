@@ -13,6 +13,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("dovetail_ort", "dovetail_ort_runtime", "dovetail_ort_export")
+PAGES = [*sorted(REPOSITORY.glob("docs/*.md")), REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+FOLDERS = (".github", "benchmarks", "dovetail_ort", "export", "examples", "models", "runtime", "tests")
+SOURCES = [file for folder in FOLDERS for file in (REPOSITORY / folder).rglob("*.*")] + [REPOSITORY / "pyproject.toml"]
 # The attribute of an element by which a browser loads something; a link that a reader follows is `a`.
 LOADED = {
     "script": "src",
@@ -48,6 +51,11 @@ def site(tmp_path_factory):
     return made / "html"
 
 
+def name_is_of(name, file):
+    """Whether a path, or the end of one, is that of a file."""
+    return f"/{file.relative_to(REPOSITORY).as_posix()}".endswith(f"/{name}")
+
+
 def is_elsewhere(address):
     return re.match(r"\s*(?:https?:)?//", address) is not None
 
@@ -76,3 +84,10 @@ def test_the_style_sheets_load_nothing_from_elsewhere(site):
     for sheet in site.rglob("*.css"):
         loaded = re.findall(r"(?:url\(|@import)\s*['\"]?([^'\")\s]+)", sheet.read_text(encoding="utf-8"))
         assert [address for address in loaded if is_elsewhere(address)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_a_source_file_that_a_page_names_exists(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    named = re.findall(r"`([\w./-]+\.(?:py|h|cpp|toml|yml))`", text)
+    assert [name for name in named if not any(name_is_of(name, file) for file in SOURCES)] == []

@@ -1,20 +1,18 @@
-"""Weights of 8 and of 4 bits, in turns: LLaMA-2-7B's products, a target, its drafter; JSON on standard output.
+"""Weights of 8 and of 4 bits, in turns: LLaMA-2-7B's products, a target, its drafter.
 
-    python -m benchmarks.four_bits BUNDLE_8 BUNDLE_4 HEAD PROMPTS
+    python -m benchmarks.four_bits BUNDLE_8 BUNDLE_4 HEAD
 
-A session has so many different weights of a shape that no cache holds them. The bundles are exports of one source with
-`--precision int8` and `int4`; both targets are open in one process. HEAD is attached to copies of BUNDLE_8 in either
-way, and drafts chains of four for the first prompts of PROMPTS.
+A session has so many different weights of a shape that no processor's cache holds them. The bundles are exports of one
+source with `--precision int8` and `int4`; both targets are open in one process. HEAD is attached to copies of BUNDLE_8
+in both precisions, and drafts chains of four for the first general prompts.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,8 +22,9 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from benchmarks.kernels_comparison.sides import in_turn
-from benchmarks.machine import measured_here
+from benchmarks.machine import write_result
+from benchmarks.prompt_sets import GENERAL
+from benchmarks.timing import median_ratio, time_turns
 from dovetail_ort.suites import load_suite
 from dovetail_ort_export.attach import attach_drafter
 from dovetail_ort_export.laboratory.graphs import drafter_forwards
@@ -44,30 +43,29 @@ NUM_PAST: Final = 256
 DRAFTER_ROWS: Final = (1, 4, 8)
 _PRODUCT_TURNS: Final = 9
 _FORWARD_TURNS: Final = 60
-# Of all weights of a session in 8 bits.
+# The bytes of all weights of a session in 8 bits.
 _BYTES: Final = 800_000_000
-# By bits: the inputs that share a factor, and the block of a row.
+# By bits: the number of inputs that share a factor, which is also the block of a row.
 _GROUPS: Final = {8: 64, 4: 32}
 _SLAB: Final = 32
 _PROMPTS: Final = 12
 _CHAIN: Final = 4
 
 
-def main(bundle_8: str, bundle_4: str, head: str, prompts: str) -> None:
-    """Measure and print."""
+def main(bundle_8: str, bundle_4: str, head: str) -> None:
+    """Measure, and write `four-bits.json`."""
     products = {f"{outputs}x{inputs}": _products(outputs, inputs) for outputs, inputs in SHAPES}
     targets = {8: _target(bundle_8), 4: _target(bundle_4)}
     forwards = {bits: target_forwards(target, NUM_PAST) for bits, target in targets.items()}
     found = {
-        **measured_here(),
         "threads": usable_cores(),
         "num_past": NUM_PAST,
         "products": products,
         "forwards": {str(rows): _in_turns(_of(forwards, rows), _FORWARD_TURNS, 1) for rows in ROWS},
         "exports": {f"{bits}_bits": _export(path) for bits, path in ((8, bundle_8), (4, bundle_4))},
-        "drafters": _drafters(Path(bundle_8), Path(head), prompts),
+        "drafters": _drafters(Path(bundle_8), Path(head)),
     }
-    print(json.dumps(found, indent=2))
+    write_result("four-bits", found)
 
 
 def _products(outputs: int, inputs: int) -> dict[str, Any]:
@@ -141,7 +139,7 @@ def _export(path: str) -> dict[str, Any]:
     return {"target_bytes": num_bytes, "mean_kl": measured.agreement.mean_kl, "top1": measured.agreement.top1}
 
 
-def _drafters(bundle: Path, head: Path, prompts: str) -> dict[str, Any]:
+def _drafters(bundle: Path, head: Path) -> dict[str, Any]:
     """Forwards of a drafter in turns, and the draft tokens that its target accepted."""
     with tempfile.TemporaryDirectory() as folder:
         copies = {bits: Path(folder) / f"int{bits}" for bits in _GROUPS}
@@ -153,7 +151,7 @@ def _drafters(bundle: Path, head: Path, prompts: str) -> dict[str, Any]:
         forwards = {bits: drafter_forwards(model, NUM_PAST) for bits, model in models.items()}
         return {
             "forwards": {str(rows): _in_turns(_of(forwards, rows), _FORWARD_TURNS, 1) for rows in DRAFTER_ROWS},
-            "accepted": {f"{bits}_bits": _accepted(copy, prompts) for bits, copy in copies.items()},
+            "accepted": {f"{bits}_bits": _accepted(copy) for bits, copy in copies.items()},
         }
 
 
@@ -164,12 +162,12 @@ def _draft_model(path: Path) -> DraftGraph:
     return DraftGraph(bundle.path(entry.graph), entry, capacity=2 * NUM_PAST, threads=usable_cores())
 
 
-def _accepted(bundle: Path, prompts: str) -> dict[str, int]:
+def _accepted(bundle: Path) -> dict[str, int]:
     """Draft tokens of chains of a fixed length, greedy answers of up to 128 tokens."""
     options = GenerationOptions(max_new_tokens=128, sampling=SamplingOptions())
     found = {"prompts": 0, "drafted": 0, "accepted": 0}
     with load_model(bundle, drafter="dgf", draft_shape=ChainShape.fixed(_CHAIN)) as model:
-        for prompt in load_suite(prompts)[:_PROMPTS]:
+        for prompt in load_suite(GENERAL)[:_PROMPTS]:
             model.reset()
             statistics_of_answer = model.generate(prompt.messages, options).statistics
             found["prompts"] += 1
@@ -183,19 +181,12 @@ def _of(forwards: Mapping[int, Callable[[int], object]], rows: int) -> dict[int,
 
 
 def _in_turns(runs: Mapping[int, Callable[[], object]], turns: int, count: int) -> dict[str, float]:
-    """Median milliseconds of one of `count` that a run has, and the median of the turns' ratios."""
-    ms: dict[int, list[float]] = {bits: [] for bits in runs}
-    for number in range(-1, turns):
-        for bits in in_turn([*runs], number):
-            started = time.perf_counter()
-            runs[bits]()
-            if number >= 0:  # the first one touches fresh memory
-                ms[bits].append(1e3 * (time.perf_counter() - started) / count)
-    ratios = [four / eight for four, eight in zip(ms[4], ms[8], strict=True)]
+    """Median milliseconds of one of the `count` things that a run does, and the median of the ratios of the turns."""
+    ms = time_turns(runs, turns, unmeasured=1)
     return {
-        "8_bits_ms": round(statistics.median(ms[8]), 4),
-        "4_bits_ms": round(statistics.median(ms[4]), 4),
-        "ratio": round(statistics.median(ratios), 4),
+        "8_bits_ms": round(statistics.median(ms[8]) / count, 4),
+        "4_bits_ms": round(statistics.median(ms[4]) / count, 4),
+        "ratio": round(median_ratio(ms[4], ms[8]), 4),
     }
 
 

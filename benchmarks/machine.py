@@ -1,18 +1,21 @@
-"""The machine that a measurement ran on, and the folder of its results.
+"""Where and when something was measured, and the result file that says it.
 
-python -m benchmarks.machine    # prints the folder, relative to the repository
+python -m benchmarks.machine    # prints the folder of this machine's results
 """
 
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnxruntime
 
-from dovetail_ort_runtime.machine.environment import processor_name
+from dovetail_ort_runtime.machine.processor import processor_name
 
 RESULTS: Final = Path(__file__).parent / "results"
 # Words that every processor's name has, and clock rates.
@@ -29,19 +32,33 @@ def machine_slug(name: str) -> str:
 
 
 def results_folder() -> Path:
-    """Folder of this machine's results, made if it is not there."""
+    """The folder of this machine's results, made if it is not there."""
     folder = RESULTS / machine_slug(processor_name())
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def measured_here() -> dict[str, str]:
-    """What every result file says of where it comes from: this machine, this day, this ONNX Runtime."""
+    """The origin that every result file names: this machine, this day, the versions of this project and its engine."""
     return {
         "machine": processor_name(),
         "date": datetime.date.today().isoformat(),
+        "dovetail_ort": importlib.metadata.version("dovetail-ort"),
         "onnxruntime": onnxruntime.__version__,
     }
+
+
+def write_result(name: str, found: Mapping[str, Any]) -> Path:
+    """Write a result file of this machine, which says where and when it was measured, and print its path.
+
+    Args:
+        name: of the file, without suffix.
+        found: what was measured, as JSON values.
+    """
+    path = results_folder() / f"{name}.json"
+    path.write_text(json.dumps({**measured_here(), **found}, indent=2) + "\n", encoding="utf-8")
+    print(path)
+    return path
 
 
 if __name__ == "__main__":

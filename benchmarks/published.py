@@ -1,9 +1,9 @@
 """Published configurations, exported with random weights: what is read of each, and how far graph and files agree.
 
-    python -m benchmarks.published > result.json
+    python -m benchmarks.published
 
-The configurations in `benchmarks/published/` are written from memory of the published files, key by key. Every setting
-stays but two: a model is cut to `LAYERS` blocks, and its vocabulary to `VOCABULARY` tokens, so that the largest fits.
+The configurations in `benchmarks/published/` are written from memory of the published files, key by key. Two settings
+change, so that the largest model fits: a model has `LAYERS` blocks and a vocabulary of `VOCABULARY` tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from benchmarks.machine import measured_here
+from benchmarks.machine import write_result
 from benchmarks.result_files import REPOSITORY, read_json
 from dovetail_ort_export import ExportOptions, export_bundle
 from dovetail_ort_export.source.settings import read_settings
@@ -28,19 +28,18 @@ LAYERS: Final = 2
 VOCABULARY: Final = 4096
 CONFIGURATIONS: Final = REPOSITORY / "benchmarks" / "published"
 _END: Final = "<|end|>"
-# Ends and begins of a text are ids of the whole vocabulary.
+# The ids of the tokens that begin and end a text would be outside the smaller vocabulary.
 _CUT: Final = {"num_hidden_layers": LAYERS, "vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": 0}
 
 
-def main() -> int:
-    """Print one JSON object with every configuration."""
+def main() -> None:
+    """Export every configuration, and write `published.json`."""
     warnings.simplefilter("ignore")
     found = {}
     for path in sorted(CONFIGURATIONS.glob("*.json")):
         print(path.stem, file=sys.stderr)
         found[path.stem] = _measured(read_json(path))
-    print(json.dumps({**measured_here(), "transformers": transformers.__version__, "models": found}, indent=1))
-    return 0
+    write_result("published", {"transformers": transformers.__version__, "models": found})
 
 
 def _measured(published: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def _measured(published: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_source(config: dict[str, Any], directory: Path) -> None:
-    """A directory with the configuration as it stands, random bfloat16 weights, norms and biases included."""
+    """A directory with the configuration, and random bfloat16 weights, norms and biases included."""
     torch.manual_seed(11)
     model = transformers.AutoModelForCausalLM.from_config(
         transformers.AutoConfig.for_model(**config), dtype=torch.bfloat16
@@ -88,4 +87,4 @@ def _write_source(config: dict[str, Any], directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks import symbolic_operators
 from dovetail_ort_export.tracing import operators, target
+from dovetail_ort_export.tracing.axes import Axes
 
 
 def refusals(model: Any) -> dict[str, str]:
@@ -61,7 +62,7 @@ def _with_an_opset_of_onnxscript(model: Any) -> None:
 
 
 def _without_the_onnx_exporter(model: Any) -> None:
-    def exported(_: str, module: Any, arguments: tuple[Any, ...], *, inputs: target.Axes, **__: Any) -> None:
+    def exported(_: str, module: Any, arguments: tuple[Any, ...], *, inputs: Axes, **__: Any) -> None:
         torch.export.export(module, arguments, dynamic_shapes=symbolic_operators.dynamic_shapes(arguments, inputs))
 
     with symbolic_operators.traced_by_torch_export(), mock.patch.object(target, "traced", exported):

@@ -18,7 +18,7 @@ from typing import Final
 from benchmarks.result_files import REPOSITORY
 from benchmarks.tables import TABLES
 
-PAGES: Final = ("README.md", "docs/*.md", "models/*/README.md", "benchmarks/README.md")
+PAGES: Final = ("README.md", "docs/*.md", "models/*/README.md", "benchmarks/README.md", "benchmarks/*/README.md")
 _BLOCK: Final = re.compile(
     r"^<!-- begin: (?P<name>[\w-]+) -->\n(?P<content>.*?)^<!-- end: (?P=name) -->$", re.MULTILINE | re.DOTALL
 )

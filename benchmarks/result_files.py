@@ -1,4 +1,4 @@
-"""Where committed results lie."""
+"""Where committed results are."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Final
 
 REPOSITORY: Final = Path(__file__).parents[1]
 SMOLLM2: Final = REPOSITORY / "models" / "smollm2-135m-instruct"
-LLAMA2_SHAPE: Final = REPOSITORY / "models" / "llama-2-7b-shape"
-# What belongs to the model and to no machine: heads that were trained, and what they accept.
-HEADS: Final = SMOLLM2 / "results"
-# The machine that the pages show.
-XEON_AMX: Final = REPOSITORY / "benchmarks" / "results" / "intel-xeon-2-cores-amx-int8"
+_RESULTS: Final = REPOSITORY / "benchmarks" / "results"
+# The machine that most pages show.
+XEON_AMX: Final = _RESULTS / "intel-xeon-2-cores-amx-int8"
+# The machine that trained and compared the heads.
+EPYC_AVX2: Final = _RESULTS / "amd-epyc-2-cores-avx2"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
 from dovetail_ort_export.tracing import operators, target
-from dovetail_ort_export.tracing.target import Axes
+from dovetail_ort_export.tracing.axes import Axes
 from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
 
 _Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]

@@ -1,6 +1,6 @@
 """The trace of a target by the legacy exporter and by `torch.export`: time, memory, whether the graphs are the same.
 
-    python -m benchmarks.torch_export > result.json
+    python -m benchmarks.torch_export
 
 Each trace runs in a process of its own, twice: the first time also imports what the exporter needs. Times are of the
 processor, which other work does not lengthen much. Models have their shapes only, on torch's meta device. Then both
@@ -30,10 +30,10 @@ import onnxruntime
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.machine import measured_here
+from benchmarks.machine import write_result
 from benchmarks.refused_exports import refusals
 from benchmarks.symbolic_operators import traced_by_torch_export
-from dovetail_ort_export.passes import PassContext
+from dovetail_ort_export.passes.context import PassContext
 from dovetail_ort_export.pipeline import apply_recipe
 from dovetail_ort_export.recipe import built_in_recipe
 from dovetail_ort_export.source.weights import Weights, head_size
@@ -90,9 +90,8 @@ _CACHE_ROWS: Final = 16
 
 
 def main() -> None:
-    """Measure and print JSON."""
+    """Measure, and write `torch-export.json`."""
     result = {
-        **measured_here(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "threads": torch.get_num_threads(),
         "processes": NUM_PROCESSES,
@@ -100,7 +99,7 @@ def main() -> None:
         "compared": {name: _compare(name) for name in COMPARED},
         "refusals": refusals(_model("tiny Llama", "meta")),
     }
-    print(json.dumps(result, indent=2))
+    write_result("torch-export", result)
 
 
 def _in_processes(name: str, exporter: str) -> dict[str, Any]:

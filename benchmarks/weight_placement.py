@@ -1,23 +1,23 @@
-"""What it costs to leave weights in the mapped file instead of copying them into large pages; JSON on standard output.
+"""What it costs to leave weights in the mapped file instead of copying them into large pages.
 
     python -m benchmarks.weight_placement BUNDLE
 
-Both targets are open in one process, and forwards over the same rows run in turns.
+Both targets are open in one process; forwards over the same rows take turns.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
 import time
+from functools import partial
 from typing import Final
 
 import numpy as np
 
-from benchmarks.kernels_comparison.sides import in_turn
-from benchmarks.machine import measured_here
+from benchmarks.machine import write_result
+from benchmarks.timing import median_ratio, time_turns
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.target import Target
@@ -30,7 +30,7 @@ _WEIGHTS: Final = "DOVETAIL_WEIGHTS"
 
 
 def main(bundle_path: str) -> None:
-    """Measure a bundle and print what was found."""
+    """Measure, and write `weight-placement.json`."""
     targets: dict[str, Target] = {}
     opened: dict[str, float] = {}
     _open(bundle_path, CHOICES[0])  # imports, and the file into the page cache
@@ -39,18 +39,17 @@ def main(bundle_path: str) -> None:
         targets[choice] = _open(bundle_path, choice)
         opened[choice] = time.perf_counter() - started
     found = {
-        **measured_here(),
         "threads": targets["copy"].threads,
         "num_past": NUM_PAST,
         "rounds": ROUNDS,
         "seconds_to_first_256_tokens": {choice: round(seconds, 3) for choice, seconds in opened.items()},
         "rows": {str(rows): _compare(targets, rows) for rows in ROWS},
     }
-    print(json.dumps(found, indent=2))
+    write_result("weight-placement", found)
 
 
 def _open(bundle_path: str, choice: str) -> Target:
-    """A target whose weights are held so, and that has read a prompt."""
+    """A target that holds its weights in this way and has read a prompt."""
     os.environ[_WEIGHTS] = choice
     bundle = Bundle(bundle_path)
     entry = bundle.manifest.target
@@ -72,17 +71,14 @@ def _tokens(target: Target) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 
 def _compare(targets: dict[str, Target], rows: int) -> dict[str, float]:
-    """Median milliseconds of both, and the median of the rounds' ratios."""
-    ms: dict[str, list[float]] = {choice: [] for choice in targets}
-    for number in range(ROUNDS):
-        for choice in in_turn([*targets], number):
-            inputs = ForwardRows.chain(_tokens(targets[choice])[:rows], NUM_PAST)
-            started = time.perf_counter()
-            targets[choice].forward(inputs)
-            ms[choice].append((time.perf_counter() - started) * 1e3)
-    ratios = [copied / mapped for copied, mapped in zip(ms["copy"], ms["map"], strict=True)]
+    """Median milliseconds of both, and the median of the ratios of the rounds."""
+    runs = {
+        choice: partial(target.forward, ForwardRows.chain(_tokens(target)[:rows], NUM_PAST))
+        for choice, target in targets.items()
+    }
+    ms = time_turns(runs, ROUNDS)
     medians = {f"{choice}_ms": round(statistics.median(times), 3) for choice, times in ms.items()}
-    return {**medians, "copy_over_map": round(statistics.median(ratios), 4)}
+    return {**medians, "copy_over_map": round(median_ratio(ms["copy"], ms["map"]), 4)}
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.gpu.timing import time_rounds
+from benchmarks.timing import time_rounds
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.machine.processor import usable_cores
 
 ROWS: Final = (1, 2, 4, 8)
 CONTEXT: Final = 256

@@ -18,9 +18,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.gpu.timing import time_rounds
+from benchmarks.timing import time_rounds
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.manifest import DrafterEntry
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.engine.devices import CUDA_PROVIDER, require_cuda
 
 CONTEXT: Final = 256

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.gpu.timing import time_rounds
+from benchmarks.timing import time_rounds
 from dovetail_ort_runtime import SamplingOptions
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
@@ -22,7 +22,7 @@ from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.devices import CUDA
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
-from dovetail_ort_runtime.machine.environment import usable_cores
+from dovetail_ort_runtime.machine.processor import usable_cores
 
 ROWS: Final = (1, 4, 8, 64)
 CONTEXT: Final = 256

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.gpu.timing import time_rounds
+from benchmarks.timing import time_rounds
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine.devices import CPU, CUDA

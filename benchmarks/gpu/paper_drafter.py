@@ -8,9 +8,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,9 +19,9 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.gpu.forwards import CHAINS, CONTEXT, ROWS, TREES, described, time_drafts, time_forwards
-from benchmarks.result_files import LLAMA2_SHAPE
+from benchmarks.paper_size.random_drafters import write_random_drafter
 from dovetail_ort_export.writing.target_ends import TargetEnds
-from dovetail_ort_runtime.bundle.manifest import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.devices import CUDA, parse_bytes, require_cuda
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
@@ -86,11 +84,8 @@ def _difference(after: int | None, before: int | None) -> int | None:
 
 def _write(folder: Path, blocks: int, divisor: int) -> DrafterEntry:
     """The drafter's graph, fp16."""
-    sys.path.append(str(LLAMA2_SHAPE))
-    random_drafters: Any = importlib.import_module("random_drafters")
     target = _target(divisor)
-    written: DrafterEntry = random_drafters.write_random_drafter(target, _ends(target), folder, blocks, "fp16")
-    return written
+    return write_random_drafter(target, _ends(target), folder, blocks, "fp16")
 
 
 def _target(divisor: int) -> TargetEntry:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dovetail_ort_export.training.options import TrainingOptions
+from dovetail_ort_export.training.options import TrainingInputs, TrainingOptions
 from dovetail_ort_export.training.trainer import train_head
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     options = TrainingOptions(num_answer_tokens=given.answer_tokens, num_epochs=1)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        record = train_head(given.bundle, Path(folder), options, source=given.source)
+        record = train_head(given.bundle, Path(folder), options, TrainingInputs(source=given.source))
         total = time.perf_counter() - started
     found = {
         "machine": record.machine,

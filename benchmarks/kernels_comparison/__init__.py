@@ -3,9 +3,9 @@
     make kernels-comparison                                       # all parts
     python -m benchmarks.kernels_comparison forwards contexts     # some of them
 
-Each side is a process of its own (`worker`), in the environment of its commit, with its own bundle. Both are driven in
-turns (`sides`), A B A B. A part has several steps, each with new processes; a step that is finished stands in a
-journal, so that a run that was stopped goes on behind it.
+Each side is a process of its own (`worker`), in the environment of its commit, with its own bundle. Both sides take
+turns (`sides`). A part has several steps, each with new processes. A journal keeps the steps that are finished, so that
+a run that was stopped continues after them.
 
 forwards, drafting, contexts, loading, training_text, suites ──> sides ──> worker
 │

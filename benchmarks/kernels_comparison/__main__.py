@@ -18,8 +18,9 @@ from benchmarks.kernels_comparison.part import QUICK, Part, Scale
 from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Side, Sides, store_times
 from benchmarks.kernels_comparison.suites import GENERAL_PART, HUMANEVAL_PART
 from benchmarks.kernels_comparison.training_text import TrainingText
-from benchmarks.machine import measured_here, results_folder
+from benchmarks.machine import write_result
 from benchmarks.result_files import REPOSITORY, SMOLLM2
+from dovetail_ort_runtime.machine.processor import processor_name
 
 PARTS: Final[dict[str, Part]] = {
     "forwards": Forwards(),
@@ -38,9 +39,14 @@ def main(arguments: list[str]) -> None:
     """Measure what is not in the journals yet, and write `kernels-PART.json` of this machine."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels_comparison", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="of f2faf98, its environment and its bundle")
-    parser.add_argument("--bundle", type=Path, default=SMOLLM2 / "bundle", help="today's")
-    parser.add_argument("--processes", type=int, default=Scale().processes, help="of each side (default %(default)s)")
+    parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="of f2faf98, with environment and bundle")
+    parser.add_argument("--bundle", type=Path, default=SMOLLM2 / "bundle", help="today's bundle")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=Scale().processes,
+        help="for each side (default %(default)s)",
+    )
     parser.add_argument("--quick", action="store_true", help="a rehearsal: a few rounds, nothing is written")
     given = parser.parse_args(arguments)
     sides = {
@@ -52,18 +58,15 @@ def main(arguments: list[str]) -> None:
     }
     scale = QUICK if given.quick else Scale(processes=given.processes)
     for name in given.parts or PARTS:
-        found = {**measured_here(), "before": "f2faf98", **measure(name, sides, scale, quick=given.quick)}
-        text = json.dumps(found, indent=2) + "\n"
+        found = {"before": BEFORE, **measure(name, sides, scale, quick=given.quick)}
         if given.quick:
-            print(text)
+            print(json.dumps(found, indent=2))
         else:
-            path = results_folder() / f"kernels-{name}.json"
-            path.write_text(text, encoding="utf-8")
-            print(path)
+            write_result(f"kernels-{name}", found)
 
 
 def measure(name: str, sides: Sides, scale: Scale, *, quick: bool) -> dict[str, Any]:
-    """All steps of a part, those in its journal not again, and what they come to."""
+    """The result of a part; the steps that its journal holds are not measured again."""
     part = PARTS[name]
     journal = Journal(JOURNALS / f"{name}{'-quick' if quick else ''}.jsonl", _identity(sides))
     if part.loads_models and "tuned" not in journal.steps:
@@ -83,7 +86,7 @@ def _identity(sides: Sides) -> dict[str, Any]:
     manifests = {
         name: hashlib.sha256((side.bundle / "manifest.json").read_bytes()).hexdigest() for name, side in sides.items()
     }
-    return {"machine": measured_here()["machine"], **manifests}
+    return {"machine": processor_name(), **manifests}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Tokens per second with a short and a long context, with speculation and without.
 
-The context is Python's language reference, which ships with Python, begun at a place of its own in each step; the model
-goes on with it greedily.
+The context is Python's language reference, which ships with Python. Each step begins at another place of it, and the
+model continues it greedily.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from itertools import product
 from typing import Any, Final
 
 from benchmarks.kernels_comparison.part import Part, Scale, over_processes
-from benchmarks.kernels_comparison.sides import AFTER, BEFORE, SideProcess, Sides, in_turn, running
+from benchmarks.kernels_comparison.sides import AFTER, BEFORE, SideProcess, Sides, running
+from benchmarks.timing import in_turn
 
 MODES: Final = {"baseline": False, "speculative": True}
 TEXTS: Final = 3
@@ -86,6 +87,6 @@ def _mode(measured: Sequence[Any], length: str, mode: str, shortest: str) -> dic
 
 
 def _rate(answer: dict[str, Any]) -> float:
-    """Tokens per second behind the first token."""
+    """Tokens per second after the first token."""
     rate: float = (len(answer["token_ids"]) - 1) / answer["decode_seconds"]
     return rate

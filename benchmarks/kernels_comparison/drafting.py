@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from benchmarks.kernels_comparison.forwards import CAPACITY, NUM_PAST
-from benchmarks.kernels_comparison.part import Part, Scale, median_ratio, over_processes
-from benchmarks.kernels_comparison.sides import Sides, in_turn, running
+from benchmarks.kernels_comparison.part import Part, Scale, over_processes
+from benchmarks.kernels_comparison.sides import Sides, running
+from benchmarks.timing import in_turn, median_ratio
 
 TOKENS: Final = 4
 
@@ -29,9 +30,9 @@ class Drafting(Part):
             found: dict[str, dict[str, list[float]]] = {name: {"forward": [], "draft": []} for name in workers}
             for number in range(scale.rounds):
                 for name in in_turn([*workers], number):
-                    worker, ms = workers[name], found[name]
-                    ms["forward"].append(worker.ask("forward", rows=1)["ms"])
-                    ms["draft"].append(worker.ask("draft", num_past=NUM_PAST, tokens=TOKENS)["ms"])
+                    ask = workers[name].ask
+                    found[name]["forward"].append(ask("forward", rows=1)["ms"])
+                    found[name]["draft"].append(ask("draft", num_past=NUM_PAST, tokens=TOKENS)["ms"])
         return found
 
     def summary(self, measured: Sequence[Any]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Final
 
-from benchmarks.kernels_comparison.part import Part, Scale, median_ratio, over_processes
-from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Sides, in_turn, running
+from benchmarks.kernels_comparison.part import Part, Scale, over_processes
+from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Sides, running
+from benchmarks.timing import in_turn, median_ratio
 
 ROWS: Final = (1, 2, 4, 8, 16, 64)
 NUM_PAST: Final = 256

@@ -1,4 +1,4 @@
-"""Steps that are finished, a JSON line each, so that a run that was stopped goes on."""
+"""The steps that are finished, one JSON line each, so that a run that was stopped can continue."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class Journal:
     """The steps of one part.
 
     Args:
-        path: file of the journal; made by the first step.
-        identity: JSON values that tell this measurement from others; a journal of another one is begun anew.
+        path: file of the journal, made if it is not there.
+        identity: JSON values that distinguish this measurement from others; the journal of another one is replaced.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
         self._path = path
-        # A line that was not written to its end is of a step that was stopped.
+        # A line without its end belongs to a step that was stopped.
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         if not lines or json.loads(lines[0]) != identity:
             lines = [json.dumps(identity)]
@@ -26,7 +26,7 @@ class Journal:
         self.steps: dict[str, Any] = dict(json.loads(line) for line in lines[1:])
 
     def add(self, name: str, measured: Any) -> None:
-        """Note a step."""
+        """Keep what a step measured."""
         self.steps[name] = measured
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps([name, measured]) + "\n")

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.kernels_comparison.part import Part, Scale, over_processes
-from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Side, SideProcess, Sides, in_turn
+from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Side, SideProcess, Sides
+from benchmarks.timing import in_turn
 
 STATES: Final = ("warm", "cold")
 PROMPT: Final = "Why is the sky blue?"
-LOADS: Final = 3  # of each side and state, in turns
+# Loads of each side in each state.
+LOADS: Final = 3
 
 
 class Loading(Part):
@@ -83,7 +85,7 @@ def _load(side: Side) -> dict[str, Any]:
 
 
 def _forget(bundle: Path) -> None:
-    """Take a bundle's files out of the page cache; what was just written is written to disk first."""
+    """Take the files of a bundle out of the page cache; what was just written goes to disk first."""
     for path in bundle.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -16,12 +16,12 @@ class Scale:
     """How much is measured.
 
     Attributes:
-        processes: of each side, one after another; 3 or more for a result that counts.
-        rounds: turns of both sides in a process, where a turn takes milliseconds.
-        num_prompts: of a suite at most, spread over it.
-        max_new_tokens: of an answer.
-        contexts: tokens of context.
-        answer_tokens: of training text.
+        processes: number of processes of each side, one after another; 3 or more for a result that counts.
+        rounds: number of turns of both sides in a process, where a turn takes milliseconds.
+        num_prompts: number of prompts of a suite at most, spread over it.
+        max_new_tokens: number of tokens of an answer at most.
+        contexts: numbers of tokens of context.
+        answer_tokens: number of answer tokens of training text.
     """
 
     processes: int = 3
@@ -39,7 +39,7 @@ class Part(ABC):
     """Some rows of the comparison, in steps that each have new processes.
 
     Attributes:
-        loads_models: whether bundles are loaded as by an application, whose planner reads stored times.
+        loads_models: whether bundles are loaded as an application loads them: the planner reads stored times.
     """
 
     loads_models = False
@@ -50,19 +50,14 @@ class Part(ABC):
 
     @abstractmethod
     def measure(self, step: str, sides: Sides, scale: Scale, /) -> Any:
-        """Measure one step; JSON values."""
+        """What one step measures, as JSON values."""
 
     @abstractmethod
     def summary(self, measured: Sequence[Any]) -> dict[str, Any]:
-        """What the steps come to."""
+        """The result of all steps."""
 
 
 def over_processes(values: Iterable[float]) -> dict[str, Any]:
-    """A value of each process: their median, and all of them."""
+    """The median of the values of all processes, and each of them."""
     found = [round(value, 4) for value in values]
     return {"median": round(statistics.median(found), 4), "processes": found}
-
-
-def median_ratio(found: Sequence[float], base: Sequence[float]) -> float:
-    """The median of the rounds' own ratios."""
-    return statistics.median(one / other for one, other in zip(found, base, strict=True))

@@ -8,13 +8,11 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 BEFORE: Final = "f2faf98"
 AFTER: Final = "native"
 PROGRAM: Final = Path(__file__).with_name("worker.py")
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +20,8 @@ class Side:
     """Where a side runs, and on what.
 
     Attributes:
-        interpreter: Python of an environment in which the side's commit is installed.
-        bundle: of that commit.
+        interpreter: Python of an environment in which the commit of the side is installed.
+        bundle: directory of the bundle that this commit exported.
     """
 
     interpreter: Path
@@ -58,7 +56,8 @@ class SideProcess:
             print(json.dumps({"do": request, **arguments}), file=process.stdin, flush=True)
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{process.args!r} must answer {request}, got its end with status {process.wait()}")
+            status = process.wait()
+            raise RuntimeError(f"{process.args!r} ended with status {status} while it had to answer {request!r}")
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -86,13 +85,7 @@ def running(sides: Sides) -> Iterator[Running]:
 
 
 def store_times(sides: Sides, *, thorough: bool) -> None:
-    """Let each side measure what its planner reads, one behind the other, and store it for later loads."""
+    """Let one side after the other measure the times that its planner reads, and store them for later loads."""
     for name, side in sides.items():
         with running({name: side}) as processes:
             processes[name].ask("load", tune=thorough)
-
-
-def in_turn(items: list[Item], number: int) -> list[Item]:
-    """The items, begun with another one in each round: A B, B A, A B with two of them."""
-    first = number % len(items)
-    return items[first:] + items[:first]

@@ -8,11 +8,11 @@ from itertools import product
 from typing import Any, Final
 
 from benchmarks.kernels_comparison.part import Part, Scale
-from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Sides, in_turn, running
-from benchmarks.result_files import SMOLLM2
-from dovetail_ort.suites import HUMANEVAL, SuitePrompt, load_suite
+from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Sides, running
+from benchmarks.prompt_sets import GENERAL, spread
+from benchmarks.timing import in_turn, quartiles
+from dovetail_ort.suites import HUMANEVAL
 
-GENERAL: Final = str(SMOLLM2 / "general_prompts.jsonl")
 MODES: Final = {"baseline": False, "speculative": True}
 PROMPTS_A_STEP: Final = 20
 
@@ -21,7 +21,7 @@ class Suite(Part):
     """A step is some prompts in a process of each side; all prompts are answered in as many runs as `processes`.
 
     Args:
-        suite: as of `load_suite`.
+        suite: name or file, as in `load_suite`.
     """
 
     loads_models = True
@@ -31,13 +31,13 @@ class Suite(Part):
 
     def steps(self, scale: Scale) -> Sequence[str]:
         """Runs, each in groups of prompts."""
-        groups = range(0, len(self._prompts(scale)), PROMPTS_A_STEP)
+        groups = range(0, len(spread(self._suite, scale.num_prompts)), PROMPTS_A_STEP)
         return [f"run {run + 1}, from {first}" for run, first in product(range(scale.processes), groups)]
 
     def measure(self, step: str, sides: Sides, scale: Scale) -> list[Any]:
         """Of each prompt: its name, and tokens and seconds by mode and side."""
         first = int(step.split()[-1])
-        prompts = self._prompts(scale)[first : first + PROMPTS_A_STEP]
+        prompts = spread(self._suite, scale.num_prompts)[first : first + PROMPTS_A_STEP]
         systems = list(product(sides, MODES))
         found = []
         with running(sides) as workers:
@@ -87,18 +87,13 @@ class Suite(Part):
             "speedup": {name: round(found["speculative"] / found["baseline"], 4) for name, found in rates.items()},
             "speculative_after_over_before": round(rates[AFTER]["speculative"] / rates[BEFORE]["speculative"], 4),
             "baseline_after_over_before": round(rates[AFTER]["baseline"] / rates[BEFORE]["baseline"], 4),
-            "speedup_by_prompt_quartiles": [round(value, 3) for value in statistics.quantiles(speedups.values(), n=4)],
+            "speedup_by_prompt_quartiles": quartiles([*speedups.values()]),
             "slowest_prompt": {"name": slowest, "speedup": round(speedups[slowest], 4)},
         }
 
-    def _prompts(self, scale: Scale) -> list[SuitePrompt]:
-        suite = load_suite(self._suite)
-        count = min(scale.num_prompts, len(suite))
-        return [suite[number * len(suite) // count] for number in range(count)]
-
 
 def _short(answers: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of one side's answers: tokens behind the first one and their seconds."""
+    """What is kept of the answers of one side: the number of tokens after the first one, and their seconds."""
     found: dict[str, Any] = {
         mode: {
             "tokens": len(answer["token_ids"]) - 1,

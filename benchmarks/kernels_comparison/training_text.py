@@ -8,14 +8,16 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from benchmarks.kernels_comparison.part import Part, Scale, over_processes
-from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Sides, in_turn, running
+from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Sides, running
 from benchmarks.result_files import REPOSITORY
+from benchmarks.timing import in_turn
 
-PROMPTS: Final = REPOSITORY / "build" / "prompts.jsonl"  # as `make train` mixes in; without it the model asks itself
+# The prompts that `make train` mixes in; without the file the model asks itself.
+PROMPTS: Final = REPOSITORY / "build" / "prompts.jsonl"
 
 
 class TrainingText(Part):
-    """A step is a process of each side and a seed, one side behind the other."""
+    """A step is a seed and a process of each side, one after the other."""
 
     def steps(self, scale: Scale) -> Sequence[str]:
         """One for each process."""

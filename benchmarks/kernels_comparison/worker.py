@@ -175,9 +175,9 @@ class Worker:
 
     def write_text(self, directory: str, prompts: str | None, num_answer_tokens: int, seed: int) -> dict[str, Any]:
         """Write training text into a new directory; answer tokens and seconds, the loading of the graph included."""
-        from dovetail_ort.suites import load_training_prompts
+        from dovetail_ort.training_prompts import load_training_prompts
         from dovetail_ort_export.training.options import TrainingOptions, TrainingPrompts
-        from dovetail_ort_export.training.text_shards import write_text
+        from dovetail_ort_export.training.text_plan import write_text
         from dovetail_ort_runtime.bundle.bundle import Bundle
 
         options = TrainingOptions(num_answer_tokens=num_answer_tokens, seed=seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from benchmarks.markdown import blocks, paragraph, table
-from benchmarks.result_files import HEADS, SMOLLM2, XEON_AMX, read_json
+from benchmarks.result_files import EPYC_AVX2, SMOLLM2, XEON_AMX, read_json
 
 VARIANTS: Final = {
     "base": "base",
@@ -25,7 +25,7 @@ SUITES: Final = {"humaneval": "HumanEval", "general": "40 general prompts"}
 
 def draft_heads() -> str:
     """Tokens a round of each head."""
-    measured = read_json(HEADS / "ablation.json")
+    measured = read_json(EPYC_AVX2 / "ablation.json")
     shipped = read_json(SMOLLM2 / "head" / "head.json")
     base, number = measured["heads"]["base"], measured["num_prompts"]
     setting = paragraph(
@@ -61,21 +61,20 @@ def _head(suites: dict[str, Any]) -> list[str]:
 def draft_head() -> str:
     """The shipped head: its text, its training, what it accepts and costs."""
     head = read_json(SMOLLM2 / "head" / "head.json")
-    first, second = read_json(HEADS / "head-training.json")["parts"]
     planner = read_json(XEON_AMX / "planner.json")
     start, last = head["start"], head["history"][-1]
     shares = ", ".join(f"{share:.1%}" for share in last["acceptance"])
     length = len(last["acceptance"])
     rows = [
-        ["text", _text(start, first)],
-        ["new text, from prompts not used before", _text(head, second)],
+        ["text", _text(start)],
+        ["new text, from prompts not used before", _text(head)],
         [
             "left out",
             f"{start['num_overlapping']} and {head['num_overlapping']} conversations that share ten words in a row "
             "with a prompt, solution or test of HumanEval",
         ],
-        ["training", _training(start, first)],
-        ["training on new text", _training(head, second)],
+        ["training", _training(start)],
+        ["training on new text", _training(head)],
         [
             "held-out new text, accepted if all before were",
             f"{shares} (draft tokens 1 to {length})",
@@ -87,23 +86,23 @@ def draft_head() -> str:
     return table(["", ""], rows, numbers=False)
 
 
-def _text(part: dict[str, Any], times: dict[str, Any]) -> str:
+def _text(part: dict[str, Any]) -> str:
     options = part["options"]
     return (
         f"{part['num_answer_tokens']:,} answer tokens of {part['num_conversations']:,} conversations, written by the "
-        f"INT8 graph, {options['num_parallel']} at a time, in {times['text_minutes']} minutes; "
+        f"INT8 graph, {options['num_parallel']} at a time; "
         f"{options['opening_share']:.0%} of the questions begin with words of ours, {options['prompt_share']:.0%} are "
         "prompts of ours, the others are the model's own"
     )
 
 
-def _training(part: dict[str, Any], times: dict[str, Any]) -> str:
+def _training(part: dict[str, Any]) -> str:
     options = part["options"]
     epochs = {1: "once", 2: "twice"}.get(options["num_epochs"], f"{options['num_epochs']} times")
     return (
         f"{epochs}, the first {options['one_step_share']:.0%} with single steps, the rest with "
         f"{options['unrolled_steps']} steps unrolled, learning rate {options['learning_rate']:g}; "
-        f"{times['training_minutes']} minutes on {part['machine']}; other work shared the cores"
+        f"{part['training_seconds'] / 60:.0f} minutes on {part['machine']}"
     )
 
 

@@ -15,7 +15,7 @@ from dovetail_ort_runtime.bundle.measurements import RowInvariance
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import BundleError, InputError, SourceError
 
-RECIPES = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct" / "recipes"
+RECIPES = Path(__file__).parents[2] / "benchmarks" / "recipes"
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ def test_the_context_is_the_one_asked_for(tiny_llama, out, max_context):
         ({"kv_cache": "int8"}, "kv_cache must be one of fp16, fp32, got 'int8'"),
         ({"precision": "fp32", "format": "both"}, "format must be portable with the precision fp32, got both"),
         (
-            {"recipes": (RECIPES / "native.toml",), "format": "native", "kv_cache": "fp32"},
+            {"recipes": (RECIPES / "native-fp32-cache.toml",), "format": "native", "kv_cache": "fp32"},
             "a recipe must be given without precision, format and kv_cache, got format, kv_cache; it says them",
         ),
     ],

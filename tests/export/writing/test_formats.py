@@ -20,7 +20,7 @@ from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 
-RECIPES = Path(__file__).parents[3] / "models" / "smollm2-135m-instruct" / "recipes"
+RECIPES = Path(__file__).parents[3] / "benchmarks" / "recipes"
 NATIVE, PORTABLE = built_in_recipe("native"), built_in_recipe("portable")
 WHY = "the library is missing; run: pip install ."
 
@@ -58,7 +58,14 @@ def test_recipes_of_ones_own_take_the_place_of_the_options():
     assert chosen(recipes=(portable, native))[0] == [read_recipe(native), read_recipe(portable)]
 
 
-@pytest.mark.parametrize("names", [("portable", "block-64"), ("native", "native"), ("native", "portable", "block-16")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("block-16", "block-64"),
+        ("native-fp32-cache", "native-fp32-cache"),
+        ("native-fp32-cache", "block-64", "block-16"),
+    ],
+)
 def test_two_recipes_of_one_format_are_refused(names):
     with pytest.raises(InputError, match="recipes must be one, or a native and a portable one, got "):
         chosen(recipes=tuple(RECIPES / f"{name}.toml" for name in names))
@@ -74,7 +81,12 @@ def test_without_the_library_the_portable_format_is_written_and_a_line_says_why(
 
 @pytest.mark.parametrize(
     "options",
-    [{"format": "native"}, {"format": "both"}, {"precision": "int4"}, {"recipes": (RECIPES / "native.toml",)}],
+    [
+        {"format": "native"},
+        {"format": "both"},
+        {"precision": "int4"},
+        {"recipes": (RECIPES / "native-fp32-cache.toml",)},
+    ],
     ids=str,
 )
 def test_a_native_graph_that_is_asked_for_needs_the_library(without_library, tiny_llama, tmp_path, options):

@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.checking.agreement import checked_tokens, measure_target, reference_logits
+from dovetail_ort_export.checking.agreement import measure_target
+from dovetail_ort_export.checking.check_text import checked_tokens
 from dovetail_ort_export.checking.cross_check import witnessed_rows
-from dovetail_ort_export.options import ExportOptions
+from dovetail_ort_export.checking.reference import reference_logits
+from dovetail_ort_export.options import ExportOptions, Report
 from dovetail_ort_export.quantization.cache_range import measured_cache
 from dovetail_ort_export.source import Source, SourceOptions, TextParts, load_source
 from dovetail_ort_export.writing.bundle_output import bundle_directory, check_output, clear_leftovers, write_manifest
 from dovetail_ort_export.writing.formats import recipes_for
-from dovetail_ort_export.writing.target_writer import Report, TargetWriter, WrittenTarget
+from dovetail_ort_export.writing.target_writer import TargetWriter, WrittenTarget
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.manifest import GenerationEntry, Manifest, TokenizerEntry
 from dovetail_ort_runtime.bundle.measurements import Provenance

@@ -1,14 +1,18 @@
-"""What an export can be told."""
+"""What an export can be told. It reads no file and knows no model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_runtime.bundle.manifest import GRAPH_FORMATS, NATIVE, PORTABLE
+from dovetail_ort_runtime.bundle.formats import GRAPH_FORMATS, NATIVE, PORTABLE
 from dovetail_ort_runtime.engine.devices import AUTO
 from dovetail_ort_runtime.errors import InputError
+
+# Is given a line about each step of something that takes time.
+Report = Callable[[str], None]
 
 PRECISIONS: Final = ("int8", "int4", "fp32")
 AUTO_PRECISION: Final = "auto"
@@ -17,6 +21,8 @@ AUTO_FORMAT: Final = "auto"
 BOTH_FORMATS: Final = "both"
 FORMATS: Final = (AUTO_FORMAT, *GRAPH_FORMATS, BOTH_FORMATS)
 KV_CACHES: Final = ("fp16", "fp32")
+# Rows that one forward of an exported graph may have: no option, but what every manifest states.
+MAX_ROWS: Final = 64
 _CHOICES: Final = {"precision": PRECISIONS, "format": FORMATS, "kv_cache": KV_CACHES}
 _LEAST: Final = {"gpu_layers": 0, "max_context": 2}
 
@@ -26,24 +32,24 @@ class ExportOptions:
     """Settings of one export.
 
     Attributes:
-        recipes: TOML files with the passes that make the graph, in the place of precision, format and kv_cache; one, or
-            a native and a portable one for a bundle with both.
-        precision: `int8`; `int4`, which is native, with embedding and logits in 8 bits, and keeps the values of GGUF's
-            Q4_0 and Q4_1; or `fp32` for comparison, which is portable.
+        recipes: TOML files with the passes that make the graph, in the place of precision, format and kv_cache: one
+            file, or a native and a portable one for a bundle with both.
+        precision: number format of most weights: `int8`; `int4`, which is native, with embedding and logits in 8 bits,
+            and keeps the values of GGUF's Q4_0 and Q4_1; or `fp32` for comparison, which is portable.
         format: `native`, 8-bit weights in this package's own operators; `portable`, 8-bit weights in blocks of 32 for a
             stock ONNX Runtime; `both` in one bundle; or `auto`, native where the library of operators is.
-        kv_cache: number format of a native target's keys and values, `fp16` or `fp32`. Where those measured are too
-            large for fp16, they are in fp32.
-        max_context: largest number of tokens of prompt and answer; the model's own maximum by default. More where
-            YaRN's factor reaches further.
+        kv_cache: number format of a native target's keys and values, `fp16` or `fp32`. Where the measured keys and
+            values are too large for fp16, they are kept in fp32.
+        max_context: largest number of tokens of prompt and answer, 2 or more; None takes the model's own maximum.
+            It may be above the model's maximum where YaRN's factor reaches further.
         ignore_settings: keys of the configuration that are passed over although nothing is known of them.
         ignore_weights: patterns of tensors in the files that have no place in the model and are passed over.
-        gpu_layers: 0 or more; so many blocks, with the embedding, go into a graph of their own in fp16, for a GPU.
-            Or `auto`, as many as `vram_limit` holds.
+        gpu_layers: number of first blocks that go, with the embedding, into a graph of their own in fp16, for a GPU; 0
+            or more, or `auto`, as many as `vram_limit` holds.
         vram_limit: bytes of a GPU that these blocks may take, with their cache; leave room for a drafter.
-        check_text: UTF-8 text on which the bundle is compared with the model, and keys and values are measured; a
-            built-in page by default.
-        force: replace the bundle that stands at the output path.
+        check_text: UTF-8 text on which the bundle is compared with the model, and keys and values are measured; None
+            takes a built-in page.
+        force: whether a bundle at the output path is replaced.
     """
 
     recipes: tuple[Path, ...] = ()
@@ -59,18 +65,36 @@ class ExportOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_recipes()
+        self._check_format()
+        self._check_gpu_layers()
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, int) and value < least:
+                raise InputError(f"{name} must be {least} or more, got {value}")
+
+    def _check_choices(self) -> None:
         for name, allowed in _CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
+            value = getattr(self, name)
+            if value not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        given = [name for name, (default, *_) in _CHOICES.items() if getattr(self, name) != default]
+
+    def _check_recipes(self) -> None:
+        defaults = {name: allowed[0] for name, allowed in _CHOICES.items()}
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
         if self.recipes and given:
             raise InputError(
                 f"a recipe must be given without precision, format and kv_cache, got {', '.join(given)}; it says them"
             )
+
+    def _check_format(self) -> None:
         if self.precision == "fp32" and self.format not in (AUTO_FORMAT, PORTABLE):
             raise InputError(f"format must be {PORTABLE} with the precision fp32, got {self.format}")
         if self.precision == "int4" and self.format not in (AUTO_FORMAT, NATIVE):
             raise InputError(f"format must be {NATIVE} with the precision int4, got {self.format}")
+
+    def _check_gpu_layers(self) -> None:
         if isinstance(self.gpu_layers, str) and self.gpu_layers != AUTO:
             raise InputError(f"gpu_layers must be 0 or more, or {AUTO}, got {self.gpu_layers}")
         if (self.gpu_layers == AUTO) != (self.vram_limit is not None):
@@ -78,7 +102,3 @@ class ExportOptions:
                 f"vram_limit must be given with gpu_layers {AUTO} and with nothing else, got {self.vram_limit} "
                 f"with {self.gpu_layers}"
             )
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if isinstance(value, int) and value < least:
-                raise InputError(f"{name} must be {least} or more, got {value}")

@@ -4,51 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import OfExport, PassContext
-from dovetail_ort_export.passes.bind_weights import BindWeights
-from dovetail_ort_export.passes.drop_bias import DropBias
-from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
-from dovetail_ort_export.passes.keep_blocks import KeepBlocks
-from dovetail_ort_export.passes.keep_scored_states import KeepScoredStates
-from dovetail_ort_export.passes.lower_float import LowerFloat
-from dovetail_ort_export.passes.lower_half import LowerHalf
-from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
-from dovetail_ort_export.passes.lower_native import LowerNative
-from dovetail_ort_export.passes.pack_gate_up import PackGateUp
-from dovetail_ort_export.passes.pack_qkv import PackQkv
-from dovetail_ort_export.passes.quantize_cache import QuantizeCache
-from dovetail_ort_export.passes.rank_candidates import RankCandidates
-from dovetail_ort_export.passes.score_rows import ScoreRows
+from dovetail_ort_export.passes import BUILT_IN_PASSES, PassType
+from dovetail_ort_export.passes.context import ExportPass, PassContext
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_runtime.errors import DovetailError, InputError
 
 ENTRY_POINT_GROUP: Final = "dovetail_ort.passes"
 _SKELETON_DOMAIN: Final = "dovetail"
-
-PassType = type[ir.passes.PassBase]
-
-BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
-    "bind-weights": BindWeights,
-    "keep-blocks": KeepBlocks,
-    "score-rows": ScoreRows,
-    "quantize-cache": QuantizeCache,
-    "pack-qkv": PackQkv,
-    "pack-gate-up": PackGateUp,
-    "fuse-skip-norm": FuseSkipNorm,
-    "lower-float": LowerFloat,
-    "lower-half": LowerHalf,
-    "lower-int8-blocks": LowerInt8Blocks,
-    "lower-native": LowerNative,
-    "rank-candidates": RankCandidates,
-    "drop-bias": DropBias,
-    "keep-scored-states": KeepScoredStates,
-}
 
 
 def pass_types() -> dict[str, PassType]:
@@ -57,11 +24,15 @@ def pass_types() -> dict[str, PassType]:
     Raises:
         InputError: one that another package announces cannot be imported.
     """
-    return {**BUILT_IN_PASSES, **{point.name: _load(point) for point in _announced()}}
+    announced = {point.name: _load(point) for point in _announced()}
+    return {**BUILT_IN_PASSES, **announced}
 
 
 def find_pass(name: str) -> PassType:
-    """The class that the name of a built-in pass, of an entry point, or `module:Class` stands for.
+    """The class that a name stands for.
+
+    Args:
+        name: name of a built-in pass, name of an entry point, or `module:Class`.
 
     Raises:
         InputError: there is no such pass, it cannot be imported, or it is no `onnx_ir.passes.PassBase`.
@@ -77,24 +48,28 @@ def find_pass(name: str) -> PassType:
 
 
 def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassBase:
-    """The pass of one step of a recipe; without a context, for a graph that is finished already.
+    """The pass of one step of a recipe.
+
+    Args:
+        step: name and options of the pass.
+        context: what the export knows; None for a graph that is finished already.
 
     Raises:
         InputError: there is no such pass, it has other options, or it needs a context and there is none.
     """
     pass_type = find_pass(step.name)
     arguments: tuple[PassContext, ...] = ()
-    if issubclass(pass_type, OfExport):
+    if issubclass(pass_type, ExportPass):
         if context is None:
             raise InputError(
-                f"the pass {step.name} must know the original model, got a finished graph; "
+                f"the pass {step.name} needs the original model, and this graph is finished; "
                 "name it in a recipe for dovetail-ort export --recipe"
             )
         arguments = (context,)
     try:
         inspect.signature(pass_type).bind(*arguments, **step.options)
     except TypeError as error:
-        raise InputError(f"the pass {step.name} must be given the options it has, got: {error}") from error
+        raise InputError(f"the pass {step.name} has other options: {error}") from error
     return pass_type(*arguments, **step.options)
 
 
@@ -106,6 +81,11 @@ def summary(pass_type: PassType) -> str:
 def apply_recipe(graph: ir.Model, recipe: Recipe, context: PassContext) -> ir.Model:
     """The graph that a recipe makes of a traced one.
 
+    Args:
+        graph: skeleton; it is used up.
+        recipe: passes in their order.
+        context: what the export knows.
+
     Raises:
         InputError: a pass is unknown or does not fit its place, or operators of the trace are left in the end.
     """
@@ -114,15 +94,19 @@ def apply_recipe(graph: ir.Model, recipe: Recipe, context: PassContext) -> ir.Mo
     left = sorted({node.op_type for node in graph.graph if node.domain == _SKELETON_DOMAIN})
     if left:
         raise InputError(
-            f"a recipe must lower every operator of the trace, got {', '.join(left)} in the end; "
-            "add one of the passes lower-..."
+            f"the recipe leaves operators of the trace in the graph: {', '.join(left)}; add one of the passes lower-..."
         )
     graph.opset_imports.pop(_SKELETON_DOMAIN, None)
     return graph
 
 
 def run_pass(graph: ir.Model, name: str, graph_pass: ir.passes.PassBase) -> ir.passes.PassResult:
-    """One pass; what it raises becomes one line.
+    """Run one pass; what it raises becomes one line.
+
+    Args:
+        graph: graph to transform.
+        name: what errors call the pass.
+        graph_pass: pass to run.
 
     Raises:
         InputError: a condition of the pass does not hold, or the pass fails.
@@ -132,11 +116,11 @@ def run_pass(graph: ir.Model, name: str, graph_pass: ir.passes.PassBase) -> ir.p
     except DovetailError:
         raise
     except ir.passes.PreconditionError as error:
-        raise InputError(f"the pass {name} must find what it needs, got: {error.__cause__ or error}") from error
+        raise InputError(f"the pass {name} does not fit this graph: {error.__cause__ or error}") from error
     except ir.passes.PostconditionError as error:
-        raise InputError(f"the pass {name} must keep its promise, got: {error.__cause__ or error}") from error
+        raise InputError(f"the pass {name} did not do what it promises: {error.__cause__ or error}") from error
     except Exception as error:  # somebody else's pass can raise anything
-        raise InputError(f"the pass {name} must run, got {type(error).__name__}: {error}") from error
+        raise InputError(f"the pass {name} failed with {type(error).__name__}: {error}") from error
 
 
 def _announced() -> list[EntryPoint]:
@@ -148,7 +132,8 @@ def _load(point: EntryPoint) -> PassType:
     try:
         found: object = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a module of somebody else can raise anything
-        raise InputError(f"the pass {point.name} must be importable, got {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"the pass {point.name} cannot be imported: {reason}") from error
     if not (isinstance(found, type) and issubclass(found, ir.passes.PassBase)):
         raise InputError(f"the pass {point.name} must be a subclass of onnx_ir.passes.PassBase, got {found!r}")
     return found

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_runtime.bundle.manifest import NATIVE, PORTABLE, WEIGHT_FORMATS
+from dovetail_ort_runtime.bundle.formats import NATIVE, NUMBER_FORMATS, PORTABLE
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.text.user_text import read_text_file
 
@@ -57,7 +57,7 @@ class Recipe:
     """Passes in their order.
 
     Attributes:
-        precision: number format of most weights of what comes out, one of `WEIGHT_FORMATS`.
+        precision: number format of most weights of what comes out, one of `NUMBER_FORMATS`.
         steps: the passes.
     """
 
@@ -83,8 +83,8 @@ class Recipe:
         if set(value) != _KEYS:
             raise InputError(f"{where} must have the keys {', '.join(sorted(_KEYS))}, got {', '.join(value) or 'none'}")
         precision, passes = value["precision"], value["passes"]
-        if precision not in WEIGHT_FORMATS:
-            raise InputError(f"{where}: precision must be one of {', '.join(WEIGHT_FORMATS)}, got {precision!r}")
+        if precision not in NUMBER_FORMATS:
+            raise InputError(f"{where}: precision must be one of {', '.join(NUMBER_FORMATS)}, got {precision!r}")
         if not isinstance(passes, list) or not passes:
             raise InputError(f"{where}: passes must be a list of one pass or more, got {passes!r}")
         return cls(precision, tuple(_step(item, where) for item in passes))

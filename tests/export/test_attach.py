@@ -118,7 +118,8 @@ def test_a_second_drafter_takes_the_place_of_the_first(attach, tiny_bundle):
 
 
 def test_a_full_disk_leaves_the_bundle_as_it_was(tiny_head, tiny_bundle, tmp_path, monkeypatch):
-    from dovetail_ort_export import attach
+    from dovetail_ort_export.attach import attach_drafter
+    from dovetail_ort_export.writing import drafter_writer
 
     copy = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, copy)
@@ -128,9 +129,9 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(tiny_head, tiny_bundle, tmp_pat
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(attach, "save_graph", fail)
+    monkeypatch.setattr(drafter_writer, "save_graph", fail)
     with pytest.raises(OSError, match="No space left"):
-        attach.attach_drafter(copy, tiny_head(tiny_bundle))
+        attach_drafter(copy, tiny_head(tiny_bundle))
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -183,6 +184,6 @@ def test_a_bundle_in_the_hubs_cache_stays_as_it_is(tiny_bundle, tiny_head, in_hu
     from dovetail_ort_export.attach import attach_drafter
 
     snapshot = in_hub_cache(tiny_bundle, tmp_path)
-    with pytest.raises(InputError, match=r"a bundle in the hub's cache must stay as it is.*cp -rL"):
+    with pytest.raises(InputError, match=r"in the hub's cache, where a bundle must stay as it is.*cp -rL"):
         attach_drafter(snapshot, tiny_head(tiny_bundle))
     assert all(path.is_symlink() for path in snapshot.iterdir())

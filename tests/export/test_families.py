@@ -258,7 +258,7 @@ def test_a_bfloat16_checkpoint_exports_as_its_float32_copy(tiny_source, tmp_path
 def test_the_reference_of_a_bfloat16_checkpoint_is_computed_in_float32_and_leaves_it_as_it_was(tiny_source, torch):
     import transformers
 
-    from dovetail_ort_export.checking.agreement import reference_logits
+    from dovetail_ort_export.checking.reference import reference_logits
     from dovetail_ort_export.source import load_source
 
     source = tiny_source("llama", dtype=torch.bfloat16)

@@ -12,11 +12,11 @@ import onnx_ir as ir
 import pytest
 
 from dovetail_ort_export import pipeline
-from dovetail_ort_export.passes import PassContext
+from dovetail_ort_export.passes import BUILT_IN_PASSES
+from dovetail_ort_export.passes.context import PassContext
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
-from dovetail_ort_export.passes.pack_qkv import PackQkv
+from dovetail_ort_export.passes.pack_products import PackQkv
 from dovetail_ort_export.pipeline import (
-    BUILT_IN_PASSES,
     ENTRY_POINT_GROUP,
     apply_recipe,
     find_pass,
@@ -79,7 +79,7 @@ def test_the_example_is_about_twenty_lines_of_code():
 
 
 def test_all_passes_are_listed_the_built_in_ones_first(monkeypatch):
-    announce(monkeypatch, theirs="dovetail_ort_export.passes.pack_qkv:PackQkv")
+    announce(monkeypatch, theirs="dovetail_ort_export.passes.pack_products:PackQkv")
     assert list(pass_types()) == [*BUILT_IN_PASSES, "theirs"]
 
 
@@ -93,13 +93,13 @@ def test_a_pass_without_documentation_says_so():
 
 
 def test_a_pass_is_found_by_name_by_entry_point_and_by_import(monkeypatch):
-    announce(monkeypatch, theirs="dovetail_ort_export.passes.pack_qkv:PackQkv")
-    for name in ("pack-qkv", "theirs", "dovetail_ort_export.passes.pack_qkv:PackQkv"):
+    announce(monkeypatch, theirs="dovetail_ort_export.passes.pack_products:PackQkv")
+    for name in ("pack-qkv", "theirs", "dovetail_ort_export.passes.pack_products:PackQkv"):
         assert find_pass(name) is PackQkv
 
 
 def test_another_package_cannot_take_the_name_of_a_built_in_pass(monkeypatch):
-    announce(monkeypatch, **{"pack-qkv": "dovetail_ort_export.passes.pack_gate_up:PackGateUp"})
+    announce(monkeypatch, **{"pack-qkv": "dovetail_ort_export.passes.pack_products:PackGateUp"})
     assert find_pass("pack-qkv") is PackQkv
 
 
@@ -107,10 +107,10 @@ def test_another_package_cannot_take_the_name_of_a_built_in_pass(monkeypatch):
     ("name", "message"),
     [
         ("pack-kqv", "a pass must be module:Class or a name that `dovetail-ort graph passes` lists, got 'pack-kqv'"),
-        ("no.such.module:Pass", "must be importable, got ModuleNotFoundError: No module named 'no'"),
-        ("dovetail_ort_export.recipe:Nothing", "must be importable, got AttributeError: "),
-        ("dovetail_ort_export.recipe:", "must be importable, got AttributeError: "),
-        (":Pass", "must be importable, got ValueError: "),
+        ("no.such.module:Pass", "cannot be imported: ModuleNotFoundError: No module named 'no'"),
+        ("dovetail_ort_export.recipe:Nothing", "cannot be imported: AttributeError: "),
+        ("dovetail_ort_export.recipe:", "cannot be imported: AttributeError: "),
+        (":Pass", "cannot be imported: ValueError: "),
         ("dovetail_ort_export.recipe:Recipe", "must be a subclass of onnx_ir.passes.PassBase, got <class"),
         ("dovetail_ort_export.recipe:read_recipe", "must be a subclass of onnx_ir.passes.PassBase, got <function"),
     ],
@@ -123,7 +123,7 @@ def test_what_is_no_pass_is_refused(name, message):
 def test_a_package_that_announces_what_cannot_be_imported_is_named(monkeypatch):
     announce(monkeypatch, broken="no.such.module:Pass")
     for use in (pass_types, lambda: find_pass("broken")):
-        with pytest.raises(InputError, match="the pass broken must be importable, got ModuleNotFoundError"):
+        with pytest.raises(InputError, match="the pass broken cannot be imported: ModuleNotFoundError"):
             use()
     assert find_pass("pack-qkv") is PackQkv
 
@@ -131,7 +131,7 @@ def test_a_package_that_announces_what_cannot_be_imported_is_named(monkeypatch):
 def test_a_module_that_raises_when_it_is_imported_is_one_line(monkeypatch, tmp_path):
     (tmp_path / "raises_on_import.py").write_text("raise RuntimeError('no licence')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match="must be importable, got RuntimeError: no licence"):
+    with pytest.raises(InputError, match="cannot be imported: RuntimeError: no licence"):
         find_pass("raises_on_import:Pass")
 
 
@@ -142,8 +142,8 @@ def test_options_of_a_step_are_the_arguments_of_its_pass():
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (Step("pack-qkv", {"order": "kqv"}), "the pass pack-qkv must be given the options it has, got: "),
-        (Step("lower-int8-blocks", {"blocksize": 64}), "the pass lower-int8-blocks must be given the options it has"),
+        (Step("pack-qkv", {"order": "kqv"}), "the pass pack-qkv has other options: "),
+        (Step("lower-int8-blocks", {"blocksize": 64}), "the pass lower-int8-blocks has other options"),
         (Step("lower-int8-blocks", {"block_size": 48}), "block_size must be one of 16, 32, 64, 128, got 48"),
         (Step("lower-int8-blocks", {"mlp_bits": True}), "mlp_bits must be one of 4, 8, got True"),
     ],
@@ -154,13 +154,13 @@ def test_options_that_a_pass_does_not_have_are_refused(step, message):
 
 
 def test_a_pass_that_must_know_the_model_is_not_for_a_finished_graph():
-    with pytest.raises(InputError, match="the pass bind-weights must know the original model, got a finished graph"):
+    with pytest.raises(InputError, match="the pass bind-weights needs the original model, and this graph is finished"):
         make_pass(Step("bind-weights"))
 
 
 def test_a_drafters_ranking_has_no_place_in_a_targets_recipe():
     context = PassContext(weights={})
-    with pytest.raises(InputError, match="rank-candidates must stand in a drafter's recipe, got a target's"):
+    with pytest.raises(InputError, match="rank-candidates is for a drafter's recipe; leave it out of a target's"):
         make_pass(Step("rank-candidates"), context)
 
 
@@ -210,9 +210,9 @@ def empty_graph():
 @pytest.mark.parametrize(
     ("where", "error", "message"),
     [
-        ("requires", ir.passes.PreconditionError("no weight"), "the pass x must find what it needs, got: no weight"),
-        ("ensures", ir.passes.PostconditionError("one left"), "the pass x must keep its promise, got: one left"),
-        ("call", KeyError("gone"), "the pass x must run, got KeyError: 'gone'"),
+        ("requires", ir.passes.PreconditionError("no weight"), "the pass x does not fit this graph: no weight"),
+        ("ensures", ir.passes.PostconditionError("one left"), "the pass x did not do what it promises: one left"),
+        ("call", KeyError("gone"), "the pass x failed with KeyError: 'gone'"),
     ],
 )
 def test_what_a_pass_raises_is_one_line_that_names_it(where, error, message):
@@ -237,24 +237,24 @@ def test_a_recipe_runs_in_its_order_and_leaves_no_operator_of_the_trace(apply):
 @pytest.mark.parametrize(
     ("passes", "message"),
     [
-        (["keep-blocks"], "must lower every operator of the trace, got Embedding, Linear, Weight in the end"),
-        (["pack-qkv"], "pack-qkv must find what it needs, got: .* bind-weights stands before what packs or lowers"),
-        (["pack-gate-up"], "pack-gate-up must find what it needs, got: .* bind-weights stands before"),
-        (["bind-weights"], "must lower every operator of the trace, got Embedding, Linear in the end"),
-        (["lower-float"], "lower-float must find what it needs, got: .* has no weight; bind-weights stands before"),
-        (["lower-int8-blocks"], "lower-int8-blocks must find what it needs, got: .* bind-weights stands before"),
-        (["lower-native"], "lower-native must find what it needs, got: .* bind-weights stands before what packs"),
+        (["keep-blocks"], "leaves operators of the trace in the graph: Embedding, Linear, Weight;"),
+        (["pack-qkv"], "pack-qkv does not fit this graph: .* bind-weights stands before what packs or lowers"),
+        (["pack-gate-up"], "pack-gate-up does not fit this graph: .* bind-weights stands before"),
+        (["bind-weights"], "leaves operators of the trace in the graph: Embedding, Linear;"),
+        (["lower-float"], "lower-float does not fit this graph: .* has no weight; bind-weights stands before"),
+        (["lower-int8-blocks"], "lower-int8-blocks does not fit this graph: .* bind-weights stands before"),
+        (["lower-native"], "lower-native does not fit this graph: .* bind-weights stands before what packs"),
         (
             ["bind-weights", "pack-gate-up", "fuse-skip-norm", "lower-native"],
-            "got: .* pack-qkv stands before lower-native",
+            "this graph: .* pack-qkv stands before lower-native",
         ),
         (
             ["bind-weights", "pack-qkv", "fuse-skip-norm", "lower-native"],
-            "lower-native must keep its promise, got: Sigmoid .* is left, .* pack-gate-up and fuse-skip-norm stand",
+            "lower-native did not do what it promises: Sigmoid .* is left, .* pack-gate-up and fuse-skip-norm stand",
         ),
         (
             ["bind-weights", "pack-qkv", "pack-gate-up", "lower-native"],
-            "lower-native must keep its promise, got: Add .* is left, and its bits depend on the processor",
+            "lower-native did not do what it promises: Add .* is left, and its bits depend on the processor",
         ),
         (["bind-weights", "lower-float", "rank-candidate"], "a pass must be module:Class or a name"),
     ],
@@ -265,5 +265,5 @@ def test_a_recipe_in_a_wrong_order_is_refused_with_the_right_one(apply, passes, 
 
 
 def test_a_drafters_recipe_is_not_for_a_target(apply):
-    with pytest.raises(InputError, match="rank-candidates must stand in a drafter's recipe"):
+    with pytest.raises(InputError, match="rank-candidates is for a drafter's recipe"):
         apply(*built_in_recipe("drafter").names)

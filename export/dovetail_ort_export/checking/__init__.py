@@ -1,5 +1,5 @@
 """Whether the exported graph is the model that its publisher means.
 
-check text -> agreement: the graph against the original model, mean KL divergence and equal first tokens
+check_text -> reference: the original model's logits -> agreement: mean KL divergence, equal first tokens
 files -> witness, read and computed apart from the export -> cross_check: model and graph against it
 """

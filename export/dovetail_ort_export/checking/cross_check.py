@@ -11,7 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from dovetail_ort_export.checking.agreement import divergence, reference_logits
+from dovetail_ort_export.checking.agreement import divergence
+from dovetail_ort_export.checking.reference import reference_logits
 from dovetail_ort_export.checking.witness import testify, witness_positions
 from dovetail_ort_export.source import Source
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
+from dovetail_ort_export.options import Report
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.writing.bundle_output import file_entries
-from dovetail_ort_export.writing.target_writer import Report
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.engine.forward_times import ForwardTimes, RunForward, time_in_turns

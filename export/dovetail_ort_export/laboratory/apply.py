@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.attach import write_drafter
 from dovetail_ort_export.checking.agreement import LARGEST_MEAN_KL, measure_target
 from dovetail_ort_export.laboratory.graphs import DRAFTER, attached_drafter, check_tokens, graph_entry
 from dovetail_ort_export.pipeline import make_pass, run_pass
@@ -22,6 +21,7 @@ from dovetail_ort_export.writing.bundle_output import (
     copy_without,
     write_manifest,
 )
+from dovetail_ort_export.writing.drafter_writer import write_drafter
 from dovetail_ort_export.writing.graph_file import load_graph, save_graph
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle

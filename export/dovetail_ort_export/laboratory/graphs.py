@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dovetail_ort_export.checking.agreement import read_check_text
+from dovetail_ort_export.checking.check_text import read_check_text
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry

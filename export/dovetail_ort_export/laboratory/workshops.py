@@ -10,18 +10,20 @@ from typing import Final
 
 import numpy as np
 
-from dovetail_ort_export.attach import drafter_entry, drafter_graph, drafter_recipe, write_drafter
-from dovetail_ort_export.checking.agreement import checked_tokens, divergence, measure_target, reference_logits
+from dovetail_ort_export.checking.agreement import divergence, measure_target
+from dovetail_ort_export.checking.check_text import checked_tokens
+from dovetail_ort_export.checking.reference import reference_logits
 from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
 from dovetail_ort_export.laboratory.graphs import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_forwards
-from dovetail_ort_export.options import ExportOptions
+from dovetail_ort_export.options import ExportOptions, Report
 from dovetail_ort_export.quantization.cache_range import measured_cache
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_export.source import SourceOptions, load_source
 from dovetail_ort_export.training.head_files import load_head
+from dovetail_ort_export.writing.drafter_writer import drafter_entry, drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.writing.graph_file import graph_name
 from dovetail_ort_export.writing.target_ends import read_target_ends
-from dovetail_ort_export.writing.target_writer import Report, TargetWriter
+from dovetail_ort_export.writing.target_writer import TargetWriter
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.formats import PORTABLE
@@ -117,7 +119,7 @@ class DrafterWorkshop(Workshop):
         """As attaching does; the graph is opened, which refuses one without candidates."""
         self._report(f"writing {name}")
         name = graph_name("drafter", recipe.precision, recipe.format)
-        entry = drafter_entry(self._head, self._draft_token_ids, self._record, name, recipe)
+        entry = drafter_entry(self._head, self._draft_token_ids, self._record.target_sha256, name, recipe)
         graph = drafter_graph(self._head, self._ends, self._draft_token_ids, recipe)
         folder.mkdir()
         write_drafter(graph, folder, entry)

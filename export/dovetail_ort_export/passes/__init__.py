@@ -1,41 +1,47 @@
-"""Transformations of a target graph, one class a file, and what they can know of an export."""
+"""Transformations of a graph, and the list of those that have names here.
+
+skeleton graph -> bind_weights -> keep_blocks, score_rows, quantize_cache: which part, which rows, which cache
+-> pack_products, fuse_skip_norm: fewer, larger operators
+-> lower_float | lower_int8_blocks | lower_native: a number format -> rank_candidates, of a drafter
+
+base: classes to derive from; context: what an export knows; editing: parts of a graph found, read and replaced.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Final
 
-from dovetail_ort_export.source.weights import NamedWeights
-from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+import onnx_ir as ir
 
+from dovetail_ort_export.passes.bind_weights import BindWeights
+from dovetail_ort_export.passes.drop_bias import DropBias
+from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
+from dovetail_ort_export.passes.keep_blocks import KeepBlocks
+from dovetail_ort_export.passes.keep_scored_states import KeepScoredStates
+from dovetail_ort_export.passes.lower_float import LowerFloat, LowerHalf
+from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
+from dovetail_ort_export.passes.lower_native import LowerNative
+from dovetail_ort_export.passes.pack_products import PackGateUp, PackQkv
+from dovetail_ort_export.passes.quantize_cache import QuantizeCache
+from dovetail_ort_export.passes.rank_candidates import RankCandidates
+from dovetail_ort_export.passes.score_rows import ScoreRows
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PassContext:
-    """What an export knows and a graph does not say; a pass takes of it what it needs.
+PassType = type[ir.passes.PassBase]
 
-    Attributes:
-        weights: of the model.
-        cache_maxima: largest magnitude of each channel of keys and values, (Hkv * D,) by `{block}.key` and
-            `{block}.value`, or None of a drafter.
-        first_block: of the target that goes into this graph.
-        end_block: the block after the last one, None for all that are left.
-        draft_token_ids: (Vd,) int64, the tokens that a drafter's logits are of.
-    """
-
-    weights: NamedWeights
-    cache_maxima: Mapping[str, FloatArray] | None = None
-    first_block: int = 0
-    end_block: int | None = None
-    draft_token_ids: TokenArray | None = None
-
-
-class OfExport:
-    """A pass with this base is made for one export and takes what it needs to know from it.
-
-    Args:
-        context: of the export.
-    """
-
-    def __init__(self, context: PassContext) -> None:
-        super().__init__()
-        self._context = context
+BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
+    "bind-weights": BindWeights,
+    "keep-blocks": KeepBlocks,
+    "score-rows": ScoreRows,
+    "quantize-cache": QuantizeCache,
+    "pack-qkv": PackQkv,
+    "pack-gate-up": PackGateUp,
+    "fuse-skip-norm": FuseSkipNorm,
+    "lower-float": LowerFloat,
+    "lower-half": LowerHalf,
+    "lower-int8-blocks": LowerInt8Blocks,
+    "lower-native": LowerNative,
+    "rank-candidates": RankCandidates,
+    "drop-bias": DropBias,
+    "keep-scored-states": KeepScoredStates,
+}

@@ -6,7 +6,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes.editing import by_name, find, producer_of
 from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS
 
 _ATTENTION: Final = "GroupQueryAttention"
@@ -20,7 +20,11 @@ class DropBias(ir.passes.InPlacePass):
     """
 
     def requires(self, model: ir.Model) -> None:
-        """Nothing but attention reads the bias, converted or not."""
+        """Nothing but attention reads the bias, converted or not.
+
+        Raises:
+            PreconditionError: something does.
+        """
         for value in _biases(model):
             for node, index in value.uses():
                 if node.op_type != "Cast" and (node.op_type, index) != (_ATTENTION, _BIAS):
@@ -31,20 +35,20 @@ class DropBias(ir.passes.InPlacePass):
         biases = _biases(model)
         if not biases:
             return ir.passes.PassResult(model, False)
-        for attention in nodes.find(model, _ATTENTION):
+        for attention in find(model, _ATTENTION):
             if len(attention.inputs) > _BIAS and attention.inputs[_BIAS] in biases:
                 _shorten(attention)
         for value in reversed(biases[1:]):
-            model.graph.remove(nodes.producer_of(value), safe=True)
+            model.graph.remove(producer_of(value), safe=True)
         model.graph.inputs.remove(biases[0])
         return ir.passes.PassResult(model, True)
 
 
 def _biases(model: ir.Model) -> list[ir.Value]:
-    """The input and all conversions of it, each behind what it is made from; empty where there is no such input."""
-    bias = nodes.by_name(model.graph.inputs).get(ATTENTION_BIAS)
+    """The input and all conversions of it, each after what it is made from; empty where there is no such input."""
+    bias = by_name(model.graph.inputs).get(ATTENTION_BIAS)
     found = [] if bias is None else [bias]
-    for value in found:
+    for value in found:  # it grows by the conversions of conversions
         found += [node.outputs[0] for node, _ in value.uses() if node.op_type == "Cast"]
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes.editing import find, input_of, producer_of
 
 
 class FuseSkipNorm(ir.passes.InPlacePass):
@@ -19,9 +19,13 @@ class FuseSkipNorm(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, rule.apply_to_model(model) > 0)
 
     def ensures(self, model: ir.Model) -> None:
-        """No norm reads an addition."""
-        for norm in nodes.find(model, "SimplifiedLayerNormalization"):
-            total = nodes.input_of(norm, 0).producer()
+        """No norm reads an addition.
+
+        Raises:
+            PostconditionError: one does.
+        """
+        for norm in find(model, "SimplifiedLayerNormalization"):
+            total = input_of(norm, 0).producer()
             if total is not None and total.op_type == "Add" and not total.domain:
                 raise ir.passes.PostconditionError(f"{norm.name} still reads the addition {total.name}")
 
@@ -32,7 +36,7 @@ def _add_and_norm(op: Any, x: ir.Value, skip: ir.Value, weight: ir.Value) -> tup
 
 
 def _skip_norm(op: Any, x: ir.Value, skip: ir.Value, weight: ir.Value, norm: ir.Value) -> tuple[ir.Value, ir.Value]:
-    epsilon = nodes.producer_of(norm).attributes["epsilon"].as_float()
+    epsilon = producer_of(norm).attributes["epsilon"].as_float()
     normalised, _, _, total = op.SkipSimplifiedLayerNormalization(
         x, skip, weight, epsilon=epsilon, _domain="com.microsoft", _outputs=4
     )

@@ -1,14 +1,12 @@
-"""Predicted states of the scored rows only: nothing is drafted behind the others, so they stay on the device."""
+"""Predicted states of the scored rows only: nothing is drafted after the others, so they stay on the device."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from dovetail_ort_export.passes import nodes
-from dovetail_ort_runtime.bundle.graph_names import SCORED_ROWS
-
-_STATES = "predicted_states"
+from dovetail_ort_export.passes.editing import by_name, input_of, producer_of
+from dovetail_ort_runtime.bundle.graph_names import PREDICTED_STATES, SCORED_ROWS
 
 
 class KeepScoredStates(ir.passes.InPlacePass):
@@ -21,24 +19,21 @@ class KeepScoredStates(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Choose the rows before they are converted, if they are."""
         graph = model.graph
-        states, rows = nodes.by_name(graph.outputs).get(_STATES), nodes.by_name(graph.inputs).get(SCORED_ROWS)
+        states = by_name(graph.outputs).get(PREDICTED_STATES)
+        rows = by_name(graph.inputs).get(SCORED_ROWS)
         if states is None or rows is None:
             return ir.passes.PassResult(model, False)
-        last = nodes.producer_of(states)
-        converted = last.op_type == "Cast"
-        all_rows = nodes.input_of(last, 0) if converted else states
-        if _chooses(nodes.producer_of(all_rows), rows):
+        last = producer_of(states)
+        is_converted = last.op_type == "Cast"
+        all_rows = input_of(last, 0) if is_converted else states
+        if _chooses(producer_of(all_rows), rows):
             return ir.passes.PassResult(model, False)
         chosen = _chosen(graph, all_rows, rows)
-        if converted:
-            cast = ir.node("Cast", [chosen], last.attributes, name=f"{_STATES}/chosen/Cast")
+        if is_converted:
+            cast = ir.node("Cast", [chosen], last.attributes, name=f"{PREDICTED_STATES}/chosen/Cast")
             graph.append(cast)
             chosen = cast.outputs[0]
-        assert states.shape is not None
-        assert rows.shape is not None
-        chosen.type, chosen.shape = states.type, ir.Shape([states.shape[0], rows.shape[0], states.shape[2]])
-        graph.outputs[graph.outputs.index(states)] = chosen
-        states.name, chosen.name = f"{_STATES}_of_all_rows", _STATES
+        _take_place(graph, states, chosen, rows)
         RemoveUnusedNodesPass()(model)
         return ir.passes.PassResult(model, True)
 
@@ -52,6 +47,17 @@ def _chosen(graph: ir.Graph, all_rows: ir.Value, rows: ir.Value) -> ir.Value:
     for node, _ in all_rows.uses():
         if _chooses(node, rows):
             return node.outputs[0]
-    gather = ir.node("Gather", [all_rows, rows], {"axis": 1}, name=f"{_STATES}/chosen/Gather")
-    graph.insert_after(nodes.producer_of(all_rows), gather)
+    gather = ir.node("Gather", [all_rows, rows], {"axis": 1}, name=f"{PREDICTED_STATES}/chosen/Gather")
+    graph.insert_after(producer_of(all_rows), gather)
     return gather.outputs[0]
+
+
+def _take_place(graph: ir.Graph, states: ir.Value, chosen: ir.Value, rows: ir.Value) -> None:
+    """Make the chosen states the output of this name."""
+    assert states.shape is not None
+    assert rows.shape is not None
+    chosen.type = states.type
+    chosen.shape = ir.Shape([states.shape[0], rows.shape[0], states.shape[2]])
+    graph.outputs[graph.outputs.index(states)] = chosen
+    states.name = f"{PREDICTED_STATES}_of_all_rows"
+    chosen.name = PREDICTED_STATES

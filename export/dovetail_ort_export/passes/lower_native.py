@@ -8,8 +8,17 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import nodes
-from dovetail_ort_export.passes.lowering import ProductPass
+from dovetail_ort_export.passes.base import ProductPass
+from dovetail_ort_export.passes.editing import (
+    by_name,
+    derived,
+    find,
+    input_of,
+    native_node,
+    only_reader,
+    replace,
+    tensor_of,
+)
 from dovetail_ort_export.passes.native_attention import (
     CACHE_TYPES,
     REPLACED_INPUTS,
@@ -17,7 +26,6 @@ from dovetail_ort_export.passes.native_attention import (
     check_attention,
     logical_inputs,
 )
-from dovetail_ort_export.passes.native_nodes import native_node, replace
 from dovetail_ort_export.quantization.blocks import GROUP, output_scales
 from dovetail_ort_export.quantization.nibbles import (
     NIBBLE_GROUP,
@@ -28,6 +36,7 @@ from dovetail_ort_export.quantization.nibbles import (
     packed_steps_shape,
 )
 from dovetail_ort_export.quantization.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
+from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
@@ -39,6 +48,13 @@ _BITS: Final = (8, 4)
 _NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
 # They hand on numbers as they are.
 _MOVES: Final = ("Gather", "Reshape", "Split", "Concat", "Identity", "Constant")
+# Of SkipSimplifiedLayerNormalization's outputs: what it added up.
+_TOTAL: Final = 3
+# Of Product's inputs.
+_CODES: Final = 1
+_SCALES: Final = 2
+_PRODUCT_BIAS: Final = 3
+_FACTORS: Final = 4
 
 
 class LowerNative(ProductPass):
@@ -51,13 +67,14 @@ class LowerNative(ProductPass):
 
     Args:
         cache: number format of keys and values, `fp16` or `fp32`.
-        group: 64 for a factor of each 64 inputs of an output beside its scale, 0 for the scale alone; of 8 bits.
-        bits: 8, or 4 with a step and a minimum for each 32 inputs of an output: of products other than the logits. The
-            embedding has 8.
-        logits_bits: the same of the logits.
+        group: number of inputs of an output that share a factor beside its scale, 64; or 0 for the scale alone. It
+            matters for weights in 8 bits.
+        bits: bits of a weight of all products but the logits: 8, or 4 with a step and a minimum for each 32 inputs of
+            an output. The embedding has 8.
+        logits_bits: bits of a weight of the logits, 8 or 4.
 
     Raises:
-        InputError: one of them has another value.
+        InputError: an option has another value.
     """
 
     operators = ("GroupQueryAttention", "Linear", "Embedding", *_NORMS)
@@ -73,17 +90,22 @@ class LowerNative(ProductPass):
                 raise InputError(f"{name} must be {' or '.join(map(str, _BITS))}, got {value!r}")
         self._cache = CACHE_TYPES[cache]
         self._group = group
-        self._bits, self._logits_bits = bits, logits_bits
+        self._bits = bits
+        self._logits_bits = logits_bits
 
     def requires(self, model: ir.Model) -> None:
-        """Every product has its weight, every attention is one that can be lowered."""
+        """Every product has its weight, every attention is one that can be lowered.
+
+        Raises:
+            PreconditionError: one has not, or is not.
+        """
         super().requires(model)
-        for attention in nodes.find(model, "GroupQueryAttention"):
+        for attention in find(model, "GroupQueryAttention"):
             check_attention(attention)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lower every operator and change the inputs."""
-        if not any(True for _ in self._found(model)):
+        if next(self._found(model), None) is None:
             return ir.passes.PassResult(model, False)
         self._inputs = logical_inputs(model)
         super().call(model)
@@ -94,9 +116,14 @@ class LowerNative(ProductPass):
         return ir.passes.PassResult(model, True)
 
     def ensures(self, model: ir.Model) -> None:
-        """Nothing is left to lower, and of a target no operator whose bits depend on the processor."""
+        """Nothing is left to lower, and of a target no operator whose bits depend on the processor.
+
+        Raises:
+            PostconditionError: something is.
+        """
         super().ensures(model)
-        if "hidden_states" not in nodes.by_name(model.graph.outputs):
+        is_target = HIDDEN_STATES in by_name(model.graph.outputs)
+        if not is_target:
             return
         for node in model.graph:
             if node.domain != OPERATOR_DOMAIN and node.op_type not in _MOVES:
@@ -111,33 +138,38 @@ class LowerNative(ProductPass):
         elif node.op_type == "Linear":
             self._lower_product(model, node)
         elif node.op_type == "Embedding":
-            packed = _pack(model, nodes.input_of(node, 0), self._group)
-            inputs = [node.inputs[1], packed.codes, packed.scales, packed.factors]
-            replace(model, [node], native_node("Embedding", inputs, packed.attributes), node.outputs)
+            self._lower_embedding(model, node)
         else:
             _lower_norm(model, node)
 
+    def _lower_embedding(self, model: ir.Model, embedding: ir.Node) -> None:
+        packed = _pack(model, input_of(embedding, 0), self._group)
+        inputs = [embedding.inputs[1], packed.codes, packed.scales, packed.factors]
+        replace(model, [embedding], native_node("Embedding", inputs, packed.attributes), embedding.outputs)
+
     def _lower_product(self, model: ir.Model, linear: ir.Node) -> None:
-        replaced, bias = [linear], None
-        if (added := _bias_behind(linear)) is not None:
-            bias, add = added
-            replaced.append(add)
+        bias, add = _bias_behind(linear)
+        replaced = [linear] if add is None else [linear, add]
         result = replaced[-1].outputs[0]
         bits = self._logits_bits if _is_logits(result) else self._bits
-        weight = nodes.input_of(linear, 1)
+        weight = input_of(linear, 1)
         packed = _pack_nibbles(model, weight) if bits == 4 else _pack(model, weight, self._group)
         attributes = dict(packed.attributes)
         attributes["block"] = _FINE_BLOCK if bits == 4 or _leads_to_scores(result) else _BLOCK
-        x, op_type = nodes.input_of(linear, 0), "Product"
-        if (gated := _gate_and_up_before(x)) is not None:
-            x, op_type = gated, "GatedProduct"
+        x = input_of(linear, 0)
+        gated = _gate_and_up_before(x)
+        if gated is None:
+            op_type = "Product"
+        else:
+            op_type = "GatedProduct"
             attributes["activation"] = "silu"
+            x = gated
         inputs = [x, packed.codes, packed.scales, bias, packed.factors]
         replace(model, replaced, native_node(op_type, inputs, attributes), [result])
 
 
 def _is_logits(result: ir.Value) -> bool:
-    return result.is_graph_output() and result.name == "logits"
+    return result.is_graph_output() and result.name == LOGITS
 
 
 def _leads_to_scores(result: ir.Value) -> bool:
@@ -146,25 +178,53 @@ def _leads_to_scores(result: ir.Value) -> bool:
 
 
 def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
+    """Put a Norm in its place, or a NormProduct where one product alone reads what it gives."""
     x, *skip, weight = norm.inputs
-    normed, total = norm.outputs[0], norm.outputs[3] if len(norm.outputs) > 3 else None
+    normed = norm.outputs[0]
     epsilon = norm.attributes["epsilon"].as_float()
-    totals = [total] if total is not None and total.uses() else []
+    totals = _read_total(norm)
     product = _only_product(normed)
     if product is None:
         fused = native_node("Norm", [x, weight, *skip], {"epsilon": epsilon}, 1 + len(totals))
         replace(model, [norm], fused, [normed, *totals])
         return
-    _, codes, scales, bias, factors = (*product.inputs, None, None)[:5]
-    inputs = [x, weight, codes, scales, bias, *(skip or [None]), factors]
-    attributes = {name: value.value for name, value in product.attributes.items()} | {"epsilon": epsilon}
+    inputs = [
+        x,
+        weight,
+        input_of(product, _CODES),
+        input_of(product, _SCALES),
+        _optional_input(product, _PRODUCT_BIAS),
+        skip[0] if skip else None,
+        _optional_input(product, _FACTORS),
+    ]
+    attributes = {name: value.value for name, value in product.attributes.items()}
+    attributes["epsilon"] = epsilon
     fused = native_node("NormProduct", inputs, attributes, 1 + len(totals))
     replace(model, [norm, product], fused, [product.outputs[0], *totals])
 
 
+def _read_total(norm: ir.Node) -> list[ir.Value]:
+    """The sum that a norm with a residual addition hands out, if anything reads it."""
+    if len(norm.outputs) <= _TOTAL or not norm.outputs[_TOTAL].uses():
+        return []
+    return [norm.outputs[_TOTAL]]
+
+
+def _optional_input(node: ir.Node, index: int) -> ir.Value | None:
+    """Input `index` of a node, or None where it is not connected."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Packed:
-    """A weight (N, K) as an operator reads it, and what the operator says of it."""
+    """A weight (N, K) as an operator reads it, and what the operator says of it.
+
+    Attributes:
+        codes: integers of the weight.
+        scales: (N,) float32, a scale for each output.
+        factors: factors in 8 bits, steps and minima in 4; None for a weight without groups.
+        attributes: attributes of the operator.
+    """
 
     codes: ir.Value
     scales: ir.Value
@@ -173,58 +233,58 @@ class _Packed:
 
 
 def _pack(model: ir.Model, weight: ir.Value, group: int) -> _Packed:
-    num_outputs, num_inputs = nodes.tensor_of(weight).shape.numpy()
+    num_outputs, num_inputs = tensor_of(weight).shape.numpy()
     shape = packed_shape(num_outputs, num_inputs)
     factors = None
     if group:
-        groups = packed_factors_shape(num_outputs, num_inputs)
-        factors = nodes.derived(model, weight, "factors", pack_factors, groups, ir.DataType.FLOAT16)
+        factors_shape = packed_factors_shape(num_outputs, num_inputs)
+        factors = derived(model, weight, "factors", pack_factors, factors_shape, ir.DataType.FLOAT16)
     return _Packed(
-        codes=nodes.derived(model, weight, "packed", partial(pack_codes, group=group), shape, ir.DataType.UINT8),
-        scales=nodes.derived(model, weight, "scales", output_scales, (num_outputs,)),
+        codes=derived(model, weight, "packed", partial(pack_codes, group=group), shape, ir.DataType.UINT8),
+        scales=derived(model, weight, "scales", output_scales, (num_outputs,)),
         factors=factors,
         attributes={"inputs": num_inputs, "bits": 8, "group": group},
     )
 
 
 def _pack_nibbles(model: ir.Model, weight: ir.Value) -> _Packed:
-    num_outputs, num_inputs = nodes.tensor_of(weight).shape.numpy()
-    codes = packed_nibbles_shape(num_outputs, num_inputs)
-    steps = packed_steps_shape(num_outputs, num_inputs)
+    num_outputs, num_inputs = tensor_of(weight).shape.numpy()
+    codes_shape = packed_nibbles_shape(num_outputs, num_inputs)
+    steps_shape = packed_steps_shape(num_outputs, num_inputs)
     return _Packed(
-        codes=nodes.derived(model, weight, "nibbles", pack_nibbles, codes, ir.DataType.UINT8),
-        scales=nodes.derived(model, weight, "nibble_scales", nibble_scales, (num_outputs,)),
-        factors=nodes.derived(model, weight, "steps", pack_steps, steps, ir.DataType.FLOAT16),
+        codes=derived(model, weight, "nibbles", pack_nibbles, codes_shape, ir.DataType.UINT8),
+        scales=derived(model, weight, "nibble_scales", nibble_scales, (num_outputs,)),
+        factors=derived(model, weight, "steps", pack_steps, steps_shape, ir.DataType.FLOAT16),
         attributes={"inputs": num_inputs, "bits": 4, "group": NIBBLE_GROUP},
     )
 
 
-def _bias_behind(linear: ir.Node) -> tuple[ir.Value, ir.Node] | None:
-    """The bias that alone is added to a product, and the addition."""
-    add = nodes.only_reader(linear.outputs[0])
+def _bias_behind(linear: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
+    """The bias that alone is added to a product, and the addition; None and None without one."""
+    add = only_reader(linear.outputs[0])
     if add is None or add.op_type != "Add":
-        return None
+        return None, None
     for value in add.inputs:
-        if value is not None and value.is_initializer() and len(nodes.tensor_of(value).shape) == 1:
+        if value is not None and value.is_initializer() and len(tensor_of(value).shape) == 1:
             return value, add
-    return None
+    return None, None
 
 
 def _gate_and_up_before(x: ir.Value) -> ir.Value | None:
     """Gate and up side by side where `x` is silu(gate) * up and one product alone reads it."""
     product = x.producer()
-    if product is None or product.op_type != "Mul" or nodes.only_reader(x) is None:
+    if product is None or product.op_type != "Mul" or only_reader(x) is None:
         return None
     for silu, up in (product.inputs, product.inputs[::-1]):
         gate = _gate_of(silu)
         split = None if gate is None else gate.producer()
         if split is not None and split.op_type == "Split" and list(split.outputs) == [gate, up]:
-            return nodes.input_of(split, 0)
+            return input_of(split, 0)
     return None
 
 
 def _gate_of(silu: ir.Value | None) -> ir.Value | None:
-    """What `silu` is gate * sigmoid(gate) of."""
+    """The gate whose gate * sigmoid(gate) is `silu`; None if it is something else."""
     product = None if silu is None else silu.producer()
     if product is None or product.op_type != "Mul":
         return None
@@ -236,5 +296,8 @@ def _gate_of(silu: ir.Value | None) -> ir.Value | None:
 
 
 def _only_product(normed: ir.Value) -> ir.Node | None:
-    reader = nodes.only_reader(normed)
-    return reader if reader is not None and (reader.domain, reader.op_type) == (OPERATOR_DOMAIN, "Product") else None
+    """The native Product that alone reads a value, if there is one."""
+    reader = only_reader(normed)
+    if reader is None or (reader.domain, reader.op_type) != (OPERATOR_DOMAIN, "Product"):
+        return None
+    return reader

@@ -7,22 +7,31 @@ from typing import Any, Final, NamedTuple
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import nodes
-from dovetail_ort_export.passes.native_nodes import native_node, replace
-from dovetail_ort_export.passes.packing import normed_by_head
+from dovetail_ort_export.passes.editing import input_of, native_node, replace
+from dovetail_ort_export.passes.pack_products import normed_by_head
+from dovetail_ort_export.tracing.axes import CACHE_SLOTS, ROWS
+from dovetail_ort_runtime.bundle.graph_names import (
+    ANCESTORS,
+    ATTENTION_BIAS,
+    LENGTHS,
+    POSITION_IDS,
+    SEQUENCE_IDS,
+    SEQUENCE_LENGTHS,
+    SLOTS,
+    TOTAL_LENGTH,
+)
 from dovetail_ort_runtime.errors import SourceError
 from dovetail_ort_runtime.kernels import CACHE_BLOCK
 
 CACHE_TYPES: Final = {"fp16": ir.DataType.FLOAT16, "fp32": ir.DataType.FLOAT}
 # What tells rows apart for GroupQueryAttention alone.
-REPLACED_INPUTS: Final = ("attention_bias", "seqlens_k", "total_sequence_length")
-_ROWS: Final = "sequence_length"
+REPLACED_INPUTS: Final = (ATTENTION_BIAS, SEQUENCE_LENGTHS, TOTAL_LENGTH)
 _SEQUENCES: Final = "num_sequences"
 _INPUTS: Final[dict[str, Sequence[str]]] = {
-    "lengths": (_SEQUENCES,),
-    "sequence_ids": (_ROWS,),
-    "slots": (_ROWS,),
-    "ancestors": (_ROWS, "max_ancestors"),
+    LENGTHS: (_SEQUENCES,),
+    SEQUENCE_IDS: (ROWS,),
+    SLOTS: (ROWS,),
+    ANCESTORS: (ROWS, "max_ancestors"),
 }
 # Of GroupQueryAttention's inputs.
 _PAST_KEY: Final = 3
@@ -40,12 +49,17 @@ class _Heads(NamedTuple):
     query_norm: ir.Node | None
     key_norm: ir.Node | None
 
+    @property
+    def norms(self) -> list[ir.Node]:
+        """The norms that are there."""
+        return [norm for norm in (self.query_norm, self.key_norm) if norm is not None]
+
 
 def logical_inputs(model: ir.Model) -> list[ir.Value]:
-    """The inputs `lengths`, `sequence_ids`, `slots` and `ancestors`, int64, put behind the positions."""
+    """The inputs `lengths`, `sequence_ids`, `slots` and `ancestors`, int64, inserted after the positions."""
     new = [ir.val(name, ir.DataType.INT64, shape) for name, shape in _INPUTS.items()]
     inputs = model.graph.inputs
-    place = 1 + [value.name for value in inputs].index("position_ids")
+    place = 1 + [value.name for value in inputs].index(POSITION_IDS)
     for value in reversed(new):
         inputs.insert(place, value)
     return new
@@ -62,10 +76,10 @@ def check_attention(attention: ir.Node) -> None:
         raise ir.passes.PreconditionError(
             f"{attention.name} reads no packed query, key and value; pack-qkv stands before lower-native"
         )
-    key = nodes.input_of(attention, _PAST_KEY)
+    key = input_of(attention, _PAST_KEY)
     if key.dtype != ir.DataType.FLOAT:
         raise ir.passes.PreconditionError(f"{key.name} must be in float32; leave quantize-cache out")
-    if len(set(map(_epsilon, filter(None, heads[1:])))) > 1:
+    if len({_epsilon(norm) for norm in heads.norms}) > 1:
         raise ir.passes.PreconditionError(f"{attention.name} norms queries and keys with different epsilons")
 
 
@@ -73,36 +87,47 @@ def attend(model: ir.Model, attention: ir.Node, cache: ir.DataType, inputs: Sequ
     """Put the native node into the place of a GroupQueryAttention, whose caches change their type and layout.
 
     Args:
-        model: whose graph it is.
-        attention: one that `check_attention` passes.
+        model: graph of the attention.
+        attention: GroupQueryAttention that `check_attention` passes.
         cache: type of keys and values.
-        inputs: what `logical_inputs` gave.
+        inputs: inputs that `logical_inputs` made.
 
     Raises:
         SourceError: the heads have a size that the kernels do not take.
     """
     heads = _heads(attention)
     assert heads is not None
-    past = [nodes.input_of(attention, _PAST_KEY + part) for part in (0, 1)]
-    _, num_kv_heads, _, size = _sizes(past[0])
+    past_key = input_of(attention, _PAST_KEY)
+    past_value = input_of(attention, _PAST_KEY + 1)
+    _, present_key, present_value = attention.outputs
+    _, num_kv_heads, _, size = _sizes(past_key)
+    _check_head_size(size)
+    for keys in (past_key, present_key):
+        keys.type = ir.TensorType(cache)
+        keys.shape = ir.Shape((_SEQUENCES, num_kv_heads, "cache_blocks", size, CACHE_BLOCK))
+    for values in (past_value, present_value):
+        values.type = ir.TensorType(cache)
+        values.shape = ir.Shape((_SEQUENCES, num_kv_heads, CACHE_SLOTS, size))
+    attributes = {name: attention.attributes[name].value for name in ("num_heads", "kv_num_heads", "scale")}
+    attributes |= {"window": 0, "soft_cap": 0.0}
+    attributes["epsilon"] = max((_epsilon(norm) for norm in heads.norms), default=0.0)
+    position_ids = attention.inputs[_POSITION_IDS]
+    angles = attention.inputs[_COS : _COS + 2]
+    norms = [_weight(heads.query_norm), _weight(heads.key_norm)]
+    read = [heads.qkv, past_key, past_value, *inputs, position_ids, *angles, *norms]
+    replace(model, [attention], native_node("Attention", read, attributes, 3), attention.outputs)
+
+
+def _check_head_size(size: int) -> None:
     if size % _HEAD_STEP or size > _LARGEST_HEAD:
         raise SourceError(
             f"the head size must be a multiple of {_HEAD_STEP} up to {_LARGEST_HEAD} for the native format, got "
             f"{size}; export with --format portable"
         )
-    slots = "max_sequence_length"
-    shapes = ((_SEQUENCES, num_kv_heads, "cache_blocks", size, CACHE_BLOCK), (_SEQUENCES, num_kv_heads, slots, size))
-    for values in (past, attention.outputs[1:]):
-        for value, shape in zip(values, shapes, strict=True):
-            value.type, value.shape = ir.TensorType(cache), ir.Shape(shape)
-    norms = (heads.query_norm, heads.key_norm)
-    attributes = {name: attention.attributes[name].value for name in ("num_heads", "kv_num_heads", "scale")}
-    attributes |= {"window": 0, "soft_cap": 0.0}
-    attributes["epsilon"] = max((_epsilon(norm) for norm in norms if norm is not None), default=0.0)
-    weights = [None if norm is None else norm.inputs[1] for norm in norms]
-    position_ids, angles = attention.inputs[_POSITION_IDS], attention.inputs[_COS : _COS + 2]
-    new = native_node("Attention", [heads.qkv, *past, *inputs, position_ids, *angles, *weights], attributes, 3)
-    replace(model, [attention], new, attention.outputs)
+
+
+def _weight(norm: ir.Node | None) -> ir.Value | None:
+    return None if norm is None else norm.inputs[1]
 
 
 def _heads(attention: ir.Node) -> _Heads | None:
@@ -110,11 +135,12 @@ def _heads(attention: ir.Node) -> _Heads | None:
     query, key, value = attention.inputs[:3]
     if query is not None and key is value is None:
         return _Heads(query, None, None)
-    (query, query_norm), (key, key_norm) = map(normed_by_head, (query, key))
+    query, query_norm = normed_by_head(query)
+    key, key_norm = normed_by_head(key)
     split = None if query is None else query.producer()
     if split is None or split.op_type != "Split" or list(split.outputs) != [query, key, value]:
         return None
-    return _Heads(nodes.input_of(split, 0), query_norm, key_norm)
+    return _Heads(input_of(split, 0), query_norm, key_norm)
 
 
 def _epsilon(norm: ir.Node) -> float:

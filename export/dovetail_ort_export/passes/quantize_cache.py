@@ -7,10 +7,13 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import OfExport, PassContext, nodes
+from dovetail_ort_export.passes.base import NodePass
+from dovetail_ort_export.passes.context import ExportPass, PassContext
+from dovetail_ort_export.passes.editing import constant, find, input_of
+from dovetail_ort_export.quantization.blocks import LARGEST
+from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
 
-_LARGEST: Final = 127
 _PAST_KEY: Final = 3
 _KEY_SCALE: Final = 12
 _ATTRIBUTES: Final[dict[str, str | int]] = {
@@ -20,7 +23,7 @@ _ATTRIBUTES: Final[dict[str, str | int]] = {
 }
 
 
-class QuantizeCache(OfExport, nodes.NodePass):
+class QuantizeCache(ExportPass, NodePass):
     """GroupQueryAttention over an INT8 cache, with a constant scale for each channel of keys and of values.
 
     New rows are rounded as they enter the cache, each by itself, and read back rounded in the same forward. What is
@@ -38,32 +41,43 @@ class QuantizeCache(OfExport, nodes.NodePass):
     def __init__(self, context: PassContext) -> None:
         super().__init__(context)
         if context.cache_maxima is None:
-            raise InputError("the pass quantize-cache must stand in a target's recipe, got a drafter's")
+            raise InputError("the pass quantize-cache is for a target's recipe; leave it out of a drafter's")
         self._maxima = context.cache_maxima
 
     def requires(self, model: ir.Model) -> None:
-        """Every cache is measured, and in single precision still."""
-        for node in nodes.find(model, self.operators[0]):
-            key = nodes.input_of(node, _PAST_KEY)
+        """Every cache is measured, and in single precision still.
+
+        Raises:
+            PreconditionError: one is not.
+        """
+        for node in find(model, self.operators[0]):
+            key = input_of(node, _PAST_KEY)
             if key.dtype not in (ir.DataType.FLOAT, ir.DataType.INT8):
                 raise ir.passes.PreconditionError(f"{key.name} is not in float32")
             if _measured_name(key) not in self._maxima:
                 raise ir.passes.PreconditionError(f"no range was measured for {key.name}")
 
     def _is_for(self, node: ir.Node) -> bool:
-        return nodes.input_of(node, _PAST_KEY).dtype == ir.DataType.FLOAT
+        return input_of(node, _PAST_KEY).dtype == ir.DataType.FLOAT
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
         node.resize_inputs(_KEY_SCALE + 2)
-        for index in (0, 1):  # keys, values
-            past = nodes.input_of(node, _PAST_KEY + index)
+        for part in (0, 1):  # keys, values
+            past = input_of(node, _PAST_KEY + part)
+            present = node.outputs[1 + part]
             name = _measured_name(past)
-            largest = self._maxima[name]
-            scales = np.where(largest > 0, largest / np.float32(_LARGEST), np.float32(1)).astype(np.float32)
-            node.replace_input_with(_KEY_SCALE + index, nodes.constant(model, f"cache.{name}.scale", scales))
-            past.type = node.outputs[1 + index].type = ir.TensorType(ir.DataType.INT8)
+            scales = _channel_scales(self._maxima[name])
+            node.replace_input_with(_KEY_SCALE + part, constant(model, f"cache.{name}.scale", scales))
+            past.type = ir.TensorType(ir.DataType.INT8)
+            present.type = ir.TensorType(ir.DataType.INT8)
         for attribute in ir.convenience.convert_attributes(_ATTRIBUTES):
             node.attributes.add(attribute)
+
+
+def _channel_scales(largest: FloatArray) -> FloatArray:
+    """Scales (Hkv * D,) float32 that bring the largest magnitude of each channel to 127; 1 where it is zero."""
+    scales: FloatArray = np.where(largest > 0, largest / np.float32(LARGEST), np.float32(1)).astype(np.float32)
+    return scales
 
 
 def _measured_name(past: ir.Value) -> str:

@@ -6,11 +6,12 @@ from typing import Final
 
 import onnx_ir as ir
 
-from dovetail_ort_export.passes import nodes
-from dovetail_ort_runtime.bundle.graph_names import SCORED_ROWS
+from dovetail_ort_export.passes.editing import by_name, producer_of
+from dovetail_ort_export.tracing.axes import SCORED
+from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS, SCORED_ROWS, is_past
 
+# Of a value inside the graph: what the head reads.
 SCORED_STATES: Final = "scored_states"
-_NUM_SCORED: Final = "num_scored_rows"
 
 
 class ScoreRows(ir.passes.InPlacePass):
@@ -22,35 +23,40 @@ class ScoreRows(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Insert the choice."""
-        graph, ends = model.graph, _ends(model)
+        graph = model.graph
+        ends = _ends(model)
         if ends is None:
             return ir.passes.PassResult(model, False)
         states, logits = ends
-        rows = ir.val(SCORED_ROWS, ir.DataType.INT64, [_NUM_SCORED])
-        before_caches = sum(not str(value.name).startswith("past_key_values.") for value in graph.inputs)
+        rows = ir.val(SCORED_ROWS, ir.DataType.INT64, [SCORED])
+        before_caches = sum(not is_past(str(value.name)) for value in graph.inputs)
         graph.inputs.insert(before_caches, rows)
         assert states.shape is not None
         assert logits.shape is not None
-        chosen_shape = ir.Shape([states.shape[0], _NUM_SCORED, states.shape[2]])
-        chosen = ir.val(SCORED_STATES, states.dtype, chosen_shape)
-        logits.shape = ir.Shape([logits.shape[0], _NUM_SCORED, logits.shape[2]])
+        chosen = ir.val(SCORED_STATES, states.dtype, ir.Shape([states.shape[0], SCORED, states.shape[2]]))
+        logits.shape = ir.Shape([logits.shape[0], SCORED, logits.shape[2]])
         for node, index in states.uses():
             node.replace_input_with(index, chosen)
         gather = ir.node("Gather", [states, rows], {"axis": 1}, name="scored_rows/Gather", outputs=[chosen])
-        graph.insert_after(nodes.producer_of(states), gather)
+        graph.insert_after(producer_of(states), gather)
         return ir.passes.PassResult(model, True)
 
     def ensures(self, model: ir.Model) -> None:
-        """Rows are chosen before the head, if there is one."""
-        states = nodes.by_name(model.graph.outputs).get("hidden_states")
+        """Rows are chosen before the head, if there is one.
+
+        Raises:
+            PostconditionError: they are not.
+        """
+        states = by_name(model.graph.outputs).get(HIDDEN_STATES)
         if _ends(model) or (states is not None and len(states.uses()) > 1):
-            raise ir.passes.PostconditionError("more than the choice of rows reads hidden_states")
+            raise ir.passes.PostconditionError(f"more than the choice of rows reads {HIDDEN_STATES}")
 
 
 def _ends(model: ir.Model) -> tuple[ir.Value, ir.Value] | None:
     """Hidden states and logits of a graph that has both and computes the logits of all rows."""
-    outputs = nodes.by_name(model.graph.outputs)
-    states, logits = outputs.get("hidden_states"), outputs.get("logits")
-    if states is None or logits is None or SCORED_ROWS in nodes.by_name(model.graph.inputs):
+    outputs = by_name(model.graph.outputs)
+    states = outputs.get(HIDDEN_STATES)
+    logits = outputs.get(LOGITS)
+    if states is None or logits is None or SCORED_ROWS in by_name(model.graph.inputs):
         return None
     return states, logits

@@ -1,4 +1,5 @@
 """A PyTorch model as a skeleton graph, whose operators stand for one idea each.
 
-source.model -> operators (torch symbols) -> target | drafter -> an ONNX graph with weights by name
+a model of source -> target |    leaves: its modules in the operators of operators
+a head of heads   -> drafter |-> skeleton: the tracer, and the graph with weights by name (its axes: axes)
 """

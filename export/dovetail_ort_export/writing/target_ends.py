@@ -17,14 +17,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from dovetail_ort_export.passes import nodes
+from dovetail_ort_export.passes.editing import by_name, input_of, producer_of, tensor_of
 from dovetail_ort_export.passes.score_rows import SCORED_STATES
 from dovetail_ort_export.quantization.packed_weights import unpack_weight
 from dovetail_ort_export.writing.graph_file import load_graph
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.formats import NATIVE
 from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
-from dovetail_ort_runtime.bundle.manifest import NATIVE
 from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN
 from dovetail_ort_runtime.machine.processor import usable_cores
@@ -60,7 +60,7 @@ def read_target_ends(bundle: Bundle) -> TargetEnds:
         return _native_ends(model)
     front = model if entry.front_graph is None else load_graph(path.with_name(entry.front_graph))
     norm = next(node for node in front.graph if node.op_type == "SimplifiedLayerNormalization")
-    embedded = str(nodes.input_of(norm, 0).name)
+    embedded = str(input_of(norm, 0).name)
     embedding = _run(front, {"input_ids": np.arange(entry.vocabulary_size)[None]}, embedded)
     identity = np.eye(entry.hidden_size, dtype=np.float32)[None]
     chosen = any(node.outputs[0].name == SCORED_STATES for node in model.graph)
@@ -80,7 +80,7 @@ def _native_ends(model: ir.Model) -> TargetEnds:
     norm = next(node for node in model.graph if node.op_type in ("Norm", "NormProduct"))
     return TargetEnds(
         embedding=_unpacked(embedding),
-        head=_unpacked(nodes.producer_of(nodes.by_name(model.graph.outputs)["logits"])),
+        head=_unpacked(producer_of(by_name(model.graph.outputs)["logits"])),
         cos=_constant(model, COS_TABLE),
         sin=_constant(model, SIN_TABLE),
         norm_epsilon=norm.attributes["epsilon"].as_float(),
@@ -89,8 +89,8 @@ def _native_ends(model: ir.Model) -> TargetEnds:
 
 def _unpacked(node: ir.Node) -> FloatArray:
     """The weight (N, K) of an Embedding or Product."""
-    codes, scales = (nodes.tensor_of(nodes.input_of(node, index)).numpy() for index in (1, 2))
-    factors = nodes.tensor_of(nodes.input_of(node, -1)).numpy() if node.attributes["group"].as_int() else None
+    codes, scales = (tensor_of(input_of(node, index)).numpy() for index in (1, 2))
+    factors = tensor_of(input_of(node, -1)).numpy() if node.attributes["group"].as_int() else None
     return unpack_weight(codes, scales, node.attributes["inputs"].as_int(), factors)
 
 
@@ -111,4 +111,4 @@ def _run(model: ir.Model, inputs: Mapping[str, NDArray[Any]], output: str) -> Fl
 
 
 def _constant(model: ir.Model, name: str) -> FloatArray:
-    return nodes.tensor_of(model.graph.initializers[name]).numpy()
+    return tensor_of(model.graph.initializers[name]).numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-from dovetail_ort_export.options import ExportOptions
-from dovetail_ort_export.passes import PassContext
+from dovetail_ort_export.options import MAX_ROWS, ExportOptions, Report
+from dovetail_ort_export.passes.context import PassContext
 from dovetail_ort_export.pipeline import apply_recipe
 from dovetail_ort_export.quantization.cache_range import LARGEST_HALF, fits_half, largest_of
 from dovetail_ort_export.recipe import LOWER_NATIVE, Recipe
@@ -30,15 +30,12 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_VERSION
 from dovetail_ort_runtime.machine.processor import usable_cores
 
-MAX_ROWS: Final = 64
 _QUANTIZE_CACHE: Final = "quantize-cache"
 _FRONT_NAME: Final = "model_front_fp16.onnx"
 _REST_NAME: Final = "model_rest_native.onnx"
 _HALF: Final = 2  # bytes of a number in fp16
 _FLOAT: Final = 4  # and in fp32
 _GRAPH_BYTES: Final = 2**20  # the front's graph itself, beside its weights
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

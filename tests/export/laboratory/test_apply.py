@@ -157,13 +157,13 @@ def test_passes_go_over_the_drafter_too(tiny_drafting_bundle, tmp_path, capsys):
         ("foreign_passes:Cycle", "must leave a graph without cycles"),
         ("foreign_passes:WithoutLogits", "the dimensions in the manifest must be those of model_native.onnx"),
         ("foreign_passes:Unheard", "model_native.onnx must load in ONNX Runtime"),
-        ("foreign_passes:Fails", "the pass foreign_passes:Fails must run, got KeyError: 'no such norm'"),
+        ("foreign_passes:Fails", "the pass foreign_passes:Fails failed with KeyError: 'no such norm'"),
         ("foreign_passes:NoPass", "must be a subclass of onnx_ir.passes.PassBase"),
-        ("foreign_passes:Missing", "must be importable, got AttributeError"),
-        ("broken_module:Any", "must be importable, got ModuleNotFoundError: No module named 'no_such_package'"),
+        ("foreign_passes:Missing", "cannot be imported: AttributeError"),
+        ("broken_module:Any", "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
         ("paint-it-black", "a pass must be module:Class or a name that `dovetail-ort graph passes` lists"),
         ("pack-qkv", "the pass pack-qkv must find something to change"),
-        ("bind-weights", "the pass bind-weights must know the original model, got a finished graph"),
+        ("bind-weights", "the pass bind-weights needs the original model, and this graph is finished"),
     ],
 )
 def test_what_cannot_be_applied_is_one_line_and_writes_nothing(name, message, tiny_bundle, tmp_path, capsys):

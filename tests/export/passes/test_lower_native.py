@@ -9,12 +9,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
+from dovetail_ort_export.passes.context import PassContext
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.lower_native import LowerNative
-from dovetail_ort_export.passes.pack_gate_up import PackGateUp
-from dovetail_ort_export.passes.pack_qkv import PackQkv
+from dovetail_ort_export.passes.pack_products import PackGateUp, PackQkv
 from dovetail_ort_export.passes.quantize_cache import QuantizeCache
 from dovetail_ort_export.passes.score_rows import ScoreRows
 from dovetail_ort_export.quantization.blocks import output_scales

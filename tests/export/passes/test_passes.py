@@ -10,19 +10,17 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from dovetail_ort_export.passes import PassContext
 from dovetail_ort_export.passes.bind_weights import BindWeights
+from dovetail_ort_export.passes.context import PassContext
 from dovetail_ort_export.passes.fuse_skip_norm import FuseSkipNorm
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
-from dovetail_ort_export.passes.lower_float import LowerFloat
-from dovetail_ort_export.passes.lower_half import LowerHalf
+from dovetail_ort_export.passes.lower_float import LowerFloat, LowerHalf
 from dovetail_ort_export.passes.lower_int8_blocks import LowerInt8Blocks
-from dovetail_ort_export.passes.pack_gate_up import PackGateUp
-from dovetail_ort_export.passes.pack_qkv import PackQkv
+from dovetail_ort_export.passes.pack_products import PackGateUp, PackQkv
 from dovetail_ort_export.passes.score_rows import ScoreRows
 from dovetail_ort_runtime.errors import InputError, SourceError
 
-MLP_4_BIT = Path(__file__).parents[3] / "models" / "smollm2-135m-instruct" / "recipes" / "mlp-4-bit.toml"
+MLP_4_BIT = Path(__file__).parents[3] / "benchmarks" / "recipes" / "mlp-4-bit.toml"
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import onnx_ir as ir
 import pytest
 
 from dovetail_ort_export.checking.agreement import LARGEST_MEAN_KL
-from dovetail_ort_export.passes import PassContext
+from dovetail_ort_export.passes.context import PassContext
 from dovetail_ort_export.passes.keep_blocks import KeepBlocks
 from dovetail_ort_export.passes.quantize_cache import QuantizeCache
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine.target import Target
 
-RECIPE = Path(__file__).parents[3] / "models" / "smollm2-135m-instruct" / "recipes" / "int8-cache.toml"
+RECIPE = Path(__file__).parents[3] / "benchmarks" / "recipes" / "int8-cache.toml"
 TOKENS = np.random.default_rng(3).integers(0, 384, 100)
 
 
@@ -37,7 +37,7 @@ def opened(directory, **settings):
 
 def maxima_of(model):
     """What is measured while the model reads the tokens."""
-    from dovetail_ort_export.checking.agreement import reference_logits
+    from dovetail_ort_export.checking.reference import reference_logits
     from dovetail_ort_export.quantization.cache_range import measured_cache
 
     with measured_cache(model) as maxima:

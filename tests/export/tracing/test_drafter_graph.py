@@ -111,7 +111,7 @@ def draft_token_ids():
 @pytest.fixture(scope="module")
 def draft_model(tmp_path_factory, head, ends, draft_token_ids):
     """`draft_model(precision, format)`: the exported graph, opened."""
-    from dovetail_ort_export.attach import drafter_graph, drafter_recipe
+    from dovetail_ort_export.writing.drafter_writer import drafter_graph, drafter_recipe
     from dovetail_ort_export.writing.graph_file import save_graph
 
     def export(precision, graph_format="portable"):

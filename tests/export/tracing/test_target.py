@@ -21,7 +21,7 @@ def build(tiny_model):
     """`build(number_format, ...)`: the exported graph of a tiny Llama, its weights inside."""
     import onnx_ir as ir
 
-    from dovetail_ort_export.passes import PassContext
+    from dovetail_ort_export.passes.context import PassContext
     from dovetail_ort_export.pipeline import apply_recipe
     from dovetail_ort_export.recipe import built_in_recipe
     from dovetail_ort_export.source.weights import Weights

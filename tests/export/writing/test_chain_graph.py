@@ -253,7 +253,7 @@ def test_a_bias_that_something_else_reads_is_refused():
     from dovetail_ort_export.pipeline import make_pass, run_pass
     from dovetail_ort_export.recipe import Step
 
-    with pytest.raises(InputError, match="the pass drop-bias must find what it needs, got: Softmax reads"):
+    with pytest.raises(InputError, match="the pass drop-bias does not fit this graph: Softmax reads"):
         run_pass(attention(readers=["Softmax"]), "drop-bias", make_pass(Step("drop-bias")))
 
 

@@ -5,8 +5,7 @@ onnx-ir types almost everything as optional; the accessors here are for graphs w
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,50 +13,14 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from dovetail_ort_export.source.weights import NamedWeights
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN
 
 # Of the operators that are not ONNX's own.
 _DOMAINS: Final = {
     **dict.fromkeys(("Weight", "Linear", "Embedding"), "dovetail"),
     **dict.fromkeys(("GroupQueryAttention", "SkipSimplifiedLayerNormalization"), "com.microsoft"),
 }
-
-
-class NodePass(ir.passes.InPlacePass):
-    """A pass that rewrites nodes one by one, and leaves none that it is for.
-
-    Attributes:
-        operators: types of those nodes, in the order in which they are rewritten.
-    """
-
-    operators: tuple[str, ...]
-
-    def _is_for(self, node: ir.Node) -> bool:  # noqa: ARG002  most are for all of their types
-        """Whether a node of these types is to be rewritten."""
-        return True
-
-    @abstractmethod
-    def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
-        """Put something else in its place, or change it."""
-
-    def _found(self, model: ir.Model) -> Iterator[ir.Node]:
-        return (node for op_type in self.operators for node in find(model, op_type) if self._is_for(node))
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite every node, and remove what nothing uses any more."""
-        modified = False
-        for node in self._found(model):
-            self._rewrite(model, node)
-            modified = True
-        if modified:
-            RemoveUnusedNodesPass()(model)
-        return ir.passes.PassResult(model, modified)
-
-    def ensures(self, model: ir.Model) -> None:
-        """No such node is left."""
-        for node in self._found(model):
-            raise ir.passes.PostconditionError(f"{node.op_type} {node.name} is left as it was")
 
 
 def find(model: ir.Model, op_type: str) -> Iterator[ir.Node]:
@@ -111,11 +74,6 @@ def constant(model: ir.Model, name: str, values: ArrayLike) -> ir.Value:
     return initializer(model, name, ir.tensor(np.array(values, order="C"), name=name))
 
 
-def lazy_weight(weights: NamedWeights, name: str) -> ir.LazyTensor:
-    """The tensor of the weight `name`, read when the graph is written."""
-    return lazy_tensor(name, lambda: weights[name], weights.shape(name))
-
-
 def derived(
     model: ir.Model,
     weight: ir.Value,
@@ -145,3 +103,19 @@ def label(new: Sequence[ir.Node], name: str) -> None:
         node.name = f"{name}/{node.op_type}"
         for index, output in enumerate(node.outputs):
             output.name = f"{node.name}_output_{index}"
+
+
+def native_node(
+    op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], num_outputs: int = 1
+) -> ir.Node:
+    """A node whose optional inputs that are not connected are left out at its end."""
+    last = max(index for index, value in enumerate(inputs) if value is not None)
+    return ir.node(op_type, inputs[: last + 1], attributes, domain=OPERATOR_DOMAIN, num_outputs=num_outputs)
+
+
+def replace(model: ir.Model, old: Sequence[ir.Node], new: ir.Node, values: Sequence[ir.Value]) -> None:
+    """Put `new` into the place of the last of `old`; its outputs take the place, name and type of `values`."""
+    name = str(old[-1].name)
+    new.name = f"{name.rpartition('/')[0] or name}/{new.op_type}"
+    ir.convenience.replace_nodes_and_values(model.graph, old[-1], old, [new], values, new.outputs)
+    RemoveUnusedNodesPass()(model)  # what they read may now have one reader

@@ -1,0 +1,133 @@
+"""A drafter's graph by a recipe, its files in a bundle, and what the manifest says of them.
+
+It knows no training: a head comes with its weights, and the tokens that it can draft.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from dovetail_ort_export.heads.draft_head import DraftHead
+from dovetail_ort_export.options import AUTO_PRECISION, MAX_ROWS
+from dovetail_ort_export.passes.context import PassContext
+from dovetail_ort_export.pipeline import apply_recipe
+from dovetail_ort_export.recipe import LOWER_NATIVE, Recipe, built_in_recipe
+from dovetail_ort_export.source.weights import NamedWeights
+from dovetail_ort_export.tracing.drafter import trace_drafter
+from dovetail_ort_export.writing.chain_graph import chain_graph_name, write_chain_graph
+from dovetail_ort_export.writing.graph_file import save_graph
+from dovetail_ort_export.writing.target_ends import TargetEnds
+from dovetail_ort_runtime import kernels
+from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.bundle.formats import NATIVE
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
+from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
+from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.kernels import OPERATOR_VERSION
+
+_LOWERINGS: Final = {"int8": "lower-int8-blocks", "fp16": "lower-half", "fp32": "lower-float"}
+
+
+def drafter_recipe(precision: str, target_format: str) -> Recipe:
+    """The recipe of a drafter; its integers are native where the target is native and can be run.
+
+    Args:
+        precision: one of `DRAFTER_PRECISIONS`.
+        target_format: `native` or `portable`, format of the target that it drafts for.
+
+    Raises:
+        InputError: int4 is asked for, and the drafter cannot be native.
+    """
+    recipe = built_in_recipe("drafter")
+    is_native = target_format == NATIVE and kernels.is_available()
+    if precision == AUTO_PRECISION:
+        precision = recipe.precision if is_native else "int8"
+    if precision == recipe.precision:
+        if not is_native:
+            raise InputError(
+                "precision must be int8, fp16 or fp32 where the drafter is portable, got int4; export the target with "
+                "--format native where the library of operators is"
+            )
+        return recipe
+    if is_native and precision == "int8":
+        return replace(recipe.given(LOWER_NATIVE, bits=8, logits_bits=8), precision=precision)
+    return recipe.lowered_by(_LOWERINGS[precision], precision)
+
+
+def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray, recipe: Recipe) -> ir.Model:
+    """The graph that drafts with a head, between a table of embedded tokens and the reduced head of its target.
+
+    Inputs: `hidden_states` (B, S, E), true features or predicted ones; `input_ids` (B, S), the token after each;
+    `scored_rows` (n,), the rows whose logits are wanted; positions, caches and all else that attention reads, as in a
+    target. Outputs: `logits` (B, n, Vd) float32, `predicted_states` (B, S, E) and the present caches. The recipe may
+    rank the logits.
+
+    Args:
+        head: head in float32, on the CPU.
+        ends: embedding, head and rotary angles of its target.
+        draft_token_ids: (Vd,) int64, the tokens it can draft.
+        recipe: recipe of a drafter.
+
+    Raises:
+        InputError: a pass is unknown or does not fit its place.
+    """
+    skeleton = trace_drafter(head.config, len(ends.embedding), len(draft_token_ids))
+    weights = _weights(head, ends, draft_token_ids)
+    return apply_recipe(skeleton, recipe, PassContext(weights=weights, draft_token_ids=draft_token_ids))
+
+
+def drafter_entry(
+    head: DraftHead, draft_token_ids: TokenArray, target_sha256: str, graph: str, recipe: Recipe
+) -> DrafterEntry:
+    """What a manifest says of a head's graph.
+
+    Args:
+        head: head that the graph drafts with.
+        draft_token_ids: (Vd,) int64, the tokens it can draft.
+        target_sha256: checksum of the target's weights that the head was trained for.
+        graph: file name of the graph.
+        recipe: recipe that makes the graph.
+    """
+    config = head.config
+    return DrafterEntry(
+        graph=graph,
+        format=recipe.format,
+        operators=OPERATOR_VERSION if recipe.format == NATIVE else None,
+        chain_graph=chain_graph_name(graph) if recipe.precision == "fp16" else None,
+        precision=recipe.precision,
+        passes=recipe.describe(),
+        fusion=config.fusion,
+        target_sha256=target_sha256,
+        num_layers=config.num_blocks,
+        num_kv_heads=config.num_kv_heads,
+        head_size=config.head_size,
+        hidden_size=config.hidden_size,
+        draft_vocabulary_size=len(draft_token_ids),
+        num_parameters=sum(parameter.numel() for parameter in head.parameters()),
+        max_rows=MAX_ROWS,
+    )
+
+
+def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
+    """Write a drafter's graphs and weights into a folder, under the names in its entry."""
+    save_graph(graph, folder / entry.graph)
+    if entry.chain_graph is not None:
+        write_chain_graph(folder / entry.graph, entry.chain_graph)
+
+
+@torch.no_grad()
+def _weights(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray) -> NamedWeights:
+    """The head's own weights, and the two ends that it shares with its target."""
+    tensors: dict[str, Tensor] = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
+    # What the fusion makes of a token depends on nothing else: it is looked up instead of the embedding.
+    tensors["embed_tokens.weight"] = head.fusion.embed(torch.from_numpy(ends.embedding))
+    tensors["lm_head.weight"] = torch.from_numpy(ends.head[draft_token_ids])
+    tensors[COS_TABLE] = torch.tensor(ends.cos)
+    tensors[SIN_TABLE] = torch.tensor(ends.sin)
+    return NamedWeights(tensors)

@@ -15,8 +15,14 @@ from dovetail_ort_export.heads.config import HeadConfig
 
 
 @dataclass(slots=True)
-class Memory:
-    """One block's keys and values of the steps so far, (B, Hkv, T, D) each; `rotate` turns them by their positions."""
+class BlockCache:
+    """The keys and values of one block in all steps so far.
+
+    Attributes:
+        rotate: function that turns keys and queries (B, heads, T, D) by the angles of their positions.
+        keys: (B, Hkv, T, D) of each step, turned.
+        values: (B, Hkv, T, D) of each step.
+    """
 
     rotate: Callable[[Tensor], Tensor]
     keys: list[Tensor] = field(default_factory=list)
@@ -45,16 +51,16 @@ class DraftAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
         self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """(B, T, E) to (B, T, E); the step's keys and values join the memory."""
-        query = memory.rotate(self._heads(self.q_proj(x)))
-        memory.keys.append(memory.rotate(self._heads(self.k_proj(x))))
-        memory.values.append(self._heads(self.v_proj(x)))
+    def forward(self, x: Tensor, cache: BlockCache) -> Tensor:
+        """(B, T, E) to (B, T, E); the step's keys and values join the cache."""
+        query = cache.rotate(self._heads(self.q_proj(x)))
+        cache.keys.append(cache.rotate(self._heads(self.k_proj(x))))
+        cache.values.append(self._heads(self.v_proj(x)))
         mixed = functional.scaled_dot_product_attention(
             query,
-            torch.cat(memory.keys, dim=2),
-            torch.cat(memory.values, dim=2),
-            attn_mask=_visible(len(memory.keys), x.shape[1], x.device),
+            torch.cat(cache.keys, dim=2),
+            torch.cat(cache.values, dim=2),
+            attn_mask=_visible(len(cache.keys), x.shape[1], x.device),
             scale=self.scaling,
             enable_gqa=True,
         )
@@ -141,9 +147,9 @@ class DraftBlock(nn.Module):
             if weight.ndim == 2:
                 nn.init.xavier_uniform_(weight)
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x: Tensor, cache: BlockCache) -> Tensor:
         """(B, T, E) to (B, T, E)."""
-        x = x + self.self_attn(self.input_layernorm(x), memory)
+        x = x + self.self_attn(self.input_layernorm(x), cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -157,12 +163,12 @@ class DraftHead(nn.Module):
         self.fusion = GatingFusion(config) if config.fusion == "gating" else ConcatenationFusion(config)
         self.layers = nn.ModuleList(DraftBlock(config, has_input_norm=index > 0) for index in range(config.num_blocks))
 
-    def forward(self, features: Tensor, embedded: Tensor, memories: list[Memory]) -> Tensor:
+    def forward(self, features: Tensor, embedded: Tensor, caches: list[BlockCache]) -> Tensor:
         """Features (B, T, E) one position on, from `features` (B, T, E), the target's or predicted ones.
 
-        `embedded` (B, T, E) is `fusion.embed` of the token after each, `memories` are those of the blocks.
+        `embedded` (B, T, E) is `fusion.embed` of the token after each, `caches` are those of the blocks.
         """
         x = self.fusion.mix(features, embedded)
-        for layer, memory in zip(self.layers, memories, strict=True):
-            x = layer(x, memory)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, cache)
         return x

@@ -1,6 +1,9 @@
 """Train a draft head on text that its target writes itself.
 
-text_writer ──> written_text ──> training_text ──> training_session ──> head_directory
-│                                                  │
-slotted_target                                     draft_head, chains, optimisers
+    trainer: text_plan ──> training_text ──> session ──> head_files, curves
+             │                               │
+             slotted_target, text_writer,    batches, chains, optimisers,
+             chat_turns, loops, text_shards  checkpoint
+
+`conversation` is what is written, `options` what a training can be told.
 """

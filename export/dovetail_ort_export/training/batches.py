@@ -1,10 +1,9 @@
-"""The text that a head is trained on: which conversations, which tokens of them, in which batches."""
+"""Conversations as batches: which ones stand side by side, and what each position of them is to predict."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -13,47 +12,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dovetail_ort_export.training.text_writer import Conversation
-from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_export.training.conversation import Conversation
 
-# Batches are cut from this many conversations sorted by length, so that little of a batch is padding.
+# So many batches are cut from one portion of conversations sorted by length, so that little of a batch is padding.
 _SORTED_BATCHES: Final = 32
-_PASSAGE_WORDS: Final = 10
-
-
-def passages(text: str) -> Iterator[tuple[str, ...]]:
-    """Every ten words in a row, without case and punctuation."""
-    words = re.findall(r"\w+", text.lower())
-    return zip(*(words[start:] for start in range(_PASSAGE_WORDS)), strict=False)
-
-
-def draft_vocabulary(
-    answers: Sequence[NDArray[np.int32]], eos_token_ids: Sequence[int], *, size: int, total: int
-) -> TokenArray:
-    """The `size` most frequent of `total` tokens in some answers (n,), all if 0; the end tokens in any case.
-
-    Returns:
-        (Vd,) int64, ascending. Tokens that occur equally often enter by the lower id.
-    """
-    if size == 0 or size >= total:
-        return np.arange(total)
-    counts = np.bincount(np.concatenate(answers), minlength=total)
-    counts[list(eos_token_ids)] = counts.max() + 1
-    return np.sort(np.argsort(-counts, kind="stable")[:size])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TextBatch:
-    """B conversations side by side, padded to the longest: what is known at position t, and what it is to predict.
+    """B conversations side by side, padded to the longest.
+
+    Every position t knows the target's feature f_t and the token after it, and predicts what comes next.
 
     Attributes:
         features: (B, T, E) float32, f_t.
         next_token_ids: (B, T) int64, token t + 1.
         wanted_features: (B, T, E) float32, f_{t+1}.
-        wanted_token_ids: (B, T) int64, token t + 2, the target's own choice wherever `in_answer`.
-        in_answer: (B, T) bool, whether token t + 2 is one that a drafter would be asked for.
-        is_learned: (B, T) bool, whether it is one to learn from: those of the prompt are as well, as the target's
-            distribution over them is known too.
+        wanted_token_ids: (B, T) int64, token t + 2; where `in_answer` is true, the target chose it itself.
+        in_answer: (B, T) bool, whether a drafter would be asked for token t + 2.
+        is_learned: (B, T) bool, whether the head learns from token t + 2. It learns from the tokens of prompts, too, as
+            the target's distribution over them is known.
     """
 
     features: Tensor
@@ -64,53 +42,63 @@ class TextBatch:
     is_learned: Tensor
 
     def to(self, device: torch.device) -> TextBatch:
-        """The same on another device."""
-        return TextBatch(**{name: getattr(self, name).to(device) for name in self.__slots__})
-
-
-def split_held_out(conversations: Sequence[Conversation]) -> tuple[list[Conversation], list[Conversation]]:
-    """Conversations to train on, and one in 32 to measure on, two to some hundred."""
-    every = max(2, min(32, len(conversations) // 2), len(conversations) // 100)
-    trained = [item for number, item in enumerate(conversations, 1) if number % every]
-    return trained, list(conversations[every - 1 :: every])
+        """The same batch on another device."""
+        return TextBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def batch_indices(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
-    """Which conversations form which batch: similar lengths together, batches in random order."""
+    """Which conversations form which batch: similar lengths together, the batches in random order.
+
+    Args:
+        lengths: number of tokens of each conversation.
+        batch_size: most conversations of one batch.
+        seed: seed of the order.
+
+    Returns:
+        The indices of each batch's conversations; every index occurs once.
+    """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(lengths)).tolist()
-    found: list[list[int]] = []
-    for start in range(0, len(order), batch_size * _SORTED_BATCHES):
-        portion = sorted(order[start : start + batch_size * _SORTED_BATCHES], key=lengths.__getitem__)
-        found += [portion[first : first + batch_size] for first in range(0, len(portion), batch_size)]
-    return [found[index] for index in generator.permutation(len(found))]
+    portion_size = batch_size * _SORTED_BATCHES
+    batches: list[list[int]] = []
+    for start in range(0, len(order), portion_size):
+        portion = sorted(order[start : start + portion_size], key=lengths.__getitem__)
+        batches += [portion[first : first + batch_size] for first in range(0, len(portion), batch_size)]
+    return [batches[index] for index in generator.permutation(len(batches))]
 
 
 def shared_length(conversations: Sequence[Conversation]) -> int:
-    """How many tokens all of some conversations begin with: what the template puts before the user's words."""
+    """Number of tokens that all conversations begin with: what the template puts before the user's words."""
     shared = conversations[0].token_ids
-    for item in conversations:
-        shared = shared[: len(item.token_ids)]
-        shared = shared[np.logical_and.accumulate(shared == item.token_ids[: len(shared)])]
+    for conversation in conversations:
+        shared = shared[: len(conversation.token_ids)]
+        is_equal = shared == conversation.token_ids[: len(shared)]
+        shared = shared[np.logical_and.accumulate(is_equal)]
     return len(shared)
 
 
 def collate(conversations: Sequence[Conversation], num_shared: int = 0) -> TextBatch:
-    """One batch of some conversations, nothing of whose first `num_shared` tokens is there to learn."""
-    features = _padded(item.hidden_states.astype(np.float32) for item in conversations)
-    token_ids = _padded(item.token_ids[1:].astype(np.int64) for item in conversations)
-    places = [np.arange(len(item.hidden_states) - 1) for item in conversations]
+    """One batch of conversations.
+
+    Args:
+        conversations: those of the batch, one or more.
+        num_shared: number of tokens at the start of each from which there is nothing to learn.
+    """
+    features = _padded(conversation.hidden_states.astype(np.float32) for conversation in conversations)
+    token_ids = _padded(conversation.token_ids[1:].astype(np.int64) for conversation in conversations)
+    places = [np.arange(len(conversation.hidden_states) - 1) for conversation in conversations]
+    # The first token of an answer is the target's own, which follows the last one of the prompt.
+    first_drafted = [conversation.prompt_length - 1 for conversation in conversations]
     return TextBatch(
         features=features[:, :-1],
         next_token_ids=token_ids[:, :-1],
         wanted_features=features[:, 1:],
         wanted_token_ids=token_ids[:, 1:],
-        # The target itself gives the answer's first token, behind the last one of the prompt.
-        in_answer=_padded(place >= item.prompt_length - 1 for place, item in zip(places, conversations, strict=True)),
+        in_answer=_padded(place >= first for place, first in zip(places, first_drafted, strict=True)),
         is_learned=_padded(place >= num_shared - 2 for place in places),
     )
 
 
 def _padded(rows: Iterable[NDArray[Any]]) -> Tensor:
-    """Arrays side by side, zeros behind the shorter ones."""
+    """Arrays side by side, with zeros after the shorter ones."""
     return pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)

@@ -1,4 +1,7 @@
-"""Chains that a head drafts from every position of a text at once: their steps, their loss, what the target accepts."""
+"""Chains that a head drafts from every position of a text at once: their steps, their loss, what the target accepts.
+
+It knows no optimiser and no files.
+"""
 
 from __future__ import annotations
 
@@ -11,61 +14,88 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dovetail_ort_export.heads.draft_head import DraftHead, Memory
+from dovetail_ort_export.heads.draft_head import BlockCache, DraftHead
 from dovetail_ort_export.training.batches import TextBatch
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rotary:
-    """Rotary embedding of positions 0 to T - 1; `cos` and `sin` are (max_context, D / 2) float32."""
-
-    cos: Tensor
-    sin: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, heads, T, D): each pair of channels i and i + D / 2 turned by its position's angle."""
-        cos, sin = self.cos[: x.shape[2]], self.sin[: x.shape[2]]
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
-
-
-def unroll(head: DraftHead, features: Tensor, embeddings: Tensor, rotary: Rotary, num_steps: int) -> Iterator[Tensor]:
-    """Predicted features of each step, (B, T, E): entry t of step j ends a chain of j + 1 steps at position t.
-
-    Step 0 reads the true `features` f_t, each later one what the step before predicted for the position; `embeddings`
-    are those of token t + 1. Both are (B, T, E). In step j the entries before position j are of no chain and mean
-    nothing.
-    """
-    memories = [Memory(rotary) for _ in head.layers]
-    embedded = head.fusion.embed(embeddings)
-    for _ in range(num_steps):
-        predicted = head(features, embedded, memories)
-        yield predicted
-        features = functional.pad(predicted, (0, 0, 1, 0))[:, :-1]
-
 
 # A chain's later steps count less, as they are reached less often (EAGLE-3, arXiv 2503.01840).
 STEP_DECAY: Final = 0.8
 
 
-def draft_loss(batch: TextBatch, steps: Iterable[Tensor], head: Tensor, feature_weight: float) -> Tensor:
-    """Cross-entropy against the target's distribution over the draft vocabulary, plus SmoothL1 of the features.
+@dataclass(frozen=True, slots=True, eq=False)
+class Rotary:
+    """Rotary embedding of positions 0 to T - 1.
 
-    `steps` are the predicted features (B, T, E) of each, `head` (Vd, E) the rows of the target's head that can be
-    drafted. The mean is over the positions to learn from, steps weighted by powers of `STEP_DECAY`.
+    Attributes:
+        cos: (max_context, D / 2) float32.
+        sin: (max_context, D / 2) float32.
     """
-    wanted, places = batch.wanted_features[batch.is_learned], batch.is_learned.nonzero()[:, 1]
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Turn each pair of channels i and i + D / 2 of `x` (B, heads, T, D) by the angle of its position."""
+        num_positions = x.shape[2]
+        cos = self.cos[:num_positions]
+        sin = self.sin[:num_positions]
+        first, second = x.chunk(2, dim=-1)
+        turned = (first * cos - second * sin, second * cos + first * sin)
+        return torch.cat(turned, dim=-1).to(x.dtype)
+
+
+def unroll(head: DraftHead, features: Tensor, embeddings: Tensor, rotary: Rotary, num_steps: int) -> Iterator[Tensor]:
+    """Draft a chain from every position of a text.
+
+    Args:
+        head: the head that drafts.
+        features: (B, T, E), the target's feature f_t of each position t, which the first step reads. Each later step
+            reads what the step before predicted for its position.
+        embeddings: (B, T, E), embedding of token t + 1 of each position t.
+        rotary: rotary embedding of the head's attention.
+        num_steps: number of steps of a chain, 1 or more.
+
+    Returns:
+        Predicted features (B, T, E) of each step j, counted from 0. Entry t is the end of a chain of j + 1 steps that
+        stands at position t. Entries before position j belong to no chain and mean nothing.
+    """
+    caches = [BlockCache(rotary) for _ in head.layers]
+    embedded = head.fusion.embed(embeddings)
+    for _ in range(num_steps):
+        predicted = head(features, embedded, caches)
+        yield predicted
+        features = _moved_on(predicted)
+
+
+def draft_loss(batch: TextBatch, steps: Iterable[Tensor], head: Tensor, feature_weight: float) -> Tensor:
+    """Loss of drafted chains: cross-entropy of the tokens plus SmoothL1 of the features.
+
+    The cross-entropy is against the target's distribution over the draft vocabulary. Each step's loss is the mean over
+    the positions to learn from, and the steps are weighted by powers of `STEP_DECAY`.
+
+    Args:
+        batch: the text.
+        steps: predicted features (B, T, E) of each step.
+        head: (Vd, E), the rows of the target's head for the tokens that can be drafted.
+        feature_weight: weight of the features' loss.
+
+    Returns:
+        One number, in nats.
+    """
+    wanted = batch.wanted_features[batch.is_learned]
+    places = batch.is_learned.nonzero()[:, 1]
     with torch.no_grad():
         probabilities = functional.softmax((wanted @ head.T).float(), dim=-1)
-    total, weights = wanted.new_zeros(()), 0.0
+    total = wanted.new_zeros(())
+    weights = 0.0
     for step, predicted in enumerate(steps):
-        # The first positions are behind no chain of this length.
+        # The first positions are the end of no chain of this length.
         rows = places >= step
         features = predicted[batch.is_learned][rows]
-        tokens = functional.cross_entropy((features @ head.T).float(), probabilities[rows])
-        loss = tokens + feature_weight * functional.smooth_l1_loss(features.float(), wanted[rows])
-        total = total + STEP_DECAY**step * loss
-        weights += STEP_DECAY**step
+        token_loss = functional.cross_entropy((features @ head.T).float(), probabilities[rows])
+        feature_loss = functional.smooth_l1_loss(features.float(), wanted[rows])
+        weight = STEP_DECAY**step
+        total = total + weight * (token_loss + feature_weight * feature_loss)
+        weights += weight
     return total / weights
 
 
@@ -73,39 +103,61 @@ def draft_loss(batch: TextBatch, steps: Iterable[Tensor], head: Tensor, feature_
 def measure_acceptance(
     batches: Iterable[tuple[TextBatch, Iterable[Tensor]]], draft_head: Tensor, draft_token_ids: Tensor
 ) -> tuple[list[float], float]:
-    """Draft greedily from true features and compare with the tokens that the target chose.
+    """Draft greedily from true features, and compare with the tokens that the target chose.
 
-    A chain counts up to its first wrong token, and has read the text itself up to there: so one unrolled pass over a
-    text drafts all of its chains. `batches` are texts with the predicted features (B, T, E) of each step,
-    `draft_head` (Vd, E) and `draft_token_ids` (Vd,) int64 what can be drafted.
+    A chain counts up to its first wrong token. Up to there it has read the text itself, so one unrolled forward over a
+    text drafts all of its chains.
+
+    Args:
+        batches: texts, each with the predicted features (B, T, E) of each step.
+        draft_head: (Vd, E), the rows of the target's head for the tokens that can be drafted.
+        draft_token_ids: (Vd,) int64, ids of these tokens.
 
     Returns:
-        The share of chains whose token was accepted if all before were, by depth; and tokens a round, the bonus token
-        included, when each begins where the last one ended.
+        By depth, the share of chains whose token was accepted of those in which all tokens before it were. And the mean
+        number of tokens a round, the bonus token included, if each round begins where the last one ended.
     """
-    reached: Counter[int] = Counter()
-    kept: Counter[int] = Counter()
-    rounds = tokens = 0
+    num_reached: Counter[int] = Counter()
+    num_accepted: Counter[int] = Counter()
+    rounds: list[int] = []
     for batch, steps in batches:
+        # Accepted tokens of the chain that begins at each position.
         lengths = torch.zeros_like(batch.next_token_ids)
-        # Where chains stand that had no wrong token so far; step j of a chain stands j positions on.
+        # Where chains stand that had no wrong token so far. In step j a chain stands j positions after its beginning.
         alive = batch.in_answer
         for step, predicted in enumerate(steps):
-            reached[step] += int(alive.sum())
+            num_reached[step] += int(alive.sum())
             drafted = draft_token_ids[(predicted[alive] @ draft_head.T).argmax(-1)]
             alive = alive.masked_scatter(alive, drafted == batch.wanted_token_ids[alive])
-            kept[step] += int(alive.sum())
-            lengths[:, : alive.shape[1] - step] += alive[:, step:]
-            alive = functional.pad(alive, (1, 0))[:, :-1] & batch.in_answer
+            num_accepted[step] += int(alive.sum())
+            num_begun = alive.shape[1] - step
+            lengths[:, :num_begun] += alive[:, step:]
+            alive = _moved_on(alive) & batch.in_answer
         for row, in_answer in zip(lengths, batch.in_answer, strict=True):
-            given = _tokens_by_round(row[in_answer].tolist())
-            rounds, tokens = rounds + len(given), tokens + sum(given)
-    return [kept[step] / max(total, 1) for step, total in reached.items()], tokens / max(rounds, 1)
+            rounds += _tokens_by_round(row[in_answer].tolist())
+    by_depth = [num_accepted[step] / max(number, 1) for step, number in num_reached.items()]
+    return by_depth, sum(rounds) / max(len(rounds), 1)
+
+
+def _moved_on(values: Tensor) -> Tensor:
+    """`values` (B, T) or (B, T, E) one position further on, with zeros at the first position."""
+    padding = (0, 0) * (values.ndim - 2) + (1, 0)
+    return functional.pad(values, padding)[:, :-1]
 
 
 def _tokens_by_round(lengths: Sequence[int]) -> list[int]:
-    """Through an answer, from the accepted tokens of the chain at each position."""
-    given: list[int] = []
-    while (place := sum(given)) < len(lengths):
-        given.append(lengths[place] + 1)
-    return given
+    """New tokens of each round through an answer.
+
+    Args:
+        lengths: number of accepted tokens of the chain that begins at each position.
+
+    Example: with lengths 2 0 1 1 0 the first round gives 3 tokens, its 2 and the bonus token. The second one begins at
+    position 3 and gives 2.
+    """
+    rounds: list[int] = []
+    place = 0
+    while place < len(lengths):
+        num_tokens = lengths[place] + 1
+        rounds.append(num_tokens)
+        place += num_tokens
+    return rounds

@@ -1,4 +1,7 @@
-"""Where in a conversation whose words stand, as token ids: what a model must be given to write either side."""
+"""A chat template as token ids: what a model must read before it writes a user's turn, or an answer.
+
+It knows no target and no training.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Final
 
 from dovetail_ort_runtime.errors import DovetailError
 from dovetail_ort_runtime.text.chat_template import ChatTemplate
-from dovetail_ort_runtime.text.prompt import Message
+from dovetail_ort_runtime.text.messages import Message
 
 _PLACEHOLDER: Final = "what the user says"
 
@@ -15,15 +18,15 @@ TokenIds = list[int]
 Encode = Callable[[str], TokenIds]
 
 
-class Turns:
-    """A model's chat template, seen from the side of the tokens.
+class ChatTurns:
+    """The turns of a conversation in a model's chat template, as token ids.
 
     Args:
-        template: of the model, or None.
-        encode: text to token ids, special tokens recognised and none added.
+        template: the model's chat template, or None.
+        encode: function from text to token ids; it recognises special tokens and adds none.
 
     Attributes:
-        opening: the template up to where the user's words stand; empty if there is no template or no such place.
+        opening: the template up to the user's words; empty if there is no template, or no such place in it.
     """
 
     def __init__(self, template: ChatTemplate | None, encode: Encode) -> None:
@@ -32,7 +35,10 @@ class Turns:
         self.opening = self._find_opening()
 
     def prompt(self, messages: Sequence[Message]) -> TokenIds:
-        """A conversation up to where the assistant's words stand.
+        """A conversation up to the assistant's next words.
+
+        Args:
+            messages: turns of the conversation, oldest first.
 
         Raises:
             InputError: the template refuses the messages.
@@ -41,18 +47,20 @@ class Turns:
         return self._encode(self._template.render(messages))
 
     def question(self, text: str) -> TokenIds:
-        """A conversation that the user opens with `text`, up to where the assistant's words stand."""
+        """A conversation in which the user says `text`, up to the assistant's first words."""
         return self.prompt([{"role": "user", "content": text.strip()}])
 
     def opened_with(self, text: str) -> TokenIds:
-        """The template up to where the user's words stand, and the first of them."""
+        """The template up to the user's words, and `text` as the first of these words."""
         return [*self.opening, *self._encode(text)]
 
     def _find_opening(self) -> TokenIds:
         if self._template is None:
             return []
+        message: Message = {"role": "user", "content": _PLACEHOLDER}
         try:
-            text = self._template.render([{"role": "user", "content": _PLACEHOLDER}], add_generation_prompt=False)
+            text = self._template.render([message], add_generation_prompt=False)
         except DovetailError:
             return []
-        return self._encode(text[: text.index(_PLACEHOLDER)]) if _PLACEHOLDER in text else []
+        before, found, _ = text.partition(_PLACEHOLDER)
+        return self._encode(before) if found else []

@@ -1,4 +1,4 @@
-"""A trained head on disk: weights as safetensors, and what they are and how they came about as JSON."""
+"""A trained head on disk: its weights as safetensors, and the record of its training as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.training.options import TrainingOptions
 from dovetail_ort_export.writing.bundle_output import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.bundle.json_record import read_record
-from dovetail_ort_runtime.bundle.manifest import TargetEntry
 from dovetail_ort_runtime.errors import InputError
 
 WEIGHTS_NAME: Final = "head.safetensors"
@@ -29,13 +29,13 @@ _VOCABULARY: Final = "draft_token_ids"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingPoint:
-    """State of a training after some steps.
+    """What was measured at one point of a training.
 
     Attributes:
-        step: of the optimiser.
-        loss: mean since the point before.
-        acceptance: on held-out text, by depth.
-        accepted_length: likewise, tokens a round.
+        step: number of the optimiser's steps so far.
+        loss: mean loss of the steps since the last point, in nats.
+        acceptance: share of held-out chains whose token was accepted if all before it were, by depth, 0 to 1.
+        accepted_length: mean number of tokens a round on held-out text, the bonus token included.
     """
 
     step: int
@@ -46,19 +46,21 @@ class TrainingPoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadRecord:
-    """What `head.json` says.
+    """The training of a head, as `head.json` has it.
 
     Attributes:
-        target_sha256: of the target whose hidden states the head reads, `TargetEntry.weights_sha256`.
-        num_conversations: that were trained on.
-        num_answer_tokens: in them.
-        num_overlapping: conversations that were left out for sharing a passage with an evaluation prompt, or None if
-            there was none to compare with.
-        training_seconds: in steps of the optimiser, all sessions together.
-        machine: that the last session ran on.
-        packages: versions by name.
-        history: oldest first.
-        start: of the head that the training went on from, or None if there was none.
+        target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the head reads.
+        config: what decides the shapes of the head's weights.
+        options: settings of the training.
+        num_conversations: number of conversations that were trained on.
+        num_answer_tokens: number of tokens in their answers.
+        num_overlapping: number of conversations that were left out because they share a passage with an evaluation;
+            None if there was no evaluation to compare with.
+        training_seconds: seconds in steps of the optimiser, all sessions together.
+        machine: name of the processor or GPU that the last session ran on.
+        packages: versions of the packages that took part, by name.
+        history: what was measured, oldest first.
+        start: record of the head that the training went on from, or None if there was none.
     """
 
     target_sha256: str
@@ -74,8 +76,34 @@ class HeadRecord:
     start: HeadRecord | None = None
 
 
+class TrainedHead(NamedTuple):
+    """A head, and what belongs to it.
+
+    Attributes:
+        head: the network, in float32.
+        draft_token_ids: (Vd,) int64, ids of the tokens that it can draft, ascending.
+        record: how it was trained.
+    """
+
+    head: DraftHead
+    draft_token_ids: TokenArray
+    record: HeadRecord
+
+
 def save_head(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, directory: Path) -> None:
-    """Write a head; half precision holds its weights to three digits and a half."""
+    """Write a head into a directory, which is made if it is missing.
+
+    The weights are written in half precision, which holds three decimal digits of them.
+
+    Args:
+        head: the network.
+        draft_token_ids: (Vd,) int64, ids of the tokens that it can draft.
+        record: how it was trained.
+        directory: where the files go.
+
+    Raises:
+        OSError: a file cannot be written; a head that was there stays.
+    """
     arrays = {name: tensor.to("cpu", torch.float16).numpy() for name, tensor in head.state_dict().items()}
     arrays[_VOCABULARY] = draft_token_ids.astype(np.int32)
     directory.mkdir(parents=True, exist_ok=True)
@@ -84,29 +112,33 @@ def save_head(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, 
     write_whole(directory / RECORD_NAME, text.encode())
 
 
-def load_head(directory: Path, target: TargetEntry | None = None) -> tuple[DraftHead, TokenArray, HeadRecord]:
-    """Read a head back, its weights in float32, and the ids of the tokens that it can draft, (Vd,).
+def load_head(directory: Path, target: TargetEntry | None = None) -> TrainedHead:
+    """Read a head back.
+
+    Args:
+        directory: directory of the head.
+        target: what the manifest says of the target that the head must be of; None for any target.
 
     Raises:
         InputError: the directory is no head, or one of another target, or a file of it is damaged.
     """
     record = _read_head_record(directory / RECORD_NAME)
     if target is not None and record.target_sha256 != target.weights_sha256:
+        wanted = target.weights_sha256 or "an unknown one"
         raise InputError(
             f"the head must be of the bundle's target, got one of {record.target_sha256[:12]}… for "
-            f"{(target.weights_sha256 or 'an unknown one')[:12]}…; train one with: dovetail-ort train"
+            f"{wanted[:12]}…; train one with: dovetail-ort train"
         )
+    path = directory / WEIGHTS_NAME
     try:
-        arrays = load_file(directory / WEIGHTS_NAME)
+        arrays = load_file(path)
         draft_token_ids = arrays.pop(_VOCABULARY).astype(np.int64)
         head = DraftHead(record.config)
         head.load_state_dict({name: torch.from_numpy(array).float() for name, array in arrays.items()})
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"{directory / WEIGHTS_NAME} must be the weights of a draft head, got: {reason:.200}; train it again"
-        ) from error
-    return head.eval(), draft_token_ids, record
+        raise InputError(f"{path} must be the weights of a draft head, got: {reason:.200}; train it again") from error
+    return TrainedHead(head.eval(), draft_token_ids, record)
 
 
 def _read_head_record(path: Path) -> HeadRecord:

@@ -1,4 +1,4 @@
-"""How a head's weights are moved: Muon for matrices, AdamW for the rest, one schedule for both."""
+"""How a head's weights are moved: Muon for matrices, AdamW for the rest, one schedule for both. It knows no loss."""
 
 from __future__ import annotations
 
@@ -22,9 +22,15 @@ _STEP_OVER_ADAM: Final = 0.2
 
 
 class Optimisers:
-    """Muon on matrices and AdamW on norms and biases, warmed up and then lowered to zero linearly.
+    """Muon on matrices and AdamW on norms and biases.
 
-    `learning_rate` is the highest, `num_steps` those of the whole training, `dtype` as of `Muon`.
+    The learning rate rises linearly over the first 3 % of the steps, and then falls linearly to zero.
+
+    Args:
+        module: the network whose weights are moved.
+        learning_rate: highest learning rate of the schedule.
+        num_steps: number of steps of the whole training.
+        dtype: number format in which Muon makes a step orthogonal.
     """
 
     def __init__(self, module: Module, *, learning_rate: float, num_steps: int, dtype: torch.dtype) -> None:
@@ -35,10 +41,11 @@ class Optimisers:
             Muon(matrices, lr=learning_rate, dtype=dtype),
             torch.optim.AdamW(others, lr=learning_rate, betas=_ADAM_BETAS, weight_decay=0.0),
         ]
-        warm_up = max(1, round(num_steps * _WARM_UP_SHARE))
+        num_rising = max(1, round(num_steps * _WARM_UP_SHARE))
+        num_falling = max(num_steps - num_rising, 1)
 
         def factor(step: int) -> float:
-            return min((step + 1) / warm_up, (num_steps - step) / max(num_steps - warm_up, 1))
+            return min((step + 1) / num_rising, (num_steps - step) / num_falling)
 
         self._schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, factor) for optimiser in self._optimisers]
         self._parts: tuple[Any, ...] = (*self._optimisers, *self._schedules)
@@ -53,7 +60,7 @@ class Optimisers:
             optimiser.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a later `load_state_dict` needs to go on."""
+        """All that a later `load_state_dict` needs to go on, by name."""
         return {str(index): part.state_dict() for index, part in enumerate(self._parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -63,10 +70,15 @@ class Optimisers:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon (https://kellerjordan.github.io/posts/muon/): Nesterov momentum, made orthogonal in `dtype`.
+    """Muon: Nesterov momentum, made orthogonal (https://kellerjordan.github.io/posts/muon/).
 
-    In bf16 it is `torch.optim.Muon` with `match_rms_adamw`, which knows no other number format and is slow where a
-    processor has no products of bf16.
+    In bf16 it computes what `torch.optim.Muon` with `match_rms_adamw` does. That one knows no other number format, and
+    is slow where a processor has no products of bf16.
+
+    Args:
+        matrices: weights (m, n) to move.
+        lr: learning rate, until a schedule sets another.
+        dtype: number format in which a step is made orthogonal.
     """
 
     def __init__(self, matrices: Iterable[Parameter], *, lr: float, dtype: torch.dtype) -> None:
@@ -81,12 +93,21 @@ class Muon(torch.optim.Optimizer):
                 momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
                 momentum.lerp_(matrix.grad, 1 - _MOMENTUM)
                 direction = orthogonal(matrix.grad.lerp(momentum, _MOMENTUM), self._dtype)
-                matrix.mul_(1 - group["lr"] * _WEIGHT_DECAY)
-                matrix.add_(direction, alpha=-group["lr"] * _STEP_OVER_ADAM * max(matrix.shape) ** 0.5)
+                learning_rate = group["lr"]
+                matrix.mul_(1 - learning_rate * _WEIGHT_DECAY)
+                matrix.add_(direction, alpha=-learning_rate * _STEP_OVER_ADAM * max(matrix.shape) ** 0.5)
 
 
 def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """(m, n) in `dtype`, with the singular vectors of `matrix` and values of 0.5 to 1.5, by Newton-Schulz steps."""
+    """A matrix with the singular vectors of `matrix` and singular values of 0.5 to 1.5, by Newton-Schulz steps.
+
+    Args:
+        matrix: (m, n).
+        dtype: number format of the computation.
+
+    Returns:
+        (m, n) in `dtype`.
+    """
     a, b, c = _COEFFICIENTS
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     result = wide.to(dtype)

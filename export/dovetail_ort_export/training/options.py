@@ -1,9 +1,10 @@
-"""What a training can be told: settings, and what the target writes about."""
+"""What a training can be told: its settings, its inputs, and what the target writes about. It knows no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from dovetail_ort_export.heads.config import check_head
@@ -13,11 +14,20 @@ from dovetail_ort_runtime.text.messages import Message
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 DEVICES: Final = ("auto", "cpu", "cuda")
 LEAST_ANSWER_TOKENS: Final = 8
+# The least value of each number that has one.
 _LEAST: Final = {
+    "num_answer_tokens": 1,
     "max_answer_tokens": LEAST_ANSWER_TOKENS,
-    **dict.fromkeys(("num_answer_tokens", "num_parallel", "num_epochs", "batch_size", "unrolled_steps", "threads"), 1),
-    **dict.fromkeys(("draft_vocabulary_size", "seed", "feature_weight"), 0),
+    "num_parallel": 1,
+    "draft_vocabulary_size": 0,
+    "unrolled_steps": 1,
+    "feature_weight": 0,
+    "num_epochs": 1,
+    "batch_size": 1,
+    "threads": 1,
+    "seed": 0,
 }
+_SHARES: Final = ("prompt_share", "opening_share", "one_step_share")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,25 +35,27 @@ class TrainingOptions:
     """Settings of one training.
 
     Attributes:
-        num_answer_tokens: how much the target writes, counted in tokens of its answers.
-        prompt_share: 0 to 1, how many of the conversations begin with a prompt of the user's, while there are any.
-        opening_share: 0 to 1, how many begin with one of the user's openings, if there are any.
-        max_answer_tokens: limit of one answer, 8 or more; shorter ones teach nothing.
-        num_parallel: conversations written at once.
-        fusion: `gating` or `concatenation`.
-        num_blocks: 1 to 6 decoder blocks.
-        draft_vocabulary_size: how many of the most frequent tokens can be drafted; 0 for all.
-        unrolled_steps: how many steps of a chain are trained, all but the first on the head's own features.
-        one_step_share: 0 to 1, the part of the training that reads true features only, before chains are unrolled: such
-            a step costs less, and the first draft token is the one that all others need.
-        feature_weight: weight of the SmoothL1 loss beside the cross-entropy's 1.
-        num_epochs: how often the text is read.
-        batch_size: conversations a step of the optimiser.
-        learning_rate: at its highest; see `optimisers`.
-        precision: of the arithmetic; `auto` is bf16 on CUDA and fp32 on the CPU.
-        device: `auto` takes CUDA where it is there.
-        threads: of the CPU; the usable physical cores by default.
-        seed: of writing, initial weights and the order of the text.
+        num_answer_tokens: number of tokens that the target's answers have together, 1 or more.
+        prompt_share: share of the conversations that begin with a prompt of the user's while there are any, 0 to 1.
+        opening_share: share of the conversations that begin with one of the user's openings if there are any, 0 to 1.
+        max_answer_tokens: most tokens of one answer, 8 or more; shorter answers teach nothing.
+        num_parallel: number of conversations that are written at once, 1 or more.
+        fusion: how the head mixes feature and embedding, `gating` or `concatenation`.
+        num_blocks: number of the head's decoder blocks, 1 to 6.
+        draft_vocabulary_size: number of tokens that can be drafted, the most frequent ones; 0 for all.
+        unrolled_steps: number of steps of a chain that are trained, 1 or more. The first step reads true features, all
+            later ones read the features that the head predicted.
+        one_step_share: share of the training steps that train the first step of chains alone, 0 to 1. They come before
+            all others: such a step costs less, and every draft token needs the first one.
+        feature_weight: weight of the features' SmoothL1 loss, 0 or more; the weight of the cross-entropy is 1.
+        num_epochs: number of times that the text is read, 1 or more.
+        batch_size: number of conversations in one step of the optimiser, 1 or more.
+        learning_rate: highest learning rate of the schedule in `optimisers`, above 0 and below 1.
+        precision: number format of the arithmetic: `fp32`, `bf16`, or `auto`, which is bf16 on CUDA and fp32 on the
+            CPU.
+        device: where the head is trained: `cpu`, `cuda`, or `auto`, which takes CUDA where a GPU is there.
+        threads: number of CPU threads, 1 or more; the usable physical cores if None.
+        seed: seed of the writing, of the initial weights and of the order of the text, 0 or more.
     """
 
     num_answer_tokens: int = 1_000_000
@@ -70,9 +82,10 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not value >= least:  # NaN is neither above nor below
                 raise InputError(f"{name} must be {least} or more, got {value}")
-        for name in ("prompt_share", "opening_share", "one_step_share"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise InputError(f"{name} must be between 0 and 1, got {value}")
+        for name in _SHARES:
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise InputError(f"{name} must be between 0 and 1, got {share}")
         if not 0 < self.learning_rate < 1:
             raise InputError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
         check_head(self.fusion, self.num_blocks)
@@ -87,12 +100,34 @@ def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingPrompts:
-    """Subjects of the user's.
+    """What the user wants the target to write about.
 
     Attributes:
-        conversations: each is answered once.
-        openings: first words of a user's turn; the model goes on with the turn, each time in another way, and answers.
+        conversations: conversations that end with a user's turn; each is answered once.
+        openings: first words of a user's turn. The target completes the turn, each time in another way, and answers it.
     """
 
     conversations: Sequence[Sequence[Message]] = ()
     openings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingInputs:
+    """What a training reads beside the bundle.
+
+    Attributes:
+        text: directory of the text that the target writes, which several trainings can share; the directory `text`
+            inside the head's if None.
+        source: the model that the bundle was exported from, as `load_source` takes it. torch then writes the text on
+            the training's device. If it is None, the bundle's graph writes the text on the CPU.
+        start: directory of a trained head to go on from. Its shape and its draft vocabulary stay as they are.
+        prompts: subjects that the user gives, beside those that the target thinks of.
+        evaluation_texts: texts of an evaluation; conversations that share a passage with one of them are left out. None
+            if there are none to compare with.
+    """
+
+    text: Path | None = None
+    source: str | None = None
+    start: Path | None = None
+    prompts: TrainingPrompts = TrainingPrompts()
+    evaluation_texts: Sequence[str] | None = None

@@ -1,200 +1,239 @@
-"""The training plan: write text, read it, train, measure, save."""
+"""The training plan: prepare the text, prepare the head, train, save."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
-from matplotlib.figure import Figure
 
 from dovetail_ort_export.heads.config import HeadConfig
 from dovetail_ort_export.heads.draft_head import DraftHead
+from dovetail_ort_export.options import Report
 from dovetail_ort_export.source import SourceOptions, load_source
 from dovetail_ort_export.source.weights import Weights
-from dovetail_ort_export.training.batches import draft_vocabulary, passages, split_held_out
-from dovetail_ort_export.training.head_files import HeadRecord, load_head, save_head
-from dovetail_ort_export.training.options import TrainingOptions, TrainingPrompts
-from dovetail_ort_export.training.session import CHECKPOINT_NAME, TrainingSession
-from dovetail_ort_export.training.slotted_target import TorchTarget
-from dovetail_ort_export.training.text_shards import OpenTarget, write_text
-from dovetail_ort_export.training.text_writer import Conversation
-from dovetail_ort_export.writing.bundle_output import write_figure
+from dovetail_ort_export.training.checkpoint import CHECKPOINT_NAME
+from dovetail_ort_export.training.curves import draw_curves
+from dovetail_ort_export.training.head_files import HeadRecord, TrainedHead, load_head, save_head
+from dovetail_ort_export.training.options import TrainingInputs, TrainingOptions
+from dovetail_ort_export.training.session import TrainingSession
+from dovetail_ort_export.training.slotted_target import SlottedTarget, TorchTarget
+from dovetail_ort_export.training.text_plan import OpenTarget, write_text
+from dovetail_ort_export.training.training_text import TrainingText, choose_text, draft_vocabulary
 from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
-from dovetail_ort_export.writing.target_writer import Report
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.manifest import NATIVE, Manifest, TargetEntry
+from dovetail_ort_runtime.bundle.formats import NATIVE
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
+from dovetail_ort_runtime.bundle.manifest import Manifest
+from dovetail_ort_runtime.engine.devices import AUTO, CPU, CUDA
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.machine.onnx_runtime import onnxruntime_distributions
 from dovetail_ort_runtime.machine.processor import processor_name, usable_cores
 
 _PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
+_CURVES_NAME: Final = "curves.png"
 
 
 def train_head(
     bundle_path: str | Path,
     out: Path,
     options: TrainingOptions,
-    *,
-    text: Path | None = None,
-    source: str | None = None,
-    start: Path | None = None,
-    prompts: TrainingPrompts | None = None,
-    evaluation_texts: Sequence[str] | None = None,
+    inputs: TrainingInputs | None = None,
     report: Report = lambda _: None,
 ) -> HeadRecord:
-    """Train a draft head for a bundle's target and return its record; called again when it was stopped, it goes on.
+    """Train a draft head for a bundle's target; a training that was stopped goes on.
 
     Args:
-        bundle_path: the bundle.
+        bundle_path: directory of the bundle.
         out: directory of the head.
-        options: of the training.
-        text: directory of the text, `text` below `out` if None; several trainings can share one.
-        source: the model that the bundle was exported from: torch then writes the text, on the training's device,
-            instead of the bundle's graph on the CPU.
-        start: directory of a trained head to go on from, which keeps its shape and the tokens that it drafts.
-        prompts: the user's, for the target to answer beside its own.
-        evaluation_texts: nothing that shares a passage with these is trained on; None if there are none to compare.
-        report: is told each step in a line.
+        options: settings of the training.
+        inputs: what is read beside the bundle; nothing if None.
+        report: function that is given each step of the plan, and each measurement, in a line.
+
+    Returns:
+        The record that is written beside the head's weights.
 
     Raises:
-        InputError: an option is out of bounds, a file is damaged, or the output is of another training.
+        InputError: the bundle's target cannot have a head, a file is damaged, the source is another model, the output
+            is of another training, or the loss is not finite.
+        UnavailableError: the device is not there.
     """
-    bundle = Bundle(bundle_path)
-    entry = bundle.manifest.target
-    target_sha256 = _trainable(entry)
-    if started := start and load_head(start, entry):
-        options = replace(options, fusion=started[0].config.fusion, num_blocks=started[0].config.num_blocks)
-    device = _device(options.device)
+    inputs = inputs or TrainingInputs()
+    plan = _plan(Bundle(bundle_path), options, inputs)
     torch.set_num_threads(options.threads or usable_cores())
-    report("writing text")
-    open_target = None if source is None else _open_source(source, bundle.manifest, device)
-    shards = write_text(bundle, text or out / "text", options, prompts or TrainingPrompts(), open_target, report)
-    report("reading text")
-    conversations = _enough(shards.conversations(), options.num_answer_tokens)
-    kept = conversations if evaluation_texts is None else _without_overlap(bundle, conversations, evaluation_texts)
-    trained, held_out = split_held_out(kept)
-    ends = read_target_ends(bundle)
-    head, draft_token_ids, before = started or _drawn(bundle, ends, options, trained)
-    session = TrainingSession(head, options, ends, draft_token_ids, device)
-    num_tokens = sum(item.answer_length for item in trained)
-    identity = {
-        **asdict(options),
-        "threads": None,
-        "device": None,
-        "target": target_sha256,
-        "conversations": len(trained),
-        "answer_tokens": num_tokens,
-        "start": before and asdict(before),
-    }
-    report(f"training on {num_tokens} answer tokens of {len(trained)} conversations")
-    state = session.train(trained, held_out, out, identity, report)
+    text = _prepare_text(plan, inputs, out, report)
+    ends = read_target_ends(plan.bundle)
+    head, draft_token_ids = _prepare_head(plan, ends, text)
+    session = TrainingSession(head, plan.options, ends, draft_token_ids, plan.device)
+    report(f"training on {text.num_answer_tokens} answer tokens of {len(text.trained)} conversations")
+    state = session.train(text, out, _identity(plan, text), report)
     record = HeadRecord(
-        target_sha256=target_sha256,
-        config=session.head.config,
-        options=options,
-        num_conversations=len(trained),
-        num_answer_tokens=num_tokens,
-        num_overlapping=None if evaluation_texts is None else len(conversations) - len(kept),
+        target_sha256=plan.target_sha256,
+        config=head.config,
+        options=plan.options,
+        num_conversations=len(text.trained),
+        num_answer_tokens=text.num_answer_tokens,
+        num_overlapping=text.num_overlapping,
         training_seconds=round(state.seconds, 1),
-        machine=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
-        packages={name: importlib.metadata.version(name) for name in _PACKAGES} | onnxruntime_distributions(),
+        machine=_machine(plan.device),
+        packages=_package_versions(),
         history=tuple(state.history),
-        start=before,
+        start=plan.start_record,
     )
-    save_head(session.head, draft_token_ids, record, out)
-    draw_curves(record, out / "curves.png")
-    (out / CHECKPOINT_NAME).unlink(missing_ok=True)
+    _save(head, draft_token_ids, record, out)
     return record
 
 
-def _trainable(entry: TargetEntry) -> str:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Plan:
+    """What is fixed before a training begins.
+
+    Attributes:
+        bundle: the bundle whose target gets a head.
+        target_sha256: hash of the target's weights.
+        options: settings of the training, with the shape of the head that it goes on from.
+        start: the head that the training goes on from, or None.
+        device: where the head is trained.
+    """
+
+    bundle: Bundle
+    target_sha256: str
+    options: TrainingOptions
+    start: TrainedHead | None
+    device: torch.device
+
+    @property
+    def start_record(self) -> HeadRecord | None:
+        """Record of the head that the training goes on from, or None."""
+        return None if self.start is None else self.start.record
+
+
+def _plan(bundle: Bundle, options: TrainingOptions, inputs: TrainingInputs) -> _Plan:
+    target = bundle.manifest.target
+    target_sha256 = _trainable(target)
+    start = None
+    if inputs.start is not None:
+        start = load_head(inputs.start, target)
+        config = start.record.config
+        options = replace(options, fusion=config.fusion, num_blocks=config.num_blocks)
+    return _Plan(
+        bundle=bundle, target_sha256=target_sha256, options=options, start=start, device=_device(options.device)
+    )
+
+
+def _trainable(target: TargetEntry) -> str:
     """Hash of the target's weights, if a head can be trained for it."""
-    if entry.weights_sha256 is None or entry.intermediate_size is None:
-        raise InputError("the bundle must name the weights it was made from, got an old one; export the model again")
-    if entry.front_graph is not None and entry.format != NATIVE:
-        raise InputError("the target must be in one piece, got a cut one; export it without --gpu-layers")
-    return entry.weights_sha256
-
-
-def _open_source(source: str, manifest: Manifest, device: torch.device) -> OpenTarget:
-    model = load_source(source, SourceOptions.of_bundle(manifest)).model
-    target_sha256 = str(manifest.target.weights_sha256)
-    if (found := Weights(model, max_context=1).sha256()) != target_sha256:
+    if target.weights_sha256 is None or target.intermediate_size is None:
+        raise InputError("this bundle is too old to name the weights it was made from; export the model again")
+    if target.front_graph is not None and target.format != NATIVE:
         raise InputError(
-            f"the source must be the model that the bundle was exported from, {target_sha256[:12]}…, "
-            f"got {found[:12]}…; name that one, or none"
+            "this bundle has its target in two pieces, which no head can be trained for; export it without --gpu-layers"
         )
-    return partial(TorchTarget, model, device=device)
-
-
-def _drawn(
-    bundle: Bundle, ends: TargetEnds, options: TrainingOptions, trained: Sequence[Conversation]
-) -> tuple[DraftHead, TokenArray, None]:
-    """A head whose weights are drawn with the options' seed."""
-    entry = bundle.manifest.target
-    assert entry.intermediate_size is not None
-    draft_token_ids = draft_vocabulary(
-        [item.token_ids[item.prompt_length :] for item in trained],
-        bundle.manifest.generation.eos_token_ids,
-        size=options.draft_vocabulary_size,
-        total=entry.vocabulary_size,
-    )
-    torch.manual_seed(options.seed)
-    config = HeadConfig(
-        fusion=options.fusion,
-        num_blocks=options.num_blocks,
-        hidden_size=entry.hidden_size,
-        num_heads=entry.num_heads,
-        num_kv_heads=entry.num_kv_heads,
-        head_size=entry.head_size,
-        intermediate_size=entry.intermediate_size,
-        norm_epsilon=ends.norm_epsilon,
-    )
-    return DraftHead(config), draft_token_ids, None
+    return target.weights_sha256
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
+    has_cuda = torch.cuda.is_available()
+    if name == AUTO:
+        return torch.device(CUDA if has_cuda else CPU)
+    if name == CUDA and not has_cuda:
         raise UnavailableError("training on cuda must have a GPU that torch can use, got none; train with --device cpu")
     return torch.device(name)
 
 
-def _enough(conversations: Iterator[Conversation], num_answer_tokens: int) -> list[Conversation]:
-    """The first conversations, until their answers have so many tokens."""
-    found: list[Conversation] = []
-    while num_answer_tokens > 0 and (conversation := next(conversations, None)):
-        found.append(conversation)
-        num_answer_tokens -= conversation.answer_length
-    return found
+def _prepare_text(plan: _Plan, inputs: TrainingInputs, out: Path, report: Report) -> TrainingText:
+    """Write text until there is enough, and choose from it."""
+    report("writing text")
+    directory = inputs.text or out / "text"
+    open_target = None if inputs.source is None else _open_source(inputs.source, plan.bundle.manifest, plan.device)
+    shards = write_text(plan.bundle, directory, plan.options, inputs.prompts, open_target, report)
+    report("reading text")
+    return choose_text(
+        shards.conversations(),
+        plan.options.num_answer_tokens,
+        inputs.evaluation_texts,
+        plan.bundle.tokenizer().decode,
+    )
 
 
-def _without_overlap(
-    bundle: Bundle, conversations: Sequence[Conversation], evaluation_texts: Sequence[str]
-) -> list[Conversation]:
-    decode = bundle.tokenizer().decode
-    forbidden = {passage for text in evaluation_texts for passage in passages(text)}
-    return [item for item in conversations if forbidden.isdisjoint(passages(decode(item.token_ids.tolist())))]
+def _open_source(source: str, manifest: Manifest, device: torch.device) -> OpenTarget:
+    """The model that a bundle was exported from, as a target that writes text."""
+    model = load_source(source, SourceOptions.of_bundle(manifest)).model
+    wanted = str(manifest.target.weights_sha256)
+    found = Weights(model, max_context=1).sha256()
+    if found != wanted:
+        raise InputError(
+            f"the source must be the model that the bundle was exported from, {wanted[:12]}…, "
+            f"got {found[:12]}…; name that one, or none"
+        )
+
+    def open_target(*, num_slots: int, capacity: int) -> SlottedTarget:
+        return TorchTarget(model, num_slots=num_slots, capacity=capacity, device=device)
+
+    return open_target
 
 
-def draw_curves(record: HeadRecord, path: Path) -> None:
-    """Write a PNG: the loss on the left, acceptance by depth on held-out text on the right."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    steps = [point.step for point in record.history]
-    left.plot(steps, [point.loss for point in record.history])
-    left.set(title="Training loss", xlabel="step", ylabel="nats a token")
-    for depth, shares in enumerate(zip(*(point.acceptance for point in record.history), strict=True), 1):
-        right.plot(steps, shares, label=f"draft token {depth}")
-    right.set(title="Accepted, if all before were", xlabel="step", ylim=(0, 1))
-    right.legend(fontsize="small")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    write_figure(figure, path)
+def _prepare_head(plan: _Plan, ends: TargetEnds, text: TrainingText) -> tuple[DraftHead, TokenArray]:
+    """The head that the training goes on from, or a new one; and the ids (Vd,) of the tokens that it can draft."""
+    if plan.start is not None:
+        return plan.start.head, plan.start.draft_token_ids
+    draft_token_ids = draft_vocabulary(
+        [conversation.answer for conversation in text.trained],
+        plan.bundle.manifest.generation.eos_token_ids,
+        size=plan.options.draft_vocabulary_size,
+        total=plan.bundle.manifest.target.vocabulary_size,
+    )
+    return _new_head(plan, ends), draft_token_ids
+
+
+def _new_head(plan: _Plan, ends: TargetEnds) -> DraftHead:
+    """A head whose weights are drawn with the seed of the options."""
+    target = plan.bundle.manifest.target
+    assert target.intermediate_size is not None
+    config = HeadConfig(
+        fusion=plan.options.fusion,
+        num_blocks=plan.options.num_blocks,
+        hidden_size=target.hidden_size,
+        num_heads=target.num_heads,
+        num_kv_heads=target.num_kv_heads,
+        head_size=target.head_size,
+        intermediate_size=target.intermediate_size,
+        norm_epsilon=ends.norm_epsilon,
+    )
+    torch.manual_seed(plan.options.seed)
+    return DraftHead(config)
+
+
+def _identity(plan: _Plan, text: TrainingText) -> dict[str, Any]:
+    """What tells this training from all others, as JSON values: whatever the trained weights depend on."""
+    start = plan.start_record
+    return {
+        **asdict(plan.options),
+        "threads": None,
+        "device": None,
+        "target": plan.target_sha256,
+        "conversations": len(text.trained),
+        "answer_tokens": text.num_answer_tokens,
+        "start": None if start is None else asdict(start),
+    }
+
+
+def _machine(device: torch.device) -> str:
+    """Name of the processor or of the GPU."""
+    return processor_name() if device.type == CPU else torch.cuda.get_device_name(device)
+
+
+def _package_versions() -> dict[str, str]:
+    """Versions of the packages that take part in a training."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return versions | onnxruntime_distributions()
+
+
+def _save(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, out: Path) -> None:
+    """Write head, record and curves, after which no checkpoint is needed."""
+    save_head(head, draft_token_ids, record, out)
+    draw_curves(record, out / _CURVES_NAME)
+    (out / CHECKPOINT_NAME).unlink(missing_ok=True)

@@ -1,185 +1,72 @@
-"""Text that a bundle's target writes: what it holds, how it is kept, and that it goes on where it was stopped."""
+"""Written text on disk: nothing of it is lost, and what is damaged or of another target is refused."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
 
-from dovetail_ort_export.training.options import TrainingPrompts
-from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
-from dovetail_ort_runtime.engine.target import Target
+from dovetail_ort_export.training.conversation import Conversation
+from dovetail_ort_export.training.text_shards import TextRecord, TextShards
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
-QUESTION = [{"role": "user", "content": "The tails hold the pins"}]
-OPENING = "The small model"
-PROMPTS = TrainingPrompts(conversations=[QUESTION], openings=[OPENING])
+HIDDEN_SIZE = 64
+RECORD = TextRecord(target_sha256="1" * 64, hidden_size=HIDDEN_SIZE, max_answer_tokens=40)
 
 
-@pytest.fixture(scope="module")
-def options():
-    from dovetail_ort_export.training.options import TrainingOptions
-
-    return TrainingOptions(num_answer_tokens=600, max_answer_tokens=40, num_parallel=5, threads=1)
-
-
-@pytest.fixture(scope="module")
-def written(tiny_bundle_fp32, options, tmp_path_factory):
-    """Shards of a tiny fp32 target: its tokens do not hang on a kernel's rounding."""
-    from dovetail_ort_export.training.text_shards import write_text
-
-    return write_text(Bundle(tiny_bundle_fp32), tmp_path_factory.mktemp("text"), options, PROMPTS)
-
-
-@pytest.fixture(scope="module")
-def target(tiny_bundle_fp32):
-    bundle = Bundle(tiny_bundle_fp32)
-    return Target(bundle.path(bundle.manifest.target.graph), bundle.manifest.target, threads=1)
-
-
-def test_answers_are_the_targets_own_greedy_choice_with_its_own_hidden_states(written, target):
-    num_answers = 0
-    for conversation in written.conversations():
-        logits, states = run_in_chunks(target, conversation.token_ids[:-1].astype(np.int64), 64)
-        answer = conversation.token_ids[conversation.prompt_length :]
-        chosen = logits[conversation.prompt_length - 1 :]
-        # Where two tokens are as good as equal, another kernel may choose the other one.
-        margin = np.take_along_axis(chosen, chosen.argmax(-1)[:, None], -1) - np.take_along_axis(
-            chosen, answer[:, None], -1
+@pytest.fixture
+def conversations():
+    generator = np.random.default_rng(0)
+    return [
+        Conversation(
+            token_ids=generator.integers(0, 384, size=length, dtype=np.int32),
+            prompt_length=length // 2,
+            hidden_states=generator.standard_normal((length - 1, HIDDEN_SIZE)).astype(np.float16),
         )
-        assert margin.max() < 1e-3
-        # Half precision holds three digits.
-        np.testing.assert_allclose(conversation.hidden_states, states, atol=5e-3, rtol=2e-3)
-        num_answers += 1
-    assert num_answers > 10
-
-
-def test_there_is_as_much_text_as_was_asked_for_and_none_of_it_twice(written, options):
-    conversations = list(written.conversations())
-    assert sum(item.answer_length for item in conversations) >= options.num_answer_tokens
-    prompts = [tuple(item.token_ids[: item.prompt_length].tolist()) for item in conversations]
-    answers = [tuple(item.token_ids[item.prompt_length :].tolist()) for item in conversations]
-    assert len(set(prompts)) == len(set(answers)) == len(prompts)
-    assert max(item.answer_length for item in conversations) <= options.max_answer_tokens
-
-
-def test_users_prompts_are_answered_and_the_others_are_conversations_in_the_template(written, tiny_bundle_fp32):
-    bundle = Bundle(tiny_bundle_fp32)
-    tokenizer = Tokenizer(bundle.path(bundle.manifest.tokenizer.file))
-    texts = [
-        tokenizer.decode(item.token_ids[: item.prompt_length].tolist(), skip_special_tokens=False)
-        for item in written.conversations()
+        for length in (7, 20, 12)
     ]
-    assert sum("The tails hold the pins" in text for text in texts) == 1
-    opened = sum(text.startswith(f"<|im_start|>user\n{OPENING}") for text in texts)
-    assert 0.1 * len(texts) < opened < 0.7 * len(texts)  # 0.35 of some twenty
-    assert all(text.startswith("<|im_start|>user\n") and text.endswith("<|im_start|>assistant\n") for text in texts)
 
 
-def test_a_stopped_writing_keeps_what_was_finished_and_goes_on(tiny_bundle_fp32, options, tmp_path, monkeypatch):
-    from dovetail_ort_export.training import text_shards
-    from dovetail_ort_export.training.text_writer import TextWriter
-
-    whole = TextWriter.conversations
-
-    def interrupted(self):
-        yield from itertools.islice(whole(self), 7)
-        raise KeyboardInterrupt
-
-    bundle = Bundle(tiny_bundle_fp32)
-    with monkeypatch.context() as patches:
-        patches.setattr(TextWriter, "conversations", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            text_shards.write_text(bundle, tmp_path, options, PROMPTS)
-    (first,) = tmp_path.glob("shard-*")
-    before = first.read_bytes()
-    shards = text_shards.write_text(bundle, tmp_path, options, PROMPTS)
-    assert first.read_bytes() == before
-    assert len(shards.paths) == 2
-    assert not list(tmp_path.glob("*.partial"))
-    prompts = [tuple(item.token_ids[: item.prompt_length].tolist()) for item in shards.conversations()]
-    assert len(set(prompts)) == len(prompts)
-    assert text_shards.write_text(bundle, tmp_path, options, PROMPTS).paths == shards.paths  # enough: nothing is added
+def test_conversations_are_read_as_they_were_written(conversations, tmp_path):
+    shards = TextShards(tmp_path, RECORD)
+    shards.append(conversations[:2])
+    shards.append(conversations[2:])
+    assert [path.name for path in shards.paths] == ["shard-00000.safetensors", "shard-00001.safetensors"]
+    found = list(TextShards(tmp_path, RECORD).conversations())
+    assert [item.prompt_length for item in found] == [item.prompt_length for item in conversations]
+    for item, wanted in zip(found, conversations, strict=True):
+        np.testing.assert_array_equal(item.token_ids, wanted.token_ids)
+        np.testing.assert_array_equal(item.hidden_states, wanted.hidden_states)
 
 
-def test_a_full_disk_leaves_no_half_shard(written, tmp_path, full_disk):
-    from dovetail_ort_export.training.text_shards import TextShards
-
-    shards = TextShards(tmp_path / "text", written.record)
+def test_a_full_disk_leaves_no_half_shard(conversations, tmp_path, full_disk):
+    shards = TextShards(tmp_path, RECORD)
     with full_disk(), pytest.raises(OSError, match="File too large"):
-        shards.append(list(itertools.islice(written.conversations(), 3)))
-    assert [path.name for path in (tmp_path / "text").iterdir()] == ["text.json"]
-
-
-def test_a_target_with_nothing_new_to_say_is_told_so_in_one_line(tiny_bundle_fp32, options, tmp_path, monkeypatch):
-    from dovetail_ort_export.training import text_writer
-    from dovetail_ort_export.training.text_shards import write_text
-
-    monkeypatch.setattr(text_writer, "_MOST_IN_VAIN", 20)
-    monkeypatch.setattr(text_writer, "loop_start", lambda answer: 0)  # every answer is a loop from its first token on
-    with pytest.raises(InputError, match="must write text that is new, got 20 conversations in a row without any"):
-        write_text(Bundle(tiny_bundle_fp32), tmp_path, options, PROMPTS)
-
-
-def test_an_opening_that_leaves_no_room_is_refused(tiny_bundle_fp32, options, tmp_path):
-    from dovetail_ort_export.training.text_shards import write_text
-
-    long = TrainingPrompts(openings=["The tails hold the pins. " * 60])
-    with pytest.raises(InputError, match="an opening must have 200 tokens at most with what the template adds, got"):
-        write_text(Bundle(tiny_bundle_fp32), tmp_path, options, long)
+        shards.append(conversations)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.json"]
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -100, -1])
-def test_a_damaged_shard_is_refused_in_one_line(written, tmp_path, cut):
-    from dovetail_ort_export.training.text_shards import TextShards
-
-    shards = TextShards(tmp_path / "text", written.record)
-    shards.append(list(itertools.islice(written.conversations(), 3)))
+def test_a_damaged_shard_is_refused_in_one_line(conversations, tmp_path, cut):
+    shards = TextShards(tmp_path, RECORD)
+    shards.append(conversations)
     (path,) = shards.paths
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(InputError, match=r"must be a whole shard, got .*; delete it and run again"):
         list(shards.conversations())
 
 
-def test_text_of_another_target_is_refused(written):
-    from dovetail_ort_export.training.text_shards import TextShards
+def test_lengths_that_do_not_add_up_are_refused(conversations, tmp_path):
+    short = dataclasses.replace(conversations[0], hidden_states=conversations[0].hidden_states[:-1])
+    shards = TextShards(tmp_path, RECORD)
+    shards.append([short, *conversations[1:]])
+    with pytest.raises(InputError, match="lengths that do not add up"):
+        list(shards.conversations())
 
-    other = dataclasses.replace(written.record, target_sha256="0" * 64)
+
+def test_text_of_another_target_is_refused(tmp_path):
+    TextShards(tmp_path, RECORD)
+    other = dataclasses.replace(RECORD, target_sha256="0" * 64)
     with pytest.raises(InputError, match="must be of this target and these settings"):
-        TextShards(written.directory, other)
-
-
-def test_a_model_without_a_template_continues_its_own_beginnings(tiny_bundle_fp32, options, tmp_path, monkeypatch):
-    from dovetail_ort_export.training.text_shards import write_text
-
-    bundle = Bundle(tiny_bundle_fp32)
-    manifest = bundle.manifest
-    bundle.manifest = dataclasses.replace(
-        manifest, tokenizer=dataclasses.replace(manifest.tokenizer, chat_template=None)
-    )
-    shards = write_text(bundle, tmp_path / "text", options, TrainingPrompts())
-    assert {int(item.token_ids[0]) for item in shards.conversations()} == {manifest.generation.eos_token_ids[0]}
-    with pytest.raises(InputError, match="prompts must go through a chat template"):
-        write_text(bundle, tmp_path / "other", options, PROMPTS)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ([1, 2, 3] * 3, None),  # nine tokens are a refrain, not a loop
-        ([7, 8, *([1, 2, 3] * 8)], 5),
-        ([5] * 24, 1),
-        ([5] * 23, None),
-        (list(range(30)), None),
-        ([*range(20), *range(20), *range(20)], 20),
-        ([*range(40), *range(40), *range(40)], None),  # a longer period is no loop
-    ],
-)
-def test_a_loop_begins_where_its_first_round_ends(text, expected):
-    from dovetail_ort_export.training.text_writer import loop_start
-
-    assert loop_start(text) == expected
+        TextShards(tmp_path, other)

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dovetail_ort_export.training.options import TrainingPrompts
+from dovetail_ort_export.training.options import TrainingInputs, TrainingPrompts
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 
@@ -31,10 +31,10 @@ def options():
 
 @pytest.fixture(scope="module")
 def text(tiny_bundle, options, tmp_path_factory):
-    """Directory of text that all trainings here read."""
-    from dovetail_ort_export.training.text_shards import write_text
+    """Shards of text that all trainings here read."""
+    from dovetail_ort_export.training.text_plan import write_text
 
-    return write_text(Bundle(tiny_bundle), tmp_path_factory.mktemp("text"), options, TrainingPrompts()).directory
+    return write_text(Bundle(tiny_bundle), tmp_path_factory.mktemp("text"), options, TrainingPrompts())
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,10 @@ def train(tiny_bundle, options, text):
     """`train(out, **changes)`: the record of a head."""
     from dovetail_ort_export.training.trainer import train_head
 
-    def run(out, evaluation_texts=None, bundle=tiny_bundle, start=None, **changes):
+    def run(out, evaluation_texts=None, start=None, **changes):
         changed = dataclasses.replace(options, **changes)
-        return train_head(bundle, out, changed, text=text, start=start, evaluation_texts=evaluation_texts)
+        inputs = TrainingInputs(text=text.directory, start=start, evaluation_texts=evaluation_texts)
+        return train_head(tiny_bundle, out, changed, inputs)
 
     return run
 
@@ -81,8 +82,7 @@ def test_what_is_left_is_the_head_its_record_and_a_picture(trained):
 
 def test_a_trained_head_is_accepted_by_its_target_as_often_as_training_measured(trained, tiny_bundle, text, tmp_path):
     from dovetail_ort_export.attach import attach_drafter
-    from dovetail_ort_export.training.batches import split_held_out
-    from dovetail_ort_export.training.text_shards import TextShards, _read_text_record
+    from dovetail_ort_export.training.training_text import split_held_out
     from dovetail_ort_runtime import GenerationOptions, SamplingOptions, load_model
     from dovetail_ort_runtime.drafting.shapes import ChainShape
 
@@ -90,8 +90,7 @@ def test_a_trained_head_is_accepted_by_its_target_as_often_as_training_measured(
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, bundle)
     attach_drafter(bundle, out, "fp32")
-    shards = TextShards(text, _read_text_record(text / "text.json"))
-    _, held_out = split_held_out(list(shards.conversations()))
+    _, held_out = split_held_out(list(text.conversations()))
     model = load_model(bundle, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(7))
     rounds = accepted = 0
     for conversation in held_out:
@@ -185,11 +184,11 @@ def test_a_head_of_another_target_is_no_start(trained, train, tmp_path):
 
 
 def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, full_disk):
-    from dovetail_ort_export.training import session
+    from dovetail_ort_export.training import checkpoint, session
 
     whole, calls, out = session.TrainingSession._step, [], tmp_path / "head"
 
-    monkeypatch.setattr(session, "_CHECKPOINT_SECONDS", 0.0)  # one after every step
+    monkeypatch.setattr(checkpoint, "_SECONDS_BETWEEN", 0.0)  # one after every step
     with contextlib.ExitStack() as disk:
 
         def step(self, batch, num_steps, optimisers):
@@ -237,13 +236,8 @@ def test_every_factor_of_the_ablation_trains(train, tmp_path, changes):
 
 
 def test_text_that_shares_a_passage_with_an_evaluation_is_left_out(train, trained, text, tiny_bundle, tmp_path):
-    from dovetail_ort_export.training.text_shards import TextShards, _read_text_record
-    from dovetail_ort_runtime.text.tokenizer import Tokenizer
-
-    bundle = Bundle(tiny_bundle)
-    tokenizer = Tokenizer(bundle.path(bundle.manifest.tokenizer.file))
-    written = TextShards(text, _read_text_record(text / "text.json"))
-    texts = [tokenizer.decode(item.token_ids.tolist()) for item in written.conversations()]
+    tokenizer = Bundle(tiny_bundle).tokenizer()
+    texts = [tokenizer.decode(item.token_ids.tolist()) for item in text.conversations()]
     longest = max(texts, key=lambda one: len(one.split()))
     record = train(tmp_path / "head", evaluation_texts=[longest], num_epochs=1)
     assert record.num_overlapping is not None
@@ -257,10 +251,11 @@ def test_the_original_model_may_write_the_text_and_no_other_one(
     from dovetail_ort_export.training.trainer import train_head
 
     few = dataclasses.replace(options, num_answer_tokens=400, num_epochs=1)
-    record = train_head(tiny_bundle, tmp_path / "head", few, source=str(tiny_llama))
+    other = tiny_source("llama", num_hidden_layers=1)
+    record = train_head(tiny_bundle, tmp_path / "head", few, TrainingInputs(source=str(tiny_llama)))
     assert record.num_answer_tokens > 200
     with pytest.raises(InputError, match="must be the model that the bundle was exported from"):
-        train_head(tiny_bundle, tmp_path / "other", few, source=str(tiny_source("llama", num_hidden_layers=1)))
+        train_head(tiny_bundle, tmp_path / "other", few, TrainingInputs(source=str(other)))
 
 
 @pytest.mark.parametrize(

@@ -298,7 +298,7 @@ def test_a_partial_snapshot_names_the_command_that_fetches_the_rest(name, snapsh
 
 def test_a_link_whose_blob_is_gone_counts_as_missing(snapshot):
     (snapshot / WEIGHTS).resolve().unlink()
-    with pytest.raises(BundleError, match=f"{WEIGHTS}', which is missing; run: dovetail-ort pull me/tiny@{COMMIT}$"):
+    with pytest.raises(BundleError, match=f"{WEIGHTS}' is missing; run: dovetail-ort pull me/tiny@{COMMIT}$"):
         Bundle(snapshot)
 
 

@@ -177,7 +177,7 @@ def test_a_graph_for_chains_lies_beside_the_other_one(changed, part, key, name):
 
 @pytest.mark.parametrize(("part", "key"), [("drafter", "chain_graph"), ("target", "front_chain_graph")])
 def test_a_graph_for_chains_that_is_not_listed_is_refused(changed, part, key):
-    with pytest.raises(BundleError, match=r"the manifest's files must list 'another\.onnx'"):
+    with pytest.raises(BundleError, match=r"the manifest refers to 'another\.onnx'"):
         Bundle(changed(part, **{key: "another.onnx"}))
 
 
@@ -190,5 +190,5 @@ def test_an_altered_graph_for_chains_is_refused(bundle, tmp_path):
 
 
 def test_a_chain_graph_of_the_front_goes_with_a_front(changed):
-    with pytest.raises(BundleError, match="front_chain_graph must go with a front_graph, got 'model_front"):
+    with pytest.raises(BundleError, match="front_chain_graph needs a front_graph; leave out 'model_front"):
         Bundle(changed("target", front_graph=None, front_layers=0))

@@ -151,5 +151,5 @@ def test_weights_that_graphs_share_count_for_each(tiny_cut_bundle_native, cut_ta
 
 
 def test_a_front_on_a_gpu_needs_a_rest_graph(native_graphs):
-    with pytest.raises(ValueError, match="rest_graph must go with"):
+    with pytest.raises(ValueError, match="needs a rest_graph"):
         dataclasses.replace(native_graphs.target_entry(**CUT), rest_graph=None)

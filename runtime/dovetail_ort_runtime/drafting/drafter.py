@@ -1,4 +1,4 @@
-"""The drafter's role."""
+"""What every drafter is: one that proposes tokens. It knows no target."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
-from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.drafting.shapes import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.options import SamplingOptions
 
@@ -20,14 +20,14 @@ class Drafter(ABC):
     """
 
     def begin(self, sampling: SamplingOptions) -> None:  # noqa: B027  most drafters need no notice
-        """A new answer begins.
+        """Take note that a new answer begins.
 
         Args:
-            sampling: how its tokens are chosen.
+            sampling: how the answer's tokens are chosen.
         """
 
     def reports(self) -> tuple[SessionReport, ...]:
-        """Where its sessions run; most drafters have none."""
+        """Devices, threads and memory of the drafter's sessions; most drafters have none."""
         return ()
 
     @abstractmethod
@@ -57,23 +57,42 @@ class Drafter(ABC):
 
 
 class ModelDrafter(Drafter):
-    """A drafter that runs a model and stops where it is told to."""
+    """A drafter that runs a model and drafts in the shape that it is asked for.
+
+    A planner asks `draft` for another shape in each round. Without a planner, `propose` drafts in one fixed shape.
+
+    Args:
+        shape: chain or tree that `propose` gives.
+
+    Attributes:
+        shape: chain or tree that `propose` gives.
+    """
+
+    def __init__(self, shape: ChainShape | TreeShape = FOUR_TOKENS) -> None:
+        self.shape = shape
+
+    @property
+    def drafts_trees(self) -> bool:
+        """Whether `draft` may be asked for a tree."""
+        return False
+
+    def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
+        """A chain or a tree of the fixed shape."""
+        return self.draft(next_token_id, max_draft_tokens, self.shape)
 
     @abstractmethod
-    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
-        """As `propose`, with a chain of that shape."""
+    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape | TreeShape) -> Proposal:
+        """Draft tokens to follow `next_token_id`, in a shape of the caller's choice.
+
+        Args:
+            next_token_id: the root of the proposal.
+            max_draft_tokens: 0 or more; fewer or none may be proposed, also where the shape has more.
+            shape: a chain; a tree only if `drafts_trees`.
+        """
 
     def is_ready(self, next_token_id: int) -> bool:  # noqa: ARG002  most drafters never are
         """Whether a chain after this token is drafted already and costs no time."""
         return False
-
-
-class TreeDrafter(ModelDrafter):
-    """A model drafter that drafts trees too."""
-
-    @abstractmethod
-    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape | TreeShape) -> Proposal:
-        """As `propose`, with a chain or a tree of that shape."""
 
 
 class NoDrafter(Drafter):

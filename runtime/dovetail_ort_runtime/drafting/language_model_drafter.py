@@ -1,4 +1,4 @@
-"""A smaller language model as drafter."""
+"""A smaller language model as drafter. It knows no hidden states of the target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.drafting.drafter import ModelDrafter
 from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
-from dovetail_ort_runtime.drafting.shapes import FOUR_TOKENS, ChainShape
+from dovetail_ort_runtime.drafting.shapes import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.engine.target import Target
@@ -20,24 +20,26 @@ from dovetail_ort_runtime.sampler import Sampler
 class LanguageModelDrafter(ModelDrafter):
     """Drafts chains with any causal language model that shares the target's tokenizer, from its tokens alone.
 
-    Where the answer is sampled, so are the draft tokens, under the same settings but for the repetition penalty; each
-    then comes with the distribution it was drawn from, and the target accepts it with min(1, p / q).
+    Where the answer is sampled, the draft tokens are sampled too, with the same settings but no repetition penalty.
+    Each draft token then comes with the distribution that it was drawn from. The target accepts it with
+    min(1, p / q).
 
-    A target whose vocabulary is padded further can write, and be given, ids that the model has no embedding for. Behind
-    such an id nothing is drafted.
+    A target with a larger vocabulary can write, and be given, ids that the model has no embedding for. After such an id
+    nothing is drafted.
 
     Args:
-        model: the smaller one.
-        vocabulary_size: V of the target; ids beyond it are padding and never drafted.
-        shape: of what `propose` gives.
+        model: the smaller model, with a cache of its own.
+        vocabulary_size: V of the target; ids from V on are padding and never drafted.
+        shape: chain that `propose` gives.
     """
 
     def __init__(self, model: Target, vocabulary_size: int, shape: ChainShape = FOUR_TOKENS) -> None:
+        super().__init__(shape)
         self.model = model
-        self.shape = shape
         self._vocabulary_size = vocabulary_size
         self._token_ids: list[int] = []
-        self._read: list[int] = []  # what the model's cache holds, drafted tokens included
+        # What the model's cache holds, drafted tokens included.
+        self._read: list[int] = []
         self._sampler = Sampler(SamplingOptions())
 
     def begin(self, sampling: SamplingOptions) -> None:
@@ -46,7 +48,7 @@ class LanguageModelDrafter(ModelDrafter):
         self._sampler = Sampler(replace(sampling, repetition_penalty=1.0, seed=seed))
 
     def reports(self) -> tuple[SessionReport, ...]:
-        """The model's session."""
+        """The model's sessions, under the drafter's name."""
         return tuple(replace(report, name="drafter") for report in self.model.reports())
 
     def rewind(self, length: int) -> None:
@@ -57,18 +59,13 @@ class LanguageModelDrafter(ModelDrafter):
         """Note (n,) int64 tokens."""
         self._token_ids += token_ids.tolist()
 
-    def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """A chain."""
-        return self.draft(next_token_id, max_draft_tokens, self.shape)
-
-    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape) -> Proposal:
-        """As `propose`, in any shape."""
+    def draft(self, next_token_id: int, max_draft_tokens: int, shape: ChainShape | TreeShape) -> Proposal:
+        """A chain; arguments as in `ModelDrafter.draft`."""
+        assert isinstance(shape, ChainShape), "a language model drafts no trees"
         room = self.model.cache.capacity - len(self._token_ids) - 1
-        least_probabilities = shape.least_probabilities[: max(min(max_draft_tokens, room), 0)]
-        if not least_probabilities:
-            return NOTHING
+        limit = max(min(max_draft_tokens, room), 0)
         text = [*self._token_ids, next_token_id]
-        if max(text) >= self.model.vocabulary_size:
+        if not limit or max(text) >= self.model.vocabulary_size:
             return NOTHING
         logits = self._catch_up(text)
         token_ids: list[int] = []
@@ -76,7 +73,7 @@ class LanguageModelDrafter(ModelDrafter):
         confidences: list[float] = []
         probability = 1.0
         # Whether a token is drafted must not depend on which one was drawn, or the answer's distribution would shift.
-        for least in least_probabilities:
+        for least in shape.least_probabilities[:limit]:
             if probability < least:
                 break
             if token_ids:
@@ -90,7 +87,7 @@ class LanguageModelDrafter(ModelDrafter):
         return Proposal.chain(token_ids, probabilities, confidences)
 
     def _choose(self, logits: FloatArray) -> tuple[int, FloatArray]:
-        """A token, and the distribution that it is the likeliest of or was drawn from, (V,) float32."""
+        """A token, and the distribution q that it is the likeliest of or was drawn from, (V,) float32."""
         if self._sampler.options.is_greedy:
             weights = np.exp(logits - logits.max())
             return int(logits.argmax()), weights / weights.sum()
@@ -98,23 +95,26 @@ class LanguageModelDrafter(ModelDrafter):
         return self._sampler.draw(q), q.astype(np.float32)
 
     def _catch_up(self, text: list[int]) -> FloatArray:
-        """Read what the cache lacks of `text`, its last token at least; that one's logits, (V,) float32."""
+        """Read what the cache lacks of a text, its last token in any case; logits of the last token, (V,) float32."""
         limit = min(len(self._read), len(text) - 1)
-        same = next((index for index in range(limit) if self._read[index] != text[index]), limit)
-        del self._read[same:]
-        self.model.cache.rewind(same)
+        num_read = 0
+        while num_read < limit and self._read[num_read] == text[num_read]:
+            num_read += 1
+        del self._read[num_read:]
+        self.model.cache.rewind(num_read)
         logits = None
-        for start in range(same, len(text), self.model.max_rows):
+        for start in range(num_read, len(text), self.model.max_rows):
             logits = self._read_on(text[start : start + self.model.max_rows])
         assert logits is not None
         return logits
 
     def _read_on(self, token_ids: list[int]) -> FloatArray:
+        """Read tokens after those in the cache; logits of the last one, (V,) float32."""
         rows = ForwardRows.chain(np.array(token_ids, dtype=np.int64), self.model.cache.length)
         logits = self.model.forward(rows, num_scored=1).logits[0]
         self.model.cache.keep(range(len(token_ids)))
         self._read += token_ids
-        # A smaller vocabulary leaves the target's last tokens undrafted, a larger one is padding.
+        # The model's padding is cut off. Tokens of the target that the model does not know have no chance.
         fitting = np.full(self._vocabulary_size, -np.inf, dtype=np.float32)
         shared = min(len(logits), self._vocabulary_size)
         fitting[:shared] = logits[:shared]

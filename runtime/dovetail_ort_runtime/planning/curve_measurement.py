@@ -1,7 +1,7 @@
 """Measure what rounds cost on this machine.
 
-Everything is timed where decoding has it: a forward of several rows after a draft, a draft after a forward, a single
-row after others like it. A graph that runs again and again by itself finds its weights in the caches and its threads
+Everything is timed as decoding runs it: a forward of several rows after a draft, a draft after a forward, a single row
+after other single rows. A graph that runs again and again by itself finds its weights in the caches and its threads
 awake. Several rows would then seem to cost little more than one.
 """
 
@@ -16,8 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from dovetail_ort_runtime.drafting.drafter import ModelDrafter, TreeDrafter
-from dovetail_ort_runtime.drafting.proposal import Proposal
+from dovetail_ort_runtime.drafting.drafter import ModelDrafter
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.forward_times import NUM_PAST, RunForward, target_forwards
 from dovetail_ort_runtime.engine.target import Target
@@ -26,9 +25,13 @@ from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
 # Stored beside the times: name a new one when a change makes other times of the same machine.
 METHOD: Final = "in rounds"
+# Tokens of the chains that are timed.
 _CHAIN: Final = 5
+# Nodes of a level that the wider one of two timed trees expands.
 _WIDTH: Final = 8
+# Tokens that a timed drafter has read.
 _READ: Final = 32
+# Rounds that are timed even where they take longer than the effort allows.
 _LEAST_ROUNDS: Final = 3
 # Single rows that run before one is timed.
 _PLAIN_STEPS: Final = 2
@@ -41,10 +44,12 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        contexts: as of `TimeCurves`, like `catch_up_rows`.
-        verify_rows: likewise, beside the least that the target has.
-        rounds: how often each is timed.
-        seconds: after which no further round begins, if there are three, for each context.
+        contexts: numbers of kept tokens with which the target's forwards are timed, ascending.
+        verify_rows: rows of the target's forwards, ascending; the target's least number of rows is timed in any case.
+        catch_up_rows: numbers of tokens that the drafter reads before its first draft token, ascending.
+        rounds: number of times that each size is timed.
+        seconds: seconds after which no further round of forwards begins, with each context; three rounds are timed in
+            any case.
     """
 
     contexts: tuple[int, ...]
@@ -54,7 +59,7 @@ class Effort:
     seconds: float
 
 
-# At most a few seconds where the first load measures. Longer contexts cost what lies on the line through these two.
+# A few seconds at most, where the first load measures. Times with longer contexts lie on the line through these two.
 BRIEF: Final = Effort(
     contexts=(NUM_PAST, 1024), verify_rows=(4, 8, 12, 16), catch_up_rows=(1, 4), rounds=5, seconds=1.0
 )
@@ -67,21 +72,22 @@ THOROUGH: Final = Effort(
 )
 
 
-def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafter | None, effort: Effort) -> TimeCurves:
+def measure_curves(target: Target, model: ModelDrafter | None, effort: Effort) -> TimeCurves:
     """Medians over rounds in which each size takes its turn.
 
     Args:
-        target: its cache is overwritten, and empty afterwards.
-        model: the drafter, if one runs a model; it forgets what it observed.
-        trees: the same model, if it drafts trees.
-        effort: what is beyond the cache is left out.
+        target: the target; its cache is overwritten, and empty afterwards.
+        model: the drafter, if one runs a model; it forgets what it observed. Its trees are timed if it drafts trees and
+            the target keeps side branches.
+        effort: how much is measured; sizes that the cache has no room for are left out.
     """
-    contexts = [c for c in effort.contexts if c + effort.verify_rows[-1] <= target.cache.capacity] or [0]
-    room = min(target.max_rows, target.cache.capacity - contexts[0])
-    sizes = (target.least_rows, *(number for number in effort.verify_rows if number > target.least_rows))
-    rows = tuple(number for number in sizes if number <= room)
-    catch_up_rows = tuple(n for n in effort.catch_up_rows if n + _READ + _CHAIN < target.cache.capacity)
-    timed = None if model is None or not catch_up_rows else _TimedDrafter(model, target)
+    capacity = target.cache.capacity
+    contexts = [context for context in effort.contexts if context + effort.verify_rows[-1] <= capacity] or [0]
+    rows = _rows_that_fit(target, contexts[0], effort)
+    catch_up_rows = tuple(number for number in effort.catch_up_rows if number + _READ + _CHAIN < capacity)
+    timed: _TimedDrafter | None = None
+    if model is not None and catch_up_rows:
+        timed = _TimedDrafter(model, target)
     curves = TimeCurves(
         contexts=tuple(contexts),
         verify_rows=rows,
@@ -89,14 +95,24 @@ def measure_curves(target: Target, model: ModelDrafter | None, trees: TreeDrafte
     )
     if model is None:
         return curves
-    if timed is None:  # there is no room to time it, nor for an answer that its price would matter to
+    if timed is None:
+        # In a cache too short to time the drafter, no answer is long enough that its price would matter.
         return replace(curves, catch_up_rows=(1,), catch_up_ms=(0.0,))
     verify = target_forwards(target, min(NUM_PAST, contexts[-1]))
     catch_up_ms, step_ms = _time_chains(timed, verify, catch_up_rows, effort.rounds)
-    branch_ms = 0.0 if trees is None else _time_branches(timed, trees, verify, effort.rounds)
+    branch_ms = 0.0
+    if model.drafts_trees and target.keeps_branches:
+        branch_ms = _time_branches(timed, verify, effort.rounds)
     target.cache.rewind(0)
     model.rewind(0)
     return replace(curves, catch_up_rows=catch_up_rows, catch_up_ms=catch_up_ms, step_ms=step_ms, branch_ms=branch_ms)
+
+
+def _rows_that_fit(target: Target, context: int, effort: Effort) -> tuple[int, ...]:
+    """Rows of the target's smallest forward, and the larger numbers of rows that it has room for after a context."""
+    room = min(target.max_rows, target.cache.capacity - context)
+    larger = [number for number in effort.verify_rows if number > target.least_rows]
+    return tuple(number for number in (target.least_rows, *larger) if number <= room)
 
 
 class _TimedDrafter:
@@ -113,20 +129,26 @@ class _TimedDrafter:
         model.draft(0, 1, ChainShape.fixed(1))
 
     def chain_ms(self, num_unread: int, length: int) -> float:
-        """Milliseconds of a chain."""
-        return self.draft_ms(num_unread, partial(self._model.draft, 0, length, ChainShape.fixed(length)))
+        """Milliseconds of a chain after some unread tokens."""
+        self._leave_unread(num_unread)
+        return _milliseconds(partial(self._model.draft, 0, length, ChainShape.fixed(length)))
 
-    def draft_ms(self, num_unread: int, draft: Callable[[], Proposal]) -> float:
-        """Milliseconds of a draft of this model."""
+    def tree_ms(self, width: int) -> float:
+        """Milliseconds of a tree of two levels, with so many nodes in each, after one unread token."""
+        shape = TreeShape(num_rows=1 + 2 * width, num_expansions=1, width=width)
+        self._leave_unread(1)
+        return _milliseconds(partial(self._model.draft, 0, shape.num_rows - 1, shape))
+
+    def _leave_unread(self, number: int) -> None:
+        end = _READ + number
         self._model.rewind(_READ)
-        self._model.observe(self._tokens[_READ : _READ + num_unread], self._states[_READ : _READ + num_unread])
-        return _milliseconds(draft)
+        self._model.observe(self._tokens[_READ:end], self._states[_READ:end])
 
 
 def _time_verification(
     target: Target, drafter: _TimedDrafter | None, context: int, rows: Sequence[int], effort: Effort
 ) -> tuple[float, ...]:
-    """Milliseconds of a forward by its rows, with so many tokens of context."""
+    """Milliseconds of a forward, for each number of rows, with so many tokens of context."""
     forward = target_forwards(target, context)
     found: dict[int, list[float]] = {number: [] for number in rows}
     started = time.perf_counter()
@@ -147,30 +169,29 @@ def _time_verification(
 def _time_chains(
     drafter: _TimedDrafter, verify: RunForward, catch_up_rows: Sequence[int], rounds: int
 ) -> tuple[tuple[float, ...], float]:
-    """Milliseconds of a first token by the rows to catch up on, and of each further one."""
+    """Milliseconds of a first token, for each number of rows to catch up on, and milliseconds of each further token."""
     firsts: dict[int, list[float]] = {number: [] for number in catch_up_rows}
     steps: list[float] = []
     for _ in range(rounds):
         for number in catch_up_rows:
             verify(_VERIFIED_ROWS)
-            one = drafter.chain_ms(number, 1)
+            first_ms = drafter.chain_ms(number, 1)
             verify(_VERIFIED_ROWS)
-            chain = drafter.chain_ms(number, _CHAIN)
-            firsts[number].append(one)
-            steps.append((chain - one) / (_CHAIN - 1))
+            chain_ms = drafter.chain_ms(number, _CHAIN)
+            firsts[number].append(first_ms)
+            steps.append((chain_ms - first_ms) / (_CHAIN - 1))
     return tuple(_median(firsts[number]) for number in catch_up_rows), max(0.0, _median(steps))
 
 
-def _time_branches(drafter: _TimedDrafter, trees: TreeDrafter, verify: RunForward, rounds: int) -> float:
-    """Milliseconds of each token that is expanded beside the first of its level."""
-    branches = []
+def _time_branches(drafter: _TimedDrafter, verify: RunForward, rounds: int) -> float:
+    """Milliseconds of each node that is expanded beside the first of its level."""
+    branches: list[float] = []
     for _ in range(rounds):
-        times = []
-        for width in (1, _WIDTH):
-            shape = TreeShape(num_rows=1 + 2 * width, num_expansions=1, width=width)
-            verify(_VERIFIED_ROWS)
-            times.append(drafter.draft_ms(1, partial(trees.draft, 0, shape.num_rows - 1, shape)))
-        branches.append((times[1] - times[0]) / (_WIDTH - 1))
+        verify(_VERIFIED_ROWS)
+        narrow_ms = drafter.tree_ms(1)
+        verify(_VERIFIED_ROWS)
+        wide_ms = drafter.tree_ms(_WIDTH)
+        branches.append((wide_ms - narrow_ms) / (_WIDTH - 1))
     return max(0.0, _median(branches))
 
 

@@ -1,4 +1,4 @@
-"""How much is drafted in each round, and by whom: what pays by measured times and observed acceptance."""
+"""How much is drafted in each round: what pays by measured times and observed acceptance. It knows no graph."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.drafting.acceptance_rates import LONGEST_MATCH, AcceptanceRates, DecayingRatio
-from dovetail_ort_runtime.drafting.drafter import Drafter, ModelDrafter, TreeDrafter
+from dovetail_ort_runtime.drafting.drafter import Drafter, ModelDrafter
 from dovetail_ort_runtime.drafting.prompt_lookup import Match, PromptLookup
 from dovetail_ort_runtime.drafting.proposal import NOTHING, ROOT, Proposal
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.options import SamplingOptions
+from dovetail_ort_runtime.planning.source_choice import Source, SourceChoice
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
+# What the rate before anything is observed weighs, in rounds without a draft.
 _RATE_WEIGHT: Final = 8.0
+# Rounds after which an observation of the rate counts half.
 _RATE_HALF_LIFE: Final = 96
-# The source that seems worse is tried in one round of so many.
-_OTHER_SOURCE_EVERY: Final = 24
-# Rounds without the model, once it loses, before one token is drafted to see whether it still does.
-_FIRST_PAUSE, _LONGEST_PAUSE = 8, 128
+# Draft tokens of a round at most.
 _DEEPEST: Final = 16
 # Candidates of a node of a tree.
 _WIDTH: Final = 4
-# Reading a prompt is not the price of one round.
+# Unread tokens that the price of a draft counts at most: reading a prompt is not the price of one round.
 _MOST_UNREAD: Final = 8
 # Kept tokens after which the curves are read anew.
 _CONTEXT_STEP: Final = 64
@@ -36,16 +36,18 @@ class Planner(Drafter):
     """Drafts with prompt lookup or a model, as many tokens as pay: chains, or trees where side branches may be kept.
 
     The aim is the most tokens per millisecond over all rounds. At the rate r that is being reached, a draft token pays
-    if it is accepted with a probability above r times the milliseconds that it adds (Dinkelbach's condition for the
-    best ratio). Milliseconds come from `TimeCurves`, probabilities from the drafter, corrected by how often such
-    promises were kept, or for a copy from how often copies after such a match were right. The model drafts where its
-    past rounds in such places gained more than a copy promises, and neither does where both would lose.
+    if it is accepted with a probability above r times the milliseconds that it adds. This is Dinkelbach's condition for
+    the best ratio (On nonlinear fractional programming, Management Science 13, 1967).
+
+    Milliseconds come from `TimeCurves`. Probabilities come from the drafter, corrected by how often its earlier
+    promises were kept. The probability that a copy is right is the share of right copies after matches of that length.
+    `SourceChoice` compares what the model's past drafts gained after such matches with what a copy promises.
 
     Args:
-        curves: of this machine.
-        lookup: copies, if it may.
-        model: drafts, if there is one.
-        trees: the same model, if it drafts trees and the target keeps side branches.
+        curves: times of this machine.
+        lookup: the drafter that copies from the text; None if nothing is copied.
+        model: the drafter that runs a model; None if there is none.
+        keeps_branches: whether the target keeps side branches of a tree. Without that no tree is drafted.
     """
 
     def __init__(
@@ -54,20 +56,21 @@ class Planner(Drafter):
         *,
         lookup: PromptLookup | None = None,
         model: ModelDrafter | None = None,
-        trees: TreeDrafter | None = None,
+        keeps_branches: bool = False,
     ) -> None:
         self.curves = curves
         self.lookup = lookup
         self.model = model
-        self._trees = trees
-        self._record = AcceptanceRates()
-        plain_ms = curves.verify(1, 0)
-        self._rate = DecayingRatio(1 / plain_ms, _RATE_WEIGHT * plain_ms, _RATE_HALF_LIFE)
-        self._pause, self._idle_rounds, self._matched_rounds = _FIRST_PAUSE, 0, 0
-        self._length = self._unread = 0
-        self._pending: _Round | None = None
-        self._priced_at = -1
+        self._drafts_trees = keeps_branches and model is not None and model.drafts_trees
+        self._acceptance = AcceptanceRates()
+        self._sources = SourceChoice()
+        self._plain_ms = curves.verify(1, 0)
         self._extra_ms: list[float] = []
+        self._priced_at: int | None = None
+        self._rate = DecayingRatio(1 / self._plain_ms, _RATE_WEIGHT * self._plain_ms, _RATE_HALF_LIFE)
+        self._length = 0
+        self._unread = 0
+        self._pending: _Pending | None = None
 
     def begin(self, sampling: SamplingOptions) -> None:
         """Tell both drafters; what was learned stays."""
@@ -81,7 +84,8 @@ class Planner(Drafter):
     def rewind(self, length: int) -> None:
         """Tell both drafters."""
         self._pending = None
-        self._unread = max(0, self._unread - max(0, self._length - length))
+        num_forgotten = max(0, self._length - length)
+        self._unread = max(0, self._unread - num_forgotten)
         self._length = min(self._length, length)
         for drafter in self._drafters():
             drafter.rewind(length)
@@ -100,107 +104,146 @@ class Planner(Drafter):
         """What pays: a chain, a tree or nothing."""
         self._price()
         limit = min(max_draft_tokens, _DEEPEST)
-        match = self.lookup.longest_match(next_token_id) if self.lookup else Match(next_token_id=next_token_id)
+        match = self._match(next_token_id)
         matched = min(match.length, LONGEST_MATCH)
         num_copied, copy_gain = self._best_copy(matched, limit)
-        source, depth = self._choose(matched, num_copied, copy_gain, limit)
-        proposal, draft_ms = NOTHING, 0.0
+        model_gain = self._model_gain(matched, limit)
+        source = self._sources.choose(model_gain, copy_gain)
+        proposal = NOTHING
+        draft_ms = 0.0
         if source == "model":
+            assert model_gain is not None
+            # A model that loses drafts one token, which shows whether it still does.
+            depth = limit if model_gain > 0 else 1
             proposal, draft_ms = self._draft(next_token_id, depth, limit)
         elif source == "lookup":
             assert self.lookup is not None
             proposal = self.lookup.copy(match, num_copied)
-        self._pending = _Round(source=source, matched=matched, proposal=proposal, draft_ms=draft_ms)
+        self._pending = _Pending(source=source, matched=matched, proposal=proposal, draft_ms=draft_ms)
         return proposal
 
     def _drafters(self) -> list[Drafter]:
         return [drafter for drafter in (self.lookup, self.model) if drafter is not None]
 
     def _price(self) -> None:
-        """What K draft tokens add to the target's forward."""
-        if (place := self._length // _CONTEXT_STEP) != self._priced_at:
-            times = [self.curves.verify(1 + depth, self._length) for depth in range(_DEEPEST + 1)]
-            self._plain_ms = times[0]
-            self._extra_ms = [max(0.0, ms - times[0]) for ms in times]
-            self._priced_at = place
+        """Read from the curves what K draft tokens add to the target's forward, for K of 0 to `_DEEPEST`."""
+        place = self._length // _CONTEXT_STEP
+        if place == self._priced_at:
+            return
+        times = [self.curves.verify(1 + depth, self._length) for depth in range(_DEEPEST + 1)]
+        self._plain_ms = times[0]
+        self._extra_ms = [max(0.0, ms - self._plain_ms) for ms in times]
+        self._priced_at = place
+
+    def _match(self, next_token_id: int) -> Match:
+        if self.lookup is None:
+            return Match(next_token_id=next_token_id)
+        return self.lookup.longest_match(next_token_id)
 
     def _best_copy(self, matched: int, limit: int) -> tuple[int, float]:
-        """How many tokens to copy, and what they gain."""
+        """How many tokens to copy, and how many tokens they gain; 0 and 0 if no copy pays."""
+        best = 0
+        best_gain = 0.0
         if not matched:
-            return 0, 0.0
-        right, rate = self._record.copied_right(matched), self._rate.value
-        best, best_gain, expected = 0, 0.0, 0.0
+            return best, best_gain
+        right = self._acceptance.copied_right(matched)
+        rate = self._rate.value
+        expected = 0.0
         for depth in range(1, limit + 1):
+            # A token counts if it and all copied tokens before it are right.
             expected += right**depth
-            if (gain := expected - rate * self._extra_ms[depth]) > best_gain:
-                best, best_gain = depth, gain
+            gain = expected - rate * self._extra_ms[depth]
+            if gain > best_gain:
+                best = depth
+                best_gain = gain
         return best, best_gain
 
-    def _choose(self, matched: int, num_copied: int, copy_gain: float, limit: int) -> tuple[str, int]:
-        """Who drafts, and up to which depth."""
-        without_model = ("lookup" if num_copied else "plain"), num_copied
+    def _model_gain(self, matched: int, limit: int) -> float | None:
         if self.model is None or not limit:
-            return without_model
-        model_gain = self._record.model_gain(matched)
-        if model_gain <= 0:
-            self._idle_rounds = (self._idle_rounds + 1) % self._pause
-            return without_model if self._idle_rounds else ("model", 1)
-        by_model = model_gain > copy_gain
-        if num_copied:
-            self._matched_rounds += 1
-            by_model ^= self._matched_rounds % _OTHER_SOURCE_EVERY == 0
-        return ("model", limit) if by_model else without_model
+            return None
+        return self._acceptance.model_gain(matched)
 
     def _draft(self, next_token_id: int, depth: int, limit: int) -> tuple[Proposal, float]:
-        """A proposal and its milliseconds by the curves."""
+        """A proposal of the model, and the milliseconds of drafting by the curves.
+
+        Args:
+            next_token_id: root of the proposal.
+            depth: tokens of a chain, or levels of a tree, at most.
+            limit: draft tokens at most.
+        """
         assert self.model is not None
         is_ready = self.model.is_ready(next_token_id)
         least = self._thresholds(depth)
-        if self._trees is None:
-            drafted = proposal = self.model.draft(next_token_id, depth, ChainShape(least_probabilities=least))
-        else:
+        if self._drafts_trees:
             shape = TreeShape(num_rows=1 + limit, num_expansions=depth - 1, width=_WIDTH, least_probabilities=least[1:])
-            drafted = self._trees.draft(next_token_id, limit, shape)
-            proposal = drafted.likeliest(self._paying_rows(drafted))
-        unread, self._unread = min(self._unread, _MOST_UNREAD), 0
+            drafted = self.model.draft(next_token_id, limit, shape)
+            proposal = drafted.likeliest(self._num_paying(drafted))
+        else:
+            drafted = self.model.draft(next_token_id, depth, ChainShape(least_probabilities=least))
+            proposal = drafted
+        unread = min(self._unread, _MOST_UNREAD)
+        self._unread = 0
+        return proposal, 0.0 if is_ready else self._draft_ms(drafted, unread)
+
+    def _draft_ms(self, drafted: Proposal, unread: int) -> float:
+        """Milliseconds by the curves of what was drafted after some unread tokens."""
         num_levels = int(drafted.depths().max(initial=1))
         num_expanded = len(set(drafted.parents.tolist()) - {ROOT})
-        ms = self.curves.draft(num_levels, unread, num_expanded - (num_levels - 1))
-        return proposal, 0.0 if is_ready else ms
+        num_branches = num_expanded - (num_levels - 1)
+        return self.curves.draft(num_levels, unread, num_branches)
 
-    def _paying_rows(self, tree: Proposal) -> int:
-        """How many of a tree's likeliest tokens gain the most."""
-        worth = np.asarray(tree.confidences) * [self._record.kept(depth) for depth in tree.depths().tolist()]
-        order = np.argsort(-np.asarray(tree.confidences), kind="stable")
-        gains = np.cumsum([0.0, *worth[order]]) - self._rate.value * np.asarray(self._extra_ms[: 1 + len(tree)])
-        return int(np.argmax(gains))
+    def _num_paying(self, tree: Proposal) -> int:
+        """How many of a tree's K likeliest draft tokens to verify, so that their gain is the largest.
+
+        n tokens gain the sum of their chances, less the rate times the milliseconds that n more rows take. In the code,
+        `order` and `chance` are (K,), and `gain` is (K + 1,), for n of 0 to K.
+        """
+        confidences = np.asarray(tree.confidences)
+        kept = np.array([self._acceptance.kept(depth) for depth in tree.depths().tolist()])
+        order = np.argsort(-confidences, kind="stable")
+        chance = (confidences * kept)[order]
+        cost = self._rate.value * np.array(self._extra_ms[: 1 + len(tree)])
+        gain = np.cumsum([0.0, *chance]) - cost
+        return int(np.argmax(gain))
 
     def _thresholds(self, depth: int) -> tuple[float, ...]:
-        """The drafter's own probability below which a chain does not pay, by depth."""
+        """For each depth from 1 on, the drafter's own probability below which a chain does not pay."""
         found = []
         for number in range(1, depth + 1):
+            # Rows that pad the smallest forward cost nothing.
             paid_rows = max(1, 1 + number - self.curves.least_rows)
-            ms = self._extra_ms[number] / paid_rows + (self.curves.step_ms if number > 1 else 0.0)
-            found.append(min(1.0, self._rate.value * ms / self._record.kept(number)))
+            ms = self._extra_ms[number] / paid_rows
+            if number > 1:
+                ms += self.curves.step_ms
+            least = self._rate.value * ms / self._acceptance.kept(number)
+            found.append(min(1.0, least))
         return tuple(found)
 
-    def _learn(self, last: _Round, accepted_ids: list[int]) -> None:
-        drafted, accepted = len(last.proposal), len(accepted_ids)
+    def _learn(self, last: _Pending, accepted_ids: list[int]) -> None:
+        drafted = len(last.proposal)
+        accepted = len(accepted_ids)
         extra_ms = last.draft_ms + self._extra_ms[drafted]
         self._rate.add(1 + accepted, self._plain_ms + extra_ms)
         if last.source == "lookup":
-            self._record.copied(last.matched, drafted, accepted)
+            self._acceptance.copied(last.matched, drafted, accepted)
         elif last.source == "model":
             gain = accepted - self._rate.value * extra_ms
-            self._record.modelled(last.matched, last.proposal.tested(accepted_ids), accepted, gain)
-            self._pause = _FIRST_PAUSE if accepted else min(2 * self._pause, _LONGEST_PAUSE)
+            self._acceptance.modelled(last.matched, last.proposal.tested(accepted_ids), accepted, gain)
+            self._sources.observe_model(accepted)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Round:
-    """A proposal that waits for its verdict."""
+class _Pending:
+    """A proposal that waits for its verdict.
 
-    source: str  # `model`, `lookup` or `plain`
+    Attributes:
+        source: who drafted it.
+        matched: length of the match when it was drafted, `LONGEST_MATCH` at most.
+        proposal: draft tokens that are verified.
+        draft_ms: milliseconds of drafting by the curves.
+    """
+
+    source: Source
     matched: int
     proposal: Proposal
     draft_ms: float

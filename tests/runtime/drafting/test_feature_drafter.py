@@ -31,24 +31,33 @@ class Informed(FeatureDrafter):
 
     Args:
         model: the head's graph.
-        shape: of the proposals.
+        shape: shape of the proposals.
         text: prompt and answer.
         wrong: share of places where the head's own token stays.
     """
 
     def __init__(self, model, shape, text, wrong=0.3):
         super().__init__(model, shape)
-        self.text, self.stays = text, np.random.default_rng(0).random(1000) < wrong
+        self.text = text
+        self.stays = np.random.default_rng(0).random(1000) < wrong
+        self.num_observed = 0
+
+    def rewind(self, length):
+        super().rewind(length)
+        self.num_observed = min(self.num_observed, length)
+
+    def observe(self, token_ids, hidden_states):
+        super().observe(token_ids, hidden_states)
+        self.num_observed += len(token_ids)
 
     def propose(self, next_token_id, max_draft_tokens):
         proposal = super().propose(next_token_id, max_draft_tokens)
         token_ids = proposal.token_ids.copy()
-        place = len(self._token_ids) + 1
         for index, depth in enumerate(proposal.depths().tolist()):
-            ahead = place + depth - 1
+            place = self.num_observed + depth
             first = index == 0 or proposal.parents[index] != proposal.parents[index - 1] or proposal.is_chain
-            if first and ahead < len(self.text) and not self.stays[ahead]:
-                token_ids[index] = self.text[ahead]
+            if first and place < len(self.text) and not self.stays[place]:
+                token_ids[index] = self.text[place]
         return type(proposal)(token_ids=token_ids, parents=proposal.parents)
 
 
@@ -141,20 +150,12 @@ def test_each_node_of_a_tree_is_as_likely_as_the_chain_that_leads_there(decoder,
 def chain_probability(drafter, root, token_ids):
     """Of some tokens after the root, read one after the other."""
     cache = drafter.model.cache
-    cache.rewind(min(cache.length, len(drafter._token_ids) - 1))
-    rows = drafter._catch_up(root, TREE.width)
+    output = drafter.catch_up(root, TREE.width)
     stable, probability = cache.length, 1.0
     for token_id in token_ids:
-        place = rows.candidate_ids[0].tolist().index(token_id)
-        probability *= np.exp(rows.log_probabilities[0, place])
-        rows = drafter.model.forward(
-            rows.hidden_states[-1:],
-            np.array([token_id]),
-            np.array([cache.length]),
-            num_scored=1,
-            num_candidates=TREE.width,
-        )
-        cache.keep((0,))
+        place = output.candidate_ids[0].tolist().index(token_id)
+        probability *= np.exp(output.log_probabilities[0, place])
+        output = drafter.read_on(output.hidden_states, token_id, TREE.width)
     cache.rewind(stable)
     return probability
 
@@ -259,7 +260,7 @@ def test_a_drafter_of_another_target_is_refused(tiny_drafting_bundle, tmp_path):
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["drafter"]["target_sha256"] = "0" * 64
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="the bundle's drafter must be of its target, got one of another model"):
+    with pytest.raises(BundleError, match="the bundle's drafter was trained for another target"):
         Bundle(copy)
 
 

@@ -101,9 +101,10 @@ def test_sampled_answers_follow_the_distribution_of_the_target(decoder, tiny_bun
     counts, num_sequences, accepted = dict.fromkeys(expected, 0), 1500, 0
     for seed in range(num_sequences):
         drafting.begin(PROMPT, SamplingOptions(**sampling, seed=seed))
+        first = drafting.root
         result = drafting.step(4)
         accepted += result.num_accepted
-        counts[(drafting_root(PROMPT, drafting, result), result.token_ids[0])] += 1
+        counts[(first, result.token_ids[0])] += 1
     assert 0 < accepted < 4 * num_sequences
     observed = np.array([counts[key] for key in expected])
     wanted = num_sequences * np.array(list(expected.values()))
@@ -113,11 +114,6 @@ def test_sampled_answers_follow_the_distribution_of_the_target(decoder, tiny_bun
     statistic = ((observed - wanted)[wanted > 0] ** 2 / wanted[wanted > 0]).sum()
     # One of a thousand right samplers fails; the seeds are fixed, so this one passes always or never.
     assert chi2.sf(statistic, (wanted > 0).sum() - 1) > 1e-3
-
-
-def drafting_root(prompt, decoder, result):
-    """The token before a round's, which the decoder read first."""
-    return decoder._read[len(prompt)]
 
 
 def test_a_padded_vocabulary_is_tolerated_and_its_padding_never_drafted(decoder, tiny_bundle, tiny_source, exported):

@@ -1,3 +1,5 @@
+"""Prompt lookup against a search through the whole text."""
+
 from __future__ import annotations
 
 import numpy as np

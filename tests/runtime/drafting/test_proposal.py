@@ -1,3 +1,5 @@
+"""Chains and trees of draft tokens: order, depths, first path, and what is refused."""
+
 from __future__ import annotations
 
 import numpy as np

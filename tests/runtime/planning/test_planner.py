@@ -7,7 +7,7 @@ import pytest
 
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.decoding.decoder import Decoder
-from dovetail_ort_runtime.drafting.drafter import ModelDrafter, NoDrafter, TreeDrafter
+from dovetail_ort_runtime.drafting.drafter import ModelDrafter, NoDrafter
 from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.drafting.proposal import ROOT, Proposal
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
@@ -173,7 +173,9 @@ TREE = Proposal(
 def tree_model(drafters):
     """Drafts `TREE`, or its first path, and notes the shapes that it was asked for."""
 
-    class Model(drafters.Recorder, TreeDrafter):
+    class Model(drafters.Recorder, ModelDrafter):
+        drafts_trees = True
+
         def __init__(self):
             super().__init__()
             self.shapes = []
@@ -193,7 +195,7 @@ def begun(planner):
 
 @pytest.mark.parametrize("row_ms", [0.01, 0.4, 0.6, 1.2, 2.4, 3.4])
 def test_the_tree_is_the_one_with_the_most_expected_tokens_a_millisecond(tree_model, row_ms):
-    proposal = begun(Planner(curves(row_ms), model=tree_model, trees=tree_model)).propose(8, 12)
+    proposal = begun(Planner(curves(row_ms), model=tree_model, keeps_branches=True)).propose(8, 12)
     rate = 1 / 7  # without speculation, before anything is learned
     likeliest = sorted(TREE.confidences, reverse=True)
     gains = [sum(likeliest[:number]) - rate * row_ms * number for number in range(9)]
@@ -201,7 +203,7 @@ def test_the_tree_is_the_one_with_the_most_expected_tokens_a_millisecond(tree_mo
 
 
 def test_trees_grow_as_deep_as_chains_would(tree_model):
-    planner = begun(Planner(curves(0.6), model=tree_model, trees=tree_model))
+    planner = begun(Planner(curves(0.6), model=tree_model, keeps_branches=True))
     planner.propose(8, 12)
     (tree,) = tree_model.shapes
     begun(Planner(curves(0.6), model=tree_model)).propose(8, 12)
@@ -225,7 +227,7 @@ def test_the_row_that_a_pass_is_filled_up_with_costs_nothing(tree_model):
 
 
 def test_branches_that_keep_none_of_their_promises_are_left_out(tree_model):
-    planner = begun(Planner(curves(0.6), model=tree_model, trees=tree_model))
+    planner = begun(Planner(curves(0.6), model=tree_model, keeps_branches=True))
     first = len(planner.propose(8, 12))
     for _ in range(5):
         planner.observe(np.array([8]), np.zeros((1, 4), np.float32))
@@ -238,7 +240,7 @@ def test_trees_change_no_answer(load, target_of, tiny_drafting_bundle):
     plain = load(bundle=tiny_drafting_bundle, drafter="none").generate([5, 9], options)
     target = target_of(tiny_drafting_bundle)
     model = make_drafter(Bundle(tiny_drafting_bundle), target, LoadOptions(drafter="dgf")).model
-    decoder = Decoder(target, Planner(curves(0.001), model=model, trees=model))
+    decoder = Decoder(target, Planner(curves(0.001), model=model, keeps_branches=target.keeps_branches))
     decoder.begin([5, 9], GREEDY)
     tokens, drafted = [decoder.root], 0
     while len(tokens) < 60:
@@ -247,6 +249,11 @@ def test_trees_change_no_answer(load, target_of, tiny_drafting_bundle):
         drafted = max(drafted, step.num_drafted)
     assert tokens[:60] == list(plain.token_ids)[:60]
     assert drafted > 6
+
+
+def test_a_drafter_that_drafts_no_trees_drafts_chains_for_any_target(model_of, noise):
+    model = model_of(noise, 1.0)
+    assert begun(Planner(curves(0.01), model=model, keeps_branches=True)).propose(8, 12).is_chain
 
 
 def test_without_a_model_and_a_match_nothing_is_proposed(drafters):

@@ -1,9 +1,9 @@
-"""One side of the comparison: reads requests from standard input, a JSON line each, and answers each with a JSON line.
+"""One side of the comparison: it reads requests from standard input, one JSON line each, and answers with JSON lines.
 
     python worker.py BUNDLE
 
-It runs in the environment of either commit, so it imports nothing of this repository but what both have. What a request
-may be is in `REQUESTS`.
+It runs in the environment of either commit, so it imports no other module of the benchmarks, and `find`s what it uses
+of the project. `REQUESTS` are the requests that it knows.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import json
+import pkgutil
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +23,54 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_UNREAD: Final = 2  # tokens of the last round that a drafter reads before it drafts
+# Tokens of the last round that a drafter reads before it drafts.
+NUM_UNREAD: Final = 2
+# What is used of the project: where it is today, and where it was at f2faf98.
+PLACES: Final = {
+    "Bundle": ("dovetail_ort_runtime.bundle.bundle:Bundle", "dovetail_ort_runtime.bundle:Bundle"),
+    "Target": ("dovetail_ort_runtime.engine.target:Target", "dovetail_ort_runtime.target:Target"),
+    "run_in_chunks": (
+        "dovetail_ort_runtime.engine.row_invariance:run_in_chunks",
+        "dovetail_ort_runtime.row_invariance:run_in_chunks",
+    ),
+    "chain_of_rows": (
+        "dovetail_ort_runtime.engine.forward_rows:ForwardRows.chain",
+        "dovetail_ort_runtime.verification_input:VerificationInput.prompt",
+    ),
+    "DraftGraph": (
+        "dovetail_ort_runtime.engine.draft_graph:DraftGraph",
+        "dovetail_ort_runtime.draft_model:DraftModel",
+    ),
+    "FeatureDrafter": (
+        "dovetail_ort_runtime.drafting.feature_drafter:FeatureDrafter",
+        "dovetail_ort_runtime.feature_drafter:FeatureDrafter",
+    ),
+    "load_training_prompts": (
+        "dovetail_ort.training_prompts:load_training_prompts",
+        "dovetail_ort.suites:load_training_prompts",
+    ),
+    "TrainingOptions": (
+        "dovetail_ort_export.training.options:TrainingOptions",
+        "dovetail_ort_export.training.training_options:TrainingOptions",
+    ),
+    "TrainingPrompts": (
+        "dovetail_ort_export.training.options:TrainingPrompts",
+        "dovetail_ort_export.training.training_options:TrainingPrompts",
+    ),
+    "write_text": (
+        "dovetail_ort_export.training.text_plan:write_text",
+        "dovetail_ort_export.training.written_text:write_text",
+    ),
+}
+
+
+def find(name: str) -> Any:
+    """What `PLACES` calls `name`, imported from where the commit of this environment has it."""
+    today, before = PLACES[name]
+    try:
+        return pkgutil.resolve_name(today)
+    except ModuleNotFoundError:
+        return pkgutil.resolve_name(before)
 
 
 class Worker:
@@ -36,37 +84,31 @@ class Worker:
         self.weights: list[NDArray[np.uint64]] = []
 
     def import_onnxruntime(self) -> dict[str, Any]:
-        """Resident bytes of a process that imported ONNX Runtime and nothing else of weight."""
+        """Resident bytes of a process that has imported ONNX Runtime and little else."""
         import onnxruntime
 
         return {"resident_bytes": _resident_bytes(), "onnxruntime": onnxruntime.__version__}
 
     def import_runtime(self) -> dict[str, Any]:
-        """Import what a load needs, so that a load's time is no import's."""
+        """Import what a load needs, so that the time of a load holds no import."""
         import dovetail_ort
 
         return {"version": importlib.metadata.version(dovetail_ort.__name__.replace("_", "-"))}
 
     def open_target(self, max_context: int, num_past: int) -> dict[str, Any]:
         """Open the target and read `num_past` tokens."""
-        from dovetail_ort_runtime.bundle.bundle import Bundle
-        from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
-        from dovetail_ort_runtime.engine.target import Target
-
-        bundle = Bundle(self.bundle)
+        bundle = find("Bundle")(self.bundle)
         entry = bundle.manifest.target
-        self.target = Target(bundle.path(entry.graph), entry, max_context=max_context)
-        run_in_chunks(self.target, np.arange(num_past) % entry.vocabulary_size, self.target.max_rows)
+        self.target = find("Target")(bundle.path(entry.graph), entry, max_context=max_context)
+        find("run_in_chunks")(self.target, np.arange(num_past) % entry.vocabulary_size, self.target.max_rows)
         return {"threads": self.target.threads, "weight_bytes": self.target.weight_bytes, "graph": entry.graph}
 
     def forward(self, rows: int) -> dict[str, Any]:
-        """Milliseconds of a forward over new tokens, all of them scored, behind those that were read.
+        """Milliseconds of a forward over new tokens after those that were read; all of them are scored.
 
-        The second of two: the first brings threads and caches back from the other side.
+        It is the second of two: the first one brings threads and caches back from the other side.
         """
-        from dovetail_ort_runtime.engine.forward_rows import ForwardRows
-
-        tokens = ForwardRows.chain(np.arange(rows) % self.target.vocabulary_size, self.target.cache.length)
+        tokens = find("chain_of_rows")(np.arange(rows) % self.target.vocabulary_size, self.target.cache.length)
         self.target.forward(tokens)
         started = time.perf_counter()
         self.target.forward(tokens)
@@ -84,36 +126,31 @@ class Worker:
 
     def _weights(self) -> list[NDArray[np.uint64]]:
         """The file of weights beside the target's graph, in as many parts as there are threads."""
-        from dovetail_ort_runtime.bundle.bundle import Bundle
-
-        bundle = Bundle(self.bundle)
+        bundle = find("Bundle")(self.bundle)
         graph = bundle.path(bundle.manifest.target.graph)
         (path,) = (path for path in graph.parent.glob(f"{graph.name}*") if path != graph)
         content = np.fromfile(path, dtype=np.uint64, count=path.stat().st_size // 8)
         return np.array_split(content, self.target.threads)
 
     def open_drafter(self, max_context: int, num_past: int) -> dict[str, Any]:
-        """Open the bundle's drafter beside the target, behind `num_past` tokens."""
-        from dovetail_ort_runtime import SamplingOptions
-        from dovetail_ort_runtime.bundle.bundle import Bundle
-        from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
-        from dovetail_ort_runtime.drafting.shapes import ChainShape
-        from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+        """Open the bundle's drafter beside the target, with `num_past` tokens of context."""
+        from dovetail_ort_runtime import ChainShape, SamplingOptions
 
-        bundle = Bundle(self.bundle)
+        bundle = find("Bundle")(self.bundle)
         entry = bundle.manifest.drafter
         assert entry is not None, "the bundle has no drafter"
-        model = DraftGraph(bundle.path(entry.graph), entry, capacity=max_context, threads=self.target.threads)
-        self.drafter = FeatureDrafter(model)
-        tells_exact = "exact" in inspect.signature(self.drafter.begin).parameters  # at f2faf98
-        self.drafter.begin(SamplingOptions(), **({"exact": True} if tells_exact else {}))
+        path = bundle.path(entry.graph)
+        model = find("DraftGraph")(path, entry, capacity=max_context, threads=self.target.threads)
+        self.drafter = find("FeatureDrafter")(model)
+        is_f2faf98 = "exact" in inspect.signature(self.drafter.begin).parameters
+        self.drafter.begin(SamplingOptions(), **({"exact": True} if is_f2faf98 else {}))
         self._observe(num_past)
         self.drafter.draft(0, 1, ChainShape.fixed(1))
         return {"weight_bytes": model.weight_bytes}
 
     def draft(self, num_past: int, tokens: int) -> dict[str, Any]:
-        """Milliseconds of drafting a chain, the tokens of a round before it unread; the second of two."""
-        from dovetail_ort_runtime.drafting.shapes import ChainShape
+        """Milliseconds of drafting a chain while the tokens of the round before are unread; the second of two."""
+        from dovetail_ort_runtime import ChainShape
 
         ms = 0.0
         for _ in range(2):
@@ -145,9 +182,7 @@ class Worker:
 
     def tokenize(self, text: str) -> dict[str, Any]:
         """Token ids of a text, nothing added."""
-        from dovetail_ort_runtime.bundle.bundle import Bundle
-
-        return {"token_ids": Bundle(self.bundle).tokenizer().encode(text, add_special_tokens=False)}
+        return {"token_ids": find("Bundle")(self.bundle).tokenizer().encode(text, add_special_tokens=False)}
 
     def generate(self, prompt: Any, max_new_tokens: int, speculative: bool) -> dict[str, Any]:
         """Answer token ids or messages greedily, nothing reused."""
@@ -175,15 +210,12 @@ class Worker:
 
     def write_text(self, directory: str, prompts: str | None, num_answer_tokens: int, seed: int) -> dict[str, Any]:
         """Write training text into a new directory; answer tokens and seconds, the loading of the graph included."""
-        from dovetail_ort.training_prompts import load_training_prompts
-        from dovetail_ort_export.training.options import TrainingOptions, TrainingPrompts
-        from dovetail_ort_export.training.text_plan import write_text
-        from dovetail_ort_runtime.bundle.bundle import Bundle
-
-        options = TrainingOptions(num_answer_tokens=num_answer_tokens, seed=seed)
-        given = TrainingPrompts() if prompts is None else load_training_prompts(Path(prompts))
+        options = find("TrainingOptions")(num_answer_tokens=num_answer_tokens, seed=seed)
+        given = find("TrainingPrompts")() if prompts is None else find("load_training_prompts")(Path(prompts))
+        write_text = find("write_text")
+        bundle = find("Bundle")(self.bundle)
         started = time.perf_counter()
-        shards = write_text(Bundle(self.bundle), Path(directory), options, given)
+        shards = write_text(bundle, Path(directory), options, given)
         seconds = time.perf_counter() - started
         found = list(shards.conversations())
         return {

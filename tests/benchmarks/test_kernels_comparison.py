@@ -9,18 +9,11 @@ import pytest
 from benchmarks.kernels_comparison.forwards import ROWS, Forwards
 from benchmarks.kernels_comparison.journal import Journal
 from benchmarks.kernels_comparison.part import Scale
-from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Side, SideProcess, in_turn
+from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Side, SideProcess
 from benchmarks.kernels_comparison.suites import Suite
+from benchmarks.kernels_comparison.worker import PLACES, find
 
 SCALE = Scale(processes=1, rounds=2)
-
-
-def test_each_side_begins_every_other_round():
-    assert [in_turn([BEFORE, AFTER], number) for number in range(3)] == [
-        [BEFORE, AFTER],
-        [AFTER, BEFORE],
-        [BEFORE, AFTER],
-    ]
 
 
 def test_a_journal_keeps_whole_steps_of_the_same_measurement(tmp_path):
@@ -61,21 +54,31 @@ def test_a_prompt_counts_with_the_median_of_its_runs():
 
 
 @pytest.fixture
-def worker(tiny_bundle):
-    process = SideProcess(Side(interpreter=sys.executable, bundle=tiny_bundle))
+def worker(tiny_drafting_bundle):
+    process = SideProcess(Side(interpreter=sys.executable, bundle=tiny_drafting_bundle))
     yield process
     process.close()
 
 
-def test_a_worker_runs_forwards_and_answers(worker):
+def test_a_worker_runs_forwards_drafts_and_answers(worker):
     worker.ask("open_target", max_context=40, num_past=16)
     assert worker.ask("forward", rows=4)["ms"] > 0
     assert worker.ask("read_weights")["bytes"] > 0
+    worker.ask("open_drafter", max_context=40, num_past=16)
+    assert worker.ask("draft", num_past=16, tokens=4)["ms"] > 0
     worker.ask("load", tune=False)
     answers = [worker.ask("generate", prompt=[5, 6, 7], max_new_tokens=6, speculative=mode) for mode in (False, True)]
     assert answers[0]["token_ids"] == answers[1]["token_ids"]
 
 
+def test_a_worker_finds_all_that_it_uses_where_it_is_today():
+    for name, (today, _) in PLACES.items():
+        module, _, attribute = today.partition(":")
+        found = find(name)
+        assert found.__module__ == module, name
+        assert found.__qualname__ == attribute
+
+
 def test_a_worker_that_fails_says_which_request(worker):
-    with pytest.raises(RuntimeError, match="must answer forward, got its end"):
+    with pytest.raises(RuntimeError, match="ended with status 1 while it had to answer 'forward'"):
         worker.ask("forward", rows=1)  # nothing is open

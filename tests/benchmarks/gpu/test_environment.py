@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from benchmarks.gpu.environment import KERNELS, make_environment
 from dovetail_ort_runtime import kernels
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 
 
 @pytest.fixture

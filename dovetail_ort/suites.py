@@ -1,4 +1,4 @@
-"""Sets of prompts for measuring; nothing is ever trained or tuned on HumanEval."""
+"""Sets of prompts for measurements. Nothing is ever trained or tuned on HumanEval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dovetail_ort_export.training.options import TrainingPrompts
 from dovetail_ort_runtime import InputError, Message, UnavailableError
 from dovetail_ort_runtime.text.user_text import read_text_file
 
@@ -20,7 +19,7 @@ class SuitePrompt:
     """One prompt.
 
     Attributes:
-        name: of the task, or the line number.
+        name: name of the task in HumanEval, or the file's name and the line's number.
         messages: the conversation up to the answer.
     """
 
@@ -32,27 +31,26 @@ def load_suite(suite: str) -> list[SuitePrompt]:
     """Prompts of a suite.
 
     Args:
-        suite: `humaneval`, each function's head as the user's message, or a JSONL file whose lines have `prompt`, the
-            user's message, or `messages`, a conversation.
+        suite: `humaneval`, whose prompts are the heads of functions, or path of a JSONL file. Each of its lines has
+            `prompt`, a user's message, or `messages`, a conversation.
 
     Raises:
-        InputError: the file is missing, empty, or a line is not of this form.
+        InputError: the file is missing or empty, or a line has another form.
         UnavailableError: HumanEval's package is not installed.
     """
     if suite == HUMANEVAL:
         return [_user_prompt(name, problem["prompt"]) for name, problem in _problems().items()]
-    return [_suite_prompt(name, value) for name, value in _read_jsonl(Path(suite))]
+    return [suite_prompt(name, value) for name, value in read_jsonl(Path(suite))]
 
 
 def evaluation_texts() -> list[str]:
-    """HumanEval's prompts with their solutions and tests: what no training may see.
+    """HumanEval's prompts with their solutions and tests, which no training may see.
 
     Raises:
         UnavailableError: HumanEval's package is not installed.
     """
-    return [
-        "".join(problem[part] for part in ("prompt", "canonical_solution", "test")) for problem in _problems().values()
-    ]
+    parts = ("prompt", "canonical_solution", "test")
+    return ["".join(problem[part] for part in parts) for problem in _problems().values()]
 
 
 def _problems() -> dict[str, dict[str, str]]:
@@ -66,28 +64,17 @@ def _problems() -> dict[str, dict[str, str]]:
     return problems
 
 
-def load_training_prompts(path: Path) -> TrainingPrompts:
-    """What a target shall write about: a JSONL file whose lines are those of a suite or have `opening`, a string.
+def read_jsonl(path: Path) -> list[tuple[str, Any]]:
+    """Name and JSON value of every line that is not empty.
 
     Raises:
-        InputError: the file is missing, empty, or a line is not of this form.
+        InputError: the file is missing or empty, or a line is not JSON.
     """
-    conversations: list[Sequence[Message]] = []
-    openings = []
-    for name, value in _read_jsonl(path):
-        if isinstance(value, dict) and isinstance(value.get("opening"), str):
-            openings.append(value["opening"])
-        else:
-            conversations.append(_suite_prompt(name, value).messages)
-    return TrainingPrompts(conversations=conversations, openings=openings)
-
-
-def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
-    """Name and value of every line."""
-    lines = read_text_file(path, "prompts").split("\n")  # not at all that Unicode calls a line's end: JSON does not
+    # Only at "\n": JSON strings may hold the other characters that Unicode calls the end of a line.
+    lines = read_text_file(path, "prompts").split("\n")
     found = [_read_line(f"{path.name}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
-        raise InputError(f"prompts must be one or more, got {str(path)!r} without any")
+        raise InputError(f"there is no prompt in {str(path)!r}")
     return found
 
 
@@ -98,7 +85,12 @@ def _read_line(name: str, line: str) -> tuple[str, Any]:
         raise InputError(f"{name} must be JSON, got: {error}") from error
 
 
-def _suite_prompt(name: str, value: Any) -> SuitePrompt:
+def suite_prompt(name: str, value: Any) -> SuitePrompt:
+    """The prompt of one line.
+
+    Raises:
+        InputError: the line has neither a prompt nor messages.
+    """
     if isinstance(value, dict) and isinstance(value.get("prompt"), str):
         return _user_prompt(name, value["prompt"])
     if isinstance(value, dict) and isinstance(value.get("messages"), list):

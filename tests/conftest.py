@@ -398,6 +398,42 @@ def unloaded_memory() -> Callable[..., list[int]]:
     return measure
 
 
+@pytest.fixture
+def damaged(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle, to be damaged."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "damaged"))
+
+
+@pytest.fixture
+def change_manifest() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
+    """`change_manifest(bundle, change)`: write a bundle's manifest as `change` leaves it."""
+
+    def write(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+        path = bundle / "manifest.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+
+    return write
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refused(*argv)`: the one line that a refused command prints."""
+    from dovetail_ort.cli.main import main
+
+    def run(*argv: object) -> str:
+        status = main([str(argument) for argument in argv])
+        out, err = capsys.readouterr()
+        assert (status, out) == (2, "")
+        assert err.startswith("dovetail-ort")
+        assert err.count("\n") == 1
+        assert err.endswith("\n")
+        return err
+
+    return run
+
+
 @contextmanager
 def _no_file_over_a_kilobyte() -> Iterator[None]:
     import resource  # Windows has none

@@ -1,13 +1,13 @@
-"""An answer on the terminal: text as it is decided, and a line of statistics behind it."""
+"""An answer on the terminal: its text as it is decided, then a line of statistics."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Final
 
+from dovetail_ort.cli.terminal import shows_colours
 from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.options import GenerationOptions
 from dovetail_ort_runtime.results import Generation
@@ -17,17 +17,17 @@ _TINT: Final = "\x1b[32m{}\x1b[0m"
 
 
 class AnswerPrinter:
-    """Prints one answer at a time; drafted tokens are tinted on a terminal only.
+    """Prints one answer at a time.
 
     Args:
-        model: answers.
-        options: of every answer.
-        template_arguments: of every conversation.
-        show_drafted: whether drafted tokens are tinted.
-        quiet: whether statistics are left out.
+        model: the model that answers.
+        options: limits and sampling of every answer.
+        template_arguments: values that the chat template gets with every conversation.
+        show_drafted: whether drafted tokens are coloured on a terminal.
+        quiet: whether the line of statistics is left out.
 
     Attributes:
-        text: what the newest answer says so far, whole or interrupted.
+        text: text of the newest answer so far; an interrupted answer keeps what was decided.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class AnswerPrinter:
         self._options = options
         self._template_arguments = template_arguments
         self._exactness = "exact" if model.exact else "not exact: this bundle failed its check"
-        self._tinted = show_drafted and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._tinted = show_drafted and shows_colours()
         self._quiet = quiet
 
     def answer(self, prompt: Prompt) -> None:
-        """Print the pieces of an answer as they come, and its statistics; on an error, too, the last line ends."""
+        """Print the pieces of an answer as they come, then its statistics. Its last line ends even after an error."""
         self.text = ""
         generation = None
         try:
@@ -67,7 +67,7 @@ class AnswerPrinter:
 
 
 def statistics_line(generation: Generation) -> str:
-    """Tokens, speed, speculation and reuse in a line."""
+    """Tokens, speed, speculation and reuse of the cache in one line."""
     statistics = generation.statistics
     parts = [f"{statistics.new_tokens} tokens"]
     if generation.finish_reason == "length":

@@ -1,29 +1,33 @@
-"""What is in a bundle, in words; the commands that write or show one word it alike."""
+"""What is in a bundle, in words, so that all commands that write or show a bundle say it in the same way."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from dovetail_ort_runtime.bundle.manifest import PORTABLE, Manifest, TargetEntry
+from dovetail_ort_runtime.bundle.formats import PORTABLE
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
+from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance, WitnessReport
 
 _COMPARED: Final = {"model": "the model", "graph": "the graph before the last change"}
 
 
 def page(lines: dict[str, str]) -> str:
-    """Lines behind their labels."""
+    """A page of lines, each after its label."""
     return "\n".join(f"{label:<15} {line}" for label, line in lines.items())
 
 
 def measurement_lines(manifest: Manifest) -> dict[str, str]:
-    """Lines by their label."""
+    """What was measured at export, as lines by their label."""
     witness = manifest.measurements.witness
-    return {
+    lines = {
         "exact": "yes, on the machine that exported it" if manifest.target.exact else "NO",
         "row invariance": _describe_row_invariance(manifest.measurements.row_invariance),
         "agreement": _describe_agreement(manifest.measurements.agreement),
-        **({} if witness is None else {"witness": _describe_witness(witness)}),
     }
+    if witness is not None:
+        lines["witness"] = _describe_witness(witness)
+    return lines
 
 
 def number_format(target: TargetEntry) -> str:
@@ -35,7 +39,7 @@ def number_format(target: TargetEntry) -> str:
 
 
 def describe_drafter(manifest: Manifest) -> str:
-    """One line about the bundle's drafter."""
+    """One line about the bundle's draft head."""
     drafter = manifest.drafter
     if drafter is None:
         return "none, prompt lookup only"
@@ -48,9 +52,11 @@ def describe_drafter(manifest: Manifest) -> str:
 
 
 def _describe_row_invariance(measured: RowInvariance) -> str:
-    differing = f"NOT identical, logits differ by up to {measured.largest_difference:.3g}"
     sizes = ", ".join(map(str, measured.rows))
-    return f"{'identical' if measured.identical else differing} at S = {sizes}, {measured.num_tokens} tokens"
+    result = "identical"
+    if not measured.identical:
+        result = f"NOT identical, logits differ by up to {measured.largest_difference:.3g}"
+    return f"{result} at S = {sizes}, {measured.num_tokens} tokens"
 
 
 def _describe_agreement(measured: Agreement) -> str:

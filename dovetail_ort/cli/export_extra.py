@@ -1,12 +1,12 @@
-"""What the commands share that need the packages of the extra [export]."""
+"""The packages of the extra [export], which only some commands need: importing them, and showing what they do."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from dovetail_ort_runtime.errors import UnavailableError
@@ -17,6 +17,7 @@ _QUIET_LIBRARIES: Final = {
     "HF_HUB_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_OUR_PACKAGES: Final = ("dovetail_ort", "dovetail_ort_export", "dovetail_ort_runtime")
 
 
 class Progress:
@@ -30,22 +31,38 @@ class Progress:
         print(f"[{time.perf_counter() - self._started:5.1f} s] {step}", file=sys.stderr)
 
 
-def import_from_export(what: str, module: str) -> ModuleType:
-    """The module `module` of dovetail_ort_export; what torch and transformers tell developers is silenced.
+@contextmanager
+def export_packages(what: str, *, with_torch: bool = True) -> Iterator[None]:
+    """Import names of dovetail_ort_export within this context.
+
+    Messages that torch and transformers print for developers are silenced. An ImportError that is not about a package
+    of the extra is a fault of this program, and passes through.
+
+    Args:
+        what: the part of the program that needs the packages, as the error message names it.
+        with_torch: whether torch is among them. It takes seconds to start, so a line says so.
 
     Raises:
-        UnavailableError: a package of the extra is missing.
+        UnavailableError: a package of the extra is missing, or cannot be loaded.
     """
     for name, value in _QUIET_LIBRARIES.items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # a log wants no progress bars
-    if "torch" not in sys.modules:
+    if with_torch and "torch" not in sys.modules:
         print("starting torch", file=sys.stderr)
     try:
-        return importlib.import_module(f"dovetail_ort_export.{module}")
+        yield
     except ImportError as error:
+        if _is_our_fault(error):
+            raise
         raise UnavailableError(
-            f"the {what} must have the packages of the extra [export], got: {error}; "
+            f"the {what} needs the packages of the extra [export], and one of them does not load: {error}; "
             "run: pip install 'dovetail-ort[export]'"
         ) from error
+
+
+def _is_our_fault(error: ImportError) -> bool:
+    """Whether what is missing is a module of this program, or one of Python's own that this system does not have."""
+    package = (error.name or "").partition(".")[0]
+    return package in _OUR_PACKAGES or package in sys.stdlib_module_names

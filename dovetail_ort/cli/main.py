@@ -1,11 +1,11 @@
-"""The command `dovetail-ort`: a table of sub-commands, and what their errors become. It knows no model.
+"""The command `dovetail-ort`: it runs a sub-command and turns errors into one line and a status. It knows no model.
 
 Exit status:
 
-    0    success
-    1    the command ran and its verdict is bad: doctor found a problem, bench a difference
-    2    nothing was done, or not all of it: bad input, a damaged bundle, a missing package, a full disk
-    130  Ctrl-C
+    0    the command succeeded
+    1    the command ran and found something bad: doctor a problem, bench a difference
+    2    the command was not carried out in full: bad input, a damaged bundle, a missing package, a full disk
+    130  the user pressed Ctrl-C
     141  the reader of the output went away
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import importlib.metadata
 import os
@@ -24,6 +25,7 @@ from types import ModuleType
 from typing import Final, NoReturn
 
 from dovetail_ort import commands
+from dovetail_ort.cli.terminal import tell
 from dovetail_ort_runtime.errors import DovetailError
 
 PROGRAM: Final = "dovetail-ort"
@@ -33,7 +35,12 @@ READER_GONE: Final = 141
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line and name the next action; a summary has no capital and full stop."""
+    """An argument parser whose errors are one line that names the next action.
+
+    Args:
+        program: words that call the command.
+        summary: what the command does, without a capital letter and a full stop.
+    """
 
     def __init__(self, program: str, summary: str) -> None:
         super().__init__(
@@ -45,12 +52,19 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
-        _tell(f"{self.prog}: {message}; see {self.prog} --help")
+        tell(f"{self.prog}: {message}; see {self.prog} --help")
         sys.exit(REFUSED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, by the arguments `argv` behind the program's name or those of this process; its exit status."""
+    """Run one command.
+
+    Args:
+        argv: the arguments after the program's name; those of this process if None.
+
+    Returns:
+        The exit status.
+    """
     _prepare_streams()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
@@ -59,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        _abandon_output()
-        return READER_GONE
     except OSError as error:
+        if _reader_is_gone(error):
+            _abandon_output()
+            return READER_GONE
         return _fail(_describe(error), REFUSED)
     except MemoryError as error:
         return _fail(f"out of memory: {error}; take a smaller --max-context or a smaller model", REFUSED)
@@ -77,7 +91,8 @@ def _run(argv: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {importlib.metadata.version(PROGRAM)}")
     while hasattr(module, "COMMANDS"):  # a group of commands, as the program itself is
         name = _choose(parser, module, argv[:1])
-        parser, argv = OneLineParser(f"{parser.prog} {name}", module.COMMANDS[name]), argv[1:]
+        argv = argv[1:]
+        parser = OneLineParser(f"{parser.prog} {name}", module.COMMANDS[name])
         module = importlib.import_module(f"{module.__name__}.{name}")
     module.add_arguments(parser)
     with warnings.catch_warnings():
@@ -90,20 +105,21 @@ def _choose(parser: OneLineParser, group: ModuleType, argv: list[str]) -> str:
     """The command of a group that `argv` names."""
     table = "\n".join(f"  {name:<10}{summary}" for name, summary in group.COMMANDS.items())
     parser.description = f"{parser.description}\n\ncommands:\n{table}"
-    parser.usage, parser.epilog = group.USAGE, group.EXAMPLES
+    parser.usage = group.USAGE
+    parser.epilog = group.EXAMPLES
     parser.add_argument("command", nargs="?", choices=group.COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
     name: str | None = parser.parse_args(argv).command
     if name is None:
-        parser.error("a command must be given")
+        parser.error("a command is missing")
     return name
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    _tell(f"{PROGRAM}: warning: {message}")
+    tell(f"{PROGRAM}: warning: {message}")
 
 
 def _prepare_streams() -> None:
-    """Stand in for standard streams that the caller closed; show `?` where a terminal lacks a character."""
+    """Open standard streams that the caller closed, and print `?` for characters that the terminal does not have."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # it is open as long as the process
@@ -113,22 +129,24 @@ def _prepare_streams() -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    _tell(f"{PROGRAM}: {message}")
+    tell(f"{PROGRAM}: {message}")
     return status
+
+
+def _reader_is_gone(error: OSError) -> bool:
+    """Whether nobody reads the output any more; Windows calls that an invalid argument, without a file name."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    return sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
 
 
 def _describe(error: OSError) -> str:
     if error.strerror is None:  # numpy, when a disk fills up
-        return f"a file must be read or written whole, got: {error}; is the disk full?"
+        return f"a file could not be read or written as a whole: {error}; is the disk full?"
     return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 
-def _tell(message: str) -> None:
-    """Print a message in one line."""
-    print(" ".join(message.split()), file=sys.stderr)
-
-
 def _abandon_output() -> None:
-    """Send what is still buffered nowhere, or the interpreter complains at its end."""
+    """Send the rest of the output nowhere; otherwise the interpreter complains at its end."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

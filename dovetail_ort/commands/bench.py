@@ -13,6 +13,7 @@ from typing import Any
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
 from dovetail_ort.cli.arguments import (
     add_bundle,
+    add_json,
     add_speculation,
     add_template_arguments,
     add_threads,
@@ -20,7 +21,6 @@ from dovetail_ort.cli.arguments import (
     load_options,
     template_arguments,
 )
-from dovetail_ort.commands import add_json
 from dovetail_ort.suites import load_suite
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
@@ -31,18 +31,24 @@ from dovetail_ort_runtime.model import Model
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "Every prompt is decoded greedily twice in turns: without speculation, which is the baseline, and with it.\n"
-        "Exit status 1 if a speculative answer differs from the baseline's although the bundle is exact.\n\n"
+        "Each prompt is decoded greedily twice, with speculation and without it. Decoding without speculation is the\n"
+        "baseline. The exit status is 1 if an exact bundle gives an answer that differs from the baseline's.\n\n"
         "examples:\n"
         "  dovetail-ort bench smollm2 --suite humaneval\n"
         "  dovetail-ort bench smollm2 --suite prompts.jsonl --limit 20 --json > result.json"
     )
     add_bundle(parser)
     parser.add_argument(
-        "--suite", default="humaneval", help="humaneval, or a JSONL file with prompt or messages a line"
+        "--suite", default="humaneval", help="humaneval, or a JSONL file whose lines have a prompt or messages"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="take the first N prompts only")
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="of an answer (default 128)")
+    parser.add_argument("--limit", type=int, metavar="N", help="decode only the first N prompts")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=128,
+        metavar="N",
+        help="largest number of tokens of an answer (default: %(default)s)",
+    )
     add_template_arguments(parser)
     add_speculation(parser)
     add_verification(parser)
@@ -51,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, judge exactness."""
+    """Measure and print; 1 if an exact bundle gave another answer than the baseline."""
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit must be 1 or more, got {arguments.limit}")
     given = template_arguments(arguments)

@@ -9,11 +9,12 @@ from typing import Final
 
 from dovetail_ort.cli.answer_printer import AnswerPrinter
 from dovetail_ort.cli.arguments import add_generation_arguments, open_model, template_arguments
+from dovetail_ort.cli.terminal import END_OF_INPUT, tell
 from dovetail_ort_runtime.errors import ContextLengthError, DovetailError, InputError
 from dovetail_ort_runtime.text.messages import Message
 from dovetail_ort_runtime.text.user_text import standard_input
 
-_HELP: Final = "/reset forgets the conversation, /quit or Ctrl-D ends, Ctrl-C interrupts an answer"
+_HELP: Final = f"/reset forgets the conversation, /quit or {END_OF_INPUT} ends it, Ctrl-C interrupts an answer"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = template_arguments(arguments)
     model, options = open_model(arguments)
     if not model.has_chat_template:
-        raise InputError(
-            f"chat must have a bundle with a chat template, got {arguments.bundle} without one; "
-            "use dovetail-ort generate --raw"
-        )
+        raise InputError(f"{arguments.bundle} has no chat template, so it cannot chat; use dovetail-ort generate --raw")
     printer = AnswerPrinter(
         model, options, template_arguments=given, show_drafted=arguments.show_drafted, quiet=arguments.quiet
     )
@@ -37,25 +35,38 @@ def run(arguments: argparse.Namespace) -> int:
     _enable_editing()
     if not arguments.quiet:
         _tell(f"{model.manifest.provenance.source}: {_HELP}")
-    while (line := _read_line()) is not None:
-        match line.strip():
-            case "":
-                continue
-            case "/quit":
-                break
-            case "/reset":
-                conversation.reset()
-            case "/help":
-                _tell(_HELP)
-            case command if command.startswith("/") and command[1:].isalpha():
-                _tell(f"a command must be /reset, /quit or /help, got {command}")
-            case _:
-                conversation.answer(line)
-    return 0
+    while True:
+        line = _read_line()
+        if line is None or line.strip() == "/quit":
+            return 0
+        _obey(line, conversation)
+
+
+def _obey(line: str, conversation: Conversation) -> None:
+    """Carry out a command, or answer a message."""
+    match line.strip():
+        case "":
+            return
+        case "/reset":
+            conversation.reset()
+        case "/help":
+            _tell(_HELP)
+        case command if command.startswith("/") and command[1:].isalpha():
+            _tell(f"a command must be /reset, /quit or /help, got {command}")
+        case _:
+            conversation.answer(line)
 
 
 class Conversation:
-    """The `messages` so far, each answer appended. The model reads again only what it has not read before."""
+    """The messages so far; the model reads only those that it has not read before.
+
+    Args:
+        printer: gives and prints the answers.
+        system: text of the system message, None without one.
+
+    Attributes:
+        messages: the conversation so far, each answer included.
+    """
 
     def __init__(self, printer: AnswerPrinter, *, system: str | None) -> None:
         self._printer = printer
@@ -67,15 +78,15 @@ class Conversation:
         self.messages = list(self._system)
 
     def answer(self, text: str) -> None:
-        """Answer a user message; an answer that Ctrl-C cuts short stays, a message without an answer does not."""
+        """Answer a user's message. An answer that Ctrl-C cuts short stays; a message without an answer is dropped."""
         turn: list[Message] = [*self.messages, {"role": "user", "content": text}]
         try:
             self._printer.answer(turn)
         except KeyboardInterrupt:
-            kept = "the answer so far stays" if self._printer.text else "the message does not stay"
-            _tell(f"interrupted; {kept} in the conversation")
+            kept = "the answer so far stays in" if self._printer.text else "the message is dropped from"
+            _tell(f"interrupted; {kept} the conversation")
         except ContextLengthError as error:
-            _tell(f"{error}; or start anew with /reset")
+            _tell(f"{error}; or start again with /reset")
         except DovetailError as error:
             _tell(str(error))
         if self._printer.text:
@@ -109,4 +120,4 @@ def _end_prompt() -> None:
 
 
 def _tell(message: str) -> None:
-    print(f"[{message}]", file=sys.stderr)
+    tell(f"[{message}]")

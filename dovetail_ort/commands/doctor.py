@@ -1,256 +1,50 @@
-"""`dovetail-ort doctor`: what works here, and the command that mends what does not."""
+"""`dovetail-ort doctor`: what works here, and the command that repairs what does not."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
 import json
-import os
-import platform
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from dataclasses import asdict
+from typing import Final
 
-import numpy as np
-from packaging.requirements import Requirement
-
-from dovetail_ort.commands import add_json
-from dovetail_ort_runtime import kernels
+from dovetail_ort.cli.arguments import add_json
+from dovetail_ort.cli.terminal import tell
+from dovetail_ort.health import health_checks, is_healthy, remedies
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.engine.cuda_trial import run_trial
-from dovetail_ort_runtime.engine.devices import CPU, CUDA, CUDA_PROVIDER
-from dovetail_ort_runtime.engine.draft_graph import DraftGraph
-from dovetail_ort_runtime.engine.reference_bits import REFERENCE_BITS, bits_here
-from dovetail_ort_runtime.engine.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
-from dovetail_ort_runtime.engine.session import SessionReport
-from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.errors import UnavailableError
-from dovetail_ort_runtime.machine.cuda_runtime import cuda_versions, device_name
-from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime, onnxruntime_distributions
-from dovetail_ort_runtime.machine.processor import instruction_sets, processor_name
-
-Status = Literal["ok", "note", "problem"]
 
 _MARKS: Final = {"ok": "[ok]", "note": "[--]", "problem": "[!!]"}
-_CUDA: Final = "cuda"
-_OPERATORS: Final = "native operators"
-_EXTRAS: Final = ("export", "server", "hub")
-_REMEDIES: Final = {"problem": "to mend", "note": "optional"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HealthCheck:
-    """One finding.
-
-    Attributes:
-        name: what was looked at.
-        status: `note` for what is optional or cannot be known, `problem` for what must be mended.
-        found: what is there.
-        remedy: command or action that mends it, or None.
-    """
-
-    name: str
-    status: Status = "ok"
-    found: str
-    remedy: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "marks:\n  [ok] as it should be   [--] optional   [!!] must be mended; the exit status is then 1\n\n"
+        "marks:\n  [ok] works   [--] optional   [!!] must be repaired; the exit status is then 1\n\n"
         "examples:\n  dovetail-ort doctor\n  dovetail-ort doctor smollm2"
     )
     parser.add_argument(
-        "bundle", metavar="BUNDLE", nargs="?", help="check also that this bundle runs, and is exact on this machine"
+        "bundle",
+        metavar="BUNDLE",
+        nargs="?",
+        help="also check whether this bundle runs, and whether it is exact on this machine",
     )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check everything; 1 if something must be mended."""
-    bundle = None if arguments.bundle is None else Bundle(arguments.bundle)
+    """Check everything; 1 if something must be repaired."""
+    bundle = None
+    if arguments.bundle is not None:
+        bundle = Bundle(arguments.bundle)
+        tell("the bundle is run too, after the checks of this machine")
     if arguments.json:
-        checks = list(_checks(bundle))
-        record = {"healthy": _healthy(checks), "checks": [asdict(check) for check in checks]}
+        checks = list(health_checks(bundle))
+        record = {"healthy": is_healthy(checks), "checks": [asdict(check) for check in checks]}
         print(json.dumps(record, indent=2))
-    else:
-        print(f"dovetail-ort {importlib.metadata.version('dovetail-ort')}")
-        checks = []
-        for check in _checks(bundle):
-            checks.append(check)
-            print(f"{_MARKS[check.status]} {check.name:<22} {check.found}", flush=True)
-        print("\n".join(_remedies(checks)))
-    return 0 if _healthy(checks) else 1
-
-
-def _healthy(checks: list[HealthCheck]) -> bool:
-    return all(check.status != "problem" for check in checks)
-
-
-def _checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
-    yield from _check_machine()
-    runtime = list(_check_onnxruntime())
-    yield from runtime
-    operators = _check_operators()
-    yield operators
-    if _healthy(runtime) and operators.status == "ok":
-        yield _check_bits()
-    yield from _check_packages()
-    for extra in _EXTRAS:
-        yield from _check_packages(extra)
-    if bundle is None:
-        return
-    yield HealthCheck(name="bundle", found=f"{bundle.directory} is complete")
-    if _healthy(runtime):
-        print("running the bundle", file=sys.stderr)
-        yield _check_exactness(bundle)
-        yield _check_drafter(bundle, cuda_works=any(check.name == _CUDA and check.status == "ok" for check in runtime))
-
-
-def _remedies(checks: list[HealthCheck]) -> list[str]:
-    """Each remedy once, what must be mended first; or that there is none."""
-    remedies = [
-        f"{label}: {check.remedy}"
-        for status, label in _REMEDIES.items()
-        for check in checks
-        if check.status == status and check.remedy
-    ]
-    return list(dict.fromkeys(remedies)) or ["nothing to mend"]
-
-
-def _check_machine() -> Iterator[HealthCheck]:
-    yield HealthCheck(name="python", found=platform.python_version())
-    yield HealthCheck(name="platform", found=platform.platform())
-    yield HealthCheck(name="processor", found=f"{processor_name()}; {os.cpu_count()} logical cores")
-    found = instruction_sets()
-    if found is None:
-        yield HealthCheck(name="instruction sets", status="note", found="unknown, there is no /proc/cpuinfo")
-    else:
-        yield HealthCheck(name="instruction sets", found=", ".join(found) or "none that matter here")
-
-
-def _check_onnxruntime() -> Iterator[HealthCheck]:
-    try:
-        providers = import_onnxruntime().get_available_providers()
-    except UnavailableError as error:
-        found, _, remedy = str(error).rpartition("; run: ")
-        yield HealthCheck(name="onnxruntime", status="problem", found=found, remedy=remedy)
-        return
-    distributions = " and ".join(f"{name} {version}" for name, version in onnxruntime_distributions().items())
-    yield HealthCheck(name="onnxruntime", found=distributions)
-    yield HealthCheck(name="providers", found=", ".join(providers))
-    if CUDA_PROVIDER in providers:
-        yield _check_cuda_versions()
-        yield _check_cuda()
-    else:
-        yield HealthCheck(name="cuda", status="note", found="no provider; the target runs on the CPU and needs none")
-
-
-def _check_operators() -> HealthCheck:
-    """The library of native operators; a note without it, as portable bundles work."""
-    reason = kernels.why_missing()
-    if reason is not None:
-        found, _, remedy = reason.partition("; ")
-        return HealthCheck(name=_OPERATORS, status="note", found=found, remedy=remedy)
-    try:
-        level = kernels.level()
-    except UnavailableError as error:
-        found, _, remedy = str(error).partition("; ")
-        return HealthCheck(name=_OPERATORS, status="problem", found=found, remedy=remedy)
-    parts = (
-        f"level {level} of {', '.join(kernels.levels())}",
-        f"operators {kernels.OPERATOR_VERSION}",
-        f"library {kernels.library_version()}, {kernels.library_path()}",
-    )
-    return HealthCheck(name=_OPERATORS, found="; ".join(parts))
-
-
-def _check_bits() -> HealthCheck:
-    """Whether the native operators give the results here that they give on every machine."""
-    found = bits_here()
-    if found == REFERENCE_BITS:
-        return HealthCheck(name="bits", found=f"the native operators give the reference bits, {found}")
-    return HealthCheck(
-        name="bits",
-        status="problem",
-        found=f"the native operators give other bits than on other machines, {found} instead of {REFERENCE_BITS}",
-        remedy="report this processor, and export with --format portable meanwhile",
-    )
-
-
-def _check_cuda_versions() -> HealthCheck:
-    versions = cuda_versions()
-    parts = (
-        f"driver {versions.driver or 'none'}, needed {versions.needed_driver or 'unknown'} or newer",
-        f"CUDA {versions.cuda or 'none'}, needed {versions.needed_cuda}",
-        f"cuDNN {versions.cudnn or 'none'}, not needed",
-    )
-    return HealthCheck(
-        name="cuda versions", status="ok" if versions.driver and versions.cuda else "note", found="; ".join(parts)
-    )
-
-
-def _check_cuda() -> HealthCheck:
-    """Whether a graph runs there: all else works on the CPU, too."""
-    try:
-        run_trial()
-    except UnavailableError as error:
-        found, _, remedy = str(error).rpartition("; ")
-        return HealthCheck(name=_CUDA, status="note", found=found, remedy=remedy.removeprefix("run: "))
-    return HealthCheck(name=_CUDA, found=f"a graph ran on {device_name()} with CUDA {cuda_versions().cuda}")
-
-
-def _check_packages(extra: str = "") -> Iterator[HealthCheck]:
-    """The packages that this distribution requires, or those of one of its extras, which are optional."""
-    remedy = f"pip install 'dovetail-ort[{extra}]'" if extra else "pip install dovetail-ort"
-    for requirement in map(Requirement, importlib.metadata.requires("dovetail-ort") or []):
-        marker = requirement.marker
-        always, wanted = (marker is None or marker.evaluate({"extra": name}) for name in ("", extra))
-        if wanted and not (extra and always):
-            yield _check_package(requirement, extra, remedy)
-
-
-def _check_package(requirement: Requirement, extra: str, remedy: str) -> HealthCheck:
-    label = f"[{extra}] {requirement.name}" if extra else requirement.name
-    bad: Status = "note" if extra else "problem"
-    try:
-        version = importlib.metadata.version(requirement.name)
-    except importlib.metadata.PackageNotFoundError:
-        return HealthCheck(name=label, status=bad, found="not installed", remedy=remedy)
-    if not requirement.specifier.contains(version, prereleases=True):
-        version = f"{version}, must be {requirement.specifier}"
-        return HealthCheck(name=label, status=bad, found=version, remedy=remedy)
-    return HealthCheck(name=label, found=version)
-
-
-def _check_exactness(bundle: Bundle) -> HealthCheck:
-    """Whether the bundle's logits are independent of the rows beside them on this machine, too."""
-    entry = bundle.manifest.target
-    num_tokens = min(TOKENS_AT_EXPORT, entry.max_context - 1)
-    target = Target(bundle.path(entry.graph), entry, max_context=num_tokens + 1)
-    sessions = "; ".join(map(_describe_session, target.reports()))
-    measured = measure_row_invariance(target, np.arange(num_tokens) * 37 % entry.vocabulary_size, ROWS_AT_EXPORT)
-    sizes = ", ".join(map(str, measured.rows))
-    if measured.identical:
-        return HealthCheck(name="exactness", found=f"identical logits at {sizes} rows a forward; {sessions}")
-    found = f"logits differ by up to {measured.largest_difference:.3g} between {sizes} rows a forward"
-    remedy = "use --max-draft-tokens 0, or export with --format native"
-    return HealthCheck(name="exactness", status="problem" if entry.exact else "note", found=found, remedy=remedy)
-
-
-def _check_drafter(bundle: Bundle, *, cuda_works: bool) -> HealthCheck:
-    """Whether the bundle has a drafter of its own, and that it loads."""
-    entry = bundle.manifest.drafter
-    if entry is None:
-        found, remedy = "none, prompt lookup drafts alone", "dovetail-ort train BUNDLE HEAD, then dovetail-ort attach"
-        return HealthCheck(name="drafter", status="note", found=found, remedy=remedy)
-    device = CUDA if cuda_works and entry.precision == "fp16" else CPU
-    report = DraftGraph(bundle.path(entry.graph), entry, capacity=2, threads=1, device=device, trees=False).report()
-    found = f"{entry.fusion}, {entry.num_layers} block{'s' * (entry.num_layers > 1)}, {entry.precision}"
-    return HealthCheck(name="drafter", found=f"{found}; {_describe_session(report)}")
-
-
-def _describe_session(report: SessionReport) -> str:
-    nodes = ", ".join(f"{number} nodes on {provider}" for provider, number in report.nodes.items())
-    return f"{report.device}, {nodes}, {report.weight_bytes / 1e6:.1f} MB"
+        return 0 if is_healthy(checks) else 1
+    print(f"dovetail-ort {importlib.metadata.version('dovetail-ort')}")
+    checks = []
+    for check in health_checks(bundle):
+        checks.append(check)
+        print(f"{_MARKS[check.status]} {check.name:<22} {check.found}", flush=True)
+    print("\n".join(remedies(checks)))
+    return 0 if is_healthy(checks) else 1

@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from dovetail_ort.cli.answer_printer import AnswerPrinter
-from dovetail_ort.cli.arguments import add_generation_arguments, open_model, template_arguments
-from dovetail_ort.commands import add_json
+from dovetail_ort.cli.arguments import add_generation_arguments, add_json, open_model, template_arguments
+from dovetail_ort.cli.terminal import END_OF_INPUT
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.results import Generation
@@ -27,9 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '  dovetail-ort generate smollm2 --raw "def fibonacci(n):" --stop "$(printf \'\\n\\n\')" --json'
     )
     add_generation_arguments(parser)
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?", default="-", help="standard input if absent or -")
-    parser.add_argument("--raw", action="store_true", help="continue the text itself instead of answering it")
-    parser.add_argument("--show-special-tokens", action="store_true", help="as they are spelt, the last one too")
+    parser.add_argument(
+        "prompt",
+        metavar="PROMPT",
+        nargs="?",
+        default="-",
+        help="the text to answer; standard input if it is missing or -",
+    )
+    parser.add_argument("--raw", action="store_true", help="continue the text instead of answering it")
+    parser.add_argument(
+        "--show-special-tokens",
+        action="store_true",
+        help="print special tokens by their spelling, the last one of the answer too",
+    )
     add_json(parser)
 
 
@@ -52,10 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _prompt(model: Model, arguments: argparse.Namespace) -> Prompt:
     raw = arguments.raw or not model.has_chat_template
     if raw and arguments.system is not None:
-        raise InputError("--system must go through a chat template, got --raw or a bundle without one; leave one out")
+        raise InputError(
+            "--system needs a chat template, which --raw and a bundle without one do not use; leave out --system"
+        )
     text = _read_input(drop_newline=not raw) if arguments.prompt == "-" else arguments.prompt
     if not text:
-        raise InputError("the prompt must have one character or more, got none; give PROMPT or pipe a text in")
+        raise InputError("the prompt is empty; give PROMPT, or send a text to standard input")
     if raw:
         return str(text)
     messages: list[Message] = [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
@@ -66,7 +78,7 @@ def _prompt(model: Model, arguments: argparse.Namespace) -> Prompt:
 def _read_input(*, drop_newline: bool) -> str:
     stream = standard_input()
     if stream.isatty():
-        print("type the prompt and end it with Ctrl-D:", file=sys.stderr)
+        print(f"type the prompt and end it with {END_OF_INPUT}:", file=sys.stderr)
     try:
         text = stream.read()
     except UnicodeError as error:

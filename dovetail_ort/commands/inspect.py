@@ -8,19 +8,18 @@ import json
 import sys
 from typing import Any, Final
 
-from dovetail_ort.cli.arguments import add_bundle
+from dovetail_ort.cli.arguments import add_bundle, add_json
 from dovetail_ort.cli.bundle_lines import describe_drafter, measurement_lines, number_format, page
-from dovetail_ort.commands import add_json
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.manifest import Manifest
 
-_VERIFIED: Final = {True: "all checksums match", False: "sizes match; --verify compares checksums too"}
+_VERIFIED: Final = {True: "all checksums match", False: "sizes match; --verify also compares checksums"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example:\n  dovetail-ort inspect smollm2 --verify"
     add_bundle(parser)
-    parser.add_argument("--verify", action="store_true", help="hash every file and compare with the manifest")
+    parser.add_argument("--verify", action="store_true", help="compare the checksum of every file with the manifest")
     add_json(parser)
 
 
@@ -59,16 +58,17 @@ def _page(bundle: Bundle, *, verified: bool) -> str:
 
 
 def _model(manifest: Manifest) -> dict[str, str]:
-    target, generation = manifest.target, manifest.generation
+    target = manifest.target
+    settings = dataclasses.asdict(manifest.generation)
     return {
         "model": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters, {number_format(target)}",
         "dimensions": f"{target.num_layers} blocks, {target.num_heads} query and {target.num_kv_heads} KV heads of "
         f"{target.head_size}, hidden size {target.hidden_size}, vocabulary {target.vocabulary_size}",
-        **({"passes": ", ".join(target.passes)} if target.passes else {}),
+        "passes": ", ".join(target.passes) or "not recorded",
         "drafter": describe_drafter(manifest),
         "limits": f"{target.max_context} tokens of context, {target.max_rows} rows a forward",
         "chat template": manifest.tokenizer.chat_template or "none",
-        "settings": ", ".join(f"{name} {_shown(value)}" for name, value in dataclasses.asdict(generation).items()),
+        "settings": ", ".join(f"{name} {_shown(value)}" for name, value in settings.items()),
     }
 
 

@@ -1,4 +1,4 @@
-"""`dovetail-ort pull`: a bundle from the hub into its cache on this disk, where every command finds it by its name."""
+"""`dovetail-ort pull`: a bundle from the hub into the cache on this disk, where every command finds it by its name."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import os
 import sys
 from pathlib import Path
 
+from dovetail_ort.cli.arguments import add_json, hub_name
 from dovetail_ort.cli.bundle_lines import page
-from dovetail_ort.commands import add_json
 from dovetail_ort_export.hub_client import HubClient, RemoteModel
 from dovetail_ort_runtime.bundle.bundle import LARGEST_TEXT_BYTES, Bundle, sha256
-from dovetail_ort_runtime.bundle.hub_cache import HubName
 from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from dovetail_ort_runtime.errors import BundleError, InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "The hub is HF_ENDPOINT, the cache HF_HUB_CACHE; for gated and private models log in with `hf auth login` or\n"
-        "set HF_TOKEN.\n\n"
+        "HF_ENDPOINT names the hub, and HF_HUB_CACHE the directory of the cache. For gated and private models log in\n"
+        "with `hf auth login`, or set HF_TOKEN.\n\n"
         "examples:\n  dovetail-ort pull me/smollm2\n  dovetail-ort pull me/smollm2@v1.0"
     )
-    parser.add_argument("name", metavar="OWNER/NAME[@REVISION]", help="on the hub; a branch, tag or commit")
+    parser.add_argument(
+        "name", metavar="OWNER/NAME[@REVISION]", help="name on the hub; REVISION is a branch, a tag or a commit"
+    )
     add_json(parser)
 
 
@@ -44,25 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def hub_name(text: str) -> HubName:
-    """The model that an argument names.
-
-    Raises:
-        InputError: it is no such name.
-    """
-    name = HubName.parse(text)
-    if name is None:
-        raise InputError(f"a model on the hub must be named as owner/name or owner/name@revision, got {text!r}")
-    return name
-
-
 def _manifest(client: HubClient, model: RemoteModel) -> Manifest:
-    """The manifest on the hub, read before anything large is fetched, whose files are all there."""
+    """The manifest on the hub, read before anything large is downloaded. All files that it names are there."""
     listed = model.files.get(MANIFEST_NAME)
     if listed is None:
         raise InputError(
-            f"{model.name} must hold a bundle, got a repository without a {MANIFEST_NAME}; a model that transformers "
-            f"loads becomes one with: dovetail-ort export {model.name} OUT"
+            f"{model.name} is no bundle, because it has no {MANIFEST_NAME}; if it is a model for transformers, make a "
+            f"bundle with: dovetail-ort export {model.name} OUT"
         )
     if listed.num_bytes > LARGEST_TEXT_BYTES:
         raise BundleError(
@@ -86,16 +75,16 @@ def _manifest(client: HubClient, model: RemoteModel) -> Manifest:
 
 
 def _verify(client: HubClient, model: RemoteModel, directory: Path, manifest: Manifest) -> None:
-    """Accept a whole bundle; what the cache had of it damaged is fetched again, once."""
+    """Accept a whole bundle. Files that are damaged in the cache are downloaded again, once."""
     damaged = [entry.path for entry in manifest.files if not _is_whole(directory, entry)]
     if damaged:
-        print(f"fetching {', '.join(damaged)} again: the cache had another content", file=sys.stderr)
+        print(f"fetching {', '.join(damaged)} again, because the cache had other contents", file=sys.stderr)
         client.download(model, damaged, force=True)
     try:
         Bundle(directory, "all")
     except BundleError as error:
         fault = str(error).rpartition("; ")[0] or str(error)
-        raise BundleError(f"{model.name} must be a whole bundle, got: {fault}; tell its owner") from error
+        raise BundleError(f"{model.name} is not a whole bundle: {fault}; tell its owner") from error
 
 
 def _is_whole(directory: Path, entry: FileEntry) -> bool:

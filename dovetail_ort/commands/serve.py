@@ -6,11 +6,11 @@ import argparse
 import importlib.util
 import ipaddress
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dovetail_ort.cli.arguments import add_bundle, add_speculation, add_threads, add_verification, load_options
+from dovetail_ort.cli.terminal import tell
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 from dovetail_ort_runtime.model import Model
@@ -22,22 +22,27 @@ if TYPE_CHECKING:
 
 _NEEDED: Final = ("llguidance", "prometheus_client", "starlette", "uvicorn")
 _USUAL_TOKENS: Final = 2048
-_SPARE_CONNECTIONS: Final = 256  # beside requests that wait: for being told that the queue is full, for idle browsers
+# Connections beside those of waiting requests, for idle browsers and for refusals while the queue is full.
+_SPARE_CONNECTIONS: Final = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "Ctrl-C finishes what runs, a second Ctrl-C ends at once. The chat page is at /, numbers for Prometheus at\n"
-        "/metrics. Requests that set no sampling get the bundle's own settings.\n\n"
+        "Ctrl-C lets accepted requests finish; a second Ctrl-C ends the server at once. The chat page is at /, and\n"
+        "metrics for Prometheus are at /metrics. Requests without sampling settings use those of the bundle.\n\n"
         "examples:\n"
         "  dovetail-ort serve smollm2\n"
         "  dovetail-ort serve smollm2 --host 0.0.0.0 --api-key-file key.txt --allowed-host chat.example.org"
     )
     add_bundle(parser)
-    parser.add_argument("--model-name", metavar="NAME", help="what requests call the model (default: its source)")
-    parser.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
     parser.add_argument(
-        "--strict", action="store_true", help="refuse requests with unknown fields in place of naming them in a header"
+        "--model-name", metavar="NAME", help="name of the model in requests (default: name of its source)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only errors on standard error")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse requests with unknown fields, instead of naming the fields in a header",
     )
     _add_access(parser)
     _add_limits(parser)
@@ -47,21 +52,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
     access = parser.add_argument_group("access")
-    access.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="to listen on (default: %(default)s)")
-    access.add_argument("--port", type=int, metavar="N", default=8000, help="0 for a free one (default: %(default)s)")
     access.add_argument(
-        "--api-key-file", type=Path, metavar="FILE", help="ask for the key in its first line; without it for none"
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    access.add_argument(
+        "--port",
+        type=int,
+        metavar="N",
+        default=8000,
+        help="port to listen on; 0 takes a free one (default: %(default)s)",
+    )
+    access.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="file whose first line is the key that requests must have (default: no key)",
     )
     access.add_argument(
         "--allowed-host",
         action="append",
         metavar="NAME",
         default=[],
-        help="name by which clients may ask for the server, beside localhost and IP addresses; may be given several "
-        "times",
+        help="host name that requests may use, in addition to localhost and IP addresses. May be given several times",
     )
     access.add_argument(
-        "--trusted-proxy", metavar="ADDRESS", help="of a reverse proxy whose X-Forwarded-For names the client"
+        "--trusted-proxy",
+        metavar="ADDRESS",
+        help="address of a reverse proxy whose X-Forwarded-For header names the client",
     )
 
 
@@ -71,27 +88,48 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens",
         type=int,
         metavar="N",
-        help=f"of an answer (default: {_USUAL_TOKENS} where a request does not say, else what the context holds)",
-    )
-    limits.add_argument("--max-prompt-tokens", type=int, metavar="N", help="(default: what the context holds)")
-    limits.add_argument(
-        "--max-context", type=int, metavar="N", help="tokens of prompt and answer (default: the bundle's maximum)"
+        help=f"largest number of tokens of an answer (default: what the context holds, and {_USUAL_TOKENS} for "
+        "requests that name no number)",
     )
     limits.add_argument(
-        "--max-request-bytes", type=int, metavar="N", default=1 << 20, help="of a body (default: %(default)s)"
+        "--max-prompt-tokens",
+        type=int,
+        metavar="N",
+        help="largest number of tokens of a prompt (default: what the context holds)",
     )
     limits.add_argument(
-        "--max-queue", type=int, metavar="N", default=32, help="requests that wait at most (default: %(default)s)"
+        "--max-context",
+        type=int,
+        metavar="N",
+        help="largest number of tokens of prompt and answer together (default: the bundle's maximum)",
     )
     limits.add_argument(
-        "--time-limit", type=float, metavar="S", default=300.0, help="seconds of an answer (default: %(default)g)"
+        "--max-request-bytes",
+        type=int,
+        metavar="N",
+        default=1 << 20,
+        help="largest number of bytes of a request's body (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--max-queue",
+        type=int,
+        metavar="N",
+        default=32,
+        help="largest number of requests that wait for an answer (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="S",
+        default=300.0,
+        help="largest number of seconds that an answer may take (default: %(default)g)",
     )
     limits.add_argument(
         "--grace",
         type=float,
         metavar="S",
         default=30.0,
-        help="seconds to finish accepted requests when told to end (default: %(default)g)",
+        help="seconds in which accepted requests may finish when the server ends (default: %(default)g)",
     )
     add_threads(limits)
 
@@ -114,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
             grace_seconds=arguments.grace,
             max_connections=settings.max_queue + _SPARE_CONNECTIONS,
             trusted_proxy=arguments.trusted_proxy,
-            on_start=lambda: None if arguments.quiet else _tell(settings, bound.getsockname()),
+            on_start=lambda: None if arguments.quiet else _tell_address(settings, bound.getsockname()),
         )
         server.run(sockets=[bound])
     return 0
@@ -145,7 +183,7 @@ def _check_packages() -> None:
     absent = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if absent:
         raise UnavailableError(
-            f"serve must have the packages of its extra, got none of {', '.join(absent)}; "
+            f"serve needs the packages of its extra, and these are missing: {', '.join(absent)}; "
             "run: pip install 'dovetail-ort[server]'"
         )
 
@@ -154,9 +192,9 @@ def _first_line(path: Path) -> str:
     return read_text_file(path, "the file of --api-key-file").partition("\n")[0].strip()
 
 
-def _tell(settings: ServerSettings, address: tuple[str, int]) -> None:
+def _tell_address(settings: ServerSettings, address: tuple[str, int]) -> None:
     host, port = address[:2]
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"serving {settings.model_name} at {place}, OpenAI's API at {place}/v1; Ctrl-C ends", file=sys.stderr)
+    tell(f"serving {settings.model_name} at {place}, with OpenAI's API at {place}/v1; Ctrl-C ends the server")
     if settings.api_key is None and not ipaddress.ip_address(host).is_loopback:
-        print("whoever reaches this machine can ask for answers: see --api-key-file", file=sys.stderr)
+        tell("everybody who can reach this machine can ask for answers; to change that, see --api-key-file")

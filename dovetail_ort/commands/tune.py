@@ -1,4 +1,4 @@
-"""`dovetail-ort tune`: time target and drafter here, so that each round drafts what pays on this machine."""
+"""`dovetail-ort tune`: measure times of target and drafter, so that each round drafts what pays on this machine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import dataclasses
 import json
 import sys
 
-from dovetail_ort.cli.arguments import add_bundle, add_draft_bundle, add_threads, add_verification, load_options
-from dovetail_ort.commands import add_json
+from dovetail_ort.cli.arguments import (
+    add_bundle,
+    add_draft_bundle,
+    add_json,
+    add_threads,
+    add_verification,
+    load_options,
+)
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.loading.load_options import DRAFTERS
 from dovetail_ort_runtime.model import Model
@@ -17,8 +23,8 @@ from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "The times are stored for this bundle, processor, operators, ONNX Runtime and threads. generate, chat and\n"
-        "bench use them from then on. Without them, they take a short measurement when they first run.\n\n"
+        "The times are stored for this bundle, processor, operators, ONNX Runtime and number of threads. generate,\n"
+        "chat, serve and bench use them from then on. Without stored times they make a short measurement first.\n\n"
         "example:\n  dovetail-ort tune smollm2"
     )
     add_bundle(parser)
@@ -26,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drafter",
         choices=[name for name in DRAFTERS if name != "none"],
         default=DRAFTERS[0],
-        help="as for generate (default: %(default)s)",
+        help="the drafter whose times are measured, as in generate (default: %(default)s)",
     )
     add_draft_bundle(parser)
     add_verification(parser)
@@ -35,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print("timing forwards in turns", file=sys.stderr)
+    print("measuring the times of forwards", file=sys.stderr)
     options = load_options(arguments, tune=True)
     curves = Model(Bundle(arguments.bundle, arguments.verify), options).curves
     assert curves is not None, "every drafter but none has a planner"

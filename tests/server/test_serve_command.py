@@ -73,7 +73,7 @@ def test_a_second_signal_ends_it_at_once(process):
 def test_it_is_bound_to_this_machine_and_names_the_model_after_its_source(process, tiny_llama):
     _, url, line = process()
     assert url.startswith("http://127.0.0.1:")
-    assert f"serving {tiny_llama.name} at {url}, OpenAI's API at {url}/v1" in line
+    assert f"serving {tiny_llama.name} at {url}, with OpenAI's API at {url}/v1" in line
     (entry,) = httpx.get(f"{url}/v1/models").json()["data"]
     assert entry["id"] == tiny_llama.name
 
@@ -116,8 +116,8 @@ def test_an_address_that_is_taken_is_told_in_a_line(tiny_bundle, capsys):
         (["--max-queue", "0"], "max_queue must be 1 or more, got 0"),
         (["--time-limit", "nan"], "time_limit_seconds must be above 0"),
         (["--api-key-file", "/dev/null"], "api_key must be one ASCII character or more"),
-        (["--api-key-file", "absent"], "the file of --api-key-file must be a readable UTF-8 file"),
-        (["--api-key-file", sys.executable], "the file of --api-key-file must be a readable UTF-8 file"),
+        (["--api-key-file", "absent"], "the file of --api-key-file is no readable UTF-8 file"),
+        (["--api-key-file", sys.executable], "the file of --api-key-file is no readable UTF-8 file"),
     ],
     ids=str,
 )

@@ -1,33 +1,18 @@
-"""`dovetail-ort graph`: commands for people who change graphs, and the arguments that they share."""
+"""`dovetail-ort graph`: commands for people who change graphs."""
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Final
 
 COMMANDS: Final = {
-    "passes": "list the passes that an export is made of",
-    "apply": "run passes over a bundle's graph and write a new bundle",
+    "passes": "list the graph passes that an export can use",
+    "apply": "run graph passes over a bundle's graph and write a new bundle",
     "diff": "compare two graphs by nodes, weights and bytes",
-    "profile": "show where the time of a forward goes",
-    "ablate": "measure what each pass of an export is worth",
+    "profile": "show which operators and blocks take the time of a forward",
+    "ablate": "measure what each graph pass of an export is worth",
 }
 USAGE: Final = "dovetail-ort graph [-h] COMMAND ..."
 EXAMPLES: Final = (
-    "example:\n  dovetail-ort graph profile smollm2 --tokens 1,6\n\ndovetail-ort graph COMMAND --help has more."
+    "example:\n  dovetail-ort graph profile smollm2 --tokens 1,6\n\n"
+    "Run dovetail-ort graph COMMAND --help to see the options of a command."
 )
-
-
-def add_bundle(parser: argparse.ArgumentParser) -> None:
-    """The bundle, and which of its graphs is meant."""
-    parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="directory of a bundle, or its name on the hub")
-    add_graph_choice(parser)
-
-
-def add_graph_choice(parser: argparse.ArgumentParser) -> None:
-    """The option that says which of a bundle's graphs is meant."""
-    graphs = ("target", "drafter")
-    parser.add_argument(
-        "--graph", choices=graphs, default=graphs[0], help="which of the bundle's (default: %(default)s)"
-    )

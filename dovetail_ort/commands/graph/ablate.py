@@ -1,4 +1,4 @@
-"""`dovetail-ort graph ablate`: what each pass of an export is worth."""
+"""`dovetail-ort graph ablate`: what each graph pass of an export is worth."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.cli.export_extra import Progress, import_from_export
-from dovetail_ort.commands import add_json
-from dovetail_ort.commands.graph import add_bundle
+from dovetail_ort.cli.arguments import add_bundle, add_graph_choice, add_json
+from dovetail_ort.cli.export_extra import Progress, export_packages
 from dovetail_ort_runtime.bundle.bundle import Bundle
+
+if TYPE_CHECKING:
+    from dovetail_ort_export.laboratory.ablation import Ablation, Workshop
 
 _CHART: Final = "ablation.png"
 _REPORT: Final = "ablation.md"
@@ -25,8 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  dovetail-ort graph ablate smollm2 --graph drafter --source head"
     )
     add_bundle(parser)
+    add_graph_choice(parser)
     parser.add_argument(
-        "--source", required=True, help="the model that the bundle was exported from, or the head of its drafter"
+        "--source",
+        required=True,
+        help="the model that the bundle was exported from, or for the drafter the directory of its head",
     )
     parser.add_argument(
         "--recipe",
@@ -35,30 +40,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="TOML list of passes, measured beside the bundle's own; any number of times",
+        help="TOML file with another list of graph passes to measure. May be given several times",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help=f"write {_REPORT}, {_CHART} and {_RECORD} there as well"
+        "--out", type=Path, metavar="DIR", help=f"also write {_REPORT}, {_CHART} and {_RECORD} into this directory"
     )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    bundle, progress = Bundle(arguments.bundle), Progress()
-    read_recipe = import_from_export("ablation", "recipe").read_recipe
+    progress = Progress()
+    bundle = Bundle(arguments.bundle)
+    with export_packages("ablation"):
+        from dovetail_ort_export.laboratory.ablation_report import markdown
+        from dovetail_ort_export.recipe import read_recipe
+
     others = {path.stem: read_recipe(path) for path in arguments.recipes}
-    workshops = import_from_export("ablation", "laboratory.workshops")
-    report = import_from_export("ablation", "laboratory.ablation_report")
-    if arguments.graph == "drafter":
-        workshop = workshops.DrafterWorkshop(bundle, Path(arguments.source), progress)
-    else:
-        workshop = workshops.TargetWorkshop(bundle.manifest, arguments.source, progress)
+    workshop = _workshop(arguments, bundle, progress)
     ablation = workshop.ablate(bundle.manifest, others, progress)
-    record, page = json.dumps(dataclasses.asdict(ablation), indent=2), report.markdown(ablation, _CHART)
+    record = json.dumps(dataclasses.asdict(ablation), indent=2)
+    page = markdown(ablation, _CHART)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / _RECORD).write_text(record + "\n", encoding="utf-8")
-        (arguments.out / _REPORT).write_text(page, encoding="utf-8")
-        report.draw_chart(ablation, arguments.out / _CHART)
+        _write(arguments.out, ablation, record, page)
     print(record if arguments.json else page)
     return 0
+
+
+def _workshop(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -> Workshop:
+    with export_packages("ablation"):
+        from dovetail_ort_export.laboratory.workshops import DrafterWorkshop, TargetWorkshop
+
+    if arguments.graph == "drafter":
+        return DrafterWorkshop(bundle, Path(arguments.source), progress)
+    return TargetWorkshop(bundle.manifest, arguments.source, progress)
+
+
+def _write(folder: Path, ablation: Ablation, record: str, page: str) -> None:
+    with export_packages("chart", with_torch=False):
+        from dovetail_ort_export.laboratory.ablation_report import draw_chart
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _RECORD).write_text(record + "\n", encoding="utf-8")
+    (folder / _REPORT).write_text(page, encoding="utf-8")
+    draw_chart(ablation, folder / _CHART)

@@ -1,4 +1,4 @@
-"""`dovetail-ort graph diff`: two graphs beside each other."""
+"""`dovetail-ort graph diff`: how two graphs differ."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.cli.export_extra import import_from_export
-from dovetail_ort.commands import add_json
-from dovetail_ort.commands.graph import add_graph_choice
+from dovetail_ort.cli.arguments import add_graph_choice, add_json
+from dovetail_ort.cli.export_extra import export_packages
 
 if TYPE_CHECKING:
     from dovetail_ort_export.laboratory.diff import GraphDifference
@@ -28,10 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    diff = import_from_export("comparison", "laboratory.diff")
-    files = import_from_export("comparison", "laboratory.graphs")
-    paths = (files.graph_path(path, arguments.graph) for path in (arguments.a, arguments.b))
-    difference: GraphDifference = diff.compare_graphs(*paths)
+    with export_packages("comparison", with_torch=False):
+        from dovetail_ort_export.laboratory.diff import compare_graphs
+        from dovetail_ort_export.laboratory.graphs import graph_path
+
+    difference = compare_graphs(graph_path(arguments.a, arguments.graph), graph_path(arguments.b, arguments.graph))
     print(json.dumps(dataclasses.asdict(difference), indent=2) if arguments.json else "\n".join(_lines(difference)))
     return 0
 

@@ -1,25 +1,28 @@
-"""`dovetail-ort graph passes`: the passes by name."""
+"""`dovetail-ort graph passes`: the graph passes by name."""
 
 from __future__ import annotations
 
 import argparse
 import json
 
-from dovetail_ort.cli.export_extra import import_from_export
-from dovetail_ort.commands import add_json
+from dovetail_ort.cli.arguments import add_json
+from dovetail_ort.cli.export_extra import export_packages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "example:\n  dovetail-ort graph passes\n\nRecipes name them: dovetail-ort export --recipe FILE. "
-        "Passes of other\npackages are found through the entry point group dovetail_ort.passes."
+        "example:\n  dovetail-ort graph passes\n\n"
+        "A recipe is a list of these names: dovetail-ort export --recipe FILE. Graph passes of other packages are\n"
+        "found through the entry point group dovetail_ort.passes."
     )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    pipeline = import_from_export("list of passes", "pipeline")
-    lines = {name: pipeline.summary(kind) for name, kind in pipeline.pass_types().items()}
+    with export_packages("list of graph passes", with_torch=False):
+        from dovetail_ort_export.pipeline import pass_types, summary
+
+    lines = {name: summary(kind) for name, kind in pass_types().items()}
     if arguments.json:
         print(json.dumps(lines, indent=2))
     else:

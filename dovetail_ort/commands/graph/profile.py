@@ -9,10 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dovetail_ort.cli.arguments import add_threads
-from dovetail_ort.cli.export_extra import import_from_export
-from dovetail_ort.commands import add_json
-from dovetail_ort.commands.graph import add_bundle
+from dovetail_ort.cli.arguments import add_bundle, add_graph_choice, add_json, add_threads
+from dovetail_ort.cli.export_extra import export_packages
 from dovetail_ort_runtime.bundle.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -25,19 +23,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "The trace opens in https://ui.perfetto.dev."
     )
     add_bundle(parser)
+    add_graph_choice(parser)
     parser.add_argument(
-        "--tokens", type=_sizes, default=(1, 6), metavar="N,N", help="rows, 1 or more each (default: 1,6)"
+        "--tokens",
+        type=_sizes,
+        default=(1, 6),
+        metavar="N,N",
+        help="numbers of rows of a forward, 1 or more (default: 1,6)",
     )
-    parser.add_argument("--past", type=int, default=256, metavar="N", help="tokens before them (default: %(default)s)")
+    parser.add_argument(
+        "--past", type=int, default=256, metavar="N", help="number of tokens of context (default: %(default)s)"
+    )
     add_threads(parser)
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="write ONNX Runtime's own profile there")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="write ONNX Runtime's own profile into this file")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle(arguments.bundle)
-    laboratory = import_from_export("profile", "laboratory.profile")
-    profile: GraphProfile = laboratory.profile_graph(
+    with export_packages("profile", with_torch=False):
+        from dovetail_ort_export.laboratory.profile import profile_graph
+
+    profile = profile_graph(
         bundle,
         arguments.graph,
         rows=arguments.tokens,
@@ -58,8 +65,8 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def _lines(profile: GraphProfile) -> Iterator[str]:
     yield (
-        f"{profile.graph} on {profile.machine}, {profile.threads} threads behind {profile.num_past} tokens; "
-        f"this machine reads {profile.read_bandwidth / 1e9:.1f} GB/s"
+        f"{profile.graph} on {profile.machine}, {profile.threads} threads, with {profile.num_past} tokens of context; "
+        f"this machine reads {profile.read_bandwidth / 1e9:.1f} GB/s from memory"
     )
     for one in profile.forwards:
         yield from ("", _headline(one, profile.read_bandwidth))

@@ -1,19 +1,21 @@
-"""What doctor says of CUDA, in the place of which a fake answers."""
+"""`dovetail-ort doctor`: what it finds, and what it says of CUDA, in the place of which a fake answers."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
 import pytest
 
+from dovetail_ort import health
 from dovetail_ort.cli.main import main
-from dovetail_ort.commands import doctor
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.engine.cuda_trial import run_trial
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.errors import UnavailableError
+from dovetail_ort_runtime.machine import onnx_runtime
 from dovetail_ort_runtime.machine.cuda_runtime import CudaVersions
 
 FOUND = CudaVersions(needed_cuda="13.0", needed_driver="580", driver="580.65.06", cuda="13.0", cudnn="9.12.0")
@@ -25,10 +27,10 @@ def with_gpu_package(monkeypatch):
 
     def install(run=lambda: None, versions=FOUND):
         ort = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-        monkeypatch.setattr(doctor, "import_onnxruntime", lambda: ort)
-        monkeypatch.setattr(doctor, "cuda_versions", lambda: versions)
-        monkeypatch.setattr(doctor, "device_name", lambda: "NVIDIA H100")
-        monkeypatch.setattr(doctor, "run_trial", run)
+        monkeypatch.setattr(health, "import_onnxruntime", lambda: ort)
+        monkeypatch.setattr(health, "cuda_versions", lambda: versions)
+        monkeypatch.setattr(health, "device_name", lambda: "NVIDIA H100")
+        monkeypatch.setattr(health, "run_trial", run)
 
     return install
 
@@ -83,7 +85,7 @@ def test_a_drafter_in_half_precision_is_opened_on_cuda_if_that_works(
         asked.append(device)
         return DraftGraph(*arguments, **settings)
 
-    monkeypatch.setattr(doctor, "DraftGraph", opened)
+    monkeypatch.setattr(health, "DraftGraph", opened)
     with_gpu_package(run or (lambda: None))
     assert checks(capsys, str(tmp_path / "bundle"))["drafter"]["status"] == "ok"
     assert asked == [device]
@@ -124,3 +126,59 @@ def test_a_level_that_this_processor_lacks_must_be_mended(monkeypatch, capsys):
     assert main(["doctor", "--json"]) == 1
     (found,) = [one for one in json.loads(capsys.readouterr().out)["checks"] if one["name"] == "native operators"]
     assert (found["status"], found["remedy"]) == ("problem", "unset it")
+
+
+def test_doctor_checks_the_bundle_too(tiny_bundle, capsys):
+    assert main(["doctor", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    assert "[ok] onnxruntime" in out
+    assert "[ok] exactness" in out
+    assert "[!!]" not in out
+
+
+def test_doctor_knows_whether_the_bundle_drafts(tiny_bundle, tiny_drafting_bundle, capsys):
+    assert main(["doctor", str(tiny_bundle)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\[--\] drafter +none, prompt lookup drafts alone", out)
+    assert "optional: dovetail-ort train BUNDLE HEAD, then dovetail-ort attach" in out
+    assert main(["doctor", str(tiny_drafting_bundle)]) == 0
+    assert re.search(r"\[ok\] drafter +gating, 2 blocks, int4", capsys.readouterr().out)
+
+
+def test_doctor_finds_two_onnxruntimes_and_names_the_remedy(capsys, monkeypatch):
+    # numpy stands for the second distribution
+    monkeypatch.setattr(onnx_runtime, "_DISTRIBUTIONS", ("onnxruntime", "numpy"))
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "[!!] onnxruntime" in out
+    assert "to repair: pip uninstall -y onnxruntime onnxruntime-gpu" in out
+    assert main(["doctor", "--json"]) == 1
+    assert not json.loads(capsys.readouterr().out)["healthy"]
+
+
+def test_doctor_does_without_the_export_packages(capsys, monkeypatch):
+    from importlib import metadata
+
+    version = metadata.version
+
+    def without_torch(name: str) -> str:
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return "4.40.0" if name == "transformers" else version(name)
+
+    monkeypatch.setattr(metadata, "version", without_torch)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("[--] [export] torch") and "not installed" in line for line in lines)
+    assert any(line.startswith("[--] [export] transformers") and "4.40.0, must be" in line for line in lines)
+    assert lines[-1] == "optional: pip install 'dovetail-ort[export]'"
+
+
+@pytest.mark.parametrize("extra", ["export", "server", "hub"])
+def test_doctor_names_the_extra_of_a_package_that_is_absent(extra, capsys, monkeypatch):
+    requirements = ["numpy>=1.26", f"no-such-package>=1; extra == '{extra}'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: requirements)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(f"[--] [{extra}] no-such-package") and "not installed" in line for line in lines)
+    assert lines[-1] == f"optional: pip install 'dovetail-ort[{extra}]'"

@@ -39,7 +39,8 @@ def main() -> None:
     for path in sorted(CONFIGURATIONS.glob("*.json")):
         print(path.stem, file=sys.stderr)
         found[path.stem] = _measured(read_json(path))
-    write_result("published", {"transformers": transformers.__version__, "models": found})
+    settings = {"transformers": transformers.__version__, "layers": LAYERS, "vocabulary": VOCABULARY}
+    write_result("published", {**settings, "models": found})
 
 
 def _measured(published: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from benchmarks.tables.paper_size import paper_size, random_weights
 from benchmarks.tables.peers import peers
 from benchmarks.tables.planner import planner, spinning
 from benchmarks.tables.profile import profile
+from benchmarks.tables.results import results
 from benchmarks.tables.server import load
 from benchmarks.tables.sources import (
     families,
@@ -63,4 +64,5 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "torch-export-graphs": torch_export_graphs,
     "torch-export-times": torch_export_times,
     "gpu": gpu,
+    "results": results,
 }

@@ -6,7 +6,6 @@ import json
 from typing import Any, Final
 
 from benchmarks.markdown import blocks, paragraph, table
-from benchmarks.published import LAYERS, VOCABULARY
 from benchmarks.result_files import XEON_AMX, read_json
 from dovetail_ort_export.source.diagnosis import OTHER_KINDS
 from dovetail_ort_export.source.families import FAMILIES
@@ -92,9 +91,9 @@ def published() -> str:
     ]
     header = ["configuration", "family", "rotation, theta", "head size", "tied", "context", "model", "graph"]
     words = (
-        f"Exported in fp32 with {LAYERS} blocks, {VOCABULARY:,} tokens and random weights; all other settings are as "
-        "published. The last columns are the largest differences of the model in transformers and of the exported "
-        "graph from the witness, as a share of the logits' spread. "
+        f"Exported in fp32 with {measured['layers']} blocks, {measured['vocabulary']:,} tokens and random weights; all "
+        "other settings are as published. The last columns are the largest differences of the model in transformers "
+        "and of the exported graph from the witness, as a share of the logits' spread. "
         f"Measured on {measured['machine']}, with transformers {measured['transformers']} and onnxruntime "
         f"{measured['onnxruntime']}."
     )

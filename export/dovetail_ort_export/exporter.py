@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dovetail_ort_export.checking.agreement import measure_target
 from dovetail_ort_export.checking.check_text import checked_tokens
@@ -17,19 +16,18 @@ from dovetail_ort_export.checking.cross_check import witnessed_rows
 from dovetail_ort_export.checking.reference import reference_logits
 from dovetail_ort_export.options import ExportOptions, Report
 from dovetail_ort_export.quantization.cache_range import measured_cache
-from dovetail_ort_export.source import Source, SourceOptions, TextParts, load_source
+from dovetail_ort_export.source import Source, SourceOptions, load_source
 from dovetail_ort_export.writing.bundle_output import bundle_directory, check_output, clear_leftovers, write_manifest
 from dovetail_ort_export.writing.formats import recipes_for
+from dovetail_ort_export.writing.generation_entry import generation_entry
 from dovetail_ort_export.writing.target_writer import TargetWriter, WrittenTarget
+from dovetail_ort_export.writing.text_files import write_text_files
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle.manifest import GenerationEntry, Manifest, TokenizerEntry
+from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Provenance
-from dovetail_ort_runtime.errors import InputError, SourceError
 from dovetail_ort_runtime.machine.onnx_runtime import onnxruntime_distributions
 from dovetail_ort_runtime.machine.processor import processor_name
 
-_TOKENIZER_NAME: Final = "tokenizer.json"
-_CHAT_TEMPLATE_NAME: Final = "chat_template.jinja"
 _PACKAGES: Final = ("torch", "transformers", "optimum", "onnx", "onnx-ir", "onnxscript")
 
 
@@ -38,10 +36,10 @@ class ExportReport:
     """What an export did.
 
     Attributes:
-        directory: the bundle.
+        directory: directory of the bundle.
         manifest: what the bundle says of itself, measurements included.
-        num_bytes: size of all its files.
-        peak_memory_bytes: the process's largest resident memory so far.
+        num_bytes: size of all files of the bundle.
+        peak_memory_bytes: largest resident memory of the process so far.
     """
 
     directory: Path
@@ -58,21 +56,22 @@ def export_bundle(
     Args:
         source: a Hugging Face directory, hub name, or GGUF file.
         out: directory of the bundle; it appears when everything has succeeded.
-        options: the defaults if None.
-        report: is told each step in a line.
+        options: settings of the export; the defaults if None.
+        report: function that is given a line for each step.
 
     Raises:
         SourceError: the model cannot be read or is of a kind that is not covered.
         InputError: an option is out of bounds, or `out` holds something that would be lost.
     """
-    options, out = options or ExportOptions(), Path(out)
+    options = options or ExportOptions()
+    out = Path(out)
     clear_leftovers(out)
     check_output(out, force=options.force)
     recipes = recipes_for(options, report)
     with bundle_directory(out) as directory:
         report(f"loading {source}")
         loaded = load_source(source, _source_options(options))
-        generation = _generation_entry(loaded)
+        generation = generation_entry(loaded)
         for note in loaded.notes:
             report(f"note: {note}")
         max_context = loaded.settings.max_context
@@ -111,34 +110,20 @@ def export_bundle(
     )
 
 
-def _peak_memory_bytes() -> int:
-    """The process's largest resident memory so far."""
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _check_portable(written: WrittenTarget, tokens: TokenArray, reference: FloatArray, report: Report) -> None:
-    """Run the graph for machines without the library, and say how far it is from the original."""
-    found = measure_target(written.portable().open(len(tokens)), tokens, reference)
-    agreement, exact = found.agreement, found.row_invariance.identical
-    report(
-        f"{written.entry.portable_graph}: top-1 {agreement.top1:.1%}, mean KL {agreement.mean_kl:.4f} nats, "
-        f"{'exact' if exact else 'NOT exact on this machine'}"
-    )
-
-
 def _source_options(options: ExportOptions) -> SourceOptions:
     return SourceOptions(
         max_context=options.max_context,
         ignore_settings=options.ignore_settings,
         ignore_weights=options.ignore_weights,
     )
+
+
+def _check_portable(written: WrittenTarget, tokens: TokenArray, reference: FloatArray, report: Report) -> None:
+    """Run the graph for machines without the library, and say how far it is from the original."""
+    found = measure_target(written.portable().open(len(tokens)), tokens, reference)
+    agreement = found.agreement
+    exact = "exact" if found.row_invariance.identical else "NOT exact on this machine"
+    report(f"{written.entry.portable_graph}: top-1 {agreement.top1:.1%}, mean KL {agreement.mean_kl:.4f} nats, {exact}")
 
 
 def _provenance(source: Source) -> Provenance:
@@ -157,51 +142,13 @@ def _provenance(source: Source) -> Provenance:
     )
 
 
-def write_text_files(text: TextParts, directory: Path) -> TokenizerEntry:
-    """Write the tokenizer and the chat template into `directory`."""
-    # Its own writing has no OSError for a full disk.
-    (directory / _TOKENIZER_NAME).write_text(text.tokenizer.to_str(pretty=True), encoding="utf-8")
-    if text.chat_template is not None:
-        (directory / _CHAT_TEMPLATE_NAME).write_text(text.chat_template, encoding="utf-8")
-    return TokenizerEntry(
-        file=_TOKENIZER_NAME,
-        chat_template=None if text.chat_template is None else _CHAT_TEMPLATE_NAME,
-        special_tokens=text.special_tokens,
-    )
+def _peak_memory_bytes() -> int:
+    """The process's largest resident memory so far."""
+    if sys.platform == "win32":
+        import psutil
 
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
 
-def _generation_entry(source: Source) -> GenerationEntry:
-    """The model's own generation settings; greedy unless they ask for sampling.
-
-    Raises:
-        SourceError: a setting is no number, or out of bounds.
-    """
-    given = source.checkpoint.generation
-    try:
-        return GenerationEntry(
-            eos_token_ids=source.text.eos_token_ids,
-            repetition_penalty=_number(given, "repetition_penalty", default=1.0, off=1.0),
-            **(_sampling(given) if given.get("do_sample") else {}),
-        )
-    except InputError as error:
-        raise SourceError(f"generation_config.json must hold settings within bounds: {error}; correct it") from None
-
-
-def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sampling model does not set has the values that transformers gives it."""
-    return {
-        "temperature": _number(given, "temperature", default=1.0, off=1.0),
-        "top_k": max(int(_number(given, "top_k", default=50, off=0)), 0),  # -1 stands for "off", too
-        "top_p": _number(given, "top_p", default=1.0, off=1.0),
-        "min_p": _number(given, "min_p", default=0.0, off=0.0),
-    }
-
-
-def _number(settings: Mapping[str, Any], name: str, *, default: float, off: float) -> float:
-    """A generation setting: `default` where it is not named, `off` where it is null."""
-    value = settings.get(name, default)
-    if value is None:
-        return off
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SourceError(f"{name} of generation_config.json must be a number, got {value!r:.60}; correct it")
-    return float(value)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

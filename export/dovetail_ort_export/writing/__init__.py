@@ -1,5 +1,6 @@
 """Files of a bundle, which appear whole or not at all.
 
-recipe + skeleton graph -> target_writer (formats, chain_graph) -> graph_file, in a directory of bundle_output
-bundle -> target_ends: what a drafter shares with its target, read back
+options -> formats: recipes; recipe + skeleton graph -> target_writer (gpu_layers, chain_graph) -> graph_file
+head + target_ends, what it shares with its target -> drafter_writer -> graph_file
+text_files, generation_entry: what else a manifest names; bundle_output: the directory that takes all of it
 """

@@ -1,15 +1,14 @@
-"""Write bundles and files so that they appear whole or not at all, whatever ends the process."""
+"""Write bundles and files so that they appear whole or not at all, whatever ends the process. It knows no graph."""
 
 from __future__ import annotations
 
-import io
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final
 
 from dovetail_ort_runtime.bundle.bundle import Bundle, sha256
 from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
@@ -20,24 +19,26 @@ try:
 except ImportError:  # Windows: what a killed export left behind stays for its user to remove
     fcntl = None  # type: ignore[assignment]
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 _LOCK_NAME: Final = "lock"
+_SUFFIX: Final = ".partial"
 
 
 def check_output(out: Path, *, force: bool) -> None:
     """Refuse an output path whose contents would be lost.
 
+    Args:
+        out: directory of the bundle to be.
+        force: whether a bundle there may be replaced.
+
     Raises:
-        InputError: something stands there and `force` is not set, or it is not a bundle.
+        InputError: a bundle stands there and `force` is not set, or something that is no bundle.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST_NAME).is_file():
         raise InputError(f"the output must be a new directory or a bundle, got {str(out)!r}; choose another path")
     if not force:
-        raise InputError(f"the output must not exist, got {str(out)!r}; pass --force to replace that bundle")
+        raise InputError(f"there is a bundle at {str(out)!r} already; pass --force to replace it")
 
 
 @contextmanager
@@ -47,16 +48,20 @@ def bundle_directory(out: Path) -> Iterator[Path]:
     On an error or Ctrl-C the directory is removed and `out` is as it was. A process that is killed leaves it behind for
     `clear_leftovers`.
 
+    Args:
+        out: directory of the bundle to be.
+
     Raises:
         BundleError: what was written is not a bundle.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as scratch,
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=_SUFFIX, dir=out.parent) as scratch,
         (Path(scratch) / _LOCK_NAME).open("w") as lock,
     ):
         _lock(lock)
-        new, old = Path(scratch) / "new", Path(scratch) / "old"
+        new = Path(scratch) / "new"
+        old = Path(scratch) / "old"
         new.mkdir()
         yield new
         Bundle(new, "none")  # what the runtime refuses is not put in place
@@ -75,9 +80,10 @@ def clear_leftovers(out: Path) -> None:
 
     Directories of processes that are still at work are locked, and stay.
     """
-    # glob would take a name's brackets for a pattern
-    for scratch in out.parent.iterdir() if out.parent.is_dir() else ():
-        if scratch.name.startswith(f".{out.name}.") and scratch.name.endswith(".partial"):
+    if not out.parent.is_dir():
+        return
+    for scratch in out.parent.iterdir():  # glob would take a name's brackets for a pattern
+        if scratch.name.startswith(f".{out.name}.") and scratch.name.endswith(_SUFFIX):
             _clear(scratch, out)
 
 
@@ -105,7 +111,13 @@ def _lock(file: IO[Any]) -> bool:
 
 
 def copy_without(bundle: Bundle, graphs: tuple[str, ...], directory: Path) -> None:
-    """Copy a bundle's files into `directory`, but not the graphs of these paths and their weights."""
+    """Copy a bundle's files, all but some graphs and their weights.
+
+    Args:
+        bundle: bundle to copy.
+        graphs: paths of the graphs to leave out, as the manifest names them.
+        directory: where the copies go, under the same paths.
+    """
     for file in bundle.manifest.files:
         if not file.path.startswith(graphs):
             (directory / file.path).parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +132,7 @@ def write_manifest(manifest: Manifest, directory: Path) -> Manifest:
 
 
 def file_entries(directory: Path) -> tuple[FileEntry, ...]:
-    """Path, size and checksum of every file in a directory, by path."""
+    """Path, size and checksum of every file in a directory, sorted by path."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     return tuple(
         FileEntry(path=path.relative_to(directory).as_posix(), num_bytes=path.stat().st_size, sha256=sha256(path))
@@ -128,20 +140,13 @@ def file_entries(directory: Path) -> tuple[FileEntry, ...]:
     )
 
 
-def write_figure(figure: Figure, path: Path) -> None:
-    """Put a picture into `path` as a PNG, as `write_whole` does."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_whole(path, buffer.getbuffer())
-
-
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Put `content` into `path`; on an error, a full disk for one, what stood there stays.
+    """Put `content` into `path`; on an error, such as a full disk, what stood there stays.
 
     Raises:
         OSError: it cannot be written.
     """
-    scratch = path.with_name(f"{path.name}.partial")
+    scratch = path.with_name(f"{path.name}{_SUFFIX}")
     try:
         scratch.write_bytes(content)
         scratch.replace(path)

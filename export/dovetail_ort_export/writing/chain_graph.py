@@ -1,4 +1,7 @@
-"""A graph for chains alone, beside the one for trees: a small second file over the same weights."""
+"""A graph for chains alone, beside the one for trees: a small second file over the same weights.
+
+It knows no head and no model: it reads a graph that was saved.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import onnx_ir as ir
 from dovetail_ort_export.pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.writing.graph_file import load_graph
-from dovetail_ort_runtime.engine.chain_graph import check_bias
+from dovetail_ort_runtime.engine.graph_choice import check_bias
 from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.machine.processor import usable_cores
 
@@ -18,7 +21,7 @@ _PASSES: Final = ("drop-bias", "keep-scored-states")
 
 
 def chain_graph_name(graph: str) -> str:
-    """What a bundle calls the graph for chains of the graph `graph`."""
+    """What a bundle calls the graph for chains that stands beside the graph `graph`."""
     return f"{graph.removesuffix('.onnx')}_chains.onnx"
 
 
@@ -26,8 +29,8 @@ def write_chain_graph(path: Path, name: str) -> None:
     """Write what a saved graph is for chains alone beside it; its weights are those that lie there already.
 
     Args:
-        path: of a drafter's graph or of a target's front graph.
-        name: of the new file.
+        path: file of a drafter's graph or of a target's front graph.
+        name: name of the new file.
 
     Raises:
         InputError: something else than attention reads the bias.

@@ -1,12 +1,13 @@
-"""Which graphs an export writes: one for each format that it is asked for."""
+"""Which graphs an export writes: one recipe for each format that it is asked for. It makes no graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
-from dovetail_ort_export.options import AUTO_FORMAT, BOTH_FORMATS, ExportOptions
+from dovetail_ort_export.options import AUTO_FORMAT, BOTH_FORMATS, ExportOptions, Report
 from dovetail_ort_export.recipe import LOWER_NATIVE, Recipe, built_in_recipe, read_recipe
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.formats import NATIVE, PORTABLE
@@ -15,28 +16,21 @@ from dovetail_ort_runtime.errors import InputError, UnavailableError
 _DEFAULT_CACHE: Final = ExportOptions().kv_cache
 
 
-def recipes_for(options: ExportOptions, report: Callable[[str], None]) -> list[Recipe]:
+def recipes_for(options: ExportOptions, report: Report) -> list[Recipe]:
     """One recipe, or two of which the first is native and the second portable.
 
     Args:
-        options: of the export.
-        report: is told where a native graph was meant and cannot be made.
+        options: settings of the export.
+        report: function that is told where a native graph was meant and cannot be made.
 
     Raises:
-        InputError: one of the options' recipes cannot be read or is none, or two are of one format.
+        InputError: a recipe of the options cannot be read or is none, or two are of one format.
         UnavailableError: a native graph is asked for, and the library that runs it is missing.
     """
-    if options.recipes:
-        recipes = _given(options)
-    elif options.precision == "fp32":
-        recipes = [built_in_recipe("fp32")]
-    elif options.precision == "int4":
-        recipes = [replace(built_in_recipe("native").given(LOWER_NATIVE, bits=4), precision=options.precision)]
-    else:
-        recipes = [built_in_recipe(name) for name in _formats(options.format, report)]
+    recipes = _given(options.recipes) if options.recipes else _built_in(options, report)
     if recipes[0].format == NATIVE and not kernels.is_available():
         raise UnavailableError(
-            f"a native graph must have this package's library of operators to be checked; {kernels.why_missing()}; "
+            f"a native graph cannot be checked without this package's library of operators; {kernels.why_missing()}; "
             "or export with --precision int8 --format portable"
         )
     if options.kv_cache != _DEFAULT_CACHE:
@@ -44,8 +38,18 @@ def recipes_for(options: ExportOptions, report: Callable[[str], None]) -> list[R
     return recipes
 
 
-def _given(options: ExportOptions) -> list[Recipe]:
-    recipes = sorted(map(read_recipe, options.recipes), key=lambda recipe: recipe.format != NATIVE)
+def _built_in(options: ExportOptions, report: Report) -> list[Recipe]:
+    if options.precision == "fp32":
+        return [built_in_recipe("fp32")]
+    if options.precision == "int4":
+        recipe = built_in_recipe("native").given(LOWER_NATIVE, bits=4)
+        return [replace(recipe, precision=options.precision)]
+    return [built_in_recipe(name) for name in _formats(options.format, report)]
+
+
+def _given(paths: Sequence[Path]) -> list[Recipe]:
+    recipes = [read_recipe(path) for path in paths]
+    recipes.sort(key=lambda recipe: recipe.format != NATIVE)  # the native one first
     formats = [recipe.format for recipe in recipes]
     if len(set(formats)) < len(formats):
         raise InputError(
@@ -55,7 +59,7 @@ def _given(options: ExportOptions) -> list[Recipe]:
     return recipes
 
 
-def _formats(name: str, report: Callable[[str], None]) -> tuple[str, ...]:
+def _formats(name: str, report: Report) -> tuple[str, ...]:
     if name == BOTH_FORMATS:
         return NATIVE, PORTABLE
     if name != AUTO_FORMAT:

@@ -1,4 +1,4 @@
-"""An ONNX file with its weights beside it, read and written one weight at a time."""
+"""An ONNX file with its weights beside it, read and written one weight at a time. It knows no operator."""
 
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ _SUFFIXES: Final = {"int8": "_quantized", "int4": "_q4", "fp16": "_fp16", "fp32"
 
 
 def graph_name(part: str, precision: str, graph_format: str = PORTABLE) -> str:
-    """What a bundle calls the graph of `model` or `drafter`, by its number format and the format of its operators."""
-    return f"{part}{'_native' if graph_format == NATIVE else _SUFFIXES[precision]}.onnx"
+    """What a bundle calls a graph.
+
+    Args:
+        part: `model` or `drafter`.
+        precision: number format of most weights.
+        graph_format: format of its operators, `native` or `portable`.
+    """
+    suffix = "_native" if graph_format == NATIVE else _SUFFIXES[precision]
+    return f"{part}{suffix}.onnx"
 
 
 def load_graph(path: Path) -> ir.Model:
-    """An ONNX file whose weights lie in it or beside it; they are read when they are asked for.
+    """An ONNX graph whose weights lie in its file or beside it; they are read when they are asked for.
+
+    Args:
+        path: ONNX file.
 
     Raises:
         InputError: it is no ONNX graph, or its weights lie elsewhere.
@@ -34,34 +44,33 @@ def load_graph(path: Path) -> ir.Model:
         raise InputError(f"{path.name} must be an ONNX graph, got: {error}") from error
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor) and not _is_beside(path, str(tensor.location)):
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        if not _is_beside(path, str(tensor.location)):
             raise InputError(
                 f"the weights of {path.name} must lie beside it, got {tensor.location!r} for {name}; export it again"
             )
-        if isinstance(tensor, ir.ExternalTensor):
-            value.const_value = _without_links(path, tensor)
+        value.const_value = _without_links(path, tensor)
     return model
 
 
 def save_graph(graph: ir.Model, path: Path) -> None:
     """Write graph and weights, computing each weight as it is written; a bar shows the progress on a terminal."""
     with tqdm(total=len(graph.graph.initializers), unit=" tensors", leave=False, disable=None) as bar:
-        ir.save(
-            graph,
-            path,
-            external_data=f"{path.name}_data",
-            alignment=_PAGE_BYTES,
-            callback=lambda tensor, info: bar.update() and None,  # noqa: ARG005  onnx-ir's signature
-        )
+
+        def advance(*_: object) -> None:
+            bar.update()
+
+        ir.save(graph, path, external_data=f"{path.name}_data", alignment=_PAGE_BYTES, callback=advance)
 
 
 def save_graph_over(graph: ir.Model, path: Path, owner: Path) -> None:
     """Write a graph whose weights are those of a graph that was saved beside it, by their names; they stand once.
 
     Args:
-        graph: to be written.
-        path: of its file.
-        owner: path of the graph that has them all.
+        graph: graph to write.
+        path: file of the graph.
+        owner: file of the graph that has all the weights.
     """
     written = load_graph(owner).graph.initializers
     for name, value in graph.graph.initializers.items():
@@ -70,13 +79,14 @@ def save_graph_over(graph: ir.Model, path: Path, owner: Path) -> None:
 
 
 def _is_beside(path: Path, location: str) -> bool:
+    """Whether a file lies in the directory of `path`, or is a link of the hub's cache there."""
     beside = path.parent / location
     if Path(location).name != location or not beside.is_file():
         return False
-    snapshot = Snapshot.around(path.parent)  # of the hub's cache, whose files are links
-    return beside.resolve().parent == path.parent.resolve() or (
-        snapshot is not None and beside.is_symlink() and snapshot.links_to_blob(beside)
-    )
+    if beside.resolve().parent == path.parent.resolve():
+        return True
+    snapshot = Snapshot.around(path.parent)
+    return snapshot is not None and beside.is_symlink() and snapshot.links_to_blob(beside)
 
 
 def _without_links(path: Path, tensor: ir.ExternalTensor) -> ir.ExternalTensor:

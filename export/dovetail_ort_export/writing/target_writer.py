@@ -1,13 +1,15 @@
-"""Writes a source's target by one recipe, or by a native and a portable one side by side."""
+"""A target by one recipe, or by a native and a portable one: its graphs, and what the manifest says of them.
+
+It knows no checkpoint: the model is loaded, and what its keys and values reach is measured.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import onnx_ir as ir
 
 from dovetail_ort_export.options import MAX_ROWS, ExportOptions, Report
@@ -19,23 +21,19 @@ from dovetail_ort_export.source import Source
 from dovetail_ort_export.source.weights import Weights, head_size
 from dovetail_ort_export.tracing.target import trace_target
 from dovetail_ort_export.writing.chain_graph import chain_graph_name, write_chain_graph
+from dovetail_ort_export.writing.gpu_layers import number_of_gpu_layers
 from dovetail_ort_export.writing.graph_file import graph_name, save_graph, save_graph_over
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.formats import NATIVE, PORTABLE
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
-from dovetail_ort_runtime.engine.kv_cache import cache_bytes
 from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_VERSION
 from dovetail_ort_runtime.machine.processor import usable_cores
 
 _QUANTIZE_CACHE: Final = "quantize-cache"
 _FRONT_NAME: Final = "model_front_fp16.onnx"
 _REST_NAME: Final = "model_rest_native.onnx"
-_HALF: Final = 2  # bytes of a number in fp16
-_FLOAT: Final = 4  # and in fp32
-_GRAPH_BYTES: Final = 2**20  # the front's graph itself, beside its weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,23 +71,25 @@ class WrittenTarget:
 
     def open(self, num_tokens: int) -> Target:
         """Its target, with room for a text of `num_tokens` and the row that pads a portable forward."""
-        return Target(
-            self.folder / self.entry.graph, self.entry, max_context=min(self.entry.max_context, num_tokens + 1)
-        )
+        max_context = min(self.entry.max_context, num_tokens + 1)
+        return Target(self.folder / self.entry.graph, self.entry, max_context=max_context)
 
 
 class TargetWriter:
     """One source's target, by any recipe.
 
     Args:
-        source: the model.
-        options: of the export; recipes, precision and format are not looked at.
+        source: loaded model.
+        options: settings of the export, of which recipes, precision and format are not looked at.
         max_context: largest number of tokens of prompt and answer.
         cache_maxima: what `measured_cache` found on a text.
-        report: is told what takes time.
+        report: function that is given a line about what takes time.
 
     Attributes:
-        weights_sha256: of the model's weights, whatever form they are written in.
+        weights_sha256: checksum of the model's weights, whatever form they are written in.
+
+    Raises:
+        InputError: so many blocks cannot go to a GPU.
     """
 
     def __init__(
@@ -100,40 +100,53 @@ class TargetWriter:
         cache_maxima: Mapping[str, FloatArray],
         report: Report,
     ) -> None:
-        self._source, self._options, self._report = source, options, report
+        self._source = source
         self._max_context = max_context
-        self._gpu_layers = self._number_of_gpu_layers()
-        self._weights = Weights(source.model, max_context=max_context)
         self._cache_maxima = cache_maxima
+        self._report = report
+        self._gpu_layers = number_of_gpu_layers(options, source.model, max_context, report)
+        self._weights = Weights(source.model, max_context=max_context)
         self.weights_sha256 = self._weights.sha256()
 
     def write(self, recipes: Sequence[Recipe], folder: Path) -> WrittenTarget:
         """Write the graphs that recipes make into a folder that is there.
 
         Args:
-            recipes: one, or a native one before a portable one.
-            folder: of the bundle.
+            recipes: one recipe, or a native one before a portable one.
+            folder: directory of the bundle.
 
         Raises:
             InputError: a pass is unknown or does not fit its place.
             SourceError: the model's dimensions do not suit the format.
         """
-        recipe, *beside = map(self._with_cache_that_fits, recipes)
-        entry = self._entry(recipe, beside)
-        cut = entry.front_layers
-        self._save(recipe, folder / entry.graph, first_block=0 if entry.format == NATIVE else cut)
+        recipe, *portable = [self._with_cache_that_fits(recipe) for recipe in recipes]
+        entry = self._entry(recipe, portable[0] if portable else None)
+        self._write_main(recipe, entry, folder)
         if entry.rest_graph is not None:
-            rest = folder / entry.rest_graph
-            save_graph_over(self._graph(recipe, first_block=cut), rest, folder / entry.graph)
-            open_session(rest, usable_cores())  # it loads: a GPU may be far away
+            self._write_rest(recipe, entry.rest_graph, entry, folder)
         if entry.portable_graph is not None:
-            self._save(beside[0], folder / entry.portable_graph)
+            self._save(portable[0], folder / entry.portable_graph)
         if entry.front_graph is not None:
-            front = recipe.lowered_by("lower-half", "fp16").without(_QUANTIZE_CACHE)  # its cache is in half precision
-            self._save(front, folder / entry.front_graph, end_block=cut)
-        if entry.front_graph is not None and entry.front_chain_graph is not None:
-            write_chain_graph(folder / entry.front_graph, entry.front_chain_graph)
+            self._write_front(recipe, entry.front_graph, entry, folder)
         return WrittenTarget(folder=folder, entry=entry)
+
+    def _write_main(self, recipe: Recipe, entry: TargetEntry, folder: Path) -> None:
+        """A native graph is whole, also beside a front graph; a portable one then begins where that ends."""
+        first_block = 0 if entry.format == NATIVE else entry.front_layers
+        self._save(recipe, folder / entry.graph, first_block=first_block)
+
+    def _write_rest(self, recipe: Recipe, name: str, entry: TargetEntry, folder: Path) -> None:
+        """The native blocks after the front graph, over the weights of the whole graph."""
+        graph = self._graph(recipe, first_block=entry.front_layers)
+        save_graph_over(graph, folder / name, folder / entry.graph)
+        open_session(folder / name, usable_cores())  # it loads: a GPU may be far away
+
+    def _write_front(self, recipe: Recipe, name: str, entry: TargetEntry, folder: Path) -> None:
+        """The first blocks in half precision, their cache too."""
+        front = recipe.lowered_by("lower-half", "fp16").without(_QUANTIZE_CACHE)
+        self._save(front, folder / name, end_block=entry.front_layers)
+        if entry.front_chain_graph is not None:
+            write_chain_graph(folder / name, entry.front_chain_graph)
 
     def _save(self, recipe: Recipe, path: Path, first_block: int = 0, end_block: int | None = None) -> None:
         self._report(f"writing {path.name}")
@@ -155,25 +168,15 @@ class TargetWriter:
         )
         return recipe.given(LOWER_NATIVE, cache="fp32")
 
-    def _number_of_gpu_layers(self) -> int:
-        model, number = self._source.model, self._options.gpu_layers
-        if self._options.vram_limit is not None:
-            number = _blocks_within(self._options.vram_limit, model, self._max_context)
-            self._report(f"cutting after {number} of {model.config.num_hidden_layers} blocks")
-        if number >= model.config.num_hidden_layers:
-            raise InputError(
-                f"gpu_layers must be below the model's {model.config.num_hidden_layers} blocks, got {number}"
-            )
-        return int(number)
-
-    def _entry(self, recipe: Recipe, beside: Sequence[Recipe]) -> TargetEntry:
+    def _entry(self, recipe: Recipe, portable: Recipe | None) -> TargetEntry:
         config = self._source.model.config
-        is_native, is_cut = recipe.format == NATIVE, self._gpu_layers > 0
+        is_native = recipe.format == NATIVE
+        is_cut = self._gpu_layers > 0
         return TargetEntry(
             graph=graph_name("model", recipe.precision, recipe.format),
             format=recipe.format,
             operators=OPERATOR_VERSION if is_native else None,
-            portable_graph=graph_name("model", beside[0].precision) if beside else None,
+            portable_graph=None if portable is None else graph_name("model", portable.precision),
             rest_graph=_REST_NAME if is_native and is_cut else None,
             family=config.model_type,
             precision=recipe.precision,
@@ -194,26 +197,3 @@ class TargetWriter:
             intermediate_size=config.intermediate_size,
             weights_sha256=self.weights_sha256,
         )
-
-
-def _blocks_within(vram_limit: int, model: Any, max_context: int) -> int:
-    """The most blocks of a causal LM that so many bytes hold with embedding, cache and the activations of a forward.
-
-    Never all of them. What CUDA and its libraries take for themselves is not counted. Where attention is not flash
-    attention, its scores are there at once, (H, S, T) in float32.
-    """
-    config = model.config
-    embedding = model.get_input_embeddings().weight.numel()
-    rotary = max_context * head_size(config)
-    activations = MAX_ROWS * (4 * config.hidden_size + 3 * config.intermediate_size)
-    scores = _FLOAT * MAX_ROWS * config.num_attention_heads * max_context
-    ends = _HALF * (embedding + rotary + activations) + scores + _GRAPH_BYTES
-    weights = _HALF * sum(parameter.numel() for parameter in model.model.layers[0].parameters())
-    block = weights + cache_bytes(1, config.num_key_value_heads, max_context, head_size(config), np.float16)
-    number = (vram_limit - ends) // block
-    if number < 1:
-        raise InputError(
-            f"vram_limit must hold {ends} bytes of embedding and activations and {block} of a block with its cache, "
-            f"got {vram_limit}; take a larger one or a smaller max_context"
-        )
-    return int(min(number, config.num_hidden_layers - 1))

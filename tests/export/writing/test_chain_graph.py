@@ -149,14 +149,15 @@ def test_a_second_drafter_takes_the_place_of_both_graphs(attached, tiny_bundle_p
 ATTACH = """
 import os, signal, sys
 from pathlib import Path
-from dovetail_ort_export import attach
+from dovetail_ort_export.attach import attach_drafter
+from dovetail_ort_export.writing import drafter_writer
 
-write = attach.write_chain_graph
+write = drafter_writer.write_chain_graph
 def die(path, name):
     write(path, name)
     os.kill(os.getpid(), signal.SIGKILL)
-attach.write_chain_graph = die
-attach.attach_drafter(sys.argv[1], Path(sys.argv[2]), "fp16")
+drafter_writer.write_chain_graph = die
+attach_drafter(sys.argv[1], Path(sys.argv[2]), "fp16")
 """
 
 

@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, content):
     path = tmp_path / "recipe.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="the recipe must be a readable UTF-8 file, got: "):
+    with pytest.raises(InputError, match="the recipe is no readable UTF-8 file: "):
         read_recipe(path)
 
 

@@ -1,5 +1,5 @@
-"""Text to token ids and back; it knows no graph.
+"""Text to token ids and back. It knows no graph.
 
-text | messages | ids -> prompt (chat_template, in its sandbox) -> tokenizer -> ids
+text | messages | ids -> prompt_reader (chat_template, in its sandbox) -> tokenizer -> ids
 ids -> tokenizer -> text_stream (whole characters) -> stop_strings -> answer_text -> text
 """

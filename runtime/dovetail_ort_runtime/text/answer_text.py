@@ -1,4 +1,4 @@
-"""Text of an answer up to a stop string, token by token. It knows no model."""
+"""Text of an answer, token by token, up to a stop string. It knows no model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 
 class AnswerText:
-    """Decodes and searches: stop strings see special tokens as they are spelt, also those that the text leaves out.
+    """Decodes the tokens of an answer and searches them for stop strings.
+
+    Stop strings see the spelling of special tokens, even where the text leaves these out.
 
     Args:
-        tokenizer: of the answer.
-        eos_token_ids: tokens that end it, left out like special tokens.
-        stop: strings that end it.
-        skip_special_tokens: whether the text leaves these tokens out; if not, it is `decode` of all ids.
+        tokenizer: tokenizer of the answer.
+        eos_token_ids: tokens that end the answer; they are left out like special tokens.
+        stop: strings that end the answer.
+        skip_special_tokens: whether the text leaves out special tokens; if not, it is `decode` of all ids.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class AnswerText:
         self._stream = TextStream(tokenizer, skip_special_tokens=skip_special_tokens)
         self._stops = StopStrings(stop)
         self._hidden_ids = eos_token_ids | tokenizer.special_token_ids if skip_special_tokens else frozenset()
-        # Hidden tokens that stand within or behind text that is held back: its characters before them, their spelling.
+        # Hidden tokens within or behind text that is held back: number of its characters before each, and its spelling.
         self._hidden: list[tuple[int, str]] = []
 
     @property
@@ -36,14 +38,14 @@ class AnswerText:
         return self._stops.matched is not None
 
     def push(self, token_id: int) -> str:
-        """Text that the next token decides."""
+        """Text that is certain once the next token is known."""
         if token_id in self._hidden_ids:
             return self._hide(self._tokenizer.token_text(token_id))
         text = self._stream.push(token_id)
         return self._decided(text) if text else ""
 
     def finish(self) -> str:
-        """Text that was held back, for no token follows."""
+        """Text that was held back. No token follows."""
         return self._decided(self._stream.finish()) + self._stops.finish()
 
     def _hide(self, spelling: str) -> str:
@@ -51,8 +53,9 @@ class AnswerText:
         if not held:
             return self._stops.push(spelling, hidden=True)[0]
         self._hidden.append((len(held), spelling))
-        # What follows may still change the held text, but not if the answer ends here.
-        if not self._searched(copy.copy(self._stops), held)[1]:
+        # Tokens that follow may still change the held text, but not if the answer ends here.
+        _, stopped = self._searched(copy.copy(self._stops), held)
+        if not stopped:
             return ""
         return self._decided(self._stream.finish())
 
@@ -63,7 +66,8 @@ class AnswerText:
 
     def _searched(self, stops: StopStrings, text: str) -> tuple[str, bool]:
         """What passes of a text with the hidden tokens in it, and whether a stop string was completed."""
-        passed, start = "", 0
+        passed = ""
+        start = 0
         for place, spelling in self._hidden:
             passed += stops.push(text[start:place])[0]
             passed += stops.push(spelling, hidden=True)[0]

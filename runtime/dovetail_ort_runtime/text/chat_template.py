@@ -1,7 +1,7 @@
-"""A conversation as the one text that a chat model was trained on. It knows no token ids.
+"""A conversation as the text that a chat model was trained on. It knows no token ids.
 
 Templates are rendered with the Jinja settings and functions of transformers (`apply_chat_template`). They come with a
-model, so they run in a sandbox, within limits of time, work and output.
+model, and nobody has read them, so they run in a sandbox with limits of time, work and output.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _WIDEST_INDENT: Final = 16
 
 
 class ChatTemplate:
-    """A Jinja chat template with the special tokens that it may name.
+    """A Jinja chat template, with the special tokens that it may name.
 
     Args:
-        source: `chat_template.jinja` of a model.
-        special_tokens: names such as `bos_token` and `eos_token`, and their text.
+        source: text of a model's `chat_template.jinja`.
+        special_tokens: text of special tokens by name, such as `bos_token` and `eos_token`.
 
     Raises:
-        BundleError: `source` is not a template, has more than `LARGEST_TEMPLATE` characters, or uses a filter that
-            chat templates do without.
+        BundleError: `source` is no template, has more than `LARGEST_TEMPLATE` characters, or uses a filter that the
+            sandbox does not have.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
@@ -51,10 +51,10 @@ class ChatTemplate:
         self._knows_tool_calls = "tool_calls" in source
         try:
             self._template = _sandbox().from_string(source)
-        except Exception as error:  # of syntax, or what Python says to deep nesting and long numbers
+        except Exception as error:  # a syntax error, or Python's own for deep nesting and long numbers
             place = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
             raise BundleError(
-                f"the chat template must be valid Jinja, got {one_line(error)}{place}; "
+                f"the chat template is not valid Jinja: {one_line(error)}{place}; "
                 "export the model again with a template that works"
             ) from None
 
@@ -64,20 +64,20 @@ class ChatTemplate:
         """The conversation as text, to be encoded without adding special tokens.
 
         Args:
-            messages: oldest first; keys beside role and content reach the template too. `content` may be None or
-                missing where there are `tool_calls`; to a template that does not know these it is empty text.
+            messages: messages, oldest first; keys beside role and content reach the template too. `content` may be None
+                or missing where there are `tool_calls`; a template that does not know tool calls sees empty text.
             add_generation_prompt: whether to end with the opening of the assistant's next turn.
-            template_arguments: names that the template may use, such as `enable_thinking`, and `tools` or `documents`;
-                bounded as in `checked_template_arguments`.
+            template_arguments: values that the template may use, such as `enable_thinking`, `tools` or `documents`,
+                within the bounds of `checked_template_arguments`.
 
         Raises:
-            InputError: `messages` or an argument is malformed, or the template refuses it (two user turns in a row,
-                say).
+            InputError: `messages` or an argument is malformed, or the template refuses it, such as two user turns in a
+                row.
             ChatTemplateError: the template fails, tries what the sandbox forbids, or exceeds its budget.
         """
         taken = (*self._special_tokens, *self._template.globals)
         names: dict[str, Any] = {
-            # None, not undefined: templates test both
+            # None and not undefined: templates test both.
             "tools": None,
             "documents": None,
             **checked_template_arguments(template_arguments, taken),
@@ -90,16 +90,14 @@ class ChatTemplate:
             with spending(budget):
                 return self._rendered(names, budget.max_characters)
         except _RefusalError as error:
-            raise InputError(
-                f"messages must be what the chat template accepts, got its refusal: {one_line(error)}"
-            ) from None
+            raise InputError(f"the chat template refuses these messages: {one_line(error)}") from None
         except TemplateLimitError as error:
             raise ChatTemplateError(
                 f"the chat template must {one_line(error)}; give it less, or do not use this bundle"
             ) from None
-        except Exception as error:  # whatever its expressions raise
+        except Exception as error:  # whatever the template's expressions raise
             raise ChatTemplateError(
-                f"the chat template must render the conversation, got {type(error).__name__}: {one_line(error)}; "
+                f"the chat template fails on this conversation: {type(error).__name__}: {one_line(error)}; "
                 "give it other messages or arguments, or export the model again with a template that works"
             ) from None
 
@@ -107,12 +105,13 @@ class ChatTemplate:
         found = _checked(messages)
         if not self._knows_tool_calls:
             for message in found:
-                if message.get("content") is None:  # which such a template would add to text, or write as "None"
+                if message.get("content") is None:  # such a template would write "None", or fail
                     message["content"] = ""
         return found
 
     def _rendered(self, names: Mapping[str, Any], max_characters: int) -> str:
-        pieces, left = [], max_characters
+        pieces = []
+        left = max_characters
         for piece in self._template.generate(names):
             pieces.append(piece)
             left -= len(piece)
@@ -178,8 +177,9 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    # Jinja's own filter escapes HTML.
-    if (len(indent) if isinstance(indent, str) else indent or 0) > _WIDEST_INDENT:
+    """The filter `tojson` of transformers; Jinja's own escapes HTML."""
+    width = len(indent) if isinstance(indent, str) else indent or 0
+    if width > _WIDEST_INDENT:
         raise TemplateLimitError(f"indent JSON by {_WIDEST_INDENT} at most, got {indent!a:.20}")
     encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     return "".join(map(sandbox.written, encoder.iterencode(value)))
@@ -191,5 +191,5 @@ def _raise_exception(message: str) -> NoReturn:
 
 def _strftime_now(date_format: str) -> str:
     if len(date_format) > _LONGEST_DATE_FORMAT:
-        raise TemplateLimitError(f"ask for dates in {_LONGEST_DATE_FORMAT} characters, got {len(date_format)}")
+        raise TemplateLimitError(f"ask for dates in {_LONGEST_DATE_FORMAT} characters at most, got {len(date_format)}")
     return datetime.now().strftime(date_format)

@@ -1,4 +1,7 @@
-"""Values that a chat template is given beside the messages, such as `enable_thinking`. It knows no template."""
+"""Template arguments: values for a chat template beside the messages, such as `enable_thinking`.
+
+It knows no template.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from dovetail_ort_runtime.text.template_budget import weight
 
 MOST_ARGUMENTS: Final = 32
 LONGEST_NAME: Final = 64
-# Characters of all arguments, eight more for each element; schemas of many tools have some 100,000.
+# Characters of all arguments, and eight more for each element. Schemas of many tools have some 100,000.
 LARGEST_ARGUMENTS: Final = 1 << 20
 DEEPEST_VALUE: Final = 32
 _RENDERING: Final = ("messages", "add_generation_prompt")
@@ -19,20 +22,20 @@ _LISTS: Final = ("tools", "documents")
 
 
 def checked_template_arguments(arguments: object, taken: Iterable[str] = ()) -> dict[str, Any]:
-    """A copy of template arguments that a template may see.
+    """A copy of template arguments that a template may be given.
 
     Args:
-        arguments: a mapping of names to JSON values: None, booleans, numbers, strings, lists and dictionaries.
+        arguments: JSON values by name: None, booleans, numbers, strings, lists and dictionaries.
         taken: names that have a meaning in the template already.
 
     Raises:
-        InputError: a name is no identifier or taken, a value is no JSON value, `tools` or `documents` is no list, or
-            they are too many, too large or too deep.
+        InputError: a name is no identifier or is taken, a value is no JSON value, `tools` or `documents` is no list, or
+            the arguments are too many, too large or too deep.
     """
     if not isinstance(arguments, Mapping):
         raise InputError(f"template arguments must be a mapping of names and values, got {type(arguments).__name__}")
     if len(arguments) > MOST_ARGUMENTS:
-        raise InputError(f"template arguments must be {MOST_ARGUMENTS} at most, got {len(arguments)}; leave some out")
+        raise InputError(f"there must be {MOST_ARGUMENTS} template arguments at most, got {len(arguments)}")
     if weight(arguments, LARGEST_ARGUMENTS) > LARGEST_ARGUMENTS:
         raise InputError(f"template arguments must have {LARGEST_ARGUMENTS} characters at most, got more; shorten them")
     unavailable = {*_RENDERING, *taken}
@@ -43,9 +46,10 @@ def checked_template_arguments(arguments: object, taken: Iterable[str] = ()) -> 
 
 
 def is_json(value: object, levels: int = DEEPEST_VALUE) -> bool:
-    """Whether a value is what JSON can say, containers within containers up to so many levels."""
+    """Whether JSON can express a value whose containers are nested at most `levels` deep."""
     if isinstance(value, dict):
-        return levels > 0 and all(isinstance(key, str) and is_json(item, levels - 1) for key, item in value.items())
+        has_text_keys = all(isinstance(key, str) for key in value)
+        return levels > 0 and has_text_keys and all(is_json(item, levels - 1) for item in value.values())
     if isinstance(value, (list, tuple)):
         return levels > 0 and all(is_json(item, levels - 1) for item in value)
     if isinstance(value, float):

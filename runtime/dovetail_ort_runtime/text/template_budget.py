@@ -1,4 +1,4 @@
-"""What one rendering of a chat template may take. It knows no template."""
+"""Time, work and output that one rendering of a chat template may take. It knows no template."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-# An honest template takes milliseconds, and makes a few times the text that it is given.
+# An honest template takes milliseconds, and makes a few times as much text as it is given.
 SECONDS: Final = 5.0
 WORK: Final = 16 << 20
 WORK_PER_CHARACTER: Final = 256
@@ -25,14 +25,14 @@ class TemplateLimitError(Exception):
 class TemplateBudget:
     """Time, work and output of one rendering.
 
-    A step costs one unit of work, one more for each character and `WORK_PER_ELEMENT` for each element that it makes, so
-    that work bounds memory as well.
+    A step costs one unit of work, one more for each character that it makes, and `WORK_PER_ELEMENT` more for each
+    element. So the limit of work is a limit of memory too.
 
     Args:
-        conversation: what is rendered; a longer one may take more.
+        conversation: everything that the template is given; a longer conversation may take more.
 
     Attributes:
-        max_characters: of the rendered text.
+        max_characters: largest number of characters of the rendered text.
     """
 
     def __init__(self, conversation: object) -> None:
@@ -49,12 +49,12 @@ class TemplateBudget:
         """
         self._work_left -= work
         if self._work_left < 0:
-            raise TemplateLimitError(f"get by with {self._work} characters on its way, got more")
+            raise TemplateLimitError(f"take {self._work} units of work at most, got more")
         if time.monotonic() > self._end:
-            raise TemplateLimitError(f"render within {SECONDS:g} seconds, got no end")
+            raise TemplateLimitError(f"render within {SECONDS:g} seconds, took longer")
 
     def charge_for(self, value: Any) -> None:
-        """Take one unit and what a value weighs; errors as in `charge`."""
+        """Take one unit of work and the weight of a value; errors as of `charge`."""
         self.charge(1 + weight(value, self._work_left))
 
 
@@ -62,13 +62,13 @@ _current: ContextVar[TemplateBudget] = ContextVar("template_budget")
 
 
 def current_budget() -> TemplateBudget:
-    """That of the template which is being rendered here."""
+    """Budget of the template that is being rendered in this context."""
     return _current.get()
 
 
 @contextmanager
 def spending(budget: TemplateBudget) -> Iterator[None]:
-    """Templates that are rendered within the block pay from this budget."""
+    """Let templates that are rendered within the block pay from this budget."""
     token = _current.set(budget)
     try:
         yield
@@ -77,13 +77,14 @@ def spending(budget: TemplateBudget) -> Iterator[None]:
 
 
 def weight(value: Any, enough: int | None = None) -> int:
-    """Work for a value with all that it holds, as often as it holds it.
+    """Units of work for a value and everything in it. What it holds twice counts twice.
 
     Args:
-        value: anything; what is no text, number or container weighs one element.
-        enough: where counting stops; a list that holds one list twice, and so on, doubles at each level.
+        value: any value; one that is no text, number or container weighs one element.
+        enough: total at which counting stops: nested lists that hold the same list twice double at each level.
     """
-    total, pending = 0, [value]
+    total = 0
+    pending = [value]
     while pending and (enough is None or total <= enough):
         item = pending.pop()
         total += WORK_PER_ELEMENT

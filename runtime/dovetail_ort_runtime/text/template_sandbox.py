@@ -1,9 +1,8 @@
 """Jinja for templates that nobody has read: its sandbox, with a budget that every step of a template pays from.
 
-Jinja's own sandbox keeps a template from Python's internals, not from the processor and the memory. Here the compiled
-template pays wherever it can make something large or go round in circles: loops, calls, filters, tests, operators,
-literals, slices and output. Filters and methods are those of a list: one step of any other could take for ever. It
-knows no conversation.
+Jinja's own sandbox protects Python's internals, but neither the processor nor the memory. Here the compiled template
+pays wherever it can make something large or repeat itself: loops, calls, filters, tests, operators, literals, slices
+and output. Only listed filters and methods exist, as one step of another could take for ever. It knows no conversation.
 """
 
 from __future__ import annotations
@@ -44,21 +43,21 @@ _GLOBALS: Final = ("cycler", "dict", "joiner", "range")
 
 
 class _Namespace(Namespace):
-    """One whose text does not grow with what it holds."""
+    """A namespace whose text does not grow with its content."""
 
     def __repr__(self) -> str:
         return "<Namespace>"
 
 
 class _BudgetedCode(CodeGenerator):
-    """Compiles each such place into a call of the environment."""
+    """Compiles each place where a template pays into a call of the environment."""
 
     def _output_const_repr(self, group: Iterable[Any]) -> str:
         return f"environment.written({super()._output_const_repr(group)})"
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
         if not isinstance(node, nodes.TemplateData):
-            raise nodes.Impossible  # there is no budget yet
+            raise nodes.Impossible  # while a template is compiled there is no budget
         return super()._output_child_to_const(node, frame, finalize)
 
     def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
@@ -110,7 +109,7 @@ class _BudgetedCode(CodeGenerator):
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
-    """The environment of chat templates, which are rendered within `spending`."""
+    """Jinja's environment for chat templates. They must be rendered within `spending`."""
 
     code_generator_class = _BudgetedCode
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
@@ -119,37 +118,38 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(optimized=False, **options)
         filters: dict[str, Any] = {name: self.filters[name] for name in FILTERS} | CHECKED_FILTERS
         self.filters = {name: paying(function) for name, function in filters.items()}
-        tests: dict[str, Any] = self.tests
-        self.tests = {name: paying(of_numbers(test) if name in NUMBER_TESTS else test) for name, test in tests.items()}
+        known: dict[str, Any] = self.tests
+        tests = known | {name: of_numbers(known[name]) for name in NUMBER_TESTS}
+        self.tests = {name: paying(test) for name, test in tests.items()}
         self.globals = {name: self.globals[name] for name in _GLOBALS} | {"namespace": _Namespace}
 
     def stepped(self, items: Iterable[Any]) -> Iterator[Any]:
-        """The items of a loop."""
+        """The items of a loop, each paid for."""
         for item in items:
             current_budget().charge()
             yield item
 
     def written(self, text: str) -> str:
-        """A piece of output."""
+        """A piece of output, paid for."""
         current_budget().charge(1 + len(text))
         return text
 
     def joined(self, values: tuple[Any, ...]) -> str:
-        """The result of `~`."""
+        """The result of the operator `~`, paid for."""
         return "".join(self.written(str(value)) for value in values)
 
     def paid(self, value: Any) -> Any:
-        """A value that was just made."""
+        """A value that was just made, paid for."""
         current_budget().charge_for(value)
         return value
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """An element or attribute."""
+        """An element or attribute of an object."""
         current_budget().charge()
         return super().getitem(obj, argument)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Whether a template may see it."""
+        """Whether a template may use an attribute."""
         if isinstance(obj, str):
             return attr in STRING_METHODS
         if isinstance(obj, (dict, list, tuple)):
@@ -159,7 +159,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value)
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """The result of a function, a method or a macro."""
+        """The result of a function, a method or a macro, paid for."""
         self.paid((args, kwargs))
         method = getattr(obj, "__wrapped__", obj)  # jinja2 wraps str.format
         if isinstance(method, (BuiltinMethodType, MethodType)) and isinstance(method.__self__, str):
@@ -167,6 +167,6 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return self.paid(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """The result of an operator."""
+        """The result of an operator, paid for."""
         check_operation(operator, left, right)
         return self.paid(super().call_binop(context, operator, left, right))

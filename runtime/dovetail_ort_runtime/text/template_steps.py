@@ -1,7 +1,7 @@
-"""Single steps of a template that could take for ever or all memory.
+"""Single steps of a template that could take for ever, or all memory. It knows no template and no sandbox.
 
-What multiplies its operands (`'a' * 10**9`, `replace`, `join`, formats, integers) is charged for its result first; what
-searches slowly or computes a power takes small operands only.
+A step that multiplies its operands (`'a' * 10**9`, `replace`, `join`, formats, integers) pays for its result first. A
+step that searches slowly, or computes a power, takes small operands only.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dovetail_ort_runtime.text.template_budget import TemplateLimitError, curren
 
 _LARGEST_INTEGER_BITS: Final = 4096
 _BEFORE_LETTER: Final = re.compile(r"[^a-zA-Z]*")
-# A width or precision of four digits, or one that an argument gives.
+# A width or precision of four digits or more, or one that an argument gives.
 _WIDE: Final = re.compile(r"\d{4}|\*")
-# These take as long as both texts multiplied.
+# The time of these grows with the product of both lengths.
 _SLOW_METHODS: Final = {"lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip"}
 _LONGEST_OPERAND: Final = 100
 _LARGEST_PRECISION: Final = 100
@@ -29,7 +29,10 @@ NUMBER_TESTS: Final = ("divisibleby", "even", "odd")
 
 
 def paying(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same filter or test, with the attributes in which jinja2 notes what to give it first."""
+    """The same filter or test, paying for itself and its result.
+
+    It keeps the attributes in which jinja2 notes what the first argument is.
+    """
 
     @wraps(function)
     def paying(*args: Any, **kwargs: Any) -> Any:
@@ -42,7 +45,7 @@ def paying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def of_numbers(test: Callable[..., bool]) -> Callable[..., bool]:
-    """A test that computes a remainder, which of a text would be a format."""
+    """A test that is False for what is no number: it computes a remainder, which of a text would be a format."""
 
     @wraps(test)
     def checked(value: Any, *args: Any) -> bool:
@@ -52,7 +55,11 @@ def of_numbers(test: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def checked_arguments(text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Arguments of a method of `text` that the budget allows."""
+    """Arguments of a method of `text`, paid for.
+
+    Raises:
+        TemplateLimitError: the method would take too long, or make too much.
+    """
     if name in ("format", "format_map"):
         _check_format(text, _brace_widths(text), text.count("{"), (args, kwargs))
     if name in _SLOW_METHODS:
@@ -69,17 +76,21 @@ def checked_arguments(text: str, name: str, args: tuple[Any, ...], kwargs: dict[
 
 def _check_operand(value: Any) -> None:
     if isinstance(value, str) and len(value) > _LONGEST_OPERAND:
-        raise TemplateLimitError(f"strip and search from the end for {_LONGEST_OPERAND} characters, got {len(value)}")
+        raise TemplateLimitError(
+            f"strip and search from the end for {_LONGEST_OPERAND} characters at most, got {len(value)}"
+        )
 
 
 def check_operation(operator: str, left: Any, right: Any) -> None:
-    """Charge for what an operator makes of two values; a number out of all bounds is refused."""
+    """Charge for the result of an operator on two values.
+
+    Raises:
+        TemplateLimitError: the result would be too large.
+    """
     if operator == "%" and isinstance(left, str):
         _check_format(left, _percent_widths(left), left.count("%"), right)
     elif isinstance(left, int) and isinstance(right, int):
-        bits = left.bit_length(), right.bit_length()
-        size = {"*": sum(bits), "**": bits[0] * abs(right)}.get(operator, max(bits))
-        if size > _LARGEST_INTEGER_BITS:
+        if _result_bits(operator, left, right) > _LARGEST_INTEGER_BITS:
             raise TemplateLimitError(f"compute with integers of {_LARGEST_INTEGER_BITS} bits at most, got larger ones")
     elif operator == "*":
         for sequence, times in ((left, right), (right, left)):
@@ -90,8 +101,19 @@ def check_operation(operator: str, left: Any, right: Any) -> None:
         current_budget().charge(weight(left) + weight(right))
 
 
+def _result_bits(operator: str, left: int, right: int) -> int:
+    """Bits of an operator's result at most."""
+    match operator:
+        case "*":
+            return left.bit_length() + right.bit_length()
+        case "**":
+            return left.bit_length() * abs(right)
+        case _:
+            return max(left.bit_length(), right.bit_length())
+
+
 def _check_format(text: str, widths: Iterable[str | None], num_fields: int, values: Any) -> None:
-    """Charge for a formatted text, each of whose fields may show all of the values."""
+    """Charge for a formatted text; each of its fields may show all of the values."""
     for width in widths:
         if width is None or _WIDE.search(width):
             raise TemplateLimitError(f"format with widths below 1000, got {text!a:.60}")
@@ -99,7 +121,7 @@ def _check_format(text: str, widths: Iterable[str | None], num_fields: int, valu
 
 
 def _percent_widths(text: str) -> Iterator[str | None]:
-    """What stands before the letter of each field of a `%` format; None where that is hard to tell."""
+    """Width and precision of each field of a `%` format; None where they are hard to find."""
     for field in text.replace("%%", "").split("%")[1:]:
         name, closed, rest = field[1:].partition(")") if field.startswith("(") else ("", ")", field)
         plain = closed and "(" not in name
@@ -107,7 +129,7 @@ def _percent_widths(text: str) -> Iterator[str | None]:
 
 
 def _brace_widths(text: str) -> Iterator[str | None]:
-    """What stands behind the colon of each field of a `str.format`; None where another field is inside."""
+    """Text behind the colon of each field of a `str.format`; None where another field is inside."""
     for field in text.replace("{{", "").replace("}}", "").split("{")[1:]:
         inside, closed, _ = field.partition("}")
         yield inside.partition(":")[2].replace("*", "") if closed else None  # a star fills, and gives no width
@@ -126,7 +148,8 @@ def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
 @pass_environment
 def _join(environment: Environment, value: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> str:
     items = value if attribute is None else map(make_attrgetter(environment, attribute), value)
-    separator, texts = str(d), []
+    separator = str(d)
+    texts = []
     for item in items:
         texts.append(str(item))
         current_budget().charge(1 + len(separator) + len(texts[-1]))

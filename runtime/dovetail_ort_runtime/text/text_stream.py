@@ -8,30 +8,29 @@ from dovetail_ort_runtime.text.tokenizer import BYTE_TOKEN, Tokenizer
 
 _REPLACEMENT: Final = "\ufffd"
 _CONTEXT_TOKENS: Final = 4
-# Bytes that go on with a character of UTF-8.
+# Bytes that continue a character of UTF-8.
 _FIRST_CONTINUATION: Final = b"\x80"
 _LAST_CONTINUATION: Final = b"\xbf"
 
 
 class TextStream:
-    """Incremental decoding: what `push` returned and `finish` is `tokenizer.decode` of all ids, bit for bit.
+    """Incremental decoding: all texts of `push` and that of `finish` together are `tokenizer.decode` of all ids.
+
+    Each id is decoded together with the last few before it, and the text beyond theirs is new. Three things need care:
+
+    - The bytes of a character may be spread over ids, so a U+FFFD at the end is held back. Four ids of context suffice,
+      as a character has at most four bytes.
+    - Some decoders drop the first space of a text. With context before it, a space within the text stays.
+    - A token such as `<0xE2>` stands for one byte. Decoders turn a whole run of these into U+FFFD if one byte is wrong,
+      so a run is held back until it ends.
+
+    The tokenizers package has a DecodeStream, which has no `finish` and fails or differs on such runs.
 
     Args:
-        tokenizer: of the ids.
+        tokenizer: tokenizer of the ids.
         skip_special_tokens: whether special tokens are left out, as in `decode`.
 
-    The last few ids are decoded together with the new one; what is longer than their own text is new. This keeps it
-    exact:
-
-    - A character's bytes may be spread over ids, so a last U+FFFD is held back. Four ids of context suffice, as a
-      character has at most four bytes.
-    - Context also keeps decoders that treat the start of a text apart (they drop its first space) from doing so within.
-    - `<0xE2>` is a byte that such decoders judge by its whole run: one bad byte turns all of it into U+FFFD. A run is
-      held back until it ends.
-
-    tokenizers' own DecodeStream has no `finish`, and fails or differs on such runs.
-
-    Example, byte-level ids of "a€b", the sign in two of them:
+    Example with byte-level ids of "a€b", where two ids make the sign:
 
         push  a    -> "a"
         push  E282 -> ""     decodes to "a" U+FFFD
@@ -43,12 +42,12 @@ class TextStream:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset()
         self._window: list[int] = []
-        self._num_decided = 0  # characters of the window's text that were returned
+        self._num_decided = 0  # number of characters of the window's text that were returned
 
     def push(self, token_id: int) -> str:
-        """Text that the next token id decides; empty while a character is incomplete."""
+        """Text that is certain once the next token id is known; empty while a character is incomplete."""
         token = self._tokenizer.id_to_token(token_id)
-        if token is None or token_id in self._skipped:  # decodes to nothing, gives no context
+        if token is None or token_id in self._skipped:  # decodes to nothing and gives no context
             return ""
         self._window.append(token_id)
         if BYTE_TOKEN.fullmatch(token):
@@ -60,13 +59,14 @@ class TextStream:
 
     @property
     def held(self) -> str:
-        """Text that is held back, as it is if nothing follows: incomplete characters as U+FFFD."""
+        """Text that is held back, with U+FFFD for incomplete characters, as if nothing followed."""
         return self._decode()[self._num_decided :]
 
     def finish(self) -> str:
-        """The text that was held back; the stream is as new."""
+        """Text that was held back. After this the stream is as new."""
         text = self.held
-        self._window, self._num_decided = [], 0
+        self._window = []
+        self._num_decided = 0
         return text
 
     def _decode(self) -> str:
@@ -74,16 +74,16 @@ class TextStream:
 
 
 class TokenOffsets:
-    """Where tokens start in the text of their answer, in characters from 0 on.
+    """Where the tokens of an answer start in its text, in characters from 0 on.
 
-    A token that begins with a part of a character starts where that character does. One that is left out of the text
-    starts where the next one does.
+    A token that begins within a character starts where that character does. A token that is left out of the text starts
+    where the next one does.
 
     Args:
-        tokenizer: of the ids.
+        tokenizer: tokenizer of the ids.
         skip_special_tokens: whether the text leaves special tokens out.
 
-    Example, byte-level ids of "a€b", the sign in two of them:
+    Example with byte-level ids of "a€b", where two ids make the sign:
 
         push  a    -> 0
         push  E282 -> 1
@@ -95,8 +95,8 @@ class TokenOffsets:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset()
         self._stream = TextStream(tokenizer, skip_special_tokens=skip_special_tokens)
-        self._num_decided = 0  # characters that the stream gave
-        self._undecided = b""  # what the tokens wrote behind them
+        self._num_decided = 0  # number of characters that the stream gave
+        self._undecided = b""  # bytes that tokens added behind these
 
     def push(self, token_id: int) -> int:
         """Offset of the next token."""
@@ -125,5 +125,7 @@ def _text(written: bytes) -> str:
 def _last_character(written: bytes) -> bytes:
     """Bytes of the last character, or of the part of one that is decoded as U+FFFD."""
     others = _text(written)[:-1]
-    lengths = range(1, len(written))
-    return written[-next((length for length in lengths if _text(written[:-length]) == others), len(written)) :]
+    for length in range(1, len(written)):
+        if _text(written[:-length]) == others:
+            return written[-length:]
+    return written

@@ -18,20 +18,26 @@ import tokenizers
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.errors import BundleError, InputError, one_line
 
-# Unicode's own longest replacement has 18 characters; sentencepiece's table of them has 33 bytes.
+# How many times as long a step may make a text. The longest replacement of Unicode has 18 characters, that of
+# sentencepiece's table 33 bytes.
 LARGEST_GROWTH: Final = 256
-# A byte of a sentencepiece vocabulary, written for what no other token covers.
+# A token that stands for one byte, in sentencepiece's vocabularies.
 BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SHOWN_CHARACTERS: Final = 20  # on each side of a fault
-_STEPS: Final = ("normalizers", "pretokenizers", "decoders", "processors")
+# Parts of a file that change a text, and the keys under which one of them holds a sequence of steps.
+_CHANGING_PARTS: Final = ("normalizer", "pre_tokenizer", "decoder")
+_SEQUENCES: Final = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
 class Tokenizer:
     """A tokenizer, read from a `tokenizer.json` of the tokenizers package.
 
+    Args:
+        path: path of the file.
+
     Raises:
-        BundleError: the file is missing or damaged, or makes texts grow beyond measure; from encoding and decoding,
-            where it leads the tokenizers package into a failure.
+        BundleError: the file is missing or damaged, or makes texts grow beyond measure. Encoding and decoding raise it
+            too, where the file makes the tokenizers package fail.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,12 +48,12 @@ class Tokenizer:
         self._tokenizer.no_padding()
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        """Token ids of `text`; special tokens that stand in it become their single ids.
+        """Token ids of a text; a special token that is spelt out in it becomes its single id.
 
         Args:
-            text: also empty.
-            add_special_tokens: whether to add what the post-processor puts around a text, such as a begin token; False
-                for a rendered chat template, which writes its own.
+            text: text, which may be empty.
+            add_special_tokens: whether to add the tokens that the post-processor puts around a text, such as a begin
+                token; False for a rendered chat template, which writes its own.
 
         Raises:
             InputError: `text` holds a lone surrogate, which no encoding can carry.
@@ -55,7 +61,8 @@ class Tokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            there = text[max(error.start - _SHOWN_CHARACTERS, 0) : error.start + _SHOWN_CHARACTERS]
+            first_shown = max(error.start - _SHOWN_CHARACTERS, 0)
+            there = text[first_shown : error.start + _SHOWN_CHARACTERS]
             raise InputError(
                 f"text must be a string without lone surrogates, got {there!a}; read the input as UTF-8"
             ) from None
@@ -63,16 +70,16 @@ class Tokenizer:
             return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(self, ids: Sequence[int] | TokenArray, skip_special_tokens: bool = True) -> str:
-        """Text of (n,) token ids; those without a token add nothing, bytes that are not UTF-8 become U+FFFD."""
+        """Text of (n,) token ids. An id without a token adds nothing, and bytes that are not UTF-8 become U+FFFD."""
         numbers = [int(token_id) for token_id in ids]
         with _failures_named(self._path):
             return str(self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens))
 
     def token_bytes(self, token_id: int) -> bytes:
-        """UTF-8 that a token writes behind other tokens, special tokens as they are spelt; parts of a character too.
+        """UTF-8 bytes that a token adds behind other tokens; they may be a part of a character.
 
-        Those of several ids put together are the text of all, but for spaces that decoders drop at its start. An id
-        without a token writes nothing.
+        Special tokens add their spelling, and an id without a token adds nothing. The bytes of several ids together are
+        the text of all, except for spaces that some decoders drop at its start.
         """
         token = self.id_to_token(token_id)
         if token is None:
@@ -85,40 +92,43 @@ class Tokenizer:
         return self._text_behind_itself(token_id).encode()
 
     def token_text(self, token_id: int) -> str:
-        """The same as text; a byte that is only a part of a character becomes U+FFFD."""
+        """Text that a token adds behind other tokens; a part of a character becomes U+FFFD."""
         return self.token_bytes(token_id).decode(errors="replace")
 
     def _text_behind_itself(self, token_id: int) -> str:
-        once, twice = (self.decode([token_id] * times, skip_special_tokens=False) for times in (1, 2))
-        # A decoder that merges equal tokens gives the same for both.
-        return (twice.removeprefix(once) or once) if twice.startswith(once) else once
+        once = self.decode([token_id], skip_special_tokens=False)
+        twice = self.decode([token_id, token_id], skip_special_tokens=False)
+        if not twice.startswith(once):
+            return once
+        added = twice.removeprefix(once)
+        return added or once  # a decoder that merges equal tokens gives the same text for both
 
     @cached_property
     def vocabulary_size(self) -> int:
-        """One more than the highest id; a model's V may be padded beyond it."""
+        """One more than the highest id; a model's V may be larger, for padding."""
         return max(self.vocabulary().values(), default=-1) + 1
 
     @cached_property
     def special_token_ids(self) -> frozenset[int]:
-        """Ids that `decode` skips."""
+        """Ids of the special tokens, which `decode` can skip."""
         added = self._tokenizer.get_added_tokens_decoder()
         return frozenset(token_id for token_id, token in added.items() if token.special)
 
     def vocabulary(self) -> dict[str, int]:
-        """Ids by token, added tokens included."""
+        """Ids by token, including added tokens."""
         return dict(self._tokenizer.get_vocab(with_added_tokens=True))
 
     def to_json(self) -> str:
-        """Text of a `tokenizer.json` that reads back as this tokenizer."""
+        """Text of a `tokenizer.json` for this tokenizer."""
         return str(self._tokenizer.to_str())
 
     def token_to_id(self, token: str) -> int | None:
-        """Id of a token as the vocabulary spells it, if there is one."""
+        """Id of a token in the vocabulary's spelling, or None."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
     def id_to_token(self, token_id: int) -> str | None:
-        """Token of an id >= 0 as the vocabulary spells it, if there is one."""
+        """Token of an id >= 0 in the vocabulary's spelling, or None."""
         found: str | None = self._tokenizer.id_to_token(token_id)
         return found
 
@@ -126,21 +136,21 @@ class Tokenizer:
 def _read(path: Path) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
     """The tokenizer, and the kinds of its decoder's steps."""
     if not path.is_file():
-        raise BundleError(f"a bundle must hold a tokenizer, got no file {path}; export the model again")
+        raise BundleError(f"there is no tokenizer at {path}; export the model again")
     content = path.read_bytes()
     with _failures_named(path):
-        decoders = _decoders(_checked(content))
-        gc.collect()  # Python keeps freed pairs of the vocabulary in pages that only this gives back
+        decoders = _decoders(_checked(content).get("decoder"))
+        gc.collect()  # frees the memory that parsing took
         return tokenizers.Tokenizer.from_buffer(content), decoders
 
 
 @contextmanager
 def _failures_named(path: Path) -> Iterator[None]:
-    """Turn what the tokenizers package raises into an error of the file."""
+    """Turn what the tokenizers package raises into an error that names the file."""
     try:
         yield
     except BaseException as error:
-        # A panic is no `Exception`, and Python knows its class only once there was one.
+        # A panic of Rust is no `Exception`, and its class can only be told by its name.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise BundleError(
@@ -148,11 +158,14 @@ def _failures_named(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _checked(content: bytes) -> Any:
-    """Decoder of a file; ValueError for one whose steps together make a text more than `LARGEST_GROWTH` times as long.
+def _checked(content: bytes) -> dict[str, Any]:
+    """The JSON object of a file, if no step of it makes a text more than `LARGEST_GROWTH` times as long.
 
-    A normalizer may replace each character by many, and the next one each of these, until a prompt, or a special token
-    when the file is read, grows beyond all memory.
+    A normalizer may replace each character by many, and the next one each of these. A prompt would then grow beyond all
+    memory, or already a special token while the file is read.
+
+    Raises:
+        ValueError: it is no such object; the text says what it is.
     """
     try:
         contents: Any = json.loads(content, object_pairs_hook=_object)
@@ -160,53 +173,76 @@ def _checked(content: bytes) -> Any:
         raise ValueError(str(error)) from None
     if not isinstance(contents, dict):
         raise ValueError(f"a JSON {type(contents).__name__}")
-    for name in ("normalizer", "pre_tokenizer", "decoder"):
-        if (growth := _growth(contents.get(name))) > LARGEST_GROWTH:
+    for name in _CHANGING_PARTS:
+        growth = _growth(contents.get(name))
+        if growth > LARGEST_GROWTH:
             raise ValueError(f"a {name} that makes a text {growth} times as long")
-    return contents.get("decoder")
-
-
-def _decoders(step: Any) -> tuple[str, ...]:
-    """Kinds of the steps of a decoder, those of a sequence one by one."""
-    if not isinstance(step, Mapping):
-        return ()
-    if step.get("type") == "Sequence" and isinstance(step.get("decoders"), list):
-        return tuple(kind for inner in step["decoders"] for kind in _decoders(inner))
-    return (str(step.get("type")),)
+    return contents
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    if len(found) < len(pairs):  # the other reader might take the other one
+    if len(found) < len(pairs):  # the tokenizers package might take the other value
         raise ValueError("a JSON object with a key twice")
     return found
 
 
+def _decoders(step: Any) -> tuple[str, ...]:
+    """Kinds of the steps of a decoder, in order; a sequence gives those within it."""
+    if not isinstance(step, Mapping):
+        return ()
+    steps = step.get("decoders")
+    if step.get("type") != "Sequence" or not isinstance(steps, list):
+        return (str(step.get("type")),)
+    kinds: list[str] = []
+    for inner in steps:
+        kinds += _decoders(inner)
+    return tuple(kinds)
+
+
 def _growth(step: Any) -> int:
-    """How much longer a step may make a text."""
+    """How many times as long a step may make a text, at most."""
     if not isinstance(step, Mapping):
         return 1
-    inner = math.prod(_growth(item) for name in _STEPS if isinstance(items := step.get(name), list) for item in items)
-    if isinstance(step.get("precompiled_charsmap"), str):
-        inner *= 1 + _longest_replacement(step["precompiled_charsmap"])
-    if isinstance(step.get("content"), str):  # before a text, or in the place of what a pattern finds, be it nothing
-        by_character = isinstance(step.get("pattern"), Mapping) and step["pattern"].get("String")
-        inner *= max(1, len(step["content"]) + (not by_character))
-    return inner
+    growth = 1
+    for name in _SEQUENCES:
+        steps = step.get(name)
+        if isinstance(steps, list):
+            growth *= math.prod(map(_growth, steps))
+    charsmap = step.get("precompiled_charsmap")
+    if isinstance(charsmap, str):
+        growth *= 1 + _longest_replacement(charsmap)
+    content = step.get("content")
+    if isinstance(content, str):
+        growth *= _growth_by_content(content, step.get("pattern"))
+    return growth
+
+
+def _growth_by_content(content: str, pattern: Any) -> int:
+    """How many times as long a text gets if each match of a pattern becomes `content`.
+
+    A literal pattern stands for one character at least. A regular expression may match nothing, and without a pattern
+    the content is put before the text: both keep the character that was there.
+    """
+    is_literal = isinstance(pattern, Mapping) and pattern.get("String")
+    return max(1, len(content) if is_literal else len(content) + 1)
 
 
 def _longest_replacement(charsmap: str) -> int:
-    """Bytes of the longest text in sentencepiece's table: four bytes of a size, a trie of that size, texts."""
+    """Bytes of the longest text in sentencepiece's table: a trie's size in four bytes, the trie, then the texts."""
     table = base64.b64decode(charsmap)
     texts = table[4 + int.from_bytes(table[:4], "little") :]
     return max(map(len, texts.split(b"\0")))
 
 
 def _bytes_by_character() -> dict[str, int]:
-    """Bytes by the characters that byte-level tokens write for them (GPT-2): printable ones as themselves."""
+    """Bytes by the characters that stand for them in byte-level tokens, as in GPT-2: a printable byte is itself."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(0x100) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+    by_character = {chr(byte): byte for byte in printable}
+    for place, byte in enumerate(others):
+        by_character[chr(0x100 + place)] = byte
+    return by_character
 
 
 _BYTES: Final = _bytes_by_character()

@@ -18,7 +18,7 @@ from dovetail_ort_runtime.text.chat_template import LARGEST_TEMPLATE, ChatTempla
 from dovetail_ort_runtime.text.template_budget import WORK_PER_ELEMENT, TemplateBudget, TemplateLimitError, weight
 
 USER = [{"role": "user", "content": "Hi there"}]
-WORK, TIME, WIDTH = "get by with [0-9]+ characters", "render within 0.3 seconds", "format with widths below 1000"
+WORK, TIME, WIDTH = "take [0-9]+ units of work", "render within 0.3 seconds", "format with widths below 1000"
 LOOP = "{{% for i in range(99999) %}}{}{{% endfor %}}"
 
 ENDLESS = {
@@ -95,8 +95,8 @@ REFUSED = {
     "{% include '/etc/hostname' %}": "no loader for this environment",
     "{% import 'os' as os %}": "no loader for this environment",
     "{{ " + "(" * 9999 + ")" * 9999 + " }}": "recursion",
-    "{{ " + "9" * 5000 + " }}": "must be valid Jinja, got Exceeds the limit",
-    "{% for a in [1] %}" * 60 + "{% endfor %}" * 60: "must be valid Jinja, got too many statically nested blocks",
+    "{{ " + "9" * 5000 + " }}": "is not valid Jinja: Exceeds the limit",
+    "{% for a in [1] %}" * 60 + "{% endfor %}" * 60: "is not valid Jinja: too many statically nested blocks",
     "{{ messages | format(1, a=2) }}": "positional and keyword arguments",
     " " * (LARGEST_TEMPLATE + 1): "the chat template must have 262144 characters at most",
 }
@@ -204,7 +204,7 @@ def test_weight_stops_where_it_is_enough():
 
 def test_a_spent_budget_says_so():
     budget = TemplateBudget("")
-    with pytest.raises(TemplateLimitError, match=r"^get by with 16779264 characters on its way, got more$"):
+    with pytest.raises(TemplateLimitError, match=r"^take 16779264 units of work at most, got more$"):
         budget.charge(1 << 30)
 
 

@@ -117,7 +117,7 @@ def test_a_damaged_file_is_one_line_that_names_it(path, contents):
 
 
 def test_a_missing_file_is_one_line_that_names_it(path):
-    with pytest.raises(BundleError, match=r"got no file .*tokenizer\.json; export the model again$"):
+    with pytest.raises(BundleError, match=r"no tokenizer at .*tokenizer\.json; export the model again$"):
         Tokenizer(path)
 
 

@@ -41,7 +41,7 @@ def test_a_file_that_is_no_text_is_an_input_error(tmp_path, content):
     path = tmp_path / "text"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"^the text must be a readable UTF-8 file, got: .*text'$"):
+    with pytest.raises(InputError, match=r"^the text is no readable UTF-8 file: .*text'$"):
         read_text_file(path, "the text")
 
 

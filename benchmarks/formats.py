@@ -29,7 +29,6 @@ from dovetail_ort_export.source import load_source
 from dovetail_ort_runtime.arrays import FloatArray, ProbabilityArray, TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine.forward_times import ForwardTimes, time_forwards
-from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
 from dovetail_ort_runtime.engine.target import Target
 
 TEXT_TOKENS: Final = 512
@@ -37,7 +36,6 @@ PROSE_TEXTS: Final = 20
 MAX_NEW_TOKENS: Final = 128
 ROUNDS: Final = 60
 REFERENCE: Final = "fp32"
-_CHUNK_ROWS: Final = 64
 _SUMS: Final = ("tokens", "top1", "kl", "nll")
 
 Sums = dict[str, float]
@@ -89,8 +87,7 @@ def _agreement(source: str, targets: dict[str, Target]) -> dict[str, Any]:
         expected = _log_softmax(reference_logits(loaded.model, token_ids))
         found = {REFERENCE: expected}
         for name, target in targets.items():
-            logits, _ = run_in_chunks(target, token_ids, _CHUNK_ROWS)
-            found[name] = _log_softmax(logits)
+            found[name] = _log_softmax(target.read(token_ids).logits)
         by_name = sums.setdefault(suite, {name: dict.fromkeys(_SUMS, 0.0) for name in found})
         for name, log_probabilities in found.items():
             _add(by_name[name], expected, log_probabilities, token_ids)

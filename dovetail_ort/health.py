@@ -14,12 +14,11 @@ from packaging.requirements import Requirement
 
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.engine.cuda_trial import run_trial
 from dovetail_ort_runtime.engine.devices import CPU, CUDA, CUDA_PROVIDER
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.reference_bits import REFERENCE_BITS, bits_here
 from dovetail_ort_runtime.engine.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
-from dovetail_ort_runtime.engine.session import SessionReport
+from dovetail_ort_runtime.engine.session import SessionReport, try_cuda
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import UnavailableError
 from dovetail_ort_runtime.machine.cuda_runtime import cuda_versions, device_name
@@ -168,7 +167,7 @@ def _check_cuda_versions() -> HealthCheck:
 def _check_cuda() -> HealthCheck:
     """Whether a graph runs on CUDA. Without CUDA everything still works on the CPU."""
     try:
-        run_trial()
+        try_cuda()
     except UnavailableError as error:
         found, _, remedy = str(error).rpartition("; ")
         return HealthCheck(name=_CUDA, status="note", found=found, remedy=remedy.removeprefix("run: "))

@@ -38,9 +38,9 @@ def main() -> None:
     entry = bundle.manifest.target
     tokens = np.arange(_NUM_TOKENS) * 37 % entry.vocabulary_size
     open_target = partial(Target, bundle.path(entry.graph), entry, max_context=_NUM_TOKENS + PADDED_ROWS)
-    target = open_target(front_device=CUDA)
+    target = open_target(first_blocks_device=CUDA)
     expected = _logits(target, tokens, PADDED_ROWS)
-    on_cpu = _logits(open_target(front_device=CPU), tokens, PADDED_ROWS)
+    on_cpu = _logits(open_target(first_blocks_device=CPU), tokens, PADDED_ROWS)
     found = {
         "front_layers": entry.front_layers,
         "num_tokens": _NUM_TOKENS,

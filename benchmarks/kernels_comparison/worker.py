@@ -29,8 +29,8 @@ NUM_UNREAD: Final = 2
 PLACES: Final = {
     "Bundle": ("dovetail_ort_runtime.bundle.bundle:Bundle", "dovetail_ort_runtime.bundle:Bundle"),
     "Target": ("dovetail_ort_runtime.engine.target:Target", "dovetail_ort_runtime.target:Target"),
-    "run_in_chunks": (
-        "dovetail_ort_runtime.engine.row_invariance:run_in_chunks",
+    "read_text": (
+        "dovetail_ort_runtime.engine.target:Target.read",
         "dovetail_ort_runtime.row_invariance:run_in_chunks",
     ),
     "chain_of_rows": (
@@ -100,7 +100,8 @@ class Worker:
         bundle = find("Bundle")(self.bundle)
         entry = bundle.manifest.target
         self.target = find("Target")(bundle.path(entry.graph), entry, max_context=max_context)
-        find("run_in_chunks")(self.target, np.arange(num_past) % entry.vocabulary_size, self.target.max_rows)
+        tokens = np.arange(num_past) % entry.vocabulary_size
+        find("read_text")(self.target, tokens, rows=self.target.max_rows)
         return {"threads": self.target.threads, "weight_bytes": self.target.weight_bytes, "graph": entry.graph}
 
     def forward(self, rows: int) -> dict[str, Any]:

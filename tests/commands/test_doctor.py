@@ -12,8 +12,8 @@ import pytest
 from dovetail_ort import health
 from dovetail_ort.cli.main import main
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.engine.cuda_trial import run_trial
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.session import try_cuda
 from dovetail_ort_runtime.errors import UnavailableError
 from dovetail_ort_runtime.machine import onnx_runtime
 from dovetail_ort_runtime.machine.cuda_runtime import CudaVersions
@@ -30,7 +30,7 @@ def with_gpu_package(monkeypatch):
         monkeypatch.setattr(health, "import_onnxruntime", lambda: ort)
         monkeypatch.setattr(health, "cuda_versions", lambda: versions)
         monkeypatch.setattr(health, "device_name", lambda: "NVIDIA H100")
-        monkeypatch.setattr(health, "run_trial", run)
+        monkeypatch.setattr(health, "try_cuda", run)
 
     return install
 
@@ -66,7 +66,7 @@ def test_where_no_graph_runs_the_reason_and_the_remedy_are_given(with_gpu_packag
 
 
 def test_the_trial_is_a_graph_that_runs():
-    run_trial("cpu")
+    try_cuda("cpu")
 
 
 @pytest.mark.parametrize(

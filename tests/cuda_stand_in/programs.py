@@ -24,6 +24,7 @@ import dovetail_ort
 from dovetail_ort import ChainShape, DovetailError, GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.graph_names import KEY, VALUE, present
 from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.engine import first_blocks
@@ -89,7 +90,7 @@ def cut_target(directory: str, *, has_chain_graph: bool = True, **settings: Any)
     entry = bundle.manifest.target
     if not has_chain_graph:
         entry = dataclasses.replace(entry, front_chain_graph=None)
-    defaults = {"max_context": 64, "threads": 1, "front_device": "cuda"}
+    defaults = {"max_context": 64, "threads": 1, "first_blocks_device": "cuda"}
     return Target(bundle.path(entry.graph), entry, **{**defaults, **settings})
 
 
@@ -113,9 +114,9 @@ def front_nodes(directory: str, kind: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         first_blocks.open_session = functools.partial(open_session, trace=Path(folder) / "profile")
         target = cut_target(directory, has_chain_graph=kind == "chain")
-        assert target.front is not None
+        assert target.first_blocks is not None
         verify(target, 4)
-        return {"assigned": target.front.report().nodes, "ran": profiled_nodes(target.front.session)}
+        return {"assigned": target.first_blocks.report().nodes, "ran": profiled_nodes(target.first_blocks.session)}
 
 
 def draft_forward(directory: str, num_rows: str, kind: str, num_past: str = "0") -> list[str]:
@@ -143,9 +144,9 @@ def forward_into_another_cache(directory: str) -> list[str]:
     model = draft_model(directory)
     draft(model, 1)
     elsewhere = draft_model(directory).cache
-    (step,) = model._forwards.values()
-    for name, address in zip(("key", "value"), elsewhere._addresses, strict=True):
-        step.binding.bind_output(f"present.0.{name}", "cuda", 0, np.float16, elsewhere._shapes[0], address)
+    (forward,) = model._forwards.values()
+    for part, shape, address in zip((KEY, VALUE), elsewhere.shape.buffers, elsewhere.addresses, strict=True):
+        forward.binding.bind_output(present(0, part), "cuda", 0, np.float16, shape, address)
     with traced() as calls:
         draft(model, 1)
     return calls

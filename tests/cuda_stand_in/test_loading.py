@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.engine.kv_cache import cache_bytes
+from dovetail_ort_runtime.engine.cache_memory import CacheShape
 
 pytestmark = pytest.mark.long
 
@@ -96,4 +97,11 @@ def front_bytes(directory, capacity):
 
 def part_bytes(directory, graph, entry, num_layers, capacity):
     weights = (directory / f"{graph}_data").stat().st_size
-    return weights + cache_bytes(num_layers, entry.num_kv_heads, capacity, entry.head_size, "float16")
+    cache = CacheShape(
+        num_layers=num_layers,
+        num_kv_heads=entry.num_kv_heads,
+        capacity=capacity,
+        head_size=entry.head_size,
+        dtype=np.float16,
+    )
+    return weights + cache.num_bytes

@@ -12,7 +12,6 @@ from dovetail_ort import ChainShape, GenerationOptions, SamplingOptions
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine.devices import has_cuda
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
-from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
 from dovetail_ort_runtime.engine.target import Target
 
 PROMPT = np.random.default_rng(0).integers(3, 384, 24).tolist() * 2
@@ -115,9 +114,9 @@ def test_first_blocks_on_cuda_say_what_the_cpus_say(cut):
 
     def states(where):
         """Of the last 6 of 48 tokens, in front of the blocks in INT8, whose rounding enlarges each difference."""
-        target = Target(bundle.path(entry.graph), entry, threads=1, front_device=where)
-        run_in_chunks(target, np.array(PROMPT), 7)
-        return target.front.block_states[:6]
+        target = Target(bundle.path(entry.graph), entry, threads=1, first_blocks_device=where)
+        target.read(np.array(PROMPT), rows=7)
+        return target.first_blocks.block_states[:6]
 
     expected = states("cpu")
     # As of the drafter: half precision has three digits and a half, over two blocks of products.

@@ -15,7 +15,6 @@ from dovetail_ort_runtime.engine.row_invariance import (
     ROWS_AT_EXPORT,
     TOKENS_AT_EXPORT,
     measure_row_invariance,
-    run_in_chunks,
 )
 from dovetail_ort_runtime.engine.target import Target
 
@@ -33,7 +32,7 @@ def measure_target(target: Target, token_ids: TokenArray, reference: FloatArray)
     """
     num_tokens = min(TOKENS_AT_EXPORT, target.cache.capacity - 1)  # a single row at the end may be padded to two
     row_invariance = measure_row_invariance(target, token_ids[:num_tokens], ROWS_AT_EXPORT)
-    logits, _ = run_in_chunks(target, token_ids, target.max_rows)
+    logits = target.read(token_ids).logits
     return Measurements(row_invariance=row_invariance, agreement=divergence(logits, reference))
 
 

@@ -1,4 +1,7 @@
-"""New bundles from old ones: passes over a finished graph, and what they did to its outputs."""
+"""New bundles from old ones: graph passes over a finished graph, and what they did to its outputs.
+
+It knows no original model.
+"""
 
 from __future__ import annotations
 
@@ -28,26 +31,26 @@ from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
-from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.machine.processor import usable_cores
 
 _CHECKED_TOKENS: Final = 256
 _DRAFTED_ROWS: Final = 32
-_SAME_DRAFTS: Final = 0.9
+_LEAST_SAME_DRAFTS: Final = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppliedPasses:
-    """What came of it.
+    """What came of graph passes over a bundle's graph.
 
     Attributes:
-        directory: the new bundle.
-        manifest: of it; of a target, its measurements are of the new graph against the old one.
-        keeps_parity: whether the new graph says what the old one said: of a target, mean KL divergence within
-            `LARGEST_MEAN_KL`; of a drafter, the same first candidate for nine rows of ten.
-        draft_agreement: of a drafter, the share of rows with the same first candidate; of a target None.
+        directory: directory of the new bundle.
+        manifest: manifest of the new bundle. If the graph is a target, its measurements compare the new graph with the
+            old one.
+        keeps_parity: whether the new graph gives the results of the old one. For a target, the mean KL divergence is at
+            most `LARGEST_MEAN_KL`; for a drafter, at least nine rows of ten have the same first candidate.
+        draft_agreement: share of rows for which a drafter has the same first candidate as before; None for a target.
     """
 
     directory: Path
@@ -57,14 +60,20 @@ class AppliedPasses:
 
 
 def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: str, force: bool) -> AppliedPasses:
-    """Run passes over a bundle's graph, compare the outputs, and write the bundle that has the new graph.
+    """Run graph passes over a bundle's graph, compare the outputs, and write a bundle that has the new graph.
 
-    `passes` are names or `module:Class`, in order; `out` appears when everything has succeeded, and with `force` in the
-    place of the bundle that stands there. A target is exact only if its rows stand alone and it keeps parity.
+    A new target is exact only if it is batch-invariant and keeps parity.
+
+    Args:
+        bundle_path: directory of the bundle.
+        passes: names of graph passes or `module:Class`, in order.
+        out: directory of the new bundle, which appears when everything has succeeded.
+        graph: `target` or `drafter`.
+        force: whether the new bundle may replace one that is at `out`.
 
     Raises:
         InputError: a pass is unknown, cannot be imported, needs the original model, changes nothing, or leaves a graph
-            with a cycle; or `out` holds something that would be lost.
+            with a cycle; the bundle has no drafter; or `out` holds something that would be lost.
         BundleError: a file of the bundle is damaged, ONNX Runtime or `check_graph` refuses the new graph, or its inputs
             and outputs are no longer the bundle's.
     """
@@ -82,13 +91,19 @@ def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: 
         else:
             copy_without(bundle, (entry.graph,), directory)
             save_graph(changed, new)
-        measure = _measured_drafter if graph == DRAFTER else _measured_target
-        manifest, keeps_parity, same = measure(bundle, path, new, tuple(passes))
-        manifest = write_manifest(manifest, directory)
-    return AppliedPasses(directory=out, manifest=manifest, keeps_parity=keeps_parity, draft_agreement=same)
+        measure = _measure_drafter if graph == DRAFTER else _measure_target
+        measured = measure(bundle, path, new, tuple(passes))
+        manifest = write_manifest(measured.manifest, directory)
+    return AppliedPasses(
+        directory=out,
+        manifest=manifest,
+        keeps_parity=measured.keeps_parity,
+        draft_agreement=measured.draft_agreement,
+    )
 
 
 def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
+    """The model after all passes, each of which changes something."""
     for name in passes:
         result = run_pass(model, name, make_pass(Step(name)))
         if not result.modified:
@@ -101,36 +116,56 @@ def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
     return model
 
 
-def _measured_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, None]:
-    manifest, tokens = bundle.manifest, check_tokens(bundle, _CHECKED_TOKENS)
-    measured_entry = replace(manifest.target, portable_graph=None)  # never in the place of the one that was changed
-    before, after = (Target(path, measured_entry, max_context=len(tokens) + 1) for path in (old, new))
-    reference, _ = run_in_chunks(before, tokens, before.max_rows)
-    measured = measure_target(after, tokens, reference)
-    agreement = replace(measured.agreement, compared_with="graph")
-    keeps_parity = agreement.mean_kl <= LARGEST_MEAN_KL  # NaN is not
-    exact = keeps_parity and measured.row_invariance.identical
-    target = replace(manifest.target, passes=manifest.target.passes + passes, exact=exact)
-    manifest = replace(manifest, target=target, measurements=replace(measured, agreement=agreement))
-    return manifest, keeps_parity, None
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Measured:
+    """A new graph beside the old one.
+
+    Attributes:
+        manifest: manifest of the new bundle, but for its files.
+        keeps_parity: as in `AppliedPasses`.
+        draft_agreement: as in `AppliedPasses`.
+    """
+
+    manifest: Manifest
+    keeps_parity: bool
+    draft_agreement: float | None
 
 
-def _measured_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> tuple[Manifest, bool, float]:
+def _measure_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> _Measured:
+    manifest = bundle.manifest
+    token_ids = check_tokens(bundle, _CHECKED_TOKENS)
+    entry = replace(manifest.target, portable_graph=None)  # never in the place of the graph that was changed
+    before = Target(old, entry, max_context=len(token_ids) + 1)
+    after = Target(new, entry, max_context=len(token_ids) + 1)
+    measurements = measure_target(after, token_ids, before.read(token_ids).logits)
+    agreement = replace(measurements.agreement, compared_with="graph")
+    keeps_parity = agreement.mean_kl <= LARGEST_MEAN_KL  # NaN does not
+    is_exact = keeps_parity and measurements.row_invariance.identical
+    manifest = replace(
+        manifest,
+        target=replace(manifest.target, passes=manifest.target.passes + passes, exact=is_exact),
+        measurements=replace(measurements, agreement=agreement),
+    )
+    return _Measured(manifest=manifest, keeps_parity=keeps_parity, draft_agreement=None)
+
+
+def _measure_drafter(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> _Measured:
     entry = attached_drafter(bundle)
-    same = float((_first_candidates(old, entry) == _first_candidates(new, entry)).mean())
+    is_same = _first_candidates(old, entry) == _first_candidates(new, entry)
+    share = float(is_same.mean())
     manifest = replace(bundle.manifest, drafter=replace(entry, passes=entry.passes + passes))
-    return manifest, same >= _SAME_DRAFTS, same
+    return _Measured(manifest=manifest, keeps_parity=share >= _LEAST_SAME_DRAFTS, draft_agreement=share)
 
 
 def _first_candidates(path: Path, entry: DrafterEntry) -> TokenArray:
-    """What a drafter ranks first behind random features, the same for every graph."""
+    """(n, 1) int64, what a drafter ranks first after random features, which are the same for every graph."""
     generator = np.random.default_rng(0)
     model = DraftGraph(path, entry, capacity=_DRAFTED_ROWS, threads=usable_cores())
-    rows = model.forward(
+    drafted = model.forward(
         generator.standard_normal((_DRAFTED_ROWS, entry.hidden_size), dtype=np.float32),
         np.arange(_DRAFTED_ROWS),
         np.arange(_DRAFTED_ROWS),
         num_scored=_DRAFTED_ROWS,
         num_candidates=1,
     )
-    return rows.candidate_ids
+    return drafted.candidate_ids

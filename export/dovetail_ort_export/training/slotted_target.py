@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -17,12 +16,33 @@ from dovetail_ort_export.tracing.target import cache_parameter
 from dovetail_ort_export.training.chat_turns import TokenIds
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
-from dovetail_ort_runtime.engine.cache_layout import NATIVE_LAYOUT
+from dovetail_ort_runtime.bundle.graph_names import (
+    ANCESTORS,
+    ATTENTION_BIAS,
+    HIDDEN_STATES,
+    INPUT_IDS,
+    LENGTHS,
+    LOGITS,
+    POSITION_IDS,
+    SCORED_ROWS,
+    SEQUENCE_IDS,
+    SEQUENCE_LENGTHS,
+    SLOTS,
+    TOTAL_LENGTH,
+)
+from dovetail_ort_runtime.engine.cache_memory import (
+    NATIVE_LAYOUT,
+    PORTABLE_LAYOUT,
+    CacheLayout,
+    CacheMemory,
+    CacheShape,
+    cache_type,
+)
 from dovetail_ort_runtime.engine.devices import CPU
-from dovetail_ort_runtime.engine.kv_cache import cache_type
+from dovetail_ort_runtime.engine.graph_choice import graphs_to_load
+from dovetail_ort_runtime.engine.graph_runner import BoundForward
+from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.session import open_session
-from dovetail_ort_runtime.engine.target_graphs import graphs_to_load
-from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 
 _ROWS_A_SLOT: Final = 16
 
@@ -32,9 +52,9 @@ class SlottedTarget(Protocol):
 
     Attributes:
         num_slots: B.
-        capacity: tokens a slot has room for.
+        capacity: number of tokens that a slot has room for.
         hidden_size: E.
-        rows_a_slot: tokens of a slot that one forward reads at most.
+        rows_a_slot: number of tokens of a slot that one forward reads at most.
     """
 
     num_slots: int
@@ -57,7 +77,15 @@ class SlottedTarget(Protocol):
 def open_slotted_target(
     graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int
 ) -> SlottedTarget:
-    """A session on the target's graph, arguments as of `Target`."""
+    """Open the target's graph for many conversations.
+
+    Args:
+        graph: path of `entry.graph`.
+        entry: what the manifest says of the target.
+        num_slots: B.
+        capacity: number of tokens that a slot has room for.
+        threads: number of threads that one forward uses.
+    """
     graphs = graphs_to_load(graph, entry, CPU)
     kind = NativeTarget if graphs.is_native else PortableTarget
     return kind(graphs.graph, entry, num_slots=num_slots, capacity=capacity, threads=threads)
@@ -67,20 +95,16 @@ class NativeTarget(SlottedTarget):
     """A session on a native graph: a slot is a sequence, and its rows have the bits that they would have alone."""
 
     def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
-        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, entry.hidden_size
+        self.num_slots = num_slots
+        self.capacity = capacity
+        self.hidden_size = entry.hidden_size
         self.rows_a_slot = _ROWS_A_SLOT
-        self._session = open_session(graph, threads)
-        self._binding = self._session.io_binding()
-        self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        session = open_session(graph, threads)
+        self._cache = _cache(session, entry, num_slots, capacity, NATIVE_LAYOUT)
         self._logits = np.empty((1, num_slots, entry.vocabulary_size), dtype=np.float32)
-        self._binding.bind_ortvalue_output("logits", self._ort_value(self._logits))
-        dtype = cache_type(self._session)
-        shapes = NATIVE_LAYOUT.shapes(entry.num_kv_heads, NATIVE_LAYOUT.num_slots(capacity), entry.head_size)
-        for layer, (part, shape) in product(range(entry.num_layers), zip(("key", "value"), shapes, strict=True)):
-            # One buffer as past and as present: the graph writes each new row in place.
-            buffer = self._ort_value(np.zeros((num_slots, *shape[1:]), dtype=dtype))
-            self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
-            self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
+        # The number of rows differs from forward to forward, so all inputs are bound anew.
+        self._forward = BoundForward(session, written={}, outputs={LOGITS: self._logits})
+        self._cache.bind(self._forward.binding)
 
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
         """As `SlottedTarget.read`.
@@ -93,19 +117,18 @@ class NativeTarget(SlottedTarget):
         sequences = np.repeat(np.arange(self.num_slots), counts)
         places = np.arange(ends[-1]) - np.repeat(ends - counts - positions, counts)
         states = np.empty((1, ends[-1], self.hidden_size), dtype=np.float32)
-        inputs: dict[str, NDArray[np.int64]] = {
-            "input_ids": np.concatenate(token_ids)[None],
-            "position_ids": places[None],
-            "lengths": positions,
-            "sequence_ids": sequences,
-            "slots": places,
-            "ancestors": np.empty((ends[-1], 0), dtype=np.int64),  # chains
-            "scored_rows": ends - 1,
-        }
-        for name, array in inputs.items():
-            self._binding.bind_ortvalue_input(name, self._ort_value(array))
-        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(states))
-        self._session.run_with_iobinding(self._binding)
+        self._forward.bind_outputs({HIDDEN_STATES: states})
+        self._forward.execute(
+            {
+                INPUT_IDS: np.concatenate(token_ids)[None],
+                POSITION_IDS: places[None],
+                LENGTHS: positions,
+                SEQUENCE_IDS: sequences,
+                SLOTS: places,
+                ANCESTORS: np.empty((ends[-1], 0), dtype=np.int64),  # chains
+                SCORED_ROWS: ends - 1,
+            }
+        )
         return self._logits[0], np.split(states[0], ends[:-1])
 
 
@@ -113,43 +136,57 @@ class PortableTarget(SlottedTarget):
     """A session on a portable graph, whose attention takes one new row a sequence."""
 
     def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
-        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, entry.hidden_size
+        self.num_slots = num_slots
+        self.capacity = capacity
+        self.hidden_size = entry.hidden_size
         self.rows_a_slot = 1
-        self._session = open_session(graph, threads)
-        self._binding = self._session.io_binding()
-        self._ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
-        self._inputs: dict[str, NDArray[Any]] = {
-            "input_ids": np.zeros((num_slots, 1), dtype=np.int64),
-            "position_ids": np.zeros((num_slots, 1), dtype=np.int64),
-            "seqlens_k": np.zeros(num_slots, dtype=np.int32),
-            "total_sequence_length": np.zeros((), dtype=np.int32),
-        }
-        if any(value.name == "scored_rows" for value in self._session.get_inputs()):
-            self._inputs["scored_rows"] = np.zeros(1, dtype=np.int64)
-        for name, array in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, self._ort_value(array))
+        session = open_session(graph, threads)
+        self._cache = _cache(session, entry, num_slots, capacity, PORTABLE_LAYOUT)
+        self._token_ids: TokenArray = np.zeros((num_slots, 1), dtype=np.int64)
+        self._position_ids: TokenArray = np.zeros((num_slots, 1), dtype=np.int64)
+        self._last_slots: NDArray[np.int32] = np.zeros(num_slots, dtype=np.int32)
+        self._total: NDArray[np.int32] = np.zeros((), dtype=np.int32)
+        self._no_bias = np.zeros((1, 1, 1, capacity), dtype=np.float32)
         self._logits = np.empty((num_slots, 1, entry.vocabulary_size), dtype=np.float32)
         self._hidden_states = np.empty((num_slots, 1, entry.hidden_size), dtype=np.float32)
-        self._binding.bind_ortvalue_output("logits", self._ort_value(self._logits))
-        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(self._hidden_states))
-        self._no_bias = np.zeros((1, 1, 1, capacity), dtype=np.float32)
-        shape = (num_slots, entry.num_kv_heads, capacity, entry.head_size)
-        for layer, part in product(range(entry.num_layers), ("key", "value")):
-            # One buffer as past and as present: the graph writes each new row in place.
-            buffer = self._ort_value(np.zeros(shape, dtype=cache_type(self._session)))
-            self._binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", buffer)
-            self._binding.bind_ortvalue_output(f"present.{layer}.{part}", buffer)
+        chooses_rows = any(value.name == SCORED_ROWS for value in session.get_inputs())
+        self._forward = BoundForward(
+            session,
+            written={
+                INPUT_IDS: self._token_ids,
+                POSITION_IDS: self._position_ids,
+                SEQUENCE_LENGTHS: self._last_slots,
+                TOTAL_LENGTH: self._total,
+            },
+            outputs={LOGITS: self._logits, HIDDEN_STATES: self._hidden_states},
+            constant={SCORED_ROWS: np.zeros(1, dtype=np.int64)} if chooses_rows else {},
+        )
+        self._cache.bind(self._forward.binding)
 
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
         """As `SlottedTarget.read`."""
         total = int(positions.max()) + 1
-        self._inputs["input_ids"][...] = token_ids
-        self._inputs["position_ids"][:, 0] = positions
-        self._inputs["seqlens_k"][:] = positions
-        self._inputs["total_sequence_length"][...] = total
-        self._binding.bind_ortvalue_input("attention_bias", self._ort_value(self._no_bias[..., :total]))
-        self._session.run_with_iobinding(self._binding)
+        self._token_ids[...] = token_ids
+        self._position_ids[:, 0] = positions
+        self._last_slots[:] = positions
+        self._total[...] = total
+        self._forward.execute({ATTENTION_BIAS: self._no_bias[..., :total]})
         return self._logits[:, 0], list(self._hidden_states)
+
+
+def _cache(session: Session, entry: TargetEntry, num_slots: int, capacity: int, layout: CacheLayout) -> CacheMemory:
+    """Keys and values of all conversations."""
+    return CacheMemory(
+        CacheShape(
+            num_layers=entry.num_layers,
+            num_kv_heads=entry.num_kv_heads,
+            capacity=capacity,
+            head_size=entry.head_size,
+            dtype=cache_type(session),
+            layout=layout,
+            num_sequences=num_slots,
+        )
+    )
 
 
 class TorchTarget(SlottedTarget):

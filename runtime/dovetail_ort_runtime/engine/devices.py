@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from math import prod
 from typing import Any, Final
@@ -30,7 +31,7 @@ _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2
 
 
 def require_cuda() -> None:
-    """Load the CUDA libraries of pip packages, if there are any, and see that ONNX Runtime finds all it needs.
+    """Load the CUDA libraries of pip packages, if there are any, and check that ONNX Runtime finds all it needs.
 
     Raises:
         UnavailableError: the CUDA provider, the driver, a library or a GPU is missing.
@@ -38,7 +39,7 @@ def require_cuda() -> None:
     ort = import_onnxruntime()
     if CUDA_PROVIDER not in ort.get_available_providers():
         raise UnavailableError(
-            "CUDA must have the package onnxruntime-gpu, got onnxruntime without it; "
+            "CUDA needs the package onnxruntime-gpu, but onnxruntime is installed; "
             "run: pip uninstall -y onnxruntime, then pip install 'dovetail-ort[gpu]'"
         )
     preload_cuda_libraries()
@@ -50,7 +51,7 @@ def require_cuda() -> None:
         load_provider()
     except OSError as error:
         raise UnavailableError(
-            f"CUDA must have the libraries that onnxruntime-gpu {ort.__version__} was built with, got: {error}; "
+            f"CUDA lacks a library that onnxruntime-gpu {ort.__version__} was built with: {error}; "
             "run: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         ) from error
     problem = device_problem()
@@ -68,11 +69,11 @@ def has_cuda() -> bool:
 
 
 class HostBuffers:
-    """Memory of the host that a session on `device` reads and writes, the same for its forwards of all sizes.
+    """Memory of the host that a session reads and writes, shared by its forwards of all sizes.
 
-    One forward runs at a time, so each overwrites what the last one read and wrote. For a GPU the memory is
-    page-locked: it copies from there without a detour. Such memory takes milliseconds to get, more than a drafter's
-    forward, which is why no size of forward has memory of its own.
+    One forward runs at a time, so each may overwrite what the last one read and wrote. For a GPU the memory is
+    page-locked, and the GPU copies from it without a detour. To get such memory takes milliseconds, more than a
+    drafter's forward, so no size of forward has memory of its own.
 
     Args:
         device: `cpu` or `cuda`.
@@ -83,14 +84,15 @@ class HostBuffers:
         self._whole: dict[str, NDArray[Any]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """The first elements of the memory of that name, which is made, or made anew and larger, where they are more.
+        """The beginning of the memory of that name, as an array.
 
-        Arrays that were handed out before stay valid.
+        Where the memory is too small, it is made anew and larger. Arrays that were handed out before stay valid.
         """
         size = prod(shape)
         whole = self._whole.get(name)
         if whole is None or len(whole) < size:
-            whole = self._zeros((1 << (size - 1).bit_length(),), dtype)
+            rounded = 1 << (size - 1).bit_length()
+            whole = self._zeros((rounded,), dtype)
             self._whole[name] = whole
         return whole[:size].reshape(shape)
 
@@ -99,13 +101,14 @@ def parse_bytes(text: str) -> int:
     """A number of bytes from a text such as `3GB`, `512MiB` or `2e9`.
 
     Raises:
-        InputError: it is none, or not above zero.
+        InputError: the text is no number of bytes above 0.
     """
     found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([KMG]I?)?B?\s*", text, re.IGNORECASE)
-    try:
-        number = int(float(found[1]) * _UNITS[(found[2] or "").upper()]) if found else 0
-    except (ValueError, OverflowError):
-        number = 0
+    number = 0
+    if found is not None:
+        unit = (found[2] or "").upper()
+        with contextlib.suppress(ValueError, OverflowError):
+            number = int(float(found[1]) * _UNITS[unit])
     if number < 1:
         raise InputError(f"a size must be a number of bytes above 0 such as 3GB, got {text!r}")
     return number

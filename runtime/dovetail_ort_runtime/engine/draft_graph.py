@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.formats import NATIVE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
-from dovetail_ort_runtime.engine.cache_layout import NATIVE_LAYOUT, PORTABLE_LAYOUT
-from dovetail_ort_runtime.engine.chain_graph import check_bias, graph_to_open
-from dovetail_ort_runtime.engine.devices import CPU, CUDA, HostBuffers
-from dovetail_ort_runtime.engine.forward_inputs import ForwardInputs, NativeInputs, PortableInputs
-from dovetail_ort_runtime.engine.kv_cache import KVCache, cache_bytes, cache_type
-from dovetail_ort_runtime.engine.row_limit import KEPT_ROWS, rows_that_fit, with_reserve
-from dovetail_ort_runtime.engine.session import (
-    SessionReport,
-    device_errors,
-    memory_left,
-    open_session,
-    report_session,
-    weight_bytes,
+from dovetail_ort_runtime.bundle.graph_names import (
+    CANDIDATE_IDS,
+    CANDIDATE_LOG_PROBABILITIES,
+    HIDDEN_STATES,
+    INPUT_IDS,
+    NUM_CANDIDATES,
+    POSITION_IDS,
+    PREDICTED_STATES,
+    SCORED_ROWS,
 )
-from dovetail_ort_runtime.engine.target_graphs import missing_library
-from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
-from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
+from dovetail_ort_runtime.engine.cache_memory import NATIVE_LAYOUT, PORTABLE_LAYOUT, CacheShape, cache_type
+from dovetail_ort_runtime.engine.devices import CPU, CUDA, HostBuffers
+from dovetail_ort_runtime.engine.gpu_memory import memory_left, rows_that_fit, with_reserve
+from dovetail_ort_runtime.engine.graph_choice import check_bias, graph_to_open, missing_library
+from dovetail_ort_runtime.engine.graph_runner import BoundForward, BoundForwards, GraphRunner, check_dimensions
+from dovetail_ort_runtime.engine.kv_cache import KVCache
+from dovetail_ort_runtime.engine.session import device_errors, open_session, weight_bytes
+from dovetail_ort_runtime.errors import InputError, UnavailableError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,9 +36,9 @@ class DraftOutput:
     """What one forward gave; views that the next one overwrites.
 
     Attributes:
-        hidden_states: (n, E) float32, of each scored row the predicted feature one position on.
-        candidate_ids: (n, k) int64, likeliest first.
-        log_probabilities: (n, k) float32.
+        hidden_states: (n, E) float32, for each scored row the predicted feature one position on.
+        candidate_ids: (n, k) int64, the likeliest next tokens of each scored row, the likeliest first.
+        log_probabilities: (n, k) float32, log probability of each candidate.
     """
 
     hidden_states: FloatArray
@@ -48,28 +46,26 @@ class DraftOutput:
     log_probabilities: FloatArray
 
 
-class DraftGraph:
+class DraftGraph(GraphRunner):
     """A session on a drafter's graph, and its cache.
 
     Args:
         graph: path of the ONNX file.
-        entry: its dimensions.
-        capacity: slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
-        threads: as of `open_session`, like `trace`.
+        entry: what the manifest says of the drafter.
+        capacity: number of slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
+        threads: number of threads that one forward uses on the CPU.
         device: `cpu`, or `cuda` for a graph in fp16.
-        vram_limit: bytes that graph, cache and forwards may take on a GPU.
+        vram_limit: bytes that graph, cache and forwards may take on a GPU; None without a limit.
         trees: whether trees are drafted, too; if not, CUDA takes the graph for chains, where there is one.
+        trace: beginning of the name of ONNX Runtime's profile; None for no profile.
 
     Raises:
-        InputError: the graph's precision is not for that device, or graph and cache exceed the limit.
+        InputError: the graph's precision is not for that device, or weights and cache exceed the limit.
+        BundleError: the graph is not the one that the entry describes.
         UnavailableError: CUDA cannot be used here, or the graph is native and the library of operators is missing.
 
     Attributes:
-        is_native: whether the graph is of this package's own operators.
-        for_chains: whether the graph knows no attention bias, and gives the predicted states of scored rows only.
-        ort_value: wraps an array for ONNX Runtime.
-        buffers: what forwards read and write, but for the cache.
-        cache: keys and values; its length is moved by whoever drafts.
+        hidden_size: E.
         max_rows: rows of one forward at most, fewer than the entry's where the limit holds no more.
     """
 
@@ -85,46 +81,31 @@ class DraftGraph:
         trees: bool = True,
         trace: Path | None = None,
     ) -> None:
-        if device == CUDA and entry.precision != "fp16":
-            raise InputError(
-                f"a drafter on CUDA must be in fp16, got {entry.precision}; "
-                "attach it again with: dovetail-ort attach BUNDLE HEAD --precision fp16"
-            )
-        self.is_native = entry.format == NATIVE
-        if self.is_native and not kernels.is_available():
-            raise UnavailableError(missing_library(graph))
-        self.device, self.threads = device, 1 if device == CUDA else threads
-        cache: dict[str, Any] = {
-            "num_layers": entry.num_layers,
-            "num_kv_heads": entry.num_kv_heads,
-            "capacity": capacity,
-            "head_size": entry.head_size,
-            "dtype": np.float16 if entry.precision == "fp16" else np.float32,
-            "layout": NATIVE_LAYOUT if self.is_native else PORTABLE_LAYOUT,
-        }
-        self.weight_bytes = weight_bytes(graph)  # the graph for chains has none of its own
-        left = memory_left(self.weight_bytes, cache_bytes(**cache), vram_limit)
+        _check_device(graph, entry, device)
+        shape = _cache_shape(entry, capacity)
+        left = memory_left(weight_bytes(graph), shape.num_bytes, vram_limit)
         opened = graph_to_open(graph, entry.chain_graph, device=device, trees=trees)
-        self.session = open_session(opened, threads, device=device, vram_limit=left, trace=trace)
-        self.for_chains = opened != graph
-        if not self.is_native:
-            check_bias(self.session, opened, for_chains=self.for_chains)
-        _check_dimensions(self.session, entry)
-        self.cache = KVCache(**{**cache, "dtype": cache_type(self.session)}, device=device)
+        session = open_session(opened, threads, device=device, vram_limit=left, trace=trace)
+        if entry.format != NATIVE:
+            check_bias(session, opened, for_chains=opened != graph)
+        check_dimensions(
+            session, opened, shape, {PREDICTED_STATES: entry.hidden_size}, remedy="attach the drafter again"
+        )
+        super().__init__(
+            session,
+            KVCache(replace(shape, dtype=cache_type(session)), device=device),
+            name="drafter",
+            graph=graph,  # the graph for chains has no weights of its own
+            device=device,
+            threads=threads,
+            buffers=HostBuffers(device),
+            most_rows=with_reserve(entry.max_rows),
+        )
         self.hidden_size = entry.hidden_size
         self.max_rows = entry.max_rows
-        self._no_bias = np.zeros(0 if self.is_native else with_reserve(self.max_rows) * capacity, dtype=np.float32)
-        self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
-        self.buffers = HostBuffers(device)
-        self._forwards: dict[tuple[int, int, int, int], _Forward] = {}
+        self._forwards: BoundForwards[_Forward] = BoundForwards()
         if vram_limit is not None and device != CPU:
             self.max_rows = rows_that_fit(entry.max_rows, 1, capacity, self._run_longest)
-
-    def inputs(self, num_rows: int, num_ancestors: int) -> ForwardInputs:
-        """For forwards over so many rows with so many ancestors each."""
-        if self.is_native:
-            return NativeInputs(num_rows, num_ancestors)
-        return PortableInputs(num_rows, self._no_bias, self.buffers)
 
     @device_errors()
     def forward(
@@ -141,36 +122,26 @@ class DraftGraph:
         """Run S rows in the slots from the cache's `length` on; the length stays.
 
         Args:
-            hidden_states: (S, E) float32, the target's or predicted ones.
-            token_ids: (S,) int64, the token after each.
-            position_ids: (S,) int64.
+            hidden_states: (S, E) float32, the features that rows read, the target's or predicted ones.
+            token_ids: (S,) int64, the token that follows each feature.
+            position_ids: (S,) int64, the position of each row in the text.
             num_scored: n, how many of the last rows are continued, 1 or more.
-            num_candidates: k, continuations of each.
-            num_kept: slots at the beginning that every row sees, all of the cache's `length` if None.
+            num_candidates: k, number of continuations of each scored row.
+            num_kept: number of slots at the beginning that every row sees; all of the cache's `length` if None.
             ancestors: (S, A) int64, the slots behind those that a row of a tree sees, as of `ForwardInputs.fill`; None
-                for a chain, whose rows see all slots before theirs. Not for a graph for chains.
+                for a chain, whose rows see all slots before theirs. A graph for chains takes None only.
         """
-        assert ancestors is None or not self.for_chains, "a graph for chains knows no trees"
-        num_rows, length = len(token_ids), self.cache.length
-        step = self._bound(num_rows, num_scored, num_candidates, 0 if ancestors is None else ancestors.shape[1])
-        step.fill(hidden_states, token_ids, position_ids)
-        step.inputs.fill(length, length if num_kept is None else num_kept, ancestors)
-        if self.device != CPU:
-            step.bind(step.copied)  # what is bound from another device is copied now
-        if not self.for_chains:
-            step.bind(step.inputs.changing)
-        self.session.run_with_iobinding(step.binding)
-        return step.rows
-
-    def _bound(self, num_rows: int, num_scored: int, num_candidates: int, num_ancestors: int) -> _Forward:
+        length = self.cache.length
         # A portable forward is the same for every number of ancestors.
-        key = num_rows, num_scored, num_candidates, num_ancestors if self.is_native else 0
-        step = self._forwards.get(key)
-        if step is None:
-            step = _Forward(self, *key)
-            if num_rows <= KEPT_ROWS:
-                self._forwards[key] = step
-        return step
+        num_ancestors = 0 if ancestors is None or not self.has_native_attention else ancestors.shape[1]
+        size = len(token_ids), num_scored, num_candidates, num_ancestors
+        forward = self._forwards.get(size)
+        if forward is None:
+            forward = self._forwards.keep(size, _Forward(self, *size))
+        forward.fill(hidden_states, token_ids, position_ids)
+        forward.inputs.fill(length, length if num_kept is None else num_kept, ancestors)
+        forward.execute(forward.inputs.changing)
+        return forward.output
 
     def _run_longest(self, num_rows: int) -> object:
         """Run rows that end in the last slot of the cache; the forward, which is not kept."""
@@ -183,63 +154,52 @@ class DraftGraph:
             self.forward(states, tokens, np.arange(start, capacity), num_scored=1, num_candidates=1)
         finally:
             self.cache.length = 0
-            step = self._forwards.pop((num_rows, 1, 1, 0), None)
-        return step
-
-    def report(self) -> SessionReport:
-        """Where it runs."""
-        return report_session(
-            self.session,
-            name="drafter",
-            device=self.device,
-            threads=self.threads,
-            weight_bytes=self.weight_bytes,
-            cache_bytes=self.cache.num_bytes,
-        )
+            forward = self._forwards.pop((num_rows, 1, 1, 0), None)
+        return forward
 
 
-class _Forward:
-    """Bound inputs and outputs of forwards of one size.
+class _Forward(BoundForward):
+    """Forwards of one size.
 
     Attributes:
-        binding: of the session.
         inputs: what tells the rows which slots they see.
-        copied: arrays that must be bound anew before each forward on another device than the CPU; binding copies them.
-        rows: what the forward gives.
+        output: what a forward gives.
     """
 
     def __init__(
-        self, model: DraftGraph, num_rows: int, num_scored: int, num_candidates: int, num_ancestors: int
+        self, graph: DraftGraph, num_rows: int, num_scored: int, num_candidates: int, num_ancestors: int
     ) -> None:
-        self._ort_value = model.ort_value
-        self.binding: Any = model.session.io_binding()
-        array = model.buffers.array
-        self._hidden_states: FloatArray = array("hidden_states", (1, num_rows, model.hidden_size), np.float32)
-        self._token_ids: TokenArray = array("input_ids", (1, num_rows), np.int64)
-        self._position_ids: TokenArray = array("position_ids", (1, num_rows), np.int64)
-        self.inputs = model.inputs(num_rows, num_ancestors)
-        written: dict[str, NDArray[Any]] = {
-            "hidden_states": self._hidden_states,
-            "input_ids": self._token_ids,
-            "position_ids": self._position_ids,
-            **self.inputs.fixed,
-        }
-        unchanging: dict[str, NDArray[Any]] = {
-            "scored_rows": np.arange(num_rows - num_scored, num_rows),
-            "num_candidates": np.array([num_candidates]),
-        }
-        self.bind(written | unchanging)
-        # Attention reads the total length where it lies, on every device.
-        self.copied = {name: array for name, array in written.items() if name != "total_sequence_length"}
-        num_states = num_scored if model.for_chains else num_rows
-        states = array("predicted_states", (1, num_states, model.hidden_size), np.float32)
-        ids = array("candidate_ids", (1, num_scored, num_candidates), np.int64)
-        log_probabilities = array("candidate_log_probabilities", ids.shape, np.float32)
-        outputs = {"predicted_states": states, "candidate_ids": ids, "candidate_log_probabilities": log_probabilities}
-        for name, buffer in outputs.items():
-            self.binding.bind_ortvalue_output(name, self._ort_value(buffer))
-        model.cache.bind(self.binding)
-        self.rows = DraftOutput(states[0, -num_scored:], ids[0], log_probabilities[0])
+        array = graph.buffers.array
+        self._hidden_states: FloatArray = array(HIDDEN_STATES, (1, num_rows, graph.hidden_size), np.float32)
+        self._token_ids: TokenArray = array(INPUT_IDS, (1, num_rows), np.int64)
+        self._position_ids: TokenArray = array(POSITION_IDS, (1, num_rows), np.int64)
+        self.inputs = graph.inputs(num_rows, num_ancestors)
+        num_states = num_scored if graph.for_chains else num_rows
+        states: FloatArray = array(PREDICTED_STATES, (1, num_states, graph.hidden_size), np.float32)
+        shape = 1, num_scored, num_candidates
+        candidate_ids: TokenArray = array(CANDIDATE_IDS, shape, np.int64)
+        log_probabilities: FloatArray = array(CANDIDATE_LOG_PROBABILITIES, shape, np.float32)
+        super().__init__(
+            graph.session,
+            written={
+                HIDDEN_STATES: self._hidden_states,
+                INPUT_IDS: self._token_ids,
+                POSITION_IDS: self._position_ids,
+                **self.inputs.fixed,
+            },
+            outputs={
+                PREDICTED_STATES: states,
+                CANDIDATE_IDS: candidate_ids,
+                CANDIDATE_LOG_PROBABILITIES: log_probabilities,
+            },
+            constant={
+                SCORED_ROWS: np.arange(num_rows - num_scored, num_rows),
+                NUM_CANDIDATES: np.array([num_candidates]),
+            },
+            device=graph.device,
+        )
+        graph.cache.bind(self.binding)
+        self.output = DraftOutput(states[0, -num_scored:], candidate_ids[0], log_probabilities[0])
 
     def fill(self, hidden_states: FloatArray, token_ids: TokenArray, position_ids: TokenArray) -> None:
         """Write what the rows read."""
@@ -247,19 +207,24 @@ class _Forward:
         self._token_ids[0] = token_ids
         self._position_ids[0] = position_ids
 
-    def bind(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Bind arrays by the names of the graph's inputs."""
-        for name, array in inputs.items():
-            self.binding.bind_ortvalue_input(name, self._ort_value(array))
 
-
-def _check_dimensions(session: Any, entry: DrafterEntry) -> None:
-    shapes = {output.name: output.shape for output in session.get_outputs()}
-    cache, states = (shapes.get(name, [None] * 4) for name in ("present.0.value", "predicted_states"))
-    stated = (entry.num_layers, entry.num_kv_heads, entry.head_size, entry.hidden_size)
-    found = ((len(shapes) - 3) // 2, cache[1], cache[3], states[-1])
-    if stated != found:
-        raise BundleError(
-            f"the drafter's dimensions in the manifest must be those of its graph, (M, Hkv, D, E) = {found}, "
-            f"got {stated}; attach the drafter again"
+def _check_device(graph: Path, entry: DrafterEntry, device: str) -> None:
+    if device == CUDA and entry.precision != "fp16":
+        raise InputError(
+            f"a drafter on CUDA must be in fp16, got {entry.precision}; "
+            "attach it again with: dovetail-ort attach BUNDLE HEAD --precision fp16"
         )
+    if entry.format == NATIVE and not kernels.is_available():
+        raise UnavailableError(missing_library(graph))
+
+
+def _cache_shape(entry: DrafterEntry, capacity: int) -> CacheShape:
+    """The cache as far as it is known before the graph is open, which may have another number type."""
+    return CacheShape(
+        num_layers=entry.num_layers,
+        num_kv_heads=entry.num_kv_heads,
+        capacity=capacity,
+        head_size=entry.head_size,
+        dtype=np.float16 if entry.precision == "fp16" else np.float32,
+        layout=NATIVE_LAYOUT if entry.format == NATIVE else PORTABLE_LAYOUT,
+    )

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS
+from dovetail_ort_runtime.bundle.graph_names import (
+    ANCESTORS,
+    ATTENTION_BIAS,
+    LENGTHS,
+    SEQUENCE_IDS,
+    SEQUENCE_LENGTHS,
+    SLOTS,
+    TOTAL_LENGTH,
+)
 from dovetail_ort_runtime.engine.devices import HostBuffers
 
 NO_ANCESTOR: Final = -1
@@ -24,8 +32,8 @@ class ForwardInputs(ABC):
     """Inputs of forwards of one size.
 
     Attributes:
-        fixed: arrays by name that are bound once and written anew for each forward.
-        changing: arrays by name that are bound anew for each forward.
+        fixed: arrays by name of the input that are bound once and filled for each forward.
+        changing: arrays by name of the input that are bound anew for each forward, as their length changes.
     """
 
     fixed: Mapping[str, NDArray[Any]]
@@ -36,33 +44,57 @@ class ForwardInputs(ABC):
         """Describe the next forward.
 
         Args:
-            first_slot: of row 0; the others follow it.
-            num_kept: slots that every row sees; `first_slot` or fewer.
+            first_slot: slot of row 0; the other rows follow it.
+            num_kept: number of slots that every row sees, `first_slot` or fewer.
             ancestors: (S, A) int64, the slots of each row's ancestors from the oldest on, `NO_ANCESTOR` behind them;
                 None for a chain.
         """
 
 
-class PortableInputs(ForwardInputs):
-    """Lengths and an attention bias: `GroupQueryAttention`, which is causal besides.
+class ChainInputs(ForwardInputs):
+    """Lengths alone: `GroupQueryAttention` in a graph for chains.
+
+    Args:
+        num_rows: S.
+        buffers: memory of the host that the session reads.
+    """
+
+    changing: Mapping[str, NDArray[Any]] = {}
+
+    def __init__(self, num_rows: int, buffers: HostBuffers) -> None:
+        self._num_rows = num_rows
+        self._last_slot: NDArray[np.int32] = buffers.array(SEQUENCE_LENGTHS, (1,), np.int32)
+        self._total: NDArray[np.int32] = buffers.array(TOTAL_LENGTH, (), np.int32)
+        self.fixed = {SEQUENCE_LENGTHS: self._last_slot, TOTAL_LENGTH: self._total}
+
+    def fill(self, first_slot: int, num_kept: int, ancestors: TokenArray | None) -> None:  # noqa: ARG002  a chain's
+        """Attention is causal, so a row sees all slots before its own."""
+        assert ancestors is None, "a graph for chains knows no trees"
+        self._fill_lengths(first_slot + self._num_rows)
+
+    def _fill_lengths(self, total: int) -> None:
+        self._last_slot[0] = total - 1
+        self._total[...] = total
+
+
+class PortableInputs(ChainInputs):
+    """Lengths and an attention bias: `GroupQueryAttention` in a graph for chains and trees.
 
     Args:
         num_rows: S.
         no_bias: float32 zeros, as many as S times the slots of the cache or more; the bias of every chain is a view.
-        buffers: of the session.
+        buffers: memory of the host that the session reads.
     """
 
     def __init__(self, num_rows: int, no_bias: FloatArray, buffers: HostBuffers) -> None:
-        self._num_rows, self._no_bias = num_rows, no_bias
-        self._last_slot: NDArray[np.int32] = buffers.array("seqlens_k", (1,), np.int32)
-        self._total: NDArray[np.int32] = buffers.array("total_sequence_length", (), np.int32)
-        self.fixed = {"seqlens_k": self._last_slot, "total_sequence_length": self._total}
+        super().__init__(num_rows, buffers)
+        self._no_bias = no_bias
 
     def fill(self, first_slot: int, num_kept: int, ancestors: TokenArray | None) -> None:
-        """Rows of a tree see by a bias of 0 and of -inf."""
-        num_rows, total = self._num_rows, first_slot + self._num_rows
-        self._last_slot[0] = total - 1
-        self._total[...] = total
+        """Rows of a tree see where the bias is 0, and do not see where it is -inf."""
+        num_rows = self._num_rows
+        total = first_slot + num_rows
+        self._fill_lengths(total)
         if ancestors is None:
             bias = self._no_bias[: num_rows * total].reshape(1, 1, num_rows, total)
         else:
@@ -86,10 +118,10 @@ class NativeInputs(ForwardInputs):
         self._ancestors = np.zeros((num_rows, num_ancestors), dtype=np.int64)
         self._steps = np.arange(num_rows)
         self.fixed = {
-            "lengths": self._lengths,
-            "sequence_ids": np.zeros(num_rows, dtype=np.int64),
-            "slots": self._slots,
-            "ancestors": self._ancestors,
+            LENGTHS: self._lengths,
+            SEQUENCE_IDS: np.zeros(num_rows, dtype=np.int64),
+            SLOTS: self._slots,
+            ANCESTORS: self._ancestors,
         }
 
     def fill(self, first_slot: int, num_kept: int, ancestors: TokenArray | None) -> None:

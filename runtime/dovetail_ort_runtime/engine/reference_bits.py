@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.bundle.graph_names import INPUT_IDS, KEY, LOGITS, POSITION_IDS, is_past, past
+from dovetail_ort_runtime.engine.cache_memory import CACHE_TYPES, NATIVE_LAYOUT, CacheMemory, CacheShape
 from dovetail_ort_runtime.engine.forward_inputs import NO_ANCESTOR, NativeInputs, ancestor_slots
-from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
+from dovetail_ort_runtime.engine.graph_runner import BoundForward
+from dovetail_ort_runtime.engine.ort_protocols import Session, ValueInfo
+from dovetail_ort_runtime.engine.session import open_session
 
 REFERENCE_BITS: Final = "af9eb48ca6a655f63d56271c83c4510a87b57602d0c400cc7d38aeddbbd40f3a"
 _GRAPH: Final = Path(__file__).with_suffix(".onnx")
@@ -30,7 +32,7 @@ def bits_here(threads: int = 1) -> str:
     """SHA-256 of the logits of all forwards, in hexadecimal digits: `REFERENCE_BITS` on every machine.
 
     Args:
-        threads: of a forward, 1 or more; they change nothing.
+        threads: number of threads that a forward uses, 1 or more; the result does not depend on it.
 
     Raises:
         UnavailableError: the kernels' library is missing.
@@ -44,44 +46,50 @@ def bits_here(threads: int = 1) -> str:
 
 
 class _Reference:
-    """A session on the graph, and its caches."""
+    """A session on the graph, and its caches, whose number types differ from block to block."""
 
     def __init__(self, threads: int) -> None:
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        kernels.register(options)
-        self._session = onnxruntime.InferenceSession(str(_GRAPH), options, providers=["CPUExecutionProvider"])
-        types = {"tensor(float16)": np.float16, "tensor(float)": np.float32}
-        self._caches: dict[str, NDArray[Any]] = {
-            value.name: np.zeros(value.shape, dtype=types[value.type])
-            for value in self._session.get_inputs()
-            if value.name.startswith("past_key_values.")
-        }
+        self._session = open_session(_GRAPH, threads)
+        self._caches = [_block_cache(keys, layer) for layer, keys in enumerate(_key_inputs(self._session))]
         self._vocabulary_size = int(self._session.get_outputs()[0].shape[-1])
-        self._ort_value = onnxruntime.OrtValue.ortvalue_from_numpy
         self.length = 0
 
     def read(self, num_rows: int, ancestors: TokenArray | None = None) -> FloatArray:
         """Logits (S, V) of rows behind those read before: a chain, or the tree of `ancestors` (S, A)."""
         rows = np.arange(num_rows)
         depths = rows if ancestors is None else (ancestors != NO_ANCESTOR).sum(axis=1)
-        described = NativeInputs(num_rows, 0 if ancestors is None else ancestors.shape[1])
-        described.fill(self.length, self.length, ancestors)
-        inputs = {
-            "input_ids": (7 * (self.length + rows) ** 2 + 3)[None] % self._vocabulary_size,
-            "position_ids": (self.length + depths)[None],
-            **described.fixed,
-        }
+        inputs = NativeInputs(num_rows, 0 if ancestors is None else ancestors.shape[1])
+        inputs.fill(self.length, self.length, ancestors)
+        token_ids = (7 * (self.length + rows) ** 2 + 3) % self._vocabulary_size
         logits: FloatArray = np.empty((num_rows, self._vocabulary_size), dtype=np.float32)
-        binding: Any = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_ortvalue_input(name, self._ort_value(array))
-        for name, cache in self._caches.items():
-            place = ("cpu", 0, cache.dtype.type, cache.shape, cache.ctypes.data)
-            binding.bind_input(name, *place)
-            binding.bind_output(name.replace("past_key_values", "present"), *place)
-        binding.bind_ortvalue_output("logits", self._ort_value(logits[None]))
-        self._session.run_with_iobinding(binding)
+        forward = BoundForward(
+            self._session,
+            written={INPUT_IDS: token_ids[None], POSITION_IDS: (self.length + depths)[None], **inputs.fixed},
+            outputs={LOGITS: logits[None]},
+        )
+        for cache in self._caches:
+            cache.bind(forward.binding)
+        forward.execute({})
         self.length += num_rows
         return logits
+
+
+def _key_inputs(session: Session) -> list[ValueInfo]:
+    """The inputs of keys, in the order of the blocks."""
+    inputs = {value.name: value for value in session.get_inputs()}
+    num_layers = sum(map(is_past, inputs)) // 2
+    return [inputs[past(layer, KEY)] for layer in range(num_layers)]
+
+
+def _block_cache(keys: ValueInfo, layer: int) -> CacheMemory:
+    """The cache of one block, whose keys are (1, Hkv, M / 64, D, 64)."""
+    _, num_kv_heads, num_cache_blocks, head_size, slots = keys.shape
+    shape = CacheShape(
+        num_layers=1,
+        num_kv_heads=num_kv_heads,
+        capacity=num_cache_blocks * slots,
+        head_size=head_size,
+        dtype=CACHE_TYPES[keys.type],
+        layout=NATIVE_LAYOUT,
+    )
+    return CacheMemory(shape, first_layer=layer)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import re
+import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -13,15 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.onnx_file import graph_bytes, uses_native_operators
 from dovetail_ort_runtime.engine.devices import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER, require_cuda
-from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError, one_line
+from dovetail_ort_runtime.engine.ort_protocols import Session
+from dovetail_ort_runtime.errors import BundleError, UnavailableError, one_line
 from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
 from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 from dovetail_ort_runtime.machine.process_memory import huge_pages
 
-_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 # ONNX Runtime's words: "CUDA failure 2: out of memory ; GPU=0 ; hostname=... ; file=... ; line=... ; expr=...; ",
 # behind the C++ name of the function; and those of its arena, behind another.
 _DEVICE_FAILURE: Final = re.compile(r"(?:CUDA|CUBLAS|CUDNN) failure \d+: .*?(?= ; |$)")
@@ -29,20 +33,27 @@ _OUT_OF_MEMORY: Final = re.compile(
     r"Failed to allocate memory for requested buffer of size \d+|Available memory of \d+ is smaller than "
     r"requested bytes of \d+|CUDA failure 2: out of memory|CUBLAS failure 3: \w+"
 )
+# The ONNX file of d = a @ b + a, each 2 x 2 in float32: a product of cuBLAS, and a kernel of ONNX Runtime's own.
+_PRODUCT_AND_SUM: Final = (
+    b'\x08\x08:d\n\x11\n\x01a\n\x01b\x12\x01c"\x06MatMul\n\x0e\n\x01c\n\x01a\x12\x01d"\x03Add\x12\x00'
+    b"Z\x13\n\x01a\x12\x0e\n\x0c\x08\x01\x12\x08\n\x02\x08\x02\n\x02\x08\x02"
+    b"Z\x13\n\x01b\x12\x0e\n\x0c\x08\x01\x12\x08\n\x02\x08\x02\n\x02\x08\x02"
+    b"b\x13\n\x01d\x12\x0e\n\x0c\x08\x01\x12\x08\n\x02\x08\x02\n\x02\x08\x02B\x04\n\x00\x10\r"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionReport:
-    """Where a session runs.
+    """Where a session runs, and what it takes.
 
     Attributes:
-        name: `target` or `drafter`.
+        name: `target`, `target, first blocks` or `drafter`.
         device: `cpu` or `cuda`.
-        nodes: of the graph, by execution provider.
-        threads: of a forward, on the CPU.
-        weight_bytes: of graph and weights on disk.
-        cache_bytes: of the KV cache, touched or not.
-        vram_bytes: that all programs hold of the GPU, ONNX Runtime its peak, as it gives none back; or None.
+        nodes: number of the graph's nodes by execution provider.
+        threads: number of threads that one forward uses on the CPU.
+        weight_bytes: size of graph and weights on disk.
+        cache_bytes: size of the KV cache, touched or not.
+        vram_bytes: bytes that all programs hold of the GPU, or None. ONNX Runtime holds its peak: it gives none back.
     """
 
     name: str
@@ -56,15 +67,15 @@ class SessionReport:
 
 def open_session(
     graph: Path, threads: int, *, device: str = CPU, vram_limit: int | None = None, trace: Path | None = None
-) -> Any:
-    """An `onnxruntime.InferenceSession`; it never falls back to another device.
+) -> Session:
+    """Open a graph; it never falls back to another device.
 
     Args:
         graph: path of the ONNX file.
-        threads: of one forward, on the CPU. With CUDA one is enough: it waits for the GPU.
+        threads: number of threads that one forward uses on the CPU. With CUDA one is enough: it waits for the GPU.
         device: `cpu` or `cuda`.
-        vram_limit: bytes that the session may take on the GPU.
-        trace: how the name of ONNX Runtime's profile begins; None for no profile.
+        vram_limit: bytes that the session may take on the GPU; None without a limit.
+        trace: beginning of the name of ONNX Runtime's profile; None for no profile.
 
     Raises:
         BundleError: ONNX Runtime refuses the graph.
@@ -72,40 +83,51 @@ def open_session(
             cannot be loaded.
     """
     ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1 if device == CUDA else threads
+    is_native = uses_native_operators(graph)
+    options = _options(1 if device == CUDA else threads, trace)
+    if is_native:
+        kernels.register(options)
+    providers = _providers(device, vram_limit)
+    # A native session maps its weights from their file.
+    memory = contextlib.nullcontext() if is_native else huge_pages()
+    try:
+        with memory, device_errors():
+            session: Session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
+    except UnavailableError:
+        raise
+    except Exception as error:  # onnxruntime raises its own classes straight from C++
+        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {graph.name}: {one_line(error)}") from error
+    _sessions.add(session)
+    if device == CUDA and session.get_providers()[0] != CUDA_PROVIDER:
+        raise UnavailableError("ONNX Runtime finds no GPU for CUDA; see nvidia-smi, or take the CPU")
+    return session
+
+
+def _options(threads: int, trace: Path | None) -> Any:
+    """An `onnxruntime.SessionOptions`."""
+    options = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4  # errors come as exceptions
     # Threads that spin between forwards take the core from the other session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # ONNX Runtime's own format would be read in another way than it was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    is_native = uses_native_operators(graph)
-    if is_native:
-        kernels.register(options)
     if trace is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(trace)
-    providers: list[Any] = [CPU_PROVIDER]
-    if device == CUDA:
-        require_cuda()
-        limit = {} if vram_limit is None else {"gpu_mem_limit": str(vram_limit)}
-        providers.insert(0, (CUDA_PROVIDER, {"arena_extend_strategy": "kSameAsRequested", **limit}))
-    try:
-        # Native weights stay in their file.
-        with contextlib.nullcontext() if is_native else huge_pages(), device_errors():
-            session = ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
-        _sessions.add(session)
-    except UnavailableError:
-        raise
-    except Exception as error:  # onnxruntime raises its own classes straight from C++
-        raise BundleError(
-            f"{graph.name} must load in ONNX Runtime {ort.__version__}, got: {one_line(error)}"
-        ) from error
-    if device == CUDA and session.get_providers()[0] != CUDA_PROVIDER:
-        raise UnavailableError(
-            "CUDA must have a GPU that ONNX Runtime can use, got none; see nvidia-smi, or take the CPU"
-        )
-    return session
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace)
+    return options
+
+
+def _providers(device: str, vram_limit: int | None) -> list[str | tuple[str, dict[str, str]]]:
+    """Execution providers, the preferred one first."""
+    if device == CPU:
+        return [CPU_PROVIDER]
+    require_cuda()
+    settings = {"arena_extend_strategy": "kSameAsRequested"}
+    if vram_limit is not None:
+        settings["gpu_mem_limit"] = str(vram_limit)
+    return [(CUDA_PROVIDER, settings), CPU_PROVIDER]
 
 
 @contextlib.contextmanager
@@ -115,42 +137,62 @@ def device_errors() -> Iterator[None]:
         yield
     except Exception as error:  # onnxruntime raises its own classes straight from C++
         text = " ".join(str(error).split())
-        memory, failure = _OUT_OF_MEMORY.search(text), _DEVICE_FAILURE.search(text)
+        memory = _OUT_OF_MEMORY.search(text)
+        failure = _DEVICE_FAILURE.search(text)
         if memory is not None:
             raise UnavailableError(
-                f"memory must hold weights, cache and a forward, got: {memory[0]}; "
+                f"weights, cache and a forward do not fit into memory: {memory[0]}; "
                 "load with a larger vram_limit, a smaller max_context or less on the GPU"
             ) from error
         if failure is not None:
             raise UnavailableError(
-                f"CUDA must have a GPU that it can use, got: {one_line(failure[0])}; see nvidia-smi, or take the CPU"
+                f"CUDA cannot use the GPU: {one_line(failure[0])}; see nvidia-smi, or take the CPU"
             ) from error
         raise
 
 
-def memory_left(weights: int, cache: int, vram_limit: int | None) -> int | None:
-    """Bytes that a limit leaves to a session beside its cache; InputError where it cannot hold weights and cache."""
-    if vram_limit is not None and vram_limit < weights + cache:
-        raise InputError(
-            f"vram_limit must hold {weights} bytes of weights and {cache} of cache, got {max(vram_limit, 0)}; "
-            "load with a larger one or with a smaller max_context"
-        )
-    return None if vram_limit is None else vram_limit - cache
-
-
 def weight_bytes(graph: Path) -> int:
-    """Of a graph and its weights; 0 where it cannot be read, as opening it tells better."""
+    """Size of a graph and its weights on disk; 0 where it cannot be read: opening it tells why."""
     try:
         return graph_bytes(graph)
     except (OSError, ValueError):
         return 0
 
 
-def report_session(session: Any, *, device: str, **known: Any) -> SessionReport:
-    """What is known of a session, and what ONNX Runtime tells of it."""
-    parts = session.get_provider_graph_assignment_info()
-    nodes = dict(Counter(part.ep_name for part in parts for _ in part.get_nodes()))
-    return SessionReport(device=device, nodes=nodes, vram_bytes=vram_in_use() if device == CUDA else None, **known)
+def report_session(
+    session: Session, *, name: str, device: str, threads: int, weight_bytes: int, cache_bytes: int
+) -> SessionReport:
+    """What is known of a session, together with what ONNX Runtime and the GPU tell."""
+    nodes: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        nodes[part.ep_name] += len(part.get_nodes())
+    return SessionReport(
+        name=name,
+        device=device,
+        nodes=dict(nodes),
+        threads=threads,
+        weight_bytes=weight_bytes,
+        cache_bytes=cache_bytes,
+        vram_bytes=vram_in_use() if device == CUDA else None,
+    )
+
+
+def try_cuda(device: str = CUDA) -> None:
+    """Run a graph of two nodes, which shows whether CUDA computes.
+
+    Args:
+        device: `cuda`, or `cpu` to try the graph itself.
+
+    Raises:
+        UnavailableError: CUDA cannot be used; why and what to do.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "trial.onnx"
+        graph.write_bytes(_PRODUCT_AND_SUM)
+        session = open_session(graph, 1, device=device)
+    numbers = np.ones((2, 2), dtype=np.float32)
+    with device_errors():
+        session.run(None, {"a": numbers, "b": numbers})
 
 
 def _keep_for_ever() -> None:

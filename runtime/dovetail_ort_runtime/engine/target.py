@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
-from dovetail_ort_runtime.engine.cache_layout import NATIVE_LAYOUT, PORTABLE_LAYOUT
+from dovetail_ort_runtime.bundle.graph_names import (
+    BLOCK_STATES,
+    HIDDEN_STATES,
+    INPUT_IDS,
+    LOGITS,
+    POSITION_IDS,
+    SCORED_ROWS,
+)
+from dovetail_ort_runtime.engine.cache_memory import NATIVE_LAYOUT, PORTABLE_LAYOUT, CacheShape, cache_type
 from dovetail_ort_runtime.engine.devices import CPU, HostBuffers
-from dovetail_ort_runtime.engine.first_blocks import FirstBlocksForward, Front
-from dovetail_ort_runtime.engine.forward_inputs import ForwardInputs, NativeInputs, PortableInputs, ancestor_slots
+from dovetail_ort_runtime.engine.first_blocks import FirstBlocks, FirstBlocksForward
+from dovetail_ort_runtime.engine.forward_inputs import ancestor_slots
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
-from dovetail_ort_runtime.engine.kv_cache import KVCache, cache_type
-from dovetail_ort_runtime.engine.row_limit import KEPT_ROWS
-from dovetail_ort_runtime.engine.session import SessionReport, open_session, report_session, weight_bytes
-from dovetail_ort_runtime.engine.target_graphs import TargetGraphs, graphs_to_load
-from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
+from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, graphs_to_load
+from dovetail_ort_runtime.engine.graph_runner import Arrays, BoundForward, BoundForwards, GraphRunner, check_dimensions
+from dovetail_ort_runtime.engine.kv_cache import KVCache
+from dovetail_ort_runtime.engine.ort_protocols import Session
+from dovetail_ort_runtime.engine.session import SessionReport, open_session
+from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.machine.processor import usable_cores
 
-# Of a forward of a portable graph, and of its head: `MatMulNBits` rounds a single row differently.
+# Rows of a portable graph's forward, and of its head, at the least: `MatMulNBits` rounds a single row differently.
 _TWO_ROWS: Final = 2
 
 
@@ -35,15 +41,15 @@ class TargetOutput:
     """What one forward gave; views that the next forward overwrites.
 
     Attributes:
-        logits: (n, V) float32, of the rows that were asked for.
-        hidden_states: (S, E) float32, after the final norm.
+        logits: (n, V) float32, logits of the rows that were asked for.
+        hidden_states: (S, E) float32, hidden states after the final norm.
     """
 
     logits: FloatArray
     hidden_states: FloatArray
 
 
-class Target:
+class Target(GraphRunner):
     """A session on the target's graph and the cache of one sequence.
 
     A native graph gives a row the same bits whatever is beside it. A portable one has other kernels for a single row
@@ -52,12 +58,12 @@ class Target:
 
     Args:
         graph: path of the ONNX file.
-        entry: its dimensions.
-        max_context: slots of the cache, at most the bundle's maximum (the default).
-        threads: of one forward; the usable physical cores by default.
-        front_device: of the first blocks of a target that was cut, `cpu` or `cuda`; the others are on the CPU.
-        vram_limit: bytes that they may take on a GPU.
-        trace: as of `open_session`, for the blocks on the CPU.
+        entry: what the manifest says of the target.
+        max_context: number of slots of the cache, at most the bundle's maximum (the default).
+        threads: number of threads that one forward uses; the usable physical cores by default.
+        first_blocks_device: `cpu` or `cuda`, for the first blocks of a cut target; all others are on the CPU.
+        vram_limit: bytes that the first blocks may take on a GPU; None without a limit.
+        trace: beginning of the name of ONNX Runtime's profile of the blocks on the CPU; None for no profile.
 
     Raises:
         InputError: an argument is out of its bounds.
@@ -65,13 +71,16 @@ class Target:
         UnavailableError: the graph is native, and the library of operators is missing.
 
     Attributes:
-        cache: keys and values of the kept tokens.
-        ort_value: wraps an array for ONNX Runtime.
-        buffers: what forwards read, but for the cache.
+        first_blocks: the first blocks of a target that runs in two graphs, or None.
+        vocabulary_size: V.
+        hidden_size: E.
+        max_rows: rows of one forward at most, fewer than the entry's where a GPU holds no more.
+        logits: (max_rows, V) float32; a forward fills its first rows.
+        hidden_states: (max_rows, E) float32; a forward fills its first rows.
         chooses_rows: whether the graph computes the logits of chosen rows only.
         is_native: whether all blocks run in native operators.
         least_rows: rows of a forward at the least, 1 or 2; fewer are padded.
-        keeps_branches: whether rows of a tree that are no first path may be kept: they have the bits of a chain.
+        keeps_branches: whether rows of a tree's side branch may be kept: they have the bits of a chain.
     """
 
     def __init__(
@@ -81,61 +90,56 @@ class Target:
         *,
         max_context: int | None = None,
         threads: int | None = None,
-        front_device: str = CPU,
+        first_blocks_device: str = CPU,
         vram_limit: int | None = None,
         trace: Path | None = None,
     ) -> None:
         capacity = entry.max_context if max_context is None else max_context
         if not 2 <= capacity <= entry.max_context:
             raise InputError(f"max_context must be between 2 and the bundle's {entry.max_context}, got {capacity}")
-        self.max_rows = entry.max_rows
-        self.vocabulary_size = entry.vocabulary_size
-        self.hidden_size = entry.hidden_size
-        self.threads = usable_cores() if threads is None else threads
-        if self.threads < 1:
-            raise InputError(f"threads must be 1 or more, got {self.threads}")
-        graphs = graphs_to_load(graph, entry, front_device)
-        self.front: Front | None = None
-        if graphs.front is not None:
-            self.front = Front(
-                graphs.front,
+        threads = usable_cores() if threads is None else threads
+        if threads < 1:
+            raise InputError(f"threads must be 1 or more, got {threads}")
+        graphs = graphs_to_load(graph, entry, first_blocks_device)
+        first_blocks: FirstBlocks | None = None
+        if graphs.first_blocks is not None:
+            first_blocks = FirstBlocks(
+                graphs.first_blocks,
                 entry,
                 capacity=capacity,
-                threads=self.threads,
-                device=front_device,
+                threads=threads,
+                device=first_blocks_device,
                 vram_limit=vram_limit,
             )
-            self.max_rows = self.front.max_rows
-        self.is_native = graphs.is_native and self.front is None
+        session = open_session(graphs.graph, threads, trace=trace)
+        max_rows = entry.max_rows if first_blocks is None else first_blocks.max_rows
+        super().__init__(
+            session,
+            _checked_cache(session, entry, graphs, capacity, first_blocks),
+            name="target",
+            graph=graphs.graph,
+            device=CPU,
+            threads=threads,
+            buffers=HostBuffers(CPU) if first_blocks is None else first_blocks.buffers,
+            most_rows=max_rows,
+        )
+        self.first_blocks = first_blocks
+        self.max_rows = max_rows
+        self.vocabulary_size = entry.vocabulary_size
+        self.hidden_size = entry.hidden_size
+        self.is_native = graphs.is_native and first_blocks is None
         self.least_rows = 1 if self.is_native else _TWO_ROWS
         self.keeps_branches = self.is_native
-        self._graph = graphs.graph
-        self.session = open_session(graphs.graph, self.threads, trace=trace)
-        _check_dimensions(self.session, entry, graphs)
-        self.cache = KVCache(
-            num_layers=entry.num_layers - graphs.front_layers,
-            num_kv_heads=entry.num_kv_heads,
-            capacity=capacity,
-            head_size=entry.head_size,
-            dtype=cache_type(self.session),
-            layout=NATIVE_LAYOUT if graphs.is_native else PORTABLE_LAYOUT,
-            first_layer=graphs.front_layers,
-            front=None if self.front is None else self.front.cache,
-        )
-        self.logits = np.empty((self.max_rows, entry.vocabulary_size), dtype=np.float32)
-        self.hidden_states = np.empty((self.max_rows, entry.hidden_size), dtype=np.float32)
-        self.chooses_rows = any(value.name == "scored_rows" for value in self.session.get_inputs())
-        self._has_native_blocks = graphs.is_native
-        self._no_bias = np.zeros(0 if self.is_native else self.max_rows * capacity, dtype=np.float32)
-        self.ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy  # a look-up takes longer than a binding
-        self.buffers = HostBuffers(CPU) if self.front is None else self.front.buffers
-        self._forwards: dict[tuple[int, int, int], _Forward] = {}
+        self.chooses_rows = any(value.name == SCORED_ROWS for value in session.get_inputs())
+        self.logits: FloatArray = np.empty((max_rows, entry.vocabulary_size), dtype=np.float32)
+        self.hidden_states: FloatArray = np.empty((max_rows, entry.hidden_size), dtype=np.float32)
+        self._forwards: BoundForwards[_Forward] = BoundForwards()
 
     def forward(self, rows: ForwardRows, *, num_scored: int | None = None) -> TargetOutput:
         """Run the rows behind the cache's kept tokens; its length stays.
 
         Args:
-            rows: 1 to `max_rows`, for which the cache has room.
+            rows: 1 to `max_rows` rows, for which the cache has room.
             num_scored: how many of the last rows need logits, 1 or more; all if None.
         """
         num_rows = len(rows.token_ids)
@@ -144,73 +148,85 @@ class Target:
         scored = max(num_scored, self.least_rows) if self.chooses_rows else padded
         length = self.cache.length
         ancestors = None if rows.parents is None else ancestor_slots(rows.parents, length)
-        step = self._bound(padded, scored, 0 if ancestors is None else ancestors.shape[1])
+        size = padded, scored, 0 if ancestors is None else ancestors.shape[1]
+        forward = self._forwards.get(size)
+        if forward is None:
+            forward = self._forwards.keep(size, _Forward(self, *size))
         first_scored = max(num_rows - scored, 0)
-        step.run(rows, length, ancestors, first_scored)
+        forward.run(rows, length, ancestors, first_scored)
         end = num_rows - first_scored
         return TargetOutput(self.logits[end - num_scored : end], self.hidden_states[:num_rows])
 
-    def inputs(self, num_rows: int, num_ancestors: int) -> ForwardInputs:
-        """For forwards of the blocks on the CPU over so many rows with so many ancestors each."""
-        if self._has_native_blocks:
-            return NativeInputs(num_rows, num_ancestors)
-        return self.portable_inputs(num_rows)
+    def chunks(
+        self, token_ids: TokenArray, *, rows: int | None = None, num_scored: int | None = None
+    ) -> Iterator[tuple[TokenArray, TargetOutput]]:
+        """Read tokens behind the kept ones, and keep them.
 
-    def portable_inputs(self, num_rows: int) -> PortableInputs:
-        """For forwards of a front over so many rows."""
-        return PortableInputs(num_rows, self._no_bias, self.buffers)
+        Args:
+            token_ids: (T,) int64, for which the cache has room.
+            rows: tokens of one forward at most; `max_rows` if None.
+            num_scored: how many of the last rows of each forward need logits, 1 or more; all if None.
 
-    def _bound(self, num_rows: int, num_scored: int, num_ancestors: int) -> _Forward:
-        key = num_rows, num_scored, num_ancestors
-        step = self._forwards.get(key)
-        if step is None:
-            step = _Forward(self, *key)
-            if num_rows <= KEPT_ROWS:
-                self._forwards[key] = step
-        return step
+        Yields:
+            The tokens of each forward, which the cache keeps already, and what the forward gave.
+        """
+        size = self.max_rows if rows is None else rows
+        for start in range(0, len(token_ids), size):
+            chunk = token_ids[start : start + size]
+            output = self.forward(ForwardRows.chain(chunk, self.cache.length), num_scored=num_scored)
+            self.cache.keep(range(len(chunk)))
+            yield chunk, output
 
-    @cached_property
-    def weight_bytes(self) -> int:
-        """Size of the graph for the CPU and its weights."""
-        return weight_bytes(self._graph)
+    def read(self, token_ids: TokenArray, *, rows: int | None = None) -> TargetOutput:
+        """Read a text from its first token on, and keep it; the cache forgets what it held.
+
+        Args:
+            token_ids: (T,) int64.
+            rows: tokens of one forward at most; `max_rows` if None.
+
+        Returns:
+            Logits (T, V) and hidden states (T, E), which no forward overwrites.
+        """
+        self.cache.rewind(0)
+        logits: list[FloatArray] = []
+        hidden_states: list[FloatArray] = []
+        for _, output in self.chunks(token_ids, rows=rows):
+            logits.append(output.logits.copy())
+            hidden_states.append(output.hidden_states.copy())
+        return TargetOutput(np.concatenate(logits), np.concatenate(hidden_states))
 
     def reports(self) -> tuple[SessionReport, ...]:
-        """Where it runs."""
-        rest = report_session(
-            self.session,
-            name="target",
-            device=CPU,
-            threads=self.threads,
-            weight_bytes=self.weight_bytes,
-            cache_bytes=self.cache.num_bytes,
-        )
-        return (rest,) if self.front is None else (self.front.report(), rest)
+        """Where each session runs, that of the first blocks first."""
+        own = self.report()
+        return (own,) if self.first_blocks is None else (self.first_blocks.report(), own)
 
 
-class _Forward:
-    """Bound inputs and outputs of forwards of one size."""
+class _Forward(BoundForward):
+    """Forwards of one size."""
 
     def __init__(self, target: Target, num_rows: int, num_scored: int, num_ancestors: int) -> None:
-        self._ort_value = target.ort_value
-        self._session = target.session
-        self._binding: Any = target.session.io_binding()
-        self._token_ids: TokenArray = target.buffers.array("input_ids", (1, num_rows), np.int64)
-        self._position_ids: TokenArray = target.buffers.array("position_ids", (1, num_rows), np.int64)
+        self._token_ids: TokenArray = target.buffers.array(INPUT_IDS, (1, num_rows), np.int64)
+        self._position_ids: TokenArray = target.buffers.array(POSITION_IDS, (1, num_rows), np.int64)
         self._scored_rows: TokenArray = np.zeros(num_scored, dtype=np.int64)
         self._steps = np.arange(num_scored)
         self._inputs = target.inputs(num_rows, num_ancestors)
-        tokens = {"input_ids": self._token_ids, "position_ids": self._position_ids}
-        self._bind({**tokens, **self._inputs.fixed})
+        tokens: Arrays = {INPUT_IDS: self._token_ids, POSITION_IDS: self._position_ids}
+        written = {**tokens, **self._inputs.fixed}
         if target.chooses_rows:
-            self._bind({"scored_rows": self._scored_rows})
-        self._front: FirstBlocksForward | None = None
-        if target.front is not None:
-            portable = self._inputs if isinstance(self._inputs, PortableInputs) else target.portable_inputs(num_rows)
-            self._front = target.front.bind(tokens, portable)
-            self._bind({"block_states": target.front.block_states[None, :num_rows]})
-        self._binding.bind_ortvalue_output("logits", self._ort_value(target.logits[None, :num_scored]))
-        self._binding.bind_ortvalue_output("hidden_states", self._ort_value(target.hidden_states[None, :num_rows]))
-        target.cache.bind(self._binding)
+            written[SCORED_ROWS] = self._scored_rows
+        self._first_blocks: FirstBlocksForward | None = None
+        if target.first_blocks is not None:
+            self._first_blocks = target.first_blocks.bind(tokens)
+            written[BLOCK_STATES] = target.first_blocks.block_states[None, :num_rows]
+        super().__init__(
+            target.session,
+            written=written,
+            outputs={
+                LOGITS: target.logits[None, :num_scored],
+                HIDDEN_STATES: target.hidden_states[None, :num_rows],
+            },
+        )
+        target.cache.bind(self.binding)
 
     def run(self, rows: ForwardRows, length: int, ancestors: TokenArray | None, first_scored: int) -> None:
         """Run the rows behind `length` kept ones; padding repeats the last position."""
@@ -221,25 +237,27 @@ class _Forward:
             self._position_ids[0, num_rows:] = rows.position_ids[-1]
         np.add(self._steps, first_scored, out=self._scored_rows)
         self._inputs.fill(length, length, ancestors)
-        self._bind(self._inputs.changing)
-        if self._front is not None:
-            self._front.run(length, ancestors)
-        self._session.run_with_iobinding(self._binding)
-
-    def _bind(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        for name, array in inputs.items():
-            self._binding.bind_ortvalue_input(name, self._ort_value(array))
+        if self._first_blocks is not None:
+            self._first_blocks.run(length, ancestors)
+        self.execute(self._inputs.changing)
 
 
-def _check_dimensions(session: Any, entry: TargetEntry, graphs: TargetGraphs) -> None:
-    shapes = {output.name: output.shape for output in session.get_outputs()}
-    first = graphs.front_layers
-    names = (f"present.{first}.value", "logits", "hidden_states")
-    cache, logits, states = (shapes.get(name, [None] * 4) for name in names)
-    stated = (entry.num_layers, entry.num_kv_heads, entry.head_size, entry.vocabulary_size, entry.hidden_size)
-    found = (len(shapes) // 2 - 1 + first, cache[1], cache[3], logits[-1], states[-1])
-    if stated != found:
-        raise BundleError(
-            f"the dimensions in the manifest must be those of {graphs.graph.name}, (L, Hkv, D, V, E) = {found}, "
-            f"got {stated}; export the bundle again"
-        )
+def _checked_cache(
+    session: Session, entry: TargetEntry, graphs: TargetGraphs, capacity: int, first_blocks: FirstBlocks | None
+) -> KVCache:
+    """The cache of the blocks in `graphs.graph`, whose dimensions are compared with the manifest's."""
+    shape = CacheShape(
+        num_layers=entry.num_layers - graphs.num_first_blocks,
+        num_kv_heads=entry.num_kv_heads,
+        capacity=capacity,
+        head_size=entry.head_size,
+        layout=NATIVE_LAYOUT if graphs.is_native else PORTABLE_LAYOUT,
+    )
+    sizes = {LOGITS: entry.vocabulary_size, HIDDEN_STATES: entry.hidden_size}
+    first_layer = graphs.num_first_blocks
+    check_dimensions(session, graphs.graph, shape, sizes, first_layer=first_layer)
+    return KVCache(
+        replace(shape, dtype=cache_type(session)),
+        first_layer=first_layer,
+        first_blocks=None if first_blocks is None else first_blocks.cache,
+    )

@@ -13,9 +13,9 @@ from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.drafting.language_model_drafter import LanguageModelDrafter
 from dovetail_ort_runtime.drafting.shapes import FOUR_TOKENS, ChainShape, TreeShape
+from dovetail_ort_runtime.engine.cache_memory import CacheShape
 from dovetail_ort_runtime.engine.devices import AUTO, CPU, CUDA, has_cuda
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
-from dovetail_ort_runtime.engine.kv_cache import cache_bytes
 from dovetail_ort_runtime.engine.session import weight_bytes
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
@@ -43,8 +43,14 @@ def head_bytes_on_gpu(bundle: Bundle, options: LoadOptions, capacity: int) -> in
     entry = bundle.manifest.drafter
     if entry is None or not wants_own_head(bundle, options) or _head_device(entry, options) != CUDA:
         return 0
-    cache = cache_bytes(entry.num_layers, entry.num_kv_heads, capacity, entry.head_size, np.float16)
-    return weight_bytes(bundle.path(entry.graph)) + cache
+    cache = CacheShape(
+        num_layers=entry.num_layers,
+        num_kv_heads=entry.num_kv_heads,
+        capacity=capacity,
+        head_size=entry.head_size,
+        dtype=np.float16,
+    )
+    return weight_bytes(bundle.path(entry.graph)) + cache.num_bytes
 
 
 def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: int | None) -> FeatureDrafter:

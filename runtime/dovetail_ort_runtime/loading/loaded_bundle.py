@@ -10,12 +10,12 @@ import numpy as np
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.decoding.decoder import Decoder
+from dovetail_ort_runtime.engine.cache_memory import CacheShape
 from dovetail_ort_runtime.engine.devices import AUTO, CPU, CUDA, has_cuda
-from dovetail_ort_runtime.engine.kv_cache import cache_bytes
+from dovetail_ort_runtime.engine.gpu_memory import VramShare
 from dovetail_ort_runtime.engine.row_invariance import holds_here
 from dovetail_ort_runtime.engine.session import weight_bytes
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.engine.vram_share import VramShare
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.loading.draft_models import head_bytes_on_gpu
 from dovetail_ort_runtime.loading.drafters import make_drafter
@@ -47,22 +47,22 @@ def load_bundle(bundle: Bundle, options: LoadOptions) -> LoadedBundle:
     """
     entry = bundle.manifest.target
     reader = PromptReader(bundle.tokenizer(), bundle.chat_template(), entry.vocabulary_size)
-    front_device = _front_device(entry, options.target_layers_on_gpu)
-    share = _vram_share(bundle, options, front_device)
+    first_blocks_device = _first_blocks_device(entry, options.target_layers_on_gpu)
+    share = _vram_share(bundle, options, first_blocks_device)
     target = Target(
         bundle.path(entry.graph),
         entry,
         max_context=options.max_context,
         threads=options.threads,
-        front_device=front_device,
-        vram_limit=share.front,
+        first_blocks_device=first_blocks_device,
+        vram_limit=share.first_blocks,
     )
     exact = entry.exact and _is_exact_here(target)
     drafter = make_drafter(bundle, target, options, vram_limit=share.drafter)
     return LoadedBundle(Decoder(target, drafter), reader, exact)
 
 
-def _front_device(entry: TargetEntry, layers_on_gpu: int | str) -> str:
+def _first_blocks_device(entry: TargetEntry, layers_on_gpu: int | str) -> str:
     """Device of the blocks that the export put into a graph of their own."""
     number = entry.front_layers
     if layers_on_gpu == AUTO:
@@ -75,22 +75,28 @@ def _front_device(entry: TargetEntry, layers_on_gpu: int | str) -> str:
     return CUDA if layers_on_gpu else CPU
 
 
-def _vram_share(bundle: Bundle, options: LoadOptions, front_device: str) -> VramShare:
+def _vram_share(bundle: Bundle, options: LoadOptions, first_blocks_device: str) -> VramShare:
     entry = bundle.manifest.target
     capacity = entry.max_context if options.max_context is None else options.max_context
     return VramShare.of(
         options.vram_bytes,
-        front_bytes=_front_bytes(bundle, capacity) if front_device == CUDA else 0,
+        first_blocks_bytes=_first_blocks_bytes(bundle, capacity) if first_blocks_device == CUDA else 0,
         drafter_bytes=head_bytes_on_gpu(bundle, options, capacity),
     )
 
 
-def _front_bytes(bundle: Bundle, capacity: int) -> int:
+def _first_blocks_bytes(bundle: Bundle, capacity: int) -> int:
     """Bytes of weights and cache of the first blocks."""
     entry = bundle.manifest.target
     assert entry.front_graph is not None, "blocks are on a GPU in a graph of their own"
-    cache = cache_bytes(entry.front_layers, entry.num_kv_heads, capacity, entry.head_size, np.float16)
-    return weight_bytes(bundle.path(entry.graph).with_name(entry.front_graph)) + cache
+    cache = CacheShape(
+        num_layers=entry.front_layers,
+        num_kv_heads=entry.num_kv_heads,
+        capacity=capacity,
+        head_size=entry.head_size,
+        dtype=np.float16,
+    )
+    return weight_bytes(bundle.path(entry.graph).with_name(entry.front_graph)) + cache.num_bytes
 
 
 def _is_exact_here(target: Target) -> bool:

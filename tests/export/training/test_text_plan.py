@@ -10,7 +10,6 @@ import pytest
 
 from dovetail_ort_export.training.options import TrainingPrompts
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.engine.row_invariance import run_in_chunks
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.text.tokenizer import Tokenizer
@@ -44,16 +43,16 @@ def target(tiny_bundle_fp32):
 def test_answers_are_the_targets_own_greedy_choice_with_its_own_hidden_states(written, target):
     num_answers = 0
     for conversation in written.conversations():
-        logits, states = run_in_chunks(target, conversation.token_ids[:-1].astype(np.int64), 64)
+        output = target.read(conversation.token_ids[:-1].astype(np.int64), rows=64)
         answer = conversation.token_ids[conversation.prompt_length :]
-        chosen = logits[conversation.prompt_length - 1 :]
+        chosen = output.logits[conversation.prompt_length - 1 :]
         # Where two tokens are as good as equal, another kernel may choose the other one.
         margin = np.take_along_axis(chosen, chosen.argmax(-1)[:, None], -1) - np.take_along_axis(
             chosen, answer[:, None], -1
         )
         assert margin.max() < 1e-3
         # Half precision holds three digits.
-        np.testing.assert_allclose(conversation.hidden_states, states, atol=5e-3, rtol=2e-3)
+        np.testing.assert_allclose(conversation.hidden_states, output.hidden_states, atol=5e-3, rtol=2e-3)
         num_answers += 1
     assert num_answers > 10
 

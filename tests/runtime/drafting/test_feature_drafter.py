@@ -11,7 +11,7 @@ from dovetail_ort_runtime.decoding.decoder import Decoder
 from dovetail_ort_runtime.drafting.drafter import NoDrafter
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
-from dovetail_ort_runtime.engine.cache_layout import NATIVE_LAYOUT
+from dovetail_ort_runtime.engine.cache_memory import NATIVE_LAYOUT
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.loading.drafters import make_drafter

@@ -12,6 +12,7 @@ from dovetail_ort_runtime.drafting.proposal import ROOT, Proposal
 from dovetail_ort_runtime.engine.devices import HostBuffers
 from dovetail_ort_runtime.engine.forward_inputs import (
     NO_ANCESTOR,
+    ChainInputs,
     NativeInputs,
     PortableInputs,
     ancestor_slots,
@@ -78,6 +79,16 @@ def test_a_portable_chain_has_a_bias_of_zeros_that_is_never_copied():
         bias = inputs.changing["attention_bias"]
         assert bias.shape == (1, 1, 3, first + 3)
         assert np.shares_memory(bias, no_bias)
+
+
+def test_a_graph_for_chains_reads_lengths_alone():
+    inputs = ChainInputs(3, HostBuffers("cpu"))
+    inputs.fill(7, 7, None)
+    assert {name: array.tolist() for name, array in inputs.fixed.items()} == {
+        "seqlens_k": [9],
+        "total_sequence_length": 10,
+    }
+    assert not inputs.changing
 
 
 def test_native_inputs_are_written_in_place():

@@ -16,7 +16,7 @@ from dovetail_ort_runtime.drafting.proposal import ROOT, Proposal
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
-from dovetail_ort_runtime.engine.row_invariance import holds_here, run_in_chunks
+from dovetail_ort_runtime.engine.row_invariance import holds_here
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import BundleError, UnavailableError
 from dovetail_ort_runtime.options import SamplingOptions
@@ -69,10 +69,10 @@ def trees(draw):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 16])
 def test_a_row_has_the_same_bits_however_many_rows_are_beside_it(open_target, rows, threads):
-    expected = run_in_chunks(open_target(), TOKENS, 64)
-    found = run_in_chunks(open_target(threads=threads), TOKENS, rows)
-    for one, other in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(one, other)
+    expected = open_target().read(TOKENS)
+    found = open_target(threads=threads).read(TOKENS, rows=rows)
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    np.testing.assert_array_equal(found.hidden_states, expected.hidden_states)
 
 
 def test_a_single_row_runs_alone(open_target):
@@ -106,10 +106,8 @@ def test_a_side_branch_that_is_kept_leaves_the_cache_of_plain_decoding(open_targ
     kept = (0, 3, 4, 5)  # the root and the branch 3 4 5
     plain, speculative = open_target(), open_target()
     for target in (plain, speculative):
-        for start in range(0, num_past, 64):
-            chunk = TOKENS[start : min(start + 64, num_past)]
-            target.forward(ForwardRows.chain(chunk, start))
-            target.cache.keep(range(len(chunk)))
+        for _ in target.chunks(TOKENS[:num_past]):
+            pass
     speculative.forward(verification_rows(9, tree, num_past))
     speculative.cache.keep(kept)
     for token in (9, 3, 4, 5):
@@ -126,9 +124,9 @@ def test_a_side_branch_that_is_kept_leaves_the_cache_of_plain_decoding(open_targ
 
 
 def test_the_text_may_fill_a_cache_that_ends_within_a_block(open_target):
-    expected, _ = run_in_chunks(open_target(), TOKENS[:100], 4)
-    found, _ = run_in_chunks(open_target(max_context=100), TOKENS[:100], 4)
-    np.testing.assert_array_equal(found, expected)
+    expected = open_target().read(TOKENS[:100], rows=4)
+    found = open_target(max_context=100).read(TOKENS[:100], rows=4)
+    np.testing.assert_array_equal(found.logits, expected.logits)
 
 
 @pytest.mark.parametrize("scored", [1, 2, 9])
@@ -144,7 +142,7 @@ def test_row_invariance_is_not_measured_where_the_kernels_guarantee_it(shared, m
     assert holds_here(shared)
 
 
-def test_passes_that_were_bound_once_are_used_again(open_target):
+def test_forwards_that_were_bound_once_are_used_again(open_target):
     target = open_target()
     tree = Proposal(token_ids=np.array([1, 2, 3]), parents=np.array([ROOT, ROOT, 0]))
     for _ in range(2):
@@ -214,13 +212,13 @@ def test_a_drafter_forgets_what_it_drafted(drafter_model):
 
 
 def test_without_the_library_a_native_target_ends_in_one_line(open_target, without_library):
-    with pytest.raises(UnavailableError, match=r"model_native\.onnx must have .*; run: build it") as caught:
+    with pytest.raises(UnavailableError, match=r"model_native\.onnx needs .*; run: build it") as caught:
         open_target()
     assert "\n" not in str(caught.value)
 
 
 def test_without_the_library_a_native_drafter_ends_in_one_line(native_graphs, tmp_path, without_library):
-    with pytest.raises(UnavailableError, match=r"drafter_native\.onnx must have .*; run: build it"):
+    with pytest.raises(UnavailableError, match=r"drafter_native\.onnx needs .*; run: build it"):
         DraftGraph(tmp_path / "drafter_native.onnx", native_graphs.drafter_entry(), capacity=64, threads=1)
 
 
@@ -228,5 +226,5 @@ def test_without_the_library_a_native_drafter_ends_in_one_line(native_graphs, tm
     "change", [{"num_layers": 3}, {"num_kv_heads": 4}, {"head_size": 32}, {"vocabulary_size": 385}, {"hidden_size": 65}]
 )
 def test_dimensions_that_are_not_the_graphs_are_refused(graph, native_graphs, change):
-    with pytest.raises(BundleError, match=r"the dimensions in the manifest must be those of model_native.onnx"):
+    with pytest.raises(BundleError, match=r"model_native.onnx has \w+ \d+, but the manifest says \d+"):
         Target(graph, native_graphs.target_entry(**change), threads=1)

@@ -24,8 +24,8 @@ def test_it_holds_for_an_exact_bundle_and_leaves_the_cache_empty(target):
 def test_a_kernel_that_depends_on_the_number_of_rows_is_found(target):
     forward = target.forward
 
-    def drifting(rows):
-        result = forward(rows)
+    def drifting(rows, **options):
+        result = forward(rows, **options)
         result.logits[0, 0] += 1e-6 * (len(rows.token_ids) == 8)  # a single bit or two
         return result
 

@@ -41,31 +41,18 @@ class Shapes:
         self.rows.append(binding.get_outputs()[0].shape()[1])
 
 
-def read(target, tokens, rows):
-    """Logits and hidden states of a text, `rows` tokens a forward."""
-    target.cache.rewind(0)
-    logits, states = [], []
-    for start in range(0, len(tokens), rows):
-        chunk = tokens[start : start + rows]
-        result = target.forward(ForwardRows.chain(chunk, start))
-        logits.append(result.logits.copy())
-        states.append(result.hidden_states.copy())
-        target.cache.keep(range(len(chunk)))
-    return np.concatenate(logits), np.concatenate(states)
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("rows", [1, 3, 5, 8, 13, 64])
 def test_a_row_has_the_same_bits_however_many_rows_are_beside_it(bundle, target_of, rows, threads):
     target = target_of(bundle, threads=threads)
-    in_pairs, states_in_pairs = read(target, TOKENS, 2)
-    logits, states = read(target, TOKENS, rows)
-    np.testing.assert_array_equal(logits, in_pairs)
-    np.testing.assert_array_equal(states, states_in_pairs)
+    in_pairs = target.read(TOKENS, rows=2)
+    found = target.read(TOKENS, rows=rows)
+    np.testing.assert_array_equal(found.logits, in_pairs.logits)
+    np.testing.assert_array_equal(found.hidden_states, in_pairs.hidden_states)
 
 
 def test_a_single_row_is_the_first_of_two_whatever_the_second_holds(target):
-    read(target, TOKENS[:20], 20)
+    target.read(TOKENS[:20])
     alone = target.forward(ForwardRows.chain(TOKENS[20:21], 20)).logits.copy()
     assert alone.shape == (1, 384)
     for other in (0, 7, 383):
@@ -83,7 +70,7 @@ def test_a_single_row_is_padded_to_two(target):
 
 @pytest.mark.parametrize(("rows", "scored"), [(1, 1), (2, 1), (2, 2), (9, 1), (9, 2), (9, 4), (64, 1)])
 def test_the_last_rows_logits_have_the_bits_they_have_beside_all_others(target, rows, scored):
-    read(target, TOKENS[:20], 20)
+    target.read(TOKENS[:20])
     chunk = ForwardRows.chain(TOKENS[20 : 20 + rows], 20)
     whole = target.forward(chunk)
     logits, states = whole.logits.copy(), whole.hidden_states.copy()
@@ -114,14 +101,25 @@ def test_a_head_computes_only_what_is_asked_for_but_never_one_row(target):
     assert target.session.rows == [9, 4, 2]  # the first output is the logits
 
 
-def test_a_pass_leaves_the_length_alone(target):
-    read(target, TOKENS[:20], 20)
+def test_chunks_follow_the_kept_tokens_and_are_kept(target):
+    whole = target.read(TOKENS[:30])
+    target.cache.rewind(10)
+    chunks = []
+    for chunk, output in target.chunks(TOKENS[10:30], rows=8, num_scored=1):
+        chunks.append(chunk)
+        assert target.cache.length == 10 + sum(map(len, chunks))
+        np.testing.assert_array_equal(output.logits[0], whole.logits[target.cache.length - 1])
+    assert [len(chunk) for chunk in chunks] == [8, 8, 4]
+
+
+def test_a_forward_leaves_the_length_alone(target):
+    target.read(TOKENS[:20])
     target.forward(ForwardRows.chain(TOKENS[:5], 20))
     assert target.cache.length == 20
 
 
 def test_the_first_path_of_a_tree_has_the_bits_of_a_chain(target):
-    read(target, TOKENS[:20], 20)
+    target.read(TOKENS[:20])
     path, root = TOKENS[21:25], int(TOKENS[20])
     chain = target.forward(verification_rows(root, Proposal.chain(path), 20))
     logits, states = chain.logits.copy(), chain.hidden_states.copy()
@@ -132,9 +130,9 @@ def test_the_first_path_of_a_tree_has_the_bits_of_a_chain(target):
 
 
 def test_the_text_may_fill_the_cache_to_the_last_slot(bundle, target_of):
-    logits, _ = read(target_of(bundle, max_context=32), TOKENS[:32], 4)
-    expected, _ = read(target_of(bundle), TOKENS[:32], 4)
-    np.testing.assert_array_equal(logits, expected)
+    found = target_of(bundle, max_context=32).read(TOKENS[:32], rows=4)
+    expected = target_of(bundle).read(TOKENS[:32], rows=4)
+    np.testing.assert_array_equal(found.logits, expected.logits)
 
 
 @pytest.mark.parametrize("max_context", [-1, 0, 1, 513])
@@ -152,5 +150,5 @@ def test_a_target_needs_a_thread(bundle, target_of, threads):
 def test_a_file_that_is_no_graph_is_a_bundle_error(bundle, tmp_path):
     graph = tmp_path / "model.onnx"
     graph.write_bytes(bytes(1000))
-    with pytest.raises(BundleError, match=r"model\.onnx must load in ONNX Runtime"):
+    with pytest.raises(BundleError, match=r"cannot load model\.onnx"):
         Target(graph, Bundle(bundle).manifest.target)

@@ -122,7 +122,7 @@ def test_times_are_kept_for_the_device_of_every_session(monkeypatch, target_of, 
     monkeypatch.setattr(session, "vram_in_use", lambda: None)
     target = target_of(tiny_cut_bundle)
     for device in ("cpu", "cuda"):
-        target.front.device = device
+        target.first_blocks.device = device
         make_drafter(Bundle(tiny_cut_bundle), target)
     assert [key.devices for key in keys] == [("cpu", "cpu"), ("cuda, NVIDIA H100", "cpu")]
 

@@ -1,29 +1,108 @@
-"""Which graph is opened when: the one for chains on CUDA where no tree is drafted, else the one for both."""
+"""Which of a bundle's graphs are opened, by what the machine has and by what is drafted."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import dovetail_ort
 from dovetail_ort import ChainShape, GenerationOptions, SamplingOptions, TreeShape
+from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.drafting.drafter import NoDrafter
 from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.engine import devices, draft_graph, first_blocks, session
+from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, graphs_to_load
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.session import open_session
-from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.errors import BundleError, UnavailableError
 from dovetail_ort_runtime.loading import curves, draft_models, loaded_bundle
+from dovetail_ort_runtime.model import load_model
 from dovetail_ort_runtime.planning.planner import Planner
 
 PROMPT = np.random.default_rng(0).integers(3, 384, 24).tolist()
 FOUR = ChainShape.fixed(4)
 TREE = TreeShape(num_rows=9, num_expansions=3, width=4)
 FOR_CHAINS = ["model_front_fp16_chains.onnx", "drafter_fp16_chains.onnx"]
+GRAPH = Path("folder/model_native.onnx")
+CUT = {"front_graph": "front.onnx", "front_layers": 1, "rest_graph": "rest.onnx"}
+
+
+@pytest.fixture
+def entry(native_graphs):
+    def entry(**changes):
+        return native_graphs.target_entry(**changes)
+
+    return entry
+
+
+@pytest.fixture
+def with_library(monkeypatch):
+    monkeypatch.setattr(kernels, "is_available", lambda: True)
+
+
+@pytest.mark.parametrize("beside", [{}, {"portable_graph": "portable.onnx"}])
+def test_the_native_graph_is_taken_where_the_library_is(entry, with_library, beside):
+    assert graphs_to_load(GRAPH, entry(**beside), "cpu") == TargetGraphs(graph=GRAPH, is_native=True)
+
+
+def test_the_portable_graph_is_taken_where_the_library_is_missing(entry, without_library):
+    for beside in ({}, CUT):
+        found = graphs_to_load(GRAPH, entry(portable_graph="portable.onnx", **beside), "cpu")
+        assert found == TargetGraphs(graph=Path("folder/portable.onnx"), is_native=False)
+
+
+@pytest.mark.parametrize("beside", [{}, CUT])
+def test_a_native_target_alone_ends_in_one_line_without_the_library(entry, without_library, beside):
+    with pytest.raises(UnavailableError, match=r"model_native\.onnx needs .*; run: build it") as caught:
+        graphs_to_load(GRAPH, entry(**beside), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_native_target_that_was_cut_takes_its_front_for_a_gpu_only(entry, with_library):
+    assert graphs_to_load(GRAPH, entry(**CUT), "cpu") == TargetGraphs(graph=GRAPH, is_native=True)
+    assert graphs_to_load(GRAPH, entry(**CUT), "cuda") == TargetGraphs(
+        graph=Path("folder/rest.onnx"), is_native=True, first_blocks=Path("folder/front.onnx"), num_first_blocks=1
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_portable_target_that_was_cut_has_its_front_on_either_device(entry, device):
+    portable = entry(format="portable", operators=None, front_graph="front.onnx", front_layers=1)
+    found = graphs_to_load(GRAPH, portable, device)
+    assert found == TargetGraphs(
+        graph=GRAPH, is_native=False, first_blocks=Path("folder/front.onnx"), num_first_blocks=1
+    )
+
+
+def test_a_bundle_of_both_formats_answers_without_the_library(tiny_bundle_both, without_library):
+    with load_model(tiny_bundle_both, drafter="none", threads=1) as model:
+        assert len(model.generate(PROMPT[:5]).token_ids) > 1
+
+
+@pytest.fixture
+def drafting_bundle_both(tiny_bundle_both, with_drafter):
+    return with_drafter(tiny_bundle_both)
+
+
+def test_without_the_library_auto_leaves_a_native_drafter_out_and_says_so(drafting_bundle_both, without_library):
+    with pytest.warns(UserWarning, match="draft head cannot run here.* the library is missing"):
+        model = load_model(drafting_bundle_both, threads=1)
+    with model:
+        assert [report.name for report in model.sessions()] == ["target"]
+        assert len(model.generate(PROMPT[:5]).token_ids) > 1
+    with pytest.raises(UnavailableError, match="needs this package's library"):
+        load_model(drafting_bundle_both, drafter="dgf", threads=1)
+
+
+def test_a_front_on_a_gpu_needs_a_rest_graph(native_graphs):
+    with pytest.raises(ValueError, match="needs a rest_graph"):
+        dataclasses.replace(native_graphs.target_entry(**CUT), rest_graph=None)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +118,8 @@ def bundle(tiny_cut_bundle, tiny_head, tmp_path_factory):
 class CacheOfADevice(KVCache):
     """Lies on the CPU, whatever its device is."""
 
-    def __init__(self, *, device, **settings):
-        super().__init__(**settings)
+    def __init__(self, shape, *, device):
+        super().__init__(shape)
 
 
 @pytest.fixture
@@ -152,13 +231,13 @@ def test_a_bundle_of_before_drafts_chains_with_the_graphs_it_has(opened, bundle,
 @pytest.mark.parametrize(
     ("part", "keys", "shape", "message"),
     [
-        ("drafter", {"graph": "drafter_fp16_chains.onnx"}, TREE, "drafter_fp16_chains.onnx must have an input called"),
-        ("target", {"front_chain_graph": "drafter_fp16.onnx"}, FOUR, "drafter_fp16.onnx must have no input called"),
+        ("drafter", {"graph": "drafter_fp16_chains.onnx"}, TREE, "drafter_fp16_chains.onnx is for trees but lacks"),
+        ("target", {"front_chain_graph": "drafter_fp16.onnx"}, FOUR, "drafter_fp16.onnx is for chains but has"),
         (
             "target",
             {"front_graph": "model_front_fp16_chains.onnx"},
             TREE,
-            "model_front_fp16_chains.onnx must have an input called attention_bias; do not use this bundle",
+            "model_front_fp16_chains.onnx is for trees but lacks the input attention_bias; do not use this bundle",
         ),
     ],
 )

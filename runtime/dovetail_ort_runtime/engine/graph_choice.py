@@ -1,0 +1,97 @@
+"""Which of a bundle's graphs are opened on this machine.
+
+A target may have a native graph, a portable one, and one for its first blocks. A drafter, or a target's first blocks,
+may have a second graph for chains alone, without attention bias: CUDA's flash attention takes none. Both graphs name
+the same weights, and one session has one of the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dovetail_ort_runtime import kernels
+from dovetail_ort_runtime.bundle.formats import NATIVE
+from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
+from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS
+from dovetail_ort_runtime.engine.devices import CPU, CUDA
+from dovetail_ort_runtime.engine.ort_protocols import Session
+from dovetail_ort_runtime.errors import BundleError, UnavailableError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetGraphs:
+    """One graph for the CPU and, if the target is cut, one for the first blocks before it.
+
+    Attributes:
+        graph: path of the graph of all blocks, or of those behind the first blocks.
+        is_native: whether `graph` has this package's own operators.
+        first_blocks: path of the graph of the first blocks, or None.
+        num_first_blocks: number of blocks in `first_blocks`.
+    """
+
+    graph: Path
+    is_native: bool
+    first_blocks: Path | None = None
+    num_first_blocks: int = 0
+
+
+def graphs_to_load(graph: Path, entry: TargetEntry, first_blocks_device: str) -> TargetGraphs:
+    """The two graphs of a cut target, the whole native graph, or the portable graph where the library is missing.
+
+    A native target that was cut is opened in two graphs for a GPU only.
+
+    Args:
+        graph: path of `entry.graph`.
+        entry: what the manifest says of the target.
+        first_blocks_device: device for the first blocks of a target that was cut.
+
+    Raises:
+        UnavailableError: the target is native only, and the library cannot be loaded.
+    """
+    first_blocks = None if entry.front_graph is None else graph.with_name(entry.front_graph)
+    if entry.format != NATIVE:
+        return TargetGraphs(
+            graph=graph, is_native=False, first_blocks=first_blocks, num_first_blocks=entry.front_layers
+        )
+    if not kernels.is_available():
+        if entry.portable_graph is None:
+            raise UnavailableError(missing_library(graph))
+        return TargetGraphs(graph=graph.with_name(entry.portable_graph), is_native=False)
+    if first_blocks is None or first_blocks_device == CPU:
+        return TargetGraphs(graph=graph, is_native=True)
+    assert entry.rest_graph is not None, "a native target with a front graph has a rest graph"
+    rest = graph.with_name(entry.rest_graph)
+    return TargetGraphs(graph=rest, is_native=True, first_blocks=first_blocks, num_first_blocks=entry.front_layers)
+
+
+def graph_to_open(graph: Path, chain_graph: str | None, *, device: str, trees: bool) -> Path:
+    """The graph for chains if it is there, on CUDA and without trees; else the graph for both.
+
+    Args:
+        graph: path of the graph for chains and trees.
+        chain_graph: name of the graph for chains in the same folder, or None.
+        device: `cpu` or `cuda`.
+        trees: whether trees are drafted, too.
+    """
+    if device != CUDA or trees or chain_graph is None:
+        return graph
+    return graph.with_name(chain_graph)
+
+
+def check_bias(session: Session, graph: Path, *, for_chains: bool) -> None:
+    """Refuse a graph for chains that has an attention bias, and a graph for trees that has none.
+
+    Raises:
+        BundleError: the graph is of the other kind.
+    """
+    has_bias = any(value.name == ATTENTION_BIAS for value in session.get_inputs())
+    if has_bias and for_chains:
+        raise BundleError(f"{graph.name} is for chains but has the input {ATTENTION_BIAS}; do not use this bundle")
+    if not has_bias and not for_chains:
+        raise BundleError(f"{graph.name} is for trees but lacks the input {ATTENTION_BIAS}; do not use this bundle")
+
+
+def missing_library(graph: Path) -> str:
+    """Why a native graph does not run here, in one line."""
+    return f"{graph.name} needs this package's library of operators; {kernels.why_missing()}"

@@ -9,10 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
-from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.decoding.answer_stream import Answer
+from dovetail_ort_runtime.bundle.bundle import Bundle, Verification
+from dovetail_ort_runtime.decoding.answer_stream import AnswerStream
 from dovetail_ort_runtime.decoding.decoder import Decoder
-from dovetail_ort_runtime.decoding.turn_queue import Turns
+from dovetail_ort_runtime.decoding.turn_queue import TurnQueue
 from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.errors import ContextLengthError, InputError
 from dovetail_ort_runtime.loading.load_options import LoadOptions
@@ -57,7 +57,7 @@ class Model:
         self.manifest = bundle.manifest
         loaded = load_bundle(bundle, options or LoadOptions())
         self.exact = loaded.exact
-        self._turns = Turns()
+        self._turns = TurnQueue()
         self._kept: LoadedBundle | None = loaded
 
     def __enter__(self) -> Self:
@@ -195,7 +195,7 @@ class Model:
             constraint=options.constraint,
             logprobs=options.logprobs,
         )
-        answer = Answer(
+        answer = AnswerStream(
             self.tokenizer,
             eos_token_ids=settings.eos_token_ids,
             stop=options.stop,
@@ -213,7 +213,7 @@ class Model:
             yield from answer.pieces(result.token_ids, result.logprobs, room)
 
 
-def load_model(path: str | Path, *, verify: str = "small", **settings: Any) -> Model:
+def load_model(path: str | Path, *, verify: Verification = "small", **settings: Any) -> Model:
     """Open a bundle and load it.
 
     Args:

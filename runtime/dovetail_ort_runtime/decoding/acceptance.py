@@ -18,10 +18,10 @@ class Acceptance:
     Example, the tree of `Proposal` where the target says "dog barks": rows (0, 3), token_ids (dog, barks).
 
     Attributes:
-        rows: rows of the target forward that are kept, a path from the root: row 0 is the root, row `i + 1` draft
-            token `i`.
-        token_ids: as many new tokens: the accepted draft tokens, then the bonus token, which the target has not read
-            and which is the next round's root.
+        rows: rows of the target's forward that are kept, a path from the root. Row 0 is the root, and row `i + 1` is
+            draft token `i`.
+        token_ids: as many new tokens: the accepted draft tokens, then the bonus token. The target has not read the
+            bonus token, which is the next round's root.
     """
 
     rows: tuple[int, ...]
@@ -29,17 +29,19 @@ class Acceptance:
 
 
 def accept(proposal: Proposal, logits: FloatArray, sampler: Sampler, seen: SeenArray | None = None) -> Acceptance:
-    """Walk down the proposal as far as the target agrees; the tokens are distributed as in plain decoding.
+    """Walk down the proposal as far as the target agrees; the tokens are distributed as without speculation.
 
     Args:
-        proposal: K draft tokens. If sampled, child `i` of a node must be drawn from `probabilities[i]` independently
-            of its siblings (with replacement), and siblings must stand in the order of the draws, duplicates
-            included: a tree that is sorted, pruned or cleaned of duplicates after sampling shifts the distribution.
-        logits: (1 + K, V) float32, or more rows: those of the root, then of each draft token.
-        sampler: chooses the tokens, one uniform number each unless the proposal is sampled, and is told them.
-        seen: (V,) bool, prompt and answer up to the root. The new tokens are marked in it.
+        proposal: K draft tokens. If they are sampled, child `i` of a node must be drawn from `probabilities[i]`
+            independently of its siblings (with replacement), and siblings must stand in the order of the draws,
+            duplicates included: a tree that is sorted, pruned or cleaned of duplicates after sampling shifts the
+            distribution.
+        logits: (1 + K, V) float32, or more rows: logits of the root, then of each draft token.
+        sampler: chooses the tokens, with one uniform number each unless the proposal is sampled, and learns of them.
+        seen: (V,) bool, the tokens of prompt and answer up to the root. The new tokens are marked in it.
     """
-    decide = _choose_token if proposal.probabilities is None or sampler.options.is_greedy else _test_draft_tokens
+    is_sampled = proposal.probabilities is not None and not sampler.options.is_greedy
+    decide = _test_draft_tokens if is_sampled else _choose_token
     rows: list[int] = []
     token_ids: list[int] = []
     node: int | None = ROOT
@@ -61,8 +63,10 @@ def _choose_token(
     # renormalises. The factors 1 - p(x) cancel: child x is taken with p(x), any other token y with p(y). One draw
     # from p does the same, and since plain decoding makes this very draw, equal seeds give equal tokens.
     token_id = sampler.choose(logits, seen)
-    matches = (child for child in proposal.children(node) if proposal.token_ids[child] == token_id)
-    return token_id, next(matches, None)
+    for child in proposal.children(node):
+        if proposal.token_ids[child] == token_id:
+            return token_id, child
+    return token_id, None
 
 
 def _test_draft_tokens(
@@ -75,7 +79,7 @@ def _test_draft_tokens(
         token_id = int(proposal.token_ids[child])
         q = proposal.probabilities[child].astype(np.float64)
         q /= q.sum()
-        # accept x with min(1, p(x) / q(x))
+        # Accept x with min(1, p(x) / q(x)).
         if sampler.uniform() * q[token_id] < p[token_id]:
             return token_id, child
         p = _residual(p, q)

@@ -1,4 +1,4 @@
-"""The answer as it grows: text, end, and accounts. It knows no model."""
+"""The answer as it grows: its text, its end and its statistics. It knows no model."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from dovetail_ort_runtime.text.answer_text import AnswerText
 from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 
-class Answer:
-    """Takes new tokens and gives pieces until it is finished; made when the first token is decided.
+class AnswerStream:
+    """Takes new tokens and gives pieces of text until the answer ends.
+
+    It is made when the first token is decided: decoding is timed from then on.
 
     Args:
-        tokenizer: of the answer.
-        eos_token_ids: tokens that end it.
-        stop: strings that end it; in the text that is searched, special tokens stand as they are spelt.
-        skip_special_tokens: whether the text leaves them and the end-of-text token out.
-        prompt_tokens: as of `Statistics`, like `cached_tokens`.
-        started: `time.perf_counter()` at the call.
-        read_started: the same when the target began to read.
+        tokenizer: tokenizer of the target.
+        eos_token_ids: tokens that end the answer.
+        stop: strings that end the answer. They are searched for in a text in which special tokens are spelt out.
+        skip_special_tokens: whether the answer's text leaves out special tokens and the end-of-text token.
+        prompt_tokens: number of tokens of the prompt.
+        cached_tokens: number of the prompt's tokens that were not read again.
+        started: `time.perf_counter()` at the caller's call, in seconds.
+        read_started: `time.perf_counter()` when the target began to read the prompt, in seconds.
+
+    Attributes:
+        finished: whether the answer has ended.
     """
 
     def __init__(
@@ -42,14 +48,19 @@ class Answer:
         self._text = AnswerText(
             tokenizer, eos_token_ids=self._eos_token_ids, stop=stop, skip_special_tokens=skip_special_tokens
         )
-        self._accepted: list[int] = []  # draft tokens, of each round
+        # Accepted draft tokens of each round.
+        self._accepted: list[int] = []
         self._drafted_tokens = 0
-        self._draft_seconds = self._verify_seconds = 0.0
+        self._draft_seconds = 0.0
+        self._verify_seconds = 0.0
         self._token_ids: list[int] = []
         self._texts: list[str] = []
-        self._prompt_tokens, self._cached_tokens = prompt_tokens, cached_tokens
-        self._started, self._read_started = started, read_started
+        self._prompt_tokens = prompt_tokens
+        self._cached_tokens = cached_tokens
+        self._started = started
+        self._read_started = read_started
         self._first_token = time.perf_counter()
+        # Seconds that the caller spent on pieces.
         self._waited = 0.0
         self.finished = False
 
@@ -68,9 +79,16 @@ class Answer:
     def pieces(
         self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs | None], max_tokens: int
     ) -> Iterator[Piece]:
-        """Pieces of a round's tokens, accepted ones and the bonus token, up to the one that ends the answer."""
+        """Pieces of a round's new tokens, up to the token that ends the answer.
+
+        Args:
+            token_ids: accepted draft tokens, then the bonus token.
+            logprobs: log-probabilities of each token, None where they were not asked for.
+            max_tokens: number of tokens at which the answer ends.
+        """
+        num_accepted = len(token_ids) - 1
         for place, (token_id, measured) in enumerate(zip(token_ids, logprobs, strict=True)):
-            piece = self._piece(token_id, measured, drafted=place < len(token_ids) - 1, max_tokens=max_tokens)
+            piece = self._piece(token_id, measured, drafted=place < num_accepted, max_tokens=max_tokens)
             handed_over = time.perf_counter()
             yield piece
             # What the caller does with a piece is not the model's time.
@@ -88,7 +106,9 @@ class Answer:
             reason = "length"
         if reason is not None:
             text += self._text.finish()
-            reason = "stop" if self._text.stopped else reason
+            # The rest of the text may complete a stop string.
+            if self._text.stopped:
+                reason = "stop"
         self._texts.append(text)
         self.finished = reason is not None
         generation = None if reason is None else self._generation(reason)

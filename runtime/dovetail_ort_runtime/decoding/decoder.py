@@ -27,10 +27,10 @@ class Round:
 
     Attributes:
         token_ids: accepted draft tokens, then the bonus token.
-        logprobs: of each of them, None where they were not asked for.
-        num_drafted: draft tokens that were verified.
-        draft_seconds: of the drafter.
-        verify_seconds: of the target's forward.
+        logprobs: log-probabilities of each new token, None where they were not asked for.
+        num_drafted: number of draft tokens that were verified.
+        draft_seconds: seconds that the drafter took.
+        verify_seconds: seconds that the target's forward took.
     """
 
     token_ids: tuple[int, ...]
@@ -41,27 +41,32 @@ class Round:
 
     @property
     def num_accepted(self) -> int:
-        """Draft tokens among the new ones."""
+        """Number of draft tokens among the new ones."""
         return len(self.token_ids) - 1
 
 
 class Decoder:
     """Continues one sequence, and starts the next where it shares a beginning with the last.
 
-    `begin` reads a prompt and decides its first new token, each `step` decides one or more. An exception, Ctrl-C
+    `begin` reads a prompt and decides its first new token. Each `step` decides one token or more. An exception, Ctrl-C
     included, leaves the decoder ready for the next `begin`.
+
+    Args:
+        target: the model that decides every token.
+        drafter: proposes tokens; it observes every token that the target reads and keeps.
 
     Attributes:
         root: the newest token, which the target reads in the next step.
-        root_logprobs: its own, None where they were not asked for.
+        root_logprobs: log-probabilities of the root, None where they were not asked for.
     """
 
     def __init__(self, target: Target, drafter: Drafter) -> None:
         self.target = target
         self.drafter = drafter
-        self._read: list[int] = []  # tokens that the target has read and that stay
         self.root = 0
         self.root_logprobs: TokenLogprobs | None = None
+        # Tokens that the target has read and that stay.
+        self._read: list[int] = []
         self._num_alternatives: int | None = None
         self._sampler = Sampler(SamplingOptions())
         self._seen: SeenArray | None = None
@@ -79,50 +84,51 @@ class Decoder:
         Args:
             prompt: one token or more, fewer than the cache has slots.
             sampling: how this and all further tokens are chosen.
-            constraint: is started anew.
-            logprobs: alternatives of each token to measure, or None to measure nothing.
+            constraint: rule for the answer, which begins anew; None without one.
+            logprobs: number of alternatives to measure beside each token; None to measure nothing.
 
         Returns:
-            How many tokens of the prompt were not read again.
+            Number of tokens of the prompt that were not read again.
         """
-        num_cached = self._reusable(prompt)
+        num_cached = self._num_reusable(prompt)
         self.rewind(num_cached)
         self.drafter.begin(sampling)
         tokens = np.asarray(prompt, dtype=np.int64)
-        rows = None
-        for start in range(num_cached, len(tokens), self.target.max_rows):
-            chunk = tokens[start : start + self.target.max_rows]
-            rows = self.target.forward(ForwardRows.chain(chunk, start), num_scored=1)
-            self._keep(chunk, rows, tuple(range(len(chunk))))
-        assert rows is not None
+        output = self._read_prompt(tokens, num_cached)
         self._sampler = Sampler(sampling, None if constraint is None else constraint.start())
         self._num_alternatives = logprobs
         self._seen = None
         if sampling.repetition_penalty != 1:
             self._seen = np.zeros(self.target.vocabulary_size, dtype=np.bool_)
             self._seen[tokens] = True
-        accepted = accept(NOTHING, rows.logits, self._sampler, self._seen)
-        (self.root,), (self.root_logprobs,) = accepted.token_ids, self._measure(accepted, rows.logits)
+        accepted = accept(NOTHING, output.logits, self._sampler, self._seen)
+        self.root = accepted.token_ids[0]
+        self.root_logprobs = self._measure(accepted, output.logits)[0]
         return num_cached
 
     def step(self, max_draft_tokens: int) -> Round:
         """Draft, verify, accept.
 
         Args:
-            max_draft_tokens: 0 for plain decoding; with the root, at most the target's `max_rows` and the
-                cache's free slots.
+            max_draft_tokens: 0 or more, 0 to decode without speculation. Root and draft tokens must fit into the
+                target's `max_rows` and into the free slots of its cache.
+
+        Raises:
+            InputError: the drafter proposes too many tokens, or tokens outside the target's vocabulary.
         """
         started = time.perf_counter()
         proposal = self._propose(max_draft_tokens)
         drafted = time.perf_counter()
-        verification = verification_rows(self.root, proposal, self.target.cache.length)
-        rows = self.target.forward(verification)
+        rows = verification_rows(self.root, proposal, self.target.cache.length)
+        output = self.target.forward(rows)
         verified = time.perf_counter()
-        accepted = accept(proposal, rows.logits, self._sampler, self._seen)
-        logprobs = self._measure(accepted, rows.logits)
-        # The bonus token is next round's root.
-        self._keep(np.array([self.root, *accepted.token_ids[:-1]], dtype=np.int64), rows, accepted.rows)
-        self.root, self.root_logprobs = accepted.token_ids[-1], logprobs[-1]
+        accepted = accept(proposal, output.logits, self._sampler, self._seen)
+        logprobs = self._measure(accepted, output.logits)
+        kept = np.array([self.root, *accepted.token_ids[:-1]], dtype=np.int64)
+        self._keep(kept, output, accepted.rows)
+        # The target has not read the bonus token yet.
+        self.root = accepted.token_ids[-1]
+        self.root_logprobs = logprobs[-1]
         return Round(
             token_ids=accepted.token_ids,
             logprobs=logprobs,
@@ -133,10 +139,22 @@ class Decoder:
 
     def rewind(self, length: int) -> None:
         """Forget every token that was read from position `length` on."""
-        kept, self._read = self._read[:length], []
+        kept = self._read[:length]
+        # An interruption of the two calls leaves nothing to build on.
+        self._read = []
         self.target.cache.rewind(length)
         self.drafter.rewind(length)
-        self._read = kept  # an interruption before leaves nothing to build on
+        self._read = kept
+
+    def _read_prompt(self, tokens: TokenArray, num_cached: int) -> TargetOutput:
+        """Read a prompt from position `num_cached` on; output of its last chunk, with the logits of its last token."""
+        output = None
+        for start in range(num_cached, len(tokens), self.target.max_rows):
+            chunk = tokens[start : start + self.target.max_rows]
+            output = self.target.forward(ForwardRows.chain(chunk, start), num_scored=1)
+            self._keep(chunk, output, tuple(range(len(chunk))))
+        assert output is not None, "the last token of a prompt is always read"
+        return output
 
     def _propose(self, max_draft_tokens: int) -> Proposal:
         if not max_draft_tokens:
@@ -152,24 +170,37 @@ class Decoder:
         return proposal if self.target.keeps_branches else proposal.first_path()
 
     def _measure(self, accepted: Acceptance, logits: FloatArray) -> tuple[TokenLogprobs | None, ...]:
-        """Of each new token, from the row that chose it."""
+        """Log-probabilities of each new token, from the row that chose it."""
         if self._num_alternatives is None:
             return (None,) * len(accepted.token_ids)
-        choices = zip(accepted.rows, accepted.token_ids, strict=True)
-        return tuple(TokenLogprobs.of(logits[row], token_id, self._num_alternatives) for row, token_id in choices)
+        found = []
+        for row, token_id in zip(accepted.rows, accepted.token_ids, strict=True):
+            found.append(TokenLogprobs.of(logits[row], token_id, self._num_alternatives))
+        return tuple(found)
 
-    def _keep(self, tokens: TokenArray, rows: TargetOutput, kept: tuple[int, ...]) -> None:
+    def _keep(self, tokens: TokenArray, output: TargetOutput, rows: tuple[int, ...]) -> None:
+        """Let tokens stay that the target has read.
+
+        Args:
+            tokens: (n,) int64.
+            output: what the forward gave that read them.
+            rows: the n rows of that forward.
+        """
         # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.
-        self.target.cache.keep(kept)
-        self.drafter.observe(tokens, _rows(rows.hidden_states, kept))
+        self.target.cache.keep(rows)
+        self.drafter.observe(tokens, _rows_of(output.hidden_states, rows))
         self._read.extend(tokens.tolist())
 
-    def _reusable(self, prompt: Sequence[int]) -> int:
-        """Tokens at the start of `prompt` that need no reading; the last one is read for its logits."""
+    def _num_reusable(self, prompt: Sequence[int]) -> int:
+        """How many tokens at the start of a prompt need no reading; the last one is read for its logits."""
         limit = min(len(self._read), len(prompt) - 1)
-        return next((index for index in range(limit) if self._read[index] != prompt[index]), limit)
+        number = 0
+        while number < limit and self._read[number] == prompt[number]:
+            number += 1
+        return number
 
 
-def _rows(array: FloatArray, rows: tuple[int, ...]) -> FloatArray:
-    """Some rows of an array, a view where they are the first ones."""
-    return array[: len(rows)] if rows[-1] == len(rows) - 1 else array[list(rows)]
+def _rows_of(array: FloatArray, rows: tuple[int, ...]) -> FloatArray:
+    """Some rows of an array, in ascending order; a view if they are its first ones."""
+    are_the_first = rows[-1] == len(rows) - 1
+    return array[: len(rows)] if are_the_first else array[list(rows)]

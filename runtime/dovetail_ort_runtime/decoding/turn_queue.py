@@ -15,40 +15,53 @@ from dovetail_ort_runtime.errors import ModelUseError
 ResultT = TypeVar("ResultT")
 
 
-class Turns:
-    """A queue, first come, first served, whose first has the turn.
+class TurnQueue:
+    """A queue of callers, first come, first served; the first one has the turn.
 
-    What `each` returns may be advanced by any thread, one at a time. It may also be dropped, and then gives its turn
-    back where the garbage collector finds it, be it amid the lines of this class: so the queue has no lock, which that
-    could wait for in vain. Single operations of a deque are atomic.
+    Any thread may advance the generator that `each` returns, one thread at a time. The generator may be
+    garbage-collected at any point, even while a thread runs a line of this class, and then gives its turn back. A lock
+    around the queue could therefore deadlock, so there is none. Each single operation on a deque is atomic.
     """
 
     def __init__(self) -> None:
         self._queue: deque[_Place] = deque()
-        self._work = threading.RLock()  # held while a call runs or an item is made, not between two items
+        # Held while a call runs or an item is made, not between two items.
+        self._work = threading.RLock()
         self._process_id = os.getpid()
         self._closed = False
 
     def run(self, call: Callable[[], ResultT]) -> ResultT:
-        """What `call` returns or raises, in a turn of its own; errors as `each`."""
+        """What `call` returns or raises, in a turn of its own.
+
+        Raises:
+            ModelUseError: as in `each`.
+        """
         with self._turn() as place:
             return self._run(place, call)
 
     def each(self, items: Iterator[ResultT]) -> Generator[ResultT, None, None]:
-        """Items that are not None, all in one turn, which is waited for when the first is asked for.
+        """Items that are not None, all in one turn.
 
-        The turn ends behind the last item, with an exception, with the generator's `close()` or with the generator.
+        The turn is waited for when the first item is asked for. It ends after the last item, with an exception, with
+        the generator's `close()`, or when the generator is garbage-collected.
 
         Raises:
-            ModelUseError: as `check`; or this thread, the last to advance the generator that has the turn, would wait
-                for itself.
+            ModelUseError: there are no turns, as in `check`; or this thread would wait for itself, because it was the
+                last to advance the generator that has the turn.
         """
         with self._turn() as place:
-            while (item := self._run(place, partial(next, items, None))) is not None:
+            while True:
+                item = self._run(place, partial(next, items, None))
+                if item is None:
+                    return
                 yield item
 
     def check(self) -> None:
-        """Raise ModelUseError where there are no turns: they are closed, or this process did not make them."""
+        """Refuse any use once the queue is closed, or in a process that did not make it.
+
+        Raises:
+            ModelUseError: the queue is closed, or another process made it.
+        """
         if not self.belongs_here:
             raise ModelUseError(
                 f"a model must be used in the process that loaded it, {self._process_id}, got its child {os.getpid()}; "
@@ -63,7 +76,11 @@ class Turns:
         return os.getpid() == self._process_id
 
     def close(self, release: Callable[[], None]) -> None:
-        """End all turns, which raise ModelUseError at their next item; `release` is called when nothing runs."""
+        """End all turns: each raises ModelUseError at its next item.
+
+        Args:
+            release: called once nothing runs any more.
+        """
         self._closed = True
         for place in self._queue.copy():
             place.wake()
@@ -78,13 +95,16 @@ class Turns:
             self._wait(place)
             yield place
         finally:
-            with suppress(ValueError):  # interrupted before it was in the queue
+            # An interruption may come before the place is in the queue.
+            with suppress(ValueError):
                 self._queue.remove(place)
+            # Nobody else may wait.
             with suppress(IndexError):
                 self._queue[0].wake()
 
     def _wait(self, place: _Place) -> None:
-        self.check()  # in this order: what is closed from here on finds the place in the queue
+        # The place is in the queue already, so `close` wakes it from here on.
+        self.check()
         first = self._queue[0]
         if first is place:
             return
@@ -96,22 +116,29 @@ class Turns:
         place.woken.acquire()
 
     def _run(self, place: _Place, call: Callable[[], ResultT]) -> ResultT:
-        self.check()  # in a child the lock may be held by a thread that is not there
+        # In a child process the lock may be held by a thread that only the parent has.
+        self.check()
         with self._work:
-            self.check()  # it may have been closed since
+            # The queue may have been closed while this thread waited.
+            self.check()
             place.thread = threading.current_thread()
             return call()
 
 
 class _Place:
-    """A place in the queue."""
+    """A place in the queue.
+
+    Attributes:
+        woken: lock that is held until the place is the first one.
+        thread: the last thread that went on with the place.
+    """
 
     def __init__(self) -> None:
-        self.woken = threading.Lock()  # held until the place is the first
+        self.woken = threading.Lock()
         self.woken.acquire()
-        self.thread = threading.current_thread()  # the last one that went on with it
+        self.thread = threading.current_thread()
 
     def wake(self) -> None:
-        """Let it go on; more than once is as good as once."""
+        """Let the place's thread go on; further calls do nothing."""
         with suppress(RuntimeError):
             self.woken.release()

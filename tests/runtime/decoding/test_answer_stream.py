@@ -1,3 +1,5 @@
+"""Pieces of an answer over tokenizers that hold text back, and the strings and tokens that end it."""
+
 from __future__ import annotations
 
 import itertools
@@ -10,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
-from dovetail_ort_runtime.decoding.answer_stream import Answer
+from dovetail_ort_runtime.decoding.answer_stream import AnswerStream
 from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 BEGIN, END, NOTE = "<|begin|>", "<|end|>", "<note>"
@@ -50,7 +52,7 @@ KINDS = pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, BYTE_FALLBACK], ids=["
 def answered(tokenizer, ids, *, stop=(), skip=True, eos=()):
     """Pieces of an answer that may go on to the last of `ids`."""
     accounts = {"prompt_tokens": 1, "cached_tokens": 0, "started": 0.0, "read_started": 0.0}
-    answer = Answer(tokenizer, eos_token_ids=eos, stop=stop, skip_special_tokens=skip, **accounts)
+    answer = AnswerStream(tokenizer, eos_token_ids=eos, stop=stop, skip_special_tokens=skip, **accounts)
     pieces = []
     for token_id in ids:
         pieces += answer.pieces((token_id,), (None,), len(ids))

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dovetail_ort_runtime.decoding.turn_queue import Turns
+from dovetail_ort_runtime.decoding.turn_queue import TurnQueue
 from dovetail_ort_runtime.errors import ModelUseError
 
 SECONDS = 20  # a test that has waited so long fails
@@ -19,7 +19,7 @@ SECONDS = 20  # a test that has waited so long fails
 
 @pytest.fixture
 def turns():
-    return Turns()
+    return TurnQueue()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dovetail_ort_runtime.bundle import bundle, graph_check, manifest
+from dovetail_ort_runtime.bundle import bundle, graph_check, graph_entries
 from dovetail_ort_runtime.text import chat_template, template_budget, tokenizer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ TEXT = " ".join(PAGE.split())
     "statement",
     [
         f"at most {bundle.LARGEST_TEXT_BYTES >> 20} MiB of JSON",
-        f"at most {manifest.MOST_ROWS:,} rows a forward",
+        f"at most {graph_entries.MOST_ROWS:,} rows a forward",
         f"SHA-256 of all files up to {bundle.SMALL_FILE_BYTES >> 20} MiB",
         f"a file of more than {graph_check.LARGEST_GRAPH_BYTES >> 20} MiB",
         f"| template | {chat_template.LARGEST_TEMPLATE:,} characters |",

@@ -1,5 +1,5 @@
-"""A bundle on disk, which is checked before anything of it is used.
+"""A bundle on disk, checked before anything of it is used. It knows no session.
 
-directory | hub name -> hub_cache -> bundle -> manifest (json_record, measurements)
--> graph_check, native_check -> graphs that ONNX Runtime may read
+directory | hub name -> hub_cache -> bundle -> manifest (graph_entries, measurements; json_record reads them)
+-> onnx_file -> graph_check, native_check -> graphs that ONNX Runtime may read
 """

@@ -81,14 +81,12 @@ def check_graph(path: Path, file_bytes: Mapping[str, int]) -> CheckedGraph:
         with path.open("rb") as file:
             content = file.read(LARGEST_GRAPH_BYTES + 1)
         if len(content) > LARGEST_GRAPH_BYTES:
-            raise ValueError(f"it has more than {LARGEST_GRAPH_BYTES} bytes; weights belong into a file beside it")
+            raise ValueError(f"more than {LARGEST_GRAPH_BYTES} bytes, though weights belong into a file beside it")
         return _check_model(memoryview(content), file_bytes)
     except BundleVersionError:
         raise
     except ValueError as error:
-        raise BundleError(
-            f"{path.name} must be a graph that stays inside its bundle, got: {error}; do not use this bundle"
-        ) from None
+        raise BundleError(f"the graph {path.name} is refused: {error}; do not use this bundle") from None
 
 
 def _check_model(message: memoryview, file_bytes: Mapping[str, int]) -> CheckedGraph:

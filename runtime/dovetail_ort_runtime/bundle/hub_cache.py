@@ -1,9 +1,9 @@
-"""The hub's cache on disk: which directory a model's name means, and where the files of a snapshot may lie.
+"""The hub's cache on disk: the directory that a model's name means, and where the files of a snapshot may lie.
 
-Only names and links are looked at, with no connection and without `huggingface_hub`, whose layout this is:
+It opens no connection and needs no `huggingface_hub`, whose layout this is. It reads only names and links:
 
-    models--owner--name/refs/main               a commit, 40 hexadecimal digits; so for every branch and tag
-    models--owner--name/snapshots/COMMIT/FILE   a link to ../../blobs/HASH; a file where links cannot be made
+    models--owner--name/refs/main               a commit, 40 hexadecimal digits; one file for every branch and tag
+    models--owner--name/snapshots/COMMIT/FILE   a link to ../../blobs/HASH, or the file where links cannot be made
     models--owner--name/blobs/HASH              the content, or a link to ../../blobs/XX/HASH64
     blobs/XX/HASH64                             content that repositories of this cache share, since huggingface_hub 2
 """
@@ -19,7 +19,7 @@ from typing import Final, Self
 from dovetail_ort_runtime.errors import BundleError
 
 DEFAULT_REVISION: Final = "main"
-# Made by huggingface_hub in a store of shared contents; without it a directory `blobs` is something else.
+# File that huggingface_hub makes in its store of shared contents; a directory `blobs` without it is something else.
 SHARED_STORE_MARKER: Final = ".huggingface-shared-blobs"
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -35,8 +35,8 @@ class HubName:
     """A model on the hub, as `owner/name` or `owner/name@revision`.
 
     Attributes:
-        repository: `owner/name`.
-        revision: a branch, a tag or a commit, which may be shortened to 7 digits in a cache; None for `main`.
+        repository: name of the repository, `owner/name`.
+        revision: branch, tag or commit, of which a cache needs 7 digits; None for `main`.
     """
 
     repository: str
@@ -44,7 +44,7 @@ class HubName:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The model that a text names, or None if it is no such name."""
+        """The model that a text names, or None if the text is no such name."""
         found = _NAME.fullmatch(text)
         if found is None or "--" in found["repository"] or ".." in found["repository"]:
             return None
@@ -62,8 +62,8 @@ class Snapshot:
     """One commit of a model in the hub's cache.
 
     Attributes:
-        directory: of its files, without links on the way.
-        repository: directory of all that the cache has of the model, two levels above.
+        directory: directory of the commit's files, with links resolved.
+        repository: directory of everything that the cache has of the model, two levels above.
     """
 
     directory: Path
@@ -71,7 +71,7 @@ class Snapshot:
 
     @classmethod
     def around(cls, directory: Path) -> Self | None:
-        """The snapshot that a directory is or lies in, by its place; None if it is another directory."""
+        """The snapshot that a directory is, or lies in; None if it is another directory."""
         try:
             resolved = directory.resolve()
         except (OSError, RuntimeError, ValueError):  # links in a circle, or a name that no file can have
@@ -99,11 +99,11 @@ class Snapshot:
         return HubName(repository=f"{found['owner']}/{found['model']}", revision=self.commit)
 
     def links_to_blob(self, path: Path) -> bool:
-        """Whether a path in the snapshot is a link to a blob of the same repository, there or not, and to nothing else.
+        """Whether a path in the snapshot is a link to a blob of the same repository. The blob need not exist.
 
         Raises:
             OSError: there is no link at `path`.
-            RuntimeError: links of its directories go in a circle.
+            RuntimeError: links of its directories form a circle.
             ValueError: `path` has a name that no file can have.
         """
         if not path.parent.resolve().is_relative_to(self.directory):
@@ -114,7 +114,7 @@ class Snapshot:
         return not blob.is_symlink() or self._is_shared(blob)
 
     def _is_shared(self, blob: Path) -> bool:
-        """Whether a blob that is a link leads to its content in the store that the cache's repositories share."""
+        """Whether a blob that is a link leads to its content in the store that all repositories of the cache share."""
         store = self.repository.parent / "blobs"
         content = _linked(blob)
         return (
@@ -126,7 +126,7 @@ class Snapshot:
 
 
 def cache_directory() -> Path:
-    """Where `huggingface_hub` keeps its cache, by the same variables; it need not exist."""
+    """Directory of `huggingface_hub`'s cache, by the same environment variables. It need not exist."""
     home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("HF_HOME", f"{home}/huggingface")
     cache = os.environ.get("HUGGINGFACE_HUB_CACHE", f"{home}/hub")
@@ -135,40 +135,40 @@ def cache_directory() -> Path:
 
 
 def repository_directory(name: HubName) -> Path:
-    """Where the cache keeps all that it has of a model; it need not exist."""
+    """Directory of everything that the cache has of a model. It need not exist."""
     return cache_directory() / f"models--{name.repository.replace('/', '--')}"
 
 
 def names_commit(revision: str, commit: str) -> bool:
-    """Whether a revision is a commit or its beginning, as a cache finds it without a reference."""
-    return (
-        commit.startswith(revision) and (_COMMIT.fullmatch(revision) or _SHORT_COMMIT.fullmatch(revision)) is not None
-    )
+    """Whether a revision is a commit, or the beginning of one that is long enough to be found in a cache."""
+    is_commit = _COMMIT.fullmatch(revision) is not None or _SHORT_COMMIT.fullmatch(revision) is not None
+    return is_commit and commit.startswith(revision)
 
 
 def find_snapshot(name: HubName) -> Path:
     """The directory of a model's files in the hub's cache.
 
     Raises:
-        BundleError: the cache has no such revision of the model; the message names the command that fetches it.
+        BundleError: the cache does not have that revision of the model; the message names the command that fetches it.
     """
     repository = repository_directory(name)
-    commit = _commit(repository, DEFAULT_REVISION if name.revision is None else name.revision)
+    revision = DEFAULT_REVISION if name.revision is None else name.revision
+    commit = _commit(repository, revision)
     if commit is None or not (repository / "snapshots" / commit).is_dir():
         raise BundleError(
-            f"a bundle must be a directory or a model in the hub's cache, got {str(name)!r}, which is neither here nor "
-            f"in {cache_directory()}; run: dovetail-ort pull {name}"
+            f"there is no bundle {str(name)!r}, neither as a directory nor in {cache_directory()}; "
+            f"run: dovetail-ort pull {name}"
         )
     return repository / "snapshots" / commit
 
 
 def _commit(repository: Path, revision: str) -> str | None:
-    """The commit that a branch, a tag, or the beginning of a commit means in a cache."""
+    """The commit that a branch, a tag, a commit or the beginning of one means in a cache."""
     try:
         with (repository / "refs" / revision).open(encoding="ascii") as file:
             found = file.read(64).strip()
         return found if _COMMIT.fullmatch(found) else None
-    except (OSError, ValueError):  # no such branch or tag, or another file
+    except (OSError, ValueError):  # no such branch or tag, or no text
         pass
     if _COMMIT.fullmatch(revision):
         return revision
@@ -179,7 +179,7 @@ def _commit(repository: Path, revision: str) -> str | None:
 
 
 def _linked(path: Path) -> Path:
-    """What a link leads to: no other link on the way, but perhaps another one at the end."""
+    """Path that a link leads to, with other links on the way resolved; it may be a link itself."""
     folder = path.parent.resolve()
     target = folder / path.readlink()
     return target.parent.resolve() / target.name

@@ -1,4 +1,4 @@
-"""Read dataclasses from JSON values strictly: no unknown, missing or mistyped key passes."""
+"""Read dataclasses from JSON values strictly: no unknown, missing or mistyped key passes. It knows no file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def read_record(record_type: type[RecordT], value: Any, where: str) -> RecordT:
     """A dataclass from a JSON object.
 
     Args:
-        record_type: its fields may be scalars, other dataclasses, tuples of either, mappings from str, and optional
-            ones of these.
-        value: what `json.load` gave.
-        where: name of the value in error messages, like `manifest.target`.
+        record_type: dataclass, whose fields may be scalars, other dataclasses, tuples of either, dictionaries with keys
+            of str, and each of these or None.
+        value: JSON value, as `json.loads` gives it.
+        where: name of the value in error messages, such as `manifest.target`.
 
     Raises:
         BundleError: the value does not fit the type.
@@ -28,13 +28,15 @@ def read_record(record_type: type[RecordT], value: Any, where: str) -> RecordT:
         raise BundleError(f"{where} must be an object, got {_kind(value)}")
     hints = typing.get_type_hints(record_type)
     fields = {field.name: field for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
-    if unknown := sorted(set(value) - set(fields)):
+    unknown = sorted(set(value) - set(fields))
+    if unknown:
         raise BundleError(
             f"{where} must have no other keys than {', '.join(fields)}, got {', '.join(map(repr, unknown))}; "
             "install the release of dovetail-ort that wrote it, or a newer one"
         )
     required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    if missing := sorted(required - set(value)):
+    missing = sorted(required - set(value))
+    if missing:
         raise BundleError(f"{where} must have the key {missing[0]!r}")
     arguments = {name: _read(hints[name], item, f"{where}.{name}") for name, item in value.items()}
     try:
@@ -44,11 +46,13 @@ def read_record(record_type: type[RecordT], value: Any, where: str) -> RecordT:
 
 
 def _read(expected: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    origin = typing.get_origin(expected)
+    arguments = typing.get_args(expected)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _read(next(item for item in arguments if item is not type(None)), value, where)
+        (other,) = (item for item in arguments if item is not type(None))
+        return _read(other, value, where)
     if dataclasses.is_dataclass(expected):
         return read_record(typing.cast(type, expected), value, where)
     if origin is tuple:

@@ -10,10 +10,10 @@ class RowInvariance:
     """Whether the same tokens give the same bits in forwards of different sizes.
 
     Attributes:
-        rows: the forward sizes S that were compared.
-        num_tokens: tokens in the text.
+        rows: numbers of rows S of the forwards that were compared.
+        num_tokens: number of tokens of the text.
         identical: whether all logits and hidden states were equal bit for bit.
-        largest_difference: of any logit.
+        largest_difference: largest difference of a logit.
     """
 
     rows: tuple[int, ...]
@@ -24,14 +24,14 @@ class RowInvariance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """The bundle's graph against what it came from.
+    """How close the bundle's graph is to what it was made from.
 
     Attributes:
-        num_tokens: tokens in the text.
-        top1: share of positions with the same most likely token.
-        mean_kl: mean Kullback-Leibler divergence of the graph's distribution from the other's, in nats.
-        compared_with: `model`, the original run by transformers in float32; `head`, a drafter's in float32; or `graph`,
-            the bundle's own before passes were applied to it.
+        num_tokens: number of tokens of the text.
+        top1: share of positions with the same likeliest token.
+        mean_kl: mean Kullback-Leibler divergence between both distributions, in nats.
+        compared_with: `model` for the original model, run by transformers in float32; `head` for a drafter's head in
+            float32; `graph` for the bundle's own graph before graph passes were applied to it.
     """
 
     num_tokens: int
@@ -42,16 +42,16 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WitnessReport:
-    """The model and the bundle's graph against logits that were recomputed from the source's files alone.
+    """How close the model and the bundle's graph are to logits that were recomputed from the source's files alone.
 
     Attributes:
-        positions: where the tokens stood.
+        positions: positions of the tokens whose logits were recomputed.
         model_difference: largest difference of the original model's logits, run by transformers in float32, as a share
-            of the logits' spread, from the smallest to the largest.
-        graph_difference: of the bundle's graph, likewise.
-        graph_top1: share of positions at which the graph has the same most likely token.
+            of the distance from the smallest to the largest logit.
+        graph_difference: largest difference of the graph's logits, as a share of the same distance.
+        graph_top1: share of positions at which the graph has the same likeliest token.
         graph_mean_kl: mean Kullback-Leibler divergence of the graph's distribution, in nats.
-        seconds: that recomputing took.
+        seconds: time that recomputing took, in seconds.
     """
 
     positions: tuple[int, ...]
@@ -67,9 +67,10 @@ class Measurements:
     """What export measured before it declared the bundle good.
 
     Attributes:
-        row_invariance: of the bundle's graph.
-        agreement: of the bundle's graph.
-        witness: model and graph against an independent reading of the files; None in bundles of before there was one.
+        row_invariance: whether the graph is batch-invariant.
+        agreement: how close the graph is to the original model.
+        witness: how close model and graph are to an independent reading of the files; None in bundles made before there
+            was one.
     """
 
     row_invariance: RowInvariance
@@ -82,15 +83,15 @@ class Provenance:
     """Where the bundle comes from.
 
     Attributes:
-        source: name of the model: the hub's repository, the GGUF metadata's name, or the directory's.
-        exporter: version of dovetail-ort.
+        source: name of the model: that of the hub's repository, of the GGUF metadata, or of the directory.
+        exporter: version of dovetail-ort that exported it.
         packages: versions of the packages that took part, by name.
         machine: processor that the measurements were taken on.
-        revision: commit of the hub repository; None for files of another origin.
-        licence: as the source states it, or None.
-        ignored_settings: keys of the configuration that were passed over because the user said so.
-        ignored_weights: tensors of the files that were passed over likewise.
-        rotary_table: which of longrope's two tables the graph has, `short` or `long`; None for other rotations.
+        revision: commit of the hub repository; None for files from elsewhere.
+        licence: licence that the source states, or None.
+        ignored_settings: keys of the configuration that export ignored because the user said so.
+        ignored_weights: tensors of the files that export ignored because the user said so.
+        rotary_table: table of longrope that the graph has, `short` or `long`; None for other rotations.
     """
 
     source: str

@@ -1,4 +1,7 @@
-"""Whether the attributes of a native node go with its weights' shapes and types, before ONNX Runtime sees the graph."""
+"""Whether the attributes of a native node fit the shapes and types of its weights, before ONNX Runtime sees the graph.
+
+It knows no file: `graph_check` reads the nodes.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,25 @@ from typing import Final
 
 from dovetail_ort_runtime.kernels import CACHE_BLOCK
 
-UINT8: Final = 2
+# Element types, by the numbers in onnx.proto.
 FLOAT: Final = 1
+UINT8: Final = 2
 FLOAT16: Final = 10
-_FLOATS_OF_CACHES: Final = (FLOAT, FLOAT16)
-_SLAB: Final = 32
-_INPUT_PAD: Final = 64
-_CODES: Final = 4
+_CACHE_TYPES: Final = (FLOAT, FLOAT16)
+# The layout of packed weights, as docs/kernels.md draws it.
+_SLAB: Final = 32  # outputs of a slab
+_INPUT_PAD: Final = 64  # inputs are filled up to a multiple of this
+_CODES: Final = 4  # inputs whose codes lie side by side
 _BLOCKS: Final = (64, 32)
 _GROUP: Final = 64
 _NIBBLE_GROUP: Final = 32
 _ACTIVATIONS: Final = ("silu", "gelu_tanh")
-# As in the library.
+# Limits of the library of native operators.
 _MOST_HEADS: Final = 65536
 _MOST_INPUTS: Final = 1 << 24
 _LARGEST_HEAD: Final = 256
 _HEAD_STEP: Final = 16
-# No model has sizes near it, and no product of two of them overflows.
+# No model has a size near it, and no product of two such sizes overflows.
 _LARGEST: Final = 1 << 30
 
 Shape = tuple[int, ...]
@@ -34,7 +39,12 @@ Attribute = int | float | str
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorType:
-    """Element type, by onnx.proto's numbers, and shape; -1 where a dimension has no number."""
+    """Type of a tensor.
+
+    Attributes:
+        data_type: element type, by the numbers in onnx.proto.
+        shape: lengths of the dimensions; -1 for one without a number.
+    """
 
     data_type: int
     shape: Shape
@@ -42,7 +52,7 @@ class TensorType:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NativeNode:
-    """A node of this package's own operators, as it stands in a graph."""
+    """A node of this project's own operators, as it stands in a graph."""
 
     operator: str
     inputs: Sequence[str]
@@ -52,11 +62,11 @@ class NativeNode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphTensors:
-    """What the tensors of a graph are, by name.
+    """Types of a graph's tensors, by name.
 
     Attributes:
-        weights: those that no caller can replace.
-        inputs: what callers give.
+        weights: tensors that the graph holds.
+        inputs: tensors that callers give.
     """
 
     weights: Mapping[str, TensorType] = field(default_factory=dict)
@@ -64,10 +74,10 @@ class GraphTensors:
 
 
 def check_node(node: NativeNode, tensors: GraphTensors) -> None:
-    """Refuse a node that the library would refuse, or that could make it read beyond a weight.
+    """Refuse a node that the library would refuse, or that could make the library read beyond a weight.
 
     Raises:
-        ValueError: in what it does not fit, in words.
+        ValueError: the node does not fit; the text says in what.
     """
     check = _OPERATORS.get(node.operator)
     if check is None:
@@ -76,10 +86,11 @@ def check_node(node: NativeNode, tensors: GraphTensors) -> None:
 
 
 class _Node:
-    """A node's inputs and attributes, asked for one by one; what is left over is refused."""
+    """Inputs and attributes of a node, asked for one by one; attributes that nobody asked for are refused."""
 
     def __init__(self, node: NativeNode, tensors: GraphTensors) -> None:
-        self._node, self._tensors = node, tensors
+        self._node = node
+        self._tensors = tensors
         self._asked: set[str] = set()
 
     def error(self, what: str) -> ValueError:
@@ -97,7 +108,7 @@ class _Node:
         return place < len(self._node.inputs) and self._node.inputs[place] != ""
 
     def weight(self, place: int, name: str, data_type: int, shape: Shape | None = None) -> Shape:
-        """Shape of a weight, which is as given."""
+        """Shape of a weight of this type, and of this shape if one is given."""
         found = self._tensors.weights.get(self._node.inputs[place])
         if found is None or self._node.inputs[place] in self._tensors.inputs:
             raise self.error(f"whose {name} is no weight of the graph")
@@ -147,20 +158,21 @@ class _Node:
 
 
 def _check_packed(node: _Node, place: int, factors_place: int) -> tuple[int, int]:
-    """Outputs and inputs of a packed weight, with its scales behind it and perhaps factors of groups."""
+    """Numbers of outputs and inputs of a packed weight, with its scales behind it and perhaps factors of groups."""
     num_outputs, num_inputs, slabs, padded = _check_sizes(node, place)
     node.choice("bits", (8,), 8)
     group = node.choice("group", (0, _GROUP), 0)
     node.weight(place, "weight", UINT8, (slabs, padded // _CODES, _SLAB, _CODES))
     if node.has(factors_place) != (group != 0):
-        raise node.error(f"with group = {group} and with{'' if node.has(factors_place) else 'out'} factors")
+        given = "with" if node.has(factors_place) else "without"
+        raise node.error(f"with group = {group} and {given} factors")
     if group:
         node.weight(factors_place, "factors", FLOAT16, (slabs, padded // _GROUP, _SLAB))
     return num_outputs, num_inputs
 
 
 def _check_packed_nibbles(node: _Node, place: int, factors_place: int) -> tuple[int, int]:
-    """Outputs and inputs of a packed weight in 4 bits, with its scales behind it and steps and minima of groups."""
+    """Numbers of outputs and inputs of a weight in 4 bits, with its scales behind it and steps and minima of groups."""
     num_outputs, num_inputs, slabs, padded = _check_sizes(node, place)
     node.choice("group", (_NIBBLE_GROUP,), 0)
     node.weight(place, "weight", UINT8, (slabs, padded // (2 * _CODES), _SLAB, _CODES))
@@ -171,16 +183,19 @@ def _check_packed_nibbles(node: _Node, place: int, factors_place: int) -> tuple[
 
 
 def _check_sizes(node: _Node, place: int) -> tuple[int, int, int, int]:
-    """Outputs and inputs of the weight at a place, its slabs, and its inputs with those that fill up."""
+    """Numbers of outputs, inputs, slabs and filled-up inputs of the weight at a place."""
     num_inputs = node.integer("inputs", 1, _MOST_INPUTS)
     scales = node.weight(place + 1, "scales", FLOAT)
     if len(scales) != 1 or not 1 <= scales[0] <= _LARGEST:
         raise node.error(f"whose scales have the shape {scales}, not one for each output")
-    return scales[0], num_inputs, -(-scales[0] // _SLAB), -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
+    num_outputs = scales[0]
+    num_slabs = -(-num_outputs // _SLAB)
+    padded_inputs = -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
+    return num_outputs, num_inputs, num_slabs, padded_inputs
 
 
 def _check_product_weight(node: _Node, place: int, factors_place: int) -> int:
-    """Inputs of a product's weight, with scales and perhaps a bias behind it."""
+    """Number of inputs of a product's weight, with scales and perhaps a bias behind it."""
     if node.choice("bits", (8, 4), 8) == 4:
         num_outputs, num_inputs = _check_packed_nibbles(node, place, factors_place)
         node.choice("block", (_NIBBLE_GROUP,))
@@ -249,8 +264,9 @@ def _check_attention(node: _Node) -> None:
 
 
 def _check_caches(node: _Node, num_kv_heads: int) -> int:
-    """The head size, which keys and values have in common."""
-    keys, values = node.input(1, "past_key"), node.input(2, "past_value")
+    """Head size, which keys and values have in common."""
+    keys = node.input(1, "past_key")
+    values = node.input(2, "past_value")
     head_size = values.shape[3] if len(values.shape) == 4 else 0
     fits = (
         len(keys.shape) == 5
@@ -259,7 +275,7 @@ def _check_caches(node: _Node, num_kv_heads: int) -> int:
         and 0 < head_size <= _LARGEST_HEAD
         and head_size % _HEAD_STEP == 0
     )
-    if not fits or keys.data_type != values.data_type or keys.data_type not in _FLOATS_OF_CACHES:
+    if not fits or keys.data_type != values.data_type or keys.data_type not in _CACHE_TYPES:
         raise node.error(
             f"whose caches have the shapes {keys.shape} and {values.shape} in the formats {keys.data_type} and "
             f"{values.data_type}, not (B, {num_kv_heads}, M / 64, D, 64) and (B, {num_kv_heads}, M, D) in fp16 or fp32"

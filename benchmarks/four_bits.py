@@ -92,7 +92,8 @@ def _session(bits: int, outputs: int, inputs: int, count: int) -> Any:
 
 
 def _model(bits: int, outputs: int, inputs: int, count: int) -> ModelProto:
-    slabs, group = outputs // _SLAB, _GROUPS[bits]
+    slabs = outputs // _SLAB
+    group = _GROUPS[bits]
     random = np.random.default_rng(bits)
     codes = random.integers(0, 256, (slabs, inputs * bits // 32, _SLAB, 4), dtype=np.uint8)
     parts = () if bits == 8 else (2,)  # a step and a minimum

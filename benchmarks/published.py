@@ -46,7 +46,8 @@ def main() -> None:
 def _measured(published: dict[str, Any]) -> dict[str, Any]:
     settings = read_settings(published)
     with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder) / "source", Path(folder) / "bundle"
+        source = Path(folder) / "source"
+        out = Path(folder) / "bundle"
         _write_source({**published, **_CUT, "pad_token_id": None}, source)
         manifest = export_bundle(str(source), out, ExportOptions(precision="fp32")).manifest
     witness = manifest.measurements.witness

@@ -3,9 +3,8 @@
     python -m benchmarks.render            # `make render`
     python -m benchmarks.render --check    # status 1 and the names of pages that would change
 
-A page holds `<!-- begin: NAME -->` and `<!-- end: NAME -->`, each in a line of its own. What stands between them is
-written by the function of that name in `benchmarks.tables`, from committed result files; a file that is not there yet
-is named in its place.
+A page holds `<!-- begin: NAME -->` and `<!-- end: NAME -->`, each in a line of its own. The function of that name in
+`benchmarks.tables` writes what is between them from committed result files. Where a file is missing, the page names it.
 """
 
 from __future__ import annotations
@@ -26,13 +25,18 @@ _MARKER: Final = re.compile(r"^<!-- (?:begin|end): .*$", re.MULTILINE)
 
 
 def main(arguments: list[str]) -> int:
-    """Render every page, or only say which would change; the exit status."""
-    changed = {path: text for path in pages() if (text := rendered(path)) != path.read_text(encoding="utf-8")}
-    for path, text in changed.items():
+    """Render every page, or only name those that would change; return the exit status."""
+    only_check = "--check" in arguments
+    num_changed = 0
+    for path in pages():
+        text = rendered(path)
+        if text == path.read_text(encoding="utf-8"):
+            continue
+        num_changed += 1
         print(path.relative_to(REPOSITORY))
-        if "--check" not in arguments:
+        if not only_check:
             path.write_text(text, encoding="utf-8")
-    return 1 if changed and "--check" in arguments else 0
+    return 1 if only_check and num_changed else 0
 
 
 def pages() -> list[Path]:
@@ -41,15 +45,17 @@ def pages() -> list[Path]:
 
 
 def rendered(path: Path) -> str:
-    """The page as its result files have it.
+    """The text of a page with the figures of its result files.
 
     Raises:
-        ValueError: a marker has no counterpart of the same name behind it.
+        ValueError: a begin marker has no end marker of the same name after it, or the other way round.
         KeyError: no table has the marker's name.
     """
     text = path.read_text(encoding="utf-8")
     if len(_MARKER.findall(text)) != 2 * len(names(text)):
-        raise ValueError(f"every begin marker must be followed by its end marker, got others in {path}; mend them")
+        raise ValueError(
+            f"{path} has a begin marker without its end marker, or an end marker without its begin marker."
+        )
     return _BLOCK.sub(_write, text)
 
 

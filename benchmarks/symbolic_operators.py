@@ -96,7 +96,8 @@ def _rms_norm(x: Tensor, weight: str, epsilon: float) -> Tensor:
 
 def _head_rms_norm(x: Tensor, weight: str, epsilon: float, num_heads: int, head_size: int) -> Tensor:
     # torch's own reshape would compute batch and sequence from other inputs; 0 copies them.
-    by_head, flat = torch.tensor([0, 0, num_heads, head_size]), torch.tensor([0, 0, num_heads * head_size])
+    by_head = torch.tensor([0, 0, num_heads, head_size])
+    flat = torch.tensor([0, 0, num_heads * head_size])
     heads = symbolic("Reshape", [x, by_head], dtype=_FLOAT, shape=(*x.shape[:2], num_heads, head_size))
     return symbolic("Reshape", [_rms_norm(heads, weight, epsilon), flat], dtype=_FLOAT, shape=x.shape)
 

@@ -54,16 +54,9 @@ def _open(bundle_path: str, choice: str) -> Target:
     bundle = Bundle(bundle_path)
     entry = bundle.manifest.target
     target = Target(bundle.path(entry.graph), entry, max_context=2 * NUM_PAST)
-    _read(target, NUM_PAST)
+    for _ in target.chunks(_tokens(target)[:NUM_PAST], num_scored=1):
+        pass
     return target
-
-
-def _read(target: Target, num_tokens: int) -> None:
-    """Fill the cache with a text of so many tokens."""
-    for start in range(0, num_tokens, target.max_rows):
-        chunk = _tokens(target)[start : start + min(target.max_rows, num_tokens - start)]
-        target.forward(ForwardRows.chain(chunk, start), num_scored=1)
-        target.cache.keep(range(len(chunk)))
 
 
 def _tokens(target: Target) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -1,8 +1,8 @@
-"""Drafting ahead while the target verifies, against the same drafter without it, prompt by prompt in turns.
+"""Drafting ahead while the target verifies, compared with the same drafter without it, prompt by prompt in turns.
 
     python -m benchmarks.gpu.ahead BUNDLE --limit 10 --max-new-tokens 128 --threads 2
 
-JSON on standard output. `draft_share` is drafting's part of the decoding time: what is left of it on the critical path.
+JSON on standard output. `draft_share` is the share of the decoding time that still waits for drafting.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import dovetail_ort
+from benchmarks.timing import in_turn
 from dovetail_ort import GenerationOptions, Model, SamplingOptions, Statistics
 from dovetail_ort.suites import HUMANEVAL, load_suite
 from dovetail_ort_runtime.loading import drafters
@@ -26,9 +27,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle")
-    parser.add_argument("--limit", type=int, required=True, help="prompts of HumanEval")
+    parser.add_argument("--limit", type=int, required=True, help="number of prompts of HumanEval")
     parser.add_argument("--max-new-tokens", type=int, required=True)
-    parser.add_argument("--threads", type=int, help="of the target; all cores by default")
+    parser.add_argument("--threads", type=int, help="threads of the target; all cores by default")
     given = parser.parse_args()
     options = GenerationOptions(max_new_tokens=given.max_new_tokens, sampling=SamplingOptions())
     models = {mode: _load(given.bundle, given.threads, mode) for mode in (AHEAD, IN_TURN)}
@@ -36,7 +37,7 @@ def main() -> None:
     num_identical = 0
     for number, prompt in enumerate(load_suite(HUMANEVAL)[: given.limit]):
         answers = {}
-        for mode in (AHEAD, IN_TURN) if number % 2 else (IN_TURN, AHEAD):
+        for mode in in_turn((IN_TURN, AHEAD), number):
             models[mode].reset()
             answers[mode] = models[mode].generate(prompt.messages, options)
             statistics[mode].append(answers[mode].statistics)
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def _load(bundle: str, threads: int | None, mode: str) -> Model:
-    """A model whose drafter drafts ahead or not; which of them is no setting, as it pays on a device of its own."""
+    """A model whose drafter drafts ahead, or one whose drafter does not, which no setting of the library asks for."""
     in_turn = patch.object(drafters, "DraftingAhead", lambda drafter: drafter)
     with in_turn if mode == IN_TURN else nullcontext():
         return dovetail_ort.load(bundle, threads=threads, drafter="dgf", drafter_device="cuda")

@@ -1,11 +1,11 @@
-"""Each forward of a chain, by what the host does between two chains; JSON on standard output.
+"""The time of each forward of a chain, by what the host does between two chains; JSON on standard output.
 
     python -m benchmarks.gpu.between_chains BUNDLE --rounds 200
 
-On the first GPU, a round's drafting took four times what the same chain takes when it is drafted again and again.
-Either the host is slower behind a forward of the target, whose weights displace all else in the caches, or the GPU is,
-which lowers its clock when little is asked of it. A pause and a busy host without the target's weights tell the two
-apart.
+On the first GPU, drafting took four times as long in a round as when the same chain is drafted again and again. There
+are two possible reasons. The host may be slower after a forward of the target, because the target's weights displace
+all else in its caches. Or the GPU may be slower, because it lowers its clock when it has little to do. A pause, and a
+busy host without the target's weights, distinguish the two.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def _busy() -> None:
 
 
 class _Clock:
-    """The GPU's clock while this is open, as the driver's own tool tells it ten times a second.
+    """The GPU's clock while this is open, as the driver's own tool reports it ten times a second.
 
     Attributes:
-        median: in MHz; None where the tool is not installed or says nothing.
+        median: median clock in MHz; None where the tool is not installed or reports nothing.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,8 @@ class _Clock:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> _Clock:
-        if (tool := shutil.which("nvidia-smi")) is not None:
+        tool = shutil.which("nvidia-smi")
+        if tool is not None:
             command = [tool, "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--loop-ms=100"]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         return self

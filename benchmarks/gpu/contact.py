@@ -1,6 +1,6 @@
-"""What of CUDA is found and loaded, and a copy to the GPU and back; JSON on standard output.
+"""What is found and loaded of CUDA, and a copy to the GPU and back; JSON on standard output.
 
-The first thing that runs on a new machine: where the rest fails, this says what it failed with.
+This runs first on a new machine. Where later steps fail, its result helps to find out why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TRACEBACK_LINES: Final = 8
 
 
 def main() -> int:
-    """Print what every part found; 1 if one failed."""
+    """Print what every part found; return 1 if one failed."""
     parts: dict[str, Callable[[], Any]] = {
         "python": platform.python_version,
         "machine": described,
@@ -44,7 +44,7 @@ def main() -> int:
     for name, part in parts.items():
         try:
             found[name] = part()
-        except Exception as error:  # all of them are the result
+        except Exception as error:  # every error is a result
             failed = True
             found[name] = {"error": f"{type(error).__name__}: {error}", "traceback": _traceback()}
             print(f"{name}: {found[name]['error']}", file=sys.stderr)
@@ -57,7 +57,7 @@ def _traceback() -> list[str]:
 
 
 def _nvidia_smi() -> str | None:
-    """What the driver's own tool says; None where it is not installed."""
+    """What the driver's own tool prints; None where it is not installed."""
     try:
         return subprocess.run(["nvidia-smi"], capture_output=True, text=True, check=False).stdout
     except FileNotFoundError:

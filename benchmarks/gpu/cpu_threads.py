@@ -1,4 +1,4 @@
-"""Forwards of the target on the CPU, by threads and rows; JSON on standard output.
+"""Times of the target's forwards on the CPU, by threads and rows; JSON on standard output.
 
 python -m benchmarks.gpu.cpu_threads BUNDLE --threads 1,2,4,8,16 --rounds 50
 """
@@ -26,7 +26,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle")
-    parser.add_argument("--threads", required=True, help="separated by commas; more than the cores are left out")
+    parser.add_argument("--threads", required=True, help="separated by commas; no more than the cores")
     parser.add_argument("--rounds", type=int, required=True)
     given = parser.parse_args()
     threads = [number for number in map(int, given.threads.split(",")) if number <= usable_cores()]
@@ -39,15 +39,12 @@ def main() -> None:
 
 
 def _times(directory: str, threads: int, rounds: int) -> dict[str, Any]:
-    """By rows."""
+    """Milliseconds with one number of threads, by rows."""
     bundle = Bundle(directory)
     entry = bundle.manifest.target
     target = Target(bundle.path(entry.graph), entry, max_context=CONTEXT + max(ROWS), threads=threads)
     tokens = np.arange(CONTEXT) * 37 % entry.vocabulary_size
-    for start in range(0, CONTEXT, target.max_rows):
-        chunk = tokens[start : start + target.max_rows]
-        target.forward(ForwardRows.chain(chunk, start), num_scored=1)
-        target.cache.keep(range(len(chunk)))
+    target.read(tokens)
     forwards = {rows: ForwardRows.chain(tokens[:rows], CONTEXT) for rows in ROWS}
     return {str(rows): time_rounds(partial(target.forward, item), rounds) for rows, item in forwards.items()}
 

@@ -1,9 +1,9 @@
-"""One-row and eight-row forwards of a drafter on CUDA with all that it reads and writes there; JSON on standard output.
+"""Forwards of a drafter over 1 and 8 rows, with all inputs and outputs on the GPU; JSON on standard output.
 
     python -m benchmarks.gpu.cuda_graph BUNDLE --rounds 200
 
-Nothing crosses to the CPU, so what is left is the forward itself: as it runs now, and captured as a CUDA graph, which
-is one launch. The difference, times the forwards of a round, is the most that a captured graph can bring.
+Nothing is copied to or from the CPU, so only the forward itself is timed: as it runs now, and captured as a CUDA graph,
+which is one launch. The difference, times the forwards of a round, is the most that a captured graph can gain.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from benchmarks.timing import time_rounds
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
+from dovetail_ort_runtime.bundle.graph_names import KEY, VALUE, past, present
 from dovetail_ort_runtime.engine.devices import CUDA_PROVIDER, require_cuda
 
 CONTEXT: Final = 256
 _CAPACITY: Final = 1024
-# Read where they lie, on the CPU.
+# Inputs that are read on the CPU.
 _ON_CPU: Final = ("total_sequence_length", "num_candidates")
 
 
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def _time(graph: Path, entry: DrafterEntry, rows: int, rounds: int, *, captured: bool = False) -> dict[str, Any]:
-    """Times; or why there are none."""
+    """Milliseconds, or the reason why there are none."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     provider = (CUDA_PROVIDER, {"enable_cuda_graph": "1" if captured else "0"})
@@ -69,10 +70,10 @@ def _bound(session: Any, entry: DrafterEntry, rows: int) -> Any:
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device))
     cache = np.zeros((1, entry.num_kv_heads, _CAPACITY, entry.head_size), np.float16)
     for layer in range(entry.num_layers):
-        for part in ("key", "value"):
+        for part in (KEY, VALUE):
             value = onnxruntime.OrtValue.ortvalue_from_numpy(cache, "cuda")
-            binding.bind_ortvalue_input(f"past_key_values.{layer}.{part}", value)
-            binding.bind_ortvalue_output(f"present.{layer}.{part}", value)
+            binding.bind_ortvalue_input(past(layer, part), value)
+            binding.bind_ortvalue_output(present(layer, part), value)
     for name, array in _outputs(entry).items():
         binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda"))
     return binding

@@ -1,8 +1,8 @@
 """A Python environment on the machine with the GPU, made of links; standard library only.
 
-It holds the packages that were carried, those of the machine's own Python, and the checkout. What was carried goes
-before the machine's package of the same name. The machine's ONNX Runtime is left out whole: a second one in one
-environment is refused, and the carried one is for CUDA.
+It holds the packages that were carried, those of the machine's own Python, and the checkout. A carried package takes
+the place of the machine's package of the same name. The machine's ONNX Runtime is left out as a whole: the carried one
+is for CUDA, and a second one in the same environment is refused.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Final
 _REPLACED: Final = ("onnxruntime", "onnxruntime-gpu", "dovetail-ort")
 _REPLACED_FOLDERS: Final = ("onnxruntime", "dovetail_ort", "dovetail_ort_export", "dovetail_ort_runtime")
 CODE: Final = ("", "export")
-# Of what was carried: the library of native operators, which no checkout has.
+# Folder of the carried library of native operators, which no checkout has.
 KERNELS: Final = "dovetail_kernels"
 _RUNTIME: Final = "dovetail_ort_runtime"
 
 
 def make_environment(folder: Path, carried: Path, checkout: Path) -> Path:
-    """Make it anew; takes a second.
+    """Make the environment anew, in about a second.
 
     Args:
-        folder: of the environment.
-        carried: unpacked wheels.
-        checkout: root of the code, which is read where it lies.
+        folder: folder of the environment.
+        carried: folder of the unpacked wheels.
+        checkout: root of the checkout, whose code is not copied.
 
     Returns:
         The path of its Python.
@@ -64,7 +64,7 @@ def _make_python(folder: Path) -> Path:
 
 
 def _link_runtime(folder: Path, code: Path, kernels: Path) -> None:
-    """The runtime package, with the library where it looks for it."""
+    """The runtime package, with the library where the package looks for it."""
     (folder / "kernels").mkdir(parents=True)
     for entry in code.iterdir():
         if entry.name not in ("kernels", "__pycache__"):
@@ -74,7 +74,7 @@ def _link_runtime(folder: Path, code: Path, kernels: Path) -> None:
 
 
 def _installed() -> Iterator[Path]:
-    """What lies in the folders of the machine's packages, in the order in which Python searches them.
+    """The entries of the folders with the machine's packages, in the order in which Python searches them.
 
     Files that change the path themselves, `.pth`, are left out.
     """

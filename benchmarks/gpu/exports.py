@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu.exports SOURCE HEAD OUT --front 15
 
-`OUT/int8` is the target in INT8 with its drafter in 4 bits, `OUT/fp16` the same with the drafter in fp16, for CUDA, and
-`OUT/cut` has the first blocks in fp16 as well. Exports run at once and share the cores, and then what attaches.
+`OUT/int8` has the target in INT8 and its drafter in 4 bits. `OUT/fp16` has the drafter in fp16, for CUDA. `OUT/cut` has
+the first blocks in fp16 as well. The exports run at the same time and share the cores; then the drafters are attached.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dovetail_ort_runtime.machine.processor import usable_cores
 
 
 def main() -> int:
-    """Make them; the exit status of the first command that failed."""
+    """Make the bundles; return the exit status of a command that failed, or 0."""
     parser = argparse.ArgumentParser()
     parser.add_argument("source")
     parser.add_argument("head")
@@ -34,7 +34,8 @@ def main() -> int:
     whole, half, cut = (given.out / name for name in ("int8", "fp16", "cut"))
     started = time.perf_counter()
     exports = [_export(given.source, whole), _export(given.source, cut, "--gpu-layers", given.front)]
-    if status := max(export.wait() for export in exports):
+    status = max(export.wait() for export in exports)
+    if status:
         return status
     exported = time.perf_counter()
     shutil.copytree(whole, half)
@@ -43,7 +44,8 @@ def main() -> int:
         _dovetail("attach", str(bundle), given.head, *options)
         for bundle, options in ((whole, ()), (half, in_half), (cut, in_half))
     ]
-    if status := max(attach.wait() for attach in attached):
+    status = max(attach.wait() for attach in attached)
+    if status:
         return status
     seconds = {"export_s": round(exported - started, 1), "attach_s": round(time.perf_counter() - exported, 1)}
     print(json.dumps({**seconds, "format": Bundle(whole).manifest.target.format}))

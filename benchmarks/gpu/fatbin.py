@@ -1,7 +1,7 @@
-"""The machine code in a CUDA library; what one GPU does not run is cleared, so that the library packs small.
+"""The machine code in a CUDA library. What one GPU does not run is cleared, so that its archive is small.
 
-Headers and the size of the file stay. A kernel that was cleared and is launched all the same ends in an error, "no
-kernel image" or "invalid device function", never in a wrong number. The layout is what `cuobjdump` lists: a container
+Headers and the size of the file stay. If a cleared kernel is launched, the result is an error, "no kernel image" or
+"invalid device function", never a wrong number. The layout is what `cuobjdump` lists: a container
 is a header of magic number, version, header size and size, then entries, each a header of 64 bytes or more and an
 image.
 """
@@ -36,12 +36,12 @@ class Image:
 
     Attributes:
         kind: 1 for PTX, 2 for machine code.
-        architecture: of the GPU, 90 for sm_90 and sm_90a.
+        architecture: architecture of the GPU, 90 for sm_90 and sm_90a.
         header: offset of the entry's header in the file.
-        start: offset of the image behind it.
-        size: bytes of the image with its padding.
-        packed_size: bytes that are compressed, 0 if none are.
-        unpacked_size: bytes that they become.
+        start: offset of the image, which is after the header.
+        size: number of bytes of the image with its padding.
+        packed_size: number of compressed bytes, 0 if the image is not compressed.
+        unpacked_size: number of bytes after decompression.
     """
 
     kind: int
@@ -62,10 +62,10 @@ class Pruned:
     """What `prune` left.
 
     Attributes:
-        num_kept: images that stayed.
-        kept_bytes: of them.
-        num_unused: images of the architecture that were cleared, as no graph of this project runs their kernels.
-        cleared_bytes: of all images that were cleared.
+        num_kept: number of images that stayed.
+        kept_bytes: number of bytes of these images.
+        num_unused: number of images of the architecture whose kernels no graph of this project runs; they are cleared.
+        cleared_bytes: number of bytes of all cleared images.
     """
 
     num_kept: int
@@ -78,7 +78,7 @@ def images(data: bytes | bytearray) -> Iterator[Image]:
     """All images of a library for Linux on 64 bits.
 
     Raises:
-        ValueError: a container is not filled by its entries: this is another format.
+        ValueError: the entries of a container do not fill it, so the file has another format.
     """
     for name, start, length in _sections(data):
         if name in SECTIONS:
@@ -90,11 +90,11 @@ def prune(library: Path, out: Path, architecture: int, decompress: Decompress, *
     """Write a copy of a library with the machine code of one architecture only.
 
     Args:
-        library: the file.
+        library: file of the library.
         out: file of the copy.
-        architecture: that is kept, 90 for an H100.
-        decompress: Zstandard's, from packed bytes and the size of the result.
-        all_kernels: keep those, too, that no graph of this project runs.
+        architecture: architecture that is kept, 90 for an H100.
+        decompress: Zstandard; gets packed bytes and the size of the result.
+        all_kernels: whether kernels that no graph of this project runs are kept too.
     """
     data = bytearray(library.read_bytes())
     found = list(images(data))
@@ -117,7 +117,7 @@ def prune(library: Path, out: Path, architecture: int, decompress: Decompress, *
 
 @dataclass(frozen=True, slots=True)
 class _Filling:
-    """What stands in an image's place; whoever opens it finds a valid image without its kernels."""
+    """What replaces an image: a valid image without its kernels."""
 
     code: bytes
     packed_size: int
@@ -163,7 +163,8 @@ def _sections(data: bytes | bytearray) -> Iterator[tuple[str, int, int]]:
 
 def _containers(data: bytes | bytearray, start: int, length: int) -> Iterator[tuple[int, int]]:
     """Where the entries of each container begin and end."""
-    at, end = start, start + length
+    at = start
+    end = start + length
     while at + 16 <= end:
         magic, _, header, size = struct.unpack_from("<IHHQ", data, at)
         if magic != _MAGIC:  # padding

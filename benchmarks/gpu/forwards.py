@@ -1,4 +1,4 @@
-"""What a drafter's forwards, chains and trees cost on a device; JSON on standard output.
+"""What the forwards, chains and trees of a drafter cost on a device; JSON on standard output.
 
 python -m benchmarks.gpu.forwards BUNDLE DEVICE --rounds 200 --contexts 256,3900
 """
@@ -56,7 +56,7 @@ def main() -> None:
 def _measure(
     bundle: Bundle, device: str, contexts: Sequence[int], shapes: Mapping[str, ChainShape | TreeShape], rounds: int
 ) -> dict[str, Any]:
-    """The graph for chains or that for trees, which is for both on the CPU."""
+    """The graph for chains, or the one for trees; on the CPU it is the same graph."""
     entry = bundle.manifest.drafter
     assert entry is not None
     started = time.perf_counter()
@@ -79,13 +79,13 @@ def _measure(
 
 
 def described(model: DraftGraph) -> dict[str, Any]:
-    """Nodes by provider, and bytes."""
+    """The nodes of a graph by provider, and its bytes."""
     report = model.report()
     return {name: getattr(report, name) for name in ("nodes", "weight_bytes", "cache_bytes")}
 
 
 def time_forwards(model: DraftGraph, context: int, rounds: int) -> dict[str, Any]:
-    """Forwards of `ROWS` rows with `context` tokens of context, by rows; the cache is empty afterwards."""
+    """Milliseconds of forwards with `context` tokens of context, by rows; the cache is empty afterwards."""
     fill(model, context)
     found = {}
     for rows in ROWS:
@@ -96,7 +96,7 @@ def time_forwards(model: DraftGraph, context: int, rounds: int) -> dict[str, Any
 
 
 def time_drafts(model: DraftGraph, shapes: Mapping[str, ChainShape | TreeShape], rounds: int) -> dict[str, Any]:
-    """Whole chains or trees as in a round: the kept tokens are read, then it is drafted; by shape."""
+    """Milliseconds of chains or trees by shape: as in a round, the kept tokens are read, and then it is drafted."""
     random = np.random.default_rng(0)
     total = CONTEXT + KEPT
     tokens = random.integers(0, _TOKEN_IDS, total)
@@ -127,7 +127,7 @@ def fill(model: DraftGraph, length: int) -> None:
 
 
 def forward_of(model: DraftGraph, rows: int) -> Callable[[], Any]:
-    """A forward over random rows behind the kept ones, the last of which is scored."""
+    """A forward over random rows after the kept ones; the last row is scored."""
     random = np.random.default_rng(rows)
     start = model.cache.length
     return partial(

@@ -1,10 +1,10 @@
-"""Whether first blocks on CUDA give a row the same values whatever rows are beside it; JSON on standard output.
+"""Whether the first blocks are batch-invariant on CUDA; JSON on standard output.
 
     python -m benchmarks.gpu.front_exactness BUNDLE --rounds 50
 
-The same text is read in forwards of 2, 3, 5 and 8 rows. `as it is` compares them with the forwards of 8 rows. `padded`
-gives every forward 8 rows: its last token is repeated and the results of the copies are dropped, so that cuBLAS sees
-one number of rows. What is left comes from the length of the text.
+The same text is read in forwards of 2, 3, 5 and 8 rows. `as it is` compares their logits with those of 8 rows. `padded`
+gives every forward 8 rows: the last token is repeated, and the results of the copies are dropped. cuBLAS then always
+sees the same number of rows, and a difference that is left comes from the length of the text.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _logits(target: Target, tokens: TokenArray, rows: int, padded_rows: int = 0) -> FloatArray:
-    """(T, V), of a text that is read `rows` tokens a forward, each forward padded to `padded_rows`."""
+    """(T, V) logits of a text that is read `rows` tokens a forward, each forward padded to `padded_rows`."""
     target.cache.rewind(0)
     found = []
     for start in range(0, len(tokens), rows):
@@ -76,10 +76,8 @@ def _compared(expected: FloatArray, logits: FloatArray) -> dict[str, Any]:
 
 
 def _times(target: Target, tokens: TokenArray, rows: int, rounds: int) -> dict[str, Any]:
-    """Of a whole forward, CUDA's and the CPU's blocks together, with 64 tokens of context."""
-    target.cache.rewind(0)
-    target.forward(ForwardRows.chain(tokens[:64], 0))
-    target.cache.keep(range(64))
+    """Milliseconds of a whole forward, blocks on CUDA and on the CPU, with 64 tokens of context."""
+    target.read(tokens[:64])
     found = time_rounds(partial(target.forward, ForwardRows.chain(tokens[:rows], 64)), rounds)
     target.cache.rewind(0)
     return found

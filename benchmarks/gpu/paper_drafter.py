@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu.paper_drafter BLOCKS --rounds 40 --vram-limit 3.2GB
 
-`--divisor` makes it so many times narrower, for a rehearsal.
+`--divisor` makes the drafter narrower, for a rehearsal.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
 def _measure(
     graph: Path, entry: DrafterEntry, vram_limit: int | None, rounds: int, shapes: Mapping[str, ChainShape | TreeShape]
 ) -> dict[str, Any]:
-    """One of the two graphs; its memory is given back at the end."""
+    """One of the two graphs; its memory is freed at the end."""
     before = vram_in_use()
     started = time.perf_counter()
     model = DraftGraph(
@@ -111,7 +111,7 @@ def _target(divisor: int) -> TargetEntry:
 
 
 def _ends(target: TargetEntry) -> TargetEnds:
-    """Random rows, some of them again and again: drawing them all takes longer than what is measured."""
+    """Random ends whose rows repeat: drawing all rows would take longer than the measurement."""
     random = np.random.default_rng(0)
     drawn = (0.02 * random.standard_normal((997, target.hidden_size))).astype(np.float32)
     table = np.resize(drawn, (target.vocabulary_size, target.hidden_size))

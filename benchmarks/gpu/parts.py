@@ -1,4 +1,4 @@
-"""Archives cut into parts of a given size, and joined again from the parts that have come; standard library only."""
+"""Archives that are cut into parts of a given size and joined again; standard library only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def cut(archives: Sequence[Path], folder: Path, size: int) -> list[Path]:
     its number, `runtime.2`.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    part, room = folder / "1", size
+    part = folder / "1"
+    room = size
     contents = {}
     for archive in archives:
         data = archive.read_bytes()
@@ -29,7 +30,8 @@ def cut(archives: Sequence[Path], folder: Path, size: int) -> list[Path]:
         start = number = 0
         while start < len(data):
             if room == 0:
-                part, room = folder / str(int(part.name) + 1), size
+                part = folder / str(int(part.name) + 1)
+                room = size
             number += 1
             part.mkdir(parents=True, exist_ok=True)
             piece = data[start : start + room]
@@ -45,12 +47,12 @@ def cut(archives: Sequence[Path], folder: Path, size: int) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Archive:
-    """One that is to be joined.
+    """An archive that is joined from its pieces.
 
     Attributes:
-        name: without suffix.
-        num_pieces: it was cut into.
-        sha256: of the whole.
+        name: name without suffix.
+        num_pieces: number of pieces that it was cut into.
+        sha256: checksum of the whole archive.
     """
 
     name: str
@@ -62,7 +64,7 @@ class Received:
     """The parts that have come so far.
 
     Args:
-        folder: keeps pieces until an archive is complete, and what is unpacked from it, `folder/NAME`.
+        folder: folder for the pieces and for what is unpacked, `folder/NAME`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,10 +72,10 @@ class Received:
         self._pieces = folder / "pieces"
 
     def take(self, part: Path) -> None:
-        """Keep the pieces of a part; those of archives that were packed anew since replace all older ones.
+        """Keep the pieces of a part; if the archives were packed anew, all older pieces are dropped.
 
         Raises:
-            FileNotFoundError: this is no part.
+            FileNotFoundError: the folder is no part.
         """
         self._pieces.mkdir(parents=True, exist_ok=True)
         contents = self._pieces / CONTENTS
@@ -85,10 +87,10 @@ class Received:
             shutil.copy2(path, self._pieces)
 
     def unpack(self) -> list[str]:
-        """Join and unpack what is complete; names of all archives that are unpacked.
+        """Join and unpack the archives that are complete; return the names of all unpacked archives.
 
         Raises:
-            ValueError: the joined archive is not what was packed.
+            ValueError: a joined archive is not what was packed.
         """
         found = []
         for archive in self._archives():
@@ -119,7 +121,9 @@ class Received:
                 digest.update(data)
                 file.write(data)
         if digest.hexdigest() != archive.sha256:
-            raise ValueError(f"{archive.name} must have the checksum that it was packed with; send its parts again")
+            raise ValueError(
+                f"The archive {archive.name} has another checksum than when it was packed; send its parts again."
+            )
         partial = self._folder / f"{archive.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         with tarfile.open(joined) as file:

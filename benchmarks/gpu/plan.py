@@ -1,4 +1,4 @@
-"""The steps of a measurement, the most telling ones first; standard library only."""
+"""The steps of a measurement, the most important ones first; standard library only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class Scale:
     """How much is measured.
 
     Attributes:
-        num_prompts: of HumanEval.
-        max_new_tokens: of an answer.
-        rounds: repetitions of what takes milliseconds.
-        contexts: tokens of context in front of a drafter's forward.
-        front_layers: blocks of the target on the GPU.
-        paper_divisor: the paper's drafter is made so many times narrower.
-        answer_tokens: that are written and trained on.
-        threads: of forwards on the CPU.
-        compares_values: whether what kernels compute is looked at, too; a stand-in of CUDA computes nothing.
+        num_prompts: number of prompts of HumanEval.
+        max_new_tokens: number of tokens of an answer at most.
+        rounds: number of repetitions of what takes milliseconds.
+        contexts: numbers of tokens of context for a drafter's forward.
+        front_layers: number of the target's blocks on the GPU.
+        paper_divisor: how many times narrower the paper's drafter is made.
+        answer_tokens: number of answer tokens that are written and trained on.
+        threads: numbers of threads of forwards on the CPU.
+        compares_values: whether the values that kernels compute are compared; a stand-in of CUDA computes nothing.
     """
 
     num_prompts: int

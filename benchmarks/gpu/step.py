@@ -23,11 +23,11 @@ class Step:
     """What is run, and what it needs.
 
     Attributes:
-        name: of its result.
-        arguments: of the environment's Python.
-        limit: seconds; then it is killed.
-        needs: the archive that must have come, `runtime` or `model`.
-        num_cores: physical cores that it may use; all if None.
+        name: name of its result.
+        arguments: arguments of the environment's Python.
+        limit: seconds after which the step is killed.
+        needs: archive that must have come, `runtime` or `model`.
+        num_cores: number of physical cores that it may use; all if None.
     """
 
     name: str
@@ -38,19 +38,20 @@ class Step:
 
 
 def run_step(step: Step, python: Path, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Run one step and keep what it says.
+    """Run one step and keep what it prints.
 
     Args:
-        step: the command.
-        python: that runs it.
-        folder: for its output, `NAME.out` and `NAME.err`.
-        environment: its variables.
+        step: what is run.
+        python: interpreter that runs it.
+        folder: folder for its output, `NAME.out` and `NAME.err`.
+        environment: environment variables.
 
     Returns:
         Date, seconds and exit status, 124 if it ran past its limit; `result` where its standard output is one JSON
         object, else the end of it as `output`; and the end of its standard error as `errors` if it failed.
     """
-    out, err = folder / f"{step.name}.out", folder / f"{step.name}.err"
+    out = folder / f"{step.name}.out"
+    err = folder / f"{step.name}.err"
     started = time.monotonic()
     with out.open("w") as output, err.open("w") as errors:
         process = subprocess.Popen(
@@ -78,7 +79,7 @@ def run_step(step: Step, python: Path, folder: Path, environment: Mapping[str, s
 
 
 def _object(text: str) -> dict[str, Any] | None:
-    """The one JSON object that a text is; None for any other text."""
+    """The JSON object that a text holds; None for any other text."""
     try:
         found = json.loads(text)
     except ValueError:

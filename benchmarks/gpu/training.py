@@ -1,8 +1,8 @@
-"""Writing text and training a draft head with torch's device; JSON on standard output.
+"""Seconds for writing text and for training a draft head on torch's device; JSON on standard output.
 
     python -m benchmarks.gpu.training BUNDLE SOURCE --answer-tokens 60000
 
-Torch writes the answers with the original model, and the head reads them once. Tokens are those of answers.
+Torch writes the answers with the original model, and the head is trained on them once.
 """
 
 from __future__ import annotations

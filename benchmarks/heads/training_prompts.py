@@ -170,7 +170,7 @@ def main() -> None:
 
 def _function_heads() -> Iterator[str]:
     for index, (verb, (thing, arguments)) in enumerate(itertools.product(_VERBS, _THINGS.items())):
-        # As people write them: with types, without, behind an import.
+        # As people write them: with types, without types, after an import.
         if index % 3:
             imports = "from typing import List\n\n\n" if index % 3 == 1 else ""
             yield f'{imports}def {verb}_{thing}({arguments}) -> {_RESULTS[index % len(_RESULTS)]}:\n    """ '

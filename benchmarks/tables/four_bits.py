@@ -25,7 +25,8 @@ def four_bits() -> str:
 
 
 def _quality(measured: dict[str, Any]) -> str:
-    exports, accepted = measured["exports"], measured["drafters"]["accepted"]
+    exports = measured["exports"]
+    accepted = measured["drafters"]["accepted"]
     kinds = ("8_bits", "4_bits")
     prompts = accepted["4_bits"]["prompts"]
     rows = [

@@ -104,7 +104,7 @@ def _others(steps: Steps) -> str:
     ]
     figures += [
         (
-            "a chain of 4 drafted again and again, and behind a forward of the target each, ms",
+            "a chain of 4 drafted again and again, and each time after a forward of the target, ms",
             "between-chains",
             _between,
         ),

@@ -27,7 +27,8 @@ def draft_heads() -> str:
     """Tokens a round of each head."""
     measured = read_json(EPYC_AVX2 / "ablation.json")
     shipped = read_json(SMOLLM2 / "head" / "head.json")
-    base, number = measured["heads"]["base"], measured["num_prompts"]
+    base = measured["heads"]["base"]
+    number = measured["num_prompts"]
     setting = paragraph(
         f"The base was trained once on {base['num_answer_tokens']:,} tokens of answers and drafts "
         f"{base['draft_vocabulary_size']:,} tokens; the shipped head goes on from the last row's with "
@@ -50,7 +51,8 @@ def _short(shape: str, *, first: bool) -> str:
 
 
 def _head(suites: dict[str, Any]) -> list[str]:
-    humaneval, general = suites["humaneval"], suites["general"]
+    humaneval = suites["humaneval"]
+    general = suites["general"]
     return [
         f"{humaneval['chain 4']['first_token_accepted']:.1%}",
         *(f"{found['accepted_length']:.2f}" for found in humaneval.values()),
@@ -62,7 +64,8 @@ def draft_head() -> str:
     """The shipped head: its text, its training, what it accepts and costs."""
     head = read_json(SMOLLM2 / "head" / "head.json")
     planner = read_json(XEON_AMX / "planner.json")
-    start, last = head["start"], head["history"][-1]
+    start = head["start"]
+    last = head["history"][-1]
     shares = ", ".join(f"{share:.1%}" for share in last["acceptance"])
     length = len(last["acceptance"])
     rows = [
@@ -107,7 +110,8 @@ def _training(part: dict[str, Any]) -> str:
 
 
 def _accepted(choices: dict[str, Any]) -> str:
-    chain, planned = choices["chain 4"], choices["planner, both, trees"]
+    chain = choices["chain 4"]
+    planned = choices["planner, both, trees"]
     return (
         f"first token accepted in {chain['first_token_accepted']:.1%} of rounds, {chain['accepted_length']:.2f} tokens "
         f"a round; {planned['accepted_length']:.2f} as planned, with lookup"

@@ -9,7 +9,8 @@ from benchmarks.result_files import XEON_AMX, read_json
 def paper_size() -> str:
     """What export and forwards cost, and the speedup that follows with published tokens a round."""
     measured = read_json(XEON_AMX / "paper-size.json")
-    verify, export = measured["verify"], measured["export"]
+    verify = measured["verify"]
+    export = measured["export"]
     setting = paragraph(
         f"Exported in {export['peak_memory_bytes'] / 1e9:.1f} GB of memory and run in INT8 "
         f"({export['num_bytes'] / 1e9:.1f} GB, {measured['target']['format']}) on {measured['machine']}, medians of "

@@ -24,7 +24,8 @@ def planner() -> str:
 
 def _ahead(measured: dict[str, Any]) -> str:
     """What a device of its own for the drafter takes off the path."""
-    ahead, curves = measured["chains of 4, drafted ahead"], measured["curves"]
+    ahead = measured["chains of 4, drafted ahead"]
+    curves = measured["curves"]
     lengths = [f"{ahead[suite]['accepted_length']:.2f}" for suite in ("humaneval", "general")]
     five_rows_ms = dict(zip(curves["verify_rows"], curves["verify_ms"][0], strict=True))[5]
     left_ms = (1 - ahead["humaneval"]["ready"]) * measured["suites"]["humaneval"]["chain 4"]["draft_ms"]

@@ -11,7 +11,7 @@ def load() -> str:
     measured = read_json(XEON_AMX / "serve-load.json")
     memory = measured["resident_megabytes"]
     times = {
-        "first token, waiting behind the other clients included": (measured["first_token_ms"], ",.0f"),
+        "first token, with the time of waiting for other clients": (measured["first_token_ms"], ",.0f"),
         "first token from the request's turn on": (measured["first_token_without_waiting_ms"], ",.0f"),
         "each further token": (measured["each_token_ms"], ".1f"),
     }

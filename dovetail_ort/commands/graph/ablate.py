@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dovetail_ort.cli.arguments import add_bundle, add_graph_choice, add_json
 from dovetail_ort.cli.export_extra import Progress, export_packages
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _workshop(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -> Workshop:
+def _workshop(arguments: argparse.Namespace, bundle: Bundle, progress: Progress) -> Workshop[Any]:
     with export_packages("ablation"):
         from dovetail_ort_export.laboratory.workshops import DrafterWorkshop, TargetWorkshop
 

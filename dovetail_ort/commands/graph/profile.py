@@ -14,7 +14,7 @@ from dovetail_ort.cli.export_extra import export_packages
 from dovetail_ort_runtime.bundle.bundle import Bundle
 
 if TYPE_CHECKING:
-    from dovetail_ort_export.laboratory.profile import GraphProfile, PassProfile, Share
+    from dovetail_ort_export.laboratory.profile import ForwardProfile, GraphProfile, Share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +77,7 @@ def _lines(profile: GraphProfile) -> Iterator[str]:
         yield from _table("block", one.blocks, one, profile.read_bandwidth)
 
 
-def _headline(one: PassProfile, bandwidth: float) -> str:
+def _headline(one: ForwardProfile, bandwidth: float) -> str:
     return (
         f"{one.rows} row{'s' * (one.rows > 1)}: {one.forward_ms:.2f} ms a forward "
         f"({one.profiled_ms:.2f} under the profiler), "
@@ -87,7 +87,7 @@ def _headline(one: PassProfile, bandwidth: float) -> str:
     )
 
 
-def _table(title: str, shares: Sequence[Share], one: PassProfile, bandwidth: float) -> Iterator[str]:
+def _table(title: str, shares: Sequence[Share], one: ForwardProfile, bandwidth: float) -> Iterator[str]:
     yield f"{title:<32} {'nodes':>5} {'ms':>8} {'share':>7} {'MB':>8} {'GB/s':>6} {'of it':>6}"
     for share in shares:
         line = f"{share.name:<32} {share.num_nodes:>5} {share.kernel_ms:>8.3f} {share.kernel_ms / one.forward_ms:>7.1%}"

@@ -1,4 +1,7 @@
-"""What each pass of a graph's recipe is worth: the graph without it, measured in turns against the whole."""
+"""What each graph pass of a recipe is worth: the graph without it, timed in turns with the whole one.
+
+It knows no kind of graph: a `Workshop` makes and measures them.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,8 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Generic, TypeVar
 
 import onnx_ir as ir
 
@@ -29,20 +31,25 @@ _ROUNDS: Final = 10
 # Where a session's weights come to lie in memory changes its times by several per cent.
 _OPENINGS: Final = 4
 
-OpenGraph = Callable[[int], Any]
+GraphT = TypeVar("GraphT")
+# Opens a graph that was written, with room for so many tokens.
+OpenGraph = Callable[[int], GraphT]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
-    """A graph made by a recipe that differs.
+    """A graph that was made by one recipe, and what was measured of it.
 
     Attributes:
-        name: what is different.
-        num_bytes: of graph and weights.
-        forward_ms: median milliseconds of a forward by its number of rows.
-        over_whole: median of the time of a forward over the whole recipe's in the same round, over the rounds of
-            four sets of sessions, each opened in another order.
-        agreement: with what the recipe began from, in float32.
+        name: what is different in the recipe.
+        passes: names of the recipe's graph passes, in order.
+        num_nodes: number of nodes in the graph.
+        num_bytes: bytes of the graph and of its weights.
+        forward_ms: median milliseconds of a forward, by its number of rows.
+        over_whole: time of a forward over that of the whole recipe in the same round, by its number of rows. It is the
+            median over the rounds of all sets of sessions.
+        row_invariance: whether a row's result is independent of the other rows of its forward.
+        agreement: how close the graph is to what it was made from, in float32.
     """
 
     name: str
@@ -60,12 +67,15 @@ class Ablation:
     """All variants of one graph.
 
     Attributes:
-        source: name of the model or of the head.
+        source: name of the model or of the head that the graphs are made from.
         graph: `target` or `drafter`.
+        machine: name of the processor.
+        threads: number of threads that one forward uses.
         reproduced: whether the whole recipe gave the bundle's graph and weights, byte for byte.
-        variants: the whole recipe first; the same files once more second, which tells how much of a ratio is chance.
-        unchanged: variants whose files are those of the whole recipe, byte for byte.
-        refused: variants that make no graph, and why.
+        variants: what was measured. The whole recipe is first. The second one has the same files in other sessions, and
+            shows how much of a ratio is chance.
+        unchanged: names of variants whose files are those of the whole recipe, byte for byte.
+        refused: reasons why a variant makes no graph, by its name.
     """
 
     source: str
@@ -78,13 +88,13 @@ class Ablation:
     refused: dict[str, str]
 
 
-class Workshop(ABC):
+class Workshop(ABC, Generic[GraphT]):
     """Makes and measures graphs of one kind, by one recipe and others.
 
     Attributes:
         graph: `target` or `drafter`.
         source: name of what the graphs are made from.
-        recipe: by which the bundle's was made.
+        recipe: recipe that the bundle's graph was made by.
     """
 
     graph: str
@@ -92,57 +102,79 @@ class Workshop(ABC):
     recipe: Recipe
 
     @abstractmethod
-    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph:
-        """Write the graph that `recipe`, called `name` in reports, makes into a new folder.
+    def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph[GraphT]:
+        """Write the graph that a recipe makes.
+
+        Args:
+            name: what reports call the recipe.
+            recipe: list of graph passes.
+            folder: folder for the graph and its weights, which is made.
 
         Returns:
-            What opens it with room for so many tokens.
+            What opens the graph with room for so many tokens.
 
         Raises:
-            InputError: a pass is unknown or does not fit its place.
-            BundleError: the graph is none that can be run.
+            InputError: a graph pass is unknown or does not fit its place.
+            BundleError: the graph cannot be run.
         """
 
     @abstractmethod
-    def measure(self, open_graph: OpenGraph) -> tuple[RowInvariance, Agreement]:
-        """Whether rows of a graph stand alone, and how far it is from what it was made from."""
+    def measure(self, open_graph: OpenGraph[GraphT]) -> tuple[RowInvariance, Agreement]:
+        """Whether a graph is batch-invariant, and how close it is to what it was made from."""
 
     @abstractmethod
-    def forwards(self, open_graph: OpenGraph) -> RunForward:
-        """What runs forwards of up to 16 rows over a graph, behind kept tokens."""
+    def forwards(self, open_graph: OpenGraph[GraphT]) -> RunForward:
+        """What runs forwards of up to 16 rows over a graph, with tokens of context."""
 
     def ablate(self, manifest: Manifest, others: Mapping[str, Recipe], report: Report) -> Ablation:
-        """Leave out each pass of the recipe that made a bundle's graph, and run other recipes, by name, beside it."""
+        """Leave out each graph pass of the recipe in turn, and measure what is left.
+
+        Args:
+            manifest: manifest of the bundle that has the graph.
+            others: further recipes to measure, by name.
+            report: function that is given each step in a line.
+
+        Raises:
+            InputError: the recipe itself makes no graph.
+        """
         left_out = {f"without {name}": self.recipe.without(name) for name in dict.fromkeys(self.recipe.names)}
         with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "whole"
-            whole = _Made(self.recipe, folder, self.write(WHOLE, self.recipe, folder))
-            made = {WHOLE: whole, AGAIN: whole}
-            unchanged: list[str] = []
-            refused: dict[str, str] = {}
-            for number, (name, recipe) in enumerate({**left_out, **others}.items()):
-                folder = Path(scratch) / str(number)
-                try:
-                    variant = _Made(recipe, folder, self.write(name, recipe, folder))
-                except (InputError, BundleError) as error:
-                    refused[name] = str(error)
-                    continue
-                if variant.files == whole.files:
-                    unchanged.append(name)
-                else:
-                    made[name] = variant
+            whole = self._make(WHOLE, self.recipe, Path(scratch) / "whole")
+            made = self._make_variants(whole, {**left_out, **others}, Path(scratch))
             return Ablation(
                 source=self.source,
                 graph=self.graph,
                 machine=processor_name(),
                 threads=usable_cores(),
                 reproduced=set(whole.files) <= set(manifest.files),
-                variants=tuple(self._variants(made, report)),
-                unchanged=tuple(unchanged),
-                refused=refused,
+                variants=tuple(self._variants({WHOLE: whole, AGAIN: whole, **made.changed}, report)),
+                unchanged=tuple(made.unchanged),
+                refused=made.refused,
             )
 
-    def _variants(self, made: Mapping[str, _Made], report: Report) -> Iterator[Variant]:
+    def _make(self, name: str, recipe: Recipe, folder: Path) -> _Made[GraphT]:
+        return _Made(recipe, folder, self.write(name, recipe, folder))
+
+    def _make_variants(
+        self, whole: _Made[GraphT], recipes: Mapping[str, Recipe], scratch: Path
+    ) -> _MadeVariants[GraphT]:
+        """Make the graph of each recipe in a folder of its own."""
+        changed: dict[str, _Made[GraphT]] = {}
+        unchanged: list[str] = []
+        refused: dict[str, str] = {}
+        for number, (name, recipe) in enumerate(recipes.items()):
+            try:
+                variant = self._make(name, recipe, scratch / str(number))
+            except (InputError, BundleError) as error:
+                refused[name] = str(error)
+                continue
+            if variant.files == whole.files:
+                unchanged.append(name)
+            else:
+                changed[name] = variant
+        return _MadeVariants(changed=changed, unchanged=unchanged, refused=refused)
+
+    def _variants(self, made: Mapping[str, _Made[GraphT]], report: Report) -> Iterator[Variant]:
         report("comparing outputs")
         measured = {name: self.measure(one.open_graph) for name, one in made.items()}
         report("timing forwards in turns")
@@ -154,34 +186,68 @@ class Workshop(ABC):
                 passes=one.recipe.describe(),
                 num_nodes=one.num_nodes,
                 num_bytes=sum(file.num_bytes for file in one.files),
-                forward_ms={str(rows): round(statistics.median(ms), 3) for rows, ms in times[name].items()},
-                over_whole={str(rows): _median_ratio(ms, times[WHOLE][rows]) for rows, ms in times[name].items()},
+                forward_ms={str(rows): round(statistics.median(times[name][rows]), 3) for rows in ROWS},
+                over_whole={str(rows): _median_ratio(times[name][rows], times[WHOLE][rows]) for rows in ROWS},
                 row_invariance=row_invariance,
                 agreement=agreement,
             )
 
-    def _times(self, made: Mapping[str, _Made]) -> dict[str, ForwardTimes]:
+    def _times(self, made: Mapping[str, _Made[GraphT]]) -> dict[str, ForwardTimes]:
         """Milliseconds of the forwards of every graph, over several sets of sessions."""
         times: dict[str, ForwardTimes] = {name: {rows: [] for rows in ROWS} for name in made}
-        names = list(made)
-        for opening in range(_OPENINGS):
-            first = opening * len(names) // _OPENINGS
-            order = (names[first:] + names[:first])[:: 1 if opening % 2 else -1]
-            found = time_in_turns({name: self.forwards(made[name].open_graph) for name in order}, _ROUNDS, rows=ROWS)
-            for name, rows in product(names, ROWS):
-                times[name][rows] += found[name][rows]
+        for order in _opening_orders(list(made)):
+            runs = {name: self.forwards(made[name].open_graph) for name in order}
+            found = time_in_turns(runs, _ROUNDS, rows=ROWS)
+            for name in made:
+                for rows in ROWS:
+                    times[name][rows] += found[name][rows]
         return times
 
 
-class _Made:
-    """A graph that was written, and how to open it."""
+class _Made(Generic[GraphT]):
+    """A graph that was written.
 
-    def __init__(self, recipe: Recipe, folder: Path, open_graph: OpenGraph) -> None:
-        self.recipe, self.open_graph = recipe, open_graph
+    Attributes:
+        recipe: recipe that it was made by.
+        open_graph: what opens it.
+        files: path, size and checksum of each of its files.
+        num_nodes: number of its nodes.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, open_graph: OpenGraph[GraphT]) -> None:
+        self.recipe = recipe
+        self.open_graph = open_graph
         self.files = file_entries(folder)
         (path,) = folder.glob("*.onnx")
         self.num_nodes = len(ir.load(path).graph)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _MadeVariants(Generic[GraphT]):
+    """What came of other recipes.
+
+    Attributes:
+        changed: graphs that differ from the whole recipe's, by name.
+        unchanged: names of those that do not.
+        refused: reasons why there is no graph, by name.
+    """
+
+    changed: dict[str, _Made[GraphT]]
+    unchanged: list[str]
+    refused: dict[str, str]
+
+
+def _opening_orders(names: Sequence[str]) -> Iterator[list[str]]:
+    """Orders in which the sets of sessions are opened: each begins elsewhere, and every other one runs backwards."""
+    for opening in range(_OPENINGS):
+        first = opening * len(names) // _OPENINGS
+        order = [*names[first:], *names[:first]]
+        if opening % 2 == 0:
+            order.reverse()
+        yield order
+
+
 def _median_ratio(ms: Sequence[float], whole_ms: Sequence[float]) -> float:
-    return round(statistics.median(mine / whole for mine, whole in zip(ms, whole_ms, strict=True)), 3)
+    """Median over the rounds of one time over the other."""
+    ratios = [mine / whole for mine, whole in zip(ms, whole_ms, strict=True)]
+    return round(statistics.median(ratios), 3)

@@ -1,4 +1,4 @@
-"""What two graphs differ in: nodes by type, weights, bytes."""
+"""What two graphs differ in: nodes by type, weights, bytes. It runs neither of them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class GraphContents:
     """What a graph is made of.
 
     Attributes:
-        num_nodes: by operator type, other domains' as `domain::type`.
-        num_initializers: weights and constants.
-        initializer_bytes: of all of them.
+        num_nodes: number of nodes by operator type; types of other domains than ONNX's are `domain::type`.
+        num_initializers: number of weights and constants.
+        initializer_bytes: bytes of all weights and constants.
     """
 
     num_nodes: dict[str, int]
@@ -32,11 +32,13 @@ class GraphDifference:
     """Two graphs beside each other.
 
     Attributes:
-        removed: initializers of the first alone, with their bytes.
-        added: initializers of the second alone, with their bytes.
-        changed: initializers of both whose type, shape or values differ, with the bytes in the second.
-        inputs: names of graph inputs that only one has, with `-` or `+` in front.
-        outputs: likewise.
+        first: what the first graph is made of.
+        second: what the second graph is made of.
+        removed: bytes of the initializers that only the first graph has, by name.
+        added: bytes of the initializers that only the second graph has, by name.
+        changed: bytes in the second graph of the initializers whose type, shape or values differ, by name.
+        inputs: names of the graph inputs that only one graph has: `-name` in the first, `+name` in the second.
+        outputs: names of the graph outputs that only one graph has, with the same signs.
     """
 
     first: GraphContents
@@ -51,11 +53,17 @@ class GraphDifference:
 def compare_graphs(first: Path, second: Path) -> GraphDifference:
     """Compare two ONNX files.
 
+    Args:
+        first: one file.
+        second: the other file.
+
     Raises:
-        InputError: one is no ONNX graph, or its weights lie elsewhere.
+        InputError: one is no ONNX graph, or its weights are in another folder.
     """
-    one, other = load_graph(first).graph, load_graph(second).graph
-    old, new = one.initializers, other.initializers
+    one = load_graph(first).graph
+    other = load_graph(second).graph
+    old = one.initializers
+    new = other.initializers
     return GraphDifference(
         first=_contents(one),
         second=_contents(other),
@@ -81,12 +89,20 @@ def _num_bytes(value: ir.Value) -> int:
 
 
 def _equal(one: ir.Value, other: ir.Value) -> bool:
-    first, second = one.const_value, other.const_value
-    if first is None or second is None or first.dtype != second.dtype or first.shape != second.shape:
+    """Whether two initializers have the same type, shape and values."""
+    first = one.const_value
+    second = other.const_value
+    if first is None or second is None:
         return first is second
+    if first.dtype != second.dtype or first.shape != second.shape:
+        return False
     return first.tobytes() == second.tobytes()
 
 
 def _only_in_one(first: Sequence[ir.Value], second: Sequence[ir.Value]) -> tuple[str, ...]:
-    one, other = ([str(value.name) for value in values] for values in (first, second))
-    return (*(f"-{name}" for name in one if name not in other), *(f"+{name}" for name in other if name not in one))
+    """Names that only one side has, with its sign."""
+    old = [str(value.name) for value in first]
+    new = [str(value.name) for value in second]
+    removed = [f"-{name}" for name in old if name not in new]
+    added = [f"+{name}" for name in new if name not in old]
+    return (*removed, *added)

@@ -1,9 +1,9 @@
-"""A bundle's graphs, alike for target and drafter: where they lie, and what runs forwards of so many rows over them."""
+"""A bundle's graphs, target and drafter alike: their files, and what runs forwards over them. It knows no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
 from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.forward_times import RunForward, target_forwards
+from dovetail_ort_runtime.engine.graph_choice import graphs_to_load
+from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.engine.target_graphs import graphs_to_load
 from dovetail_ort_runtime.errors import InputError
 
 TARGET: Final = "target"
@@ -24,28 +25,38 @@ _NUM_CANDIDATES: Final = 8
 
 
 def attached_drafter(bundle: Bundle) -> DrafterEntry:
-    """What the manifest says of the drafter.
+    """What the manifest says of a bundle's drafter.
 
     Raises:
-        InputError: there is none.
+        InputError: the bundle has no drafter.
     """
     if bundle.manifest.drafter is None:
-        raise InputError(
-            f"the bundle must have a drafter, got none in {str(bundle.directory)!r}; see dovetail-ort attach"
-        )
+        raise InputError(f"the bundle {str(bundle.directory)!r} has no drafter; add one with: dovetail-ort attach")
     return bundle.manifest.drafter
 
 
 def graph_entry(bundle: Bundle, graph: str) -> TargetEntry | DrafterEntry:
-    """What the manifest says of the target or of the drafter, errors as of `attached_drafter`."""
+    """What the manifest says of a bundle's graph.
+
+    Args:
+        bundle: the bundle.
+        graph: `target` or `drafter`.
+
+    Raises:
+        InputError: the bundle has no drafter.
+    """
     return bundle.manifest.target if graph == TARGET else attached_drafter(bundle)
 
 
 def graph_path(path: Path, graph: str) -> Path:
-    """Where the ONNX file lies that is meant: `path` itself, or the graph `graph` of the bundle there.
+    """The ONNX file that is meant.
+
+    Args:
+        path: the ONNX file itself, or the directory of a bundle.
+        graph: `target` or `drafter`, the graph of the bundle that is meant.
 
     Raises:
-        InputError: the bundle has no such graph.
+        InputError: the bundle has no drafter.
         BundleError: there is neither a file nor a bundle.
     """
     if path.is_file():
@@ -55,46 +66,83 @@ def graph_path(path: Path, graph: str) -> Path:
 
 
 def loaded_graph(bundle: Bundle, graph: str) -> Path:
-    """The file of the graph that runs here, errors as of `attached_drafter`: a native one only where it can."""
+    """The ONNX file of the graph that runs on this machine: the portable one where the native one cannot.
+
+    Args:
+        bundle: the bundle.
+        graph: `target` or `drafter`.
+
+    Raises:
+        InputError: the bundle has no drafter.
+    """
     entry = graph_entry(bundle, graph)
     path = bundle.path(entry.graph)
-    return graphs_to_load(path, entry, CPU).graph if isinstance(entry, TargetEntry) else path
+    if isinstance(entry, TargetEntry):
+        return graphs_to_load(path, entry, CPU).graph
+    return path
 
 
 def check_tokens(bundle: Bundle, most: int) -> TokenArray:
-    """The built-in check text, (T,) int64: `most` tokens at most, and one fewer than the cache has slots."""
+    """The built-in check text as token ids.
+
+    Args:
+        bundle: bundle whose tokenizer and context count.
+        most: most tokens that are wanted.
+
+    Returns:
+        (T,) int64, as many as are wanted, but fewer than the context has room for.
+    """
     token_ids = bundle.tokenizer().encode(read_check_text(None), add_special_tokens=False)
-    return np.array(token_ids[: min(most, bundle.manifest.target.max_context - 1)], dtype=np.int64)
+    num_tokens = min(most, bundle.manifest.target.max_context - 1)
+    return np.array(token_ids[:num_tokens], dtype=np.int64)
 
 
 def open_forwards(
     bundle: Bundle, graph: str, *, num_past: int, max_rows: int, threads: int, trace: Path | None = None
-) -> tuple[Any, RunForward]:
-    """The session of a bundle's target or drafter, and what runs its forwards behind `num_past` kept tokens.
+) -> tuple[Session, RunForward]:
+    """Open a bundle's graph to run forwards over it.
+
+    Args:
+        bundle: the bundle.
+        graph: `target` or `drafter`.
+        num_past: tokens of context before each forward.
+        max_rows: rows of the largest forward.
+        threads: number of threads that one forward uses.
+        trace: how the name of ONNX Runtime's profile begins; None for no profile.
+
+    Returns:
+        The graph's session, and what runs forwards.
 
     Raises:
-        InputError: the graph is not there, or has no room for that.
+        InputError: the bundle has no drafter, or the graph has no room for such forwards.
     """
+    entry = graph_entry(bundle, graph)
+    path = bundle.path(entry.graph)
     max_context = bundle.manifest.target.max_context
-    if graph == DRAFTER:
-        drafter = attached_drafter(bundle)
-        capacity = num_past + max_rows
-        if max_rows > drafter.max_rows or capacity > max_context:
-            raise InputError(f"a drafter's forward must have at most {drafter.max_rows} rows, got {max_rows}")
-        model = DraftGraph(bundle.path(drafter.graph), drafter, capacity=capacity, threads=threads, trace=trace)
-        return model.session, drafter_forwards(model, num_past)
-    entry, capacity = bundle.manifest.target, num_past + max_rows + 1
-    if max_rows > entry.max_rows or capacity > max_context:
+    if max_rows > entry.max_rows:
+        raise InputError(f"a forward of this {graph} must have at most {entry.max_rows} rows, got {max_rows}")
+    capacity = num_past + max_rows
+    if isinstance(entry, TargetEntry):
+        capacity += 1  # for the row that pads a portable forward
+    if capacity > max_context:
         raise InputError(
-            f"a forward must have at most {entry.max_rows} rows and a text {max_context} tokens, got {max_rows} "
-            f"rows behind {num_past}"
+            f"the tokens of context and the rows of a forward must fit into the bundle's {max_context} tokens, "
+            f"got {num_past} and {max_rows}"
         )
-    target = Target(bundle.path(entry.graph), entry, max_context=capacity, threads=threads, trace=trace)
-    return target.session, target_forwards(target, num_past)
+    if isinstance(entry, TargetEntry):
+        target = Target(path, entry, max_context=capacity, threads=threads, trace=trace)
+        return target.session, target_forwards(target, num_past)
+    drafter = DraftGraph(path, entry, capacity=capacity, threads=threads, trace=trace)
+    return drafter.session, drafter_forwards(drafter, num_past)
 
 
 def drafter_forwards(model: DraftGraph, num_past: int) -> RunForward:
-    """As `target_forwards`, of a drafter; candidates are ranked once."""
+    """What runs forwards of a drafter, each of which ranks candidates once.
+
+    Args:
+        model: the drafter, with an empty cache.
+        num_past: tokens of context before each forward.
+    """
 
     def run(rows: int) -> None:
         first = model.cache.length
@@ -106,7 +154,8 @@ def drafter_forwards(model: DraftGraph, num_past: int) -> RunForward:
             num_candidates=_NUM_CANDIDATES,
         )
 
-    while (left := min(num_past - model.cache.length, model.max_rows)) > 0:
-        run(left)
-        model.cache.keep(range(left))
+    while model.cache.length < num_past:
+        rows = min(num_past - model.cache.length, model.max_rows)
+        run(rows)
+        model.cache.keep(range(rows))
     return run

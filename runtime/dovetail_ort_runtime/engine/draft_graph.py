@@ -27,8 +27,9 @@ from dovetail_ort_runtime.engine.gpu_memory import memory_left, rows_that_fit, w
 from dovetail_ort_runtime.engine.graph_choice import check_bias, graph_to_open, missing_library
 from dovetail_ort_runtime.engine.graph_runner import BoundForward, BoundForwards, GraphRunner, check_dimensions
 from dovetail_ort_runtime.engine.kv_cache import KVCache
+from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.session import device_errors, open_session, weight_bytes
-from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +92,7 @@ class DraftGraph(GraphRunner):
         check_dimensions(
             session, opened, shape, {PREDICTED_STATES: entry.hidden_size}, remedy="attach the drafter again"
         )
+        _check_candidates(session, opened)
         super().__init__(
             session,
             KVCache(replace(shape, dtype=cache_type(session)), device=device),
@@ -216,6 +218,12 @@ def _check_device(graph: Path, entry: DrafterEntry, device: str) -> None:
         )
     if entry.format == NATIVE and not kernels.is_available():
         raise UnavailableError(missing_library(graph))
+
+
+def _check_candidates(session: Session, graph: Path) -> None:
+    """Refuse a graph that says no next tokens."""
+    if CANDIDATE_IDS not in {value.name for value in session.get_outputs()}:
+        raise BundleError(f"{graph.name} ranks no candidates; attach the drafter again")
 
 
 def _cache_shape(entry: DrafterEntry, capacity: int) -> CacheShape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import onnx
 import pytest
@@ -30,11 +31,12 @@ def test_nodes_weights_and_bytes_are_those_that_onnx_counts(tiny_bundle, tiny_bu
     found = difference(tiny_bundle, tiny_bundle_fp32, capsys)
     for side, bundle in (("first", tiny_bundle), ("second", tiny_bundle_fp32)):
         model = onnx.load(graph_of(bundle))
-        assert sum(found[side]["num_nodes"].values()) == len(model.graph.node)
+        types = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
+        assert found[side]["num_nodes"] == types
         assert found[side]["num_initializers"] == len(model.graph.initializer)
         sizes = (onnx.numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)
         assert found[side]["initializer_bytes"] == sum(sizes)
-    assert found["first"]["num_nodes"]["dovetail.native::NormProduct"] > 0
+    assert "dovetail.native::NormProduct" in found["first"]["num_nodes"]
     assert "dovetail.native::NormProduct" not in found["second"]["num_nodes"]
 
 
@@ -61,4 +63,4 @@ def test_what_is_no_graph_is_one_line(name, message, tiny_bundle, tmp_path, caps
 
 def test_a_bundle_without_a_drafter_has_none_to_compare(tiny_bundle, capsys):
     assert main(["graph", "diff", str(tiny_bundle), str(tiny_bundle), "--graph", "drafter"]) == 2
-    assert "the bundle must have a drafter" in capsys.readouterr().err
+    assert "has no drafter" in capsys.readouterr().err

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import onnx
 import pytest
 
 from dovetail_ort.cli.main import main
 from dovetail_ort_export.laboratory import profile as profiling
-from dovetail_ort_export.laboratory.node_costs import NodeBytes
-from dovetail_ort_export.laboratory.profile import profile_graph
+from dovetail_ort_export.laboratory.node_costs import NodeBytes, node_costs, read_runs
+from dovetail_ort_export.laboratory.profile import ForwardProfile, Share, profile_graph
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 
@@ -29,8 +30,35 @@ def test_operators_and_blocks_are_two_views_of_the_same_nodes(tiny_bundle):
     assert sum(share.kernel_ms for share in one.operators) == pytest.approx(sum(b.kernel_ms for b in one.blocks))
     assert sum(share.bytes_read for share in one.operators) == sum(share.bytes_read for share in one.blocks)
     assert [share.name for share in one.blocks] == ["block 0", "block 1", "ends"]
-    assert one.kernel_ms > 0
-    assert 0 <= one.overhead < 1
+
+
+def test_the_overhead_is_what_neither_products_nor_attention_take():
+    def share(name, kernel_ms):
+        return Share(name=name, num_nodes=1, kernel_ms=kernel_ms, bytes_read=0)
+
+    operators = (share("NormProduct", 5.0), share("Attention", 2.0), share("TopK", 1.0))
+    one = ForwardProfile(rows=1, forward_ms=10.0, profiled_ms=12.0, operators=operators, blocks=())
+    assert one.overhead == pytest.approx(0.3)
+    slow = ForwardProfile(rows=1, forward_ms=6.0, profiled_ms=12.0, operators=operators, blocks=())
+    assert slow.overhead == 0  # the profiler made the kernels longer than a forward without it
+
+
+def test_the_kernels_of_a_run_are_those_that_begin_before_its_end(tmp_path):
+    def event(name, start, duration, **more):
+        return {"name": name, "ts": start, "dur": duration, "cat": "Session", **more}
+
+    def kernel(name, start, duration):
+        return event(f"{name}_kernel_time", start, duration, cat="Node", args={"op_name": "MatMul"})
+
+    events = [event("model_run", 0, 10), kernel("a", 1, 2), kernel("b", 4, 3), event("model_run", 20, 10)]
+    events += [kernel("a", 21, 4), kernel("b", 26, 3), event("fence", 27, 1)]
+    trace = tmp_path / "trace.json"
+    trace.write_text(json.dumps(events[::-1]))
+    runs = read_runs(trace)
+    assert [[one["name"] for one in run] for run in runs] == [["a_kernel_time", "b_kernel_time"]] * 2
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], [])), tmp_path / "graph.onnx")
+    costs = node_costs(runs, NodeBytes(tmp_path / "graph.onnx"), rows=1, num_past=0)
+    assert [cost.kernel_ms for cost in costs] == [0.003, 0.003]  # microseconds, the median of two runs
 
 
 def test_bytes_of_a_portable_graph_are_those_of_the_weights_and_of_the_cache(tiny_bundle_portable):
@@ -102,10 +130,11 @@ def test_the_command_prints_both_tables_and_json(tiny_bundle, capsys):
 @pytest.mark.parametrize(
     ("rows", "past", "message"),
     [
-        ((0,), 0, "forwards of 1 row or more"),
-        ((1,), -1, "behind 0 tokens or more"),
-        ((65,), 0, "at most 64 rows"),
-        ((1,), 511, "a text 512 tokens"),
+        ((0,), 0, "the rows of a profile must be 1 or more, got 0"),
+        ((), 0, "the rows of a profile must be 1 or more, got none"),
+        ((1,), -1, "the tokens of context of a profile must be 0 or more, got -1"),
+        ((65,), 0, "must have at most 64 rows, got 65"),
+        ((1,), 511, "must fit into the bundle's 512 tokens, got 511 and 1"),
     ],
 )
 def test_sizes_that_the_graph_has_no_room_for_are_refused(rows, past, message, tiny_bundle):
@@ -115,6 +144,6 @@ def test_sizes_that_the_graph_has_no_room_for_are_refused(rows, past, message, t
 
 def test_a_profile_of_a_drafter_needs_one(tiny_bundle, capsys):
     assert main(["graph", "profile", str(tiny_bundle), "--graph", "drafter"]) == 2
-    assert "the bundle must have a drafter" in capsys.readouterr().err
+    assert "has no drafter" in capsys.readouterr().err
     assert main(["graph", "profile", str(tiny_bundle), "--tokens", "1,x"]) == 2
     assert "must be numbers such as 1,6, got '1,x'" in capsys.readouterr().err

@@ -24,7 +24,7 @@ class Step:
     """One pass of a recipe.
 
     Attributes:
-        name: of a built-in pass, of another package's, or `module:Class`.
+        name: name of a built-in pass or of another package's, or `module:Class`.
         options: keyword arguments of the pass.
     """
 
@@ -35,16 +35,22 @@ class Step:
     def parse(cls, text: str) -> Step:
         """The step that a manifest shows as `text`.
 
+        Args:
+            text: `name`, or `name(option=value, ...)` with values that are literals of Python.
+
         Raises:
             InputError: it is no pass with options.
         """
-        name, _, arguments = text.partition("(")
+        name, has_options, arguments = text.partition("(")
+        if not has_options:
+            return cls(name)
         try:
-            call = ast.parse(f"step({arguments}" if arguments else "step()", mode="eval").body
+            call = ast.parse(f"step({arguments}", mode="eval").body
             assert isinstance(call, ast.Call)
-            return cls(name, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords})
+            options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
         except (SyntaxError, ValueError, AssertionError) as error:
             raise InputError(f"a pass in the manifest must read name(option=value), got {text!r}") from error
+        return cls(name, options)
 
     def __str__(self) -> str:
         """As it stands in a manifest: `lower-int8-blocks(mlp_bits=4)`."""
@@ -71,10 +77,10 @@ class Recipe:
         Args:
             text: TOML with the keys `precision` and `passes`; a pass is a name, or a table whose key `pass` is the name
                 and whose other keys are its options.
-            where: what errors call it.
+            where: what errors call the recipe.
 
         Raises:
-            InputError: it is something else.
+            InputError: the text is no recipe.
         """
         try:
             value = tomllib.loads(text)
@@ -82,7 +88,8 @@ class Recipe:
             raise InputError(f"{where} must be TOML, got: {error}") from error
         if set(value) != _KEYS:
             raise InputError(f"{where} must have the keys {', '.join(sorted(_KEYS))}, got {', '.join(value) or 'none'}")
-        precision, passes = value["precision"], value["passes"]
+        precision = value["precision"]
+        passes = value["passes"]
         if precision not in NUMBER_FORMATS:
             raise InputError(f"{where}: precision must be one of {', '.join(NUMBER_FORMATS)}, got {precision!r}")
         if not isinstance(passes, list) or not passes:
@@ -96,41 +103,43 @@ class Recipe:
 
     @property
     def format(self) -> str:
-        """Of which operators its graph is: `native`, this package's own, or `portable`, a stock ONNX Runtime's."""
+        """Which operators its graph has: `native`, this package's own, or `portable`, a stock ONNX Runtime's."""
         return NATIVE if LOWER_NATIVE in self.names else PORTABLE
 
     def without(self, name: str) -> Recipe:
-        """The same with every pass of that name left out."""
+        """This recipe with every pass of that name left out."""
         return replace(self, steps=tuple(step for step in self.steps if step.name != name))
 
     def given(self, name: str, **options: Any) -> Recipe:
-        """The same with options of every pass of that name set."""
-        steps = (
-            replace(step, options={**step.options, **options}) if step.name == name else step for step in self.steps
-        )
+        """This recipe with options of every pass of that name set."""
+        steps = []
+        for step in self.steps:
+            if step.name == name:
+                step = Step(name, {**step.options, **options})
+            steps.append(step)
         return replace(self, steps=tuple(steps))
 
     def lowered_by(self, name: str, precision: str) -> Recipe:
-        """The same with another lowering in the place of its own."""
-        steps = (Step(name) if step.name.startswith(_LOWERING) else step for step in self.steps)
+        """This recipe with another lowering, which makes weights of that precision, in the place of its own."""
+        steps = [Step(name) if step.name.startswith(_LOWERING) else step for step in self.steps]
         return Recipe(precision, tuple(steps))
 
     def describe(self) -> tuple[str, ...]:
         """The passes as they stand in a manifest."""
-        return tuple(map(str, self.steps))
+        return tuple(str(step) for step in self.steps)
 
 
 def built_in_recipe(name: str) -> Recipe:
-    """The recipe `name` of those in the package."""
+    """A recipe of this package: `native`, `portable`, `fp32` or `drafter`."""
     text = (files("dovetail_ort_export") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     return Recipe.from_toml(text, f"the recipe {name}")
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a file.
+    """The recipe in a TOML file.
 
     Raises:
-        InputError: it cannot be read, or is no recipe.
+        InputError: the file cannot be read, or is no recipe.
     """
     return Recipe.from_toml(read_text_file(path, "the recipe"), f"the recipe {path}")
 

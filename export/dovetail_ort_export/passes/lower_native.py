@@ -26,7 +26,6 @@ from dovetail_ort_export.passes.native_attention import (
     check_attention,
     logical_inputs,
 )
-from dovetail_ort_export.quantization.blocks import GROUP, output_scales
 from dovetail_ort_export.quantization.nibbles import (
     NIBBLE_GROUP,
     nibble_scales,
@@ -36,6 +35,7 @@ from dovetail_ort_export.quantization.nibbles import (
     packed_steps_shape,
 )
 from dovetail_ort_export.quantization.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
+from dovetail_ort_export.quantization.scales import GROUP, output_scales
 from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from dovetail_ort_export.passes.base import NodePass
 from dovetail_ort_export.passes.context import ExportPass, PassContext
 from dovetail_ort_export.passes.editing import constant, find, input_of
-from dovetail_ort_export.quantization.blocks import LARGEST
+from dovetail_ort_export.quantization.scales import LARGEST_CODE
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.errors import InputError
 
@@ -76,7 +76,7 @@ class QuantizeCache(ExportPass, NodePass):
 
 def _channel_scales(largest: FloatArray) -> FloatArray:
     """Scales (Hkv * D,) float32 that bring the largest magnitude of each channel to 127; 1 where it is zero."""
-    scales: FloatArray = np.where(largest > 0, largest / np.float32(LARGEST), np.float32(1)).astype(np.float32)
+    scales: FloatArray = np.where(largest > 0, largest / np.float32(LARGEST_CODE), np.float32(1)).astype(np.float32)
     return scales
 
 

@@ -1,17 +1,18 @@
-"""How large a model's keys and values become while it reads a text."""
+"""How large a model's keys and values become while it reads a text. It knows no graph and no weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import numpy as np
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dovetail_ort_runtime.arrays import FloatArray
 
-# Of half precision.
+# The largest number of half precision.
 LARGEST_HALF: Final = 65504.0
 # A text shows some of what a model is capable of: other texts may give numbers some times as large.
 _ROOM: Final = 4.0
@@ -31,12 +32,9 @@ def measured_cache(model: Any) -> Iterator[dict[str, FloatArray]]:
     with ExitStack() as hooks:
         for index, layer in enumerate(model.model.layers):
             attention = layer.self_attn
-            size = int(attention.head_dim)
-            keys, values = getattr(attention, "k_norm", attention.k_proj), attention.v_proj
-            hooks.enter_context(
-                _measured(keys, maxima, f"{index}.key", lambda x, size=size: _turned(x, size) * scaling)
-            )
-            hooks.enter_context(_measured(values, maxima, f"{index}.value", lambda x: x))
+            keys = getattr(attention, "k_norm", attention.k_proj)
+            hooks.enter_context(_measured(keys, maxima, f"{index}.key", _lengths_of(int(attention.head_dim), scaling)))
+            hooks.enter_context(_measured(attention.v_proj, maxima, f"{index}.value", _unchanged))
         yield maxima
 
 
@@ -46,12 +44,21 @@ def largest_of(maxima: Mapping[str, FloatArray]) -> float:
 
 
 def fits_half(maxima: Mapping[str, FloatArray]) -> bool:
-    """Whether half precision holds what was measured, and four times as much; NaN it does not."""
+    """Whether half precision holds what was measured, and four times as much; it does not hold NaN."""
     return largest_of(maxima) * _ROOM <= LARGEST_HALF
 
 
-def _measured(module: nn.Module, maxima: dict[str, FloatArray], name: str, rows_of: Any) -> Any:
-    """A hook that measures what a module gives, until it is closed."""
+def _measured(
+    module: nn.Module, maxima: dict[str, FloatArray], name: str, rows_of: Callable[[Tensor], Tensor]
+) -> RemovableHandle:
+    """A hook that measures what a module gives, until it is closed.
+
+    Args:
+        module: torch module whose output is (1, T, ...).
+        maxima: where the largest magnitudes go.
+        name: name under which they go there.
+        rows_of: from (T, channels) float32 to the rows whose magnitudes count.
+    """
 
     def record(_: Any, __: Any, output: Tensor) -> None:
         largest: FloatArray = rows_of(output[0].detach().float().flatten(1)).abs().amax(dim=0).numpy()
@@ -60,8 +67,16 @@ def _measured(module: nn.Module, maxima: dict[str, FloatArray], name: str, rows_
     return module.register_forward_hook(record)
 
 
-def _turned(keys: Tensor, head_size: int) -> Tensor:
-    """The length of each pair of channels of (T, Hkv * D), at both of its places."""
-    pairs = keys.reshape(len(keys), -1, 2, head_size // 2)
-    lengths: Tensor = pairs.norm(dim=2, keepdim=True).expand_as(pairs).flatten(1)
+def _unchanged(values: Tensor) -> Tensor:
+    return values
+
+
+def _lengths_of(head_size: int, scaling: float) -> Callable[[Tensor], Tensor]:
+    """What gives the length of each pair of channels of keys (T, Hkv * D), at both of its places, times a factor."""
+
+    def lengths(keys: Tensor) -> Tensor:
+        pairs = keys.reshape(len(keys), -1, 2, head_size // 2)
+        found: Tensor = pairs.norm(dim=2, keepdim=True).expand_as(pairs).flatten(1)
+        return found * scaling
+
     return lengths

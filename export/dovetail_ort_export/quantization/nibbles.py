@@ -1,12 +1,14 @@
 """Weights in 4 bits: groups of 32 inputs of an output, each with a step and a minimum in half precision.
 
 A number is (step * code + minimum) * scale, code 0 to 15. The scale is a power of two for each output, so that steps
-are normal float16. What is already of this form keeps its values: GGUF's Q4_1, and Q4_0 with minima of -8 steps.
+are normal float16. Weights that have this form already keep their values: GGUF's Q4_1, and Q4_0 with minima of -8
+steps.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,23 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_export.quantization.packed_weights import OUTPUTS_SIDE_BY_SIDE, padded_inputs
+from dovetail_ort_export.quantization.portions import row_portions
 from dovetail_ort_runtime.arrays import FloatArray
 
 NIBBLE_GROUP: Final = 32
 _LARGEST_CODE: Final = 15
 _RANGES: Final = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range; codes at the ends stand for what lies outside
 _LARGEST_EXPONENT: Final = 14  # float16 holds numbers below 2^15 as they are
-_PORTION_ROWS: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class NibbleWeight:
-    """A weight (N, K) in 4 bits, G groups of 32 inputs an output.
+    """A weight (N, K) in 4 bits, with G groups of 32 inputs for each output.
 
     Attributes:
         codes: (N, 32 G) uint8, 0 to 15; inputs that only fill up have codes of no meaning.
-        steps: (N, G) float16.
-        minima: (N, G) float16.
+        steps: (N, G) float16, what one code more counts.
+        minima: (N, G) float16, what code 0 stands for.
         scales: (N,) float32, powers of two.
     """
 
@@ -49,10 +51,10 @@ class NibbleWeight:
 def quantize_nibbles(weight: FloatArray) -> NibbleWeight:
     """A weight (N, K) float32 in 4 bits.
 
-    A group takes, of a few ranges in and over its own, the one whose squared error is smallest. Step and minimum are
-    rounded to half precision before the codes are chosen.
+    A group tries a few ranges, narrower and wider than its own, and takes the one with the smallest squared error. Step
+    and minimum are rounded to half precision before the codes are chosen.
     """
-    portions = [_quantize(weight[start : start + _PORTION_ROWS]) for start in range(0, len(weight), _PORTION_ROWS)]
+    portions = [_quantize(weight[rows]) for rows in row_portions(len(weight))]
     return NibbleWeight(
         codes=np.concatenate([portion.codes for portion in portions]),
         steps=np.concatenate([portion.steps for portion in portions]),
@@ -119,20 +121,35 @@ def _quantize(weight: FloatArray) -> NibbleWeight:
     num_outputs, num_inputs = weight.shape
     scales = nibble_scales(weight)
     fill = -num_inputs % NIBBLE_GROUP
-    groups = np.pad(weight / scales[:, None], ((0, 0), (0, fill)), mode="edge").reshape(num_outputs, -1, NIBBLE_GROUP)
-    least, most = groups.min(axis=-1), groups.max(axis=-1)
-    extreme = np.where(-least > most, least, most)
-    middle, half = (least + most) / 2, (most - least) / 2
-    candidates = [(extreme / np.float32(-8), extreme)]
-    candidates += [(2 * half * share / _LARGEST_CODE, middle - half * share) for share in _RANGES]
-    tried = (_coded(groups, step.astype(np.float16), minimum.astype(np.float16)) for step, minimum in candidates)
+    padded = np.pad(weight / scales[:, None], ((0, 0), (0, fill)), mode="edge")
+    groups = padded.reshape(num_outputs, -1, NIBBLE_GROUP)
+    tried = (_coded(groups, step.astype(np.float16), minimum.astype(np.float16)) for step, minimum in _ranges(groups))
     best = functools.reduce(_better, tried)
     return NibbleWeight(codes=best.codes.reshape(num_outputs, -1), steps=best.steps, minima=best.minima, scales=scales)
 
 
+def _ranges(groups: FloatArray) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Steps and minima (N, G) float32 to try for groups (N, G, 32): GGUF's Q4_0, then shares of the group's range."""
+    least = groups.min(axis=-1)
+    most = groups.max(axis=-1)
+    extreme = np.where(-least > most, least, most)
+    yield extreme / np.float32(-8), extreme
+    middle = (least + most) / 2
+    half = (most - least) / 2
+    for share in _RANGES:
+        yield 2 * half * share / _LARGEST_CODE, middle - half * share
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Coded:
-    """Groups in one way each: codes (N, G, 32), steps, minima and squared errors (N, G)."""
+    """One try for every group.
+
+    Attributes:
+        codes: (N, G, 32) uint8, 0 to 15.
+        steps: (N, G) float16, what one code more counts.
+        minima: (N, G) float16, what code 0 stands for.
+        errors: (N, G) float32, squared errors.
+    """
 
     codes: NDArray[np.uint8]
     steps: NDArray[np.float16]
@@ -141,7 +158,7 @@ class _Coded:
 
 
 def _coded(groups: FloatArray, steps: NDArray[np.float16], minima: NDArray[np.float16]) -> _Coded:
-    """Every number by the code that is nearest."""
+    """Groups (N, G, 32) with these steps and minima (N, G), every number as the nearest code."""
     step = steps.astype(np.float32)[..., None]
     shares = np.divide(groups - minima[..., None].astype(np.float32), step, out=np.zeros_like(groups), where=step != 0)
     codes = np.rint(shares).clip(0, _LARGEST_CODE).astype(np.uint8)
@@ -151,7 +168,7 @@ def _coded(groups: FloatArray, steps: NDArray[np.float16], minima: NDArray[np.fl
 
 
 def _better(first: _Coded, second: _Coded) -> _Coded:
-    """Of every group the way with the smaller error; the first one where both have the same."""
+    """For every group the try with the smaller error; the first one where both have the same."""
     is_better = second.errors < first.errors
     return _Coded(
         codes=np.where(is_better[..., None], second.codes, first.codes),
@@ -162,4 +179,5 @@ def _better(first: _Coded, second: _Coded) -> _Coded:
 
 
 def _values(codes: NDArray[np.uint8], steps: NDArray[np.float16], minima: NDArray[np.float16]) -> FloatArray:
+    """Numbers (N, G, 32) float32 that codes stand for, before the scales."""
     return codes * steps.astype(np.float32)[..., None] + minima.astype(np.float32)[..., None]

@@ -4,9 +4,9 @@ The code of output n and input k of a weight (N, K), with Kp = K rounded up to 6
 
     ((n // 32 * (Kp // 4) + k // 4) * 32 + n % 32) * 4 + k % 4
 
-and stands for (code - 128) * factor * `quantization.output_scales(weight)[n]`. The factor is that of the output's group
-of 64 inputs, as of `quantization.group_factors`, and stands at (n // 32, k // 64, n % 32). A weight without groups has
-no factors: they are 1. Codes that fill up are 128, factors that fill up are 1.
+and stands for (code - 128) * factor * `scales.output_scales(weight)[n]`. The factor is that of the output's group of 64
+inputs, which `scales.group_factors` gives, and stands at (n // 32, k // 64, n % 32). A weight without groups has no
+factors: they are 1. Codes that fill up are 128, factors that fill up are 1.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.quantization.blocks import GROUP, group_factors, output_scales
+from dovetail_ort_export.quantization.portions import row_portions
+from dovetail_ort_export.quantization.scales import GROUP, group_factors, output_scales
 from dovetail_ort_runtime.arrays import FloatArray
 
 OUTPUTS_SIDE_BY_SIDE: Final = 32
 INPUTS_SIDE_BY_SIDE: Final = 4
 ZERO_CODE: Final = 128
 _INPUT_PAD: Final = 64
-_PORTION_ROWS: Final = 1024  # a multiple of 32: the float copies of a large head never stand in memory as a whole
 
 
 def padded_inputs(num_inputs: int) -> int:
-    """Inputs of a packed weight, with those that fill up."""
+    """Number of inputs of a packed weight, with those that fill up."""
     return -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
 
 
@@ -56,11 +56,11 @@ def pack_factors(weight: FloatArray) -> NDArray[np.float16]:
 
 
 def pack_codes(weight: FloatArray, *, group: int = GROUP) -> NDArray[np.uint8]:
-    """A weight (N, K) float32 in multiples of its scales, nearest even, as the operators read it.
+    """A weight in multiples of its scales, rounded to the nearest, half to even, as the operators read it.
 
     Args:
         weight: (N, K) float32.
-        group: 64 with a factor for each 64 inputs of an output, 0 without.
+        group: 64 if each 64 inputs of an output have a factor, 0 if they have none.
 
     Returns:
         (ceil(N / 32), Kp / 4, 32, 4) uint8, Kp being K rounded up to a multiple of 64.
@@ -69,27 +69,26 @@ def pack_codes(weight: FloatArray, *, group: int = GROUP) -> NDArray[np.uint8]:
     scales = output_scales(weight)
     packed = np.empty(packed_shape(num_outputs, num_inputs), dtype=np.uint8)
     _, groups, side, inputs = packed.shape
-    for start in range(0, num_outputs, _PORTION_ROWS):
-        rows = weight[start : start + _PORTION_ROWS]
-        steps = rows / scales[start : start + _PORTION_ROWS, None]
+    for rows in row_portions(num_outputs):
+        steps = weight[rows] / scales[rows, None]
         if group:
-            steps /= _by_input(group_factors(rows), num_inputs)
+            steps /= _by_input(group_factors(weight[rows]), num_inputs)
         np.rint(steps, out=steps)
-        slabs = -(-len(rows) // side)
-        codes = np.full((slabs * side, groups * inputs), ZERO_CODE, dtype=np.uint8)
-        codes[: len(rows), :num_inputs] = steps + ZERO_CODE
-        first = start // side
-        packed[first : first + slabs] = codes.reshape(slabs, side, groups, inputs).swapaxes(1, 2)
+        slabs = _slabs_of(rows)
+        num_slabs = slabs.stop - slabs.start
+        codes = np.full((num_slabs * side, groups * inputs), ZERO_CODE, dtype=np.uint8)
+        codes[: len(steps), :num_inputs] = steps + ZERO_CODE
+        packed[slabs] = codes.reshape(num_slabs, side, groups, inputs).swapaxes(1, 2)
     return packed
 
 
 def unpack_codes(packed: NDArray[np.uint8], num_outputs: int, num_inputs: int) -> NDArray[np.uint8]:
-    """The codes of a weight, one row an output.
+    """The codes of a weight, one row for each output.
 
     Args:
         packed: (slabs, Kp / 4, 32, 4), whole slabs of a weight.
-        num_outputs: N of those slabs, without those that fill up.
-        num_inputs: K.
+        num_outputs: N, outputs in those slabs without those that fill up.
+        num_inputs: K, inputs without those that fill up.
 
     Returns:
         (N, K) uint8, a copy.
@@ -105,24 +104,28 @@ def unpack_weight(
     """The numbers that codes stand for.
 
     Args:
-        packed: as `pack_codes` gives them.
-        scales: (N,) float32, of the outputs.
-        num_inputs: K.
-        factors: as `pack_factors` gives them; None for a weight without groups.
+        packed: (ceil(N / 32), Kp / 4, 32, 4) uint8 from `pack_codes`.
+        scales: (N,) float32, a scale for each output.
+        num_inputs: K, inputs without those that fill up.
+        factors: (ceil(N / 32), ceil(K / 64), 32) float16 from `pack_factors`; None for a weight without groups.
 
     Returns:
         (N, K) float32.
     """
     weight = np.empty((len(scales), num_inputs), dtype=np.float32)
-    for start in range(0, len(scales), _PORTION_ROWS):
-        rows = slice(start, min(start + _PORTION_ROWS, len(scales)))
-        slabs = slice(start // OUTPUTS_SIDE_BY_SIDE, -(-rows.stop // OUTPUTS_SIDE_BY_SIDE))
-        steps = unpack_codes(packed[slabs], rows.stop - start, num_inputs).astype(np.float32) - ZERO_CODE
+    for rows in row_portions(len(scales)):
+        slabs = _slabs_of(rows)
+        steps = unpack_codes(packed[slabs], rows.stop - rows.start, num_inputs).astype(np.float32) - ZERO_CODE
         if factors is not None:
             of_slabs = factors[slabs].swapaxes(1, 2).reshape(-1, factors.shape[1])
             steps *= _by_input(of_slabs[: len(steps)], num_inputs)
         np.multiply(steps, scales[rows, None], out=weight[rows])
     return weight
+
+
+def _slabs_of(rows: slice) -> slice:
+    """The slabs of 32 outputs that a portion of outputs, beginning with a whole slab, is in."""
+    return slice(rows.start // OUTPUTS_SIDE_BY_SIDE, -(-rows.stop // OUTPUTS_SIDE_BY_SIDE))
 
 
 def _by_input(factors: NDArray[np.float16], num_inputs: int) -> FloatArray:

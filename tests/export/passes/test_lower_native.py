@@ -16,9 +16,9 @@ from dovetail_ort_export.passes.lower_native import LowerNative
 from dovetail_ort_export.passes.pack_products import PackGateUp, PackQkv
 from dovetail_ort_export.passes.quantize_cache import QuantizeCache
 from dovetail_ort_export.passes.score_rows import ScoreRows
-from dovetail_ort_export.quantization.blocks import output_scales
 from dovetail_ort_export.quantization.nibbles import nibble_scales, pack_nibbles, pack_steps
 from dovetail_ort_export.quantization.packed_weights import pack_codes, pack_factors
+from dovetail_ort_export.quantization.scales import output_scales
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 FAMILIES = {

@@ -1,3 +1,5 @@
+"""Weights in blocks, and what a stock ONNX Runtime makes of them."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,14 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import helper
 
-from dovetail_ort_export.quantization import blocks
+from dovetail_ort_export.quantization import portions
 from dovetail_ort_export.quantization.blocks import (
     BLOCK_BITS,
     BLOCK_SIZES,
     BlockFormat,
     block_scales,
-    group_factors,
-    output_scales,
     quantize_blocks,
 )
 
@@ -38,11 +38,6 @@ weights_and_formats = st.sampled_from(list(FORMATS.values())).flatmap(
     lambda form: st.tuples(weights(form), st.just(form))
 )
 TINY = np.finfo(np.float32).tiny
-ROW_WEIGHTS = npst.arrays(
-    np.float32,
-    st.tuples(st.integers(1, 4), st.integers(1, 9)),
-    elements=st.floats(-1e4, 1e4, width=32) | st.just(0.0),
-)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +102,7 @@ def test_a_block_of_vanishing_weights_becomes_zero(size):
 
 def test_a_large_weight_is_worked_on_in_portions_with_the_same_result(weight, monkeypatch):
     expected = quantize_blocks(weight, DEFAULT), block_scales(weight, DEFAULT)
-    monkeypatch.setattr(blocks, "_PORTION_ROWS", 7)
+    monkeypatch.setattr(portions, "PORTION_ROWS", 7)
     np.testing.assert_array_equal(quantize_blocks(weight, DEFAULT), expected[0])
     np.testing.assert_array_equal(block_scales(weight, DEFAULT), expected[1])
 
@@ -188,27 +183,3 @@ def test_mat_mul_n_bits_multiplies_by_the_same_numbers(form, rows):
     by_block = np.abs(x.astype(np.float64)).reshape(rows, 3, form.block_size).sum(axis=-1)
     largest = form.zero_point * by_block @ scales.T
     assert (np.abs(y - exact) <= 4 * 2.0**-24 * largest).all()
-
-
-@given(ROW_WEIGHTS)
-def test_the_scale_of_an_output_is_its_largest_weight_over_127(weight):
-    largest = np.abs(weight).max(axis=1) / np.float32(127)
-    # An output so small that its scale would have no full precision is zero.
-    np.testing.assert_array_equal(output_scales(weight), np.where(largest >= TINY, largest, np.float32(1)))
-
-
-@given(npst.arrays(np.float32, (3, 150), elements=st.floats(-1e4, 1e4, width=32) | st.just(0.0), fill=st.just(0.0)))
-def test_the_factor_of_a_group_is_its_share_of_the_output_rounded_up(weight):
-    factors = group_factors(weight).astype(np.float64)
-    below = np.nextafter(group_factors(weight), np.float16(0)).astype(np.float64)
-    smallest = np.finfo(np.float16).tiny
-    assert factors.shape == (3, 3)
-    of_output = np.abs(weight).max(axis=1)
-    for (n, group), factor in np.ndenumerate(factors):
-        of_group = np.abs(weight[n, group * 64 : group * 64 + 64]).max()
-        if of_group == 0 or of_output[n] / np.float32(127) < TINY:
-            assert factor == 1
-            continue
-        share = np.float64(of_group) / np.float64(of_output[n])
-        assert max(share, smallest) <= factor <= 1
-        assert below[n, group] < share or factor == smallest

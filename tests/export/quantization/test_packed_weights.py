@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dovetail_ort_export.quantization.blocks import group_factors, output_scales
 from dovetail_ort_export.quantization.packed_weights import (
     pack_codes,
     pack_factors,
@@ -18,6 +17,7 @@ from dovetail_ort_export.quantization.packed_weights import (
     unpack_codes,
     unpack_weight,
 )
+from dovetail_ort_export.quantization.scales import group_factors, output_scales
 
 
 def place(n, k, num_inputs):

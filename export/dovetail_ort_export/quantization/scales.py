@@ -1,0 +1,54 @@
+"""Scales of 8-bit weights: from the largest magnitude of a block, of an output or of a group to what a code counts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dovetail_ort_export.quantization.portions import row_portions
+from dovetail_ort_runtime.arrays import FloatArray
+
+LARGEST_CODE: Final = 127
+GROUP: Final = 64
+_SMALLEST_FACTOR: Final = np.finfo(np.float16).tiny  # below, half precision has few bits or none
+_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: what is so small is zero
+
+
+def scales_of(largest: FloatArray, largest_code: int) -> FloatArray:
+    """Scales that make the largest magnitudes, any shape float32, the largest code; 1 where they are nearly zero."""
+    exact = largest / np.float32(largest_code)
+    return np.where(exact >= _SMALLEST_SCALE, exact, np.float32(1))
+
+
+def output_scales(weight: FloatArray) -> FloatArray:
+    """Scales (N,) of a weight (N, K), both float32: largest magnitude of an output over 127; 1 where nearly zero."""
+    scales = np.empty(len(weight), dtype=np.float32)
+    for rows in row_portions(len(weight)):
+        scales[rows] = scales_of(np.abs(weight[rows]).max(axis=1), LARGEST_CODE)
+    return scales
+
+
+def group_factors(weight: FloatArray) -> NDArray[np.float16]:
+    """Factors (N, ceil(K / 64)) of a weight (N, K) float32: a group of 64 inputs beside the whole output.
+
+    A factor is the largest magnitude of the group over that of the output, rounded up, so that no input is more than
+    127 steps of `output_scales(weight)[n] * factor`; 1 where the group or the output is zero or nearly so.
+    """
+    num_outputs, num_inputs = weight.shape
+    factors = np.empty((num_outputs, -(-num_inputs // GROUP)), dtype=np.float16)
+    starts = np.arange(0, num_inputs, GROUP)
+    for rows in row_portions(num_outputs):
+        largest = np.maximum.reduceat(np.abs(weight[rows]), starts, axis=1)
+        of_output = largest.max(axis=1, keepdims=True)
+        counts = (largest > 0) & (of_output / np.float32(LARGEST_CODE) >= _SMALLEST_SCALE)
+        shares = np.divide(largest, of_output, out=np.ones(largest.shape), where=counts, dtype=np.float64)
+        factors[rows] = np.maximum(_rounded_up(shares), _SMALLEST_FACTOR)
+    return factors
+
+
+def _rounded_up(shares: NDArray[np.float64]) -> NDArray[np.float16]:
+    """The smallest float16 that are not below shares of at most 1."""
+    nearest = shares.astype(np.float16)
+    return np.where(nearest < shares, np.nextafter(nearest, np.float16(1)), nearest)

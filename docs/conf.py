@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.environment import BuildEnvironment
 
 REPOSITORY: Final = Path(__file__).parents[1]
@@ -51,6 +52,8 @@ maximum_signature_line_length = 100
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+# The signature above the list has the types.
+napoleon_attr_annotations = False
 
 html_theme = "furo"
 html_title = project
@@ -62,9 +65,12 @@ html_show_copyright = False
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the two additions to pages, and the links between names."""
+    """Connect the additions to pages and the links between names, and call attributes as the docstrings do."""
     app.connect("source-read", add_to_page)
     app.connect("missing-reference", link_to_public_name)
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
 
 
 def add_to_page(_app: Sphinx, page: str, source: list[str]) -> None:

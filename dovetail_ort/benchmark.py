@@ -1,4 +1,4 @@
-"""The same prompts decoded without speculation and with it, in turns, and what comes of comparing them."""
+"""The same prompts decoded without speculation and with it, in turns, and how the two compare. It prints nothing."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class PromptRecord:
     """One prompt, decoded in each mode.
 
     Attributes:
-        name: of the prompt.
+        name: name of the prompt.
         identical: whether speculation gave the baseline's tokens.
-        statistics: by mode.
+        statistics: counts and times of the answer, by the name of the mode.
     """
 
     name: str
@@ -37,10 +37,10 @@ class ModeSummary:
     """One mode over all prompts.
 
     Attributes:
-        decode_tokens_per_second: tokens after the first over their time, all prompts together.
-        median_tokens_per_second: of the single prompts.
-        prefill_tokens_per_second: prompt tokens over their time.
-        median_time_to_first_token_ms: of the single prompts.
+        decode_tokens_per_second: tokens after the first over their time, for all prompts together.
+        median_tokens_per_second: median of the prompts' own decoding speeds.
+        prefill_tokens_per_second: prompt tokens that were read over their time, for all prompts together.
+        median_time_to_first_token_ms: median of the prompts' times to the first token, in milliseconds.
     """
 
     decode_tokens_per_second: float
@@ -54,15 +54,16 @@ class BenchmarkResult:
     """The comparison.
 
     Attributes:
-        num_prompts: prompts that were decoded in every mode.
-        num_identical: those whose speculative tokens are the baseline's.
-        modes: by name.
-        speedup: speculative over baseline, of `decode_tokens_per_second`.
-        median_speedup: the median of the prompts' own ratios; `speedup_quartiles` beside it.
-        accepted_length: mean tokens a round.
-        drafted_per_round: mean draft tokens a round.
-        accepted_histogram: rounds by accepted draft tokens.
-        shares: parts of the decoding time of speculation: draft, verify, other.
+        num_prompts: number of prompts that were decoded in every mode.
+        num_identical: number of prompts whose speculative tokens are the baseline's.
+        modes: summary of each mode, by its name.
+        speedup: decoding speed with speculation over that of the baseline, for all prompts together.
+        median_speedup: median of the prompts' own speedups.
+        speedup_quartiles: lower and upper quartile of the prompts' own speedups.
+        accepted_length: mean number of tokens of a round, the bonus token included.
+        drafted_per_round: mean number of draft tokens of a round.
+        accepted_histogram: number of rounds for each number of accepted draft tokens, from 0 on.
+        shares: share of speculation's decoding time for each of `draft`, `verify` and `other`.
     """
 
     num_prompts: int
@@ -78,13 +79,13 @@ class BenchmarkResult:
 
 
 class Benchmark:
-    """Decodes prompts greedily in both modes; the mode that begins changes from prompt to prompt.
+    """Decodes prompts greedily in both modes. The mode that begins changes from prompt to prompt.
 
     Args:
-        model: answers.
-        max_new_tokens: of an answer.
-        max_draft_tokens: of a round of the speculative mode.
-        template_arguments: of every conversation.
+        model: the model that answers.
+        max_new_tokens: largest number of tokens of an answer.
+        max_draft_tokens: largest number of draft tokens in a round of the speculative mode.
+        template_arguments: values that the chat template gets with every conversation.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Benchmark:
 
     def run(self, prompts: Sequence[SuitePrompt]) -> Iterator[PromptRecord]:
         """Decode every prompt in every mode."""
-        self._decode(prompts[0], BASELINE)  # not counted: the first forwards touch fresh memory
+        self._decode(prompts[0], BASELINE)  # not counted, because the first forwards touch new memory
         modes = list(self._options)
         for number, prompt in enumerate(prompts):
             start = number % len(modes)
@@ -127,40 +128,64 @@ def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
     Raises:
         InputError: no answer has more than one token, so that no decoding was timed.
     """
-    if not any(one.decode_tokens_per_second for record in records for one in record.statistics.values()):
+    if not any(item.decode_tokens_per_second for record in records for item in record.statistics.values()):
         raise InputError(
-            "prompts must have answers of two tokens or more to be timed, got none; take other prompts, or a larger "
+            "every answer has one token only, so no decoding was timed; take other prompts, or a larger "
             "--max-new-tokens"
         )
     modes = {mode: _mode_summary([record.statistics[mode] for record in records]) for mode in records[0].statistics}
-    rate = {mode: summary.decode_tokens_per_second for mode, summary in modes.items()}
-    rates = [{mode: item.decode_tokens_per_second for mode, item in record.statistics.items()} for record in records]
-    # An answer of one token has no decoding time.
-    ratios = [one[SPECULATIVE] / one[BASELINE] for one in rates if one[BASELINE]]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    lower, median, upper = _quartiles(_speedups(records))
     speculative = [record.statistics[SPECULATIVE] for record in records]
-    histograms = [item.accepted_histogram for item in speculative]
     rounds = max(sum(item.rounds for item in speculative), 1)
-    decode_seconds = sum(item.decode_seconds for item in speculative) or 1.0
     return BenchmarkResult(
         num_prompts=len(records),
         num_identical=sum(record.identical for record in records),
         modes=modes,
-        speedup=rate[SPECULATIVE] / rate[BASELINE],
-        median_speedup=middle,
-        speedup_quartiles=(low, high),
+        speedup=modes[SPECULATIVE].decode_tokens_per_second / modes[BASELINE].decode_tokens_per_second,
+        median_speedup=median,
+        speedup_quartiles=(lower, upper),
         accepted_length=1 + sum(item.accepted_tokens for item in speculative) / rounds,
         drafted_per_round=sum(item.drafted_tokens for item in speculative) / rounds,
-        accepted_histogram=tuple(map(sum, zip_longest(*histograms, fillvalue=0))),
-        shares={
-            part: sum(getattr(item, f"{part}_seconds") for item in speculative) / decode_seconds
-            for part in ("draft", "verify", "other")
-        },
+        accepted_histogram=_accepted_histogram(speculative),
+        shares=_shares(speculative),
     )
 
 
+def _speedups(records: Sequence[PromptRecord]) -> list[float]:
+    """Each prompt's own speedup; an answer of one token has no decoding time, and so no speedup."""
+    found = []
+    for record in records:
+        baseline = record.statistics[BASELINE].decode_tokens_per_second
+        if baseline:
+            found.append(record.statistics[SPECULATIVE].decode_tokens_per_second / baseline)
+    return found
+
+
+def _quartiles(numbers: Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile; a single number is all three."""
+    if len(numbers) == 1:
+        return numbers[0], numbers[0], numbers[0]
+    lower, median, upper = statistics.quantiles(numbers, n=4)
+    return lower, median, upper
+
+
+def _accepted_histogram(speculative: Sequence[Statistics]) -> tuple[int, ...]:
+    """Number of rounds of all answers for each number of accepted draft tokens, from 0 on."""
+    histograms = [item.accepted_histogram for item in speculative]
+    return tuple(sum(rounds) for rounds in zip_longest(*histograms, fillvalue=0))
+
+
+def _shares(speculative: Sequence[Statistics]) -> dict[str, float]:
+    decode_seconds = sum(item.decode_seconds for item in speculative) or 1.0
+    return {
+        "draft": sum(item.draft_seconds for item in speculative) / decode_seconds,
+        "verify": sum(item.verify_seconds for item in speculative) / decode_seconds,
+        "other": sum(item.other_seconds for item in speculative) / decode_seconds,
+    }
+
+
 def as_json(result: BenchmarkResult, records: Iterable[PromptRecord]) -> dict[str, Any]:
-    """Figures and the main ones of each prompt as JSON values."""
+    """All figures, and the main ones of each prompt, as JSON values."""
     return {**dataclasses.asdict(result), "prompts": [_prompt_json(record) for record in records]}
 
 

@@ -1,4 +1,4 @@
-"""Constraints from JSON schemas, regular expressions and Lark grammars, by llguidance. It knows no decoding."""
+"""Constraints from JSON schemas, regular expressions and Lark grammars, made by llguidance. It knows no decoding."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from dovetail_ort_runtime.options import Constraint, ConstraintState
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-# Grammars come from strangers: these bound the time and the memory of compiling one and of each step under it.
+# Grammars come from strangers. These limits bound the time and the memory of compiling a grammar and of each token.
 MAX_GRAMMAR_CHARACTERS: Final = 20_000
 _LIMITS: Final = {"max_grammar_size": 100_000, "max_lexer_states": 25_000, "verbose_errors": False}
-_STACK_BYTES: Final = 128 << 20  # address space; memory comes page by page as it is touched
+_STACK_BYTES: Final = 128 << 20  # of address space; memory is taken page by page as it is used
 _stack_size = threading.Lock()
 
 ResultT = TypeVar("ResultT")
 
 
 class GrammarCompiler:
-    """Makes grammars for one model's answers; making the compiler takes up to a second, a grammar milliseconds.
+    """Makes grammars for one model's answers. The compiler takes up to a second to make, a grammar milliseconds.
 
     Args:
-        model: its tokenizer says what a token writes, its manifest which tokens end a text.
+        model: the model whose answers follow the grammars. Its tokenizer says which text a token stands for, and its
+            manifest which tokens end a text.
 
     Raises:
         UnavailableError: llguidance is missing.
-        InputError: the model has no end-of-text token, or a tokenizer that llguidance cannot read.
+        InputError: the model has no end-of-text token, or llguidance cannot read its tokenizer.
     """
 
     def __init__(self, model: Model) -> None:
         self._llguidance = _import_llguidance()
         self._eos_token_ids = model.manifest.generation.eos_token_ids
         if not self._eos_token_ids:
-            raise InputError("a model must have an end-of-text token to follow a grammar, got a bundle without one")
+            raise InputError("this bundle names no end-of-text token, which a grammar needs to end an answer")
         try:
             self._tokenizer = self._llguidance.LLTokenizer(
                 model.tokenizer.to_json(),
@@ -51,35 +52,49 @@ class GrammarCompiler:
                 eos_token=list(self._eos_token_ids),
             )
         except ValueError as error:
-            raise InputError(f"the tokenizer must be one that llguidance reads, got: {one_line(error)}") from error
+            raise InputError(f"llguidance cannot read this bundle's tokenizer: {one_line(error)}") from error
 
     def json_schema(self, schema: Mapping[str, Any]) -> Grammar:
-        """JSON that a schema describes, properties in the schema's order.
+        """A grammar for JSON that a schema describes, with its properties in the schema's order.
 
         Args:
-            schema: keywords that llguidance does not enforce are refused.
+            schema: the schema. Keywords that llguidance does not enforce are refused.
 
         Raises:
-            InputError: it is no schema, or too long or too complex a one; likewise for the other kinds.
+            InputError: it is no schema, or it is too long or too complex.
         """
         if not isinstance(schema, Mapping):
             raise InputError(f"a JSON schema must be an object, got {type(schema).__name__}")
         try:
             text = json.dumps(dict(schema))
         except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"a JSON schema must be JSON, got: {one_line(error)}") from error
+            raise InputError(f"the schema cannot be written as JSON: {one_line(error)}") from error
         return self._compile("JSON schema", text, self._llguidance.LLMatcher.grammar_from_json_schema)
 
     def json_object(self) -> Grammar:
-        """Any JSON object."""
+        """A grammar for any JSON object."""
         return self.json_schema({"type": "object"})
 
     def regex(self, pattern: str) -> Grammar:
-        """Text that a regular expression matches as a whole, in the syntax of Rust's regex package."""
+        """A grammar for text that a regular expression matches as a whole.
+
+        Args:
+            pattern: the expression, in the syntax of Rust's regex package.
+
+        Raises:
+            InputError: it is no such expression, or it is too long or too complex.
+        """
         return self._compile("regular expression", pattern, self._llguidance.LLMatcher.grammar_from_regex)
 
     def lark(self, grammar: str) -> Grammar:
-        """Text of a context-free grammar in llguidance's variety of Lark."""
+        """A grammar for text of a context-free language.
+
+        Args:
+            grammar: the language, in llguidance's variety of Lark.
+
+        Raises:
+            InputError: it is no such grammar, or it is too long or too complex.
+        """
         return self._compile("Lark grammar", grammar, self._llguidance.LLMatcher.grammar_from_lark)
 
     def _compile(self, kind: str, text: str, read: Callable[[str], str]) -> Grammar:
@@ -95,26 +110,31 @@ class GrammarCompiler:
         except ValueError as error:
             raise _unfollowable(kind, error) from error
         first = matcher.deep_copy()
-        first.compute_bitmask()  # what is too complex often shows at the first token
+        first.compute_bitmask()  # a grammar that is too complex often shows it at the first token
         if first.is_error():
             raise _unfollowable(kind, first.get_error())
         return Grammar(matcher, frozenset(self._eos_token_ids))
 
 
 class Grammar(Constraint):
-    """What an answer must be; made by a `GrammarCompiler`, for any number of answers of its model."""
+    """What answers must look like. A `GrammarCompiler` makes it, for any number of answers of its model.
+
+    Args:
+        matcher: llguidance's matcher before the first token.
+        eos_token_ids: ids of the tokens that end a text.
+    """
 
     def __init__(self, matcher: LLMatcher, eos_token_ids: frozenset[int]) -> None:
         self._matcher = matcher
         self._eos_token_ids = eos_token_ids
 
     def start(self) -> ConstraintState:
-        """The grammar before an answer's first token."""
+        """The state of the grammar before an answer's first token."""
         return _GrammarState(self._matcher.deep_copy(), self._eos_token_ids)
 
 
 class _GrammarState(ConstraintState):
-    """One answer's place in its grammar."""
+    """How far one answer has come in its grammar."""
 
     def __init__(self, matcher: LLMatcher, eos_token_ids: frozenset[int]) -> None:
         self._matcher = matcher
@@ -122,10 +142,10 @@ class _GrammarState(ConstraintState):
         self._ended = False
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Tokens by which the text may go on, and those that end it where it may end; the latter alone after the end.
+        """Tokens that may continue the text, and those that end it where it may end. After the end only the latter.
 
         Raises:
-            InputError: following the grammar takes more than its limits.
+            InputError: the grammar needs more than the limits allow.
         """
         bits = self._matcher.compute_bitmask()
         if self._matcher.is_error():
@@ -146,9 +166,10 @@ class _GrammarState(ConstraintState):
 
 
 def on_deep_stack(call: Callable[[], ResultT]) -> ResultT:
-    """What `call` returns or raises, called in a thread with 128 MiB of stack.
+    """The result of `call`, or its exception, from a thread with 128 MiB of stack.
 
-    Rules that name rules are followed by recursion, and native code that overflows its stack ends the process.
+    llguidance follows rules that name other rules by recursion, and native code that overflows its stack ends the
+    process.
     """
     with ThreadPoolExecutor(max_workers=1) as executor:
         with _stack_size:
@@ -165,11 +186,11 @@ def _import_llguidance() -> ModuleType:
         import llguidance
     except ImportError as error:
         raise UnavailableError(
-            f"llguidance must be importable to follow a grammar, got: {error}; run: pip install 'dovetail-ort[server]'"
+            f"a grammar needs the package llguidance: {error}; run: pip install 'dovetail-ort[server]'"
         ) from error
     return llguidance
 
 
 def _unfollowable(kind: str, reason: object) -> InputError:
     said = str(reason).replace("<non-verbose/>", "")
-    return InputError(f"a {kind} must be one that llguidance can follow, got: {one_line(said)}")
+    return InputError(f"llguidance cannot follow this {kind}: {one_line(said)}")

@@ -1,4 +1,4 @@
-"""The model card of a bundle on the hub: what its manifest says, and nothing that it does not."""
+"""The model card of a bundle on the hub: it says what the manifest says, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dovetail_ort.cli.bundle_lines import describe_drafter, measurement_lines, n
 from dovetail_ort_runtime.bundle.hub_cache import HubName
 from dovetail_ort_runtime.bundle.manifest import Manifest
 
-# A card without it was written by somebody, and is not replaced.
+# A card without this line was written by a person, and is not replaced.
 CARD_MARK: Final = "<!-- Written by dovetail-ort push. Without this line the card stays when a new bundle comes. -->"
 
 # As the hub names licences, such as apache-2.0 or llama3.2.
@@ -19,7 +19,7 @@ _QUANTISED: Final = ("int8", "int4")
 
 
 def model_card(manifest: Manifest, name: HubName) -> str:
-    """README.md of a bundle that is pushed as `name`; a licence only if the manifest has the source's."""
+    """README.md of a bundle that is pushed as `name`. It names a licence only if the manifest has the source's."""
     target = manifest.target
     lines = {
         "source": _source(manifest),
@@ -48,7 +48,7 @@ speculatively, without PyTorch and transformers.
 |---|---|
 {table}
 
-What was measured was measured at the export, on the machine above.
+All measurements were made at export, on the machine above.
 
 ## Use
 
@@ -68,7 +68,7 @@ with dovetail_ort.load("{name.repository}") as model:  # from the cache that pul
 
 
 def _front_matter(manifest: Manifest) -> str:
-    """What the hub reads, as YAML; texts are quoted as JSON, which YAML reads alike."""
+    """What the hub reads, as YAML. Texts are written as JSON strings, which YAML reads in the same way."""
     settings: dict[str, object] = {
         "library_name": "dovetail-ort",
         "pipeline_tag": "text-generation",
@@ -90,5 +90,5 @@ def _source(manifest: Manifest) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text for one cell of a table: whoever made the manifest writes no other markup."""
+    """A text for one cell of a table; markup in the manifest is escaped."""
     return re.sub(r"([\\|<>\[\]`*_])", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree with one root.
+"""Everything that can go wrong, as a tree with one root.
 
     DovetailError
     ├── InputError (ValueError)
@@ -10,7 +10,8 @@
     ├── ModelUseError (RuntimeError)
     └── UnavailableError (RuntimeError)
 
-Every message is one line: "<what> must be <rule>, got <value>; <what to do next>".
+Every message is one line. For a value it is "<what> must be <rule>, got <value>; <what to do next>". Otherwise it says
+what is wrong as a person would say it, and what to do next.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ class ContextLengthError(InputError):
 
 
 class BundleError(DovetailError, ValueError):
-    """A bundle is missing, incomplete, altered or not one."""
+    """A bundle is missing, incomplete or altered, or a directory is no bundle."""
 
 
 class BundleVersionError(BundleError):
-    """The manifest is of a version that this release does not read."""
+    """This release does not read the version of a manifest."""
 
 
 class ChatTemplateError(BundleError):
-    """A bundle's chat template fails on the messages and arguments that it is given; on others it may work."""
+    """A bundle's chat template fails for these messages and arguments; for others it may work."""
 
 
 class SourceError(DovetailError, ValueError):
@@ -57,7 +58,7 @@ class UnavailableError(DovetailError, RuntimeError):
 
 
 def one_line(reason: object) -> str:
-    """What another library says, on one line; of a long text both ends, for what is wrong may stand at either."""
+    """The message of another library on one line; of a long one both ends, because either may say what is wrong."""
     words = " ".join(str(reason).split())
     if len(words) <= _LONGEST_REASON:
         return words

@@ -1,4 +1,4 @@
-"""How one answer is generated: its limits, the choice of its tokens, and a rule for them."""
+"""How one answer is generated: its limits, the choice of its tokens, and a rule for them. It knows no model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime.checks import must_be, must_be_at_least, must_be_between
 from dovetail_ort_runtime.errors import InputError
 
 _MOST_ALTERNATIVES: Final = 20
@@ -19,14 +20,17 @@ class SamplingOptions:
     """Transformations of the logits, applied in the order of the fields; the defaults are greedy decoding.
 
     Attributes:
-        repetition_penalty: in [0.01, 100]; logits of tokens seen in prompt or answer are divided by it if positive and
-            multiplied by it if negative (CTRL, arXiv 1909.05858). 1 leaves them.
-        temperature: >= 0; logits are divided by it. 0 takes the highest logit, ties to the lower id.
-        top_k: >= 0; only the k most likely tokens stay. 0 keeps all.
-        top_p: in (0, 1]; the smallest set of most likely tokens whose mass reaches it stays (arXiv 1904.09751).
-        min_p: in [0, 1]; tokens less likely than min_p times the likeliest go (arXiv 2407.01082).
-        seed: >= 0, or None for a fresh one. The same seed gives the same tokens, with and without speculation,
-            unless the drafter samples its proposals.
+        repetition_penalty: number between 0.01 and 100. Positive logits of tokens that stand in prompt or answer are
+            divided by it, negative ones multiplied by it (CTRL, arXiv 1909.05858). 1 changes nothing.
+        temperature: number of 0 or more by which logits are divided. 0 always takes the highest logit; of equal ones
+            that of the lowest token id.
+        top_k: number of most likely tokens that are kept, 0 or more. 0 keeps all.
+        top_p: probability above 0 and at most 1. The smallest set of most likely tokens whose probabilities add up to
+            it is kept (arXiv 1904.09751).
+        min_p: factor between 0 and 1. Tokens less likely than this factor times the most likely one are dropped
+            (arXiv 2407.01082).
+        seed: start of the random numbers, 0 or more; None takes a new one. The same seed gives the same tokens, with
+            and without speculation, unless the drafter samples its proposals.
     """
 
     repetition_penalty: float = 1.0
@@ -37,47 +41,44 @@ class SamplingOptions:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        bounds = (
-            ("repetition_penalty", "between 0.01 and 100", 0.01 <= self.repetition_penalty <= 100),
-            ("temperature", "0 or more", self.temperature >= 0),
-            ("top_k", "0 or more", self.top_k >= 0),
-            ("top_p", "above 0 and at most 1", 0 < self.top_p <= 1),
-            ("min_p", "between 0 and 1", 0 <= self.min_p <= 1),
-            ("seed", "0 or more, or None", self.seed is None or self.seed >= 0),
-        )
-        for name, rule, holds in bounds:
-            if not holds:
-                raise InputError(f"{name} must be {rule}, got {getattr(self, name)}")
+        must_be_between("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        must_be_at_least("temperature", self.temperature, 0)
+        must_be_at_least("top_k", self.top_k, 0)
+        must_be("top_p", "above 0 and at most 1", self.top_p, holds=0 < self.top_p <= 1)
+        must_be_between("min_p", self.min_p, 0, 1)
+        must_be_at_least("seed", self.seed, 0)
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the highest logit is taken."""
+        """Whether the highest logit is always taken."""
         return self.temperature == 0
 
 
 class Constraint(Protocol):
-    """A rule for any number of answers, such as a grammar."""
+    """A rule that answers must follow, such as a grammar. One rule may serve any number of answers."""
 
     def start(self) -> ConstraintState:
-        """The rule before an answer's first token."""
+        """The state of the rule before an answer's first token."""
 
 
 class ConstraintState(Protocol):
-    """Where one answer stands in its rule.
+    """How far one answer has come in its rule.
 
-    `allowed` is asked before each token, `advance` is told each that is kept, draft tokens that the target rejects
-    never. A round may go on behind an end-of-text token, and what it decides there is dropped: then, too, `allowed`
-    must give a token or more.
+    `allowed` is called before each token. `advance` is called with each token that is kept, never with draft tokens
+    that the target rejects. A round may continue after an end-of-text token; those tokens are dropped. There too
+    `allowed` must allow at least one token.
     """
 
     def allowed(self) -> NDArray[np.bool_]:
-        """(n,) bool: the tokens that may come next, by id; end-of-text tokens among them where the text may end.
+        """Which tokens may come next; where the text may end, end-of-text tokens are among them.
 
-        Ids from n on are not allowed, and what exceeds V is not read: vocabularies are padded differently.
+        Returns:
+            (n,) bool, by token id. Ids from n on are not allowed. Entries from V on are not read, because vocabularies
+            are padded differently.
         """
 
     def advance(self, token_id: int) -> None:
-        """The next token is this one."""
+        """Take note of the answer's next token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,16 +86,16 @@ class GenerationOptions:
     """Settings of one call of `generate` or `stream`.
 
     Attributes:
-        max_new_tokens: >= 1; the answer ends there at the latest.
-        stop: strings that end the answer and are left out of it; special tokens stand in the text that is searched as
-            they are spelt, so that ``<|im_end|>`` ends an answer where that token comes.
+        max_new_tokens: largest number of tokens of the answer, 1 or more.
+        stop: strings that end the answer and are left out of it. They are searched in a text that has special tokens
+            in their spelling, so ``<|im_end|>`` ends an answer at that token.
         sampling: how tokens are chosen; the bundle's own settings if None.
-        max_draft_tokens: >= 0; draft tokens a round at most, 0 to decode without speculation.
-        constraint: rules out tokens, so that the answer follows a grammar. An answer that a limit ends may stop in the
-            middle of what it demands.
-        logprobs: None, or 0 to 20: every piece then has its token's log-probability and those of so many likeliest
-            tokens.
-        skip_special_tokens: whether the text leaves special tokens and the end-of-text token out.
+        max_draft_tokens: largest number of draft tokens in a round, 0 or more. 0 decodes without speculation.
+        constraint: a rule that the answer follows, such as a grammar; None allows every token. An answer that ends at a
+            limit may stop in the middle of what the rule demands.
+        logprobs: number of most likely tokens, 0 to 20, whose log-probabilities each piece has beside its own token's;
+            None for no log-probabilities.
+        skip_special_tokens: whether special tokens and the end-of-text token are left out of the text.
     """
 
     max_new_tokens: int = 512
@@ -106,25 +107,20 @@ class GenerationOptions:
     skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens must be 1 or more, got {self.max_new_tokens}")
+        must_be_at_least("max_new_tokens", self.max_new_tokens, 1)
         check_stop_strings(self.stop)
-        if self.max_draft_tokens < 0:
-            raise InputError(
-                f"max_draft_tokens must be 0 or more, got {self.max_draft_tokens}; 0 decodes without speculation"
-            )
-        if self.logprobs is not None and not 0 <= self.logprobs <= _MOST_ALTERNATIVES:
-            raise InputError(f"logprobs must be None or between 0 and {_MOST_ALTERNATIVES}, got {self.logprobs}")
+        must_be_at_least("max_draft_tokens", self.max_draft_tokens, 0, advice="0 decodes without speculation")
+        must_be_between("logprobs", self.logprobs, 0, _MOST_ALTERNATIVES)
 
 
 def check_stop_strings(stops: Sequence[str]) -> None:
     """Refuse what cannot end an answer.
 
     Raises:
-        InputError: the stop strings are one string in place of a sequence, or one of them is empty or no string.
+        InputError: the stop strings are one string instead of a sequence, or one of them is empty or no string.
     """
     if isinstance(stops, str):
-        raise InputError(f'stops must be a sequence of strings, got the string "{stops}"; put it into a list')
+        raise InputError(f'stop must be a sequence of strings, got the string "{stops}"; put it into a list')
     for stop in stops:
         if not isinstance(stop, str) or not stop:
             raise InputError(f"a stop string must be a string of one or more characters, got {stop!r}")

@@ -1,4 +1,4 @@
-"""What generating gives: pieces while it runs, the whole and its cost at the end."""
+"""What an answer gives: pieces while it is written, then the whole answer and what it cost."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
-    """What an answer cost; the first token counts as prefill, all others as decoding.
+    """What an answer cost. The first token belongs to the prefill, all others to decoding.
 
     Attributes:
-        prompt_tokens: tokens of the prompt.
-        cached_tokens: those of them that were in the cache and not read again.
-        new_tokens: tokens of the answer.
-        rounds: target forwards after the prefill.
-        drafted_tokens: draft tokens that were verified.
-        accepted_tokens: those of them that the target agreed with.
-        accepted_histogram: number of rounds by accepted draft tokens, from 0 on.
-        prefill_seconds: reading the prompt and choosing the first token.
-        draft_seconds: proposing draft tokens, over all rounds.
-        verify_seconds: target forwards, over all rounds.
-        other_seconds: everything else in decoding: acceptance, the cache, text.
-        time_to_first_token_seconds: from the call on, tokenisation and waiting for other answers included.
+        prompt_tokens: number of tokens of the prompt.
+        cached_tokens: number of prompt tokens that were in the cache and were not read again.
+        new_tokens: number of tokens of the answer.
+        rounds: number of target forwards after the prefill.
+        drafted_tokens: number of draft tokens that were verified.
+        accepted_tokens: number of draft tokens that the target accepted.
+        accepted_histogram: number of rounds for each number of accepted draft tokens, from 0 on.
+        prefill_seconds: time for reading the prompt and choosing the first token.
+        draft_seconds: time for proposing draft tokens, over all rounds.
+        verify_seconds: time for target forwards, over all rounds.
+        other_seconds: time for everything else in decoding: acceptance, the cache, text.
+        time_to_first_token_seconds: time from the call to the first token, with tokenisation and waiting for other
+            answers.
     """
 
     prompt_tokens: int
@@ -47,22 +48,22 @@ class Statistics:
 
     @property
     def decode_seconds(self) -> float:
-        """Time after the first token."""
+        """Time for all tokens after the first."""
         return self.draft_seconds + self.verify_seconds + self.other_seconds
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Those after the first; 0 if there are none."""
+        """Speed of decoding: tokens after the first over their time; 0 without such tokens."""
         return (self.new_tokens - 1) / self.decode_seconds if self.rounds else 0.0
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens that were read."""
+        """Speed of the prefill: prompt tokens that were read, over their time."""
         return (self.prompt_tokens - self.cached_tokens) / self.prefill_seconds
 
     @property
     def accepted_length(self) -> float:
-        """Mean tokens a round, the bonus token included; 0 without a round."""
+        """Mean number of tokens of a round, the bonus token included; 0 without a round."""
         return 1 + self.accepted_tokens / self.rounds if self.rounds else 0.0
 
 
@@ -71,10 +72,10 @@ class Generation:
     """A finished answer.
 
     Attributes:
-        text: without the stop string, and without special tokens unless the options show them.
-        token_ids: all new tokens, an end-of-text token or the tokens of a stop string included.
-        finish_reason: `stop` for an end-of-text token or a stop string, `length` for a limit.
-        statistics: counts and times.
+        text: text of the answer, without the stop string, and without special tokens unless the options show them.
+        token_ids: ids of all new tokens, those of an end-of-text token or a stop string included.
+        finish_reason: why the answer ended: `stop` at an end-of-text token or a stop string, `length` at a limit.
+        statistics: counts and times of the answer.
     """
 
     text: str
@@ -85,15 +86,16 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenLogprobs:
-    """Natural logarithms of probabilities under the target's own distribution.
+    """Natural logarithms of probabilities in the target's own distribution.
 
-    That is the softmax of the logits as they leave the graph, in float64: before repetition penalty, temperature,
-    truncation and constraint.
+    The distribution is the softmax, in float64, of the logits as they leave the graph: before repetition penalty,
+    temperature, truncation and constraint.
 
     Attributes:
-        token_id: the token of the answer.
-        logprob: its own.
-        top: the likeliest tokens and theirs, likeliest first, ties to the lower id; `token_id` may be among them.
+        token_id: id of the answer's token.
+        logprob: logarithm of that token's probability.
+        top: ids and logarithms of the most likely tokens, the likeliest first, of equal ones the lowest id first;
+            `token_id` may be among them.
     """
 
     token_id: int
@@ -102,7 +104,13 @@ class TokenLogprobs:
 
     @classmethod
     def of(cls, logits: FloatArray, token_id: int, num_alternatives: int) -> TokenLogprobs:
-        """Those of a token and so many of the likeliest, by the row of logits, (V,) float32, that chose it."""
+        """Log-probabilities of a token and of the most likely ones.
+
+        Args:
+            logits: (V,) float32, the row of logits that the token was chosen from.
+            token_id: id of the answer's token.
+            num_alternatives: number of most likely tokens, 0 or more.
+        """
         shifted = logits.astype(np.float64) - logits.max()
         total = np.log(np.exp(shifted).sum())
         likeliest = top_k(logits, min(num_alternatives, len(logits)))
@@ -118,11 +126,11 @@ class Piece:
     """One token's share of a stream.
 
     Attributes:
-        text: what this token decided; empty while a character or a stop string is undecided.
-        token_id: the token.
-        drafted: whether the drafter proposed it.
-        logprobs: None unless `GenerationOptions.logprobs` asks for it.
-        generation: the finished answer with the last piece, None before.
+        text: text that this token decided; empty while a character or a stop string is undecided.
+        token_id: id of the token.
+        drafted: whether the drafter proposed the token.
+        logprobs: log-probabilities of the token and of alternatives; None unless the options ask for them.
+        generation: the finished answer, with the last piece; None before.
     """
 
     text: str

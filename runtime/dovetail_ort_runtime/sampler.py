@@ -19,14 +19,17 @@ SeenArray: TypeAlias = NDArray[np.bool_]
 
 
 class Sampler:
-    """One sequence's choices.
+    """Chooses the tokens of one sequence.
 
-    The transformations are those of transformers' logits processors, but ties go to the lower id: top-k keeps exactly k
-    tokens where transformers keeps all that equal the k-th.
+    The transformations are those of transformers' logits processors, with one difference: of equal tokens the lower id
+    comes first. So top-k keeps exactly k tokens, where transformers keeps all that equal the k-th.
 
     Args:
-        options: the transformations.
-        constraint: rules tokens out before any is chosen or truncated; None allows all.
+        options: the transformations of the logits.
+        constraint: the state of a rule that excludes tokens before one is chosen; None allows all.
+
+    Attributes:
+        options: the transformations of the logits.
     """
 
     def __init__(self, options: SamplingOptions, constraint: ConstraintState | None = None) -> None:
@@ -35,11 +38,11 @@ class Sampler:
         self._generator = np.random.default_rng(options.seed)
 
     def choose(self, logits: FloatArray, seen: SeenArray | None = None) -> int:
-        """The next token: the highest logit if greedy, else drawn with one uniform number.
+        """The next token: that of the highest logit if greedy, otherwise one drawn with one uniform number.
 
         Args:
-            logits: (V,) float32.
-            seen: (V,) bool, tokens of prompt and answer; for a repetition penalty only.
+            logits: (V,) float32, the target's logits of one row.
+            seen: (V,) bool, whether a token stands in prompt or answer; needed for a repetition penalty only.
 
         Raises:
             BundleError: the highest logit is NaN or infinite.
@@ -51,7 +54,7 @@ class Sampler:
         return int(token_ids[self.draw(weights)])
 
     def distribution(self, logits: FloatArray, seen: SeenArray | None = None) -> ProbabilityArray:
-        """(V,) float64: the probabilities that `choose` draws from, if not greedy."""
+        """The probabilities, (V,) float64, that `choose` draws from unless it is greedy; arguments as of `choose`."""
         token_ids, weights = self._candidates(logits, seen)
         probabilities = np.zeros(len(logits))
         probabilities[token_ids] = weights / weights.sum()
@@ -63,7 +66,7 @@ class Sampler:
             self._constraint.advance(token_id)
 
     def draw(self, weights: ProbabilityArray) -> int:
-        """Index drawn in proportion to `weights`, (n,) float64, by inverting their cumulative sum at one uniform."""
+        """An index drawn in proportion to `weights`, (n,) float64, by inverting their cumulative sum at one uniform."""
         cumulative = np.cumsum(weights)
         # A uniform is at most 1 - 2**-53, so the product rounds below the total and some entry lies above it.
         return int(np.searchsorted(cumulative, self.uniform() * cumulative[-1], side="right"))
@@ -73,12 +76,12 @@ class Sampler:
         return self._generator.random()
 
     def _penalised(self, logits: FloatArray, seen: SeenArray | None) -> FloatArray:
-        """(V,) float32; the array itself if there is no penalty."""
+        """The logits, (V,) float32, after the repetition penalty; the array itself without a penalty."""
         penalty = self.options.repetition_penalty
         if penalty == 1:
             return logits
         if seen is None:
-            raise InputError("seen must be an array of V booleans, got None; a repetition penalty needs it")
+            raise InputError("a repetition penalty needs the array seen, got None")
         token_ids = np.flatnonzero(seen)
         scores = logits[token_ids]
         penalised = logits.copy()
@@ -86,41 +89,51 @@ class Sampler:
         return penalised
 
     def _admitted(self, logits: FloatArray, seen: SeenArray | None) -> FloatArray:
-        """(V,) float32, minus infinity where the constraint does not allow the token."""
+        """The logits, (V,) float32, with minus infinity where the constraint excludes the token."""
         logits = self._penalised(logits, seen)
         if self._constraint is None:
             return logits
         allowed = self._constraint.allowed()[: len(logits)]
         if not allowed.any():
-            raise InputError(f"a constraint must allow one of {len(logits)} tokens or more, got none; check its rules")
+            raise InputError(f"the constraint allows none of the {len(logits)} tokens; check its rules")
         admitted = np.full_like(logits, -np.inf)
         np.copyto(admitted[: len(allowed)], logits[: len(allowed)], where=allowed)
         return admitted
 
     def _candidates(self, logits: FloatArray, seen: SeenArray | None) -> tuple[TokenArray, ProbabilityArray]:
-        """Tokens that stay, ascending, (n,) int64, and their weights, (n,) float64, the highest being 1."""
+        """Ids of the tokens that are kept, (n,) int64, ascending, and their weights, (n,) float64, the highest being 1.
+
+        Weights are probabilities before they are divided by their sum.
+        """
         options = self.options
         logits = self._admitted(logits, seen)
         highest = logits[_highest(logits)]
         keeps_all = not 0 < options.top_k < len(logits)
         token_ids = np.arange(len(logits)) if keeps_all else np.sort(top_k(logits, options.top_k))
-        with np.errstate(over="ignore"):  # next to no temperature leaves only the highest
+        with np.errstate(over="ignore"):  # a temperature near 0 leaves only the highest
             weights = np.exp((logits[token_ids].astype(np.float64) - highest) / options.temperature)
         if options.top_p < 1:
             kept = _top_p(weights, options.top_p)
-            token_ids, weights = token_ids[kept], weights[kept]
+            token_ids = token_ids[kept]
+            weights = weights[kept]
         if options.min_p > 0:
             kept = np.flatnonzero(weights >= options.min_p)
-            token_ids, weights = token_ids[kept], weights[kept]
+            token_ids = token_ids[kept]
+            weights = weights[kept]
         return token_ids, weights
 
 
 def top_k(logits: FloatArray, k: int) -> TokenArray:
-    """Ids of the `k`, 0 to V, highest of (V,) float32 logits, highest first, ties to the lower id."""
+    """Ids of the highest logits, (k,) int64, highest first, of equal ones the lower id first.
+
+    Args:
+        logits: (V,) float32.
+        k: number of ids, 0 to V.
+    """
     if k == 0:
         return np.empty(0, dtype=np.int64)
-    # The k blocks with the highest maxima each hold a logit no lower than the k-th maximum, so what is lower is out.
-    # Ten times faster than to partition all.
+    # The k blocks with the highest maxima each hold a logit no lower than the k-th maximum, so no lower logit can be
+    # among the k highest. This is ten times faster than partitioning all logits.
     maxima = np.maximum.reduceat(logits, np.arange(0, len(logits), max(1, len(logits) // (4 * k))))
     contenders = np.flatnonzero(logits >= np.partition(maxima, -k)[-k])
     return contenders[np.argsort(-logits[contenders], kind="stable")[:k]]
@@ -128,7 +141,7 @@ def top_k(logits: FloatArray, k: int) -> TokenArray:
 
 def _highest(logits: FloatArray) -> int:
     token_id = int(np.argmax(logits))
-    # argmax stops at a NaN, so this one element tells of any.
+    # argmax stops at a NaN, so this one element shows whether there is any.
     if not math.isfinite(logits[token_id]):
         raise BundleError(
             f"the highest logit must be finite, got {logits[token_id]} for token {token_id}; "
@@ -140,8 +153,8 @@ def _highest(logits: FloatArray) -> int:
 def _top_p(weights: ProbabilityArray, top_p: float) -> TokenArray:
     """Indices, ascending, of the smallest set of highest weights with at least `top_p` of the sum."""
     total = weights.sum()
-    # All weights below (1 - top_p) * total / n together are less than what may be left out, so they need no sorting;
-    # half of that bound keeps clear of rounding.
+    # All weights below (1 - top_p) * total / n together are less than what may be left out, so they need no sorting.
+    # Half of that bound is safe from rounding.
     contenders = np.flatnonzero(weights >= 0.5 * (1 - top_p) * total / len(weights))
     order = contenders[np.argsort(-weights[contenders], kind="stable")]
     count = int(np.searchsorted(np.cumsum(weights[order]), top_p * total)) + 1

@@ -61,11 +61,11 @@ def test_drafts_change_no_answer_under_a_regular_expression(model, compiler):
     ("kind", "grammar", "message"),
     [
         ("json_schema", [], "a JSON schema must be an object, got list"),
-        ("json_schema", {"type": "object", "properties": {1: object()}}, "a JSON schema must be JSON, got: "),
-        ("json_schema", {"type": "nothing"}, "a JSON schema must be one that llguidance can follow, got: "),
-        ("regex", "(", "a regular expression must be one that llguidance can follow, got: "),
+        ("json_schema", {"type": "object", "properties": {1: object()}}, "the schema cannot be written as JSON: "),
+        ("json_schema", {"type": "nothing"}, "llguidance cannot follow this JSON schema: "),
+        ("regex", "(", "llguidance cannot follow this regular expression: "),
         ("regex", 5, "a regular expression must be text, got int"),
-        ("lark", "start: nowhere", "a Lark grammar must be one that llguidance can follow, got: "),
+        ("lark", "start: nowhere", "llguidance cannot follow this Lark grammar: "),
         ("lark", " " * (MAX_GRAMMAR_CHARACTERS + 1), "a Lark grammar must have 20000 characters or fewer, got 20001"),
     ],
     ids=str,
@@ -99,7 +99,7 @@ def test_rules_that_nest_a_thousand_deep_compile_in_a_thread_with_a_small_stack(
 
 
 def test_parentheses_beyond_any_use_are_an_error(compiler):
-    with pytest.raises(DovetailError, match="a Lark grammar must be one that llguidance can follow"):
+    with pytest.raises(DovetailError, match="llguidance cannot follow this Lark grammar"):
         compiler.lark(f'start: {"(" * 9000}"a"{")" * 9000}')
 
 

@@ -94,11 +94,11 @@ def test_json_object_begins_an_object(client):
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ({"type": "regex", "regex": "(unclosed"}, "regular expression must be one that llguidance can follow"),
+        ({"type": "regex", "regex": "(unclosed"}, "llguidance cannot follow this regular expression"),
         ({"type": "regex"}, "response_format.regex must be a regular expression"),
         ({"type": "grammar"}, "response_format.type must be text, json_object, json_schema or regex"),
         ({"type": "json_schema", "json_schema": {"name": "x"}}, "json_schema.schema must be a JSON schema"),
-        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "joint"}}}, "JSON schema must be one"),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "joint"}}}, "llguidance cannot follow this JSON schema"),
         ({"type": "regex", "regex": "a" * 20_001}, "must have 20000 characters or fewer"),
     ],
 )

@@ -8,7 +8,8 @@ import json
 from typing import Any, Final
 
 from benchmarks.machine import machine_slug, measured_here
-from dovetail_ort_runtime.machine.cuda_runtime import cuda_versions, device_name, preload_cuda_libraries
+from dovetail_ort_runtime.machine.cuda_libraries import preload_cuda_libraries
+from dovetail_ort_runtime.machine.cuda_runtime import cuda_versions, device_name
 
 PACKAGES: Final = ("dovetail-ort", "onnxruntime-gpu", "torch", "transformers", "numpy")
 

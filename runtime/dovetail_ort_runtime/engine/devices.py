@@ -11,14 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dovetail_ort_runtime.errors import InputError, UnavailableError
-from dovetail_ort_runtime.machine.cuda_runtime import (
-    device_problem,
-    driver_problem,
-    load_driver,
-    load_provider,
-    page_locked_zeros,
-    preload_cuda_libraries,
-)
+from dovetail_ort_runtime.machine.cuda_libraries import load_driver, load_provider, preload_cuda_libraries
+from dovetail_ort_runtime.machine.cuda_runtime import device_problem, driver_problem, page_locked_zeros
 from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 
 CPU: Final = "cpu"

@@ -1,6 +1,5 @@
-"""What this machine and its Python environment offer: processor, memory, ONNX Runtime, CUDA's libraries.
+"""What this machine and its Python environment offer: ONNX Runtime, processor, memory and CUDA. It knows no bundle.
 
-    onnxruntime package -> environment      /proc, cgroups -> cpu_quota, environment      driver, pip -> cuda_runtime
-
-It knows no bundle and no session.
+onnxruntime package -> onnx_runtime      /proc, control groups -> processor (cpu_quota), process_memory
+pip packages, loader -> cuda_libraries -> cuda_runtime
 """

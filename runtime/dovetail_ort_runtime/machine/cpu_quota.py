@@ -1,4 +1,4 @@
-"""How much of the processors' time Linux gives to a container, as its control groups tell. It knows no threads."""
+"""Processor time that Linux gives to a container, read from its control groups. It knows no threads."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class _Mount(NamedTuple):
     """Where a hierarchy of control groups can be read.
 
     Attributes:
-        version: file system, `cgroup` or `cgroup2`.
+        version: type of the file system, `cgroup` or `cgroup2`.
         root: group whose files lie in `folder`.
+        folder: folder of the mount.
     """
 
     version: str
@@ -27,11 +28,15 @@ class _Mount(NamedTuple):
 
 
 def cpu_quota(process: Path = _PROCESS) -> float | None:
-    """Processors whose time this process may use, the least of its control group and of those above; None if all.
+    """Number of processors whose time this process may use: the lowest limit of its control group and of those above.
+
+    The formats are those of https://docs.kernel.org/admin-guide/cgroup-v2.html and of version 1's `sched-bwc.rst`.
 
     Args:
-        process: folder of the process in `/proc`; `cgroup` and `mountinfo` are read
-            (https://docs.kernel.org/admin-guide/cgroup-v2.html, and v1's `sched-bwc.rst`).
+        process: folder of the process in `/proc`, with the files `cgroup` and `mountinfo`.
+
+    Returns:
+        None where nothing limits it.
     """
     try:
         groups = (process / "cgroup").read_text(encoding="utf-8", errors="surrogateescape")
@@ -50,7 +55,7 @@ def cpu_quota(process: Path = _PROCESS) -> float | None:
 
 
 def _own_groups(text: str) -> dict[str, PurePosixPath]:
-    """This process's group by version; lines are hierarchy, controllers and group: `0::/a` or `4:cpu,cpuacct:/a`."""
+    """Group of this process by version. A line is hierarchy, controllers and group: `0::/a` or `4:cpu,cpuacct:/a`."""
     found = {}
     for line in text.splitlines():
         hierarchy, _, rest = line.partition(":")
@@ -63,21 +68,23 @@ def _own_groups(text: str) -> dict[str, PurePosixPath]:
 
 
 def _mounts(text: str) -> Iterator[_Mount]:
-    """Mounts that have the controller of the processors (`man 5 proc_pid_mountinfo`)."""
+    """Mounts with the controller of processors (`man 5 proc_pid_mountinfo`)."""
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
-        places, kind = before.split(" "), after.split(" ")
+        places = before.split(" ")
+        kind = after.split(" ")
         has_cpu = kind[0] == _VERSION_2 or (kind[0] == _VERSION_1 and "cpu" in kind[-1].split(","))
         if has_cpu and len(places) > 4:
             yield _Mount(version=kind[0], root=PurePosixPath(_plain(places[3])), folder=Path(_plain(places[4])))
 
 
 def _plain(field: str) -> str:
+    r"""A path without its escapes: `\040` is a space."""
     return re.sub(r"\\([0-7]{3})", lambda escaped: chr(int(escaped[1], 8)), field)
 
 
 def _folders(mount: _Mount, group: PurePosixPath) -> Iterator[Path]:
-    """The group's folder and those above, as far as they are mounted."""
+    """Folder of the group, and those of the groups above as far as they are mounted."""
     inside = group.is_relative_to(mount.root) and ".." not in group.parts
     folder = mount.folder / group.relative_to(mount.root) if inside else mount.folder
     yield folder
@@ -87,14 +94,13 @@ def _folders(mount: _Mount, group: PurePosixPath) -> Iterator[Path]:
 
 
 def _quota(version: str, folder: Path) -> float | None:
-    """Processors of one group, a time of each period; None without a limit."""
+    """Number of processors of one group: its time in each period over the period; None without a limit."""
     with suppress(OSError, ValueError):
         if version == _VERSION_2:
             time, period = (folder / "cpu.max").read_text(encoding="ascii").split()
         else:
-            time, period = (
-                (folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii").strip() for name in ("quota", "period")
-            )
+            time = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
+            period = (folder / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
         if time != "max" and int(time) > 0 and int(period) > 0:
             return int(time) / int(period)
     return None

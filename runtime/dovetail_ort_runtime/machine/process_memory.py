@@ -1,4 +1,7 @@
-"""Large pages for weights, and memory given back."""
+"""Memory of this process: large pages for weights, small ones for sparse arrays, and memory given back.
+
+It knows no model.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,16 @@ from numpy.typing import DTypeLike, NDArray
 HUGE_PAGE_BYTES: Final = 2 << 20
 _MAPS: Final = Path("/proc/self/maps")
 _MADV_HUGEPAGE: Final = 14
-_MADV_COLLAPSE: Final = 25  # Linux 6.1: at once, and what is there already
+_MADV_COLLAPSE: Final = 25  # since Linux 6.1: at once, and for pages that are there already
 
 Region = tuple[int, int]
 
 
 @contextmanager
 def huge_pages() -> Iterator[None]:
-    """Ask Linux to hold the anonymous memory that is gained within the block in pages of 2 MiB instead of 4 KiB.
+    """Ask Linux for pages of 2 MiB instead of 4 KiB for the anonymous memory that is gained within the block.
 
-    Decoding streams all weights once a step, and spends a good part of that on looking up the addresses of small pages.
+    Every forward reads all weights. With small pages it spends a good part of its time on looking up addresses.
     """
     before = _anonymous_regions()
     yield
@@ -36,23 +39,23 @@ def huge_pages() -> Iterator[None]:
 
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array whose memory comes in small pages, each as it is first written.
+    """Zeros whose memory comes in small pages, each when it is first written.
 
-    numpy asks for large pages, with which a few numbers far from each other take megabytes, all to be cleared first.
+    numpy asks for large pages. A few numbers far from each other then take megabytes, which are cleared first.
     """
     num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     return np.frombuffer(mmap.mmap(-1, num_bytes), dtype=dtype).reshape(shape)
 
 
 def use_large_pages(array: NDArray[Any]) -> None:
-    """Ask Linux to hold an array in large pages from now on, what is there already included."""
+    """Ask Linux for large pages for an array, including what is written already."""
     with suppress(OSError, AttributeError):
         _advise([(array.ctypes.data, array.ctypes.data + array.nbytes)])
 
 
 def return_freed_memory() -> None:
-    """Let the C library return what it keeps for later, hundreds of megabytes of an unloaded model."""
-    with suppress(AttributeError, OSError, TypeError):  # another library
+    """Let the C library return freed memory, which is hundreds of megabytes after a model was closed."""
+    with suppress(AttributeError, OSError, TypeError):  # a C library without malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -68,7 +71,7 @@ def _advise(regions: list[Region]) -> None:
 
 
 def _anonymous_regions() -> list[Region]:
-    """Address ranges of private writable memory without a file behind it, ascending; empty where nothing tells."""
+    """Address ranges of private writable memory without a file, ascending; empty on other systems than Linux."""
     if sys.platform != "linux":
         return []
     try:
@@ -81,7 +84,7 @@ def _anonymous_regions() -> list[Region]:
 
 
 def _gained(before: list[Region], after: list[Region]) -> list[Region]:
-    """The parts of `after` that no range of `before` covers; of (10, 30), with (10, 20) before, (20, 30)."""
+    """Parts of `after` that no range of `before` covers: of (10, 30), with (10, 20) before, it is (20, 30)."""
     gained = []
     for start, end in after:
         for covered_start, covered_end in before:

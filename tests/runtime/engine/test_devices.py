@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import gc
 import shutil
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,8 +14,7 @@ from dovetail_ort_runtime.engine import devices
 from dovetail_ort_runtime.engine.devices import has_cuda, parse_bytes, require_cuda
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.errors import InputError, UnavailableError
-from dovetail_ort_runtime.machine import cuda_runtime
-from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
+from dovetail_ort_runtime.machine import cuda_libraries, cuda_runtime
 
 HALF = 2  # bytes of a number in the cache of a native graph
 
@@ -43,7 +39,7 @@ def with_gpu_package(monkeypatch, tmp_path):
         preload_dlls=lambda **settings: print("what it prints stays out of the output"),
     )
     monkeypatch.setattr(devices, "import_onnxruntime", lambda: fake)
-    monkeypatch.setattr(cuda_runtime, "import_onnxruntime", lambda: fake)
+    monkeypatch.setattr(cuda_libraries, "import_onnxruntime", lambda: fake)
     monkeypatch.setattr(devices, "load_driver", lambda: None)
     monkeypatch.setattr(cuda_runtime, "_DRIVER_FILE", tmp_path / "no driver")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -67,7 +63,7 @@ def runtime(monkeypatch, with_gpu_package):
         fake = SimpleNamespace(
             cudaGetDeviceCount=count, cudaDriverGetVersion=version, cudaGetErrorString=lambda status: names[status]
         )
-        monkeypatch.setattr(cuda_runtime, "_runtime", lambda: fake)
+        monkeypatch.setattr(cuda_runtime, "load_runtime", lambda: fake)
 
     monkeypatch.setattr(devices, "load_provider", lambda: None)
     return answer
@@ -85,7 +81,7 @@ def test_a_missing_driver_is_named_with_the_one_that_is_needed(with_gpu_package,
         raise OSError("libcuda.so.1: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(devices, "load_driver", missing)
-    with pytest.raises(UnavailableError, match=r"driver 580 or newer for CUDA 13.0, got none .*libcuda.so.1"):
+    with pytest.raises(UnavailableError, match=r"driver must be 580 or newer for CUDA 13.0, got none .*libcuda.so.1"):
         require_cuda()
     assert not has_cuda()
 
@@ -98,12 +94,12 @@ def test_cuda_is_there_where_the_runtime_counts_a_device(runtime):
 @pytest.mark.parametrize(
     ("status", "newest", "visible", "message"),
     [
-        (35, 12040, None, "driver 580 or newer for CUDA 13.0, got one for CUDA 12.4;"),
-        (35, 0, None, "driver 580 or newer for CUDA 13.0, got none;"),
-        (100, 13000, None, "got: no CUDA-capable device is detected;"),
-        (100, 13000, "", "got: no CUDA-capable device is detected with CUDA_VISIBLE_DEVICES='';"),
-        (3, 13000, None, "got: initialization error;"),
-        (0, 13000, None, "got: no device;"),
+        (35, 12040, None, "driver must be 580 or newer for CUDA 13.0, got one for CUDA 12.4;"),
+        (35, 0, None, "driver must be 580 or newer for CUDA 13.0, got none;"),
+        (100, 13000, None, "can use: no CUDA-capable device is detected;"),
+        (100, 13000, "", "can use: no CUDA-capable device is detected with CUDA_VISIBLE_DEVICES='';"),
+        (3, 13000, None, "can use: initialization error;"),
+        (0, 13000, None, "can use: no device;"),
     ],
 )
 def test_without_a_device_the_reason_is_one_line(runtime, monkeypatch, status, newest, visible, message):
@@ -143,56 +139,6 @@ def test_without_a_device_the_first_blocks_run_on_the_cpu(runtime, load, tiny_cu
     assert [report.device for report in load(bundle=tiny_cut_bundle).sessions()] == ["cpu", "cpu"]
     with pytest.raises(UnavailableError, match="no CUDA-capable device is detected"):
         load(bundle=tiny_cut_bundle, target_layers_on_gpu=1)
-
-
-def test_libraries_of_pip_packages_are_found_in_every_folder_of_the_path(with_gpu_package, monkeypatch, tmp_path):
-    """Also where a package in the first folder has an `__init__.py`, at which `nvidia.__path__` ends."""
-    places = {"libcublas.so.13": "user", "libcudart.so.13": "system", "libcudnn.so.9": "system"}
-    files = {}
-    for name, site in places.items():
-        folder = tmp_path / site / "nvidia" / ("cudnn" if "cudnn" in name else "cu13") / "lib"
-        folder.mkdir(parents=True, exist_ok=True)
-        files[name] = folder / name
-        files[name].touch()
-    (tmp_path / "user" / "nvidia" / "__init__.py").touch()
-    preloaded, loaded = [], []
-    with_gpu_package.preload_dlls = lambda **settings: preloaded.append(settings)
-    monkeypatch.setattr(sys, "path", [str(tmp_path / "user"), str(tmp_path / "system")])
-
-    def open_library(path, mode):
-        if path == "libprovider.so" and str(files["libcublas.so.13"]) not in loaded:
-            raise OSError("libcublas.so.13: cannot open shared object file: No such file or directory")
-        loaded.append(path)
-
-    monkeypatch.setattr(cuda_runtime.ctypes, "CDLL", open_library)
-    cuda_runtime.preload_cuda_libraries()
-    assert preloaded == [
-        {"cudnn": False, "directory": str(files["libcudart.so.13"].parent)},
-        {"cuda": False, "directory": str(files["libcudnn.so.9"].parent)},
-    ]
-    cuda_runtime.load_library("libprovider.so")
-    assert loaded == [str(files["libcublas.so.13"]), "libprovider.so"]
-
-
-def test_a_library_that_no_package_holds_stays_missing(with_gpu_package, monkeypatch):
-    def missing(path, mode):
-        raise OSError("libcublas.so.13: cannot open shared object file: No such file or directory")
-
-    monkeypatch.setattr(cuda_runtime.ctypes, "CDLL", missing)
-    with pytest.raises(OSError, match=r"libcublas.so.13"):
-        cuda_runtime.load_library("libprovider.so")
-
-
-@pytest.mark.parametrize(("status", "in_use"), [(0, 5 << 30), (35, None)])
-def test_the_memory_in_use_of_a_gpu_is_what_the_cuda_runtime_says(monkeypatch, status, in_use):
-    """None where it has no driver, status 35."""
-
-    def memory(free, total):
-        free._obj.value, total._obj.value = 3 << 30, 8 << 30
-        return status
-
-    monkeypatch.setattr(cuda_runtime, "_runtime", lambda: SimpleNamespace(cudaMemGetInfo=memory))
-    assert vram_in_use() == in_use
 
 
 def fp16(bundle):
@@ -255,38 +201,6 @@ def test_what_is_no_size_is_refused(text):
         parse_bytes(text)
 
 
-class HostMemory:
-    """The two calls of the CUDA runtime that give and take page-locked memory."""
-
-    def __init__(self, status=0):
-        self.status, self.held = status, {}
-        self.cudaGetErrorString = lambda status: b"out of memory"
-
-    def cudaMallocHost(self, pointer, size):  # noqa: N802  CUDA's name
-        block = ctypes.create_string_buffer(b"x" * size.value, size.value)
-        pointer._obj.value = ctypes.addressof(block)
-        self.held[pointer._obj.value] = block
-        return self.status
-
-    def cudaFreeHost(self, pointer):  # noqa: N802  CUDA's name
-        del self.held[pointer.value]
-
-
-def test_page_locked_memory_is_zero_and_given_back_with_the_last_array_that_reads_it(monkeypatch):
-    memory = HostMemory()
-    monkeypatch.setattr(cuda_runtime, "_runtime", lambda: memory)
-    array = cuda_runtime.page_locked_zeros((2, 3), np.float32)
-    np.testing.assert_array_equal(array, np.zeros((2, 3), np.float32))
-    row = array[1]
-    del array
-    gc.collect()
-    assert len(memory.held) == 1
-    row[:] = 5
-    del row
-    gc.collect()
-    assert not memory.held
-
-
 def test_forwards_of_all_sizes_share_memory_that_is_taken_a_few_times_only(monkeypatch):
     taken = []
 
@@ -307,9 +221,3 @@ def test_forwards_of_all_sizes_share_memory_that_is_taken_a_few_times_only(monke
     assert not np.shares_memory(array, buffers.array("position_ids", (2, 2), np.int64))
     assert first.tolist() == [[7]]
     assert buffers.array("total_sequence_length", (), np.int32).shape == ()
-
-
-def test_a_system_without_memory_to_lock_says_so_in_one_line(monkeypatch):
-    monkeypatch.setattr(cuda_runtime, "_runtime", lambda: HostMemory(status=2))
-    with pytest.raises(UnavailableError, match="24 bytes that stay in place for the GPU, got: out of memory; close"):
-        cuda_runtime.page_locked_zeros((2, 3), np.float32)

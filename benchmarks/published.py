@@ -2,8 +2,8 @@
 
     python -m benchmarks.published
 
-The configurations in `benchmarks/published/` are written from memory of the published files, key by key. Two settings
-change, so that the largest model fits: a model has `LAYERS` blocks and a vocabulary of `VOCABULARY` tokens.
+The files in `benchmarks/configurations/` are written from memory of the published ones, key by key. So that the largest
+model fits, two settings change: a model has `LAYERS` blocks and a vocabulary of `VOCABULARY` tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dovetail_ort_export.source.settings import read_settings
 
 LAYERS: Final = 2
 VOCABULARY: Final = 4096
-CONFIGURATIONS: Final = REPOSITORY / "benchmarks" / "published"
+CONFIGURATIONS: Final = REPOSITORY / "benchmarks" / "configurations"
 _END: Final = "<|end|>"
 # The ids of the tokens that begin and end a text would be outside the smaller vocabulary.
 _CUT: Final = {"num_hidden_layers": LAYERS, "vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": 0}

@@ -22,7 +22,7 @@ from dovetail_ort_runtime.engine.target import Target
 
 MAX_NEW_TOKENS: Final = 128
 MAX_DRAFT_TOKENS: Final = 12
-_MAX_CONTEXT: Final = 2048
+MAX_CONTEXT: Final = 2048
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -55,7 +55,7 @@ class _Recorder(PromptLookup):
 def record_answers(bundle_path: str | Path, suite: Sequence[SuitePrompt]) -> list[RecordedAnswer]:
     """Decode a suite greedily, each answer up to `MAX_NEW_TOKENS` tokens."""
     bundle = Bundle(bundle_path)
-    target = Target(bundle.path(bundle.manifest.target.graph), bundle.manifest.target, max_context=_MAX_CONTEXT)
+    target = Target(bundle.path(bundle.manifest.target.graph), bundle.manifest.target, max_context=MAX_CONTEXT)
     ends = set(bundle.manifest.generation.eos_token_ids)
     return [_recorded(target, prompt, ends) for prompt in prompt_token_ids(bundle, suite)]
 

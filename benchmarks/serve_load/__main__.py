@@ -23,6 +23,7 @@ from benchmarks.serve_load.clients import PATIENCE_SECONDS, Record, ask_until
 from benchmarks.serve_load.conversations import Turn, conversations
 from benchmarks.serve_load.server import Sample, running_server, sample
 
+SAMPLE_SECONDS: Final = 1.0
 PACKAGES: Final = ("openai", "starlette", "uvicorn", "llguidance")
 
 
@@ -53,13 +54,13 @@ def main(bundle: str, seconds: str = "600", clients: str = "16") -> int:
 async def _load(
     pid: int, url: str, asked: Sequence[Sequence[Turn]], seconds: float, num_clients: int, record: Record
 ) -> list[Sample]:
-    """The server's process once a second while the clients ask."""
+    """The server's process, every `SAMPLE_SECONDS`, while the clients ask."""
     started = time.perf_counter()
     samples = [sample(pid, 0.0)]
 
     async def watch() -> None:
         while (now := time.perf_counter() - started) < seconds:
-            await asyncio.sleep(1)
+            await asyncio.sleep(SAMPLE_SECONDS)
             samples.append(sample(pid, now))
             counts = f"{record.finished} finished, {sum(record.errors.values())} errors"
             print(f"\r{now:.0f} s, {counts}", end="", file=sys.stderr, flush=True)

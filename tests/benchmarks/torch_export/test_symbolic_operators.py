@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.symbolic_operators import traced_by_torch_export
+from benchmarks.torch_export.symbolic_operators import traced_by_torch_export
 from dovetail_ort_export.tracing.target import trace_target
 
 CONSTANTS = {"Constant", "Weight"}  # one exporter writes them once for each use

@@ -1,4 +1,4 @@
-"""Ways into `torch.export` that it refuses, and the lines in which it does."""
+"""Ways into `torch.export` that it refuses, and what it says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnxscript
 import torch
 from torch import Tensor
 
-from benchmarks import symbolic_operators
+from benchmarks.torch_export import symbolic_operators
 from dovetail_ort_export.tracing import operators, target
 from dovetail_ort_export.tracing.axes import Axes
 

@@ -31,8 +31,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.machine import write_result
-from benchmarks.refused_exports import refusals
-from benchmarks.symbolic_operators import traced_by_torch_export
+from benchmarks.torch_export.refusals import refusals
+from benchmarks.torch_export.symbolic_operators import traced_by_torch_export
 from dovetail_ort_export.passes.context import PassContext
 from dovetail_ort_export.pipeline import apply_recipe
 from dovetail_ort_export.recipe import built_in_recipe

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.long
 NO_DEVICE = [
     pytest.param({"CUDA_VISIBLE_DEVICES": ""}, "no CUDA-capable device is detected", id="device hidden"),
     pytest.param({"STAND_IN_DRIVER": 12040}, "got one for CUDA 12.4", id="old driver"),
-    pytest.param({"LD_LIBRARY_PATH": ""}, "driver 580 or newer for CUDA 13.0, got none", id="no driver"),
+    pytest.param({"LD_LIBRARY_PATH": ""}, "driver must be 580 or newer for CUDA 13.0, got none", id="no driver"),
 ]
 
 

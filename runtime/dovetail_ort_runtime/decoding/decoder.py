@@ -13,7 +13,6 @@ from dovetail_ort_runtime.decoding.acceptance import Acceptance, accept
 from dovetail_ort_runtime.decoding.verification import verification_rows
 from dovetail_ort_runtime.drafting.drafter import Drafter
 from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
-from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.target import Target, TargetOutput
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.options import Constraint, SamplingOptions
@@ -149,10 +148,8 @@ class Decoder:
     def _read_prompt(self, tokens: TokenArray, num_cached: int) -> TargetOutput:
         """Read a prompt from position `num_cached` on; output of its last chunk, with the logits of its last token."""
         output = None
-        for start in range(num_cached, len(tokens), self.target.max_rows):
-            chunk = tokens[start : start + self.target.max_rows]
-            output = self.target.forward(ForwardRows.chain(chunk, start), num_scored=1)
-            self._keep(chunk, output, tuple(range(len(chunk))))
+        for chunk, output in self.target.chunks(tokens[num_cached:], num_scored=1):
+            self._observe(chunk, output.hidden_states)
         assert output is not None, "the last token of a prompt is always read"
         return output
 
@@ -186,9 +183,13 @@ class Decoder:
             output: what the forward gave that read them.
             rows: the n rows of that forward.
         """
-        # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.
         self.target.cache.keep(rows)
-        self.drafter.observe(tokens, _rows_of(output.hidden_states, rows))
+        self._observe(tokens, _rows_of(output.hidden_states, rows))
+
+    def _observe(self, tokens: TokenArray, hidden_states: FloatArray) -> None:
+        """Tell the drafter of tokens that the cache keeps, and note them."""
+        # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.
+        self.drafter.observe(tokens, hidden_states)
         self._read.extend(tokens.tolist())
 
     def _num_reusable(self, prompt: Sequence[int]) -> int:

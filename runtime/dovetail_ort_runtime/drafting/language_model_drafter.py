@@ -10,7 +10,6 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.drafting.drafter import ModelDrafter
 from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.drafting.shapes import FOUR_TOKENS, ChainShape, TreeShape
-from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.options import SamplingOptions
@@ -102,18 +101,15 @@ class LanguageModelDrafter(ModelDrafter):
             num_read += 1
         del self._read[num_read:]
         self.model.cache.rewind(num_read)
-        logits = None
-        for start in range(num_read, len(text), self.model.max_rows):
-            logits = self._read_on(text[start : start + self.model.max_rows])
-        assert logits is not None
-        return logits
+        return self._read_on(text[num_read:])
 
     def _read_on(self, token_ids: list[int]) -> FloatArray:
         """Read tokens after those in the cache; logits of the last one, (V,) float32."""
-        rows = ForwardRows.chain(np.array(token_ids, dtype=np.int64), self.model.cache.length)
-        logits = self.model.forward(rows, num_scored=1).logits[0]
-        self.model.cache.keep(range(len(token_ids)))
-        self._read += token_ids
+        logits = None
+        for chunk, output in self.model.chunks(np.array(token_ids, dtype=np.int64), num_scored=1):
+            self._read += chunk.tolist()
+            logits = output.logits[0]
+        assert logits is not None, "there is a token to read"
         # The model's padding is cut off. Tokens of the target that the model does not know have no chance.
         fitting = np.full(self._vocabulary_size, -np.inf, dtype=np.float32)
         shared = min(len(logits), self._vocabulary_size)

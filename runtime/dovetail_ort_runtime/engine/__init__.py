@@ -1,5 +1,5 @@
 """Graphs on devices: sessions, KV caches and forwards; it knows no text and no drafting.
 
-graph + device -> session -> target (behind first_blocks) | draft_graph, each with a kv_cache
-rows -> forward_inputs -> one forward -> logits, hidden states
+graph_choice -> session + kv_cache -> graph_runner: target (after its first_blocks), draft_graph
+rows -> forward_inputs -> one forward, bound once -> logits, hidden states
 """

@@ -1,7 +1,7 @@
-"""What tells the rows of a forward which slots they write and see, in the words of each kind of graph.
+"""Inputs that tell the rows of a forward which slots they write and see, for each kind of graph.
 
-A row sees the kept slots, 0 to `num_kept` - 1, and then either, in a chain, all slots up to its own, or, in a tree, the
-slots of its ancestors among the rows behind the kept ones, and its own.
+Every row sees the kept slots, 0 to `num_kept` - 1, and its own slot. In a chain it also sees all slots between them. In
+a tree it also sees the slots of its ancestors, which lie behind the kept ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NO_ANCESTOR: Final = -1
 
 
 class ForwardInputs(ABC):
-    """Inputs of forwards of one size.
+    """These inputs for forwards of one size.
 
     Attributes:
         fixed: arrays by name of the input that are bound once and filled for each forward.
@@ -133,9 +133,13 @@ class NativeInputs(ForwardInputs):
 
 
 def ancestor_slots(parents: TokenArray, first_slot: int) -> TokenArray:
-    """(S, A) int64 for `ForwardInputs.fill`, of rows whose parents are earlier rows, or -1.
+    """Slots of each row's ancestors, (S, A) int64 for `ForwardInputs.fill`.
 
-    Example, parents -1 0 1 0 from slot 10 on: rows of no ancestor, 10, 10 11 and 10.
+    Example, parents -1 0 1 0 from slot 10 on: row 0 has no ancestor; the others have 10, 10 and 11, and 10.
+
+    Args:
+        parents: (S,) int64, for each row the earlier row that it follows, or -1.
+        first_slot: slot of row 0.
     """
     known: list[list[int]] = []
     for parent in parents.tolist():
@@ -144,16 +148,23 @@ def ancestor_slots(parents: TokenArray, first_slot: int) -> TokenArray:
 
 
 def padded_ancestors(slots: list[list[int]]) -> TokenArray:
-    """(S, A) int64, the lists with `NO_ANCESTOR` behind them.
+    """Lists of slots as an array (S, A) int64, with `NO_ANCESTOR` behind each list.
 
-    A is the longest one's length, rounded up to a power of two: few sizes of forwards stay bound.
+    A is the length of the longest list, rounded up to a power of two, so that few sizes of forwards stay bound.
     """
-    deepest = 1 << (max(1, *map(len, slots)) - 1).bit_length()
-    return np.array([[*own, *[NO_ANCESTOR] * (deepest - len(own))] for own in slots], dtype=np.int64)
+    longest = max(1, *map(len, slots))
+    width = 1 << (longest - 1).bit_length()
+    return np.array([[*own, *[NO_ANCESTOR] * (width - len(own))] for own in slots], dtype=np.int64)
 
 
 def tree_bias(first_slot: int, num_kept: int, ancestors: TokenArray) -> FloatArray:
-    """(1, 1, S, T) float32, 0 where a row sees a slot, else -inf."""
+    """Attention bias (1, 1, S, T) float32: 0 where a row sees a slot, else -inf.
+
+    Args:
+        first_slot: slot of row 0; the other rows follow it.
+        num_kept: number of slots that every row sees.
+        ancestors: (S, A) int64, as of `ForwardInputs.fill`.
+    """
     num_rows = len(ancestors)
     bias = np.full((num_rows, first_slot + num_rows), -np.inf, dtype=np.float32)
     bias[:, :num_kept] = 0

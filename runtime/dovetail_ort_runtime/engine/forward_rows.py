@@ -26,5 +26,10 @@ class ForwardRows:
 
     @classmethod
     def chain(cls, token_ids: TokenArray, num_past: int) -> ForwardRows:
-        """Tokens that follow one another and `num_past` kept ones."""
+        """Rows of tokens that follow one another.
+
+        Args:
+            token_ids: (S,) int64.
+            num_past: number of kept tokens before them.
+        """
         return cls(token_ids, np.arange(num_past, num_past + len(token_ids)))

@@ -1,4 +1,4 @@
-"""How long forwards take, several graphs in turns."""
+"""How long forwards take, measured with several graphs in turns."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def time_forwards(
     rows: Sequence[int] = ROWS,
     num_past: int = NUM_PAST,
 ) -> dict[str, ForwardTimes]:
-    """Milliseconds of a forward by number of rows, one for each round, behind kept tokens.
+    """Milliseconds of forwards by number of rows, one for each round.
 
-    Each forward stands beside the same one of the other targets; the order changes from round to round.
+    The same forward of each target runs one after the other; the order changes from round to round.
 
     Args:
-        targets: by name; their caches are overwritten, and empty afterwards.
-        rounds: how many at most.
-        seconds: after which no further round begins, if there are three.
-        rows: ascending; those that no cache has room for are left out.
-        num_past: kept tokens, or as many as leave room for the largest forward.
+        targets: targets by name; their caches are overwritten, and empty afterwards.
+        rounds: number of rounds at most.
+        seconds: time after which no further round begins once there are three.
+        rows: numbers of rows in ascending order; those that a cache has no room for are left out.
+        num_past: tokens of context, fewer where the largest forward would have no room.
     """
-    runs = {
-        name: target_forwards(target, min(num_past, max(target.cache.capacity - rows[-1], 0)))
-        for name, target in targets.items()
-    }
+    runs: dict[str, RunForward] = {}
+    for name, target in targets.items():
+        room = max(target.cache.capacity - rows[-1], 0)
+        runs[name] = target_forwards(target, min(num_past, room))
     room = min(min(target.max_rows, target.cache.capacity - target.cache.length) for target in targets.values())
     times = time_in_turns(runs, rounds, seconds, rows=[size for size in rows if size <= room])
     for target in targets.values():
@@ -51,7 +51,12 @@ def time_forwards(
 
 
 def target_forwards(target: Target, num_past: int) -> RunForward:
-    """What runs a forward of a target over so many new tokens behind `num_past` kept ones."""
+    """A function that runs a forward of a target over so many new tokens.
+
+    Args:
+        target: the target; its cache is overwritten.
+        num_past: tokens of context.
+    """
 
     def run(rows: int) -> None:
         tokens = np.arange(rows) % target.vocabulary_size
@@ -64,20 +69,29 @@ def target_forwards(target: Target, num_past: int) -> RunForward:
 def time_in_turns(
     runs: Mapping[str, RunForward], rounds: int, seconds: float = math.inf, *, rows: Sequence[int]
 ) -> dict[str, ForwardTimes]:
-    """Milliseconds of what runs a forward of so many rows, as `time_forwards`."""
-    times: dict[str, ForwardTimes] = {name: {size: [] for size in rows} for name in runs}
+    """Milliseconds of forwards by number of rows, one for each round.
+
+    Args:
+        runs: functions by name that run a forward of so many rows.
+        rounds: number of rounds at most.
+        seconds: time after which no further round begins once there are three.
+        rows: numbers of rows.
+    """
+    names = list(runs)
+    times: dict[str, ForwardTimes] = {name: {size: [] for size in rows} for name in names}
     started = time.perf_counter()
     for number in range(rounds):
         if number >= _LEAST_ROUNDS and time.perf_counter() - started > seconds:
             break
+        order = names if number % 2 else names[::-1]
         for size in rows:
-            for name in list(runs)[:: 1 if number % 2 else -1]:
+            for name in order:
                 times[name][size].append(_forward_ms(runs[name], size))
     return times
 
 
 def _forward_ms(run: RunForward, rows: int) -> float:
-    """Of the second of two: the first brings threads and caches back from the other graph."""
+    """Time of the second of two forwards: the first brings threads and caches back from the other graph."""
     run(rows)
     started = time.perf_counter()
     run(rows)

@@ -1,7 +1,7 @@
 """Whether the kernels give the bits here that they give on every other machine.
 
-A small graph beside this file, made by `tests/runtime/reference_graph.py`, reads a chain and a tree. What it says is
-known to the last bit, so that machines that never meet are held to the same results.
+A small graph beside this file reads a chain and a tree; `tests/runtime/reference_graph.py` makes it. The bits of its
+logits are written down here, so each machine can compare its own with those of all others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TREE: Final = (-1, 0, 0, 1, 1, 2, 3, 6, 5, 0)
 
 
 def bits_here(threads: int = 1) -> str:
-    """SHA-256 of the logits of all forwards, in hexadecimal digits: `REFERENCE_BITS` on every machine.
+    """SHA-256 of the logits of all forwards, in hexadecimal digits; `REFERENCE_BITS` on every machine.
 
     Args:
         threads: number of threads that a forward uses, 1 or more; the result does not depend on it.

@@ -1,4 +1,7 @@
-"""Whether a row's result depends on the rows beside it: the property that exact speculation stands on."""
+"""Whether a target is batch-invariant: a row's result does not depend on the rows beside it.
+
+Exact speculation needs this property.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.measurements import RowInvariance
 from dovetail_ort_runtime.engine.target import Target
 
-# 64 rows are the most that a forward has. Odd sizes meet the kernels' leftover rows, and a portable forward of one row
-# is padded.
+# 64 rows are the most that a forward has. Odd sizes reach the kernels' code for leftover rows. A portable forward of
+# one row is padded.
 ROWS_AT_EXPORT: Final = (1, 2, 3, 5, 8, 16, 64)
 # Kernels are chosen by processor and ONNX Runtime version.
 ROWS_AT_LOAD: Final = (2, 3, 8)
@@ -41,7 +44,10 @@ def measure_row_invariance(target: Target, token_ids: TokenArray, rows: Sequence
 
 
 def holds_here(target: Target) -> bool:
-    """Whether it holds on this machine: a property of native kernels; else a short measurement."""
+    """Whether a target is batch-invariant on this machine.
+
+    Native kernels always are. Others are measured briefly, which leaves the target's cache empty.
+    """
     if target.is_native:
         return True
     num_tokens = min(TOKENS_AT_LOAD, target.cache.capacity - 1)

@@ -156,8 +156,7 @@ class Patient(DraftingAhead):
     """Waits until all that can be drafted ahead is drafted, as a slow target lets it."""
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
-        if self._work is not None:
-            self._work.result()
+        self.wait()
         super().observe(token_ids, hidden_states)
 
 

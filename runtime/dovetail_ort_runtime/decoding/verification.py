@@ -1,4 +1,4 @@
-"""The rows that verify a proposal."""
+"""The rows that verify a proposal. It knows no session."""
 
 from __future__ import annotations
 

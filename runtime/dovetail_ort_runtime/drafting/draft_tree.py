@@ -17,7 +17,7 @@ class DraftTree:
     a set of best nodes holds the parent of each.
 
     Args:
-        width: nodes of a level that are expanded at most.
+        width: number of nodes of a level that are expanded at most.
     """
 
     def __init__(self, width: int) -> None:
@@ -35,7 +35,7 @@ class DraftTree:
             log_probabilities: (n, k) float32, at most 0.
 
         Returns:
-            The best `width` of the new nodes, best first: those to expand next.
+            The best `width` of the new nodes, best first: the nodes to expand next.
         """
         first = len(self._token_ids)
         for node, ids, scores in zip(nodes, candidate_ids.tolist(), log_probabilities, strict=True):
@@ -46,11 +46,11 @@ class DraftTree:
         return [first + index for index in _best(self._scores[first:], self._width)]
 
     def token_ids(self, nodes: list[int]) -> TokenArray:
-        """(n,) int64, of some nodes."""
+        """(n,) int64, the token of each of n nodes."""
         return np.array([self._token_ids[node] for node in nodes], dtype=np.int64)
 
     def probability(self, node: int) -> float:
-        """By the drafter, of a node and all on the way to it."""
+        """Probability, by the drafter, that a node and all nodes on the way to it are accepted."""
         return math.exp(self._scores[node])
 
     def parent(self, node: int) -> int:
@@ -58,7 +58,11 @@ class DraftTree:
         return self._parents[node]
 
     def best(self, num_tokens: int) -> Proposal:
-        """The best nodes, the path of the best children first."""
+        """The nodes of the highest scores, the path of the best children first.
+
+        Args:
+            num_tokens: number of nodes at most.
+        """
         kept = sorted(_best(self._scores, num_tokens))
         path: list[int] = []
         node = ROOT

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.drafting.acceptance_rates import DecayingRatio
+from dovetail_ort_runtime.drafting.decaying_ratio import DecayingRatio
 from dovetail_ort_runtime.drafting.drafter import ModelDrafter
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.drafting.proposal import Proposal

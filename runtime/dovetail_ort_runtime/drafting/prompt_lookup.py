@@ -1,10 +1,9 @@
-"""Drafting without a model."""
+"""Drafting without a model: by copying from the text. It knows no probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from typing import Final
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
@@ -22,8 +21,8 @@ class Match:
 
     Attributes:
         next_token_id: the newest token.
-        start: position after the occurrence.
-        length: tokens that match; 0 if there is none.
+        start: position after the earlier occurrence.
+        length: number of tokens that match; 0 if there is no match.
     """
 
     next_token_id: int
@@ -34,7 +33,7 @@ class Match:
 class PromptLookup(Drafter):
     """Copies what followed the latest earlier occurrence of the newest tokens, in prompt and answer.
 
-    The longest suffix that occurs earlier decides; the longer it is, the more draft tokens it earns. A single draft
+    The longest suffix that occurs earlier decides. The longer it is, the more draft tokens it earns. A single draft
     token costs next to nothing, however weak the match. A dictionary leads from each n-gram to the position after its
     latest occurrence, so a proposal costs the same at any length of text.
 
@@ -42,8 +41,12 @@ class PromptLookup(Drafter):
     the end of the text and goes on through the tokens just proposed.
 
     Args:
-        draft_tokens_by_match: entry `n - 1`, 0 or more, is for a match of `n` tokens, the last entry for longer
-            matches too. Leading zeros set a minimum: (0, 3) proposes nothing after a match of one token.
+        draft_tokens_by_match: number of draft tokens, 0 or more, by length of the match. Entry `n - 1` is for a match
+            of `n` tokens, the last entry for longer matches too. Leading zeros set a minimum: (0, 3) proposes nothing
+            after a match of one token.
+
+    Raises:
+        InputError: there is no entry, or one is negative.
     """
 
     def __init__(self, draft_tokens_by_match: Sequence[int] = DRAFT_TOKENS_BY_MATCH) -> None:
@@ -58,7 +61,7 @@ class PromptLookup(Drafter):
     def rewind(self, length: int) -> None:
         """Keep the first `length` observed tokens."""
         if length < len(self._token_ids):
-            # An entry knows its latest place only.
+            # An entry knows only its latest place, so the index is built anew.
             kept = self._token_ids[:length]
             self._token_ids = []
             self._after.clear()
@@ -69,30 +72,28 @@ class PromptLookup(Drafter):
         self._append(token_ids.tolist())
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """A chain, or nothing where nothing matches."""
+        """A chain, or nothing if nothing matches."""
         match = self.longest_match(next_token_id)
         earned = self._draft_tokens_by_match[match.length - 1] if match.length else 0
         return self.copy(match, min(max_draft_tokens, earned))
 
     @property
     def longest(self) -> int:
-        """Matches are not told apart beyond this length."""
+        """Number of tokens beyond which matches are not told apart."""
         return len(self._draft_tokens_by_match)
 
     def copy(self, match: Match, num_tokens: int) -> Proposal:
-        """A chain of so many tokens, likewise."""
+        """A chain of what followed a match, or nothing if nothing matches.
+
+        Args:
+            match: what `longest_match` found, in the same text.
+            num_tokens: number of draft tokens.
+        """
         if not match.length:
             return NOTHING
         # A copy that reaches its own output repeats the stretch from `start` to the root.
         period = [*self._token_ids[match.start : match.start + num_tokens], match.next_token_id]
-        return Proposal.chain(list(islice(cycle(period), num_tokens)))
-
-    def _append(self, token_ids: list[int]) -> None:
-        begin = len(self._token_ids)
-        self._token_ids += token_ids
-        for end in range(begin + 1, len(self._token_ids) + 1):
-            for length in range(1, min(self.longest, end) + 1):
-                self._after[tuple(self._token_ids[end - length : end])] = end
+        return Proposal.chain([period[index % len(period)] for index in range(num_tokens)])
 
     def longest_match(self, next_token_id: int) -> Match:
         """The longest suffix of the text and `next_token_id` that occurs earlier."""
@@ -105,3 +106,10 @@ class PromptLookup(Drafter):
                 break
             match = Match(start=start, length=length, next_token_id=next_token_id)
         return match
+
+    def _append(self, token_ids: list[int]) -> None:
+        begin = len(self._token_ids)
+        self._token_ids += token_ids
+        for end in range(begin + 1, len(self._token_ids) + 1):
+            for length in range(1, min(self.longest, end) + 1):
+                self._after[tuple(self._token_ids[end - length : end])] = end

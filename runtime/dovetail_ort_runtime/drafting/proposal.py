@@ -29,10 +29,10 @@ class Proposal:
     Attributes:
         token_ids: (K,) int64.
         parents: (K,) int64, each -1 or the index of an earlier draft token.
-        probabilities: (K, V) float32, row `i` the distribution that `token_ids[i]` was sampled from, or None if the
-            draft tokens were chosen, not sampled.
-        confidences: K numbers, the drafter's own probability that token `i` and all on the way to it are accepted, or
-            none if it has no opinion.
+        probabilities: (K, V) float32, row `i` the distribution that `token_ids[i]` was sampled from; None if the draft
+            tokens were chosen, not sampled.
+        confidences: K numbers, the drafter's own probability that token `i` and all tokens on the way to it are
+            accepted; empty if the drafter has no opinion.
     """
 
     token_ids: TokenArray
@@ -60,7 +60,13 @@ class Proposal:
         probabilities: FloatArray | None = None,
         confidences: Sequence[float] = (),
     ) -> Proposal:
-        """Draft tokens that follow one another."""
+        """Draft tokens that follow one another.
+
+        Args:
+            token_ids: K tokens.
+            probabilities: (K, V) float32, as in `Proposal`.
+            confidences: K numbers, as in `Proposal`.
+        """
         tokens = np.asarray(token_ids, dtype=np.int64)
         parents = np.arange(ROOT, len(tokens) - 1)
         return cls(token_ids=tokens, parents=parents, probabilities=probabilities, confidences=confidences)
@@ -78,12 +84,19 @@ class Proposal:
         breaks = np.flatnonzero(self.parents != np.arange(ROOT, len(self) - 1))
         if not len(breaks):
             return self
-        probabilities = None if self.probabilities is None else self.probabilities[: breaks[0]]
-        return Proposal.chain(self.token_ids[: breaks[0]], probabilities, self.confidences[: breaks[0]])
+        length = int(breaks[0])
+        probabilities = None if self.probabilities is None else self.probabilities[:length]
+        return Proposal.chain(self.token_ids[:length], probabilities, self.confidences[:length])
 
     def likeliest(self, num_tokens: int) -> Proposal:
-        """The draft tokens of the highest confidences; the parent of each is among them, for its own is no lower."""
-        assert self.probabilities is None, "those that are left would have another distribution"
+        """The draft tokens of the highest confidences.
+
+        A parent's confidence is no lower than its child's, so the parent of each draft token is among them.
+
+        Args:
+            num_tokens: number of draft tokens at most.
+        """
+        assert self.probabilities is None, "the sampled tokens that stay would have another distribution"
         order = np.argsort(-np.asarray(self.confidences), kind="stable")[:num_tokens]
         kept = sorted(order.tolist())
         place = {old: new for new, old in enumerate(kept)} | {ROOT: ROOT}
@@ -94,32 +107,42 @@ class Proposal:
         )
 
     def tested(self, accepted_ids: Sequence[int]) -> list[float]:
-        """What the verdict that accepts a path from the root puts to the test, by the drafter's confidences.
+        """The drafter's promises that a verdict puts to the test, from the root down.
 
-        For the root, then for each accepted token, if draft tokens follow it: the probability that one of them is right
-        where it is.
+        Args:
+            accepted_ids: accepted draft tokens, a path from the root.
+
+        Returns:
+            For the root, and then for each accepted token: the probability, by the drafter, that one of its children
+            comes next. It ends at the first node without children.
         """
-        found = []
-        node, before = ROOT, 1.0
-        for token_id in (*accepted_ids, None):
+        found: list[float] = []
+        node = ROOT
+        confidence = 1.0
+        for depth in range(len(accepted_ids) + 1):
             children = self.children(node)
             if not children:
                 break
-            found.append(sum(self.confidences[child] for child in children) / before)
-            if token_id is not None:
-                node = next(child for child in children if self.token_ids[child] == token_id)
-                before = self.confidences[node]
+            found.append(sum(self.confidences[child] for child in children) / confidence)
+            if depth == len(accepted_ids):
+                break
+            node = next(child for child in children if self.token_ids[child] == accepted_ids[depth])
+            confidence = self.confidences[node]
         return found
 
     def depths(self) -> TokenArray:
-        """(K,) int64, from 1 for the root's children on."""
+        """(K,) int64, steps of each draft token from the root: 1 for the root's children."""
         depths = np.zeros(len(self), dtype=np.int64)
         for index, parent in enumerate(self.parents):
             depths[index] = 1 if parent == ROOT else depths[parent] + 1
         return depths
 
     def children(self, parent: int) -> list[int]:
-        """Indices of the draft tokens right below an index or ROOT, in order."""
+        """Indices of the draft tokens that follow another one directly, in order.
+
+        Args:
+            parent: index of a draft token, or `ROOT`.
+        """
         return [index for index, other in enumerate(self.parents.tolist()) if other == parent]
 
 

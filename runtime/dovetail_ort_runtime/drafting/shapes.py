@@ -1,4 +1,4 @@
-"""How many tokens a model drafts in a round, and in which form."""
+"""How many tokens a model drafts in a round, and in which form. It knows no model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from dovetail_ort_runtime.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChainShape:
-    """K tokens at most, one after the other.
+    """A chain of K tokens at most.
 
     Attributes:
-        least_probabilities: K numbers of 0 to 1; the chain ends before the token with which the drafter's probability
-            that all of it is accepted falls below that token's number.
+        least_probabilities: K numbers of 0 to 1. The chain ends before the first token with which the drafter's
+            probability that the whole chain is accepted falls below that token's number.
+
+    Raises:
+        InputError: there is no number, or one is not between 0 and 1.
     """
 
     least_probabilities: tuple[float, ...]
@@ -26,12 +29,12 @@ class ChainShape:
 
     @classmethod
     def fixed(cls, num_tokens: int) -> ChainShape:
-        """Always so many tokens."""
+        """A chain that always has so many tokens."""
         return cls(least_probabilities=(0.0,) * num_tokens)
 
     @property
     def num_tokens(self) -> int:
-        """K."""
+        """K, the number of tokens at most."""
         return len(self.least_probabilities)
 
 
@@ -40,11 +43,14 @@ class TreeShape:
     """A dynamic tree, T/D/k in the papers.
 
     Attributes:
-        num_rows: T >= 1, rows that the target verifies, the root included; 1 is plain decoding.
-        num_expansions: D >= 0, forwards after the first.
+        num_rows: T >= 1, rows that the target verifies, the root included. With 1 nothing is drafted.
+        num_expansions: D >= 0, forwards of the drafter after its first one.
         width: k >= 1, candidates of a node, and nodes of a level that are expanded.
-        least_probabilities: for each expansion a number of 0 to 1; nodes below it are not expanded. Without these
-            numbers all are.
+        least_probabilities: a number of 0 to 1 for each expansion; less probable nodes are not expanded. If empty, all
+            are.
+
+    Raises:
+        InputError: a number is out of its bounds.
     """
 
     num_rows: int

@@ -1,5 +1,5 @@
 """How many tokens are drafted in a round, and by whom.
 
-curve_measurement -> time_curves (kept in curve_cache) -> planner <- drafting.acceptance_rates
-planner: the drafts whose expected tokens a millisecond are most
+curve_measurement -> time_curves (stored by curve_cache) -> planner <- acceptance_rates
+planner: the drafts with the most expected tokens per millisecond; source_choice: whose drafts
 """

@@ -1,4 +1,4 @@
-"""Measured curves on disk, for the next time."""
+"""Measured curves on disk, for the next load. It knows no models."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CurveKey:
-    """What measured times hold for; with any other value they are measured again.
+    """What measured times hold for. If any value differs, they are measured again.
 
     Attributes:
-        bundles: SHA-256 of the checksums of target and drafter.
-        drafter: its class.
-        devices: of each session, the target's first; CUDA with the GPU's name.
-        processor: name.
-        onnxruntime: version.
-        operators: what the target is made of, and level and version of the kernels where there are any.
-        threads: of a forward.
-        max_context: slots of the cache; a short one leaves long forwards unmeasured.
-        method: of the measurement; times of two methods do not compare.
+        bundles: SHA-256 of the checksums of the target's bundle and the drafter's.
+        drafter: name of the drafter's class.
+        devices: device of each session, the target's first; CUDA with the GPU's name.
+        processor: name of the processor.
+        onnxruntime: version of ONNX Runtime.
+        operators: format of the target, and level and version of the kernels where there are any.
+        threads: number of threads that one forward uses.
+        max_context: slots of the cache; a short cache leaves long forwards unmeasured.
+        method: name of the way of measuring; times of two ways do not compare.
     """
 
     bundles: str
@@ -44,7 +44,7 @@ class CurveKey:
 
     @property
     def path(self) -> Path:
-        """File of these curves."""
+        """File of the curves of this key."""
         digest = hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()
         return cache_directory() / "curves" / f"{digest[:32]}.json"
 
@@ -56,27 +56,29 @@ class _Stored:
 
 
 def cache_directory() -> Path:
-    """The system's place for what can be measured again."""
+    """This program's directory in the system's place for what can be made again."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA")
     elif sys.platform == "darwin":
         base = str(Path.home() / "Library" / "Caches")
     else:
         base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "dovetail-ort"
+    directory = Path(base) if base else Path.home() / ".cache"
+    return directory / "dovetail-ort"
 
 
 def load_curves(key: CurveKey) -> TimeCurves | None:
-    """Those stored for `key`; None if there are none that can be read."""
+    """The curves stored for a key; None if there are none that can be read."""
+    # A missing home directory is a RuntimeError.
     try:
         stored = read_record(_Stored, json.loads(key.path.read_text(encoding="utf-8")), key.path.name)
-    except (OSError, ValueError, RuntimeError):  # the last one where there is no home directory
+    except (OSError, ValueError, RuntimeError):
         return None
     return stored.curves if stored.key == key else None
 
 
 def store_curves(key: CurveKey, curves: TimeCurves) -> None:
-    """Keep curves, whole or not at all."""
+    """Store curves for a key, whole or not at all."""
     text = json.dumps(dataclasses.asdict(_Stored(key=key, curves=curves)), indent=2) + "\n"
     with contextlib.suppress(OSError, RuntimeError):
         key.path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,13 +8,14 @@ from typing import Final
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.drafting.acceptance_rates import LONGEST_MATCH, AcceptanceRates, DecayingRatio
+from dovetail_ort_runtime.drafting.decaying_ratio import DecayingRatio
 from dovetail_ort_runtime.drafting.drafter import Drafter, ModelDrafter
 from dovetail_ort_runtime.drafting.prompt_lookup import Match, PromptLookup
 from dovetail_ort_runtime.drafting.proposal import NOTHING, ROOT, Proposal
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.options import SamplingOptions
+from dovetail_ort_runtime.planning.acceptance_rates import LONGEST_MATCH, AcceptanceRates
 from dovetail_ort_runtime.planning.source_choice import Source, SourceChoice
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 

@@ -1,4 +1,4 @@
-"""What a round costs on one machine."""
+"""What a round costs on one machine. It measures nothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ class TimeCurves:
     """Milliseconds, interpolated linearly between what was measured.
 
     Attributes:
-        contexts: kept tokens behind which the target was measured, ascending.
-        verify_rows: rows of a target forward, ascending from the least that it has; with fewer it takes as long.
-        verify_ms: for each context, the time of a forward by its rows.
-        catch_up_rows: tokens that a model drafter has yet to read, ascending; none without a model drafter.
-        catch_up_ms: the time to read them and draft one token.
-        step_ms: of each further token of a chain, or level of a tree.
-        branch_ms: of each further token that is expanded in the same level; 0 for a drafter that drafts no trees.
+        contexts: numbers of kept tokens with which the target's forwards were measured, ascending.
+        verify_rows: rows of the target's forwards, ascending from its smallest forward, which any fewer rows cost too.
+        verify_ms: for each of `contexts`, the milliseconds of a forward for each of `verify_rows`.
+        catch_up_rows: numbers of tokens that a model drafter has yet to read, ascending; empty without a model drafter.
+        catch_up_ms: milliseconds to read so many tokens and draft one, for each of `catch_up_rows`.
+        step_ms: milliseconds of each further token of a chain, or of each further level of a tree.
+        branch_ms: milliseconds of each further node that is expanded in the same level; 0 if no trees are drafted.
+
+    Raises:
+        InputError: points do not ascend, a time is missing, or a time is negative or not finite.
     """
 
     contexts: tuple[int, ...]
@@ -50,12 +53,23 @@ class TimeCurves:
         return self.verify_rows[0]
 
     def verify(self, num_rows: float, context: int) -> float:
-        """Time of a target forward; beyond the measured points it goes on as between the last two."""
+        """Milliseconds of a target forward; beyond the measured points they go on as between the last two.
+
+        Args:
+            num_rows: rows of the forward.
+            context: kept tokens.
+        """
         by_context = [_interpolated(num_rows, self.verify_rows, times) for times in self.verify_ms]
         return _interpolated(context, self.contexts, by_context)
 
     def draft(self, num_levels: int, num_unread: int, num_branches: int = 0) -> float:
-        """Time of a chain of so many tokens, or of a tree with so many expanded ones beside its first path."""
+        """Milliseconds of drafting a chain or a tree.
+
+        Args:
+            num_levels: tokens of the chain, or levels of the tree.
+            num_unread: tokens that the drafter has yet to read.
+            num_branches: expanded nodes of the tree beside the first one of each level.
+        """
         if not num_levels:
             return 0.0
         first = _interpolated(num_unread, self.catch_up_rows, self.catch_up_ms)

@@ -112,11 +112,7 @@ class Recipe:
 
     def given(self, name: str, **options: Any) -> Recipe:
         """This recipe with options of every pass of that name set."""
-        steps = []
-        for step in self.steps:
-            if step.name == name:
-                step = Step(name, {**step.options, **options})
-            steps.append(step)
+        steps = [Step(name, {**step.options, **options}) if step.name == name else step for step in self.steps]
         return replace(self, steps=tuple(steps))
 
     def lowered_by(self, name: str, precision: str) -> Recipe:

@@ -1,7 +1,7 @@
 """The original model and the bundle's graph, held against the witness's logits of a few tokens.
 
-`agreement` compares the graph with what transformers made of the files. Where that is already another model than the
-files hold, only somebody who read the files apart from transformers can tell.
+`agreement` compares the graph with what transformers made of the files. If that is already another model than the files
+hold, only code that reads the files apart from transformers can tell.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class WitnessedRows:
     Attributes:
         token_ids: (T,) int64.
         positions: (T,) int64, ascending, in groups without gaps.
-        logits: (T, V) float32, the witness's.
+        logits: (T, V) float32, logits that the witness computed.
         model_difference: largest difference of the original model's logits, as a share of the spread.
-        seconds: that the witness took.
+        seconds: time that the witness took.
     """
 
     token_ids: TokenArray
@@ -44,11 +44,11 @@ class WitnessedRows:
     seconds: float
 
     def compare(self, target: Target, *, quantised: bool) -> WitnessReport:
-        """What a target's graph makes of the same text; its cache is overwritten.
+        """What a target's graph makes of the same text.
 
         Args:
-            target: of the bundle.
-            quantised: whether any part of it computes in fewer bits than float32.
+            target: target of the bundle; its cache is overwritten.
+            quantised: whether any part of the target computes in fewer bits than float32.
 
         Raises:
             SourceError: a graph that is not quantised gives other logits.
@@ -71,13 +71,16 @@ class WitnessedRows:
         )
 
     def _logits_of(self, target: Target) -> FloatArray:
-        """(T, V) float32; one forward a group, as attention reads one position of a first prompt and counts on."""
+        """(T, V) float32, from one forward for each group of positions without gaps.
+
+        Attention reads one position of a forward that begins a text, and counts on from there.
+        """
         target.cache.rewind(0)
         starts = np.flatnonzero(np.diff(self.positions, prepend=-2) != 1)
+        groups_of_tokens = np.split(self.token_ids, starts[1:])
+        groups_of_positions = np.split(self.positions, starts[1:])
         logits = []
-        for token_ids, positions in zip(
-            np.split(self.token_ids, starts[1:]), np.split(self.positions, starts[1:]), strict=True
-        ):
+        for token_ids, positions in zip(groups_of_tokens, groups_of_positions, strict=True):
             logits.append(target.forward(ForwardRows(token_ids, positions)).logits.copy())
             target.cache.keep(range(len(token_ids)))
         target.cache.rewind(0)
@@ -88,16 +91,16 @@ def witnessed_rows(source: Source, token_ids: TokenArray) -> WitnessedRows:
     """Ask the witness about the first tokens of a text, at positions all over the context.
 
     Args:
-        source: the model and its files.
-        token_ids: (T,) int64.
+        source: loaded model and its files.
+        token_ids: (T,) int64, repeated if there are too few.
 
     Raises:
         SourceError: the model that was made of the files is not the one that they hold.
     """
-    positions = witness_positions(source.settings.max_context)
+    max_context = source.settings.max_context
+    positions = witness_positions(max_context)
     chosen = np.resize(token_ids, len(positions))
-    path, max_context = source.checkpoint.path, source.settings.max_context
-    testimony = testify(path, chosen, positions, max_context=max_context)
+    testimony = testify(source.checkpoint.path, chosen, positions, max_context=max_context)
     expected = testimony.logits.astype(np.float32)
     difference = relative_difference(reference_logits(source.model, chosen, positions), expected)
     if not difference <= LARGEST_DIFFERENCE:
@@ -115,10 +118,17 @@ def witnessed_rows(source: Source, token_ids: TokenArray) -> WitnessedRows:
 
 
 def relative_difference(logits: FloatArray, expected: FloatArray) -> float:
-    """Largest difference of two arrays (T, V), each row's as a share of the spread of `expected` in it.
+    """Largest difference of two arrays, in each row as a share of the spread of `expected`.
 
-    The spread is the distance from the smallest logit to the largest; NaN where either is not finite. Equal rows differ
-    by nothing, also where all logits are one number.
+    The spread is the distance from the smallest logit of a row to the largest. Equal rows differ by nothing, also where
+    all logits are one number.
+
+    Args:
+        logits: (T, V).
+        expected: (T, V).
+
+    Returns:
+        0 or more; NaN where either array is not finite.
     """
     difference = np.abs(logits - expected).max(axis=-1)
     spread = np.maximum(np.ptp(expected, axis=-1), np.finfo(np.float32).tiny)

@@ -4,7 +4,7 @@
     -> Architecture  a family's page (`llama.py` ...) or `gguf_keys.py`: what the publisher's settings mean
     -> logits        embedding, `blocks.py` for each block, norm, head, with one matrix in memory at a time
 
-Nothing here reads what the trace reads, nor any model library: where the graph agrees, it is right twice over.
+It shares no code with the trace and uses no model library, so that it does not share their mistakes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from dovetail_ort_runtime.errors import InputError, SourceError
 __all__ = ["Testimony", "testify", "witness_positions"]
 
 _FAMILIES: Final[dict[str, ModuleType]] = {"llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3}
+_EMBEDDING: Final = "model.embed_tokens.weight"
+_HEAD: Final = "lm_head.weight"
 _MOST_IN_FLOAT64: Final = 1_000_000_000  # parameters; above, time and memory matter more than the last digits
 
 
@@ -44,8 +46,8 @@ class Testimony:
 
     Attributes:
         logits: (T, V), float64 up to a billion parameters, float32 above.
-        num_parameters: of all tensors in the files.
-        seconds: time it took, reading the files included.
+        num_parameters: number of parameters in all tensors of the files.
+        seconds: time that the witness took, reading the files included.
     """
 
     logits: NDArray[np.float32] | NDArray[np.float64]
@@ -57,10 +59,10 @@ def testify(path: Path, token_ids: TokenArray, positions: TokenArray, *, max_con
     """Recompute the logits of a text from a model's files.
 
     Args:
-        path: a model directory, or a GGUF file, the first of its parts.
+        path: model directory, or GGUF file, the first if there are several parts.
         token_ids: (T,).
-        positions: (T,), where the tokens stand: ascending, under `max_context`, gaps allowed. A token sees those
-            before it among the tokens given.
+        positions: (T,), where the tokens stand: ascending, under `max_context`, gaps allowed. A token sees the given
+            tokens at smaller positions.
         max_context: longest text of the bundle; it chooses LongRoPE's table.
 
     Raises:
@@ -90,10 +92,13 @@ def _read(path: Path, max_context: int) -> tuple[Architecture, dict[str, StoredR
 
 def _logits(token_ids: Tensor, positions: Tensor, weights: Weights, model: Architecture) -> Tensor:
     """(T, V): the whole model."""
-    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    embedding = _EMBEDDING
+    head = _HEAD
     if model.tied:  # one tensor, which a file may hold under either name
-        only_head = head in weights.tensors and embedding not in weights.tensors
-        embedding = head = head if only_head else embedding
+        has_only_head = _HEAD in weights.tensors and _EMBEDDING not in weights.tensors
+        shared = _HEAD if has_only_head else _EMBEDDING
+        embedding = shared
+        head = shared
     hidden = weights.embed(embedding, token_ids, model.hidden_size)
     for index in range(len(model.rotations)):
         hidden = decoder_block(index, hidden, positions, weights.block(index), model)
@@ -103,9 +108,9 @@ def _logits(token_ids: Tensor, positions: Tensor, weights: Weights, model: Archi
 
 def _check_text(token_ids: TokenArray, positions: TokenArray, max_context: int, tensors: dict[str, StoredRows]) -> None:
     if token_ids.ndim != 1 or token_ids.shape != positions.shape or not len(token_ids):
-        raise InputError(f"a text must have one position a token, got {token_ids.shape} and {positions.shape}")
+        raise InputError(f"a text must have one position for each token, got {token_ids.shape} and {positions.shape}")
     if positions[0] < 0 or positions[-1] >= max_context or np.any(np.diff(positions) <= 0):
         raise InputError(f"positions must ascend from 0 to less than {max_context}, got {positions.tolist()}")
-    embedding = tensors.get("model.embed_tokens.weight")
+    embedding = tensors.get(_EMBEDDING)
     if embedding is not None and not 0 <= token_ids.min() <= token_ids.max() < embedding.shape[0]:
         raise InputError(f"token ids must be under {embedding.shape[0]}, got {token_ids.max()}")

@@ -1,4 +1,4 @@
-"""The settings that a family's page works with, whichever file they were read from."""
+"""The settings of a decoder, whichever kind of file they were read from."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Architecture:
     """A decoder's settings; its activation is SiLU.
 
     Attributes:
-        hidden_size: E.
-        intermediate_size: width of the MLP.
-        num_heads: H, query heads.
-        num_kv_heads: Hkv.
-        head_size: D.
-        norm_epsilon: what RMSNorm adds to the mean square.
-        rotations: of each block.
-        windows: number of positions that each block sees, or None for all.
-        biased: projections that add a bias.
-        head_norms: each head's query and key pass through an RMSNorm before they turn.
-        tied: the head is the embedding.
+        hidden_size: E, width of hidden states.
+        intermediate_size: inner width of the MLP.
+        num_heads: H, number of query heads.
+        num_kv_heads: Hkv, number of key-value heads.
+        head_size: D, width of a head.
+        norm_epsilon: number that RMSNorm adds to the mean square.
+        rotations: how queries and keys turn, for each block.
+        windows: number of positions that a block sees, or None for all, for each block.
+        biased: names of the projections that add a bias.
+        head_norms: whether each head's query and key pass through an RMSNorm before they turn.
+        tied: whether the head is the embedding.
     """
 
     hidden_size: int

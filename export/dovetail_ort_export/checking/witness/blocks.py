@@ -14,11 +14,11 @@ def decoder_block(index: int, hidden: Tensor, positions: Tensor, weights: Weight
     """Attention, then a gated MLP, each after a norm and added to its input.
 
     Args:
-        index: of the block, from 0.
-        hidden: (T, E).
+        index: number of the block, from 0.
+        hidden: (T, E) float.
         positions: (T,) int64, ascending.
-        weights: of this block.
-        model: settings.
+        weights: weights of this block.
+        model: settings of the decoder.
 
     Returns:
         (T, E).
@@ -31,27 +31,29 @@ def decoder_block(index: int, hidden: Tensor, positions: Tensor, weights: Weight
 
 def attention(index: int, inputs: Tensor, positions: Tensor, weights: Weights, model: Architecture) -> Tensor:
     """Project to heads, norm them where the family does, rotate, attend, project back: (T, E)."""
-    rotation, size, biased = model.rotations[index], model.head_size, model.biased
+    size = model.head_size
     widths = {"q": model.num_heads * size, "k": model.num_kv_heads * size, "v": model.num_kv_heads * size}
     heads = {}
     for letter, width in widths.items():
         name = f"self_attn.{letter}_proj"
-        heads[letter] = weights.project(name, inputs, width, bias=name in biased).reshape(len(inputs), -1, size)
+        heads[letter] = weights.project(name, inputs, width, bias=name in model.biased).reshape(len(inputs), -1, size)
     if model.head_norms:
         for letter in ("q", "k"):
             weight = weights.vector(f"self_attn.{letter}_norm.weight", size)
             heads[letter] = rms_norm(heads[letter], weight, model.norm_epsilon)
-    query, key = rotation.turn(heads["q"], positions), rotation.turn(heads["k"], positions)
+    rotation = model.rotations[index]
+    query = rotation.turn(heads["q"], positions)
+    key = rotation.turn(heads["k"], positions)
     attended = attend(query, key, heads["v"], visible(positions, model.windows[index]))
-    return weights.project("self_attn.o_proj", attended, model.hidden_size, bias="self_attn.o_proj" in biased)
+    return weights.project("self_attn.o_proj", attended, model.hidden_size, bias="self_attn.o_proj" in model.biased)
 
 
 def gated_mlp(inputs: Tensor, weights: Weights, model: Architecture) -> Tensor:
     """down(silu(gate(x)) * up(x)) (Shazeer, 2020): (T, E)."""
-    width, biased = model.intermediate_size, model.biased
-    gate = weights.project("mlp.gate_proj", inputs, width, bias="mlp.gate_proj" in biased)
-    up = weights.project("mlp.up_proj", inputs, width, bias="mlp.up_proj" in biased)
-    return weights.project("mlp.down_proj", silu(gate) * up, model.hidden_size, bias="mlp.down_proj" in biased)
+    width = model.intermediate_size
+    gate = weights.project("mlp.gate_proj", inputs, width, bias="mlp.gate_proj" in model.biased)
+    up = weights.project("mlp.up_proj", inputs, width, bias="mlp.up_proj" in model.biased)
+    return weights.project("mlp.down_proj", silu(gate) * up, model.hidden_size, bias="mlp.down_proj" in model.biased)
 
 
 def rms_norm(inputs: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -83,15 +85,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         query: (T, H, D).
         key: (T, Hkv, D).
         value: (T, Hkv, D).
-        mask: (T, T) bool, what each query sees.
+        mask: (T, T) bool, which keys each query sees.
 
     Returns:
         (T, H * D).
     """
-    tokens, heads, size = query.shape
-    shared = heads // key.shape[1]
-    key = key.repeat_interleave(shared, dim=1)
-    value = value.repeat_interleave(shared, dim=1)
+    num_tokens, num_heads, size = query.shape
+    num_sharing = num_heads // key.shape[1]
+    key = key.repeat_interleave(num_sharing, dim=1)
+    value = value.repeat_interleave(num_sharing, dim=1)
     scores = torch.einsum("qhd,khd->hqk", query, key) / size**0.5
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
-    return torch.einsum("hqk,khd->qhd", weights, value).reshape(tokens, heads * size)
+    return torch.einsum("hqk,khd->qhd", weights, value).reshape(num_tokens, num_heads * size)

@@ -1,4 +1,4 @@
-"""The keys of a config.json that all families share, to the settings of an `Architecture`."""
+"""From the keys of a config.json that all families share to the settings of an `Architecture`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def read_architecture(
     Args:
         known: the configuration over its family's defaults.
         max_context: longest text of the bundle, in tokens.
-        layers: of each block: "full_attention" or "sliding_attention".
-        biased: projections that add a bias.
+        layers: "full_attention" or "sliding_attention", for each block.
+        biased: names of the projections that add a bias.
         head_norms: whether each head's query and key pass through a norm.
 
     Raises:
@@ -32,7 +32,8 @@ def read_architecture(
     """
     if known["hidden_act"] not in ("silu", "swish"):
         raise SourceError(f"hidden_act must be silu for an independent check, got {known['hidden_act']!r}")
-    heads, width = count(known, "num_attention_heads"), count(known, "hidden_size")
+    heads = count(known, "num_attention_heads")
+    width = count(known, "hidden_size")
     size = width // heads if known["head_dim"] is None else count(known, "head_dim")
     rotations = {kind: read_rotation(known, kind, size, max_context) for kind in set(layers)}
     return Architecture(

@@ -22,7 +22,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_tensors(directory: Path) -> dict[str, StoredRows]:
-    """The tensors of model.safetensors, of the files that its index names, or of the same with pytorch_model.bin.
+    """The tensors of model.safetensors or of pytorch_model.bin, in one file or in those that an index names.
 
     Raises:
         SourceError: there are none, or a file cannot be read.
@@ -33,9 +33,11 @@ def read_tensors(directory: Path) -> dict[str, StoredRows]:
         if (directory / name).is_file():
             return read(directory / name)
         if index.is_file():
-            files = sorted(set(_read_json(index)["weight_map"].values()))
-            return {key: rows for file in files for key, rows in read(directory / file).items()}
-    raise SourceError(f"{directory} must hold model.safetensors or pytorch_model.bin, got neither")
+            tensors: dict[str, StoredRows] = {}
+            for file in sorted(set(_read_json(index)["weight_map"].values())):
+                tensors.update(read(directory / file))
+            return tensors
+    raise SourceError(f"{directory} has neither model.safetensors nor pytorch_model.bin; download the weights")
 
 
 def _read_safetensors(file: Path) -> dict[str, StoredRows]:
@@ -43,7 +45,7 @@ def _read_safetensors(file: Path) -> dict[str, StoredRows]:
         opened: Any = safe_open(file, framework="pt")
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  it is not a mapping
     except (OSError, SafetensorError) as error:
-        raise SourceError(f"{file} must be a safetensors file, got: {error}") from error
+        raise SourceError(f"{file} cannot be read as a safetensors file: {error}; download it again") from error
     return {
         name: StoredRows(shape=tuple(found.get_shape()), read=partial(_rows, found)) for name, found in slices.items()
     }
@@ -55,7 +57,7 @@ def _read_pickled(file: Path) -> dict[str, StoredRows]:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:  # a damaged file ends in pickle's, zipfile's or torch's own exceptions
         reason = str(error).strip().partition("\n")[0]
-        raise SourceError(f"{file} must be a file of plain tensors as torch saves them, got: {reason}") from error
+        raise SourceError(f"{file} cannot be read as a file of plain tensors: {reason}; download it again") from error
     return {name: StoredRows(shape=tuple(found.shape), read=partial(_rows, found)) for name, found in state.items()}
 
 
@@ -68,7 +70,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise SourceError(f"{file} must be a readable JSON file, got: {error}") from error
+        raise SourceError(f"{file} cannot be read as JSON: {error}; download it again") from error
     if not isinstance(values, dict):
         raise SourceError(f"{file} must hold a JSON object, got {type(values).__name__}")
     return values

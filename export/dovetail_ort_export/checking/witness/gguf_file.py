@@ -63,7 +63,7 @@ def _open(path: Path) -> GGUFReader:
     try:
         return GGUFReader(path)
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise SourceError(f"{path} must be a readable GGUF file, got: {error}") from error
+        raise SourceError(f"{path} cannot be read as a GGUF file: {error}; download it again") from error
 
 
 def _directory_name(name: str) -> str:
@@ -82,5 +82,5 @@ def _rows(tensor: Any, start: int, stop: int) -> Tensor:
     try:
         numbers = dequantize(tensor.data[start:stop], tensor.tensor_type)
     except NotImplementedError as error:
-        raise SourceError(f"{tensor.name} must be of a type that the gguf package reads, got: {error}") from error
+        raise SourceError(f"the gguf package cannot read the type of {tensor.name}: {error}; update it") from error
     return torch.from_numpy(np.array(numbers, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file to the settings of an `Architecture`, by the rules of llama.cpp."""
+"""From the metadata of a GGUF file to the settings of an `Architecture`, by the rules of llama.cpp."""
 
 from __future__ import annotations
 
@@ -34,15 +34,17 @@ def architecture_of(metadata: Mapping[str, Any], tensors: Mapping[str, StoredRow
     name = metadata.get("general.architecture")
     if name not in _ARCHITECTURES:
         raise SourceError(f"general.architecture must be one of {', '.join(_ARCHITECTURES)}, got {name!r}")
-    values = {
-        key.removeprefix(f"{name}."): _same(value) for key, value in metadata.items() if key.startswith(f"{name}.")
-    }
+    prefix = f"{name}."
+    values = {key.removeprefix(prefix): _same(value) for key, value in metadata.items() if key.startswith(prefix)}
     window = values.get("attention.sliding_window")
     if window and window < max_context:
         raise SourceError(f"max_context must be at most the sliding window of {window} tokens, got {max_context}")
     if name != "llama" and "rope_freqs.weight" in tensors:
-        raise SourceError(f"rope_freqs.weight must be in files of the llama architecture alone, got one in {name}")
-    heads, width = count(values, "attention.head_count"), count(values, "embedding_length")
+        raise SourceError(
+            f"rope_freqs.weight has no meaning for the architecture {name}; convert the model again"
+        )
+    heads = count(values, "attention.head_count")
+    width = count(values, "embedding_length")
     size = count({"attention.key_length": width // heads, **values}, "attention.key_length")
     if values.get("attention.value_length", size) != size:
         raise SourceError(
@@ -116,5 +118,7 @@ def _factors(tensors: Mapping[str, StoredRows], kind: str, original: float, max_
         length = "long" if max_context > original else "short"
         name = f"rope_factors_{length}.weight"
         if name not in tensors:
-            raise SourceError(f"rope.scaling.type longrope must come with the tensor {name}, which is not in the file")
-    return tensors[name].read(0, tensors[name].shape[0]).to(torch.float32) if name in tensors else None
+            raise SourceError(f"the file says rope.scaling.type longrope and lacks the tensor {name}; convert it again")
+    if name not in tensors:
+        return None
+    return tensors[name].read(0, tensors[name].shape[0]).to(torch.float32)

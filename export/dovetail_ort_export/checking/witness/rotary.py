@@ -20,9 +20,9 @@ class Rotation:
 
     Attributes:
         frequencies: (R / 2,) float32, radians per position; the first R numbers of a head turn, the others stay.
-        attention_factor: what cosine and sine are multiplied by.
-        neighbours: pairs are numbers 2 i and 2 i + 1 of a head, as in Meta's and llama.cpp's code; otherwise number i
-            is paired with i + R / 2.
+        attention_factor: number that cosine and sine are multiplied by.
+        neighbours: whether pairs are the numbers 2 i and 2 i + 1 of a head, as in Meta's and llama.cpp's code; if not,
+            number i is paired with i + R / 2.
     """
 
     frequencies: Tensor
@@ -35,9 +35,14 @@ class Rotation:
         cosine = (angles.cos() * self.attention_factor).to(heads.dtype)
         sine = (angles.sin() * self.attention_factor).to(heads.dtype)
         half = len(self.frequencies)
-        turning, still = heads[..., : 2 * half], heads[..., 2 * half :]
-        pairs = turning.reshape(*turning.shape[:-1], *((half, 2) if self.neighbours else (2, half)))
-        axis = -1 if self.neighbours else -2
+        turning = heads[..., : 2 * half]
+        still = heads[..., 2 * half :]
+        if self.neighbours:
+            axis = -1
+            pairs = turning.reshape(*turning.shape[:-1], half, 2)
+        else:
+            axis = -2
+            pairs = turning.reshape(*turning.shape[:-1], 2, half)
         first, second = pairs.unbind(axis)
         turned = torch.stack((first * cosine - second * sine, second * cosine + first * sine), dim=axis)
         return torch.cat((turned.flatten(-2), still), dim=-1)
@@ -78,8 +83,10 @@ def yarn_frequencies(
     first = _pair_that_turns(beta_fast, base, size, original_context)
     last = _pair_that_turns(beta_slow, base, size, original_context)
     if truncate:
-        first, last = math.floor(first), math.ceil(last)
-    first, last = max(first, 0), min(last, size - 1)
+        first = math.floor(first)
+        last = math.ceil(last)
+    first = max(first, 0)
+    last = min(last, size - 1)
     pairs = torch.arange(size // 2, dtype=torch.float32)
     kept = 1 - ((pairs - first) / max(last - first, 0.001)).clamp(0, 1)
     frequencies = plain_frequencies(base, size)

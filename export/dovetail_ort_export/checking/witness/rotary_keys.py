@@ -1,4 +1,4 @@
-"""The rotary settings of a config.json, in the spellings of transformers 4 and 5, to a `Rotation`."""
+"""From the rotary settings of a config.json, in the spellings of transformers 4 and 5, to a `Rotation`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ def read_rotation(known: dict[str, Any], layer_type: str, size: int, max_context
     Args:
         known: the configuration over its family's defaults.
         layer_type: "full_attention" or "sliding_attention".
-        size: D, numbers in a head; all of them turn.
+        size: D, number of numbers in a head; all of them turn.
         max_context: longest text of the bundle; it chooses LongRoPE's table.
 
     Raises:
         SourceError: the kind is unknown, lacks an option, or is not constant up to `max_context`.
     """
     options = _options(known, layer_type)
-    base, kind = number(options, "rope_theta"), options["rope_type"]
+    base = number(options, "rope_theta")
+    kind = options["rope_type"]
     plain = plain_frequencies(base, size)
     if options["partial_rotary_factor"] not in (None, 1.0):
         raise SourceError(f"partial_rotary_factor must be 1 in this family, got {options['partial_rotary_factor']}")
@@ -57,9 +58,10 @@ def read_rotation(known: dict[str, Any], layer_type: str, size: int, max_context
 
 def _options(known: dict[str, Any], layer_type: str) -> dict[str, Any]:
     """The settings of one layer type in the newer spelling, with what the older one keeps outside of them."""
-    older, newer = (_stated(known, name, layer_type) for name in ("rope_scaling", "rope_parameters"))
+    older = _stated(known, "rope_scaling", layer_type)
+    newer = _stated(known, "rope_parameters", layer_type)
     if any(newer.get(key, value) != value for key, value in older.items()):
-        raise SourceError("config.json must have rope_scaling or rope_parameters, got two that differ; remove one")
+        raise SourceError("rope_scaling and rope_parameters of config.json differ; remove one of them")
     options = {**older, **newer}
     options.setdefault("rope_type", "default")
     options.setdefault("rope_theta", known["rope_theta"])

@@ -21,7 +21,7 @@ class StoredRows:
     """A tensor in a file.
 
     Attributes:
-        shape: of the tensor.
+        shape: shape of the tensor.
         read: `read(start, stop)` gives these rows of the first axis, a new tensor or a view of the mapped file.
     """
 
@@ -34,9 +34,9 @@ class Weights:
     """The weights under one prefix, handed out in one number type.
 
     Attributes:
-        tensors: by their full names.
-        dtype: of what is handed out and computed.
-        prefix: what all names asked for begin with.
+        tensors: stored tensors by their full names.
+        dtype: number type of what is handed out and computed.
+        prefix: text that is put before every name that is asked for.
     """
 
     tensors: dict[str, StoredRows]
@@ -73,7 +73,7 @@ class Weights:
 
     def _find(self, name: str) -> StoredRows:
         if self.prefix + name not in self.tensors:
-            raise SourceError(f"the model's files must hold the tensor {self.prefix}{name}, which is not in them")
+            raise SourceError(f"the model's files lack the tensor {self.prefix}{name}; download them again")
         return self.tensors[self.prefix + name]
 
     def _rows(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:

@@ -111,7 +111,7 @@ def test_a_pickle_that_runs_code_is_refused(tiny_source, text, torch, tmp_path):
     source = tiny_source("llama")
     (source / "model.safetensors").unlink()
     torch.save({"model.norm.weight": Intruder()}, source / "pytorch_model.bin")
-    with pytest.raises(SourceError, match="must be a file of plain tensors"):
+    with pytest.raises(SourceError, match="cannot be read as a file of plain tensors"):
         witness.testify(source, text.token_ids, text.far, max_context=512)
     assert not (tmp_path / "ran").exists()
 
@@ -119,11 +119,11 @@ def test_a_pickle_that_runs_code_is_refused(tiny_source, text, torch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1", "must be a safetensors file"),
-        ("model.safetensors", None, "must hold model.safetensors or pytorch_model.bin, got neither"),
-        ("config.json", b"{", "must be a readable JSON file"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1", "cannot be read as a safetensors file"),
+        ("model.safetensors", None, "has neither model.safetensors nor pytorch_model.bin"),
+        ("config.json", b"{", "cannot be read as JSON"),
         ("config.json", b"[]", "must hold a JSON object, got list"),
-        ("config.json", None, "must be a readable JSON file"),
+        ("config.json", None, "cannot be read as JSON"),
     ],
 )
 def test_a_damaged_directory_is_refused_in_one_line(name, content, message, tiny_source, text):

@@ -1,7 +1,7 @@
-"""Array types by what they hold; axes are named as in every docstring of the project.
+"""Types of arrays by their content, and the axis letters of all docstrings of the project.
 
-`B` batch, `S` new tokens, `P` past tokens, `T = P + S`, `H` query heads, `Hkv` KV heads, `D` head size,
-`E` hidden size, `V` vocabulary, `L` layers, `K` draft tokens per round.
+`B` batch, `S` new tokens, `P` past tokens, `T = P + S`, `H` query heads, `Hkv` key-value heads, `D` head size,
+`E` hidden size, `V` vocabulary, `L` blocks of the target, `K` draft tokens of a round.
 """
 
 from __future__ import annotations

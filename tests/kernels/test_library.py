@@ -95,7 +95,7 @@ def test_a_package_without_a_library_says_how_to_get_one(copied_package):
     available, reason, path = describe(copied_package())
     assert not available
     assert path == "None"
-    assert "must be built with this package, got none; " in reason
+    assert "was built without its library of native operators; " in reason
     assert "\n" not in reason
 
 
@@ -108,7 +108,20 @@ def test_a_file_that_is_no_library_for_this_system_is_refused_in_one_line(copied
     file.write_bytes({"text": b"no library\n", "nothing": b""}.get(broken, content))
     available, reason, _ = describe(copied_package(file))
     assert not available
-    assert "must load, got: " in reason
+    assert "does not load: " in reason
+    assert "\n" not in reason
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libraries are ELF files on Linux")
+@pytest.mark.parametrize("lost", ["a byte", "half of it", "all but its first bytes"])
+def test_a_truncated_library_is_refused_in_one_line_and_kills_no_process(copied_package, tmp_path, lost):
+    content = kernels.library_path().read_bytes()
+    kept = {"a byte": len(content) - 1, "half of it": len(content) // 2, "all but its first bytes": 40}[lost]
+    file = tmp_path / "library"
+    file.write_bytes(content[:kept])
+    available, reason, _ = describe(copied_package(file))
+    assert not available
+    assert "is truncated: " in reason
     assert "\n" not in reason
 
 

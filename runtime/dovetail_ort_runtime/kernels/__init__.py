@@ -1,7 +1,7 @@
-"""Our own operators of ONNX Runtime: the library that was built with this package, and no other.
+"""The library of native operators that was built with this package, and no other. It knows no graph.
 
-What the operators mean stands in `source/kernels.h` and `docs/kernels.md`. The library is loaded by its absolute path
-in the package's own folder: no environment variable, working directory, search path or bundle names another.
+`source/kernels.h` and `docs/kernels.md` say what the operators mean. The library is loaded by its absolute path in the
+package's own folder. No environment variable, working directory, search path or bundle can name another one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import struct
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -18,35 +19,40 @@ from dovetail_ort_runtime.errors import UnavailableError, one_line
 OPERATOR_DOMAIN: Final = "dovetail.native"
 OPERATOR_VERSION: Final = 1
 CACHE_BLOCK: Final = 64
-"""Slots of a KV cache come in multiples of this."""
+"""Number of slots that a KV cache grows by: its capacity is a multiple of this."""
 
 _NAMES: Final = {"win32": "dovetail_kernels.dll", "darwin": "libdovetail_kernels.dylib"}
 _NAME: Final = _NAMES.get(sys.platform, "libdovetail_kernels.so")
-# An editable install has two folders: that of the sources, and that of what is built of them.
+# An editable install has two folders: one of the sources, and one of what is built from them.
 _FOLDERS: Final = tuple(Path(folder).resolve() for folder in __path__)
+# How an ELF file with 64-bit little-endian numbers begins, and the size of its header (`man 5 elf`).
+_ELF: Final = b"\x7fELF\x02\x01"
+_ELF_HEADER_BYTES: Final = 64
 
 
 def library_path() -> Path | None:
-    """Absolute path of the library; None where the package was built without one."""
+    """Absolute path of the library; None if the package was built without one."""
     paths = (folder / _NAME for folder in _FOLDERS)
     return next((path for path in paths if path.is_file()), None)
 
 
 def is_available() -> bool:
-    """Whether native graphs can run here."""
+    """Whether native graphs can run in this process."""
     return why_missing() is None
 
 
 @functools.cache
 def why_missing() -> str | None:
-    """Why the library cannot be used, in one line with the command that helps; None where it can be."""
+    """Why the library cannot be used, in one line with the command that helps; None if it can be used."""
     path = library_path()
     if path is None:
-        return f"the library of native operators must be built with this package, got none; {_how_to_build()}"
+        return f"this package was built without its library of native operators; {_how_to_build()}"
     try:
+        if _is_truncated(path):
+            return f"the file of the library of native operators is truncated: {path}; {_how_to_build()}"
         version = ctypes.CDLL(os.fspath(path)).dovetail_operator_version()
     except (OSError, AttributeError) as error:
-        return f"the library of native operators must load, got: {one_line(error)}; {_how_to_build()}"
+        return f"the library of native operators does not load: {one_line(error)}; {_how_to_build()}"
     if version != OPERATOR_VERSION:
         return (
             f"the library of native operators must have version {OPERATOR_VERSION} of the operators, got {version}; "
@@ -56,10 +62,13 @@ def why_missing() -> str | None:
 
 
 def register(options: Any) -> None:
-    """Let a session with these `onnxruntime.SessionOptions` run native graphs.
+    """Let sessions with these options run native graphs.
+
+    Args:
+        options: an `onnxruntime.SessionOptions`.
 
     Raises:
-        UnavailableError: the library is missing, or `DOVETAIL_KERNELS` names a level that this processor lacks.
+        UnavailableError: the library cannot be used, or `DOVETAIL_KERNELS` names a level that this processor lacks.
     """
     path = _usable_path()
     level()
@@ -67,15 +76,15 @@ def register(options: Any) -> None:
         options.register_custom_ops_library(os.fspath(path))
     except Exception as error:  # onnxruntime raises its own classes straight from C++
         raise UnavailableError(
-            f"the library of native operators must register in ONNX Runtime, got: {one_line(error)}; {_how_to_build()}"
+            f"ONNX Runtime refuses the library of native operators: {one_line(error)}; {_how_to_build()}"
         ) from error
 
 
 def level() -> str:
-    """The level of instructions that the operators use in this process: `avx512vnni`, `portable` and so on.
+    """Level of instructions that the operators use in this process, such as `avx512vnni` or `portable`.
 
     Raises:
-        UnavailableError: as `register`.
+        UnavailableError: the library cannot be used, or `DOVETAIL_KERNELS` names a level that this processor lacks.
     """
     is_error = ctypes.c_int()
     text: bytes = _load(_usable_path()).dovetail_level(ctypes.byref(is_error))
@@ -85,23 +94,40 @@ def level() -> str:
 
 
 def levels() -> tuple[str, ...]:
-    """The levels that this processor could use, the fastest one first.
+    """Levels that this processor can use, fastest first.
 
     Raises:
-        UnavailableError: the library is missing.
+        UnavailableError: the library cannot be used.
     """
     text: bytes = _load(_usable_path()).dovetail_levels()
     return tuple(text.decode().split())
 
 
 def library_version() -> str:
-    """The version of dovetail-ort that the library was built with.
+    """Version of dovetail-ort that the library was built with.
 
     Raises:
-        UnavailableError: the library is missing.
+        UnavailableError: the library cannot be used.
     """
     text: bytes = _load(_usable_path()).dovetail_library_version()
     return text.decode()
+
+
+def _is_truncated(path: Path) -> bool:
+    """Whether an ELF file lacks its end, which kills the process that loads it.
+
+    The last part of such a file is its table of section headers. The file's header says where the table begins
+    (`e_shoff`, at byte 40), how long an entry is and how many there are (`e_shentsize` and `e_shnum`, at byte 58).
+    """
+    with path.open("rb") as file:
+        header = file.read(_ELF_HEADER_BYTES)
+    if not header.startswith(_ELF):
+        return False
+    if len(header) < _ELF_HEADER_BYTES:
+        return True
+    (offset,) = struct.unpack_from("<Q", header, 40)
+    entry_bytes, num_entries = struct.unpack_from("<2H", header, 58)
+    return path.stat().st_size < int(offset) + int(entry_bytes) * int(num_entries)
 
 
 def _usable_path() -> Path:
@@ -121,9 +147,9 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def _how_to_build() -> str:
-    """The command that builds the library from where this package was installed from.
+    """Command that builds the library from the place that this package was installed from.
 
-    It works around pip's cache, which holds the wheel that was built without a compiler.
+    It bypasses pip's cache, which may hold a wheel that was built without a compiler.
     """
     import importlib.metadata  # takes 20 ms
     import json

@@ -1,4 +1,4 @@
-"""What PyInstaller asks of this package: where its hook stands. The hook carries the library into an application."""
+"""Where PyInstaller finds this package's hook, which puts the library of native operators into an application."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def hook_directories() -> list[str]:
-    """Folders with hooks, as the entry point `pyinstaller40` gives them."""
+    """Folders with hooks, for the entry point `pyinstaller40`."""
     return [str(Path(__file__).parent)]

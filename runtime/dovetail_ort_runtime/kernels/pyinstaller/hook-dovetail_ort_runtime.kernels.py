@@ -1,4 +1,4 @@
-"""Carries the library of native operators, if there is one, beside the frozen package."""
+"""Puts the library of native operators, if there is one, beside the frozen package."""
 
 from __future__ import annotations
 

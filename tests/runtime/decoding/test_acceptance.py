@@ -343,7 +343,7 @@ def test_no_proposal_decides_one_token():
     assert decided == Acceptance(rows=(0,), token_ids=(5,))
 
 
-def test_rows_that_pad_the_pass_are_not_read():
+def test_rows_that_pad_the_forward_are_not_read():
     padded = np.concatenate((favouring([5]), np.full((1, 8), np.nan, np.float32)))
     assert accept(Proposal.chain([]), padded, Sampler(SamplingOptions())).rows == (0,)
 

@@ -45,8 +45,11 @@ def model_of(drafters):
 
         def draft(self, next_token_id, max_draft_tokens, shape):
             self.rounds += 1
-            least = shape.least_probabilities[:max_draft_tokens]
-            length = next((n for n in range(len(least)) if self.promised ** (n + 1) < least[n]), len(least))
+            length = 0
+            for least in shape.least_probabilities[:max_draft_tokens]:
+                if self.promised ** (length + 1) < least:
+                    break
+                length += 1
             token_ids = self.chain(length)
             return Proposal.chain(token_ids, confidences=[self.promised ** (n + 1) for n in range(len(token_ids))])
 
@@ -88,7 +91,7 @@ def test_sure_tokens_are_drafted_far_and_unsure_ones_are_not(model_of, noise):
     assert 1 <= mean[0.3] < 1.6 < mean[0.6] < 4 < 6 < mean[0.9]
 
 
-def test_dear_rows_make_short_drafts(model_of, noise):
+def test_expensive_rows_make_short_drafts(model_of, noise):
     means = [np.mean(decode(Planner(curves(ms), model=model_of(noise, 0.8)), noise)[0][50:]) for ms in (0.1, 0.7, 3.0)]
     assert means[0] > 1.5 * means[1] > 2 * means[2]
 
@@ -219,7 +222,7 @@ def test_where_only_a_first_path_is_verified_no_tree_is_drafted(tree_model):
     assert isinstance(tree_model.shapes[0], ChainShape)
 
 
-def test_the_row_that_a_pass_is_filled_up_with_costs_nothing(tree_model):
+def test_the_row_that_a_forward_is_padded_with_costs_nothing(tree_model):
     one_row, two_rows = (begun(Planner(curves(3.4, least_rows=number), lookup=PromptLookup())) for number in (1, 2))
     # After a match of one token: a row of 3.4 ms at a rate of 1 / 7 asks for 0.49, a copy is right with 0.35.
     assert not len(one_row.propose(5, 4))

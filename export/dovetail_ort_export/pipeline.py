@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from dovetail_ort_export.passes import BUILT_IN_PASSES, PassType
 from dovetail_ort_export.passes.context import ExportPass, PassContext
+from dovetail_ort_export.passes.editing import SKELETON_DOMAIN
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_runtime.errors import DovetailError, InputError
 
 ENTRY_POINT_GROUP: Final = "dovetail_ort.passes"
-_SKELETON_DOMAIN: Final = "dovetail"
 
 
 def pass_types() -> dict[str, PassType]:
@@ -91,12 +91,12 @@ def apply_recipe(graph: ir.Model, recipe: Recipe, context: PassContext) -> ir.Mo
     """
     for step in recipe.steps:
         graph = run_pass(graph, str(step), make_pass(step, context)).model
-    left = sorted({node.op_type for node in graph.graph if node.domain == _SKELETON_DOMAIN})
+    left = sorted({node.op_type for node in graph.graph if node.domain == SKELETON_DOMAIN})
     if left:
         raise InputError(
             f"the recipe leaves operators of the trace in the graph: {', '.join(left)}; add one of the passes lower-..."
         )
-    graph.opset_imports.pop(_SKELETON_DOMAIN, None)
+    graph.opset_imports.pop(SKELETON_DOMAIN, None)
     return graph
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_runtime.bundle.formats import NATIVE, NUMBER_FORMATS, PORTABLE
+from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.text.user_text import read_text_file
 
@@ -90,8 +91,7 @@ class Recipe:
             raise InputError(f"{where} must have the keys {', '.join(sorted(_KEYS))}, got {', '.join(value) or 'none'}")
         precision = value["precision"]
         passes = value["passes"]
-        if precision not in NUMBER_FORMATS:
-            raise InputError(f"{where}: precision must be one of {', '.join(NUMBER_FORMATS)}, got {precision!r}")
+        must_be_one_of(f"{where}: precision", precision, NUMBER_FORMATS)
         if not isinstance(passes, list) or not passes:
             raise InputError(f"{where}: passes must be a list of one pass or more, got {passes!r}")
         return cls(precision, tuple(_step(item, where) for item in passes))

@@ -61,6 +61,13 @@ def announce(monkeypatch, **values):
     monkeypatch.setattr(pipeline, "entry_points", lambda group: points if group == ENTRY_POINT_GROUP else [])
 
 
+def test_listing_passes_and_comparing_graphs_need_no_torch():
+    code = "import sys; import dovetail_ort_export.pipeline, dovetail_ort_export.laboratory.diff; "
+    code += "import dovetail_ort_export.laboratory.graphs; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
+
+
 def test_the_example_package_is_found_by_its_entry_point_and_does_what_it_says(tmp_path):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--target", str(tmp_path), str(EXAMPLE)], check=True, capture_output=True)

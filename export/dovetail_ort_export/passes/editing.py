@@ -16,15 +16,21 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN
 
+# Of the operators of the trace, and of those that ONNX Runtime adds to ONNX.
+SKELETON_DOMAIN: Final = "dovetail"
+ONNXRUNTIME_DOMAIN: Final = "com.microsoft"
 # Of the operators that are not ONNX's own.
 _DOMAINS: Final = {
-    **dict.fromkeys(("Weight", "Linear", "Embedding"), "dovetail"),
-    **dict.fromkeys(("GroupQueryAttention", "SkipSimplifiedLayerNormalization"), "com.microsoft"),
+    "Weight": SKELETON_DOMAIN,
+    "Linear": SKELETON_DOMAIN,
+    "Embedding": SKELETON_DOMAIN,
+    "GroupQueryAttention": ONNXRUNTIME_DOMAIN,
+    "SkipSimplifiedLayerNormalization": ONNXRUNTIME_DOMAIN,
 }
 
 
 def find(model: ir.Model, op_type: str) -> Iterator[ir.Node]:
-    """Nodes of one operator in graph order; the graph may change meanwhile."""
+    """Nodes of one operator of the trace, in graph order; the graph may change while they are read."""
     domain = _DOMAINS.get(op_type, "")
     return (node for node in list(model.graph) if node.op_type == op_type and node.domain == domain)
 
@@ -82,7 +88,16 @@ def derived(
     shape: Sequence[int],
     dtype: ir.DataType = ir.DataType.FLOAT,
 ) -> ir.Value:
-    """The initializer, named after `weight`, that `compute` makes of its float32 numbers."""
+    """An initializer that is computed from a weight when the graph is written.
+
+    Args:
+        model: model that gets the initializer, unless it has it already.
+        weight: initializer with the float32 numbers.
+        suffix: what the new name has after the weight's.
+        compute: from the weight's numbers to the new ones.
+        shape: shape of the new numbers.
+        dtype: number type of the new numbers.
+    """
     tensor = tensor_of(weight)
     name = f"{weight.name}_{suffix}"
     return initializer(model, name, lazy_tensor(name, lambda: compute(tensor.numpy()), shape, dtype))
@@ -91,7 +106,14 @@ def derived(
 def lazy_tensor(
     name: str, compute: Callable[[], NDArray[Any]], shape: Sequence[int], dtype: ir.DataType = ir.DataType.FLOAT
 ) -> ir.LazyTensor:
-    """A tensor whose values are computed each time the graph is written, and not kept."""
+    """A tensor whose values are computed each time the graph is written, and not kept.
+
+    Args:
+        name: name of the tensor.
+        compute: what gives its values.
+        shape: shape of the values.
+        dtype: number type of the values.
+    """
     return ir.LazyTensor(
         lambda: ir.Tensor(np.ascontiguousarray(compute())), dtype=dtype, shape=ir.Shape(shape), name=name
     )
@@ -108,7 +130,7 @@ def label(new: Sequence[ir.Node], name: str) -> None:
 def native_node(
     op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any], num_outputs: int = 1
 ) -> ir.Node:
-    """A node whose optional inputs that are not connected are left out at its end."""
+    """A node of this package's own operators; optional inputs at its end that are not connected are left out."""
     last = max(index for index, value in enumerate(inputs) if value is not None)
     return ir.node(op_type, inputs[: last + 1], attributes, domain=OPERATOR_DOMAIN, num_outputs=num_outputs)
 

@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from dovetail_ort_export.passes.editing import find, input_of, producer_of
+from dovetail_ort_export.passes.editing import ONNXRUNTIME_DOMAIN, find, input_of, producer_of
 
 
 class FuseSkipNorm(ir.passes.InPlacePass):
@@ -38,6 +38,6 @@ def _add_and_norm(op: Any, x: ir.Value, skip: ir.Value, weight: ir.Value) -> tup
 def _skip_norm(op: Any, x: ir.Value, skip: ir.Value, weight: ir.Value, norm: ir.Value) -> tuple[ir.Value, ir.Value]:
     epsilon = producer_of(norm).attributes["epsilon"].as_float()
     normalised, _, _, total = op.SkipSimplifiedLayerNormalization(
-        x, skip, weight, epsilon=epsilon, _domain="com.microsoft", _outputs=4
+        x, skip, weight, epsilon=epsilon, _domain=ONNXRUNTIME_DOMAIN, _outputs=4
     )
     return normalised, total

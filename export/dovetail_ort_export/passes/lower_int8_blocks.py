@@ -9,11 +9,10 @@ from typing import Final
 import onnx_ir as ir
 
 from dovetail_ort_export.passes.base import Lowering
-from dovetail_ort_export.passes.editing import constant, derived, input_of, label, tensor_of
+from dovetail_ort_export.passes.editing import ONNXRUNTIME_DOMAIN, constant, derived, input_of, label, tensor_of
 from dovetail_ort_export.quantization.blocks import BLOCK_BITS, BLOCK_SIZES, BlockFormat, block_scales, quantize_blocks
 from dovetail_ort_runtime.errors import InputError, SourceError
 
-_DOMAIN: Final = "com.microsoft"
 _MLP: Final = ".mlp."
 
 
@@ -53,7 +52,7 @@ class LowerInt8Blocks(Lowering):
             "GatherBlockQuantized",
             [blocks, node.inputs[1], scale_column.outputs[0]],
             {"gather_axis": 0, "quantize_axis": 2, "block_size": form.block_size, "bits": form.bits},
-            domain=_DOMAIN,
+            domain=ONNXRUNTIME_DOMAIN,
         )
         label([scale_column, gather], str(node.name))
         return [scale_column, gather, ir.node("Reshape", [gather.outputs[0], flat])]
@@ -74,7 +73,7 @@ def _product_in_blocks(model: ir.Model, node: ir.Node, form: BlockFormat) -> ir.
         "block_size": form.block_size,
         "accuracy_level": 4,
     }
-    return ir.node("MatMulNBits", [node.inputs[0], blocks, scales], attributes, domain=_DOMAIN)
+    return ir.node("MatMulNBits", [node.inputs[0], blocks, scales], attributes, domain=ONNXRUNTIME_DOMAIN)
 
 
 def _quantised(model: ir.Model, weight: ir.Value, form: BlockFormat) -> tuple[ir.Value, ir.Value, tuple[int, ...]]:

@@ -37,6 +37,7 @@ from dovetail_ort_export.quantization.nibbles import (
 from dovetail_ort_export.quantization.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
 from dovetail_ort_export.quantization.scales import GROUP, output_scales
 from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS
+from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
@@ -81,8 +82,7 @@ class LowerNative(ProductPass):
 
     def __init__(self, cache: str = "fp16", group: int = GROUP, bits: int = 8, logits_bits: int = 8) -> None:
         super().__init__()
-        if cache not in CACHE_TYPES:
-            raise InputError(f"cache must be one of {', '.join(CACHE_TYPES)}, got {cache!r}")
+        must_be_one_of("cache", cache, CACHE_TYPES)
         if group not in _GROUPS:
             raise InputError(f"group must be {' or '.join(map(str, _GROUPS))}, got {group!r}")
         for name, value in (("bits", bits), ("logits_bits", logits_bits)):

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from dovetail_ort_export.passes.base import ProductPass
 from dovetail_ort_export.passes.editing import (
+    SKELETON_DOMAIN,
     constant,
     initializer,
     input_of,
@@ -143,7 +144,9 @@ def _pack(model: ir.Model, products: Sequence[_Product], name: str) -> ir.Value:
     biases = [bias for _, bias in products if bias is not None]
     weights = [input_of(linear, 1) for linear in linears]
     path = f"{str(weights[0].name).rsplit('.', 2)[0]}.{name}"
-    new = [ir.node("Linear", [linears[0].inputs[0], _stacked(model, weights, f"{path}.weight")], domain="dovetail")]
+    new = [
+        ir.node("Linear", [linears[0].inputs[0], _stacked(model, weights, f"{path}.weight")], domain=SKELETON_DOMAIN)
+    ]
     if biases:
         new.append(ir.node("Add", [new[0].outputs[0], _stacked(model, biases, f"{path}.bias")]))
     label(new, path)

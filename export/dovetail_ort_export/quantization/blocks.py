@@ -88,5 +88,4 @@ def _two_in_a_byte(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Codes (..., n) of 4 bits as (..., n / 2) bytes."""
     low = codes[..., ::2]
     high = codes[..., 1::2]
-    packed: NDArray[np.uint8] = low | high << 4
-    return packed
+    return low | high << np.uint8(4)

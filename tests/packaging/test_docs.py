@@ -15,6 +15,11 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("dovetail_ort", "dovetail_ort_runtime", "dovetail_ort_export")
 PAGES = [*sorted(REPOSITORY.glob("docs/*.md")), REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
 FOLDERS = (".github", "benchmarks", "dovetail_ort", "export", "examples", "models", "runtime", "tests")
+TARGETS = {
+    target
+    for makefile in ("Makefile", "benchmarks/benchmarks.mk")
+    for target in re.findall(r"^([a-z-]+):", (REPOSITORY / makefile).read_text(encoding="utf-8"), re.MULTILINE)
+}
 SOURCES = [file for folder in FOLDERS for file in (REPOSITORY / folder).rglob("*.*")] + [REPOSITORY / "pyproject.toml"]
 # The attribute of an element by which a browser loads something; a link that a reader follows is `a`.
 LOADED = {
@@ -91,3 +96,9 @@ def test_a_source_file_that_a_page_names_exists(page):
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     named = re.findall(r"`([\w./-]+\.(?:py|h|cpp|toml|yml))`", text)
     assert [name for name in named if not any(name_is_of(name, file) for file in SOURCES)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_a_make_target_that_a_page_names_exists(page):
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= TARGETS

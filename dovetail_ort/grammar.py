@@ -186,7 +186,7 @@ def _import_llguidance() -> ModuleType:
         import llguidance
     except ImportError as error:
         raise UnavailableError(
-            f"a grammar needs the package llguidance: {error}; run: pip install 'dovetail-ort[server]'"
+            f'a grammar needs the package llguidance: {error}; run: pip install "dovetail-ort[server]"'
         ) from error
     return llguidance
 

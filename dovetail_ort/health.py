@@ -176,7 +176,7 @@ def _check_cuda() -> HealthCheck:
 
 def _check_packages(extra: str = "") -> Iterator[HealthCheck]:
     """The packages that this distribution requires, or the optional ones of one of its extras."""
-    remedy = f"pip install 'dovetail-ort[{extra}]'" if extra else "pip install dovetail-ort"
+    remedy = f'pip install "dovetail-ort[{extra}]"' if extra else "pip install dovetail-ort"
     for requirement in map(Requirement, importlib.metadata.requires("dovetail-ort") or []):
         is_wanted = _applies(requirement, extra)
         is_always_required = _applies(requirement, "")

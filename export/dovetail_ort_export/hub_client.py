@@ -1,4 +1,4 @@
-"""The hub through `huggingface_hub`: what a repository holds, its files into the cache and back, errors in one line.
+"""The Hugging Face hub through `huggingface_hub`: files of a repository into the cache and back, errors in one line.
 
 It knows neither bundles nor checkpoints.
 """
@@ -40,8 +40,8 @@ class RemoteFile:
     """A file on the hub.
 
     Attributes:
-        num_bytes: size.
-        sha256: 64 hexadecimal digits, of a file in large-file storage; else None.
+        num_bytes: size of the file.
+        sha256: 64 hexadecimal digits for a file in large-file storage; None for any other.
     """
 
     num_bytes: int
@@ -53,10 +53,10 @@ class RemoteModel:
     """A model on the hub at one commit.
 
     Attributes:
-        name: as it was asked for.
+        name: name that was asked for.
         commit: 40 hexadecimal digits.
         private: whether only its owner sees it.
-        files: by their paths.
+        files: files of the repository by their paths.
     """
 
     name: HubName
@@ -69,10 +69,11 @@ class HubClient:
     """The hub at HF_ENDPOINT, asked with HF_TOKEN or the login of `hf auth login`, and the cache on this disk.
 
     Args:
-        error: class of what the hub refuses; `NoConnectionError` says that it was not reached.
+        error: class of the exception for what the hub refuses. Where the hub was not reached it is
+            `NoConnectionError`.
 
     Attributes:
-        endpoint: address of the hub.
+        endpoint: address of the hub, without a slash at the end.
 
     Raises:
         UnavailableError: `huggingface_hub` is missing.
@@ -90,16 +91,26 @@ class HubClient:
 
     @property
     def has_token(self) -> bool:
-        """Whether somebody is logged in."""
+        """Whether a login or a token is there."""
         return self._library.get_token() is not None
 
     def look_up(self, name: HubName) -> RemoteModel:
-        """What a model holds at its revision; errors as the class says."""
+        """What a model holds at its revision.
+
+        Raises:
+            DovetailError: the class given as `error`, if the hub refuses.
+            NoConnectionError: the hub was not reached.
+        """
         with self._one_line(name):
             return self._look_up(name)
 
     def find(self, name: HubName) -> RemoteModel | None:
-        """The same, or None where there is no repository that the user may see."""
+        """What a model holds at its revision, or None where there is no repository that the user may see.
+
+        Raises:
+            DovetailError: the class given as `error`, if the hub refuses for another reason.
+            NoConnectionError: the hub was not reached.
+        """
         with self._one_line(name):
             try:
                 return self._look_up(name)
@@ -109,9 +120,19 @@ class HubClient:
                 return None
 
     def download(self, model: RemoteModel, files: Iterable[str], *, force: bool = False) -> Path:
-        """Put files of a model into the cache, and return the directory of its snapshot.
+        """Put files of a model into the cache.
 
-        With `force` what the cache has of them is fetched again.
+        Args:
+            model: model on the hub.
+            files: paths of the files.
+            force: whether files that the cache has already are fetched again.
+
+        Returns:
+            Directory of the model's snapshot in the cache.
+
+        Raises:
+            DovetailError: the class given as `error`, if the hub refuses or the disk is full.
+            NoConnectionError: the hub was not reached.
         """
         with self._one_line(model.name):
             folder: str = self._library.snapshot_download(
@@ -125,7 +146,7 @@ class HubClient:
             return Path(folder)
 
     def remember(self, model: RemoteModel) -> None:
-        """Let the model's name mean this commit in the cache; for when all that is wanted of it is there."""
+        """Let the model's name mean this commit in the cache. Call it when all wanted files are there."""
         revision = model.name.revision or DEFAULT_REVISION
         if names_commit(revision, model.commit):
             return
@@ -137,22 +158,36 @@ class HubClient:
             scratch.replace(reference)
 
     def create(self, name: HubName, *, private: bool) -> None:
-        """Make an empty repository."""
+        """Make an empty repository.
+
+        Raises:
+            DovetailError: the class given as `error`, if the hub refuses.
+            NoConnectionError: the hub was not reached.
+        """
         with self._one_line(name):
             self._api.create_repo(name.repository, private=private)
 
     def commit(
         self, model: RemoteModel, additions: Mapping[str, Path | bytes], deletions: Iterable[str], message: str
     ) -> str:
-        """Add and delete files in one commit behind `model`'s, all or none; the new commit."""
-        hub = self._library
-        operations = [
-            *(hub.CommitOperationDelete(path_in_repo=file) for file in deletions),
-            *(
-                hub.CommitOperationAdd(path_in_repo=file, path_or_fileobj=content)
-                for file, content in additions.items()
-            ),
-        ]
+        """Add and delete files in one commit after a model's, all or none.
+
+        Args:
+            model: model on the hub, at the commit that must still be the newest.
+            additions: files or contents by their paths in the repository.
+            deletions: paths in the repository.
+            message: message of the commit.
+
+        Returns:
+            The new commit, 40 hexadecimal digits.
+
+        Raises:
+            DovetailError: the class given as `error`, if the hub refuses.
+            NoConnectionError: the hub was not reached.
+        """
+        operations = [self._library.CommitOperationDelete(path_in_repo=file) for file in deletions]
+        for file, content in additions.items():
+            operations.append(self._library.CommitOperationAdd(path_in_repo=file, path_or_fileobj=content))
         with self._one_line(model.name):
             found = self._api.create_commit(
                 model.name.repository,
@@ -164,12 +199,12 @@ class HubClient:
 
     def _look_up(self, name: HubName) -> RemoteModel:
         if self._library.constants.HF_HUB_OFFLINE:
-            raise NoConnectionError(f"the hub must be asked for {name}, and HF_HUB_OFFLINE forbids it; unset it")
+            raise NoConnectionError(f"HF_HUB_OFFLINE forbids to ask the hub for {name}; unset it")
         found = self._api.model_info(name.repository, revision=name.revision, files_metadata=True)
-        files = {
-            one.rfilename: RemoteFile(num_bytes=one.size or 0, sha256=None if one.lfs is None else one.lfs.sha256)
-            for one in found.siblings or ()
-        }
+        files = {}
+        for one in found.siblings or ():
+            sha256 = None if one.lfs is None else one.lfs.sha256
+            files[one.rfilename] = RemoteFile(num_bytes=one.size or 0, sha256=sha256)
         return RemoteModel(name=name, commit=str(found.sha), private=bool(found.private), files=files)
 
     @contextmanager
@@ -182,14 +217,15 @@ class HubClient:
         except Exception as error:  # of the library, of the HTTP client that its version has, of the system
             chain = list(_chain(error))
             for link in chain:
-                if sentence := _refusal(link, name, self.endpoint) or _full_disk(link):
+                sentence = _refusal(link, name, self.endpoint) or _full_disk(link)
+                if sentence is not None:
                     raise self._error(sentence) from error
-            if any(map(_is_connection_error, chain)):
+            reason = _reason(chain[-1])
+            if any(_is_connection_error(link) for link in chain):
                 raise NoConnectionError(
-                    f"{self.endpoint} must be reached for {name}, got: {_reason(chain[-1])}; check the connection "
-                    "and HF_ENDPOINT"
+                    f"{self.endpoint} cannot be reached for {name}: {reason}; check the connection and HF_ENDPOINT"
                 ) from error
-            raise self._error(f"the hub must serve {name}, got: {_reason(chain[-1])}; try again") from error
+            raise self._error(f"the hub does not serve {name}: {reason}; try again") from error
 
 
 def _library() -> ModuleType:
@@ -199,7 +235,7 @@ def _library() -> ModuleType:
         import huggingface_hub.utils
     except ImportError as error:
         raise UnavailableError(
-            f"the hub must have its client huggingface_hub, got: {error}; run: pip install 'dovetail-ort[hub]'"
+            f'the hub needs the package huggingface_hub: {error}; run: pip install "dovetail-ort[hub]"'
         ) from error
     return huggingface_hub
 
@@ -221,28 +257,28 @@ def _refusal(error: BaseException, name: HubName, endpoint: str) -> str | None:
     kinds = {base.__name__ for base in type(error).__mro__}
     page = f"{endpoint}/{name.repository}"
     if "GatedRepoError" in kinds:
-        return f"{name} is gated, got {status} from the hub; ask for access at {page}, then {_LOG_IN}"
+        return f"{name} is gated ({status} from the hub); ask for access at {page}, then {_LOG_IN}"
     if "RevisionNotFoundError" in kinds:
         revision = name.revision or DEFAULT_REVISION
-        return f"{name.repository} must have the revision {revision!r}, got {status} from the hub; see {page}"
+        return f"{name.repository} has no revision {revision!r} ({status} from the hub); see {page}"
     if "RepositoryNotFoundError" in kinds:
         return (
-            f"{name.repository} must be a model on {endpoint} that you may see, got {status}: there is none of that "
-            f"name, or it is private; check the name, or {_LOG_IN}"
+            f"there is no model {name.repository} on {endpoint}, or it is private ({status} from the hub); "
+            f"check the name, or {_LOG_IN}"
         )
     phrase = getattr(response, "reason_phrase", None) or getattr(response, "reason", None)  # of httpx, of requests
     reason = response.headers.get("X-Error-Message") or phrase or _reason(error)
     if status == 401:
-        return f"the hub must know your token, got {status}: {reason}; {_LOG_IN}"
+        return f"the hub does not know your token ({status}): {reason}; {_LOG_IN}"
     if status == 403:
-        return f"your token must allow this for {name}, got {status}: {reason}; see {endpoint}/settings/tokens"
-    return f"the hub must serve {name}, got {status}: {reason}; try again later, or see {page}"
+        return f"your token does not allow this for {name} ({status}): {reason}; see {endpoint}/settings/tokens"
+    return f"the hub does not serve {name} ({status}): {reason}; try again later, or see {page}"
 
 
 def _full_disk(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
         return (
-            f"the disk of {cache_directory()} must have room for the files, got: {error.strerror}; free some, or set "
+            f"the disk of {cache_directory()} has no room for the files: {error.strerror}; free some, or set "
             "HF_HUB_CACHE to a directory on another disk"
         )
     return None

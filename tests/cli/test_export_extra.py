@@ -34,7 +34,7 @@ def run(program, *arguments):
 def test_export_without_its_packages_names_the_extra(tmp_path):
     result = run(WITHOUT_TORCH, tmp_path / "out")
     assert result.returncode == 2
-    assert "run: pip install 'dovetail-ort[export]'" in result.stderr.splitlines()[-1]
+    assert 'run: pip install "dovetail-ort[export]"' in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["torch", "optimum.exporters", None])

@@ -41,7 +41,7 @@ def checks(capsys, *arguments):
 
 
 def refuse():
-    raise UnavailableError("CUDA must have the libraries, got: none; run: pip install 'onnxruntime-gpu[cuda,cudnn]'")
+    raise UnavailableError('CUDA must have the libraries, got: none; run: pip install "onnxruntime-gpu[cuda,cudnn]"')
 
 
 def test_cuda_is_ok_where_a_graph_ran(with_gpu_package, capsys):
@@ -61,7 +61,7 @@ def test_where_no_graph_runs_the_reason_and_the_remedy_are_given(with_gpu_packag
     found = checks(capsys)
     assert found["cuda"]["status"] == found["cuda versions"]["status"] == "note"
     assert found["cuda"]["found"] == "CUDA must have the libraries, got: none"
-    assert found["cuda"]["remedy"] == "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    assert found["cuda"]["remedy"] == 'pip install "onnxruntime-gpu[cuda,cudnn]"'
     assert "driver none" in found["cuda versions"]["found"]
 
 
@@ -112,7 +112,7 @@ def test_without_the_library_a_note_has_the_command_that_builds_one(monkeypatch,
     finally:
         kernels.why_missing.cache_clear()
     assert found["native operators"]["status"] == "note"
-    assert "got none" in found["native operators"]["found"]
+    assert "without its library" in found["native operators"]["found"]
     assert "pip install" in found["native operators"]["remedy"]
     assert "--no-cache-dir --force-reinstall" in found["native operators"]["remedy"]
     assert "bits" not in found
@@ -171,7 +171,7 @@ def test_doctor_does_without_the_export_packages(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("[--] [export] torch") and "not installed" in line for line in lines)
     assert any(line.startswith("[--] [export] transformers") and "4.40.0, must be" in line for line in lines)
-    assert lines[-1] == "optional: pip install 'dovetail-ort[export]'"
+    assert lines[-1] == 'optional: pip install "dovetail-ort[export]"'
 
 
 @pytest.mark.parametrize("extra", ["export", "server", "hub"])
@@ -181,4 +181,4 @@ def test_doctor_names_the_extra_of_a_package_that_is_absent(extra, capsys, monke
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith(f"[--] [{extra}] no-such-package") and "not installed" in line for line in lines)
-    assert lines[-1] == f"optional: pip install 'dovetail-ort[{extra}]'"
+    assert lines[-1] == f'optional: pip install "dovetail-ort[{extra}]"'

@@ -32,9 +32,7 @@ def test_prompt_that_is_no_utf8_is_refused(tiny_bundle, refused, monkeypatch):
 
 
 def test_system_message_without_a_template_is_refused(tiny_bundle, refused):
-    assert "--system needs a chat template" in refused(
-        "generate", tiny_bundle, "hi", "--raw", "--system", "x"
-    )
+    assert "--system needs a chat template" in refused("generate", tiny_bundle, "hi", "--raw", "--system", "x")
 
 
 def test_generate_prints_the_answer_and_a_line_of_statistics(tiny_bundle, capsys):

@@ -260,7 +260,7 @@ def test_what_is_no_name_is_refused_without_a_request(name, hub, capsys):
 
 def test_the_client_is_named_where_it_is_missing(hub, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert "pip install 'dovetail-ort[hub]'" in refused(["pull", "me/tiny"], capsys)
+    assert 'pip install "dovetail-ort[hub]"' in refused(["pull", "me/tiny"], capsys)
 
 
 def test_a_cache_that_is_removed_is_pulled_again(hub, files, tmp_path):

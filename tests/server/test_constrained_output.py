@@ -98,7 +98,10 @@ def test_json_object_begins_an_object(client):
         ({"type": "regex"}, "response_format.regex must be a regular expression"),
         ({"type": "grammar"}, "response_format.type must be text, json_object, json_schema or regex"),
         ({"type": "json_schema", "json_schema": {"name": "x"}}, "json_schema.schema must be a JSON schema"),
-        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "joint"}}}, "llguidance cannot follow this JSON schema"),
+        (
+            {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "joint"}}},
+            "llguidance cannot follow this JSON schema",
+        ),
         ({"type": "regex", "regex": "a" * 20_001}, "must have 20000 characters or fewer"),
     ],
 )

@@ -141,4 +141,4 @@ def test_the_documentation_names_options_with_their_defaults(capsys):
 def test_a_package_that_is_absent_is_named_with_the_extra_that_has_it(tiny_bundle, capsys, monkeypatch):
     monkeypatch.setattr(serve, "_NEEDED", ("starlette", "no_such_package"))
     assert main(["serve", str(tiny_bundle)]) == 2
-    assert "no_such_package; run: pip install 'dovetail-ort[server]'" in capsys.readouterr().err
+    assert 'no_such_package; run: pip install "dovetail-ort[server]"' in capsys.readouterr().err

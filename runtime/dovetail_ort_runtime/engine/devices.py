@@ -34,7 +34,7 @@ def require_cuda() -> None:
     if CUDA_PROVIDER not in ort.get_available_providers():
         raise UnavailableError(
             "CUDA needs the package onnxruntime-gpu, but onnxruntime is installed; "
-            "run: pip uninstall -y onnxruntime, then pip install 'dovetail-ort[gpu]'"
+            'run: pip uninstall -y onnxruntime, then pip install "dovetail-ort[gpu]"'
         )
     preload_cuda_libraries()
     try:
@@ -46,7 +46,7 @@ def require_cuda() -> None:
     except OSError as error:
         raise UnavailableError(
             f"CUDA lacks a library that onnxruntime-gpu {ort.__version__} was built with: {error}; "
-            "run: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            'run: pip install "onnxruntime-gpu[cuda,cudnn]"'
         ) from error
     problem = device_problem()
     if problem is not None:

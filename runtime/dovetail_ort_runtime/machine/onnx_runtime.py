@@ -46,8 +46,8 @@ def import_onnxruntime() -> ModuleType:
     if len(onnxruntime_distributions()) > 1:
         raise UnavailableError(
             "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files; "
-            "run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'dovetail-ort[cpu]' or "
-            "'dovetail-ort[gpu]'"
+            'run: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "dovetail-ort[cpu]" or '
+            '"dovetail-ort[gpu]"'
         )
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -55,7 +55,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise UnavailableError(
             f"onnxruntime cannot be imported: {error}; "
-            "run: pip install 'dovetail-ort[cpu]' (or 'dovetail-ort[gpu]' for CUDA)"
+            'run: pip install "dovetail-ort[cpu]" (or "dovetail-ort[gpu]" for CUDA)'
         ) from error
     _check_version(onnxruntime)
     module: ModuleType = onnxruntime

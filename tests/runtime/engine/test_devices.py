@@ -20,7 +20,7 @@ HALF = 2  # bytes of a number in the cache of a native graph
 
 
 def test_without_the_package_for_cuda_its_name_and_command_are_given():
-    with pytest.raises(UnavailableError, match=r"needs the package onnxruntime-gpu.*pip install 'dovetail-ort\[gpu\]'"):
+    with pytest.raises(UnavailableError, match=r'needs the package onnxruntime-gpu.*pip install "dovetail-ort\[gpu\]"'):
         require_cuda()
 
 

@@ -14,8 +14,9 @@ from dovetail_ort.cli.export_extra import Progress, export_packages
 from dovetail_ort.cli.terminal import quoted, tell
 from dovetail_ort.suites import evaluation_texts
 from dovetail_ort.training_prompts import load_training_prompts
-from dovetail_ort_export.training.options import DEVICES, PRECISIONS, TrainingInputs, TrainingOptions, TrainingPrompts
+from dovetail_ort_export.training.options import PRECISIONS, TrainingInputs, TrainingOptions, TrainingPrompts
 from dovetail_ort_runtime.bundle.graph_entries import FUSIONS
+from dovetail_ort_runtime.engine.devices import DEVICES
 from dovetail_ort_runtime.errors import UnavailableError
 
 if TYPE_CHECKING:

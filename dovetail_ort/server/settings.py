@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dovetail_ort.server.errors import RequestError
+from dovetail_ort_runtime.checks import must_be, must_be_at_least
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.options import GenerationOptions
 
@@ -40,17 +41,12 @@ class ServerSettings:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        bounds = (
-            ("model_name", "one character or more", bool(self.model_name)),
-            ("max_queue", "1 or more", self.max_queue >= 1),
-            ("max_new_tokens", "1 or more", self.max_new_tokens is None or self.max_new_tokens >= 1),
-            ("max_prompt_tokens", "1 or more", self.max_prompt_tokens is None or self.max_prompt_tokens >= 1),
-            ("max_request_bytes", "1 or more", self.max_request_bytes >= 1),
-            ("time_limit_seconds", "above 0", self.time_limit_seconds > 0),
-        )
-        for name, rule, holds in bounds:
-            if not holds:
-                raise InputError(f"{name} must be {rule}, got {getattr(self, name)!r}")
+        must_be("model_name", "one character or more", self.model_name, holds=self.model_name != "")
+        must_be_at_least("max_queue", self.max_queue, 1)
+        must_be_at_least("max_new_tokens", self.max_new_tokens, 1)
+        must_be_at_least("max_prompt_tokens", self.max_prompt_tokens, 1)
+        must_be_at_least("max_request_bytes", self.max_request_bytes, 1)
+        must_be("time_limit_seconds", "above 0", self.time_limit_seconds, holds=self.time_limit_seconds > 0)
         if self.api_key is not None and (not self.api_key or not self.api_key.isascii()):
             raise InputError("api_key must be one ASCII character or more; leave it out to ask for none")
 

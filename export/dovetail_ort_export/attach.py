@@ -17,6 +17,7 @@ from dovetail_ort_export.writing.target_ends import read_target_ends
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.hub_cache import Snapshot
 from dovetail_ort_runtime.bundle.manifest import Manifest
+from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.errors import InputError
 
@@ -45,8 +46,7 @@ def attach_drafter(
         InputError: the head is damaged, or belongs to another target; or the bundle lies in the hub's cache.
         BundleError: a file of the bundle is damaged.
     """
-    if precision not in DRAFTER_PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(DRAFTER_PRECISIONS)}, got {precision!r}")
+    must_be_one_of("precision", precision, DRAFTER_PRECISIONS)
     clear_leftovers(Path(bundle_path))
     bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
     _refuse_hub_cache(bundle)

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_runtime.bundle.formats import GRAPH_FORMATS, NATIVE, PORTABLE
+from dovetail_ort_runtime.bundle.formats import FP16, FP32, GRAPH_FORMATS, INT4, INT8, NATIVE, PORTABLE
+from dovetail_ort_runtime.checks import must_be, must_be_at_least, must_be_one_of
 from dovetail_ort_runtime.engine.devices import AUTO
 from dovetail_ort_runtime.errors import InputError
 
 # Is given a line about each step of something that takes time.
 Report = Callable[[str], None]
 
-PRECISIONS: Final = ("int8", "int4", "fp32")
+PRECISIONS: Final = (INT8, INT4, FP32)
 AUTO_PRECISION: Final = "auto"
-DRAFTER_PRECISIONS: Final = (AUTO_PRECISION, "int4", "int8", "fp16", "fp32")
+DRAFTER_PRECISIONS: Final = (AUTO_PRECISION, INT4, INT8, FP16, FP32)
 AUTO_FORMAT: Final = "auto"
 BOTH_FORMATS: Final = "both"
 FORMATS: Final = (AUTO_FORMAT, *GRAPH_FORMATS, BOTH_FORMATS)
-KV_CACHES: Final = ("fp16", "fp32")
+KV_CACHES: Final = (FP16, FP32)
 # Rows that one forward of an exported graph may have: no option, but what every manifest states.
 MAX_ROWS: Final = 64
 _CHOICES: Final = {"precision": PRECISIONS, "format": FORMATS, "kv_cache": KV_CACHES}
@@ -71,14 +72,12 @@ class ExportOptions:
         self._check_gpu_layers()
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if isinstance(value, int) and value < least:
-                raise InputError(f"{name} must be {least} or more, got {value}")
+            if not isinstance(value, str):
+                must_be_at_least(name, value, least)
 
     def _check_choices(self) -> None:
         for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+            must_be_one_of(name, getattr(self, name), allowed)
 
     def _check_recipes(self) -> None:
         defaults = {name: allowed[0] for name, allowed in _CHOICES.items()}
@@ -89,10 +88,12 @@ class ExportOptions:
             )
 
     def _check_format(self) -> None:
-        if self.precision == "fp32" and self.format not in (AUTO_FORMAT, PORTABLE):
-            raise InputError(f"format must be {PORTABLE} with the precision fp32, got {self.format}")
-        if self.precision == "int4" and self.format not in (AUTO_FORMAT, NATIVE):
-            raise InputError(f"format must be {NATIVE} with the precision int4, got {self.format}")
+        if self.precision == FP32:
+            holds = self.format in (AUTO_FORMAT, PORTABLE)
+            must_be("format", f"{PORTABLE} with the precision {FP32}", self.format, holds=holds)
+        if self.precision == INT4:
+            holds = self.format in (AUTO_FORMAT, NATIVE)
+            must_be("format", f"{NATIVE} with the precision {INT4}", self.format, holds=holds)
 
     def _check_gpu_layers(self) -> None:
         if isinstance(self.gpu_layers, str) and self.gpu_layers != AUTO:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dovetail_ort_runtime.bundle.graph_entries import FUSIONS
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.checks import must_be_between, must_be_one_of
 
 _MAX_BLOCKS: Final = 6
 
@@ -45,7 +45,5 @@ def check_head(fusion: str, num_blocks: int) -> None:
     Raises:
         InputError: the fusion is unknown, or the number of blocks is out of bounds.
     """
-    if fusion not in FUSIONS:
-        raise InputError(f"fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}")
-    if not 1 <= num_blocks <= _MAX_BLOCKS:
-        raise InputError(f"num_blocks must be between 1 and {_MAX_BLOCKS}, got {num_blocks}")
+    must_be_one_of("fusion", fusion, FUSIONS)
+    must_be_between("num_blocks", num_blocks, 1, _MAX_BLOCKS)

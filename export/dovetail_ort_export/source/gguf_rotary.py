@@ -1,7 +1,7 @@
-"""The rotary settings of a GGUF file, as `rope_theta` and `rope_scaling` of a `config.json`.
+"""The rotary settings of a GGUF file, as `rope_theta` and `rope_scaling` of a `config.json`. It knows no family.
 
-A file states a scaling in three ways: by a type and a factor, by the older key `rope.scale_linear`, or by a tensor of
-factors that divide the frequencies, which converters compute for Llama 3.1 and its descendants.
+A file states a scaling in one of three ways: by a type and a factor, by the older key `rope.scale_linear`, or by a
+tensor of factors that divide the frequencies. Converters compute such a tensor for Llama 3.1 and its descendants.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import SourceError
 
 Factors = NDArray[np.float32]
 
-# Keys behind `ARCHITECTURE.` that this module reads.
+# Keys under `ARCHITECTURE.` that this module reads.
 ROTARY_KEYS: Final = (
     "rope.freq_base",
     "rope.scale_linear",
@@ -39,11 +40,13 @@ LONG_FACTORS: Final = "rope_factors_long.weight"
 _TYPES: Final = ("none", "linear", "yarn", "longrope")
 _DEFAULT_THETA: Final = 10_000.0
 _NOT_COVERED: Final = "export the model from its Hugging Face directory instead"
-# What Llama 3.1 to 3.3 have in common; 8 or 32, and the original context, differ.
-_LOW_FREQUENCY, _HIGH_FREQUENCY = 1.0, 4.0
-# Relative. Converters compute a factor in float32; near the lowest frequency rounding grows with the factor, up to 32.
+# Llama 3.1 to 3.3 have these in common. They differ in the factor, 8 or 32, and in the original context.
+_LOW_FREQUENCY: Final = 1.0
+_HIGH_FREQUENCY: Final = 4.0
+# Relative. Converters compute a factor in float32, and near the lowest frequency rounding grows with it, up to 32.
 _FACTOR_TOLERANCE: Final = 1e-4
-_ATTENTION_TOLERANCE: Final = 1e-6  # relative; a value stored in float32
+# Relative. The file has the value in float32.
+_ATTENTION_TOLERANCE: Final = 1e-6
 
 
 def rotary_settings(
@@ -52,13 +55,13 @@ def rotary_settings(
     """`rope_theta` and, if positions are scaled, `rope_scaling`.
 
     Args:
-        settings: metadata behind `ARCHITECTURE.`.
-        factors: the tensors `FACTORS`, `SHORT_FACTORS` and `LONG_FACTORS`, as far as the file has them.
-        head_size: D, all of which is rotated.
-        context_length: of the model, in tokens.
+        settings: metadata under `ARCHITECTURE.`, without that prefix.
+        factors: tensors `FACTORS`, `SHORT_FACTORS` and `LONG_FACTORS` by name, as far as the file has them.
+        head_size: D; all of a head is rotated.
+        context_length: number of tokens that the model was trained for.
 
     Raises:
-        SourceError: a setting means something that config.json cannot say or that readers disagree on.
+        SourceError: a setting means something that config.json cannot say, or that programs read in different ways.
     """
     theta = float(settings.get("rope.freq_base", _DEFAULT_THETA))
     if not (math.isfinite(theta) and theta > 0):
@@ -80,9 +83,9 @@ def rotary_settings(
 
 
 def _kind(settings: Mapping[str, Any]) -> str:
+    """The kind of scaling, without settings that belong to another kind."""
     kind = settings.get("rope.scaling.type", "linear")  # llama.cpp's default; without a factor it scales nothing
-    if kind not in _TYPES:
-        raise SourceError(f"rope.scaling.type must be one of {', '.join(_TYPES)}, got {kind!r}; {_NOT_COVERED}")
+    must_be_one_of("rope.scaling.type", kind, _TYPES, advice=_NOT_COVERED, error=SourceError)
     _require(settings, "rope.scaling.yarn_log_multiplier", 0.0)
     if kind != "yarn":
         for key in ("ext_factor", "attn_factor", "beta_fast", "beta_slow"):
@@ -93,15 +96,16 @@ def _kind(settings: Mapping[str, Any]) -> str:
 
 
 def _factor(settings: Mapping[str, Any]) -> float:
-    """By how much positions are divided; 0 stands for 1."""
-    factor = float(settings.get("rope.scaling.factor", settings.get("rope.scale_linear", 1.0)) or 1.0)
+    """The number that positions are divided by; in a file 0 means 1."""
+    stated = settings.get("rope.scaling.factor", settings.get("rope.scale_linear", 1.0))
+    factor = float(stated or 1.0)
     if not (math.isfinite(factor) and factor >= 1):
         raise SourceError(f"rope.scaling.factor must be a number of 1 or more, got {factor}; {_NOT_COVERED}")
     return factor
 
 
 def _yarn(settings: Mapping[str, Any], factors: Mapping[str, Factors], context_length: int) -> dict[str, Any]:
-    """YaRN as in arXiv 2309.00071: llama.cpp multiplies the paper's attention factor by `attn_factor`."""
+    """YaRN (arXiv 2309.00071). llama.cpp multiplies the paper's attention factor by `attn_factor`."""
     _refuse_factors(factors, (FACTORS, SHORT_FACTORS, LONG_FACTORS), "yarn")
     _require(settings, "rope.scaling.yarn_ext_factor", 1.0)
     factor = _factor(settings)
@@ -114,7 +118,7 @@ def _yarn(settings: Mapping[str, Any], factors: Mapping[str, Factors], context_l
         if f"rope.scaling.yarn_{key}" in settings:
             scaling[key] = float(settings[f"rope.scaling.yarn_{key}"])
     attention = 0.1 * math.log(factor) + 1.0
-    # Converters store the publisher's attention factor here; llama.cpp computes the paper's instead.
+    # Converters store the publisher's attention factor here, but llama.cpp computes the paper's instead.
     stored = float(settings.get("rope.scaling.yarn_attn_factor", attention))
     if not math.isclose(stored, attention, rel_tol=_ATTENTION_TOLERANCE):
         raise SourceError(
@@ -128,6 +132,7 @@ def _yarn(settings: Mapping[str, Any], factors: Mapping[str, Factors], context_l
 
 
 def _longrope(settings: Mapping[str, Any], factors: Mapping[str, Factors], context_length: int) -> dict[str, Any]:
+    """LongRoPE (arXiv 2402.13753), whose two tables are tensors of the file."""
     _refuse_factors(factors, (FACTORS,), "longrope")
     missing = [name for name in (SHORT_FACTORS, LONG_FACTORS) if name not in factors]
     if missing:
@@ -154,7 +159,7 @@ def _divided(
     context_length: int,
     head_size: int,
 ) -> dict[str, Any] | None:
-    """Frequencies that are divided by one factor, by one factor each, or not at all."""
+    """Frequencies that are all divided by one factor, each by its own factor, or not at all."""
     factor = 1.0 if kind == "none" else _factor(settings)
     if factors is None or (factors == 1).all():
         return None if factor == 1 else {"rope_type": "linear", "factor": factor}
@@ -162,7 +167,7 @@ def _divided(
         found = _llama3(factors, theta, head_size)
         if found is not None:
             return found
-    # Longrope with both tables alike is a division by factors, whatever the length.
+    # Longrope with two equal tables divides by these factors, whatever the length of a text.
     table = [float(value) * factor for value in factors]
     return {
         "rope_type": "longrope",
@@ -174,7 +179,7 @@ def _divided(
 
 
 def _llama3(factors: Factors, theta: float, head_size: int) -> dict[str, Any] | None:
-    """The llama3 scaling that gives `factors`, or None if none does.
+    """The settings of Llama 3's scaling that give these factors, or None if no settings do.
 
     The lowest frequency is divided by the whole factor. Between the bands a frequency of wavelength w is divided by
     1 / ((1 - s) / factor + s) with s = (original / w - low) / (high - low), which gives the original context.
@@ -203,6 +208,7 @@ def _llama3(factors: Factors, theta: float, head_size: int) -> dict[str, Any] | 
 
 
 def _require(settings: Mapping[str, Any], key: str, value: float) -> None:
+    """Refuse another value than `value` under a key, if the key is there."""
     found = settings.get(key, value)
     if found != value:
         raise SourceError(f"{key} must be {value:g}, got {found:g}; {_NOT_COVERED}")

@@ -1,7 +1,7 @@
-"""The metadata of a GGUF file in the words of a `config.json`.
+"""The metadata of a GGUF file in the words of a `config.json`. It knows no tensors but their names.
 
-Every key is translated, known to be harmless, or refused here; one of unknown meaning keeps its name, so that the check
-of all settings refuses it, or the user lets it pass by that name.
+Every key is translated, known to be harmless, or refused here. A key of unknown meaning keeps its name: the check of all
+settings refuses it then, unless the user asks to ignore it by that name.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from dovetail_ort_export.source.gguf_rotary import ROTARY_KEYS, Factors, rotary_settings
 from dovetail_ort_export.source.gguf_vocabulary import is_vocabulary_key
+from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import SourceError
 
 ARCHITECTURES: Final = ("llama", "qwen2", "qwen3")
 
-# Keys behind `ARCHITECTURE.` and what config.json calls them.
+# Keys under `ARCHITECTURE.`, and what config.json calls them.
 _SIZES: Final = {
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
@@ -48,8 +49,9 @@ _NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "attention.max_alibi_bias": (0.0,),
     "tensor_data_layout": ("Meta AI original pth",),  # the order of rows that every converter to `llama` writes
 }
-_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"rope.scaling.type": (str,)}  # of keys that are no numbers
-# Prefixes of keys that describe the file, and that no program computes with.
+# Types of the values under keys that hold no number.
+_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"rope.scaling.type": (str,)}
+# Prefixes of keys that describe the file; no program computes with them.
 _DESCRIPTIONS: Final = ("general.", "split.", "quantize.", "imatrix.", "mradermacher.")
 _FILE_KINDS: Final = {
     "adapter": "merge the adapter into its base model first",
@@ -61,20 +63,20 @@ _QUANTIZATION_VERSION: Final = 2
 
 
 def check_kind(metadata: Mapping[str, Any]) -> None:
-    """Accept the file of a model of a covered architecture.
+    """Refuse a file that holds no model of a covered architecture.
+
+    Args:
+        metadata: metadata of the file by key.
 
     Raises:
-        SourceError: it is another architecture or no model; the message says what.
+        SourceError: the architecture is another one, or the file holds no model; the message says what it holds.
     """
     kind = metadata.get("general.type", "model")
     if kind != "model":
         raise SourceError(f"general.type must be model, got {kind!r}; {_FILE_KINDS.get(kind, 'give a whole model')}")
     architecture = metadata.get("general.architecture")
-    if architecture not in ARCHITECTURES:
-        raise SourceError(
-            f"general.architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}; "
-            "this family is not read from GGUF files"
-        )
+    advice = "this family is not read from GGUF files"
+    must_be_one_of("general.architecture", architecture, ARCHITECTURES, advice=advice, error=SourceError)
     version = metadata.get("general.quantization_version", _QUANTIZATION_VERSION)
     if version != _QUANTIZATION_VERSION:
         raise SourceError(
@@ -85,13 +87,13 @@ def check_kind(metadata: Mapping[str, Any]) -> None:
 def model_settings(
     metadata: Mapping[str, Any], tensors: Collection[str], factors: Mapping[str, Factors], rows: int
 ) -> dict[str, Any]:
-    """The configuration.
+    """The configuration of a model.
 
     Args:
-        metadata: of a file that `check_kind` accepts.
-        tensors: names in the file; biases and a head of its own are told by their presence.
+        metadata: metadata by key, of a file that `check_kind` accepts.
+        tensors: names of the tensors in the file. They show whether there are biases and a head of its own.
         factors: tensors that divide rotary frequencies, by name.
-        rows: of the embedding.
+        rows: number of rows of the embedding.
 
     Raises:
         SourceError: a key is not covered, or a key that is needed is missing.
@@ -113,6 +115,7 @@ def model_settings(
 
 
 def _check_neutral(settings: Mapping[str, Any], architecture: str) -> None:
+    """Refuse values that would make another model."""
     for key, neutral in _NEUTRAL.items():
         if key in settings and settings[key] not in neutral:
             raise SourceError(
@@ -121,16 +124,20 @@ def _check_neutral(settings: Mapping[str, Any], architecture: str) -> None:
 
 
 def _check_types(settings: Mapping[str, Any], architecture: str) -> None:
+    """Refuse values of another type than their key has."""
     for key in _READ:
+        if key not in settings:
+            continue
         allowed = _TYPES.get(key, (int, float))
-        value = settings.get(key, 0)
+        value = settings[key]
         values = value if isinstance(value, list) and key in _SIZES else [value]
-        if key in settings and not all(isinstance(entry, allowed) for entry in values):
+        if not all(isinstance(entry, allowed) for entry in values):
             kind = "text" if str in allowed else "a number"
             raise SourceError(f"{architecture}.{key} must be {kind}, got {value!r:.60}; convert the model again")
 
 
 def _needed(settings: Mapping[str, Any], key: str, architecture: str) -> Any:
+    """The value of a key that every file must have."""
     if key not in settings:
         raise SourceError(f"a GGUF file must have the key {architecture}.{key}, got none; convert the model again")
     return settings[key]
@@ -153,6 +160,7 @@ def _whole(settings: Mapping[str, Any], key: str, architecture: str) -> int:
 
 
 def _vocabulary_size(settings: Mapping[str, Any], rows: int, architecture: str) -> int:
+    """V, the number of rows of the embedding."""
     stated = settings.get("vocab_size", rows)
     if stated != rows:
         raise SourceError(
@@ -163,8 +171,9 @@ def _vocabulary_size(settings: Mapping[str, Any], rows: int, architecture: str) 
 
 
 def _head_size(settings: Mapping[str, Any], config: Mapping[str, Any], architecture: str) -> int:
-    """D. Keys and values must be of one size, and all of it rotated."""
-    width, heads = config["hidden_size"], config["num_attention_heads"]
+    """D. Keys and values must have the same size, and all of a head must be rotated."""
+    width = config["hidden_size"]
+    heads = config["num_attention_heads"]
     if "attention.key_length" not in settings and width % heads:
         raise SourceError(
             f"{architecture}.embedding_length must be a multiple of the head count where there is no "
@@ -183,7 +192,7 @@ def _head_size(settings: Mapping[str, Any], config: Mapping[str, Any], architect
 def _family_settings(
     architecture: str, settings: Mapping[str, Any], config: Mapping[str, Any], tensors: Collection[str], head_size: int
 ) -> dict[str, Any]:
-    """What one family has and another does not: the head size, biases, a sliding window."""
+    """The settings that only some families have: the head size, biases, a sliding window."""
     window = settings.get(_WINDOW)
     slides = bool(window) and window < config["max_position_embeddings"]
     attention_bias = any(name.endswith(".attn_q.bias") for name in tensors)
@@ -193,7 +202,7 @@ def _family_settings(
     if architecture == "qwen3":
         found = {"head_dim": head_size, "attention_bias": attention_bias}
         return found | (_qwen_window(window) if slides else {})
-    if slides:  # Mistral's first releases, which are of this architecture, too
+    if slides:  # the first releases of Mistral, which have this architecture, too
         return {"model_type": "mistral", "head_dim": head_size, "sliding_window": window}
     return {
         "head_dim": head_size,
@@ -203,7 +212,9 @@ def _family_settings(
 
 
 def _check_even_heads(config: Mapping[str, Any], head_size: int) -> None:
-    width, heads = config["hidden_size"], config["num_attention_heads"]
+    """Refuse heads that are not together as wide as the hidden state."""
+    width = config["hidden_size"]
+    heads = config["num_attention_heads"]
     if width != heads * head_size:
         raise SourceError(
             f"qwen2.embedding_length must be head count times key length, got {width} and {heads} times {head_size}; "
@@ -212,11 +223,12 @@ def _check_even_heads(config: Mapping[str, Any], head_size: int) -> None:
 
 
 def _qwen_window(window: Any) -> dict[str, Any]:
-    # The file does not say which blocks have the window; what is right for all of them is right for some.
+    # The file does not say which blocks have the window. A context that suits all blocks suits any of them.
     return {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
 
 
 def _unknown(metadata: Mapping[str, Any], own: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of unknown meaning, by their full names."""
     known = {f"{own}{key}" for key in settings if key in _READ or key in _NEUTRAL}
     return {
         key: value

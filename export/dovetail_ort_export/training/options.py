@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from dovetail_ort_export.heads.config import check_head
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.checks import must_be, must_be_at_least, must_be_between, must_be_one_of
+from dovetail_ort_runtime.engine.devices import DEVICES
 from dovetail_ort_runtime.text.messages import Message
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
-DEVICES: Final = ("auto", "cpu", "cuda")
 LEAST_ANSWER_TOKENS: Final = 8
 # The least value of each number that has one.
 _LEAST: Final = {
@@ -79,23 +79,13 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:  # NaN is neither above nor below
-                raise InputError(f"{name} must be {least} or more, got {value}")
+            must_be_at_least(name, getattr(self, name), least)
         for name in _SHARES:
-            share = getattr(self, name)
-            if not 0 <= share <= 1:
-                raise InputError(f"{name} must be between 0 and 1, got {share}")
-        if not 0 < self.learning_rate < 1:
-            raise InputError(f"learning_rate must be between 0 and 1, got {self.learning_rate}")
+            must_be_between(name, getattr(self, name), 0, 1)
+        must_be("learning_rate", "above 0 and below 1", self.learning_rate, holds=0 < self.learning_rate < 1)
         check_head(self.fusion, self.num_blocks)
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("device", self.device, DEVICES)
-
-
-def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        must_be_one_of("precision", self.precision, PRECISIONS)
+        must_be_one_of("device", self.device, DEVICES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from dovetail_ort_runtime.checks import must_be_between
 from dovetail_ort_runtime.errors import InputError
 
 
@@ -73,8 +74,7 @@ class TreeShape:
 
 def _check_probabilities(numbers: tuple[float, ...]) -> None:
     for number in numbers:
-        if not 0 <= number <= 1:
-            raise InputError(f"least_probabilities must be between 0 and 1, got {number}")
+        must_be_between("least_probabilities", number, 0, 1)
 
 
 FOUR_TOKENS: Final = ChainShape.fixed(4)

@@ -68,6 +68,7 @@ def setup(app: Sphinx) -> None:
     """Connect the additions to pages and the links between names, and call attributes as the docstrings do."""
     app.connect("source-read", add_to_page)
     app.connect("missing-reference", link_to_public_name)
+    app.connect("autodoc-process-signature", show_aliases)
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"
@@ -125,6 +126,13 @@ def directive(full_name: str, value: Any) -> Iterator[str]:
         yield f".. autoclass:: {full_name}{arguments}"
         yield "   :members:"
     yield ""
+
+
+def show_aliases(
+    _app: Sphinx, _kind: str, _name: str, _value: Any, _options: Any, parameters: str | None, result: str | None
+) -> tuple[str | None, ...]:
+    """Write `FloatArray | None` where a union has an alias that autodoc does not look up."""
+    return tuple(text and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text) for text in (parameters, result))
 
 
 def link_to_public_name(

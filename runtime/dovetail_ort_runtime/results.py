@@ -53,12 +53,12 @@ class Statistics:
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Speed of decoding: tokens after the first over their time; 0 without such tokens."""
+        """Tokens after the first over their time; 0 without such tokens."""
         return (self.new_tokens - 1) / self.decode_seconds if self.rounds else 0.0
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Speed of the prefill: prompt tokens that were read, over their time."""
+        """Prompt tokens that were read, over their time."""
         return (self.prompt_tokens - self.cached_tokens) / self.prefill_seconds
 
     @property

@@ -113,8 +113,8 @@ class Proposal:
             accepted_ids: accepted draft tokens, a path from the root.
 
         Returns:
-            For the root, and then for each accepted token: the probability, by the drafter, that one of its children
-            comes next. It ends at the first node without children.
+            A probability for the root and then for each accepted token, up to the first node without children. It is
+            the drafter's probability that one of the node's children comes next.
         """
         found: list[float] = []
         node = ROOT

@@ -144,11 +144,11 @@ def _pack(model: ir.Model, products: Sequence[_Product], name: str) -> ir.Value:
     biases = [bias for _, bias in products if bias is not None]
     weights = [input_of(linear, 1) for linear in linears]
     path = f"{str(weights[0].name).rsplit('.', 2)[0]}.{name}"
-    new = [
-        ir.node("Linear", [linears[0].inputs[0], _stacked(model, weights, f"{path}.weight")], domain=SKELETON_DOMAIN)
-    ]
+    weight = _stacked(model, weights, f"{path}.weight")
+    new = [ir.node("Linear", [linears[0].inputs[0], weight], domain=SKELETON_DOMAIN)]
     if biases:
-        new.append(ir.node("Add", [new[0].outputs[0], _stacked(model, biases, f"{path}.bias")]))
+        bias = _stacked(model, biases, f"{path}.bias")
+        new.append(ir.node("Add", [new[0].outputs[0], bias]))
     label(new, path)
     model.graph.insert_before(linears[0], new)
     return new[-1].outputs[0]

@@ -11,9 +11,10 @@ from dovetail_ort_export.source.diagnosis import OTHER_KINDS
 from dovetail_ort_export.source.families import FAMILIES
 from dovetail_ort_export.source.families.family import COMMON_SETTINGS, UNNEEDED
 from dovetail_ort_export.source.gguf_splitting import RULES
+from dovetail_ort_export.source.harmless_settings import HARMLESS
 from dovetail_ort_export.source.quantised import METHODS
 from dovetail_ort_export.source.rotary import KINDS
-from dovetail_ort_export.source.settings import HARMLESS, NEUTRAL
+from dovetail_ort_export.source.settings import NEUTRAL
 from dovetail_ort_export.source.wrong_weights import MARKS, WRAPPERS
 
 _ROTARY_REMARKS: Final = {

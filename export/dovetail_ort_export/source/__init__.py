@@ -36,8 +36,8 @@ class SourceOptions:
 
     Attributes:
         max_context: largest number of tokens of prompt and answer; the model's own maximum if None.
-        ignore_settings: keys of the configuration that are passed over although nothing is known of them.
-        ignore_weights: patterns of tensors in the files that have no place and are passed over.
+        ignore_settings: keys of the configuration that are passed over although export does not know them.
+        ignore_weights: patterns for names of tensors that are passed over although the model has no use for them.
     """
 
     max_context: int | None = None
@@ -46,7 +46,7 @@ class SourceOptions:
 
     @classmethod
     def of_bundle(cls, manifest: Manifest) -> Self:
-        """Those that a bundle was exported with."""
+        """The options that a bundle was exported with."""
         return cls(
             max_context=manifest.target.max_context,
             ignore_settings=manifest.provenance.ignored_settings,
@@ -59,10 +59,10 @@ class Source:
     """A loaded model.
 
     Attributes:
-        checkpoint: its files.
-        settings: of its configuration, all understood.
-        model: transformers causal LM, in evaluation mode, in the number type of its files.
-        ignored_weights: tensors of the files that were passed over because the user said so.
+        checkpoint: the model's files.
+        settings: the settings of its configuration, all of which are understood.
+        model: transformers causal LM in evaluation mode, in the number type of the files.
+        ignored_weights: names of tensors that were passed over because the user asked for it.
         notes: what the user should know, a line each.
     """
 
@@ -74,17 +74,21 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """Name of the model."""
         return self.checkpoint.name
 
     @property
     def text(self) -> TextParts:
-        """How its text becomes token ids."""
+        """How the model's text becomes token ids."""
         return self.checkpoint.text
 
 
 def load_source(source: str, options: SourceOptions | None = None) -> Source:
-    """Read a directory, a `.gguf` file or a hub repository `owner/name[@revision]`.
+    """Load a model.
+
+    Args:
+        source: a directory, a `.gguf` file, or a repository of the hub, `owner/name` or `owner/name@revision`.
+        options: how it is read; the defaults if None.
 
     Raises:
         SourceError: there is no such model, it is damaged, or something of it is not understood.
@@ -100,10 +104,13 @@ def load_source(source: str, options: SourceOptions | None = None) -> Source:
 
 
 def read_checkpoint(source: str) -> Checkpoint:
-    """The files of a source, read as far as settings, names and shapes.
+    """Read a source's files as far as settings, names and shapes.
+
+    Args:
+        source: a directory, a `.gguf` file, or a repository of the hub, `owner/name` or `owner/name@revision`.
 
     Raises:
-        SourceError: as `load_source`.
+        SourceError: there is no such model, or its files are damaged or of a kind that is not covered.
     """
     path = Path(source)
     if path.suffix.lower() == ".gguf":
@@ -124,7 +131,7 @@ def read_checkpoint(source: str) -> Checkpoint:
 
 
 def _version_notes() -> tuple[str, ...]:
-    """A note where transformers is newer than any that was tested."""
+    """A note if transformers is newer than the newest release that was tested."""
     version = Version(transformers.__version__)
     if version <= _NEWEST_TESTED:
         return ()
@@ -133,7 +140,7 @@ def _version_notes() -> tuple[str, ...]:
 
 @contextmanager
 def _quiet_configurations() -> Iterator[None]:
-    """Silence transformers' remarks on settings and tensors, all of which are checked here."""
+    """Silence transformers' remarks on settings and tensors: this package checks all of them itself."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:

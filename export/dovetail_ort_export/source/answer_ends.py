@@ -1,4 +1,4 @@
-"""Which tokens end an answer: those that the files name, and the one that the chat template writes behind an answer."""
+"""Which tokens end an answer: those that the files name, and the one that the chat template writes after an answer."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ def answer_ends(
     special_tokens: Mapping[str, str],
     template: str | None,
 ) -> tuple[tuple[int, ...], list[str]]:
-    """Ids that end an answer, and notes on those that `generate` of transformers would not stop at.
+    """Ids of the tokens that end an answer, and notes on those that `generate` of transformers would not stop at.
 
-    The first of `generation_config.json`, `config.json` and the tokenizer that names ends does so, as in transformers.
-    The tokenizer's end token and the template's end of turn come after them: publishers forget them in
-    `generation_config.json`, and an answer would never end.
+    The ends are those of `generation_config.json`, or else those of `config.json`, as in transformers. The tokenizer's
+    end token and the template's end of a turn are added: publishers forget them, and an answer would never end.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        generation: content of `generation_config.json`; empty if there is none.
+        config: content of `config.json`.
+        special_tokens: text of special tokens by name.
+        template: Jinja source of the chat template, or None.
 
     Raises:
         SourceError: an `eos_token_id` is no token id.
@@ -49,9 +55,14 @@ def answer_ends(
 
 
 def end_of_turn(tokenizer: Tokenizer, template: str, special_tokens: Mapping[str, str]) -> str | None:
-    """The added token that a chat template writes behind the assistant's words, if it is one.
+    """The added token that a chat template writes after the assistant's words, or None if it writes none.
 
-    Example: `<|im_end|>` of a template that renders an answer as `<|im_start|>assistant Words<|im_end|>`.
+    Example: `<|im_end|>` for a template that renders an answer as `<|im_start|>assistant Words<|im_end|>`.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        template: Jinja source of the chat template.
+        special_tokens: text of special tokens by name.
     """
     messages: list[Message] = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
     try:
@@ -62,8 +73,9 @@ def end_of_turn(tokenizer: Tokenizer, template: str, special_tokens: Mapping[str
     after = after.strip()
     if not found or before.rstrip().endswith(after):  # nothing, or the opening of another answer
         return None
-    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
-    return max((token for token in added if token and after.startswith(token)), key=len, default=None)
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    fitting = [token for token in added if token and after.startswith(token)]
+    return max(fitting, key=len, default=None)
 
 
 def _stated(settings: Mapping[str, Any], file: str) -> tuple[int, ...]:

@@ -1,4 +1,7 @@
-"""What any kind of model file comes to: settings as the publisher wrote them, tensors by name, and the way to text."""
+"""What files of every kind are read as: settings as the publisher wrote them, tensors by name, and the way to text.
+
+It knows no kind of file.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StoredTensor:
-    """A tensor in a file, not read yet.
+    """A tensor in a file that has not been read yet.
 
     Attributes:
-        shape: of the tensor.
-        dtype: of what `read` gives.
-        read: gives the tensor; a view of the mapped file where the format allows it.
+        shape: dimensions of the tensor.
+        dtype: number type of the tensor that `read` gives.
+        read: function that gives the tensor; it is a view of the mapped file where the format allows that.
     """
 
     shape: tuple[int, ...]
@@ -32,11 +35,11 @@ class TextParts:
     """How a model's text becomes token ids.
 
     Attributes:
-        tokenizer: of the `tokenizers` package.
-        chat_template: Jinja source, or None.
-        special_tokens: names that the chat template may use, such as `bos_token`, to their text.
-        eos_token_ids: tokens that end an answer, one or more.
-        notes: what the user should know of them, a line each.
+        tokenizer: tokenizer of the `tokenizers` package.
+        chat_template: Jinja source of the chat template, or None if there is none.
+        special_tokens: text of special tokens by the names that a chat template may use, such as `bos_token`.
+        eos_token_ids: ids of the tokens that end an answer, one or more.
+        notes: what the user should know of the text files, a line each.
     """
 
     tokenizer: Tokenizer
@@ -48,17 +51,17 @@ class TextParts:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Checkpoint:
-    """A model's files, read as far as its settings; no weight has been read yet.
+    """A model's files, read as far as the settings. No weight has been read yet.
 
     Attributes:
-        name: of the model: the hub's repository, the GGUF metadata's name, or the directory's; never empty.
+        name: name of the model: the hub's repository, the name in the GGUF metadata, or the directory's name.
         path: the directory, or the first GGUF file.
         config: the configuration with the keys of a `config.json`, in whichever spelling the publisher used.
-        generation: `generation_config.json`; empty if there is none.
-        tensors: by the parameter names of transformers.
-        text: tokenizer, chat template, special tokens and ends of an answer.
-        licence: as the source states it, or None.
-        revision: commit of a hub repository, or None.
+        generation: content of `generation_config.json`; empty if there is no such file.
+        tensors: tensors by the names of transformers' parameters.
+        text: how the model's text becomes token ids.
+        licence: licence in the words of the source, or None if it states none.
+        revision: commit of a repository of the hub, or None.
         notes: what the user should know of the files, a line each.
     """
 

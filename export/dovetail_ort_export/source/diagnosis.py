@@ -1,4 +1,4 @@
-"""Why a path is no model that export reads, in one line with the next action."""
+"""Why export cannot read a path as a model, in one line with the next action. It reads no weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dovetail_ort_runtime.errors import SourceError
 _POINTER: Final = b"version https://git-lfs.github.com/spec"
 _LARGEST_POINTER: Final = 1024  # bytes, by the specification of Git LFS
 _HEADS: Final = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "RewardModel")
-_PARTS_OF_OTHER_SENSES: Final = ("vision_config", "audio_config", "text_config")
+_PARTS_OF_MULTIMODAL: Final = ("vision_config", "audio_config", "text_config")
 
 _OF_TRAINING: Final = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
@@ -35,11 +35,11 @@ OTHER_KINDS: Final = {
 
 
 def refuse_files(path: Path) -> None:
-    """Refuse what is no directory of a model, by the names of its files.
+    """Refuse a path that is no directory of a model, by the names of its files.
 
     Raises:
-        SourceError: always for a file, and for a directory without a `config.json`; an adapter; settings that are
-            pointers to files.
+        SourceError: the path is a file, or a directory without `config.json`; it holds an adapter; or settings in it
+            are only pointers of Git LFS.
     """
     if not path.is_dir():
         raise SourceError(_no_directory(path))
@@ -59,7 +59,7 @@ def refuse_pointers(files: Iterable[Path]) -> None:
     """Refuse files that are only pointers of Git LFS to the files themselves.
 
     Raises:
-        SourceError: one is; the message names it.
+        SourceError: a file is a pointer; the message names it.
     """
     for file in files:
         if _is_pointer(file):
@@ -70,10 +70,11 @@ def refuse_pointers(files: Iterable[Path]) -> None:
 
 
 def refuse_configuration(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration of something that is no decoder-only language model, or that names code.
+    """Refuse a configuration that is not of a decoder-only language model, or that needs code of its repository.
 
     Raises:
-        SourceError: code of the repository's own, a classifier, other senses than text, or an encoder.
+        SourceError: the configuration needs code, or is of a classifier, of an encoder, or of a model that takes more
+            than text.
     """
     if config.get("auto_map"):
         raise SourceError(_own_code(config))
@@ -83,28 +84,34 @@ def refuse_configuration(config: Mapping[str, Any]) -> None:
             raise SourceError(
                 f"the model must write text, got a classifier ({name}); give the language model that it was made from"
             )
-    part = next((part for part in _PARTS_OF_OTHER_SENSES if part in config), None)
-    if part is not None:
+    for part in _PARTS_OF_MULTIMODAL:
+        if part in config:
+            raise SourceError(
+                f"the model must take text alone, got a multimodal one (config.json has {part}); "
+                "give a checkpoint that holds the language model alone"
+            )
+    signs = [name for name in names if name.endswith(("ForMaskedLM", "ForConditionalGeneration"))]
+    if config.get("is_encoder_decoder") is True:
+        signs.append("is_encoder_decoder")
+    if signs:
         raise SourceError(
-            f"the model must be one of text alone, got one of several senses (config.json has {part}); "
-            "give a checkpoint that holds the language model alone"
-        )
-    encoders = [name for name in names if name.endswith(("ForMaskedLM", "ForConditionalGeneration"))]
-    if encoders or config.get("is_encoder_decoder") is True:
-        raise SourceError(
-            f"the model must be a decoder alone, got an encoder ({(encoders or ['is_encoder_decoder'])[0]}); "
-            "give a causal language model"
+            f"the model must be a decoder alone, got an encoder ({signs[0]}); give a causal language model"
         )
 
 
 def without_weights(path: Path) -> SourceError:
-    """Why a directory has no weights that export reads."""
-    reason = _other_kind(path)
-    if reason is None:
-        files = (file.name for pattern in ("*.safetensors", "*.bin") for file in path.glob(pattern))
-        others = sorted(name for name in files if name not in _OF_TRAINING)
-        reason = f"rename {others[0]} if it holds the whole model" if others else "download the model's other files"
-    return SourceError(f"{str(path)!r} must have its weights in model.safetensors or pytorch_model.bin; {reason}")
+    """The error for a directory without weights that export reads; it names the likeliest cause."""
+    action = _other_kind(path) or _action_for_other_weights(path)
+    return SourceError(f"{str(path)!r} must have its weights in model.safetensors or pytorch_model.bin; {action}")
+
+
+def _action_for_other_weights(path: Path) -> str:
+    """What to do about weights under names that export does not read."""
+    files = [*path.glob("*.safetensors"), *path.glob("*.bin")]
+    names = sorted(file.name for file in files if file.name not in _OF_TRAINING)
+    if names:
+        return f"rename {names[0]} if it holds the whole model"
+    return "download the model's other files"
 
 
 def architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -143,7 +150,7 @@ def _adapter(path: Path) -> str:
 
 
 def _other_kind(path: Path) -> str | None:
-    """What a directory without config.json or weights is, as the next action."""
+    """What a directory without config.json or weights is, and what to do about it; None if that is not known."""
     names = sorted(file.name for file in path.iterdir())
     if MANIFEST_NAME in names:
         return f"this is a bundle already, use it with: dovetail-ort generate {path} PROMPT"
@@ -169,10 +176,8 @@ def _other_kind(path: Path) -> str | None:
 
 
 def _own_code(config: Mapping[str, Any]) -> str:
-    names = {
-        str(config.get("model_type")),
-        *(name.removesuffix("ForCausalLM").lower() for name in architectures(config)),
-    }
+    names = {str(config.get("model_type"))}
+    names |= {name.removesuffix("ForCausalLM").lower() for name in architectures(config)}
     builtin = sorted(names & FAMILIES.keys())
     if builtin:
         return (

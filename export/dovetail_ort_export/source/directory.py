@@ -22,13 +22,13 @@ def read_directory(path: Path, name: str | None = None, revision: str | None = N
     """Read a directory as far as its settings.
 
     Args:
-        path: of the directory.
-        name: of the model; by default the hub's repository if the directory is a snapshot of its cache, and the
-            directory's own name otherwise.
-        revision: commit of the repository; by default the snapshot's.
+        path: the directory.
+        name: name of the model. If it is None, the hub's repository where the directory is a snapshot of the hub's
+            cache, and the directory's own name otherwise.
+        revision: commit of the repository; if it is None, the snapshot's.
 
     Raises:
-        SourceError: the directory is none of a model that can be read; the message names the likeliest cause.
+        SourceError: the directory holds no model that can be read; the message names the likeliest cause.
     """
     refuse_files(path)
     config = read_json(path / "config.json")
@@ -51,7 +51,7 @@ def read_directory(path: Path, name: str | None = None, revision: str | None = N
 
 
 def model_name(path: Path) -> tuple[str, str | None]:
-    """A model's name by its directory, and the commit if it is a snapshot of the hub's cache.
+    """A model's name by its directory, and the commit if the directory is a snapshot of the hub's cache.
 
     Example: `.../models--Qwen--Qwen3-0.6B/snapshots/c1899de2...` is `Qwen/Qwen3-0.6B` at `c1899de2...`.
     """
@@ -60,14 +60,16 @@ def model_name(path: Path) -> tuple[str, str | None]:
         repository = snapshots.parent.name
         if snapshots.name == "snapshots" and repository.startswith("models--"):
             return repository.removeprefix("models--").replace("--", "/", 1), place.name
-    telling = (part for part in reversed(path.resolve().parts[1:]) if _HASH.fullmatch(part) is None)
-    return next(telling, "model"), None
+    for part in reversed(path.resolve().parts[1:]):
+        if _HASH.fullmatch(part) is None:
+            return part, None
+    return "model", None
 
 
 def read_licence(readme: Path) -> str | None:
-    """The licence in the front matter of a model card, as it stands there, if there is one.
+    """The licence in the front matter of a model card, in its own words, or None if there is none.
 
-    Example: `apache-2.0` of a file that begins with the lines `---`, `license: apache-2.0` and `---`.
+    Example: `apache-2.0` for a file that begins with the lines `---`, `license: apache-2.0` and `---`.
     """
     if not readme.is_file():
         return None

@@ -30,7 +30,7 @@ from dovetail_ort_runtime.errors import SourceError
 Shape = tuple[int, ...]
 
 _EMBEDDING: Final = "token_embd.weight"
-_PERMUTED: Final = ("llama",)  # architectures whose converters reorder the rows of query and key
+_REORDERED: Final = ("llama",)  # architectures whose converters reorder the rows of query and key
 _BLOCK_TENSOR: Final = re.compile(r"blk\.(?P<block>\d+)\.(?P<part>\w+)\.(?P<kind>weight|bias)")
 _BLOCK_PREFIX: Final = re.compile(r"model\.layers\.\d+\.")
 _OUTER_NAMES: Final = {
@@ -57,9 +57,12 @@ _UNNEEDED: Final = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")
 
 
 def read_gguf(path: Path) -> Checkpoint:
-    """Read a GGUF file, or the first of its parts, as far as its settings and its vocabulary.
+    """Read a GGUF file as far as its settings and its vocabulary.
 
     Tensors are float32. A tensor or a key of unknown meaning keeps its name, for the checks of weights and settings.
+
+    Args:
+        path: the file, or the first of its parts.
 
     Raises:
         SourceError: the file is damaged, incomplete, or of a kind that is not covered.
@@ -79,20 +82,22 @@ def read_gguf(path: Path) -> Checkpoint:
 
 
 def _name(file: GgufFile) -> str:
-    """What the publisher calls the model, or what the parts of a name give, or the file's name, or the architecture.
+    """Name of the model: what its publisher calls it, or the parts of a name, or the file's name, or the architecture.
 
-    A hash is no name: converters take the directory's, which in a hub cache is a commit.
+    A hash is no name: converters take the name of the directory, which in a hub cache is a commit.
     """
     metadata = file.metadata
-    parts = [str(metadata.get(f"general.{key}", "")).strip() for key in ("name", "basename", "size_label", "finetune")]
-    joined = "-".join(part for part in parts[1:] if part) if parts[1] else ""
-    candidates = (parts[0], joined, part_stem(file.path))
-    named = (name for name in candidates if name and not _HASH.fullmatch(name))
-    return next(named, str(metadata["general.architecture"]))
+    stated = str(metadata.get("general.name", "")).strip()
+    parts = [str(metadata.get(f"general.{key}", "")).strip() for key in ("basename", "size_label", "finetune")]
+    joined = "-".join(part for part in parts if part) if parts[0] else ""
+    for name in (stated, joined, part_stem(file.path)):
+        if name and not _HASH.fullmatch(name):
+            return name
+    return str(metadata["general.architecture"])
 
 
 def _rows(file: GgufFile) -> int:
-    """Of the embedding; a vocabulary may have fewer tokens, as publishers round its size up."""
+    """Number of rows of the embedding. The vocabulary may have fewer tokens, as publishers round its size up."""
     if _EMBEDDING not in file.tensors:
         raise SourceError(
             f"a GGUF file must have the tensor {_EMBEDDING}, got none in {file.path.name}; give the file of the model"
@@ -107,12 +112,14 @@ def _rows(file: GgufFile) -> int:
 
 
 def _factors(file: GgufFile) -> dict[str, Factors]:
+    """The tensors that divide rotary frequencies, by name."""
     names = (FACTORS, SHORT_FACTORS, LONG_FACTORS)
     return {name: _values(file.tensors[name]).reshape(-1) for name in names if name in file.tensors}
 
 
 def _stored_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, StoredTensor]:
-    permuted = file.metadata["general.architecture"] in _PERMUTED
+    """The tensors of a model by the names of transformers' parameters."""
+    is_reordered = file.metadata["general.architecture"] in _REORDERED
     shapes = _expected_shapes(config, _head_size(config))
     found = {}
     for name, tensor in file.tensors.items():
@@ -121,13 +128,13 @@ def _stored_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, Stor
         _check_readable(tensor)
         ours = _parameter_name(name)
         _check_shape(tensor, shapes.get(_BLOCK_PREFIX.sub("", ours)))
-        heads = _heads(ours, config) if permuted else None
+        heads = _heads(ours, config) if is_reordered else None
         found[ours] = StoredTensor(shape=_shape(tensor), dtype=torch.float32, read=partial(_read, tensor, heads))
     return found
 
 
 def _parameter_name(name: str) -> str:
-    """The name in transformers; a tensor that is not known keeps its own."""
+    """The name of a tensor in transformers; a tensor that is not known keeps its own name."""
     match = _BLOCK_TENSOR.fullmatch(name)
     if match is None or match["part"] not in _BLOCK_NAMES:
         return _OUTER_NAMES.get(name, name)
@@ -139,8 +146,9 @@ def _head_size(config: Mapping[str, Any]) -> int:
 
 
 def _expected_shapes(config: Mapping[str, Any], head_size: int) -> dict[str, Shape]:
-    """Shapes by parameter name, without the block."""
-    width, inner = config["hidden_size"], config["intermediate_size"]
+    """Shapes by the names of parameters, without the part that names the block."""
+    width = config["hidden_size"]
+    inner = config["intermediate_size"]
     queries = config["num_attention_heads"] * head_size
     keys = config["num_key_value_heads"] * head_size
     vocabulary = config["vocab_size"]
@@ -182,7 +190,10 @@ def _check_shape(tensor: gguf.ReaderTensor, expected: Shape | None) -> None:
 
 
 def _check_readable(tensor: gguf.ReaderTensor) -> None:
-    """Dequantise one block of zeros: the package knows more types than it can convert."""
+    """Refuse a tensor of a type that the package cannot convert, although it knows the type.
+
+    One block of zeros is dequantised to find out.
+    """
     _, block_bytes = gguf.GGML_QUANT_SIZES[tensor.tensor_type]
     try:
         with np.errstate(all="ignore"):
@@ -195,17 +206,18 @@ def _check_readable(tensor: gguf.ReaderTensor) -> None:
 
 
 def _values(tensor: gguf.ReaderTensor) -> Factors:
-    """Float32, in memory of its own: what the package gives may be a view of the file."""
+    """A tensor in float32 and in memory of its own: what the package gives may be a view of the file."""
     return np.require(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32, ["C", "W"])
 
 
 def _read(tensor: gguf.ReaderTensor, heads: int | None) -> Tensor:
+    """A tensor in float32; `heads` is the number of heads whose rows are reordered, or None."""
     values = torch.from_numpy(_values(tensor))
     return values if heads is None else _as_transformers(values, heads)
 
 
 def _heads(name: str, config: Mapping[str, Any]) -> int | None:
-    """Number of heads of a tensor whose rows are reordered, or None."""
+    """Number of heads of a tensor whose rows are reordered; None for all other tensors."""
     if ".self_attn.q_proj." in name:
         return int(config["num_attention_heads"])
     if ".self_attn.k_proj." in name:
@@ -214,10 +226,10 @@ def _heads(name: str, config: Mapping[str, Any]) -> int | None:
 
 
 def _as_transformers(rows: Tensor, heads: int) -> Tensor:
-    """Rows of query or key as transformers has them.
+    """Rows of query or key in the order of transformers.
 
-    llama.cpp rotates neighbours, transformers rotates halves. For a head of four rows a file has 0 2 1 3, where
-    transformers has 0 1 2 3.
+    llama.cpp rotates neighbours, and transformers rotates halves. Example: for a head of four rows, a file has them in
+    the order 0 2 1 3.
     """
     pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
     return pairs.transpose(1, 2).reshape(rows.shape)

@@ -1,4 +1,4 @@
-"""Which tokens end an answer, by the fields of a GGUF file and by their names."""
+"""Which tokens end an answer, by the fields of a GGUF file and by the names of its tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _FIELDS: Final = ("eos_token_id", "eot_token_id", "eom_token_id")
-# Names that llama.cpp takes for the end of a turn or a text wherever they occur, of the families that are covered.
+# Names that llama.cpp always takes for the end of a turn or a text, as far as the covered families have them.
 END_NAMES: Final = frozenset(
     {
         "<|im_end|>",
@@ -29,11 +29,11 @@ END_NAMES: Final = frozenset(
 
 
 def end_ids(fields: Mapping[str, Any], tokens: list[str]) -> tuple[int, ...]:
-    """Ends by field and by name, those by field first; each once.
+    """Ids of the tokens that end an answer, each once: first those of the fields, then those by their names.
 
     Args:
-        fields: metadata behind `tokenizer.ggml.`.
-        tokens: by id.
+        fields: metadata under `tokenizer.ggml.`, without that prefix.
+        tokens: text of each token, in the order of ids.
     """
     stated = [fields[field] for field in _FIELDS if field in fields]
     listed = fields.get("eos_token_ids", [])

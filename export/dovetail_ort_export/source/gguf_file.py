@@ -1,6 +1,6 @@
 """A GGUF file, or all parts of one, as metadata and tensors. It knows the container, and nothing of models.
 
-The `gguf` package reads; this module says in one line why it cannot.
+The `gguf` package reads the file. Where it cannot, this module says why in one line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dovetail_ort_runtime.errors import SourceError
 
 _MAGIC: Final = b"GGUF"
-_OLDER_MAGICS: Final = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt and ggla, as their bytes stand
+_OLDER_MAGICS: Final = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt and ggla, in the order of their bytes
 _VERSIONS: Final = (2, 3)
 _HEADER_BYTES: Final = 24
 _GIT_LFS: Final = b"version https://git-lfs"
@@ -31,8 +31,8 @@ class GgufFile:
 
     Attributes:
         path: the file, or the first of its parts.
-        metadata: by key; numbers, truth values, strings, and lists of them.
-        tensors: by the name in the file.
+        metadata: numbers, truth values, strings and lists of them, by key.
+        tensors: tensors by their names in the file.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class GgufFile:
 
 
 class _Reader(gguf.GGUFReader):  # type: ignore[misc]  # gguf ships no type information
-    """The package's reader on a plain array: a slice of a memory map takes several times as long, and it takes many."""
+    """The package's reader on a plain array. It takes many slices, and one of a memory map is several times slower."""
 
     @property
     def data(self) -> NDArray[np.uint8]:
@@ -54,11 +54,14 @@ class _Reader(gguf.GGUFReader):  # type: ignore[misc]  # gguf ships no type info
 
 
 def open_gguf(path: Path) -> GgufFile:
-    """Open a GGUF file, and the other parts of it if it is the first of several.
+    """Open a GGUF file, and all further parts if it is the first of several.
+
+    Args:
+        path: the file, or the first of its parts.
 
     Raises:
-        SourceError: it is not there, not a GGUF file of a version that is read, damaged, not the first part, or not
-            all parts are there.
+        SourceError: the file is not there, is no GGUF file of a version that is read, is damaged, or is not the first
+            part; or a part is missing.
     """
     if not path.is_file():
         raise SourceError(f"a GGUF source must be a file, got {str(path)!r}, which is not there")
@@ -80,7 +83,7 @@ def open_gguf(path: Path) -> GgufFile:
 
 
 def part_stem(path: Path) -> str:
-    """The file's name without its suffix and without the number of the part."""
+    """The name of a file without its suffix and without the number of the part."""
     part = _PART_NAME.fullmatch(path.name)
     return part["stem"] if part else path.stem
 
@@ -97,7 +100,7 @@ def _open_part(path: Path) -> gguf.GGUFReader:
 
 
 def _check_header(path: Path) -> None:
-    """Tell what the file is if it is not a GGUF file of this byte order and a known version."""
+    """Refuse a file that is no GGUF file of this byte order and of a known version, and say what it is."""
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
     magic = header[:4]
@@ -122,6 +125,7 @@ def _check_header(path: Path) -> None:
 
 
 def _contents(reader: gguf.GGUFReader, path: Path) -> dict[str, Any]:
+    """The metadata by key."""
     metadata = {}
     for key, field in reader.fields.items():
         if key.startswith("GGUF."):  # the header, which the package counts among the fields
@@ -142,6 +146,7 @@ def _value(field: gguf.ReaderField) -> Any:
 
 
 def _number(metadata: dict[str, Any], key: str, default: int) -> int:
+    """The whole number under a key, or `default` if the key is not there."""
     value = metadata.get(key, default)
     if not isinstance(value, int):
         raise SourceError(f"{key} must be a whole number, got {value!r:.60}; download all parts again")
@@ -149,7 +154,9 @@ def _number(metadata: dict[str, Any], key: str, default: int) -> int:
 
 
 def _check_first(path: Path, metadata: dict[str, Any]) -> None:
-    count, number = metadata["split.count"], _number(metadata, "split.no", 0) + 1
+    """Refuse a part that is not the first one, or that has another name than its metadata says."""
+    count = metadata["split.count"]
+    number = _number(metadata, "split.no", 0) + 1
     part = _PART_NAME.fullmatch(path.name)
     if part is None or int(part["count"]) != count or int(part["number"]) != number:
         raise SourceError(
@@ -161,6 +168,7 @@ def _check_first(path: Path, metadata: dict[str, Any]) -> None:
 
 
 def _add_part(first: Path, number: int, count: int, tensors: dict[str, gguf.ReaderTensor]) -> None:
+    """Add the tensors of part `number` to those of the parts before it."""
     path = _part_path(first, number)
     if not path.is_file():
         raise SourceError(

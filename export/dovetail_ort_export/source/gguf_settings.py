@@ -1,7 +1,7 @@
 """The metadata of a GGUF file in the words of a `config.json`. It knows no tensors but their names.
 
-Every key is translated, known to be harmless, or refused here. A key of unknown meaning keeps its name: the check of all
-settings refuses it then, unless the user asks to ignore it by that name.
+Every key is translated, known to be harmless, or refused here. A key of unknown meaning keeps its name: then the check
+of all settings refuses it, unless the user asks to ignore it by that name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a byte-level BPE tokenizer splits text before it merges bytes: the rules that `tokenizer.ggml.pre` names.
 
-The names, and what llama.cpp does for each beside splitting, are those of its `llama-vocab.cpp`. The patterns are those
-of the original `tokenizer.json` files, whose engine `tokenizers` shares.
+The names, and what llama.cpp does for each beside splitting, are from its `llama-vocab.cpp`. The patterns are from the
+original `tokenizer.json` files, which are made for the engine of `tokenizers`. It knows no vocabulary.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ UNNAMED: Final = "default"  # the rule of a file that names none
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Splitting:
-    """A rule, and what goes with it.
+    """A rule for splitting, and what goes with it.
 
     Attributes:
-        names: values of `tokenizer.ggml.pre`.
-        pre_tokenizer: splits text, and writes each byte as one character.
+        names: values of `tokenizer.ggml.pre` that stand for the rule.
+        pre_tokenizer: pre-tokenizer that splits text, and writes each byte as one character.
         ignore_merges: whether a word that is a token becomes that token, whatever the merges say.
-        add_bos: whether a text begins with the begin token, where the file does not say.
-        composes: whether text is first brought to Unicode's composed form, NFC.
+        add_bos: whether a text begins with the begin token if the file does not say so.
+        composes: whether text is first brought to the composed form of Unicode, NFC.
     """
 
     names: tuple[str, ...]
@@ -37,10 +37,10 @@ class Splitting:
 
 
 def splitting(name: str) -> Splitting:
-    """The rule of a name.
+    """The rule that a name stands for.
 
     Raises:
-        SourceError: the name is not known; the message lists those that are.
+        SourceError: the name is not known; the message lists the known ones.
     """
     for rule in RULES:
         if name in rule.names:
@@ -53,13 +53,13 @@ def splitting(name: str) -> Splitting:
 
 
 def _character_class(code_points: str) -> str:
-    """Ranges such as `41-5A`, in hexadecimal, as a pattern."""
+    """Ranges of code points in hexadecimal, such as `41-5A`, as a pattern."""
     ranges = [span.partition("-") for span in code_points.split()]
     return "".join(rf"\x{{{first}}}-\x{{{last or first}}}" for first, _, last in ranges)
 
 
 def _split(patterns: Sequence[str]) -> Any:
-    """Split at each pattern in turn, a match being one piece and what lies between two matches another."""
+    """Split by each pattern in turn: a match is one piece, and what is between two matches is another."""
     steps = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in patterns]
     return pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
@@ -76,7 +76,8 @@ def _words(numbers: str) -> str:
 
 def _cased_words(ending: str, numbers: str) -> str:
     """The pattern of GPT-4o and Tekken: a word is capitals, then small letters."""
-    upper, lower = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+    upper = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+    lower = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
     start = r"[^\r\n\p{L}\p{N}]?"
     words = f"{start}{upper}*{lower}+{ending}|{start}{upper}+{lower}*{ending}"
     return rf"{words}|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
@@ -91,7 +92,7 @@ _DEEPSEEK_V3_WORDS: Final = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
     + _SPACES
 )
-# Code points of letters with case, as DeepSeek lists them; Unicode's property has Georgian's small ones, too.
+# Code points of letters with case, as DeepSeek lists them. The property of Unicode has small Georgian ones, too.
 _CASED_LETTERS: Final = (
     "41-5A 61-7A B5 C0-D6 D8-F6 F8-1BA 1BC-1BF 1C4-293 295-2AF 370-373 376-377 37B-37D 37F 386 388-38A 38C "
     "38E-3A1 3A3-3F5 3F7-481 48A-52F 531-556 10A0-10C5 13A0-13F5 13F8-13FD 1C90-1CBA 1CBD-1CBF 1D00-1D2B "

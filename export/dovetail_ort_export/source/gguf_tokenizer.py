@@ -1,8 +1,8 @@
-"""The vocabulary of a GGUF file as a tokenizer of the `tokenizers` package, with all that belongs to a model's text.
+"""The vocabulary of a GGUF file as a tokenizer of the `tokenizers` package, and all else that a model's text needs.
 
 Two kinds are built: byte-level BPE (`gpt2`), whose merges the file lists, and sentencepiece's BPE (`llama`), whose
-merges follow from the scores of its pieces. A text is encoded as llama.cpp encodes it, special tokens recognised;
-where an original `tokenizer.json` composes characters first, this does, too.
+merges follow from the scores of its pieces. A text is encoded as llama.cpp encodes it with special tokens recognised.
+Where an original `tokenizer.json` composes characters first, this tokenizer does so, too.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _NOT_COVERED: Final = "export the model from its Hugging Face directory instead"
 
 
 def read_gguf_text(metadata: Mapping[str, Any]) -> TextParts:
-    """Build the tokenizer, and find template, special tokens and ends of an answer.
+    """Build the tokenizer, and find the chat template, the special tokens and the ends of an answer.
 
     Args:
-        metadata: of the file, by full key.
+        metadata: metadata of the file by full key.
 
     Raises:
         SourceError: the kind of the tokenizer or its splitting rule is not covered, or the vocabulary is damaged.
@@ -63,7 +63,7 @@ def read_gguf_text(metadata: Mapping[str, Any]) -> TextParts:
 
 
 def _ends(vocabulary: Vocabulary, written: str | None) -> tuple[int, ...]:
-    """Ends by field, by name, and the one that the chat template has written."""
+    """Ends of an answer: those by field, those by name, and the token that the chat template writes."""
     ends = end_ids(vocabulary.fields, vocabulary.tokens)
     if written is not None:
         ends = tuple(dict.fromkeys((*ends, vocabulary.tokens.index(written))))
@@ -86,8 +86,8 @@ def _byte_level(vocabulary: Vocabulary, notes: list[str]) -> Tokenizer:
         raise SourceError("a GGUF file must have the list tokenizer.ggml.merges, got none; convert the model again")
     if "pre" not in fields:
         notes.append(
-            "the GGUF file does not say how its tokenizer splits text (tokenizer.ggml.pre); numbers and punctuation "
-            "may become other tokens than in training; a file converted today says it"
+            "the GGUF file does not say how its tokenizer splits text (tokenizer.ggml.pre): numbers and punctuation "
+            "may become other tokens than in training. A file that is converted today says it"
         )
     rule = splitting(fields.get("pre", UNNAMED))
     tokenizer = Tokenizer(_bpe(vocabulary.ids(), _listed_merges(fields["merges"]), ignore_merges=rule.ignore_merges))
@@ -100,7 +100,7 @@ def _byte_level(vocabulary: Vocabulary, notes: list[str]) -> Tokenizer:
 
 
 def _listed_merges(merges: list[str]) -> list[tuple[str, str]]:
-    """A merge is two tokens with a space between them; the first may itself begin with a space."""
+    """The merges as pairs. A merge is two tokens with a space between them, and the first may itself begin with one."""
     pairs = []
     for merge in merges:
         middle = merge.find(" ", 1)
@@ -143,10 +143,9 @@ def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def _scored_merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Pairs of pieces that make a piece, those first whose piece has the highest score, as sentencepiece joins them."""
-    scores = vocabulary.fields["scores"]
-    kinds = vocabulary.kinds
-    pieces = {token: scores[id_] for id_, token in enumerate(vocabulary.tokens) if kinds[id_] in (NORMAL, USER_DEFINED)}
+    """Pairs of pieces that make a piece, in the order in which sentencepiece joins them: the highest score first."""
+    entries = zip(vocabulary.tokens, vocabulary.fields["scores"], vocabulary.kinds, strict=True)
+    pieces = {token: score for token, score, kind in entries if kind in (NORMAL, USER_DEFINED)}
     merges = []
     for piece, score in pieces.items():
         for place in range(1, len(piece)):
@@ -164,7 +163,7 @@ def _scored_merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
 
 
 def _add_tokens(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
-    """Tokens that text is searched for before anything else; special ones are left out of decoded text."""
+    """Add the tokens that text is searched for before anything else. Special ones are left out of decoded text."""
     special = vocabulary.of_kind(CONTROL, UNKNOWN)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     defined = vocabulary.of_kind(USER_DEFINED)
@@ -176,9 +175,10 @@ def _begin_and_end(vocabulary: Vocabulary, add_bos: bool) -> Any:
 
     Args:
         vocabulary: tokens and flags.
-        add_bos: whether a text begins with the begin token where the file does not say.
+        add_bos: whether a text begins with the begin token if the file does not say so.
     """
-    fields, tokens = vocabulary.fields, vocabulary.tokens
+    fields = vocabulary.fields
+    tokens = vocabulary.tokens
     if fields.get("add_sep_token"):
         raise SourceError("tokenizer.ggml.add_sep_token must be false, got true; no covered family has separators")
     for name in ("bos", "eos"):
@@ -192,8 +192,10 @@ def _begin_and_end(vocabulary: Vocabulary, add_bos: bool) -> Any:
     end = [fields["eos_token_id"]] if fields.get("add_eos_token") else []
     if not begin and not end:
         return None
-    first = [*(tokens[token_id] for token_id in begin), "$A", *(tokens[token_id] for token_id in end)]
-    second = [*(tokens[token_id] for token_id in begin), "$B", *(tokens[token_id] for token_id in end)]
+    before = [tokens[token_id] for token_id in begin]
+    after = [tokens[token_id] for token_id in end]
+    first = [*before, "$A", *after]
+    second = [*before, "$B", *after]
     return processors.TemplateProcessing(
         single=first,
         pair=[*first, *second],
@@ -202,14 +204,15 @@ def _begin_and_end(vocabulary: Vocabulary, add_bos: bool) -> Any:
 
 
 def _chat_template(metadata: Mapping[str, Any], special_tokens: Mapping[str, str], notes: list[str]) -> str | None:
-    """The default template, if it can be used; the notes tell of others, and why it cannot."""
+    """The default template, or None if it cannot be used. The notes name the others, and say why it cannot."""
     prefix = f"{TEMPLATE}."
     named = {key.removeprefix(prefix): text for key, text in metadata.items() if key.startswith(prefix)}
     default = named.pop(_DEFAULT, None)
     template = metadata.get(TEMPLATE) or default or None
     if named:
+        others = ", ".join(sorted(named))
         chosen = f"the one called {_DEFAULT} is used" if template else f"none is called {_DEFAULT}: the bundle has none"
-        notes.append(f"the GGUF file has other chat templates, {', '.join(sorted(named))}; {chosen}")
+        notes.append(f"the GGUF file has other chat templates, {others}; {chosen}")
     if template is None:
         return None
     if not isinstance(template, str):

@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file: its tokens, what kind each is, and the fields beside them. It builds no tokenizer."""
+"""The vocabulary of a GGUF file: its tokens, the kind of each, and the fields beside them. It builds no tokenizer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from typing import Any, Final
 from dovetail_ort_export.source.gguf_ends import END_NAMES
 from dovetail_ort_runtime.errors import SourceError
 
-BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # values of tokenizer.ggml.model
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # values of tokenizer.ggml.token_type
+# Values of tokenizer.ggml.model.
+BYTE_LEVEL: Final = "gpt2"
+SENTENCEPIECE: Final = "llama"
+# Values of tokenizer.ggml.token_type.
+NORMAL: Final = 1
+UNKNOWN: Final = 2
+CONTROL: Final = 3
+USER_DEFINED: Final = 4
 TEMPLATE: Final = "tokenizer.chat_template"
-# Fields with a token's id, by the name that a chat template may use.
+# Fields that hold a token's id, by the name that a chat template may use.
 SPECIAL_FIELDS: Final = {
     "bos_token": "bos_token_id",
     "eos_token": "eos_token_id",
@@ -26,7 +32,7 @@ SPECIAL_FIELDS: Final = {
 }
 
 _PREFIX: Final = "tokenizer.ggml."
-# What sentencepiece's tokenizers have where a file does not say.
+# What tokenizers of sentencepiece have if a file does not say otherwise.
 _SENTENCEPIECE_DEFAULTS: Final = {"unknown_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _USED_IDS: Final = ("bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id", "unknown_token_id")
 _INFILLING: Final = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep", "prefix", "suffix", "middle")
@@ -39,15 +45,30 @@ _ELEMENTS: Final[Mapping[str, tuple[type, ...]]] = {
 }
 _KNOWN: Final = frozenset(
     {
-        *("model", "pre", "tokens", "token_type", "token_type_count", "scores", "merges"),
+        "model",
+        "pre",
+        "tokens",
+        "token_type",
+        "token_type_count",
+        "scores",
+        "merges",
         *SPECIAL_FIELDS.values(),
-        *("eot_token_id", "eom_token_id", "eos_token_ids"),
+        "eot_token_id",
+        "eom_token_id",
+        "eos_token_ids",
         *(f"{name}_token_id" for name in _INFILLING),
-        *("add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix", "remove_extra_whitespaces"),
+        "add_bos_token",
+        "add_eos_token",
+        "add_sep_token",
+        "add_space_prefix",
+        "remove_extra_whitespaces",
     }
 )
-# The second is a list of names of templates, the third another writing of the tokenizer.
-_KNOWN_ELSEWHERE: Final = (TEMPLATE, "tokenizer.chat_templates", "tokenizer.huggingface.json")
+_KNOWN_ELSEWHERE: Final = (
+    TEMPLATE,
+    "tokenizer.chat_templates",  # names of templates
+    "tokenizer.huggingface.json",  # the tokenizer in another form
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -55,9 +76,9 @@ class Vocabulary:
     """Tokens by id.
 
     Attributes:
-        fields: metadata behind `tokenizer.ggml.`, with the defaults of the kind.
-        tokens: text of each.
-        kinds: `token_type` of each.
+        fields: metadata under `tokenizer.ggml.`, without that prefix, and with the defaults of the tokenizer's kind.
+        tokens: text of each token.
+        kinds: `token_type` of each token.
     """
 
     fields: Mapping[str, Any]
@@ -65,29 +86,38 @@ class Vocabulary:
     kinds: list[int]
 
     def of_kind(self, *kinds: int) -> list[str]:
-        """Tokens of one of `kinds`."""
+        """Text of all tokens of some kinds."""
         return [token for token, kind in zip(self.tokens, self.kinds, strict=True) if kind in kinds]
 
     def ids(self) -> dict[str, int]:
-        """Id by text."""
+        """Ids by the text of tokens."""
         return {token: token_id for token_id, token in enumerate(self.tokens)}
 
     def special_tokens(self) -> dict[str, str]:
-        """Text by the name that a chat template may use; ids that are none stand for "no such token"."""
-        named = {name: self.fields.get(field) for name, field in SPECIAL_FIELDS.items()}
-        count = len(self.tokens)
-        return {name: self.tokens[id_] for name, id_ in named.items() if id_ is not None and 0 <= id_ < count}
+        """Text of special tokens by the name that a chat template may use.
+
+        In a file, an id outside of the vocabulary means that there is no such token.
+        """
+        found = {}
+        for name, field in SPECIAL_FIELDS.items():
+            token_id = self.fields.get(field)
+            if token_id is not None and 0 <= token_id < len(self.tokens):
+                found[name] = self.tokens[token_id]
+        return found
 
 
 def is_vocabulary_key(key: str) -> bool:
-    """Whether a metadata key is one of the vocabulary's, and known."""
+    """Whether a key of the metadata is a known one of the vocabulary."""
     if key.startswith(_PREFIX):
         return key.removeprefix(_PREFIX) in _KNOWN
     return key in _KNOWN_ELSEWHERE or key.startswith(f"{TEMPLATE}.")
 
 
 def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary in the metadata of a file.
+    """Read the vocabulary in the metadata of a file.
+
+    Args:
+        metadata: metadata of the file by full key.
 
     Raises:
         SourceError: the tokenizer is of a kind that is not covered, or damaged.
@@ -108,13 +138,14 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     _check_lists(fields, tokens)
     _check_scores(fields.get("scores", []))
     _check_ids(fields, len(tokens))
+    stated = fields.get("token_type", [NORMAL] * len(tokens))
     # A token that ends a turn is never text, whatever its type says.
-    kinds = fields.get("token_type", [NORMAL] * len(tokens))
-    kinds = [CONTROL if token in END_NAMES else kind for token, kind in zip(tokens, kinds, strict=True)]
+    kinds = [CONTROL if token in END_NAMES else kind for token, kind in zip(tokens, stated, strict=True)]
     return Vocabulary(fields=fields, tokens=tokens, kinds=kinds)
 
 
 def _check_types(fields: Mapping[str, Any]) -> None:
+    """Refuse fields of another type than they must have."""
     for key, value in fields.items():
         elements = _ELEMENTS.get(key)
         if elements is not None:
@@ -127,6 +158,7 @@ def _check_types(fields: Mapping[str, Any]) -> None:
 
 
 def _check_lists(fields: Mapping[str, Any], tokens: list[str]) -> None:
+    """Refuse tokens that occur twice, and lists of another length."""
     token, times = Counter(tokens).most_common(1)[0]
     if times > 1:
         raise SourceError(
@@ -148,6 +180,7 @@ def _check_scores(scores: list[float]) -> None:
 
 
 def _check_ids(fields: Mapping[str, Any], count: int) -> None:
+    """Refuse ids that are no token's."""
     ids = [(key, fields[key]) for key in _USED_IDS if key in fields]
     ids += [("eos_token_ids", token_id) for token_id in fields.get("eos_token_ids", [])]
     for key, token_id in ids:

@@ -1,4 +1,7 @@
-"""A model's files from the hub, or from its cache: configuration, text files and one set of weights, nothing else."""
+"""A model's files from the hub or from its cache: configuration, text files, one set of weights, and nothing else.
+
+It does not read them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME
 from dovetail_ort_runtime.errors import BundleError, SourceError
 
 _TEXT_SUFFIXES: Final = (".json", ".jinja", ".md")
-# What a tokenizer.json can be made from; of no use beside one.
+# What a tokenizer.json can be made from; these files are of no use beside one.
 _OLDER_TOKENIZERS: Final = (
     "tokenizer.model",
     "vocab.json",
@@ -24,7 +27,7 @@ _OLDER_TOKENIZERS: Final = (
     "spiece.model",
 )
 _LARGEST_TEXT_BYTES: Final = 256 << 20
-# The first that is there is taken. Other files of weights hold the same in another form.
+# The first of these that the repository has is taken. Other files of weights hold the same in another form.
 _WEIGHTS: Final = (
     "model.safetensors.index.json",
     "model.safetensors",
@@ -38,8 +41,8 @@ class Fetched:
     """A repository's files on this disk.
 
     Attributes:
-        directory: where they are.
-        revision: the commit, 40 hexadecimal digits.
+        directory: directory of the files.
+        revision: commit of the repository, 40 hexadecimal digits.
         notes: what the user should know, a line each.
     """
 
@@ -49,19 +52,22 @@ class Fetched:
 
 
 def fetch(name: str) -> Fetched:
-    """The files of `owner/name` or `owner/name@revision`.
+    """Fetch the files of a repository that export needs.
 
-    Without a connection, or with HF_HUB_OFFLINE, it is the copy in the hub's cache, if that has all weights.
+    Without a connection, or with HF_HUB_OFFLINE, the copy in the hub's cache is taken if it has all weights.
+
+    Args:
+        name: `owner/name` or `owner/name@revision`.
 
     Raises:
-        SourceError: there is no such model or revision, it may not be read, or weights are missing.
+        SourceError: there is no such model or revision, this user may not read it, or weights are missing.
         UnavailableError: there is neither a connection nor a copy, or `huggingface_hub` is missing.
     """
     parsed = HubName.parse(name)
     if parsed is None:
         raise SourceError(
-            f"a source must be a directory, a .gguf file or a hub name such as owner/name, got {name!r}, which is not "
-            "there and no such name"
+            f"a source must be a directory, a .gguf file or a hub name such as owner/name, got {name!r}, which is "
+            "neither there nor such a name"
         )
     client = HubClient(SourceError)
     try:
@@ -76,7 +82,7 @@ def fetch(name: str) -> Fetched:
 
 
 def _refuse_other_kinds(model: RemoteModel) -> None:
-    """Refuse what need not be fetched to know that it is no model directory."""
+    """Refuse repositories that are no model directory by the names of their files, before anything is fetched."""
     names = sorted(model.files)
     if "config.json" not in names and MANIFEST_NAME in names and any(name.endswith(".onnx") for name in names):
         raise SourceError(f"{model.name} is a bundle already; fetch it with: dovetail-ort pull {model.name}")
@@ -89,22 +95,21 @@ def _refuse_other_kinds(model: RemoteModel) -> None:
 
 
 def _text_files(model: RemoteModel) -> list[str]:
-    """Files at the top that are no weights: nothing of `onnx/`, `original/` and other copies of the model."""
-    others = () if "tokenizer.json" in model.files else _OLDER_TOKENIZERS
-    return [
-        name
-        for name, file in model.files.items()
-        if len(PurePosixPath(name).parts) == 1
-        and file.num_bytes <= _LARGEST_TEXT_BYTES
-        and (name in others or (name.endswith(_TEXT_SUFFIXES) and name not in _OLDER_TOKENIZERS))
-    ]
+    """Files at the top that are no weights. Folders such as `onnx/` and `original/` hold other copies of the model."""
+    at_top = [name for name in model.files if len(PurePosixPath(name).parts) == 1]
+    wanted = [name for name in at_top if name.endswith(_TEXT_SUFFIXES) and name not in _OLDER_TOKENIZERS]
+    if "tokenizer.json" not in model.files:
+        wanted += [name for name in at_top if name in _OLDER_TOKENIZERS]
+    return [name for name in wanted if model.files[name].num_bytes <= _LARGEST_TEXT_BYTES]
 
 
 def _weight_files(name: HubName, directory: Path, available: Collection[str]) -> list[str]:
-    """The files of one set of weights; none if there is none, which the reader of the directory explains."""
+    """The files of one set of weights. There are none if it has none, which the reader of the directory explains."""
     found = next((file for file in _WEIGHTS if file in available), None)
-    if found is None or not found.endswith(".index.json"):
-        return [] if found is None else [found]
+    if found is None:
+        return []
+    if not found.endswith(".index.json"):
+        return [found]
     try:
         index = json.loads((directory / found).read_text(encoding="utf-8"))
         files = sorted(set(index["weight_map"].values()))
@@ -114,13 +119,13 @@ def _weight_files(name: HubName, directory: Path, available: Collection[str]) ->
     if missing:
         raise SourceError(
             f"{name} must have the {len(files)} files of its weights, got none of {', '.join(map(str, missing[:3]))}; "
-            "the upload is not complete, or another name holds the whole model"
+            "is the upload complete, or is the whole model under another name?"
         )
     return files
 
 
 def _cached(name: HubName, reason: NoConnectionError) -> Fetched:
-    """The copy in the cache, if it is whole."""
+    """The copy in the hub's cache, if it is whole."""
     try:
         directory = find_snapshot(name)
     except BundleError:

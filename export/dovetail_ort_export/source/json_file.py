@@ -10,10 +10,10 @@ from dovetail_ort_runtime.errors import SourceError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is no file.
+    """Read the JSON object in a file; it is empty if there is no such file.
 
     Raises:
-        SourceError: the file is there, and is not a JSON object in UTF-8.
+        SourceError: the file is there, and holds no JSON object in UTF-8.
     """
     if not path.is_file():
         return {}

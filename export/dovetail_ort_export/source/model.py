@@ -1,4 +1,4 @@
-"""A checkpoint as a transformers model on the files' own tensors: no weight is drawn, renamed or left out."""
+"""A checkpoint as a transformers model on the files' own tensors: no weight is invented, renamed or left out."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _EMBEDDING: Final = "model.embed_tokens.weight"
 def build_model(
     checkpoint: Checkpoint, settings: Settings, ignore_weights: Sequence[str] = ()
 ) -> tuple[Any, UnusedWeights]:
-    """The model of a checkpoint.
+    """Build the model of a checkpoint.
 
     Args:
-        checkpoint: its tensors are read here.
-        settings: of its configuration.
-        ignore_weights: patterns of tensors in the files that have no place and are passed over.
+        checkpoint: files of the model; its tensors are read here.
+        settings: the settings of its configuration.
+        ignore_weights: patterns for names of tensors that are passed over although the model has no use for them.
 
     Returns:
         A transformers causal LM in evaluation mode, in the number type of its files, and the tensors that it has no use
         for.
 
     Raises:
-        SourceError: a tensor is missing, has no place, another shape, or values that are not finite.
+        SourceError: a tensor is missing, has no place in the model, or has another shape or values that are not finite.
     """
     model = _empty_model(settings)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -71,14 +71,17 @@ def _empty_model(settings: Settings) -> Any:
 
 
 def _unneeded(name: str, tied: bool) -> str | None:
-    """Why a tensor in the files has no place in the model, if that is known."""
+    """Why the model needs no tensor of this name, or None if no reason is known."""
     if tied and name == _HEAD:
         return "the embedding, which is the head"
     return reason_unneeded(name)
 
 
 def _with_embedding(checkpoint: Checkpoint) -> Checkpoint:
-    """Of two names of one tensor, safetensors' `save_model` keeps the first of the alphabet: the head's."""
+    """The checkpoint with the embedding, where only the head is in the files.
+
+    Of two names of one tensor, safetensors' `save_model` keeps the first one of the alphabet, which is the head's.
+    """
     head = checkpoint.tensors.get(_HEAD)
     if head is None or _EMBEDDING in checkpoint.tensors:
         return checkpoint
@@ -86,9 +89,11 @@ def _with_embedding(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _check_tied_head(checkpoint: Checkpoint, ignore_weights: Sequence[str]) -> None:
-    """A head in the files of a model whose head is the embedding must equal it."""
-    stored, embedding = checkpoint.tensors.get(_HEAD), checkpoint.tensors.get(_EMBEDDING)
-    if stored is None or embedding is None or any(fnmatchcase(_HEAD, pattern) for pattern in ignore_weights):
+    """Refuse a head in the files that differs from the embedding, in a model whose head is the embedding."""
+    stored = checkpoint.tensors.get(_HEAD)
+    embedding = checkpoint.tensors.get(_EMBEDDING)
+    is_ignored = any(fnmatchcase(_HEAD, pattern) for pattern in ignore_weights)
+    if stored is None or embedding is None or is_ignored:
         return
     if stored.shape != embedding.shape or not torch.equal(stored.read(), embedding.read()):
         raise SourceError(
@@ -98,7 +103,7 @@ def _check_tied_head(checkpoint: Checkpoint, ignore_weights: Sequence[str]) -> N
 
 
 def _read(checkpoint: Checkpoint, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The tensors by name, all of one number type: the widest of the files', so that nothing is lost."""
+    """The tensors by name, all in the widest number type of the files, so that nothing is lost."""
     stored = {name: checkpoint.tensors[name] for name in expected}
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))
     state = {}

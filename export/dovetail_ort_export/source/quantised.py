@@ -1,4 +1,4 @@
-"""Quantised checkpoints, named by their settings, their files or their tensors: none of them is read."""
+"""Quantised checkpoints, which are not read: they are told by their settings, their files or their tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from dovetail_ort_export.source.checkpoint import StoredTensor
 from dovetail_ort_runtime.errors import SourceError
 
-# By quant_method of quantization_config, where the word alone says little.
+# Names of methods by `quant_method` of `quantization_config`.
 METHODS: Final[Mapping[str, str]] = {
     "gptq": "GPTQ",
     "awq": "AWQ",
@@ -24,18 +24,19 @@ METHODS: Final[Mapping[str, str]] = {
     "modelopt": "NVIDIA ModelOpt",
 }
 
-# Settings of quantisers that wrote none into config.json.
+# Names of methods by the file of a quantiser that writes nothing into config.json.
 _FILES: Final[Mapping[str, str]] = {
     "quantize_config.json": "GPTQ",
     "quant_config.json": "AWQ",
     "hf_quant_config.json": "NVIDIA ModelOpt",
 }
 
-# By the last part of tensors' names; the first that fits counts, so the telling ones come first.
+_GPTQ_OR_AWQ: Final = "GPTQ or AWQ"
+# Names of methods by the last part of tensors' names. The first one that fits counts: the clearest come first.
 _SUFFIXES: Final[Mapping[str, str]] = {
     "g_idx": "GPTQ",
-    "qweight": "GPTQ or AWQ",
-    "qzeros": "GPTQ or AWQ",
+    "qweight": _GPTQ_OR_AWQ,
+    "qzeros": _GPTQ_OR_AWQ,
     "SCB": "bitsandbytes, 8 bits",
     "absmax": "bitsandbytes, 4 bits",
     "quant_map": "bitsandbytes, 4 bits",
@@ -50,15 +51,15 @@ _FLOAT8: Final = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu)
 
 
 def refuse_quantised(path: Path, config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
-    """Refuse weights that stand for others.
+    """Refuse a checkpoint whose weights are quantised.
 
     Args:
         path: directory of the checkpoint.
-        config: its `config.json`.
+        config: content of its `config.json`.
         tensors: its tensors by name.
 
     Raises:
-        SourceError: settings, files or tensors are those of a quantiser; the message names it.
+        SourceError: settings, files or tensors are those of a quantiser; the message names the method.
     """
     stored = _by_tensors(path, tensors)
     stated = _by_settings(config)
@@ -75,6 +76,7 @@ def refuse_quantised(path: Path, config: Mapping[str, Any], tensors: Mapping[str
 
 
 def _by_settings(config: Mapping[str, Any]) -> str | None:
+    """The method that a configuration names, or None."""
     settings = config.get("quantization_config") or config.get("compression_config")
     if isinstance(settings, Mapping):
         method = str(settings.get("quant_method", "unknown method"))
@@ -90,9 +92,10 @@ def _by_settings(config: Mapping[str, Any]) -> str | None:
 
 
 def _by_tensors(path: Path, tensors: Mapping[str, StoredTensor]) -> str | None:
+    """The method that wrote the tensors, or None if they are floating-point numbers."""
     suffixes = {name.rpartition(".")[2] for name in tensors}
     known = next((method for suffix, method in _SUFFIXES.items() if suffix in suffixes), None)
-    if known == "GPTQ or AWQ":
+    if known == _GPTQ_OR_AWQ:
         return next((method for file, method in _FILES.items() if (path / file).is_file()), known)
     if known is not None:
         return known
@@ -105,8 +108,10 @@ def _by_tensors(path: Path, tensors: Mapping[str, StoredTensor]) -> str | None:
         return "MLX"
     if weights.intersection(_FLOAT8):
         return "FP8"
-    integers = [dtype for dtype in weights if not dtype.is_floating_point]
-    return f"weights in {str(integers[0]).removeprefix('torch.')}" if integers else None
+    for dtype in weights:
+        if not dtype.is_floating_point:
+            return f"weights in {str(dtype).removeprefix('torch.')}"
+    return None
 
 
 def _with_bits(method: str, bits: Any) -> str:

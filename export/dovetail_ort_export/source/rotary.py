@@ -1,4 +1,7 @@
-"""The rotary settings of a configuration as one record: the kind of rotation, and its options within their rules."""
+"""The rotary settings of a configuration: the kind of rotation, and its options within their rules.
+
+It knows no family and computes no angles.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,16 @@ from typing import Any, Final
 
 from dovetail_ort_export.source.rotary_spellings import rotary_parameters
 from dovetail_ort_export.source.rules import Number, Numbers, Rule, Truth
+from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import SourceError
 
 # Keys of a configuration that this module reads.
 ROTARY_KEYS: Final = (
-    *("rope_theta", "rope_scaling", "rope_parameters"),
-    *("partial_rotary_factor", "original_max_position_embeddings"),
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "partial_rotary_factor",
+    "original_max_position_embeddings",
 )
 
 _ORIGINAL: Final = "original_max_position_embeddings"
@@ -72,7 +79,7 @@ class Rotary:
     Attributes:
         kind: one of `KINDS`.
         theta: base of the frequencies.
-        options: those of the kind that the source sets.
+        options: options of the kind, as far as the source sets them.
     """
 
     kind: str
@@ -80,10 +87,13 @@ class Rotary:
     options: Mapping[str, Any]
 
     def longest_context(self, max_positions: int) -> int:
-        """Positions that the settings reach, where the configuration has `max_position_embeddings` of them.
+        """Number of positions that the settings reach.
 
-        YaRN's reach is its factor times the original context: publishers who add it to a finished model leave
-        `max_position_embeddings` at the original.
+        YaRN reaches its factor times the original context: publishers who add it to a finished model leave
+        `max_position_embeddings` as it was.
+
+        Args:
+            max_positions: `max_position_embeddings` of the configuration.
         """
         if self.kind != "yarn":
             return max_positions
@@ -91,17 +101,21 @@ class Rotary:
         return max(max_positions, int(self.options["factor"] * original))
 
     def table(self, max_context: int) -> str | None:
-        """Which of longrope's two tables a bundle for `max_context` positions has: `short` or `long`."""
+        """The table of longrope for a bundle of `max_context` positions, `short` or `long`; None for other kinds."""
         if self.kind != "longrope":
             return None
         return "long" if max_context > self.options["original_max_position_embeddings"] else "short"
 
     def scaling(self, max_context: int, max_positions: int) -> dict[str, Any] | None:
-        """`rope_scaling` of transformers, held to one meaning for every position below `max_context`.
+        """`rope_scaling` for transformers, with one meaning for every position below `max_context`.
 
-        Dynamic scaling is none up to `max_position_embeddings`, beyond which it is refused. Of longrope's tables the
-        one that the context asks for stands in both places, so that no text is long enough to change it. What releases
-        of transformers derive differently from `max_positions`, the configuration's own maximum, is written out.
+        Dynamic scaling does nothing up to `max_position_embeddings`, and a longer context is refused elsewhere. Of
+        longrope's two tables, the one for `max_context` stands in both places, so that no text switches between them.
+        Values that releases of transformers derive in different ways are written out.
+
+        Args:
+            max_context: largest number of tokens of prompt and answer.
+            max_positions: `max_position_embeddings` of the configuration.
         """
         if self.kind in ("default", "dynamic"):
             return None
@@ -116,25 +130,24 @@ class Rotary:
         return {"rope_type": self.kind, **options}
 
     def _longrope_attention_factor(self, max_positions: int) -> float:
-        """Of cosine and sine, by how far the context was stretched (LongRoPE, arXiv 2402.13753)."""
+        """Factor of cosine and sine, by how far the context was stretched (LongRoPE, arXiv 2402.13753)."""
         original = self.options["original_max_position_embeddings"]
         factor = self.options.get("factor", max_positions / original)
         return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
 
 
 def read_rotary(config: Mapping[str, Any], head_size: int) -> Rotary:
-    """The rotary settings of a configuration.
+    """Read the rotary settings of a configuration.
 
     Args:
-        config: as `config.json` has it.
-        head_size: D; longrope has D / 2 factors.
+        config: content of `config.json`.
+        head_size: D; longrope must have D / 2 factors.
 
     Raises:
         SourceError: the spellings contradict each other, or a kind or option is not understood.
     """
     found = rotary_parameters(config)
-    theta = found.pop("rope_theta", None)
-    theta = _DEFAULT_THETA if theta is None else theta
+    theta = found.pop("rope_theta", _DEFAULT_THETA)
     if not _POSITIVE.allows(theta):
         raise SourceError(f"rope_theta must be {_POSITIVE.words}, got {theta!r}; is config.json damaged?")
     _check_whole_rotation(config, found)
@@ -147,11 +160,12 @@ def read_rotary(config: Mapping[str, Any], head_size: int) -> Rotary:
 
 
 def _read_original_context(config: Mapping[str, Any], kind: str, options: dict[str, Any]) -> None:
-    """Put the original context into the options of the kinds that compute with it; for others it says nothing."""
-    beside, inside = config.get(_ORIGINAL), options.get(_ORIGINAL)
+    """Put the original context into the options of kinds that compute with it, and take it from all others."""
     if _ORIGINAL not in KINDS[kind]:
         options.pop(_ORIGINAL, None)
         return
+    beside = config.get(_ORIGINAL)
+    inside = options.get(_ORIGINAL)
     if None not in (beside, inside) and beside != inside:  # releases of transformers take one or the other
         raise SourceError(
             f"{_ORIGINAL} must be the same in config.json and in its rotary settings, got {beside!r} and {inside!r}; "
@@ -162,8 +176,10 @@ def _read_original_context(config: Mapping[str, Any], kind: str, options: dict[s
 
 
 def _check_multiplier(kind: str, options: dict[str, Any]) -> None:
-    """Refuse YaRN's `attn_factor`: its authors' code multiplies by it, and transformers passes over it."""
-    multiplier = options.pop("attn_factor", 1.0) if kind == "yarn" else 1.0
+    """Refuse YaRN's `attn_factor`: the code of its authors multiplies by it, and transformers ignores it."""
+    if kind != "yarn":
+        return
+    multiplier = options.pop("attn_factor", 1.0)
     if multiplier == 1:
         return
     factor: Any = options.get("factor")
@@ -178,6 +194,7 @@ def _check_multiplier(kind: str, options: dict[str, Any]) -> None:
 
 
 def _check_whole_rotation(config: Mapping[str, Any], found: dict[str, Any]) -> None:
+    """Refuse a rotation of a part of each head."""
     for share in (config.get("partial_rotary_factor"), found.pop("partial_rotary_factor", None)):
         if share not in (None, 1, 1.0):
             raise SourceError(
@@ -193,12 +210,12 @@ def _kind(found: dict[str, Any]) -> str:
     if len(kinds) > 1:
         raise SourceError(f"rope_type and type must name one kind of rotation, got {kinds[0]!r} and {kinds[1]!r}")
     kind = str(kinds[0]) if kinds else "default"
-    if kind not in KINDS:
-        raise SourceError(f"rope_type must be one of {', '.join(KINDS)}, got {kind!r}; this rotation is not covered")
+    must_be_one_of("rope_type", kind, KINDS, advice="this rotation is not covered", error=SourceError)
     return kind
 
 
 def _check_options(kind: str, options: Mapping[str, Any], head_size: int) -> None:
+    """Refuse options that the kind does not have, values beyond their rules, and a lack of options that it needs."""
     rules = KINDS[kind]
     for key, value in options.items():
         if key not in rules:

@@ -1,4 +1,4 @@
-"""The rotary settings as a `config.json` states them, in whichever spelling, as one mapping.
+"""The rotary settings of a `config.json` as one mapping, in whichever spelling it states them.
 
 Two spellings are in use: `rope_theta` with `rope_scaling` (transformers 4, whose oldest releases say `type` for
 `rope_type` and `su` for `longrope`), and `rope_parameters` (transformers 5), for all layers at once or by their type.
@@ -13,28 +13,31 @@ from dovetail_ort_runtime.errors import SourceError
 
 
 def rotary_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Both spellings as one mapping, `rope_theta` among its keys; what is null is left out.
+    """Both spellings as one mapping, with `rope_theta` among its keys; what is null is left out.
+
+    Args:
+        config: content of `config.json`.
 
     Raises:
         SourceError: two places say different things, or one is no object.
     """
+    places = {
+        "rope_parameters": _of_all_layers(_mapping("rope_parameters", config)),
+        "rope_scaling": _mapping("rope_scaling", config),
+        "config.json": {"rope_theta": config.get("rope_theta")},  # the older spelling keeps it outside
+    }
     found: dict[str, Any] = {}
-    newer, older = _of_all_layers(_mapping("rope_parameters", config)), _mapping("rope_scaling", config)
-    for name, stated in (("rope_parameters", newer), ("rope_scaling", older), ("config.json", _beside(config))):
+    for place, stated in places.items():
         for key, value in stated.items():
-            if None not in (value, found.get(key, value)) and found.get(key, value) != value:
+            if value is None:
+                continue
+            if key in found and found[key] != value:
                 raise SourceError(
-                    f"{key} must be the same wherever config.json states it, got {found[key]!r} and, in {name}, "
+                    f"{key} must be the same wherever config.json states it, got {found[key]!r} and, in {place}, "
                     f"{value!r}; keep the one that is meant"
                 )
-            if value is not None:
-                found[key] = value
+            found[key] = value
     return found
-
-
-def _beside(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the older spelling keeps outside of `rope_scaling`."""
-    return {"rope_theta": config.get("rope_theta")}
 
 
 def _mapping(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -47,7 +50,10 @@ def _mapping(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _of_all_layers(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by the type of a layer must be equal: the families here have one table for all layers."""
+    """The parameters that all layers share.
+
+    Where the file states them by the type of a layer, they must be equal: the families here have one table for all.
+    """
     by_type = {name: value for name, value in parameters.items() if isinstance(value, Mapping)}
     if not by_type:
         return dict(parameters)

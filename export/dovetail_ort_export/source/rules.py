@@ -1,4 +1,4 @@
-"""What the value of a setting may be. A rule checks a value and says in words what it allows; it knows no family."""
+"""What the value of a setting may be. A rule checks a value, and says in words what it allows. It knows no family."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Rule(Protocol):
 
     @property
     def words(self) -> str:
-        """What is allowed, to stand behind "must be"."""
+        """What is allowed, in words that follow "must be"."""
 
     def allows(self, value: Any) -> bool:
-        """Whether `value`, as JSON gave it, is understood."""
+        """Whether a value, as JSON gives it, is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,9 +25,9 @@ class Number:
 
     Attributes:
         whole: whether it must be an integer.
-        least: the smallest value, or None.
-        above: what it must exceed, or None.
-        or_none: whether null is allowed, and means "without".
+        least: smallest value that is allowed, or None for no such bound.
+        above: value that it must exceed, or None for no such bound.
+        or_none: whether null is allowed, which means "without".
     """
 
     whole: bool = False
@@ -46,7 +46,7 @@ class Number:
         return f"{kind}, or null" if self.or_none else kind
 
     def allows(self, value: Any) -> bool:
-        """Whether `value` is such a number; a float without a fraction is none that is whole."""
+        """Whether a value is such a number. A float is never whole, even without a fraction."""
         if value is None:
             return self.or_none
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
@@ -58,7 +58,11 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """One of a few values."""
+    """One of a few values.
+
+    Attributes:
+        values: all that are allowed.
+    """
 
     values: tuple[Any, ...]
 
@@ -69,7 +73,7 @@ class AnyOf:
         return shown if len(self.values) == 1 else f"one of {shown}"
 
     def allows(self, value: Any) -> bool:
-        """Whether `value` is one of them, and of the same type: 1 is not True."""
+        """Whether a value is one of them, and of the same type: 1 is not True."""
         return any(value == allowed and isinstance(value, type(allowed)) for allowed in self.values)
 
 
@@ -83,13 +87,17 @@ class Truth:
         return "true or false"
 
     def allows(self, value: Any) -> bool:
-        """Whether `value` is a truth value."""
+        """Whether a value is true or false."""
         return isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list whose items are of a few values."""
+    """A list of a few values, each of which may occur any number of times.
+
+    Attributes:
+        values: all that are allowed in the list.
+    """
 
     values: tuple[str, ...]
 
@@ -99,13 +107,13 @@ class Listed:
         return f"a list of {' and '.join(self.values)}"
 
     def allows(self, value: Any) -> bool:
-        """Whether `value` is such a list."""
+        """Whether a value is such a list."""
         return isinstance(value, Sequence) and not isinstance(value, str) and set(value) <= set(self.values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Numbers:
-    """A list of positive numbers, of any length."""
+    """A list of one or more positive numbers."""
 
     @property
     def words(self) -> str:
@@ -113,5 +121,6 @@ class Numbers:
         return "a list of numbers above 0"
 
     def allows(self, value: Any) -> bool:
-        """Whether `value` is such a list."""
-        return isinstance(value, list) and bool(value) and all(Number(above=0).allows(item) for item in value)
+        """Whether a value is such a list."""
+        positive = Number(above=0)
+        return isinstance(value, list) and len(value) > 0 and all(map(positive.allows, value))

@@ -1,4 +1,4 @@
-"""The chat template of a model directory, from the places where releases of transformers keep it."""
+"""The chat template of a model directory, from all places where releases of transformers keep it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DEFAULT: Final = "default"
 def read_template(
     path: Path, settings: Mapping[str, Any], special_tokens: Mapping[str, str]
 ) -> tuple[str | None, list[str]]:
-    """The default chat template, if one can be used, and notes on what was chosen or left out.
+    """The default chat template, or None if none can be used; and notes on what was chosen or left out.
 
-    A file goes before `tokenizer_config.json`, as in transformers.
+    A file of its own goes before `tokenizer_config.json`, as in transformers.
 
     Args:
         path: directory of the model.
-        settings: its `tokenizer_config.json`.
-        special_tokens: names that the template may use, to their text.
+        settings: content of its `tokenizer_config.json`.
+        special_tokens: text of special tokens by the names that a template may use.
 
     Raises:
         SourceError: `chat_template.json` is damaged.
@@ -58,7 +58,7 @@ def read_template(
 
 
 def _by_name(value: Any) -> tuple[dict[str, str], list[str]]:
-    """Templates of a setting, which holds one, or several by name or in a list; and notes on what is none."""
+    """Templates in a setting, which holds one, or several by name or in a list; and notes on entries that are none."""
     if isinstance(value, list):
         entries = [entry if isinstance(entry, dict) else {} for entry in value]
         named = {entry.get("name"): entry.get("template") for entry in entries}
@@ -72,7 +72,7 @@ def _by_name(value: Any) -> tuple[dict[str, str], list[str]]:
 
 
 def _in_files(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Templates that are files of their own, and notes on those that are empty or not text."""
+    """Templates in files of their own, and notes on files that are empty or hold no text."""
     files = {_DEFAULT: path / _FILE} if (path / _FILE).is_file() else {}
     files |= {file.stem: file for file in sorted((path / _FOLDER).glob("*.jinja"))}
     found, notes = {}, []

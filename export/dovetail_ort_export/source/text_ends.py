@@ -1,7 +1,7 @@
 """What a tokenizer puts around a text, and whether `tokenizer_config.json` says the same.
 
-`tokenizer.json` rules, as it does for transformers 5 and for every program that reads this file alone. The classes that
-transformers 4 names for Llama follow `add_bos_token` and `add_eos_token` of `tokenizer_config.json` in its place.
+`tokenizer.json` is followed, as by transformers 5 and by every program that reads this file alone. The Llama classes of
+transformers 4 follow `add_bos_token` and `add_eos_token` of `tokenizer_config.json` instead.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ _PLACES: Final = {"bos": "before", "eos": "after"}
 
 
 def ends_told_apart(tokenizer: Tokenizer, settings: Mapping[str, Any], special_tokens: Mapping[str, str]) -> list[str]:
-    """A note for each end of a text of which the two files say different things.
+    """A note for each end of a text about which the two files say different things.
 
     Args:
-        tokenizer: from `tokenizer.json`.
-        settings: `tokenizer_config.json`.
-        special_tokens: text of `bos_token` and `eos_token`.
+        tokenizer: tokenizer in `tokenizer.json`.
+        settings: content of `tokenizer_config.json`.
+        special_tokens: text of special tokens by name, `bos_token` and `eos_token` among them.
     """
     before, after = text_ends(tokenizer)
     notes = []
     for end, ids in (("bos", before), ("eos", after)):
         token = special_tokens.get(f"{end}_token")
         asked = _asked(settings, end)
-        if token and asked is not None and asked != (tokenizer.token_to_id(token) in ids):
+        if not token or asked is None:
+            continue
+        if asked != (tokenizer.token_to_id(token) in ids):
             does = "does not put" if asked else "puts"
             notes.append(
                 f"tokenizer.json {does} {token!r} {_PLACES[end]} a text, and is followed, as by transformers 5; "
@@ -42,14 +44,19 @@ def _asked(settings: Mapping[str, Any], end: str) -> bool | None:
     asked = settings.get(f"add_{end}_token")
     if isinstance(asked, bool):
         return asked
-    # The default of these classes in transformers 4.
-    return True if end == "bos" and str(settings.get("tokenizer_class")).startswith("Llama") else None
+    if end == "bos" and str(settings.get("tokenizer_class")).startswith("Llama"):
+        return True  # the default of these classes in transformers 4
+    return None
 
 
 def text_ends(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids that a tokenizer puts before and after a text, found by having it do so."""
+    """Ids that a tokenizer puts before and after a text, found by encoding one word with them and without."""
     plain = tokenizer.encode(_WORD, add_special_tokens=False).ids
     full = tokenizer.encode(_WORD, add_special_tokens=True).ids
     num_added = len(full) - len(plain)
-    start = next((start for start in range(num_added + 1) if full[start : start + len(plain)] == plain), num_added)
+    start = num_added
+    for candidate in range(num_added):
+        if full[candidate : candidate + len(plain)] == plain:
+            start = candidate
+            break
     return tuple(full[:start]), tuple(full[start + len(plain) :])

@@ -1,7 +1,7 @@
-"""How a model directory's text becomes token ids: `tokenizer.json` is the truth, the files beside it name its tokens.
+"""How a model directory's text becomes token ids: `tokenizer.json` says it, and the files beside it name its tokens.
 
-Ids are those of `AutoTokenizer.from_pretrained(directory)` of transformers. No tokenizer class of it takes part: the
-classes rebuild what the file says, each release in its own way.
+The ids are those of `AutoTokenizer.from_pretrained(directory)` of transformers. None of its tokenizer classes takes
+part: they rebuild what the file says, each release in its own way.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _OTHER_VOCABULARIES: Final = (
 
 
 def read_text_files(path: Path, config: dict[str, Any], generation: dict[str, Any]) -> TextParts:
-    """Tokenizer, chat template, special tokens and ends of an answer of a model directory.
+    """Read tokenizer, chat template, special tokens and ends of an answer from a model directory.
 
     Args:
         path: the directory.
-        config: its `config.json`.
-        generation: its `generation_config.json`; empty if there is none.
+        config: content of its `config.json`.
+        generation: content of its `generation_config.json`; empty if there is none.
 
     Raises:
-        SourceError: there is no `tokenizer.json`, a file is damaged, an id lies beyond the model's vocabulary, or no
+        SourceError: there is no `tokenizer.json`, a file is damaged, an id is beyond the model's vocabulary, or no
             token ends an answer.
     """
     tokenizer = read_tokenizer(path)
@@ -68,7 +68,10 @@ def read_text_files(path: Path, config: dict[str, Any], generation: dict[str, An
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in `path / "tokenizer.json"`, which neither cuts nor pads texts.
+    """Read the tokenizer in `tokenizer.json`, which neither cuts nor pads texts.
+
+    Args:
+        path: the directory of the model.
 
     Raises:
         SourceError: the file is missing or damaged.
@@ -94,11 +97,11 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def check_ids(tokenizer: Tokenizer, vocabulary_size: Any) -> None:
-    """Accept a tokenizer whose ids all have a row in the model's embedding.
+    """Refuse a tokenizer that has an id without a row in the model's embedding.
 
     Args:
-        tokenizer: of the model.
-        vocabulary_size: V, as the configuration has it; what is no integer is for others to refuse.
+        tokenizer: tokenizer of the model.
+        vocabulary_size: V, as the configuration has it. What is no integer is refused elsewhere.
 
     Raises:
         SourceError: an id is V or more; the message names the first and its token.
@@ -119,6 +122,7 @@ def check_ids(tokenizer: Tokenizer, vocabulary_size: Any) -> None:
 
 
 def _missing(path: Path) -> str:
+    """What to say of a directory without tokenizer.json."""
     found = [name for name in _OTHER_VOCABULARIES if (path / name).is_file()]
     if not found:
         return f"{str(path)!r} must have a tokenizer.json, which is missing; download it with the model's other files"

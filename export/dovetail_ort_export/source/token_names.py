@@ -21,9 +21,10 @@ class TokenNames:
     """Names of tokens, in the spellings of transformers 4 and 5.
 
     Attributes:
-        settings: `tokenizer_config.json`, with `special_tokens_map.json` over it where transformers reads that too.
-        stated: whether there was one of these files.
-        listed: tokens that the files list with their ids, in the order of ids.
+        settings: content of `tokenizer_config.json`. Where transformers reads `special_tokens_map.json` too, that
+            file's content is over it.
+        stated: whether one of these files is there.
+        listed: tokens that the files list, by their ids, in the order of ids.
         notes: what the user should know, a line each.
     """
 
@@ -34,12 +35,13 @@ class TokenNames:
 
     @classmethod
     def read(cls, path: Path) -> TokenNames:
-        """Of a model directory.
+        """Read the names in a model directory.
 
         Raises:
             SourceError: a file is damaged.
         """
-        settings, legacy = read_json(path / _CONFIG), {}
+        settings = read_json(path / _CONFIG)
+        legacy = {}
         listed = settings.get("added_tokens_decoder")
         if listed is None:  # files from before transformers 4.34
             legacy = read_json(path / "added_tokens.json")
@@ -54,13 +56,18 @@ class TokenNames:
         )
 
     def special_tokens(self, tokenizer: Tokenizer, config: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-        """Names that a chat template may use to their text, and notes on those without a token.
+        """Text of special tokens by the names that a chat template may use, and notes on names without a token.
 
-        A name without a token has an empty text: a template may still join it to others.
+        A name without a token has an empty text, because a template may still join it to other text.
+
+        Args:
+            tokenizer: tokenizer of the model.
+            config: content of `config.json`.
         """
         if not self.stated:
             return _named_by_ids(tokenizer, config), []
-        named, notes = _named(self.settings), []
+        named = _named(self.settings)
+        notes = []
         for name, text in named.items():
             if text and tokenizer.token_to_id(text) is None:
                 notes.append(f"the {name} {text!r} of {_CONFIG} is no token of tokenizer.json, so it is left out")
@@ -69,21 +76,24 @@ class TokenNames:
 
 
 def add_named_tokens(tokenizer: Tokenizer, names: TokenNames) -> None:
-    """Make what the files list or name as special into tokens that are found in any text, as transformers does.
+    """Add the tokens that the files list or name as special, so that they are found in any text, as transformers does.
 
     Raises:
         SourceError: a token that the files list is missing from the tokenizer, and would get another id.
     """
     known = tokenizer.get_added_tokens_decoder().values()
     missing = {number: token for number, token in names.listed.items() if tokenizer.token_to_id(token.content) is None}
+    # Listed tokens that the tokenizer does not have with the same flags.
     spelled = {repr(token) for token in known}
-    tokens = [token for token in names.listed.values() if repr(token) not in spelled]
+    listed = [token for token in names.listed.values() if repr(token) not in spelled]
+    # Words of the vocabulary that the files name as special.
     contents = {token.content for token in (*known, *names.listed.values())}
-    named = dict.fromkeys((*_named(names.settings).values(), *_further_tokens(names.settings)))
-    words = (text for text in named if text and text not in contents and tokenizer.token_to_id(text) is not None)
-    tokenizer.add_tokens([*tokens, *(AddedToken(text, special=True) for text in words)])
+    texts = dict.fromkeys((*_named(names.settings).values(), *_further_tokens(names.settings)))
+    words = [text for text in texts if text and text not in contents and tokenizer.token_to_id(text) is not None]
+    tokenizer.add_tokens([*listed, *(AddedToken(text, special=True) for text in words)])
     for number, token in missing.items():
-        if (found := tokenizer.token_to_id(token.content)) != number:
+        found = tokenizer.token_to_id(token.content)
+        if found != number:
             raise SourceError(
                 f"the token {token.content!r} must have the id {number} that {_CONFIG} lists, got {found}, as "
                 "tokenizer.json lacks tokens; save the tokenizer again, or download tokenizer.json again"
@@ -91,10 +101,10 @@ def add_named_tokens(tokenizer: Tokenizer, names: TokenNames) -> None:
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Text by name: `bos_token` and the like, and names of the model's own."""
-    own = [settings.get(key) for key in ("extra_special_tokens", "model_specific_special_tokens")]
+    """Text by name: names such as `bos_token`, and those that the model alone has."""
     entries = {name: value for name, value in settings.items() if name.endswith("_token")}
-    for values in own:
+    for key in ("extra_special_tokens", "model_specific_special_tokens"):
+        values = settings.get(key)
         if isinstance(values, dict):
             entries |= values
     texts = {name: _text(value) for name, value in entries.items()}
@@ -105,7 +115,9 @@ def _further_tokens(settings: Mapping[str, Any]) -> Iterator[str]:
     """Special tokens without a name."""
     for key in ("additional_special_tokens", "extra_special_tokens"):
         values = settings.get(key)
-        for value in values if isinstance(values, list) else ():
+        if not isinstance(values, list):
+            continue
+        for value in values:
             text = _text(value)
             if text is not None:
                 yield text
@@ -123,7 +135,7 @@ def _named_by_ids(tokenizer: Tokenizer, config: Mapping[str, Any]) -> dict[str, 
 
 
 def _text(value: Any) -> str | None:
-    """Of a token that is written as a string or as an object."""
+    """Text of a token that is written as a string or as an object; None if it is neither."""
     text = value.get("content") if isinstance(value, dict) else value
     return text if isinstance(text, str) else None
 

@@ -22,7 +22,7 @@ class UnusedWeights:
 
     Attributes:
         unneeded: names by the reason why no model needs them.
-        ignored: names that a pattern of the user's took out.
+        ignored: names that match a pattern of the user's.
     """
 
     unneeded: Mapping[str, tuple[str, ...]]
@@ -31,7 +31,9 @@ class UnusedWeights:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was not used and why, a line for each reason."""
-        reasons = {**self.unneeded, **({"ignored on request": self.ignored} if self.ignored else {})}
+        reasons = dict(self.unneeded)
+        if self.ignored:
+            reasons["ignored on request"] = self.ignored
         return tuple(f"{_shown(names)} not used: {reason}" for reason, names in reasons.items())
 
 
@@ -44,17 +46,17 @@ def check_weights(
     """Accept a checkpoint that holds what a model needs, and nothing else that could matter.
 
     Args:
-        checkpoint: the files.
+        checkpoint: the model's files.
         expected: shapes of the model's weights by name.
-        unneeded: why a model needs no tensor of this name, or None.
-        ignored: patterns as of a shell, for names of further tensors that may be there.
+        unneeded: function from a tensor's name to the reason why no model needs it, or None.
+        ignored: patterns with `*` and `?` for names of further tensors that may be there.
 
     Raises:
         SourceError: weights are missing, unexpected or of another shape or number type; the message names the first
             three of each and the likeliest cause.
     """
     tensors = checkpoint.tensors
-    reasons: dict[str, tuple[str, ...]] = {}
+    by_reason: dict[str, list[str]] = {}
     passed_over = []
     unexpected = []
     for name in sorted(tensors.keys() - expected.keys()):
@@ -62,7 +64,7 @@ def check_weights(
         if any(fnmatchcase(name, pattern) for pattern in ignored):
             passed_over.append(name)
         elif reason is not None:
-            reasons[reason] = (*reasons.get(reason, ()), name)
+            by_reason.setdefault(reason, []).append(name)
         else:
             unexpected.append(name)
     wrong = WrongWeights(
@@ -80,18 +82,19 @@ def check_weights(
             f"{cause_of_wrong_weights(checkpoint.config, wrong)}"
         )
     _check_number_types(checkpoint, expected)
+    reasons = {reason: tuple(names) for reason, names in by_reason.items()}
     return UnusedWeights(unneeded=reasons, ignored=tuple(passed_over))
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Accept a tensor without NaN and infinity; one pass, no copy.
+    """Refuse a tensor with NaN or infinity. It is read once, and not copied.
 
     Raises:
-        SourceError: it has one; the message names the tensor.
+        SourceError: the tensor has such a value; the message names the tensor.
     """
     if not tensor.is_floating_point() or not tensor.numel():
         return
-    # Both ends are NaN if anything is.
+    # Both are NaN if anything is.
     low, high = tensor.aminmax()
     if not bool(torch.isfinite(low) & torch.isfinite(high)):
         raise SourceError(
@@ -112,6 +115,7 @@ def _check_number_types(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -
 
 
 def _findings(wrong: WrongWeights) -> list[str]:
+    """What is wrong, a phrase for each kind."""
     shapes = [
         f"{name} of {_dimensions(found)} in place of {_dimensions(shape)}" for name, shape, found in wrong.misshaped
     ]

@@ -1,6 +1,6 @@
 """The tensors of a model directory by name, not read yet: safetensors or PyTorch files, in one or many parts.
 
-The file rules are those of the formats; which tensors a model needs is `weight_check`'s.
+It does not know which tensors a model needs; `weight_check` does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dovetail_ort_export.source.diagnosis import refuse_pointers, without_weight
 from dovetail_ort_export.source.json_file import read_json
 from dovetail_ort_runtime.errors import SourceError
 
-# As the header of a safetensors file names them.
+# Number types by their names in the header of a safetensors file.
 _DTYPES: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -46,12 +46,12 @@ ReadFile = Callable[[Path], dict[str, StoredTensor]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Format:
-    """One format of weights.
+    """The files of one format.
 
     Attributes:
-        single: name of the file that holds all of them.
-        index: name of the file that says which part holds which.
-        parts: pattern of the parts' names.
+        single: name of the file that holds all weights.
+        index: name of the file that says which part holds which weights.
+        parts: pattern for the names of the parts.
     """
 
     single: str
@@ -68,19 +68,22 @@ _PYTORCH: Final = _Format(
 
 
 def read_tensors(path: Path) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
-    """All tensors of a directory, and notes on files that were left aside.
+    """Find all tensors of a directory.
 
     Safetensors go before PyTorch files, as in transformers. PyTorch files are read as tensors and nothing else: no code
     in them is run.
 
+    Args:
+        path: the directory.
+
+    Returns:
+        The tensors by name, and notes on files that are not read.
+
     Raises:
         SourceError: there are no weights, two sets of them, or a damaged or missing part.
     """
-    formats: tuple[tuple[_Format, ReadFile], ...] = (
-        (_SAFETENSORS, _in_safetensors),
-        (_PYTORCH, _in_pytorch_file),
-    )
-    for layout, read in formats:
+    readers: dict[_Format, ReadFile] = {_SAFETENSORS: _in_safetensors, _PYTORCH: _in_pytorch_file}
+    for layout, read in readers.items():
         files = _files(path, layout)
         if files is not None:
             refuse_pointers(files)
@@ -90,23 +93,33 @@ def read_tensors(path: Path) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
 
 def _files(path: Path, layout: _Format) -> dict[Path, tuple[str, ...]] | None:
     """Files to read, with the names that an index promises of each; None if this format is not there."""
-    single, index = path / layout.single, path / layout.index
-    if not index.is_file():
-        parts = sorted(path.glob(layout.parts))
-        if not single.is_file():
-            if parts:
-                raise SourceError(
-                    f"{str(path)!r} must have {layout.index} to say which part holds which weight, which is missing; "
-                    "download the model's other files"
-                )
-            return None
+    if (path / layout.index).is_file():
+        return _files_by_index(path, layout)
+    return _files_without_index(path, layout)
+
+
+def _files_without_index(path: Path, layout: _Format) -> dict[Path, tuple[str, ...]] | None:
+    single = path / layout.single
+    parts = any(path.glob(layout.parts))
+    if single.is_file():
         if parts:
             raise _two_sets(path, f"delete {layout.single} or {layout.parts}")
         return {single: ()}
-    files = _indexed(index)
+    if parts:
+        raise SourceError(
+            f"{str(path)!r} must have {layout.index} to say which part holds which weight, which is missing; "
+            "download the model's other files"
+        )
+    return None
+
+
+def _files_by_index(path: Path, layout: _Format) -> dict[Path, tuple[str, ...]]:
+    single = path / layout.single
+    files = _indexed(path / layout.index)
     missing = [file.name for file in files if not file.is_file()]
     if single.is_file() and single not in files:
-        raise _two_sets(path, f"delete {layout.single if not missing else layout.index}, which does not belong here")
+        wrong = layout.index if missing else layout.single
+        raise _two_sets(path, f"delete {wrong}, which does not belong here")
     if missing:
         raise SourceError(
             f"all {len(files)} parts of the weights must be there, got none called {', '.join(missing[:3])}"
@@ -116,6 +129,7 @@ def _files(path: Path, layout: _Format) -> dict[Path, tuple[str, ...]] | None:
 
 
 def _indexed(index: Path) -> dict[Path, tuple[str, ...]]:
+    """The parts that an index names, each with the names of its weights."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise SourceError(f"{index} must have a weight_map from weights to files; download it again")
@@ -128,7 +142,7 @@ def _indexed(index: Path) -> dict[Path, tuple[str, ...]]:
 
 
 def _merged(files: Mapping[Path, tuple[str, ...]], read: ReadFile) -> dict[str, StoredTensor]:
-    """Tensors of all files; each is in one of them, and where an index promises it."""
+    """The tensors of all files. Each is in one file alone, and in the one that an index promises."""
     found: dict[str, StoredTensor] = {}
     for file, promised in files.items():
         tensors = read(file)
@@ -157,9 +171,9 @@ def _in_safetensors(file: Path) -> dict[str, StoredTensor]:
         raise SourceError(
             f"{file} must be a whole safetensors file, got {file.stat().st_size} bytes and: {error}; download it again"
         ) from None
-    unknown = next((f"{dtype} of {name}" for name, (_, dtype) in headers.items() if dtype not in _DTYPES), None)
-    if unknown is not None:
-        raise SourceError(f"{file} must hold weights of a known number type, got {unknown}")
+    for name, (_, dtype) in headers.items():
+        if dtype not in _DTYPES:
+            raise SourceError(f"{file} must hold weights of a known number type, got {dtype} of {name}")
     return {
         name: StoredTensor(shape=shape, dtype=_DTYPES[dtype], read=partial(handle.get_tensor, name))
         for name, (shape, dtype) in headers.items()
@@ -170,7 +184,7 @@ def _in_pytorch_file(file: Path) -> dict[str, StoredTensor]:
     try:
         # torch maps zip files alone, which it writes from version 1.6 on.
         found = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
-    except Exception as error:  # of pickle, zip and torch
+    except Exception as error:  # pickle, zip and torch each have exceptions of their own
         raise SourceError(
             f"{file} must be a whole file of tensors alone, got: {_reason(error)}; take the model's safetensors files"
         ) from None
@@ -183,19 +197,23 @@ def _in_pytorch_file(file: Path) -> dict[str, StoredTensor]:
 
 
 def _reason(error: Exception) -> str:
-    """The line of torch's message that says what is wrong; others advise to run what is in the file."""
+    """The line of torch's message that says what is wrong. Other lines advise to run the code in the file."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = (line for line in lines if line.startswith(("Trying to", "Unsupported", "WeightsUnpickler error")))
-    return next(telling, lines[0] if lines else type(error).__name__)[:300]
+    telling = [line for line in lines if line.startswith(("Trying to", "Unsupported", "WeightsUnpickler error"))]
+    found = telling or lines or [type(error).__name__]
+    return found[0][:300]
 
 
 def _left_aside(path: Path, files: set[Path]) -> tuple[str, ...]:
+    """A note on weights that are not read, if there are any."""
     names = sorted(file.name for file in _further(path) if file not in files)
-    return (f"not read: {', '.join(names[:3])}{_and_more(names)}",) if names else ()
+    if not names:
+        return ()
+    return (f"not read: {', '.join(names[:3])}{_and_more(names)}",)
 
 
 def _further(path: Path) -> Iterator[Path]:
-    """Weights beside those that are read; PyTorch files beside safetensors hold the same and are not worth a word."""
+    """Weights of the directory that a note names. PyTorch files beside safetensors hold the same, and get no note."""
     for pattern in ("*.safetensors", "consolidated*.pth"):
         yield from path.glob(pattern)
 

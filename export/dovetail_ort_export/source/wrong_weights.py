@@ -1,10 +1,13 @@
-"""Why a checkpoint's weights are not those that its model needs: the likeliest cause, and what to do about it."""
+"""Why a checkpoint's weights are not those that its model needs: the likeliest cause, and what to do about it.
+
+It reads no files.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +19,7 @@ _BLOCK: Final = re.compile(r"\.layers\.(\d+)\.")
 _HEAD: Final = "lm_head.weight"
 _MODEL: Final = "model."
 _BIAS: Final = ".bias"
-# Parts of names, and what a checkpoint that has them is.
+# What a checkpoint is, by a part of its tensors' names.
 MARKS: Final[Mapping[str, str]] = {
     "lora_": "an adapter's weights are among them; merge it first (merge_and_unload) and save the model",
     ".base_layer.": "an adapter's weights are among them; merge it first (merge_and_unload) and save the model",
@@ -24,12 +27,12 @@ MARKS: Final[Mapping[str, str]] = {
     "classifier.": "this is a classifier; give the language model that it was made from",
     "v_head.": "this has the value head of a training with rewards; save the language model alone",
     ".experts.": "this is a mixture of experts, which export does not read",
-    "vision_": "this is a model of several senses; give a checkpoint of the language model alone",
-    "language_model.": "this is a model of several senses; give a checkpoint of the language model alone",
+    "vision_": "this is a multimodal model; give a checkpoint of the language model alone",
+    "language_model.": "this is a multimodal model; give a checkpoint of the language model alone",
     "qkv_proj": "query, key and value are one matrix, as in another family; model_type in config.json must be its own",
     "gate_up_proj": "gate and up are one matrix, as in another family; model_type in config.json must be its own",
 }
-# Prefixes that wrappers leave, and the wrapper.
+# What wraps a model, by the prefix that it leaves in names.
 WRAPPERS: Final[Mapping[str, str]] = {
     "base_model.model.": "an adapter's wrapper; merge it (merge_and_unload) and save the model that this returns",
     "module.": "a wrapper of parallel training; save the module inside it",
@@ -44,7 +47,7 @@ class WrongWeights:
     Attributes:
         missing: names that the model needs and no file has.
         unexpected: names that the model has no use for.
-        misshaped: name, shape that the model needs, shape in the file.
+        misshaped: name, shape that the model needs and shape in the file, of each weight whose shapes differ.
     """
 
     missing: tuple[str, ...]
@@ -56,8 +59,8 @@ def cause_of_wrong_weights(config: Mapping[str, Any], wrong: WrongWeights) -> st
     """The likeliest cause, with the next action, in one line.
 
     Args:
-        config: the checkpoint's `config.json`.
-        wrong: at least one weight that is missing, unexpected or misshaped.
+        config: content of the checkpoint's `config.json`.
+        wrong: how the weights differ; at least one is missing, unexpected or misshaped.
     """
     return (
         _marked(wrong.unexpected)
@@ -70,13 +73,16 @@ def cause_of_wrong_weights(config: Mapping[str, Any], wrong: WrongWeights) -> st
     )
 
 
-def _marked(unexpected: Iterable[str]) -> str | None:
-    names = tuple(unexpected)
-    return next((cause for mark, cause in MARKS.items() if any(mark in name for name in names)), None)
+def _marked(unexpected: Sequence[str]) -> str | None:
+    """The cause that a part of an unexpected name stands for."""
+    for mark, cause in MARKS.items():
+        if any(mark in name for name in unexpected):
+            return cause
+    return None
 
 
 def _other_prefix(wrong: WrongWeights) -> str | None:
-    """Names that are right but for a prefix too much or too few."""
+    """All names have one prefix too many, or one too few."""
     missing = set(wrong.missing)
     shortened = {name.removeprefix(_MODEL) for name in missing if name.startswith(_MODEL)}
     if shortened and len(shortened.intersection(wrong.unexpected)) > len(missing) // 2:
@@ -84,7 +90,9 @@ def _other_prefix(wrong: WrongWeights) -> str | None:
             f"the names lack the prefix {_MODEL}, as in a base model without its head; "
             "save it as AutoModelForCausalLM, or give the checkpoint that has the head"
         )
-    prefixes = Counter(name[:start] for name in wrong.unexpected for start in _starts(name) if name[start:] in missing)
+    prefixes: Counter[str] = Counter()
+    for name in wrong.unexpected:
+        prefixes.update(name[:start] for start in _starts(name) if name[start:] in missing)
     if not prefixes:
         return None
     prefix, times = prefixes.most_common(1)[0]
@@ -95,11 +103,12 @@ def _other_prefix(wrong: WrongWeights) -> str | None:
 
 
 def _starts(name: str) -> list[int]:
-    """Where the parts of a name between dots begin, but for the first."""
+    """Where the parts of a name between dots begin, without the first part."""
     return [index + 1 for index, character in enumerate(name) if character == "."]
 
 
 def _no_head(config: Mapping[str, Any], wrong: WrongWeights) -> str | None:
+    """The head alone is missing."""
     if wrong.missing != (_HEAD,):
         return None
     if any(name.endswith("Model") for name in architectures(config)):
@@ -111,7 +120,7 @@ def _no_head(config: Mapping[str, Any], wrong: WrongWeights) -> str | None:
 
 
 def _other_biases(wrong: WrongWeights) -> str | None:
-    """Biases alone are missing or too many."""
+    """Biases alone are missing or unexpected."""
     if wrong.misshaped or not all(name.endswith(_BIAS) for name in (*wrong.missing, *wrong.unexpected)):
         return None
     return (
@@ -121,6 +130,7 @@ def _other_biases(wrong: WrongWeights) -> str | None:
 
 
 def _other_blocks(config: Mapping[str, Any], wrong: WrongWeights) -> str | None:
+    """Whole blocks are missing, or there are more of them than the configuration says."""
     missing = _blocks(wrong.missing)
     if missing and len(wrong.missing) >= 3 * len(missing) and not wrong.unexpected:
         return f"{_counted(missing)} missing; download the missing parts, or correct num_hidden_layers in config.json"
@@ -142,8 +152,11 @@ def _counted(blocks: list[int]) -> str:
 
 
 def _other_vocabulary(wrong: WrongWeights) -> str | None:
+    """The embedding or the head has another number of rows."""
+    if wrong.missing or wrong.unexpected:
+        return None
     rows = {(needed[0], found[0]) for name, needed, found in wrong.misshaped if needed and found and _is_end(name)}
-    if not rows or wrong.missing or wrong.unexpected:
+    if not rows:
         return None
     needed, found = min(rows)
     return (
@@ -153,4 +166,5 @@ def _other_vocabulary(wrong: WrongWeights) -> str | None:
 
 
 def _is_end(name: str) -> bool:
+    """Whether a weight is the embedding or the head."""
     return name.endswith(("embed_tokens.weight", _HEAD))

@@ -8,8 +8,9 @@ import pytest
 
 from dovetail_ort_export.source.families import FAMILIES
 from dovetail_ort_export.source.families.family import COMMON_SETTINGS
+from dovetail_ort_export.source.harmless_settings import HARMLESS
 from dovetail_ort_export.source.rotary import ROTARY_KEYS
-from dovetail_ort_export.source.settings import HARMLESS, NEUTRAL, read_settings
+from dovetail_ort_export.source.settings import NEUTRAL, read_settings
 from dovetail_ort_runtime.errors import InputError, SourceError
 
 LLAMA = {

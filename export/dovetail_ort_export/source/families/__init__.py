@@ -1,8 +1,8 @@
 """The model families that can be exported, one file each.
 
-    config.json's model_type -> FAMILIES -> Family: which settings mean what, which tensors need no place
+    model_type of config.json -> FAMILIES -> Family: what each setting may be
 
-Settings and tensors that all of them have stand in `family`. A family's file is what documentation reads, too.
+What all families have in common is in `family`. The tables in docs/sources.md are made from these files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What trace and checks must know of a model family, and what all families that are covered have in common.
+"""What export must know of a model family, and what all covered families have in common.
 
-All are pre-norm decoders of one build: RMSNorm, rotary positions, grouped-query attention, a gated MLP with SiLU.
+All are pre-norm decoders of one design: RMSNorm, rotary positions, grouped-query attention, and a gated MLP with SiLU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dovetail_ort_export.source.rules import AnyOf, Number, Rule, Truth
 
 _SILU: Final = ("silu", "swish")
 
-# The shape of the model; without these nothing can be said of it.
+# The dimensions of the model, which every configuration must have.
 DIMENSIONS: Final = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
 # Settings that change what every family computes.
@@ -30,7 +30,7 @@ COMMON_SETTINGS: Final[Mapping[str, Rule]] = MappingProxyType(
     }
 )
 
-# Tensors that a file may hold and no model needs, by pattern, with the reason.
+# Reasons why no model needs a tensor, by a pattern for its name.
 UNNEEDED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "*.rotary_emb.inv_freq": "rotary frequencies, computed from the settings",
@@ -46,11 +46,11 @@ class Family:
     """One model family.
 
     Attributes:
-        model_type: `model_type` of its `config.json`.
+        model_type: `model_type` in the `config.json` of its models.
         models: published models of the family, as people call them.
-        settings: what it has beside `COMMON_SETTINGS` that changes the mathematics, by key.
-        neutral: keys that would change the mathematics in a way that is not built, and the values that do not.
-        defaults: values of settings that its publisher leaves out of `config.json`.
+        settings: rules of the settings that the family has beside `COMMON_SETTINGS`, by key.
+        neutral: values that change nothing, by the key of a setting whose other values are not supported.
+        defaults: values of settings that publishers leave out of `config.json`, by key.
     """
 
     model_type: str
@@ -60,10 +60,13 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def rule(self, key: str) -> Rule | None:
-        """What the key `key` of a configuration may be, if it is one that this family understands."""
+        """The rule of a key of the configuration, or None if the family has no such setting."""
         return self.settings.get(key) or COMMON_SETTINGS.get(key)
 
 
 def reason_unneeded(name: str) -> str | None:
-    """Why no model needs a tensor `name` of its files, if that is known."""
-    return next((reason for pattern, reason in UNNEEDED.items() if fnmatchcase(name, pattern)), None)
+    """Why no model needs a tensor of this name, or None if no reason is known."""
+    for pattern, reason in UNNEEDED.items():
+        if fnmatchcase(name, pattern):
+            return reason
+    return None

@@ -1,4 +1,4 @@
-"""Llama, and what is built as Llama is."""
+"""Llama, and the models of other publishers that have its design."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LLAMA: Final = Family(
         "layer_types": Listed(("full_attention",)),
     },
     neutral={
-        "is_llama_config": (True, False),  # SmolLM2 says so
+        "is_llama_config": (True, False),  # SmolLM2 has it
         "use_sliding_window": (False,),
     },
 )

@@ -1,4 +1,4 @@
-"""Mistral: Llama's block, with a sliding window in the first releases and heads of an own width in Nemo."""
+"""Mistral: Llama's block, with a sliding window in the first releases, and with a head size of its own in Nemo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MISTRAL: Final = Family(
         "head_dim": Number(whole=True, least=1),
         "sliding_window": Number(whole=True, least=1, or_none=True),
     },
-    neutral={"attention_bias": (False,), "mlp_bias": (False,)},  # merged and converted models say so
-    # Those of the first release, its window among them.
+    neutral={"attention_bias": (False,), "mlp_bias": (False,)},  # merged and converted models have these keys
+    # The values of the first release, its window among them.
     defaults={"num_key_value_heads": 8, "sliding_window": 4096},
 )

@@ -1,4 +1,4 @@
-"""Qwen2: Llama's block with biases on query, key and value; a window in the upper blocks, switched off as published."""
+"""Qwen2: Llama's block with biases on query, key and value. Its window in upper blocks is switched off as published."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from dovetail_ort_export.source.families.family import Family
 from dovetail_ort_export.source.rules import Listed, Number, Rule, Truth
 
-# Qwen3 has them, too.
+# Settings of the window, which Qwen3 has, too.
 WINDOW_SETTINGS: Final[dict[str, Rule]] = {
     "use_sliding_window": Truth(),
     "sliding_window": Number(whole=True, least=1, or_none=True),
@@ -23,6 +23,6 @@ QWEN2: Final = Family(
     defaults={**WINDOW_DEFAULTS, "num_key_value_heads": 32},
     neutral={
         "use_mrope": (False,),  # positions of images
-        "mlp_bias": (False,),  # merged and converted models say so
+        "mlp_bias": (False,),  # merged and converted models have this key
     },
 )

@@ -1,4 +1,4 @@
-"""Qwen3: Qwen2 without the biases, with a norm on each head of query and key, and heads of an own width."""
+"""Qwen3: Qwen2 without the biases, with a norm on each head of query and key, and with a head size of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ QWEN3: Final = Family(
         "attention_bias": Truth(),
         "head_dim": Number(whole=True, least=1),
     },
-    neutral={"mlp_bias": (False,)},  # merged and converted models say so
+    neutral={"mlp_bias": (False,)},  # merged and converted models have this key
     defaults={**WINDOW_DEFAULTS, "num_key_value_heads": 32, "head_dim": 128},
 )

@@ -1,0 +1,121 @@
+"""Settings of a configuration that change no logits of a loaded model. It knows no family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+# Keys, by the reason why they change nothing.
+HARMLESS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "names and versions": (
+            "architectures",
+            "model_type",
+            "_name_or_path",
+            "name_or_path",
+            "transformers_version",
+            "license",
+            "unsloth_version",
+            "unsloth_fixed",
+            "model_name",
+            "_commit_hash",
+            "mergekit_version",
+        ),
+        "number type of the files, which tell it themselves": (
+            "torch_dtype",
+            "dtype",
+        ),
+        "training": (
+            "initializer_range",
+            "attention_dropout",
+            "hidden_dropout",
+            "resid_pdrop",
+            "embd_pdrop",
+            "dropout",
+            "attn_pdrop",
+            "gradient_checkpointing",
+            "router_aux_loss_coef",
+            "neftune_noise_alpha",
+        ),
+        "ends and begins of a text, which the generation settings and the tokenizer tell": (
+            "bos_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "sep_token_id",
+            "unk_token_id",
+            "decoder_start_token_id",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+        ),
+        "how a program runs the model": (
+            "use_cache",
+            "output_attentions",
+            "output_hidden_states",
+            "output_scores",
+            "return_dict",
+            "return_dict_in_generate",
+            "torchscript",
+            "use_bfloat16",
+            "tf_legacy_loss",
+            "pretraining_tp",
+            "chunk_size_feed_forward",
+            "_attn_implementation",
+            "attn_implementation",
+            "_attn_implementation_autoset",
+            "_flash_attn_2_enabled",
+            "use_flash_attn",
+            "use_flash_attention",
+            "transformers.js_config",
+            "_experts_implementation",
+            "experts_implementation",
+            "_output_attentions",
+            "output_past",
+            "trust_remote_code",
+        ),
+        "labels of classifiers": (
+            "id2label",
+            "label2id",
+            "problem_type",
+            "num_labels",
+            "finetuning_task",
+        ),
+        "task settings": (
+            "task_specific_params",
+            "prefix",
+            "tokenizer_class",
+            "remove_invalid_values",
+        ),
+        "lengths of texts in training, beside max_position_embeddings": (
+            "max_sequence_length",
+            "model_max_length",
+            "seq_length",
+            "tokenizer_model_max_length",
+            "tokenizer_padding_side",
+        ),
+        "generation settings of older files": (
+            "do_sample",
+            "temperature",
+            "top_k",
+            "top_p",
+            "typical_p",
+            "repetition_penalty",
+            "length_penalty",
+            "no_repeat_ngram_size",
+            "encoder_no_repeat_ngram_size",
+            "num_beams",
+            "num_beam_groups",
+            "max_length",
+            "min_length",
+            "diversity_penalty",
+            "early_stopping",
+            "bad_words_ids",
+            "num_return_sequences",
+            "suppress_tokens",
+            "begin_suppress_tokens",
+            "exponential_decay_length_penalty",
+            "max_new_tokens",
+        ),
+    }
+)
+HARMLESS_KEYS: Final = frozenset(key for keys in HARMLESS.values() for key in keys)

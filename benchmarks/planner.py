@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -128,7 +127,7 @@ def _measure(drafter: Drafter, answers: Sequence[RecordedAnswer], curves: TimeCu
         nonlocal verify_ms
         verify_ms += curves.verify(num_rows, context)
 
-    result = replay(drafter, answers, 16, time.perf_counter, count)
+    result = replay(drafter, answers, 16, count)
     draft_ms = 1e3 * result.draft_seconds
     return {
         "speedup": round(result.tokens * curves.verify(1, context) / (draft_ms + verify_ms), 3),
@@ -142,7 +141,7 @@ def _measure(drafter: Drafter, answers: Sequence[RecordedAnswer], curves: TimeCu
 def _measure_ahead(model: DraftGraph, answers: Sequence[RecordedAnswer]) -> dict[str, float]:
     """How often the next chain is ready when the verdict comes, and the accepted length of such chains."""
     ahead = Unhurried(FeatureDrafter(model))
-    result = replay(ahead, answers, 4, time.perf_counter)
+    result = replay(ahead, answers, 4)
     return {
         "ready": round(ahead.num_ready / ahead.num_drafts, 4),
         "accepted_length": round(result.tokens / result.rounds, 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,6 @@ def replay(
     drafter: Drafter,
     answers: Sequence[RecordedAnswer],
     max_draft_tokens: int,
-    clock: Callable[[], float],
     verified: Callable[[int], None] = lambda _: None,
 ) -> Replay:
     """Draft as in a decoder; the recorded answer decides what is accepted, side branches of a tree too.
@@ -106,30 +106,40 @@ def replay(
         drafter: as in a decoder.
         answers: what the target answered.
         max_draft_tokens: number of tokens that a round drafts at most.
-        clock: gives seconds.
         verified: gets the number of rows that the target would read in each round.
     """
     result = Replay()
     for answer in answers:
-        text = answer.token_ids.tolist()
         drafter.rewind(0)
         drafter.begin(SamplingOptions())
         drafter.observe(answer.token_ids[: answer.prompt_length], answer.hidden_states[: answer.prompt_length])
-        place = answer.prompt_length  # position of the root
-        while place < len(text) - 1:
-            started = clock()
-            proposal = drafter.propose(text[place], min(max_draft_tokens, len(text) - place - 1))
-            result.draft_seconds += clock() - started
-            accepted = _accepted(proposal, text[place + 1 :])
-            end = min(place + 1 + accepted, len(text) - 1)
-            drafter.observe(answer.token_ids[place:end], answer.hidden_states[place:end])
-            verified(1 + len(proposal))
-            result.rounds += 1
-            result.drafted += len(proposal)
-            result.tokens += end - place
-            result.first_right += accepted > 0
-            place = end
+        _replay_answer(drafter, answer, max_draft_tokens, verified, result)
     return result
+
+
+def _replay_answer(
+    drafter: Drafter,
+    answer: RecordedAnswer,
+    max_draft_tokens: int,
+    verified: Callable[[int], None],
+    result: Replay,
+) -> None:
+    """Draft round after round until the answer ends, and count in `result`."""
+    text = answer.token_ids.tolist()
+    root = answer.prompt_length
+    while root < len(text) - 1:
+        started = time.perf_counter()
+        proposal = drafter.propose(text[root], min(max_draft_tokens, len(text) - root - 1))
+        result.draft_seconds += time.perf_counter() - started
+        accepted = _accepted(proposal, text[root + 1 :])
+        end = min(root + 1 + accepted, len(text) - 1)
+        drafter.observe(answer.token_ids[root:end], answer.hidden_states[root:end])
+        verified(1 + len(proposal))
+        result.rounds += 1
+        result.drafted += len(proposal)
+        result.tokens += end - root
+        result.first_right += accepted > 0
+        root = end
 
 
 def _accepted(proposal: Proposal, ahead: Sequence[int]) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,7 +97,7 @@ def _measure_suite(
 def _measure(
     drafter: FeatureDrafter, answers: Sequence[RecordedAnswer], forward_ms: dict[int, float]
 ) -> dict[str, float]:
-    result = replay(drafter, answers, 15, time.perf_counter)
+    result = replay(drafter, answers, 15)
     accepted_length = result.tokens / result.rounds
     drafted = result.drafted / result.rounds
     draft_ms = 1e3 * result.draft_seconds / result.rounds

@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.machine import write_result
-from benchmarks.paper_size.projection import BLOCKS, PAPER_SPEEDUP, PUBLISHED, projected
+from benchmarks.paper_size.projection import BLOCKS, PAPER_SPEEDUP, PUBLISHED, projections
 from benchmarks.paper_size.random_drafters import random_drafters
 from benchmarks.timing import in_turn, median_ratio, milliseconds
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
@@ -45,6 +45,13 @@ ROUNDS: Final = 10
 PROCESSES: Final = 3
 # The bytes that a plain sum reads of the weights: several times what any processor's cache holds.
 SUMMED_BYTES: Final = 4 << 30
+_TOKEN_IDS: Final = 256
+_TARGET: Final = ("family", "num_layers", "hidden_size", "num_parameters", "precision", "format", "exact")
+_EXPORT: Final = ("num_bytes", "peak_memory_bytes", "measurements")
+_PROJECTION: Final = (
+    "a projection, not a measurement: times measured here, tokens a round that were published for trained heads on "
+    "HumanEval"
+)
 
 
 def main(bundle_path: str, export_json: str) -> None:
@@ -54,42 +61,48 @@ def main(bundle_path: str, export_json: str) -> None:
     exported = json.loads(Path(export_json).read_text(encoding="utf-8"))
     if exported["target"] != dataclasses.asdict(entry) | {"passes": list(entry.passes)}:
         sys.exit(f"{export_json} must be of the bundle {bundle_path}, got another target; export it again")
-    with tempfile.TemporaryDirectory(dir=bundle.directory.parent) as folder:
-        models = random_drafters(bundle, Path(folder), list(BLOCKS), CAPACITY)
-        draft_ms = {number: _draft_times(model) for number, model in models.items()}
-        weight_bytes = {number: model.weight_bytes for number, model in models.items()}
-        del models
-    measured = [_in_a_process(bundle_path) for _ in range(PROCESSES)]
-    nodes = NodeBytes(bundle.path(entry.graph))
-    verify = {rows: _verify_record(measured, rows, nodes.read_in_forward(rows, NUM_PAST)) for rows in ROWS}
-    verify_ms = {rows: found["median_ms"] for rows, found in verify.items()}
+    drafters = _drafters(bundle)
+    verify = _verify(bundle)
     result = {
         "threads": usable_cores(),
         "weights": "random",
-        "target": {
-            name: exported["target"][name]
-            for name in ("family", "num_layers", "hidden_size", "num_parameters", "precision", "format", "exact")
-        },
-        "export": {name: exported[name] for name in ("num_bytes", "peak_memory_bytes", "measurements")},
+        "target": {name: exported["target"][name] for name in _TARGET},
+        "export": {name: exported[name] for name in _EXPORT},
         "num_past": NUM_PAST,
         "rounds": ROUNDS,
         "processes": PROCESSES,
         "verify": {str(rows): found for rows, found in verify.items()},
-        "drafters": {
-            str(number): {
-                "weight_bytes": weight_bytes[number],
-                "draft_ms": {name: round(ms, 2) for name, ms in found.items()},
-            }
-            for number, found in draft_ms.items()
-        },
+        "drafters": {str(number): found for number, found in drafters.items()},
         "projection": {
-            "what": "a projection, not a measurement: times measured here, tokens a round that were published for "
-            "trained heads on HumanEval",
+            "what": _PROJECTION,
             "paper_speedup": PAPER_SPEEDUP,
-            "by_shape": {name: projected(name, verify_ms, draft_ms) for name in PUBLISHED},
+            "by_shape": projections(
+                {rows: found["median_ms"] for rows, found in verify.items()},
+                {number: found["draft_ms"] for number, found in drafters.items()},
+            ),
         },
     }
     write_result("paper-size", result)
+
+
+def _drafters(bundle: Bundle) -> dict[int, dict[str, Any]]:
+    """By number of blocks: bytes of the weights, and milliseconds of drafting by shape."""
+    with tempfile.TemporaryDirectory(dir=bundle.directory.parent) as folder:
+        models = random_drafters(bundle, Path(folder), list(BLOCKS), CAPACITY)
+        return {
+            number: {
+                "weight_bytes": model.weight_bytes,
+                "draft_ms": {name: round(ms, 2) for name, ms in _draft_times(model).items()},
+            }
+            for number, model in models.items()
+        }
+
+
+def _verify(bundle: Bundle) -> dict[int, dict[str, Any]]:
+    """By rows: what a forward takes, over all processes."""
+    measured = [_in_a_process(str(bundle.directory)) for _ in range(PROCESSES)]
+    nodes = NodeBytes(bundle.path(bundle.manifest.target.graph))
+    return {rows: _verify_record(measured, rows, nodes.read_in_forward(rows, NUM_PAST)) for rows in ROWS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,7 @@ def _verify_record(measured: Sequence[_Measured], rows: int, forward_bytes: int)
 def _draft_times(model: DraftGraph) -> dict[str, float]:
     """Median milliseconds of a round's drafting by shape, in turns; the tokens of the round before are still unread."""
     random = np.random.default_rng(0)
-    tokens = random.integers(0, 1000, size=NUM_PAST + max(ROWS))
+    tokens = random.integers(0, _TOKEN_IDS, size=NUM_PAST + max(ROWS))
     states = random.normal(size=(len(tokens), model.hidden_size)).astype(np.float32)
     drafter = FeatureDrafter(model)
     drafter.begin(SamplingOptions())

@@ -45,6 +45,13 @@ PUBLISHED: Final = {
 }
 
 
+def projections(
+    verify_ms: Mapping[int, float], draft_ms: Mapping[int, Mapping[str, float]]
+) -> dict[str, dict[str, Any]]:
+    """What `projected` gives for each key of `PUBLISHED`."""
+    return {name: projected(name, verify_ms, draft_ms) for name in PUBLISHED}
+
+
 def projected(name: str, verify_ms: Mapping[int, float], draft_ms: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
     """Speedups over decoding without speculation, by what drafts.
 

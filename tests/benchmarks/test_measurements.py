@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from benchmarks import formats, four_bits, growth, planner, prompt_sets, recorded_answers, spinning, weight_placement
+from benchmarks import (
+    formats,
+    four_bits,
+    growth,
+    planner,
+    prompt_sets,
+    record,
+    recorded_answers,
+    spinning,
+    weight_placement,
+)
 from benchmarks.heads import measure
+from benchmarks.paper_size import __main__ as paper_size
 from benchmarks.serve_load import __main__ as serve_load
 from benchmarks.serve_load import conversations
 from dovetail_ort.suites import SuitePrompt
+from dovetail_ort_runtime.bundle.bundle import Bundle
 
 PROMPTS = [
     SuitePrompt(name=str(number), messages=[{"role": "user", "content": text}])
@@ -82,6 +94,20 @@ def test_heads(result, monkeypatch, tiny_bundle, tiny_head):
     assert suites["general"]["chain 4"]["accepted_length"] >= 1
 
 
+@pytest.mark.slow  # a process of its own, and two drafters
+def test_paper_size(result, monkeypatch, tiny_bundle, tmp_path):
+    manifest = Bundle(tiny_bundle).manifest
+    target = asdict(manifest.target) | {"passes": list(manifest.target.passes)}
+    exported = {"target": target, "num_bytes": 1, "peak_memory_bytes": 1, "measurements": {}}
+    (tmp_path / "export.json").write_text(json.dumps(exported))
+    for name, value in {"PROCESSES": 1, "ROUNDS": 2}.items():
+        monkeypatch.setattr(paper_size, name, value)
+    paper_size.main(str(tiny_bundle), str(tmp_path / "export.json"))
+    found = result("paper-size")
+    assert found["verify"].keys() == set(map(str, paper_size.ROWS))
+    assert found["projection"]["by_shape"].keys() == paper_size.PUBLISHED.keys()
+
+
 def test_planner(result, monkeypatch, tiny_drafting_bundle):
     choices = planner._choices
     monkeypatch.setattr(recorded_answers, "MAX_NEW_TOKENS", 8)
@@ -95,6 +121,11 @@ def test_planner(result, monkeypatch, tiny_drafting_bundle):
     assert found["suites"]["general"].keys() == CHOICES
     assert all(choice["accepted_length"] >= 1 for choice in found["suites"]["humaneval"].values())
     assert 0 <= found["chains of 4, drafted ahead"]["general"]["ready"] <= 1
+
+
+def test_a_command_with_json(result, tiny_bundle):
+    record.main("profile", "graph", "profile", str(tiny_bundle), "--tokens", "1", "--past", "8")
+    assert [one["rows"] for one in result("profile")["forwards"]] == [1]
 
 
 def test_serve_load(result, monkeypatch, tiny_drafting_bundle):

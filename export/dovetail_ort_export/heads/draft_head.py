@@ -30,21 +30,22 @@ class BlockCache:
 
 
 class DraftAttention(nn.Module):
-    """Grouped-query attention with rotary positions, for a chain behind every position at once.
+    """Grouped-query attention with rotary positions, for a chain from every position at once.
 
-    Step `j` of the chain behind position `s` stands at `s + j`. Step 0 reads true features, each later one the feature
-    that the step before predicted. So in step `j` a query at position `t` sees
+    Step `j` of the chain from position `s` stands at position `s + j`. Step 0 reads true features, and each later step
+    reads the feature that the step before predicted. So in step `j` a query at position `t` sees
 
         the keys of step 0 at positions up to t - j            (true features)
         the keys of step i at position t - (j - i), 1 <= i <= j (the chain's own)
 
-    Example, j = 2, t = 7: true keys 0 to 5, step 1's key at 6, its own key at 7.
+    Example: with j = 2 and t = 7 it sees the true keys 0 to 5, the key of step 1 at 6, and its own key at 7.
     """
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.head_size = config.head_size
-        width, kv_width = config.num_heads * self.head_size, config.num_kv_heads * self.head_size
+        width = config.num_heads * self.head_size
+        kv_width = config.num_kv_heads * self.head_size
         self.scaling = self.head_size**-0.5
         self.q_proj = nn.Linear(config.hidden_size, width, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
@@ -52,7 +53,7 @@ class DraftAttention(nn.Module):
         self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, cache: BlockCache) -> Tensor:
-        """(B, T, E) to (B, T, E); the step's keys and values join the cache."""
+        """Attention of one step over `x` (B, T, E), to (B, T, E). Its keys and values join the cache."""
         query = cache.rotate(self._heads(self.q_proj(x)))
         cache.keys.append(cache.rotate(self._heads(self.k_proj(x))))
         cache.values.append(self._heads(self.v_proj(x)))
@@ -68,17 +69,20 @@ class DraftAttention(nn.Module):
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
+        """(B, T, heads * D) to (B, heads, T, D)."""
         return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)
 
 
 def _visible(num_steps: int, length: int, device: torch.device) -> Tensor:
-    """(T, steps * T) bool: which keys of each step the queries of the last one see."""
-    step, places = num_steps - 1, torch.arange(length, device=device)
+    """(T, steps * T) bool, which keys of each step the queries of the last step see."""
+    step = num_steps - 1
+    places = torch.arange(length, device=device)
     distance = places[:, None] - places
-    true = distance >= step
-    # Positions before `step` have no true key in reach; they see the first one, and no loss looks at them.
-    true[:, 0] = True
-    return torch.cat([true, *(distance == step - own for own in range(1, num_steps))], dim=1)
+    true_keys = distance >= step
+    # A position before `step` has no true key to see. It sees the first one, and no loss looks at it.
+    true_keys[:, 0] = True
+    own_keys = [distance == step - own for own in range(1, num_steps)]
+    return torch.cat([true_keys, *own_keys], dim=1)
 
 
 class GatingFusion(nn.Module):
@@ -98,11 +102,11 @@ class GatingFusion(nn.Module):
             nn.init.xavier_uniform_(weight)
 
     def embed(self, embeddings: Tensor) -> Tensor:
-        """h2 (..., E), which depends on a token alone."""
+        """The part h2 (..., E) of embeddings (..., E), which depends on a token alone."""
         return functional.silu(self.embedding_proj(self.norm(embeddings)))
 
     def mix(self, features: Tensor, embedded: Tensor) -> Tensor:
-        """X (..., E)."""
+        """The fusion x (..., E) of features (..., E) and what `embed` gave for the token after each."""
         feature = self.feature_proj(features)
         gate = torch.sigmoid(self.gate_proj(torch.cat((feature, embedded), dim=-1)))
         mixed: Tensor = embedded + gate * (feature - embedded)
@@ -110,7 +114,7 @@ class GatingFusion(nn.Module):
 
 
 class ConcatenationFusion(nn.Module):
-    """EAGLE's fusion (arXiv 2401.15077), x = [e ; f] W + b, its product split by what it reads."""
+    """EAGLE's fusion (arXiv 2401.15077): x = [e ; f] W + b, as one product over e and one over f."""
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -123,22 +127,23 @@ class ConcatenationFusion(nn.Module):
         nn.init.zeros_(self.embedding_proj.bias)
 
     def embed(self, embeddings: Tensor) -> Tensor:
-        """The part that depends on a token alone, (..., E)."""
+        """The part (..., E) of embeddings (..., E), which depends on a token alone."""
         embedded: Tensor = self.embedding_proj(embeddings)
         return embedded
 
     def mix(self, features: Tensor, embedded: Tensor) -> Tensor:
-        """X (..., E)."""
+        """The fusion x (..., E) of features (..., E) and what `embed` gave for the token after each."""
         mixed: Tensor = embedded + self.feature_proj(features)
         return mixed
 
 
 class DraftBlock(nn.Module):
-    """A decoder block; the first one of a head has no input norm."""
+    """A decoder block of the target's shape. The first block of a head has no input norm."""
 
     def __init__(self, config: HeadConfig, *, has_input_norm: bool) -> None:
         super().__init__()
-        size, epsilon = config.hidden_size, config.norm_epsilon
+        size = config.hidden_size
+        epsilon = config.norm_epsilon
         self.input_layernorm = LlamaRMSNorm(size, epsilon) if has_input_norm else nn.Identity()
         self.self_attn = DraftAttention(config)
         self.post_attention_layernorm = LlamaRMSNorm(size, epsilon)
@@ -148,14 +153,14 @@ class DraftBlock(nn.Module):
                 nn.init.xavier_uniform_(weight)
 
     def forward(self, x: Tensor, cache: BlockCache) -> Tensor:
-        """(B, T, E) to (B, T, E)."""
+        """One step over `x` (B, T, E), to (B, T, E). Its keys and values join the cache."""
         x = x + self.self_attn(self.input_layernorm(x), cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
 
 class DraftHead(nn.Module):
-    """Fusion and M blocks, without a final norm: what leaves the last block is the predicted feature."""
+    """Fusion and M blocks without a final norm: the output of the last block is the predicted feature."""
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -164,9 +169,15 @@ class DraftHead(nn.Module):
         self.layers = nn.ModuleList(DraftBlock(config, has_input_norm=index > 0) for index in range(config.num_blocks))
 
     def forward(self, features: Tensor, embedded: Tensor, caches: list[BlockCache]) -> Tensor:
-        """Features (B, T, E) one position on, from `features` (B, T, E), the target's or predicted ones.
+        """Predict the feature after each position.
 
-        `embedded` (B, T, E) is `fusion.embed` of the token after each, `caches` are those of the blocks.
+        Args:
+            features: (B, T, E), the target's features or predicted ones.
+            embedded: (B, T, E), what `fusion.embed` gives for the token after each feature.
+            caches: cache of each block, which this step's keys and values join.
+
+        Returns:
+            (B, T, E), the feature of the next position.
         """
         x = self.fusion.mix(features, embedded)
         for layer, cache in zip(self.layers, caches, strict=True):

@@ -95,7 +95,7 @@ class _Drafter(nn.Module):
     ) -> tuple[Tensor, ...]:
         lengths = (seqlens_k, total_sequence_length)
         present: list[Tensor] = []
-        # The caches stand in the places of the attentions' memories.
+        # The graph's caches take the place of `BlockCache`.
         caches: Any = [LayerCache(position_ids, past, lengths, attention_bias, present) for past in past_key_values]
         predicted = self.head(hidden_states, self.embed_tokens(input_ids), caches)
         logits = self.lm_head(torch.index_select(predicted, 1, scored_rows))

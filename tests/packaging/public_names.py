@@ -80,7 +80,8 @@ def member_line(name: str, member: Any) -> str:
 
 def documented_attributes(cls: type) -> list[str]:
     """Names below `Attributes:` in a docstring: what the constructor sets."""
-    _, _, section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    _, _, rest = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+    section = re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)[0]  # another section begins at the margin
     return [name for name in re.findall(r"^ {4}(\w+):", section, re.MULTILINE) if not name.startswith("_")]
 
 

@@ -90,7 +90,9 @@ def test_without_the_library_the_portable_format_is_written_and_a_line_says_why(
     ids=str,
 )
 def test_a_native_graph_that_is_asked_for_needs_the_library(without_library, tiny_llama, tmp_path, options):
-    with pytest.raises(UnavailableError, match=r"a native graph cannot be checked without .*; run: pip install \.; or") as error:
+    with pytest.raises(
+        UnavailableError, match=r"a native graph cannot be checked without .*; run: pip install \.; or"
+    ) as error:
         export_bundle(str(tiny_llama), tmp_path / "bundle", ExportOptions(**options))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "bundle").exists()

@@ -1,4 +1,4 @@
-"""Which of a bundle's graphs are opened on this machine.
+"""Which of a bundle's graphs are opened on this machine, and whether they are what the manifest says.
 
 A target may have a native graph, a portable one, and one for its first blocks. A drafter, or a target's first blocks,
 may have a second graph for chains alone, without attention bias: CUDA's flash attention takes none. Both graphs name
@@ -7,13 +7,15 @@ the same weights, and one session has one of the two.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.formats import NATIVE
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
-from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS
+from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS, VALUE, is_present, present
+from dovetail_ort_runtime.engine.cache_memory import CacheShape
 from dovetail_ort_runtime.engine.devices import CPU, CUDA
 from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.errors import BundleError, UnavailableError
@@ -90,6 +92,47 @@ def check_bias(session: Session, graph: Path, *, for_chains: bool) -> None:
         raise BundleError(f"{graph.name} is for chains but has the input {ATTENTION_BIAS}; do not use this bundle")
     if not has_bias and not for_chains:
         raise BundleError(f"{graph.name} is for trees but lacks the input {ATTENTION_BIAS}; do not use this bundle")
+
+
+def check_dimensions(
+    session: Session,
+    graph: Path,
+    cache: CacheShape,
+    output_sizes: Mapping[str, int],
+    *,
+    first_layer: int = 0,
+    remedy: str = "export the bundle again",
+) -> None:
+    """Refuse a graph that is not the one that the manifest describes.
+
+    Args:
+        session: session of the graph.
+        graph: path of the ONNX file.
+        cache: dimensions of its blocks by the manifest.
+        output_sizes: length of the last axis by name of the output.
+        first_layer: number of the first block in the graph's names.
+        remedy: what to do about it.
+
+    Raises:
+        BundleError: a dimension is another one.
+    """
+    shapes = {value.name: value.shape for value in session.get_outputs()}
+    values = [*shapes.get(present(first_layer, VALUE), ()), None, None, None, None]
+    found = {
+        "num_layers": sum(map(is_present, shapes)) // 2,
+        "num_kv_heads": values[1],
+        "head_size": values[3],
+        **{name: shapes[name][-1] if shapes.get(name) else None for name in output_sizes},
+    }
+    stated = {
+        "num_layers": cache.num_layers,
+        "num_kv_heads": cache.num_kv_heads,
+        "head_size": cache.head_size,
+        **output_sizes,
+    }
+    for name, size in stated.items():
+        if found[name] != size:
+            raise BundleError(f"{graph.name} has {name} {found[name]}, but the manifest says {size}; {remedy}")
 
 
 def missing_library(graph: Path) -> str:

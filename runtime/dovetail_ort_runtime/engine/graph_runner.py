@@ -20,15 +20,13 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS, SLOTS, TOTAL_LENGTH, VALUE, is_present, present
-from dovetail_ort_runtime.engine.cache_memory import CacheShape
+from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS, SLOTS, TOTAL_LENGTH
 from dovetail_ort_runtime.engine.devices import CPU, CUDA, HostBuffers
 from dovetail_ort_runtime.engine.forward_inputs import ChainInputs, ForwardInputs, NativeInputs, PortableInputs
 from dovetail_ort_runtime.engine.gpu_memory import KEPT_ROWS
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.ort_protocols import Session, ort_value_of
 from dovetail_ort_runtime.engine.session import SessionReport, report_session, weight_bytes
-from dovetail_ort_runtime.errors import BundleError
 
 Arrays = Mapping[str, NDArray[Any]]
 Size = tuple[int, ...]
@@ -167,44 +165,3 @@ class GraphRunner:
             weight_bytes=self.weight_bytes,
             cache_bytes=self.cache.num_bytes,
         )
-
-
-def check_dimensions(
-    session: Session,
-    graph: Path,
-    cache: CacheShape,
-    output_sizes: Mapping[str, int],
-    *,
-    first_layer: int = 0,
-    remedy: str = "export the bundle again",
-) -> None:
-    """Refuse a graph that is not the one that the manifest describes.
-
-    Args:
-        session: session of the graph.
-        graph: path of the ONNX file.
-        cache: dimensions of its blocks by the manifest.
-        output_sizes: length of the last axis by name of the output.
-        first_layer: number of the first block in the graph's names.
-        remedy: what to do about it.
-
-    Raises:
-        BundleError: a dimension is another one.
-    """
-    shapes = {value.name: value.shape for value in session.get_outputs()}
-    values = shapes.get(present(first_layer, VALUE), (None,) * 4)
-    found = {
-        "num_layers": sum(map(is_present, shapes)) // 2,
-        "num_kv_heads": values[1],
-        "head_size": values[3],
-        **{name: shapes[name][-1] if name in shapes else None for name in output_sizes},
-    }
-    stated = {
-        "num_layers": cache.num_layers,
-        "num_kv_heads": cache.num_kv_heads,
-        "head_size": cache.head_size,
-        **output_sizes,
-    }
-    for name, size in stated.items():
-        if found[name] != size:
-            raise BundleError(f"{graph.name} has {name} {found[name]}, but the manifest says {size}; {remedy}")

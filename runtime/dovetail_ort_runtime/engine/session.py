@@ -26,8 +26,8 @@ from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
 from dovetail_ort_runtime.machine.process_memory import huge_pages
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-# ONNX Runtime's words: "CUDA failure 2: out of memory ; GPU=0 ; hostname=... ; file=... ; line=... ; expr=...; ",
-# behind the C++ name of the function; and those of its arena, behind another.
+# What ONNX Runtime says after the C++ name of a function: "CUDA failure 2: out of memory ; GPU=0 ; hostname=... ;
+# file=... ; line=... ; expr=...; ". Its memory arena has other words.
 _DEVICE_FAILURE: Final = re.compile(r"(?:CUDA|CUBLAS|CUDNN) failure \d+: .*?(?= ; |$)")
 _OUT_OF_MEMORY: Final = re.compile(
     r"Failed to allocate memory for requested buffer of size \d+|Available memory of \d+ is smaller than "

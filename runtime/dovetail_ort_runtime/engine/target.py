@@ -19,13 +19,14 @@ from dovetail_ort_runtime.bundle.graph_names import (
     POSITION_IDS,
     SCORED_ROWS,
 )
+from dovetail_ort_runtime.checks import must_be_at_least
 from dovetail_ort_runtime.engine.cache_memory import NATIVE_LAYOUT, PORTABLE_LAYOUT, CacheShape, cache_type
 from dovetail_ort_runtime.engine.devices import CPU, HostBuffers
 from dovetail_ort_runtime.engine.first_blocks import FirstBlocks, FirstBlocksForward
 from dovetail_ort_runtime.engine.forward_inputs import ancestor_slots
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
-from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, graphs_to_load
-from dovetail_ort_runtime.engine.graph_runner import Arrays, BoundForward, BoundForwards, GraphRunner, check_dimensions
+from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, check_dimensions, graphs_to_load
+from dovetail_ort_runtime.engine.graph_runner import Arrays, BoundForward, BoundForwards, GraphRunner
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.session import SessionReport, open_session
@@ -98,8 +99,7 @@ class Target(GraphRunner):
         if not 2 <= capacity <= entry.max_context:
             raise InputError(f"max_context must be between 2 and the bundle's {entry.max_context}, got {capacity}")
         threads = usable_cores() if threads is None else threads
-        if threads < 1:
-            raise InputError(f"threads must be 1 or more, got {threads}")
+        must_be_at_least("threads", threads, 1)
         graphs = graphs_to_load(graph, entry, first_blocks_device)
         first_blocks: FirstBlocks | None = None
         if graphs.first_blocks is not None:

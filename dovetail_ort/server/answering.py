@@ -1,4 +1,4 @@
-"""One request's way through the server: body, job, response. It knows connections, and not what is asked."""
+"""One request's way through the server: body, job, response. It knows connections, but no field of a request."""
 
 from __future__ import annotations
 
@@ -28,18 +28,31 @@ _STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"
 
 
 class Answering:
-    """Answers requests with what the engine gives."""
+    """Answers requests by an engine.
+
+    Args:
+        engine: thread and queue of the model.
+        settings: limits and defaults of the server.
+        model: model that answers.
+    """
 
     def __init__(self, engine: Engine, settings: ServerSettings, model: Model) -> None:
-        self._engine, self._settings, self._model = engine, settings, model
+        self._engine = engine
+        self._settings = settings
+        self._model = model
 
     async def answer(
         self, request: Request, read: Callable[[object], AnswerRequest], writer_class: type[AnswerWriter]
     ) -> Response:
         """Read a request, wait for its turn, and answer it, whole or as a stream.
 
+        Args:
+            request: request of HTTP.
+            read: reader of the JSON body.
+            writer_class: writer of the answer.
+
         Raises:
-            DovetailError: it is refused, or the answer failed before its first token.
+            DovetailError: the request is refused, or the answer failed before its first token.
             ClientDisconnect: the client left before there was anything to send.
         """
         asked = read(await read_json(request, self._settings.max_request_bytes))
@@ -60,7 +73,16 @@ class Answering:
 
 
 class AnswerStream(StreamingResponse):
-    """Server-sent events of one answer, from its first piece and the rest; however it ends, its job ends with it."""
+    """Server-sent events of one answer. Its job ends with it, however it ends.
+
+    Args:
+        engine: engine that gives the answer.
+        job: the answer.
+        first: first piece of the answer.
+        rest: all further pieces.
+        writer: writer of the chunks.
+        headers: further headers of the response.
+    """
 
     def __init__(
         self,
@@ -74,10 +96,11 @@ class AnswerStream(StreamingResponse):
         super().__init__(
             _events(first, rest, writer), media_type="text/event-stream", headers={**_STREAM_HEADERS, **headers}
         )
-        self._engine, self._job = engine, job
+        self._engine = engine
+        self._job = job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events; a client that leaves ends the job within one round."""
+        """Send the events. If the client leaves, the job ends within one round."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -94,12 +117,12 @@ async def _events(first: Piece, rest: AsyncIterator[Piece], writer: AnswerWriter
         for chunk in writer.closing():
             yield _event(chunk)
         yield _DONE
-    except RequestError as error:  # the status is sent: what is left is to say it in the stream
+    except RequestError as error:  # the status is sent already, so the stream carries the error
         yield _event(error_body(error))
 
 
 def _event(value: object) -> bytes:
-    # Clients that split lines as Python does would break at U+2028 within a text; ASCII has no such character.
+    # In ASCII, as clients that split lines like Python would break at U+2028 within a text.
     return b"data: " + json.dumps(value).encode("ascii") + b"\n\n"
 
 
@@ -108,7 +131,7 @@ async def _collect(pieces: AsyncIterator[Piece]) -> list[Piece]:
 
 
 async def _unless_gone(request: Request, work: Awaitable[ResultT]) -> ResultT:
-    """The result of some work, unless the client leaves first."""
+    """Result of some work; ClientDisconnect if the client leaves first."""
     gone = asyncio.ensure_future(_left(request))
     working = asyncio.ensure_future(work)
     try:

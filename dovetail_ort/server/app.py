@@ -1,4 +1,4 @@
-"""The routes, and what every one of them has in common. It knows no uvicorn."""
+"""The application: its routes, guards and error handlers. It knows no uvicorn."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from dovetail_ort.server.settings import ServerSettings
 from dovetail_ort_runtime.errors import DovetailError
 from dovetail_ort_runtime.model import Model
 
-# Files that lie beside this module, by the paths they are served at.
+# Files of the folder `page` and their media types, by the paths that they are served at.
 PAGE_PATHS: Final = {
     "/": ("index.html", "text/html"),
     "/chat.js": ("chat.js", "text/javascript"),
     "/style.css": ("style.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-# Nothing from elsewhere, nothing inline, in no frame.
+# Nothing from other origins, nothing inline, no frames.
 _PAGE_HEADERS: Final = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -49,14 +49,13 @@ _PAGE_HEADERS: Final = {
 
 
 def make_app(model: Model, settings: ServerSettings) -> Starlette:
-    """An OpenAI-compatible application that answers with a model while its lifespan lasts.
+    """An OpenAI-compatible application that answers with a model during its lifespan.
 
-    Whoever runs it may tell `app.state.engine` to `finish` before the lifespan ends, so that what it has accepted is
-    still answered.
+    Call `app.state.engine.finish()` before the lifespan ends, and all requests that were accepted are still answered.
 
     Args:
-        model: whoever else asks it for an answer takes turns with the application; it is not closed at the end.
-        settings: limits and defaults.
+        model: model that answers. Other callers of the model take turns with the application, which does not close it.
+        settings: limits and defaults of the server.
 
     Raises:
         UnavailableError: llguidance is missing.
@@ -123,7 +122,7 @@ def _watch_routes(engine: Engine, metrics: ServerMetrics) -> list[Route]:
 
 
 def _page_routes() -> list[Route]:
-    """A route for each file, whose content is read once: no request's path reaches the file system."""
+    """A route for each file of the page. Files are read once, so no path of a request reaches the file system."""
     folder = resources.files(__package__) / "page"
     return [_page_route(path, (folder / name).read_bytes(), kind) for path, (name, kind) in PAGE_PATHS.items()]
 
@@ -150,8 +149,11 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    rule = "asked with another method" if error.status_code == 405 else "one that this server has"
-    message = f"the path must be {rule}, got {request.method} {request.url.path!a:.100}"
+    path = f"{request.url.path!a:.100}"
+    if error.status_code == 405:
+        message = f"the path {path} does not take the method {request.method}; see the header Allow"
+    else:
+        message = f"this server has no path {path}"
     response = error_response(RequestError(message, status=error.status_code))
     response.headers.update(error.headers or {})
     return response

@@ -11,15 +11,15 @@ from dovetail_ort_runtime.text.messages import Message
 from dovetail_ort_runtime.text.template_arguments import is_json
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool")
-# What clients send back when they append an answer to the conversation as they got it.
+# Fields that clients send back when they append an answer to the conversation unchanged.
 _OF_AN_ANSWER: Final[Neutral] = {"refusal": ("",), "audio": (), "function_call": ()}
 
 
 def read_conversation(fields: Fields) -> tuple[Message, ...]:
-    """The field `messages` of a body; all that a template may know of each reaches it: name, reasoning, calls of tools.
+    """Read the field `messages` of a body. Names, reasoning and tool calls are kept for the template.
 
     Raises:
-        RequestError: it is missing, or a message is of another kind.
+        RequestError: the field is missing, or a message is malformed.
     """
     value = fields.take("messages")
     if not isinstance(value, list) or not value:
@@ -28,7 +28,7 @@ def read_conversation(fields: Fields) -> tuple[Message, ...]:
 
 
 def with_text_arguments(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """The same messages with the arguments of tool calls as JSON text, in place of objects."""
+    """The same messages, with the arguments of tool calls as JSON text instead of objects."""
     return tuple(_with_text_arguments(message) if "tool_calls" in message else message for message in messages)
 
 
@@ -50,13 +50,13 @@ def _message(fields: Fields) -> Message:
         "role": "system" if role == "developer" else role,
         "content": _said(fields, role, has_calls=bool(calls)),
     }
-    if calls:  # templates ask whether the key is there
+    if calls:  # templates test whether the key is there
         message["tool_calls"] = calls
     for name in ("name", "tool_call_id", "reasoning_content"):
         text = fields.text(name)
         if text is not None:
             message[name] = text
-    fields.ignore(["annotations", "cache_control", "parsed"])  # the last: what OpenAI's client reads of the content
+    fields.ignore(["annotations", "cache_control", "parsed"])  # OpenAI's client adds `parsed` to an answer
     fields.only(_OF_AN_ANSWER)
     fields.end()
     return message
@@ -65,12 +65,12 @@ def _message(fields: Fields) -> Message:
 def _said(fields: Fields, role: str, *, has_calls: bool) -> str | None:
     content = fields.take("content")
     if content is None and role == "assistant":
-        return None if has_calls else ""  # a turn of reasoning alone, say
+        return None if has_calls else ""  # such as a turn of reasoning alone
     return _content(fields, content)
 
 
 def _content(fields: Fields, value: object) -> str:
-    """Text, or the texts of several parts put together."""
+    """A text, or the texts of several parts put together."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or not value:
@@ -79,7 +79,8 @@ def _content(fields: Fields, value: object) -> str:
 
 
 def _part(fields: Fields) -> str:
-    kind, text = fields.take("type"), fields.text("text")
+    kind = fields.take("type")
+    text = fields.text("text")
     if kind != "text" or text is None:
         raise bad_value(fields.path("type"), "text, with a field text", kind)
     fields.ignore(["cache_control"])
@@ -109,7 +110,7 @@ def _tool_call(fields: Fields) -> dict[str, Any]:
             "arguments": _arguments(function.take("arguments"), function.path("arguments")),
         },
     }
-    fields.ignore(["index"])  # of a call that was put together from a stream
+    fields.ignore(["index"])  # left over where a client put a call together from a stream
     function.ignore(["parsed_arguments"])
     function.end()
     fields.end()
@@ -117,7 +118,7 @@ def _tool_call(fields: Fields) -> dict[str, Any]:
 
 
 def _arguments(value: object, path: str) -> object:
-    """An object, which templates write as JSON; text that is none stays as the model wrote it."""
+    """Arguments of a call as an object, which templates write as JSON. Text that is no object stays as it is."""
     if isinstance(value, dict):
         return value
     if not isinstance(value, str | None):

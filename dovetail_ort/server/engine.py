@@ -1,4 +1,4 @@
-"""The one thread that the model answers in, and the queue before it. It knows no HTTP."""
+"""The one thread in which the model answers, and the queue before it. It knows no HTTP."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ItemT = TypeVar("ItemT")
 
 
 class FairQueue(Generic[ItemT]):
-    """Items of several clients. A client that adds many does not hold up one that adds a single one.
+    """A queue in which clients take turns: one with many items does not hold up one with a single item.
 
-    Example: a adds 1, 2, 3, then b adds 4; they come out as 1, 4, 2, 3.
+    Example: a adds 1, 2 and 3, then b adds 4. They come out as 1, 4, 2, 3.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class FairQueue(Generic[ItemT]):
         self._waiting.setdefault(client, deque()).append(item)
 
     def take(self) -> ItemT:
-        """Remove and return the first item, of one or more, of the client whose turn it is."""
+        """Remove and return the first item of the client whose turn it is. The queue must not be empty."""
         client, items = self._waiting.popitem(last=False)
         item = items.popleft()
         if items:
@@ -43,7 +43,7 @@ class FairQueue(Generic[ItemT]):
         return item
 
     def discard(self, client: str, item: ItemT) -> None:
-        """Remove an item if it is still there."""
+        """Remove an item if it is still in the queue."""
         items = self._waiting.get(client, deque())
         with contextlib.suppress(ValueError):
             items.remove(item)
@@ -52,14 +52,21 @@ class FairQueue(Generic[ItemT]):
 
 
 class Engine:
-    """Gives one answer after the other: a model has one cache, which the next answer uses as far as its prompt agrees.
+    """Gives one answer after the other: a model has one cache, which the next answer reuses as far as prompts agree.
 
-    Everything that a request costs happens when its turn comes, grammar and tokens of the prompt included: who asks
-    for much holds up no one but the one that is next.
+    All work for a request is done when its turn comes, including its grammar and the tokens of its prompt. So a large
+    request delays no other one before its turn.
+
+    Args:
+        model: model that answers.
+        settings: limits and defaults of the server.
+        metrics: counters of the server.
     """
 
     def __init__(self, model: Model, settings: ServerSettings, metrics: ServerMetrics) -> None:
-        self._model, self._settings, self._metrics = model, settings, metrics
+        self._model = model
+        self._settings = settings
+        self._metrics = metrics
         self._intake = Intake(model, settings)
         self._queue: FairQueue[Job] = FairQueue()
         self._running: Job | None = None
@@ -82,7 +89,7 @@ class Engine:
         """Queue a job.
 
         Raises:
-            RequestError: it asks for what no turn can give, the queue is full, or the server is about to end.
+            RequestError: its request is refused, the queue is full, or the server is shutting down.
         """
         self._intake.check(job.request)
         with self._changed:
@@ -90,7 +97,7 @@ class Engine:
                 raise _ending()
             if len(self._queue) >= self._settings.max_queue:
                 raise RequestError(
-                    f"the queue must have fewer than {self._settings.max_queue} requests, got that many; try again",
+                    f"the queue is full, with {self._settings.max_queue} requests; try again later",
                     status=429,
                     code="rate_limit_exceeded",
                 )
@@ -98,19 +105,19 @@ class Engine:
             self._changed.notify()
 
     def abandon(self, job: Job) -> None:
-        """Nobody waits for this job any more: take it from the queue, or end it within one round."""
+        """Give up a job that nobody waits for: take it from the queue, or end it within one round."""
         with self._changed:
             job.abort(RequestError("the client left"))
             self._queue.discard(job.client, job)
 
     def finish(self) -> None:
-        """Accept no more jobs, and go on with those that are there."""
+        """Accept no more jobs, and finish those that were accepted."""
         with self._changed:
             self._closed = True
             self._changed.notify()
 
     def abort(self) -> None:
-        """Accept no more jobs and end all that are there, the running one within one round."""
+        """Accept no more jobs, and end all that were accepted, the running one within one round."""
         with self._changed:
             self._closed = True
             while self._queue:
@@ -128,12 +135,12 @@ class Engine:
         while (job := self._next()) is not None:
             try:
                 self._answer(job)
-            except Exception as error:  # the next answer may still succeed
+            except Exception as error:  # the next answer may succeed
                 job.fail(refusal(error))
             self._metrics.count(job)
 
     def _next(self) -> Job | None:
-        """The next job, as soon as there is one; None when there will be none."""
+        """Wait for the next job; None if there will be none."""
         with self._changed:
             self._running = None
             self._changed.wait_for(lambda: self._queue or self._closed)
@@ -157,4 +164,4 @@ class Engine:
 
 
 def _ending() -> RequestError:
-    return RequestError("the server must be up to answer, got a request while it ends; try again later", status=503)
+    return RequestError("the server is shutting down; try again later", status=503)

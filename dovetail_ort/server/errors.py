@@ -1,4 +1,4 @@
-"""A request that is not answered, and how OpenAI's clients are told. It knows no model."""
+"""Errors of requests, and their responses in OpenAI's form. It knows no model."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ class RequestError(DovetailError, ValueError):
     """A request is refused.
 
     Attributes:
-        status: of the HTTP response.
+        status: HTTP status of the response.
         code: OpenAI's short name of the reason, or None.
-        param: the field of the request that is at fault, or None.
+        param: field of the request that is wrong, or None.
     """
 
     def __init__(self, message: str, *, status: int = 400, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
-        self.status, self.code, self.param = status, code, param
+        self.status = status
+        self.code = code
+        self.param = param
 
 
 def refusal(error: Exception) -> RequestError:
-    """What a client may know of any error: what is wrong with its request, else that the server's log says more."""
+    """The part of any error that a client may see: what is wrong with its request, or only that the server failed.
+
+    What the client does not see is logged.
+    """
     if isinstance(error, RequestError):
         return error
     if isinstance(error, (InputError, ChatTemplateError)):
@@ -39,13 +44,17 @@ def refusal(error: Exception) -> RequestError:
 
 def error_body(error: RequestError) -> dict[str, Any]:
     """OpenAI's error object."""
-    kind = "server_error" if error.status >= _SERVER_ERROR else "invalid_request_error"
-    kind = "rate_limit_error" if error.code == "rate_limit_exceeded" else kind
+    if error.code == "rate_limit_exceeded":
+        kind = "rate_limit_error"
+    elif error.status >= _SERVER_ERROR:
+        kind = "server_error"
+    else:
+        kind = "invalid_request_error"
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
 
 
 def error_response(error: RequestError) -> Response:
-    """The error as the answer to its request."""
+    """The response to a request that is refused."""
     headers = {"retry-after": "1"} if error.status in (429, 503) else {}
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"

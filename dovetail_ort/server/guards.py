@@ -1,4 +1,4 @@
-"""What stands before every route: the Host header, the API key, the count of requests. It knows no route's work."""
+"""Checks before every route: the Host header, the API key, the count of requests. It knows no route's work."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from dovetail_ort.server.metrics import ServerMetrics
 
 
 class HostGuard:
-    """Turns away requests that name another host.
+    """Refuses requests that name another host.
 
-    A page of a foreign name that resolves to this machine (DNS rebinding) could otherwise use the server through its
-    visitor's browser. Such a page has a name: addresses are let through. `allowed_hosts` are in lower case,
-    without port.
+    A foreign page whose name resolves to this machine (DNS rebinding) could otherwise use the server through its
+    visitor's browser. Such a page has a name, so IP addresses pass.
+
+    Args:
+        app: application behind this guard.
+        allowed_hosts: names that pass, in lower case, without port.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
-        self._app, self._allowed_hosts = app, allowed_hosts
+        self._app = app
+        self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with status 421, or pass on."""
@@ -45,17 +49,24 @@ class HostGuard:
 
 
 class KeyGuard:
-    """Turns away requests without the API key, but for those of `open_paths`."""
+    """Refuses requests without the API key.
+
+    Args:
+        app: application behind this guard.
+        api_key: key that requests must bring, ASCII.
+        open_paths: paths that need no key.
+    """
 
     def __init__(self, app: ASGIApp, api_key: str, open_paths: Collection[str]) -> None:
-        self._app, self._open_paths = app, open_paths
+        self._app = app
+        self._open_paths = open_paths
         self._api_key = api_key.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with status 401, or pass on."""
         if scope["type"] == "http" and scope["path"] not in self._open_paths and not self._has_key(scope):
             error = RequestError(
-                "the API key must be given as Authorization: Bearer KEY, got none or another one",
+                "the API key is missing or wrong; send it as Authorization: Bearer KEY",
                 status=401,
                 code="invalid_api_key",
             )
@@ -65,18 +76,26 @@ class KeyGuard:
 
     def _has_key(self, scope: Scope) -> bool:
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        # Headers are latin-1; the comparison takes the same time wherever two keys differ.
+        # Headers are latin-1. The time of the comparison does not tell where two keys differ.
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._api_key)
 
 
 class RequestCounter:
-    """Counts requests by route and status; those of no route in `paths` share a line, whatever strangers ask for."""
+    """Counts requests by route and status.
+
+    Args:
+        app: application behind this counter.
+        metrics: counters of the server.
+        paths: paths of the routes; requests for all other paths are counted together.
+    """
 
     def __init__(self, app: ASGIApp, metrics: ServerMetrics, paths: Collection[str]) -> None:
-        self._app, self._metrics, self._paths = app, metrics, paths
+        self._app = app
+        self._metrics = metrics
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, and count what was sent."""
+        """Pass on, and count by the status that was sent."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""How a response names the fields of its request that nobody read. It knows no field's meaning."""
+"""The response header that names fields of the request that nobody read. It knows no field's meaning."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _LAST_WORDS: Final = 20  # characters of ", 123456789 more"
 
 
 def ignored_fields_headers(paths: Sequence[str]) -> dict[str, str]:
-    """The header that names fields, or none where there are no fields.
+    """The header that names some fields; no header without fields.
 
-    Its value has `MOST_CHARACTERS` at most, all of them printable ASCII, and ends with the number of further fields if
-    there are any. Names are written as in a URL, so that none holds a comma, a space or the end of a line.
+    Its value has at most `MOST_CHARACTERS` characters of printable ASCII. It ends with the number of further fields if
+    there are any. Names are quoted as in a URL, so none has a comma, a space or a line break.
 
     Example: `foo`, `messages[0].bar`, `Größe` -> "foo, messages[0].bar, Gr%C3%B6%C3%9Fe".
 
     Args:
-        paths: where the fields stand in the body, as `Fields.path` says.
+        paths: paths of the fields in the body, as of `Fields.path`.
     """
     if not paths:
         return {}
@@ -39,7 +39,7 @@ def ignored_fields_headers(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _written(path: str) -> str:
-    """A path in a few ASCII characters; quotation marks for one that is empty."""
+    """A path in a few ASCII characters; quotation marks for an empty one."""
     written = quote(path[:_LONGEST_NAME], safe="[]", errors="replace") or '""'
     is_whole = len(path) <= _LONGEST_NAME and len(written) <= _LONGEST_NAME
     return written if is_whole else written[: _LONGEST_NAME - 3] + "..."

@@ -1,4 +1,4 @@
-"""From a request to what the model is asked: token ids and options within the server's limits. It knows no queue."""
+"""From a request to token ids and options for the model, within the server's limits. It knows no queue."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ from dovetail_ort_runtime.options import GenerationOptions
 
 
 class Intake:
-    """Checks and prepares requests."""
+    """Checks and prepares requests.
+
+    Args:
+        model: model that answers.
+        settings: limits and defaults of the server.
+    """
 
     def __init__(self, model: Model, settings: ServerSettings) -> None:
-        self._model, self._settings = model, settings
+        self._model = model
+        self._settings = settings
         self._compiler: GrammarCompiler | InputError
         try:
             self._compiler = GrammarCompiler(model)
-        except InputError as error:  # a bundle whose answers cannot be held to a rule still gives others
+        except InputError as error:  # this bundle takes no rules, but answers all other requests
             self._compiler = error
         fits = model.max_context - 1
         self._max_prompt_tokens = min(settings.max_prompt_tokens or fits, fits)
 
     def check(self, request: AnswerRequest) -> None:
-        """What can be told at once.
+        """Refuse at once what needs no work to refuse.
 
         Raises:
             RequestError: the request is for another model, for more tokens than an answer may have, or has fields that
@@ -42,10 +48,10 @@ class Intake:
             raise RequestError(f"max_tokens must be {most} or less, got {request.max_new_tokens}", param="max_tokens")
 
     def prepare(self, request: AnswerRequest) -> tuple[list[int], GenerationOptions]:
-        """The prompt's token ids, and the options of the answer.
+        """Token ids of the prompt, and options of the answer.
 
         Raises:
-            DovetailError: the prompt is too long, or the model cannot do what the request asks.
+            DovetailError: the prompt is too long, or the model cannot do what the request asks for.
         """
         token_ids = self._token_ids(request)
         if len(token_ids) > self._max_prompt_tokens:
@@ -74,7 +80,7 @@ class Intake:
             messages: Any = request.prompt  # nothing else goes through a template
             if not any("tool_calls" in message for message in messages):
                 raise
-        # Some templates put the arguments of a call into the text as they are, and fail on an object.
+        # Some templates write the arguments of a tool call as they are, and fail on an object.
         return self._model.token_ids(with_text_arguments(messages), template_arguments=arguments)
 
     def _grammar(self, kind: str, rule: Any) -> Grammar:

@@ -1,4 +1,4 @@
-"""The JSON of a request's body: no more is read than is allowed, then field by field. It knows no field's meaning."""
+"""The JSON of a request's body, read up to a limit and then field by field. It knows no field's meaning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dovetail_ort.server.errors import RequestError
 _SECONDS: Final = 30
 _SHOWN_CHARACTERS: Final = 60
 
-# Names of fields, each with the values that ask for nothing.
+# Values that change nothing, by the names of their fields.
 Neutral = Mapping[str, tuple[object, ...]]
 _NO_ADVICE: Final[Mapping[str, str]] = {}
 
@@ -23,16 +23,16 @@ async def read_json(request: Request, max_bytes: int) -> object:
     """Read and parse a body.
 
     Raises:
-        RequestError: it is too large, too slow, of another type, or no JSON.
+        RequestError: the body is too large, too slow, of another type, or no JSON.
         ClientDisconnect: the client left.
     """
-    # A page of another origin cannot send this type without asking first, and is not allowed to.
+    # The browser of a foreign page must ask first before it sends this type, and is refused.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise RequestError("the Content-Type must be application/json", status=415)
     body = bytearray()
     try:
         async with asyncio.timeout(_SECONDS):
-            async for chunk in request.stream():  # whatever Content-Length says
+            async for chunk in request.stream():  # counted here, as Content-Length may be wrong
                 body += chunk
                 if len(body) > max_bytes:
                     raise RequestError(f"the body must have {max_bytes} bytes or fewer, got more", status=413)
@@ -40,7 +40,7 @@ async def read_json(request: Request, max_bytes: int) -> object:
         raise RequestError(f"the body must arrive within {_SECONDS} s", status=408) from None
     try:
         value: object = json.loads(body, parse_constant=_refuse_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # lone surrogates, which no text can hold, fail here
+        json.dumps(value, ensure_ascii=False).encode()  # fails on lone surrogates, which no text can hold
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise RequestError(f"the body must be JSON in UTF-8, got: {reason!a:.120}") from None
@@ -52,12 +52,14 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class Fields:
-    """Takes fields out of a JSON object, which stands at `path` in the request's body.
+    """Takes fields out of a JSON object. A field that is null counts as absent.
 
-    A field that is null counts as absent.
+    Args:
+        value: the object.
+        path: path of the object in the request's body; empty for the body itself.
 
     Attributes:
-        ignored: where the fields stand that nobody took, of this object and of those within it, as far as they ended.
+        ignored: paths of the fields that nobody took, of this object and of those within it, once `end` was called.
 
     Raises:
         RequestError: `value` is no object.
@@ -71,28 +73,28 @@ class Fields:
         self.ignored: list[str] = []
 
     def within(self, name: str, value: object) -> Fields:
-        """The fields of an object that stands in this one."""
+        """Fields of an object within this one."""
         fields = Fields(value, self.path(name))
         fields.ignored = self.ignored
         return fields
 
     def path(self, name: str) -> str:
-        """Where a field stands in the request's body."""
+        """Path of a field in the request's body."""
         return f"{self._path}.{name}" if self._path else name
 
     def take(self, name: str) -> Any:
-        """Any value; None if absent."""
+        """Value of any type; None if absent."""
         return self._left.pop(name, None)
 
     def required(self, name: str, expected: type, rule: str) -> Any:
-        """A value of a type, which must be there."""
+        """Value of a type; the field must be there."""
         value = self.take(name)
         if type(value) is not expected:
             raise bad_value(self.path(name), rule, value)
         return value
 
     def text(self, name: str) -> str | None:
-        """A string."""
+        """A string; None if absent."""
         return self._typed(name, str, "a string")  # type: ignore[no-any-return]
 
     def boolean(self, name: str) -> bool:
@@ -100,7 +102,7 @@ class Fields:
         return bool(self._typed(name, bool, "true or false"))
 
     def integer(self, name: str, least: int, most: int) -> int | None:
-        """A whole number between two bounds."""
+        """A whole number from `least` to `most`; None if absent."""
         value = self.take(name)
         # bool is an int to isinstance, and never meant as one here.
         if value is not None and (type(value) is not int or not least <= value <= most):
@@ -108,32 +110,39 @@ class Fields:
         return value
 
     def number(self, name: str, least: float, most: float, *, above: bool = False) -> float | None:
-        """A number between two bounds, the lower one excluded if `above`."""
+        """A number from `least` to `most`, without `least` itself if `above`; None if absent."""
         value = self.take(name)
         if value is None:
             return None
         # NaN compares false with everything.
         if type(value) not in (int, float) or not least <= value <= most or (above and value == least):
-            raise bad_value(self.path(name), f"a number {'above' if above else 'from'} {least} to {most}", value)
+            bound = "above" if above else "from"
+            raise bad_value(self.path(name), f"a number {bound} {least} to {most}", value)
         return float(value)
 
     def only(self, neutral: Neutral, advice: Mapping[str, str] = _NO_ADVICE) -> None:
-        """Accept fields that are not supported where their values ask for nothing; `advice` is by their names."""
+        """Accept unsupported fields whose values change nothing, and refuse other values.
+
+        Args:
+            neutral: values that change nothing, by name.
+            advice: what to do instead, by name.
+        """
         for name, values in neutral.items():
             value = self.take(name)
-            # 1 == True, and JSON tells them apart.
+            # In Python 1 == True; in JSON they differ.
             if value is not None and not any(type(value) is type(item) and value == item for item in values):
                 rule = " or ".join(["left out", *map(_shown, values[:1])])
-                path, reason = self.path(name), advice.get(name, "this server does not support it")
+                path = self.path(name)
+                reason = advice.get(name, "this server does not support it")
                 raise RequestError(f"{path} must be {rule}, got {_shown(value)}; {reason}", param=path)
 
     def ignore(self, names: Iterable[str]) -> None:
-        """Drop fields that change no answer."""
+        """Accept fields that change no answer, with any value."""
         for name in names:
             self.take(name)
 
     def end(self) -> None:
-        """No more is taken: all that is left is ignored."""
+        """Take no more fields: all that are left are ignored."""
         self.ignored += map(self.path, self._left)
 
     def _typed(self, name: str, expected: type, rule: str) -> Any:
@@ -144,7 +153,7 @@ class Fields:
 
 
 def bad_value(path: str, rule: str, value: object) -> RequestError:
-    """The error for a value that breaks a rule; `path` is empty for the body."""
+    """Error for a value that breaks a rule; `path` is empty for the body."""
     return RequestError(f"{path or 'the body'} must be {rule}, got {_shown(value)}", param=path or None)
 
 

@@ -1,4 +1,4 @@
-"""What the server counts and times, for Prometheus. It knows no request's text."""
+"""Counters and times of the server, for Prometheus. It knows no request's text."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ServerMetrics:
         )
 
     def count(self, job: Job) -> None:
-        """Add an answer that the model is done with, however it ended."""
+        """Count an answer that has ended, in whatever way."""
         self._answers.labels(job.finish_reason or "aborted").inc()
         self._tokens["prompt"].inc(job.prompt_tokens)
         self._tokens["new"].inc(job.num_tokens)
@@ -67,5 +67,5 @@ class ServerMetrics:
             self._rounds.inc(job.statistics.rounds)
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

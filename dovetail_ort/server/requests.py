@@ -1,4 +1,4 @@
-"""What a request asks for, read from its JSON body. It knows OpenAI's fields, no model and no connection."""
+"""What a request asks for, read from its JSON body. It knows OpenAI's fields, but no model and no connection."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _MOST_STOPS: Final = 4
 _LONGEST_STOP: Final = 256
 _COMPLETION_TOKENS: Final = 16  # OpenAI's default for this route
 
-# Fields of OpenAI's that change no answer here: accounts, tiers, hints to go faster.
+# Fields of OpenAI's that change no answer here: accounts, tiers, hints for speed.
 _HARMLESS: Final = (
     *("user", "metadata", "store", "service_tier", "safety_identifier", "prediction", "parallel_tool_calls"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
 )
 _OF_TOOLS: Final = ("tools", "tool_choice", "functions", "function_call")
-# How requests of other servers say what `response_format` says here.
+# Fields by which requests to other servers ask for a grammar; here it is `response_format`.
 _RULES_OF_OTHERS: Final = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
-# Fields that would change it: OpenAI's, and those of other servers that many clients send.
+# Fields that would change the answer: OpenAI's, and those of other servers that many clients send.
 _UNSUPPORTED: Final[Neutral] = {
     "n": (1,),
     "best_of": (1,),
@@ -66,17 +66,17 @@ class AnswerRequest:
 
     Attributes:
         prompt: text to continue, messages for the chat template, or token ids.
-        prompt_field: where it stands in the body.
+        prompt_field: name of the field that the prompt was read from.
         model: name of the model, or None.
-        max_new_tokens: >= 1, or None.
+        max_new_tokens: largest number of tokens of the answer, 1 or more; None if the request does not say.
         stop: up to four strings that end the answer.
-        template_arguments: what the chat template of messages is given beside them.
+        template_arguments: values for the chat template beside the messages.
         sampling: fields of `SamplingOptions` that the request sets.
-        logprobs: None, or how many alternatives to name for each token.
-        rule: what the text must follow: `json_schema` and the schema as JSON gave it, or `regex` and the expression.
-        stream: whether the answer is sent as it grows.
+        logprobs: number of alternatives to name for each token; None for no log-probabilities.
+        rule: rule that the text must follow: `json_schema` with a schema, or `regex` with an expression; or None.
+        stream: whether the answer is sent while it grows.
         include_usage: whether a stream ends with the numbers of tokens.
-        ignored_fields: where the fields stand that the server does not know.
+        ignored_fields: paths in the body of fields that the server does not know.
     """
 
     prompt: str | tuple[Message, ...] | tuple[int, ...]
@@ -94,35 +94,33 @@ class AnswerRequest:
 
 
 def read_chat_request(body: object) -> AnswerRequest:
-    """The body of `/v1/chat/completions`.
+    """Read the body of `/v1/chat/completions`.
 
     Raises:
         RequestError: a field is missing, out of bounds or not supported.
     """
     fields = Fields(body)
     prompt = read_conversation(fields)
-    wants_logprobs, alternatives = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, 20) or 0
+    wants_logprobs = fields.boolean("logprobs")
+    alternatives = fields.integer("top_logprobs", 0, 20) or 0
     if alternatives and not wants_logprobs:
-        raise RequestError("top_logprobs must come with logprobs true", param="top_logprobs")
-    limits = [_limit(fields, name) for name in ("max_completion_tokens", "max_tokens")]
-    if None not in limits and limits[0] != limits[1]:
-        raise RequestError("max_tokens must be left out where max_completion_tokens is given", param="max_tokens")
+        raise RequestError("top_logprobs needs logprobs true", param="top_logprobs")
     return _request(
         fields,
         _UNSUPPORTED_BY_CHAT,
         prompt=prompt,
         prompt_field="messages",
         template_arguments=_template_arguments(fields),
-        max_new_tokens=limits[0] or limits[1],
+        max_new_tokens=_chat_limit(fields),
         logprobs=alternatives if wants_logprobs else None,
     )
 
 
 def read_completion_request(body: object) -> AnswerRequest:
-    """The body of `/v1/completions`.
+    """Read the body of `/v1/completions`.
 
     Raises:
-        RequestError: as `read_chat_request`.
+        RequestError: a field is missing, out of bounds or not supported.
     """
     fields = Fields(body)
     return _request(
@@ -137,7 +135,13 @@ def read_completion_request(body: object) -> AnswerRequest:
 
 
 def _request(fields: Fields, unsupported: Neutral, **read: Any) -> AnswerRequest:
-    """The fields that both routes have; `unsupported` are those that this route refuses."""
+    """The request, with the fields that both routes have.
+
+    Args:
+        fields: fields of the body that are left.
+        unsupported: fields that this route refuses.
+        read: fields of the request that were read already.
+    """
     fields.only(unsupported, _ADVICE)
     fields.ignore(_HARMLESS)
     stream = fields.boolean("stream")
@@ -155,8 +159,9 @@ def _request(fields: Fields, unsupported: Neutral, **read: Any) -> AnswerRequest
 
 
 def _template_arguments(fields: Fields) -> dict[str, Any]:
-    """The field `chat_template_kwargs`; a reasoning effort of "none" sets the switch that templates have for it."""
-    effort, given = fields.text("reasoning_effort"), fields.take("chat_template_kwargs")
+    """The field `chat_template_kwargs`; a reasoning effort of "none" sets `enable_thinking`, as templates call it."""
+    effort = fields.text("reasoning_effort")
+    given = fields.take("chat_template_kwargs")
     if effort not in (None, "none"):
         raise RequestError(
             'reasoning_effort must be left out or "none"; say in chat_template_kwargs what the chat template knows',
@@ -177,9 +182,9 @@ def _sampling(fields: Fields) -> dict[str, Any]:
         "repetition_penalty": fields.number("repetition_penalty", 0, 2, above=True),
         "seed": fields.integer("seed", -(2**63), 2**64 - 1),
     }
-    if given["top_p"] == 0:  # of the likeliest tokens at least one stays
+    if given["top_p"] == 0:  # the likeliest token alone
         given |= {"top_p": None, "temperature": 0.0}
-    if given["top_k"] == -1:  # as 0, all of them
+    if given["top_k"] == -1:  # all tokens, as 0
         given["top_k"] = 0
     if given["seed"] is not None:
         given["seed"] %= 2**64  # the sampler knows no negative ones
@@ -187,7 +192,11 @@ def _sampling(fields: Fields) -> dict[str, Any]:
 
 
 def _stops(value: object) -> tuple[str, ...]:
-    stops = [value] if isinstance(value, str) else [] if value is None else value
+    stops = value
+    if value is None:
+        stops = []
+    elif isinstance(value, str):
+        stops = [value]
     if not isinstance(stops, list) or len(stops) > _MOST_STOPS:
         raise bad_value("stop", f"a string or a list of {_MOST_STOPS} strings at most", value)
     for stop in stops:
@@ -205,12 +214,22 @@ def _include_usage(fields: Fields, *, stream: bool) -> bool:
     wanted = options.boolean("include_usage")
     options.end()
     if wanted and not stream:
-        raise RequestError("stream_options must come with stream true", param="stream_options")
+        raise RequestError("stream_options needs stream true", param="stream_options")
     return wanted
 
 
+def _chat_limit(fields: Fields) -> int | None:
+    """Tokens of the answer, by OpenAI's newer name of the field or by the older one."""
+    newer = _limit(fields, "max_completion_tokens")
+    older = _limit(fields, "max_tokens")
+    if newer is not None and older is not None and newer != older:
+        message = "max_tokens and max_completion_tokens ask for different limits; send one of them"
+        raise RequestError(message, param="max_tokens")
+    return older if newer is None else newer
+
+
 def _limit(fields: Fields, name: str) -> int | None:
-    """Tokens of the answer; -1 leaves it to the server, as other servers have it."""
+    """Tokens of the answer at most; -1 leaves it to the server, as with other servers."""
     value = fields.integer(name, -1, _LARGEST_NUMBER)
     if value == 0:
         raise bad_value(fields.path(name), f"a whole number from 1 to {_LARGEST_NUMBER}, or -1", value)
@@ -218,8 +237,10 @@ def _limit(fields: Fields, name: str) -> int | None:
 
 
 def _text_or_ids(value: object) -> str | tuple[int, ...]:
-    """One prompt, which may stand in a list of its own."""
-    found = value[0] if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int) else value
+    """One prompt, which may stand alone in a list."""
+    found = value
+    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], int):
+        found = value[0]
     if isinstance(found, str):
         return found
     if not isinstance(found, list) or not found or any(type(token_id) is not int for token_id in found):
@@ -228,7 +249,7 @@ def _text_or_ids(value: object) -> str | tuple[int, ...]:
 
 
 def _rule(fields: Fields) -> tuple[str, Any] | None:
-    """The field `response_format`; beside OpenAI's types there is `regex`, with the expression in a field `regex`."""
+    """The rule of the field `response_format`. Beside OpenAI's types there is `regex`, with a field of that name."""
     value = fields.take("response_format")
     if value is None:
         return None
@@ -241,7 +262,7 @@ def _rule(fields: Fields) -> tuple[str, Any] | None:
             rule = "json_schema", {"type": "object"}
         case "json_schema":
             named = response_format.within("json_schema", response_format.take("json_schema"))
-            named.ignore(["name", "description", "strict"])  # every schema is kept to the letter
+            named.ignore(["name", "description", "strict"])  # every schema is followed strictly
             rule = "json_schema", named.required("schema", dict, "a JSON schema, an object")
             named.end()
         case "regex":

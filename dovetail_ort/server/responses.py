@@ -1,4 +1,4 @@
-"""An answer as OpenAI's objects, whole or in the chunks of a stream. It knows no connection."""
+"""An answer as OpenAI's JSON objects, whole or in the chunks of a stream. It knows no connection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import starmap
 from typing import Any, ClassVar
 
 from dovetail_ort.server.job import Job
@@ -16,9 +15,19 @@ from dovetail_ort_runtime.text.text_stream import TokenOffsets
 
 
 class AnswerWriter(ABC):
-    """Words one answer as one of the routes does.
+    """Writes one answer in the form of its route.
 
     Beside OpenAI's fields there is `dovetail`: whether a chunk's token was drafted, and at the end what the rounds did.
+
+    Args:
+        job: the answer and its request.
+        model: model that answers.
+        model_name: name of the model in responses.
+
+    Attributes:
+        id_prefix: beginning of the answer's id.
+        object_name: name of a whole answer's type.
+        chunk_name: name of a chunk's type.
     """
 
     id_prefix: ClassVar[str]
@@ -27,28 +36,29 @@ class AnswerWriter(ABC):
 
     def __init__(self, job: Job, model: Model, model_name: str) -> None:
         self._head = {"id": f"{self.id_prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model_name}
-        self._job, self._tokenizer = job, model.tokenizer
+        self._job = job
+        self._tokenizer = model.tokenizer
         self._end_token_ids = model.manifest.generation.eos_token_ids
 
     def opening(self) -> list[dict[str, Any]]:
-        """Chunks before the first piece."""
+        """Chunks before those of the first piece."""
         return []
 
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:
-        """What a stream sends for a piece; nothing where that decides no text."""
+        """Chunks for a piece; none for a piece without text and log-probabilities."""
         if not piece.text and piece.logprobs is None:
             return []
         return [self._chunk(self._part(piece.text), [piece], dovetail={"drafted": piece.drafted})]
 
     def closing(self) -> list[dict[str, Any]]:
-        """Chunks after the last piece."""
+        """Chunks after those of the last piece."""
         chunks = [self._chunk(self._part(""), [], self._job.finish_reason, dovetail=_rounds(self._job))]
         if self._job.request.include_usage:
             chunks.append({**self._head, "object": self.chunk_name, "choices": [], "usage": _usage(self._job)})
         return chunks
 
     def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """The answer at once."""
+        """The whole answer as one object."""
         text = "".join(piece.text for piece in pieces)
         choice = self._choice(self._whole(text), pieces, self._job.finish_reason)
         return {
@@ -63,7 +73,7 @@ class AnswerWriter(ABC):
         self, content: dict[str, Any], pieces: Sequence[Piece], finish_reason: str | None = None, **extension: Any
     ) -> dict[str, Any]:
         choice = self._choice(content, pieces, finish_reason)
-        # OpenAI's streams that end with the usage have a null in every other chunk.
+        # In a stream that ends with the usage, every other chunk has a null there, as OpenAI's have.
         no_usage = {"usage": None} if self._job.request.include_usage else {}
         return {**self._head, "object": self.chunk_name, "choices": [choice], **no_usage, **extension}
 
@@ -75,7 +85,7 @@ class AnswerWriter(ABC):
         return {"index": 0, **content, "logprobs": logprobs, "finish_reason": finish_reason}
 
     def _spelling(self, token_id: int) -> str:
-        r"""A token as OpenAI spells it: text with its spaces, or `bytes:\xe2\x82` where it ends within a character."""
+        r"""A token as OpenAI spells it: its text with spaces; `bytes:\xe2\x82` if it ends within a character."""
         written = self._tokenizer.token_bytes(token_id)
         try:
             return written.decode()
@@ -84,26 +94,26 @@ class AnswerWriter(ABC):
 
     @abstractmethod
     def _part(self, text: str) -> dict[str, Any]:
-        """How a chunk's choice carries a text."""
+        """Part of a chunk's choice that carries a text."""
 
     @abstractmethod
     def _whole(self, text: str) -> dict[str, Any]:
-        """How a whole answer's choice carries its text."""
+        """Part of a whole answer's choice that carries its text."""
 
     @abstractmethod
     def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        """The choice's `logprobs`, with one entry a token."""
+        """A choice's `logprobs`, with one entry for each token."""
 
 
 class ChatWriter(AnswerWriter):
-    """`/v1/chat/completions`."""
+    """Writes answers of `/v1/chat/completions`."""
 
     id_prefix = "chatcmpl"
     object_name = "chat.completion"
     chunk_name = "chat.completion.chunk"
 
     def opening(self) -> list[dict[str, Any]]:
-        """The chunk that says who speaks."""
+        """The chunk that names the speaker."""
         return [self._chunk({"delta": {"role": "assistant", "content": ""}}, [])]
 
     def _part(self, text: str) -> dict[str, Any]:
@@ -113,11 +123,11 @@ class ChatWriter(AnswerWriter):
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
     def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        entries = [
-            {**self._entry(token.token_id, token.logprob), "top_logprobs": list(starmap(self._entry, token.top))}
-            for token in tokens
-        ]
-        return {"content": entries, "refusal": None}
+        return {"content": [self._entry_with_top(token) for token in tokens], "refusal": None}
+
+    def _entry_with_top(self, token: TokenLogprobs) -> dict[str, Any]:
+        top = [self._entry(token_id, logprob) for token_id, logprob in token.top]
+        return {**self._entry(token.token_id, token.logprob), "top_logprobs": top}
 
     def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
         written = self._tokenizer.token_bytes(token_id)
@@ -125,10 +135,11 @@ class ChatWriter(AnswerWriter):
 
 
 class CompletionWriter(AnswerWriter):
-    """`/v1/completions`."""
+    """Writes answers of `/v1/completions`."""
 
     id_prefix = "cmpl"
-    object_name = chunk_name = "text_completion"
+    object_name = "text_completion"
+    chunk_name = "text_completion"
 
     def __init__(self, job: Job, model: Model, model_name: str) -> None:
         super().__init__(job, model, model_name)
@@ -137,7 +148,8 @@ class CompletionWriter(AnswerWriter):
     def _part(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
-    _whole = _part
+    def _whole(self, text: str) -> dict[str, Any]:
+        return self._part(text)
 
     def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
         return {
@@ -148,7 +160,11 @@ class CompletionWriter(AnswerWriter):
         }
 
     def _alternatives(self, token: TokenLogprobs) -> dict[str, float]:
-        """By their spelling; of tokens that are spelt alike only one has it, the answer's own or else the likeliest."""
+        """Log-probabilities of the likeliest tokens by spelling.
+
+        Of several tokens with one spelling only one is named by it: the answer's own, or else the likeliest. The others
+        are named by their ids.
+        """
         owners = {self._spelling(token.token_id): token.token_id}
         found = {}
         for token_id, logprob in token.top:
@@ -159,7 +175,7 @@ class CompletionWriter(AnswerWriter):
 
 
 def _usage(job: Job) -> dict[str, Any]:
-    """OpenAI's numbers of tokens; accepted and rejected drafts are its predictions."""
+    """Numbers of tokens, as OpenAI names them; draft tokens are its predictions."""
     statistics = job.statistics
     cached = None if statistics is None else statistics.cached_tokens
     rejected = None if statistics is None else statistics.drafted_tokens - job.num_accepted
@@ -176,7 +192,7 @@ def _usage(job: Job) -> dict[str, Any]:
 
 
 def _rounds(job: Job) -> dict[str, Any]:
-    """What the rounds of an answer did; empty where the time limit ended it."""
+    """What the rounds of an answer did; empty for an answer that the time limit ended."""
     statistics = job.statistics
     if statistics is None:
         return {}

@@ -14,29 +14,29 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 
+from dovetail_ort_runtime.checks import must_be_between
 from dovetail_ort_runtime.errors import InputError
 
 _LARGEST_PORT: Final = 65_535
-_LAST_SECONDS: Final = 5  # for what was aborted to be told so
+_LAST_SECONDS: Final = 5  # for responses to requests that were aborted
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket at an address, on which nothing is accepted yet.
+    """A socket that is bound to an address and accepts nothing yet.
 
     Args:
         host: name or address.
-        port: 0 for one that is free.
+        port: number of the port; 0 for a free one.
 
     Raises:
-        InputError: there is no such address here, or it is taken.
+        InputError: this machine has no such address, or it is taken.
     """
-    if not 0 <= port <= _LARGEST_PORT:  # some systems take the remainder
-        raise InputError(f"port must be between 0 and {_LARGEST_PORT}, got {port}")
+    must_be_between("port", port, 0, _LARGEST_PORT)  # some systems take the remainder
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
         try:
-            if os.name == "posix":  # elsewhere this would take a port that is in use
+            if os.name == "posix":  # on Windows this would take a port that is in use
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
         except OSError:
@@ -57,14 +57,16 @@ def make_server(
     trusted_proxy: str | None = None,
     on_start: Callable[[], None] = lambda: None,
 ) -> uvicorn.Server:
-    """What answers requests until SIGINT or SIGTERM, then finishes what it accepted; a second signal kills the process.
+    """A server that answers until SIGINT or SIGTERM, and then finishes what it accepted.
+
+    A second signal kills the process.
 
     Args:
-        app: as `make_app` gives it.
-        grace_seconds: >= 0; what is not finished by then gets an error.
-        max_connections: >= 1; all further ones get status 503, before anything of theirs is read.
+        app: application of `make_app`.
+        grace_seconds: seconds for requests to finish after the signal, 0 or more; those that do not get an error.
+        max_connections: largest number of connections, 1 or more; further ones get status 503 before anything is read.
         trusted_proxy: address of a proxy whose `X-Forwarded-For` names the client, or None.
-        on_start: called as soon as requests are accepted.
+        on_start: function that is called as soon as requests are accepted.
 
     Returns:
         A server to `run(sockets=[...])`, which closes the sockets at its end.
@@ -89,7 +91,9 @@ class _Server(uvicorn.Server):
         self, config: uvicorn.Config, app: Starlette, grace_seconds: float, on_start: Callable[[], None]
     ) -> None:
         super().__init__(config)
-        self._engine, self._grace_seconds, self._on_start = app.state.engine, grace_seconds, on_start
+        self._engine = app.state.engine
+        self._grace_seconds = grace_seconds
+        self._on_start = on_start
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -101,7 +105,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         deadline.cancel()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn gives it
         if self.should_exit:
             signal.signal(sig, signal.SIG_DFL)
             signal.raise_signal(sig)

@@ -1,4 +1,4 @@
-"""What the server allows, whoever asks."""
+"""Limits and defaults of the server. It knows no request's content."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ class ServerSettings:
     """Limits and defaults of all requests.
 
     Attributes:
-        model_name: what requests call the model; 1 character or more.
-        answer: what a request does not set.
-        api_key: what every request but those for the page and `/health` must bring; None asks for none.
+        model_name: name of the model in requests, one character or more.
+        answer: options of an answer where the request sets none.
+        api_key: key that every request must bring, except for the page and `/health`; None for no key.
         allowed_hosts: names that the Host header may have beside IP addresses, in lower case, without port; None
-            allows all.
-        max_queue: >= 1; requests that wait while one is answered, all further ones are turned away.
-        max_new_tokens: >= 1, most tokens of an answer, whatever `answer` says; None for what the model's context holds.
-        max_prompt_tokens: likewise of a prompt.
-        max_request_bytes: >= 1; size of a request's body.
-        time_limit_seconds: > 0; an answer ends there, counted from when the model turns to it.
+            allows all names.
+        max_queue: largest number of requests that wait, 1 or more; further ones are refused.
+        max_new_tokens: largest number of tokens of an answer, 1 or more, whatever `answer` says; None for as many as
+            the model's context holds.
+        max_prompt_tokens: largest number of tokens of a prompt, 1 or more; None for as many as the model's context
+            holds.
+        max_request_bytes: largest size of a request's body in bytes, 1 or more.
+        time_limit_seconds: seconds after which an answer ends, above 0, counted from its turn on.
         strict: whether a request with a field that the server does not know is refused.
     """
 
@@ -52,18 +54,18 @@ class ServerSettings:
 
     @property
     def usual_new_tokens(self) -> int:
-        """Tokens of an answer at most where the request does not say."""
+        """Largest number of tokens of an answer if the request does not say."""
         usual = self.answer.max_new_tokens
         return usual if self.max_new_tokens is None else min(usual, self.max_new_tokens)
 
     def check_fields(self, ignored: Sequence[str]) -> None:
-        """Raise a RequestError if fields are ignored and must not be."""
+        """Raise a RequestError if fields are ignored and the server is strict."""
         if self.strict and ignored:
-            message = f"{ignored[0]!a:.80} must be left out; this server knows no such field"
+            message = f"this server knows no field {ignored[0]!a:.80}; leave it out"
             raise RequestError(message, param=ignored[0][:100])
 
     def check_model(self, name: str | None) -> None:
-        """Raise a RequestError for another model than the one that is served; None names none."""
+        """Raise a RequestError for the name of another model; None names no model."""
         if name not in (None, self.model_name):
             raise RequestError(
                 f"model must be {self.model_name}, got {name!a:.60}", status=404, code="model_not_found", param="model"

@@ -25,6 +25,10 @@ def run(tiny_drafting_bundle):
     return run_example
 
 
+def test_the_demo_finds_that_both_ways_to_decode_give_one_answer(run):
+    assert run("demo").count("yes, token for token") == 2
+
+
 def test_streaming_prints_an_answer_and_its_statistics(run):
     answer, _, statistics = run("streaming", "Why?").rpartition("\n\n")
     assert answer

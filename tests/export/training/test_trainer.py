@@ -109,7 +109,8 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, t
 
     from dovetail_ort_export.training.session import TrainingSession
 
-    whole, calls = TrainingSession._step, []
+    whole = TrainingSession._step
+    calls = []
 
     def interrupted(self, batch, num_steps, optimisers):
         calls.append(1)
@@ -125,7 +126,8 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, t
                 train(out)
         assert [path.name for path in out.iterdir()] == ["checkpoint.pt"]
     record = train(out)
-    got, wanted = load_file(out / "head.safetensors"), load_file(trained[0] / "head.safetensors")
+    got = load_file(out / "head.safetensors")
+    wanted = load_file(trained[0] / "head.safetensors")
     for name, array in wanted.items():
         np.testing.assert_array_equal(got[name], array)
     assert [point.step for point in record.history] == [point.step for point in trained[1].history]
@@ -137,7 +139,8 @@ def test_a_checkpoint_of_another_training_is_refused(trained, train, tmp_path, m
     def interrupted(self, batch, num_steps, optimisers):
         raise KeyboardInterrupt
 
-    out, further = tmp_path / "head", tmp_path / "further"
+    out = tmp_path / "head"
+    further = tmp_path / "further"
     with monkeypatch.context() as patches:
         patches.setattr(TrainingSession, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -150,9 +153,6 @@ def test_a_checkpoint_of_another_training_is_refused(trained, train, tmp_path, m
         train(out, start=trained[0])
     elsewhere = shutil.copytree(trained[0], tmp_path / "elsewhere")  # the same head, by another name
     assert train(further, start=elsewhere, num_epochs=1).start == trained[1]
-    (out / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match=r"must be a whole checkpoint, got: .*; delete it to start afresh"):
-        train(out)
 
 
 def test_training_goes_on_from_a_trained_head(trained, train, tmp_path):
@@ -164,13 +164,14 @@ def test_training_goes_on_from_a_trained_head(trained, train, tmp_path):
     record = train(tmp_path / "same", start=start, fusion="concatenation", learning_rate=1e-9, **further)
     assert record.start == before
     assert (record.options.fusion, record.config) == ("gating", before.config)
-    old, new = load_head(start), load_head(tmp_path / "same")
-    np.testing.assert_array_equal(new[1], old[1])
-    for name, weight in old[0].state_dict().items():
-        np.testing.assert_allclose(new[0].state_dict()[name], weight, atol=1e-3)
+    old = load_head(start)
+    new = load_head(tmp_path / "same")
+    np.testing.assert_array_equal(new.draft_token_ids, old.draft_token_ids)
+    for name, weight in old.head.state_dict().items():
+        np.testing.assert_allclose(new.head.state_dict()[name], weight, atol=1e-3)
     assert record.history[-1].acceptance == pytest.approx(before.history[-1].acceptance, abs=0.02)
     assert train(tmp_path / "better", start=start, **further).history[-1].loss < before.history[-1].loss
-    assert load_head(tmp_path / "better")[2].start == before
+    assert load_head(tmp_path / "better").record.start == before
 
 
 def test_a_head_of_another_target_is_no_start(trained, train, tmp_path):
@@ -186,8 +187,9 @@ def test_a_head_of_another_target_is_no_start(trained, train, tmp_path):
 def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, full_disk):
     from dovetail_ort_export.training import checkpoint, session
 
-    whole, calls, out = session.TrainingSession._step, [], tmp_path / "head"
-
+    whole = session.TrainingSession._step
+    calls = []
+    out = tmp_path / "head"
     monkeypatch.setattr(checkpoint, "_SECONDS_BETWEEN", 0.0)  # one after every step
     with contextlib.ExitStack() as disk:
 
@@ -211,7 +213,9 @@ def test_a_loss_that_is_not_finite_leaves_a_checkpoint_of_finite_weights(train, 
 
     from dovetail_ort_export.training import session
 
-    whole, calls, out = session.draft_loss, [], tmp_path / "head"
+    whole = session.draft_loss
+    calls = []
+    out = tmp_path / "head"
 
     def loss(*arguments):
         calls.append(1)
@@ -232,7 +236,7 @@ def test_a_loss_that_is_not_finite_leaves_a_checkpoint_of_finite_weights(train, 
 )
 def test_every_factor_of_the_ablation_trains(train, tmp_path, changes):
     record = train(tmp_path / "head", num_epochs=1, num_answer_tokens=1500, **changes)
-    assert np.isfinite(record.history[-1].loss)
+    assert record.history[-1].loss < record.history[0].loss
 
 
 def test_text_that_shares_a_passage_with_an_evaluation_is_left_out(train, trained, text, tiny_bundle, tmp_path):

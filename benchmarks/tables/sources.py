@@ -109,7 +109,7 @@ def refused_directories() -> str:
         ["a pointer of Git LFS", "got a Git LFS pointer; run git lfs pull"],
         ["`auto_map` in `config.json`", "code of a repository is never run; the line names the built-in family"],
         ["a class `...ForSequenceClassification` and the like", "the model must write text, got a classifier"],
-        ["`vision_config`, `audio_config`, `text_config`", "the model must be one of text alone"],
+        ["`vision_config`, `audio_config`, `text_config`", "the model must take text alone"],
         [quantised, "the weights must be floating-point numbers, got a quantised checkpoint (its kind)"],
         *[[f"`{pattern}`", action] for pattern, action in OTHER_KINDS.items()],
     ]

@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,18 +156,8 @@ def profile_graph(
 
     times, runs = _run_in_turns(open_graph, rows, trace)
     nodes = NodeBytes(loaded_graph(bundle, graph))
-    forwards = []
-    for size, timed in zip(rows, _timed_runs(runs, len(rows)), strict=True):
-        costs = node_costs(timed, nodes, size, num_past)
-        forwards.append(
-            ForwardProfile(
-                rows=size,
-                forward_ms=statistics.median(times[_PLAIN][size]),
-                profiled_ms=statistics.median(times[_PROFILED][size]),
-                operators=_by_operator(costs),
-                blocks=_by_block(costs),
-            )
-        )
+    by_size = zip(rows, _timed_runs(runs, len(rows)), strict=True)
+    forwards = [_forward_profile(size, times, node_costs(timed, nodes, size, num_past)) for size, timed in by_size]
     return GraphProfile(
         graph=graph,
         machine=processor_name(),
@@ -190,6 +180,16 @@ def _run_in_turns(
         if trace is not None:
             shutil.copyfile(written, trace)
         return times, read_runs(written)
+
+
+def _forward_profile(rows: int, times: Mapping[str, ForwardTimes], costs: Sequence[NodeCost]) -> ForwardProfile:
+    return ForwardProfile(
+        rows=rows,
+        forward_ms=statistics.median(times[_PLAIN][rows]),
+        profiled_ms=statistics.median(times[_PROFILED][rows]),
+        operators=_by_operator(costs),
+        blocks=_by_block(costs),
+    )
 
 
 def _timed_runs(runs: Sequence[list[Event]], num_sizes: int) -> list[Sequence[list[Event]]]:

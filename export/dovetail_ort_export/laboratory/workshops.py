@@ -26,7 +26,7 @@ from dovetail_ort_export.writing.target_ends import read_target_ends
 from dovetail_ort_export.writing.target_writer import TargetWriter
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.formats import PORTABLE
+from dovetail_ort_runtime.bundle.formats import FP32, PORTABLE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance
@@ -121,7 +121,7 @@ class DrafterWorkshop(Workshop[DraftGraph]):
         self._tokens = check_tokens(bundle, _NUM_TOKENS)
         self._features = _features(bundle, self._tokens)
         with TemporaryDirectory() as scratch:
-            float32 = self.write("the head in float32", drafter_recipe("fp32", PORTABLE), Path(scratch) / "float32")
+            float32 = self.write("the head in float32", drafter_recipe(FP32, PORTABLE), Path(scratch) / "float32")
             self._reference = self._drafted(float32, ROWS_AT_EXPORT[-1])
 
     def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph[DraftGraph]:

@@ -149,7 +149,8 @@ def _scored_merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     merges = []
     for piece, score in pieces.items():
         for place in range(1, len(piece)):
-            left, right = piece[:place], piece[place:]
+            left = piece[:place]
+            right = piece[place:]
             if left in pieces and right in pieces:
                 merges.append((score, left, right))
     if len(merges) > 1 and len({score for score, *_ in merges}) == 1:

@@ -188,15 +188,21 @@ def _max_context(values: Mapping[str, Any], rotary: Rotary, asked: int | None) -
     if asked is not None and asked > longest:
         raise InputError(f"max_context must be at most the model's {longest}, got {asked}")
     context = own if asked is None else asked
-    window = _window(values)
-    # GroupQueryAttention's local window counts slots of the cache: right for chains, wrong for trees, where siblings
-    # take slots between a draft token and its ancestors.
+    _check_window(_window(values), context)
+    return int(context)
+
+
+def _check_window(window: int | None, context: int) -> None:
+    """Refuse a context beyond a sliding window.
+
+    GroupQueryAttention's local window counts slots of the cache. That is right for chains. In a tree, siblings take
+    slots between a draft token and its ancestors, so there it is wrong.
+    """
     if window is not None and window < context:
         raise SourceError(
             f"max_context must be at most the sliding window of {window} tokens, got {context}; "
             f"export with --max-context {window}"
         )
-    return int(context)
 
 
 def _window(values: Mapping[str, Any]) -> int | None:

@@ -75,7 +75,8 @@ def _in_files(path: Path) -> tuple[dict[str, str], list[str]]:
     """Templates in files of their own, and notes on files that are empty or hold no text."""
     files = {_DEFAULT: path / _FILE} if (path / _FILE).is_file() else {}
     files |= {file.stem: file for file in sorted((path / _FOLDER).glob("*.jinja"))}
-    found, notes = {}, []
+    found = {}
+    notes = []
     for name, file in files.items():
         try:
             text = file.read_text(encoding="utf-8-sig")  # a byte order mark is no part of a prompt

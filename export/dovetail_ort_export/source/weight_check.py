@@ -55,26 +55,13 @@ def check_weights(
         SourceError: weights are missing, unexpected or of another shape or number type; the message names the first
             three of each and the likeliest cause.
     """
-    tensors = checkpoint.tensors
-    by_reason: dict[str, list[str]] = {}
-    passed_over = []
-    unexpected = []
-    for name in sorted(tensors.keys() - expected.keys()):
-        reason = unneeded(name)
-        if any(fnmatchcase(name, pattern) for pattern in ignored):
-            passed_over.append(name)
-        elif reason is not None:
-            by_reason.setdefault(reason, []).append(name)
-        else:
-            unexpected.append(name)
+    further = sorted(checkpoint.tensors.keys() - expected.keys())
+    unused = _unused(further, unneeded, ignored)
+    known = {*unused.ignored, *(name for names in unused.unneeded.values() for name in names)}
     wrong = WrongWeights(
-        missing=tuple(name for name in expected if name not in tensors),
-        unexpected=tuple(unexpected),
-        misshaped=tuple(
-            (name, shape, tensors[name].shape)
-            for name, shape in expected.items()
-            if name in tensors and tensors[name].shape != shape
-        ),
+        missing=tuple(name for name in expected if name not in checkpoint.tensors),
+        unexpected=tuple(name for name in further if name not in known),
+        misshaped=_misshaped(checkpoint, expected),
     )
     if wrong.missing or wrong.unexpected or wrong.misshaped:
         raise SourceError(
@@ -82,8 +69,29 @@ def check_weights(
             f"{cause_of_wrong_weights(checkpoint.config, wrong)}"
         )
     _check_number_types(checkpoint, expected)
+    return unused
+
+
+def _unused(names: Sequence[str], unneeded: Callable[[str], str | None], ignored: Sequence[str]) -> UnusedWeights:
+    """Those of the names that the user ignores, or that no model needs."""
+    by_reason: dict[str, list[str]] = {}
+    passed_over = []
+    for name in names:
+        reason = unneeded(name)
+        if any(fnmatchcase(name, pattern) for pattern in ignored):
+            passed_over.append(name)
+        elif reason is not None:
+            by_reason.setdefault(reason, []).append(name)
     reasons = {reason: tuple(names) for reason, names in by_reason.items()}
     return UnusedWeights(unneeded=reasons, ignored=tuple(passed_over))
+
+
+def _misshaped(checkpoint: Checkpoint, expected: Mapping[str, Shape]) -> tuple[tuple[str, Shape, Shape], ...]:
+    """Name, expected shape and stored shape of each weight whose shapes differ."""
+    stored = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    return tuple(
+        (name, shape, stored[name]) for name, shape in expected.items() if name in stored and stored[name] != shape
+    )
 
 
 def check_finite(name: str, tensor: Tensor) -> None:

@@ -58,9 +58,9 @@ def choose_text(
         decode: function from token ids to text.
     """
     found = _enough(conversations, num_answer_tokens)
-    if evaluation_texts is None:
-        kept, num_overlapping = found, None
-    else:
+    kept = found
+    num_overlapping = None
+    if evaluation_texts is not None:
         kept = _without_overlap(found, evaluation_texts, decode)
         num_overlapping = len(found) - len(kept)
     trained, held_out = split_held_out(kept)

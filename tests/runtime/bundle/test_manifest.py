@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.bundle.manifest import FileEntry, GenerationEntry, Manifest, TokenizerEntry
 from dovetail_ort_runtime.bundle.measurements import Agreement, Measurements, Provenance, RowInvariance
-from dovetail_ort_runtime.errors import BundleError, BundleVersionError, InputError
+from dovetail_ort_runtime.errors import BundleError, BundleVersionError
 
 MANIFEST = Manifest(
     target=TargetEntry(
@@ -152,53 +152,17 @@ def test_version_1_in_blocks_or_without_int8_is_read_as_portable(int8_format):
     assert json.loads(found.to_json())["version"] == 2
 
 
-@pytest.mark.parametrize("int8_format", ["row", "row-unsigned"])
-def test_version_1_by_rows_is_refused_with_the_command_that_makes_a_new_one(int8_format):
-    with pytest.raises(BundleVersionError, match=r"make .*: dovetail-ort export 'owner/a model' OUT") as caught:
-        Manifest.from_json(of_version_1(int8_format=int8_format))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("key", ["format", "operators", "portable_graph", "rest_graph"])
-def test_a_key_of_version_2_is_refused_in_version_1(key):
-    with pytest.raises(BundleError, match=rf"manifest\.target of version 1 must have no key '{key}'"):
-        Manifest.from_json(of_version_1(**{key: None}))
-
-
 def test_a_key_that_no_version_has_is_refused_in_version_1():
     with pytest.raises(BundleError, match=r"manifest\.target must have no other keys .*, got 'extra'"):
         Manifest.from_json(of_version_1(extra=1))
 
 
-def native(**changes):
-    known = {"graph": "g/model_native.onnx", "format": "native", "operators": 1}
-    return dataclasses.replace(MANIFEST.target, **{**known, **changes})
-
-
-def test_a_native_target_names_all_graphs_that_stand_beside_it():
-    cut = native(
-        portable_graph="p.onnx", front_graph="f.onnx", front_chain_graph="c.onnx", front_layers=1, rest_graph="r.onnx"
-    )
-    assert cut.graphs == ("g/model_native.onnx", "g/p.onnx", "g/f.onnx", "g/c.onnx", "g/r.onnx")
-    operators = dataclasses.replace(MANIFEST, target=cut).operators()
-    assert {name: version for name, version in operators.items() if version} == {
-        "g/model_native.onnx": 1,
-        "g/r.onnx": 1,
-    }
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"operators": 0}, "operators must be 1 or more with a native graph, got 0"),
-        ({"portable_graph": "../p.onnx"}, "portable_graph must be the name of a file beside 'g/model_native.onnx'"),
-        ({"rest_graph": "r.onnx"}, "rest_graph needs a native graph and a front_graph; leave out 'r.onnx'"),
-        ({"front_graph": "f.onnx", "front_layers": 1}, "a native graph with a front_graph needs a rest_graph"),
-    ],
-)
-def test_a_native_target_that_does_not_hang_together_is_refused(changes, message):
-    with pytest.raises(InputError, match=message):
-        native(**changes)
+def test_versions_of_native_operators_are_those_of_native_graphs():
+    changes = {"graph": "g/n.onnx", "format": "native", "operators": 1, "portable_graph": "p.onnx"}
+    front = {"front_graph": "f.onnx", "front_layers": 1, "rest_graph": "r.onnx"}
+    manifest = dataclasses.replace(MANIFEST, target=dataclasses.replace(MANIFEST.target, **changes, **front))
+    assert manifest.operators() == {"g/n.onnx": 1, "g/r.onnx": 1}
+    assert MANIFEST.operators() == {"model_quantized.onnx": None}
 
 
 json_values = st.recursive(

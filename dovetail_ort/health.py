@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.formats import FP16
 from dovetail_ort_runtime.engine.devices import CPU, CUDA, CUDA_PROVIDER
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.reference_bits import REFERENCE_BITS, bits_here
@@ -227,7 +228,7 @@ def _check_drafter(bundle: Bundle, *, cuda_works: bool) -> HealthCheck:
             found="none, prompt lookup drafts alone",
             remedy="dovetail-ort train BUNDLE HEAD, then dovetail-ort attach",
         )
-    device = CUDA if cuda_works and entry.precision == "fp16" else CPU
+    device = CUDA if cuda_works and entry.precision == FP16 else CPU
     report = DraftGraph(bundle.path(entry.graph), entry, capacity=2, threads=1, device=device, trees=False).report()
     found = f"{entry.fusion}, {entry.num_layers} block{'s' * (entry.num_layers > 1)}, {entry.precision}"
     return HealthCheck(name="drafter", found=f"{found}; {_describe_session(report)}")

@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from dovetail_ort.cli.bundle_lines import describe_drafter, measurement_lines, number_format
+from dovetail_ort_runtime.bundle.formats import INT4, INT8
 from dovetail_ort_runtime.bundle.hub_cache import HubName
 from dovetail_ort_runtime.bundle.manifest import Manifest
 
@@ -15,7 +16,7 @@ CARD_MARK: Final = "<!-- Written by dovetail-ort push. Without this line the car
 
 # As the hub names licences, such as apache-2.0 or llama3.2.
 _LICENCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_QUANTISED: Final = ("int8", "int4")
+_QUANTISED: Final = (INT8, INT4)
 
 
 def model_card(manifest: Manifest, name: HubName) -> str:

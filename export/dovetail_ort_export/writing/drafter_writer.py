@@ -25,13 +25,13 @@ from dovetail_ort_export.writing.graph_file import save_graph
 from dovetail_ort_export.writing.target_ends import TargetEnds
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import TokenArray
-from dovetail_ort_runtime.bundle.formats import NATIVE
+from dovetail_ort_runtime.bundle.formats import FP16, FP32, INT8, NATIVE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_VERSION
 
-_LOWERINGS: Final = {"int8": "lower-int8-blocks", "fp16": "lower-half", "fp32": "lower-float"}
+_LOWERINGS: Final = {INT8: "lower-int8-blocks", FP16: "lower-half", FP32: "lower-float"}
 
 
 def drafter_recipe(precision: str, target_format: str) -> Recipe:
@@ -47,7 +47,7 @@ def drafter_recipe(precision: str, target_format: str) -> Recipe:
     recipe = built_in_recipe("drafter")
     is_native = target_format == NATIVE and kernels.is_available()
     if precision == AUTO_PRECISION:
-        precision = recipe.precision if is_native else "int8"
+        precision = recipe.precision if is_native else INT8
     if precision == recipe.precision:
         if not is_native:
             raise InputError(
@@ -55,7 +55,7 @@ def drafter_recipe(precision: str, target_format: str) -> Recipe:
                 "--format native where the library of operators is"
             )
         return recipe
-    if is_native and precision == "int8":
+    if is_native and precision == INT8:
         return replace(recipe.given(LOWER_NATIVE, bits=8, logits_bits=8), precision=precision)
     return recipe.lowered_by(_LOWERINGS[precision], precision)
 
@@ -99,7 +99,7 @@ def drafter_entry(
         graph=graph,
         format=recipe.format,
         operators=OPERATOR_VERSION if recipe.format == NATIVE else None,
-        chain_graph=chain_graph_name(graph) if recipe.precision == "fp16" else None,
+        chain_graph=chain_graph_name(graph) if recipe.precision == FP16 else None,
         precision=recipe.precision,
         passes=recipe.describe(),
         fusion=config.fusion,

@@ -10,7 +10,7 @@ from typing import Final
 from dovetail_ort_export.options import AUTO_FORMAT, BOTH_FORMATS, ExportOptions, Report
 from dovetail_ort_export.recipe import LOWER_NATIVE, Recipe, built_in_recipe, read_recipe
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.bundle.formats import NATIVE, PORTABLE
+from dovetail_ort_runtime.bundle.formats import FP32, INT4, NATIVE, PORTABLE
 from dovetail_ort_runtime.errors import InputError, UnavailableError
 
 _DEFAULT_CACHE: Final = ExportOptions().kv_cache
@@ -39,9 +39,9 @@ def recipes_for(options: ExportOptions, report: Report) -> list[Recipe]:
 
 
 def _built_in(options: ExportOptions, report: Report) -> list[Recipe]:
-    if options.precision == "fp32":
-        return [built_in_recipe("fp32")]
-    if options.precision == "int4":
+    if options.precision == FP32:
+        return [built_in_recipe(FP32)]
+    if options.precision == INT4:
         recipe = built_in_recipe("native").given(LOWER_NATIVE, bits=4)
         return [replace(recipe, precision=options.precision)]
     return [built_in_recipe(name) for name in _formats(options.format, report)]

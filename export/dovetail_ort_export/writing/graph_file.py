@@ -8,13 +8,13 @@ from typing import Final
 import onnx_ir as ir
 from tqdm import tqdm
 
-from dovetail_ort_runtime.bundle.formats import NATIVE, PORTABLE
+from dovetail_ort_runtime.bundle.formats import FP16, FP32, INT4, INT8, NATIVE, PORTABLE
 from dovetail_ort_runtime.bundle.hub_cache import Snapshot
 from dovetail_ort_runtime.errors import InputError
 
 # Offsets at whole pages let the runtime map the weights instead of reading them.
 _PAGE_BYTES: Final = 4096
-_SUFFIXES: Final = {"int8": "_quantized", "int4": "_q4", "fp16": "_fp16", "fp32": ""}
+_SUFFIXES: Final = {INT8: "_quantized", INT4: "_q4", FP16: "_fp16", FP32: ""}
 
 
 def graph_name(part: str, precision: str, graph_format: str = PORTABLE) -> str:

@@ -24,7 +24,7 @@ from dovetail_ort_export.writing.chain_graph import chain_graph_name, write_chai
 from dovetail_ort_export.writing.gpu_layers import number_of_gpu_layers
 from dovetail_ort_export.writing.graph_file import graph_name, save_graph, save_graph_over
 from dovetail_ort_runtime.arrays import FloatArray
-from dovetail_ort_runtime.bundle.formats import NATIVE, PORTABLE
+from dovetail_ort_runtime.bundle.formats import FP16, FP32, NATIVE, PORTABLE
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.engine.target import Target
@@ -51,7 +51,7 @@ class WrittenTarget:
     @property
     def is_quantised(self) -> bool:
         """Whether any part of it computes in fewer bits than float32."""
-        return self.entry.precision != "fp32" or self.entry.front_graph is not None
+        return self.entry.precision != FP32 or self.entry.front_graph is not None
 
     def portable(self) -> WrittenTarget:
         """What is loaded in its place where the library of operators is missing."""
@@ -143,7 +143,7 @@ class TargetWriter:
 
     def _write_front(self, recipe: Recipe, name: str, entry: TargetEntry, folder: Path) -> None:
         """The first blocks in half precision, their cache too."""
-        front = recipe.lowered_by("lower-half", "fp16").without(_QUANTIZE_CACHE)
+        front = recipe.lowered_by("lower-half", FP16).without(_QUANTIZE_CACHE)
         self._save(front, folder / name, end_block=entry.front_layers)
         if entry.front_chain_graph is not None:
             write_chain_graph(folder / name, entry.front_chain_graph)
@@ -166,7 +166,7 @@ class TargetWriter:
             f"note: keys and values are kept in fp32: the largest measured is {largest_of(self._cache_maxima):.4g}, "
             f"and fp16 ends at {LARGEST_HALF:g}"
         )
-        return recipe.given(LOWER_NATIVE, cache="fp32")
+        return recipe.given(LOWER_NATIVE, cache=FP32)
 
     def _entry(self, recipe: Recipe, portable: Recipe | None) -> TargetEntry:
         config = self._source.model.config

@@ -9,7 +9,7 @@ import numpy as np
 
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle.formats import NATIVE
+from dovetail_ort_runtime.bundle.formats import FP16, NATIVE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.bundle.graph_names import (
     CANDIDATE_IDS,
@@ -211,7 +211,7 @@ class _Forward(BoundForward):
 
 
 def _check_device(graph: Path, entry: DrafterEntry, device: str) -> None:
-    if device == CUDA and entry.precision != "fp16":
+    if device == CUDA and entry.precision != FP16:
         raise InputError(
             f"a drafter on CUDA must be in fp16, got {entry.precision}; "
             "attach it again with: dovetail-ort attach BUNDLE HEAD --precision fp16"
@@ -233,6 +233,6 @@ def _cache_shape(entry: DrafterEntry, capacity: int) -> CacheShape:
         num_kv_heads=entry.num_kv_heads,
         capacity=capacity,
         head_size=entry.head_size,
-        dtype=np.float16 if entry.precision == "fp16" else np.float32,
+        dtype=np.float16 if entry.precision == FP16 else np.float32,
         layout=NATIVE_LAYOUT if entry.format == NATIVE else PORTABLE_LAYOUT,
     )

@@ -83,9 +83,7 @@ class ExportOptions:
         defaults = {name: allowed[0] for name, allowed in _CHOICES.items()}
         given = [name for name, default in defaults.items() if getattr(self, name) != default]
         if self.recipes and given:
-            raise InputError(
-                f"a recipe must be given without precision, format and kv_cache, got {', '.join(given)}; it says them"
-            )
+            raise InputError(f"a recipe says precision, format and kv_cache itself; leave out {', '.join(given)}")
 
     def _check_format(self) -> None:
         if self.precision == FP32:
@@ -98,8 +96,7 @@ class ExportOptions:
     def _check_gpu_layers(self) -> None:
         if isinstance(self.gpu_layers, str) and self.gpu_layers != AUTO:
             raise InputError(f"gpu_layers must be 0 or more, or {AUTO}, got {self.gpu_layers}")
-        if (self.gpu_layers == AUTO) != (self.vram_limit is not None):
-            raise InputError(
-                f"vram_limit must be given with gpu_layers {AUTO} and with nothing else, got {self.vram_limit} "
-                f"with {self.gpu_layers}"
-            )
+        if self.gpu_layers == AUTO and self.vram_limit is None:
+            raise InputError(f"gpu_layers {AUTO} needs vram_limit, the bytes that the blocks may take; give it too")
+        if self.gpu_layers != AUTO and self.vram_limit is not None:
+            raise InputError(f"vram_limit is for gpu_layers {AUTO}, got gpu_layers {self.gpu_layers}; leave one out")

@@ -329,7 +329,7 @@ def test_the_context_is_the_one_asked_for(tiny_llama, out, max_context):
         ({"precision": "fp32", "format": "both"}, "format must be portable with the precision fp32, got both"),
         (
             {"recipes": (RECIPES / "native-fp32-cache.toml",), "format": "native", "kv_cache": "fp32"},
-            "a recipe must be given without precision, format and kv_cache, got format, kv_cache; it says them",
+            "a recipe says precision, format and kv_cache itself; leave out format, kv_cache",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Residual addition and the norm that reads it in one operator."""
+"""A residual addition, and the norm that reads it, in one operator."""
 
 from __future__ import annotations
 

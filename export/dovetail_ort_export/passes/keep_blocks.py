@@ -22,12 +22,13 @@ class KeepBlocks(ExportPass, ir.passes.FunctionalPass):
     with norms yet.
 
     Args:
-        context: of the export; `first_block` or `end_block` says where the cut is, and without both there is none.
+        context: what the export knows. `first_block` or `end_block` says where the cut is; without both there is none.
     """
 
     def __init__(self, context: PassContext) -> None:
         super().__init__(context)
         self._keeps_end = context.first_block > 0
+        # The number of the block that begins after the cut; None if there is no cut.
         self._cut: int | None = context.first_block if self._keeps_end else context.end_block
 
     def requires(self, model: ir.Model) -> None:

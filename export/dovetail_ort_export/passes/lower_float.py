@@ -84,7 +84,7 @@ def _narrow_values(graph: ir.Graph) -> None:
 
 
 def _narrow_input(graph: ir.Graph, value: ir.Value) -> None:
-    """Make a cache float16, and convert any other input behind itself."""
+    """Make a cache float16, and convert any other input where it enters the graph."""
     if is_past(str(value.name)):
         value.dtype = ir.DataType.FLOAT16
         return

@@ -61,10 +61,10 @@ _FACTORS: Final = 4
 class LowerNative(ProductPass):
     """`Linear` -> Product, norms -> Norm, GroupQueryAttention -> Attention, `Embedding` -> Embedding, all native.
 
-    What stands in front of a product goes into it where nothing else reads it: a gated activation (GatedProduct), a
-    norm with or without a residual addition (NormProduct), and behind it a bias. Rows are told by sequence, slot and
-    ancestors in the place of a bias and of lengths. A target comes out without any other operator on floating point
-    numbers.
+    A product takes in what only it reads: a gated activation (GatedProduct), or a norm with or without a residual
+    addition (NormProduct). It takes in the bias that is added to it, too. Sequence, slot and ancestors say which rows
+    see which, in the place of an attention bias and of lengths. A target has no other operators on floating point
+    numbers in the end.
 
     Args:
         cache: number format of keys and values, `fp16` or `fp32`.

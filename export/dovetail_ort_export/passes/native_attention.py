@@ -1,4 +1,4 @@
-"""GroupQueryAttention -> native Attention: rows told by sequence, slot and ancestors, caches in the kernels' layout."""
+"""GroupQueryAttention -> native Attention: sequence, slot and ancestors of each row, caches in the kernels' layout."""
 
 from __future__ import annotations
 

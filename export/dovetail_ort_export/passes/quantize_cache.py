@@ -30,7 +30,7 @@ class QuantizeCache(ExportPass, NodePass):
     beyond the measured range is cut off.
 
     Args:
-        context: of a target's export.
+        context: what the export of a target knows.
 
     Raises:
         InputError: it is the export of a drafter.

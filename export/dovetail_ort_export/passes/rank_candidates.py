@@ -29,7 +29,7 @@ class RankCandidates(ExportPass, ir.passes.InPlacePass):
     input `num_candidates` (1,) int64 is k.
 
     Args:
-        context: of a drafter's export.
+        context: what the export of a drafter knows.
 
     Raises:
         InputError: it is the export of a target.

@@ -1,9 +1,9 @@
-"""The operators a target graph is traced in: torch functions on one side, ONNX nodes on the other.
+"""The operators that a graph is traced in: torch functions on one side, ONNX nodes on the other.
 
 A weight enters the trace as a name, never as numbers: `Weight` nodes carry it and `passes.bind_weights` puts the
 tensors in later, one at a time. So tracing costs neither the memory nor the time of the weights, and the products
-(`Linear`) are still open to every number format. The torch side returns zeros of the right shape, which is all that
-tracing looks at.
+(`Linear`) are still open to every number format. The torch side returns zeros of the right shape: tracing looks at
+nothing else.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ def group_query_attention(
     Args:
         query: (B, S, H * D) float32.
         key: (B, S, Hkv * D) float32.
-        value: as key.
+        value: (B, S, Hkv * D) float32.
         past_key: (B, Hkv, T, D) float32.
-        past_value: as past_key.
+        past_value: (B, Hkv, T, D) float32.
         seqlens_k: (B,) int32, T - 1.
         total_sequence_length: () int32, T.
         position_ids: (B, S) int64, rows of the rotary caches.
         attention_bias: (B, 1, S, T) float32, added to the scores.
-        num_heads: H.
-        kv_num_heads: Hkv.
-        scale: factor of the scores.
+        num_heads: H, number of query heads.
+        kv_num_heads: Hkv, number of key-value heads.
+        scale: number that the scores are multiplied by.
 
     Returns:
-        (B, S, H * D) float32 and the present keys and values.
+        (B, S, H * D) float32, and the present keys and values, (B, Hkv, T, D) float32 each.
     """
     return query.clone(), past_key.clone(), past_value.clone()
 

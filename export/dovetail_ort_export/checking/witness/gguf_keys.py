@@ -36,20 +36,12 @@ def architecture_of(metadata: Mapping[str, Any], tensors: Mapping[str, StoredRow
         raise SourceError(f"general.architecture must be one of {', '.join(_ARCHITECTURES)}, got {name!r}")
     prefix = f"{name}."
     values = {key.removeprefix(prefix): _same(value) for key, value in metadata.items() if key.startswith(prefix)}
-    window = values.get("attention.sliding_window")
-    if window and window < max_context:
-        raise SourceError(f"max_context must be at most the sliding window of {window} tokens, got {max_context}")
+    _check_window(values, max_context)
     if name != "llama" and "rope_freqs.weight" in tensors:
-        raise SourceError(
-            f"rope_freqs.weight has no meaning for the architecture {name}; convert the model again"
-        )
+        raise SourceError(f"rope_freqs.weight has no meaning for the architecture {name}; convert the model again")
     heads = count(values, "attention.head_count")
     width = count(values, "embedding_length")
-    size = count({"attention.key_length": width // heads, **values}, "attention.key_length")
-    if values.get("attention.value_length", size) != size:
-        raise SourceError(
-            f"attention.value_length must be the key length {size}, got {values['attention.value_length']}"
-        )
+    size = _head_size(values, width // heads)
     blocks = count(values, "block_count")
     rotation = _rotation(values, tensors, size, max_context)
     return Architecture(
@@ -65,6 +57,21 @@ def architecture_of(metadata: Mapping[str, Any], tensors: Mapping[str, StoredRow
         head_norms=name == "qwen3",
         tied="lm_head.weight" not in tensors,
     )
+
+
+def _check_window(values: Mapping[str, Any], max_context: int) -> None:
+    window = values.get("attention.sliding_window")
+    if window and window < max_context:
+        raise SourceError(f"max_context must be at most the sliding window of {window} tokens, got {max_context}")
+
+
+def _head_size(values: Mapping[str, Any], default: int) -> int:
+    """D, of keys and values alike."""
+    size = count({"attention.key_length": default, **values}, "attention.key_length")
+    value_size = values.get("attention.value_length", size)
+    if value_size != size:
+        raise SourceError(f"attention.value_length must be the key length {size}, got {value_size}")
+    return size
 
 
 def _biased(tensors: Mapping[str, StoredRows]) -> frozenset[str]:

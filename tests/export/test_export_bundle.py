@@ -323,10 +323,10 @@ def test_the_context_is_the_one_asked_for(tiny_llama, out, max_context):
         ({"max_context": 1}, "max_context must be 2 or more, got 1"),
         ({"max_context": -3}, "max_context must be 2 or more, got -3"),
         ({"precision": "int2"}, "precision must be one of int8, int4, fp32, got 'int2'"),
-        ({"precision": "int4", "format": "both"}, "format must be native with the precision int4, got both"),
+        ({"precision": "int4", "format": "both"}, "format must be native with the precision int4, got 'both'"),
         ({"format": "row"}, "format must be one of auto, native, portable, both, got 'row'"),
         ({"kv_cache": "int8"}, "kv_cache must be one of fp16, fp32, got 'int8'"),
-        ({"precision": "fp32", "format": "both"}, "format must be portable with the precision fp32, got both"),
+        ({"precision": "fp32", "format": "both"}, "format must be portable with the precision fp32, got 'both'"),
         (
             {"recipes": (RECIPES / "native-fp32-cache.toml",), "format": "native", "kv_cache": "fp32"},
             "a recipe says precision, format and kv_cache itself; leave out format, kv_cache",

@@ -1,4 +1,8 @@
-"""The HTTP server: OpenAI-compatible routes, metrics and a chat page, as an ASGI application over one model."""
+"""The HTTP server: OpenAI-compatible routes, metrics and a chat page, as an ASGI application over one model.
+
+body -> json_body -> requests (conversation) -> job -> engine (intake) -> the model
+pieces of the answer -> job -> responses -> answering -> whole JSON or a stream
+"""
 
 from __future__ import annotations
 

@@ -9,55 +9,13 @@ from typing import Any, Final
 from dovetail_ort.server.conversation import read_conversation
 from dovetail_ort.server.errors import RequestError
 from dovetail_ort.server.json_body import Fields, Neutral, bad_value
+from dovetail_ort.server.unsupported_fields import ADVICE, HARMLESS, UNSUPPORTED_BY_CHAT, UNSUPPORTED_BY_COMPLETIONS
 from dovetail_ort_runtime.text.messages import Message
 
 _LARGEST_NUMBER: Final = 2**63 - 1  # what clients send to ask for no bound
 _MOST_STOPS: Final = 4
 _LONGEST_STOP: Final = 256
 _COMPLETION_TOKENS: Final = 16  # OpenAI's default for this route
-
-# Fields of OpenAI's that change no answer here: accounts, tiers, hints for speed.
-_HARMLESS: Final = (
-    *("user", "metadata", "store", "service_tier", "safety_identifier", "prediction", "parallel_tool_calls"),
-    *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
-)
-_OF_TOOLS: Final = ("tools", "tool_choice", "functions", "function_call")
-# Fields by which requests to other servers ask for a grammar; here it is `response_format`.
-_RULES_OF_OTHERS: Final = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
-# Fields that would change the answer: OpenAI's, and those of other servers that many clients send.
-_UNSUPPORTED: Final[Neutral] = {
-    "n": (1,),
-    "best_of": (1,),
-    "echo": (False,),
-    "frequency_penalty": (0, 0.0),
-    "presence_penalty": (0, 0.0),
-    "logit_bias": ({},),
-    **dict.fromkeys(_RULES_OF_OTHERS, ()),
-    "min_tokens": (0,),
-    "ignore_eos": (False,),
-    "stop_token_ids": ([],),
-    "bad_words": ([],),
-    "use_beam_search": (False,),
-    "skip_special_tokens": (True,),
-    "include_stop_str_in_output": (False,),
-}
-_UNSUPPORTED_BY_CHAT: Final[Neutral] = {
-    **_UNSUPPORTED,
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "modalities": (["text"],),
-    "verbosity": ("medium",),
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
-    **dict.fromkeys(("audio", "web_search_options"), ()),
-}
-_UNSUPPORTED_BY_COMPLETIONS: Final[Neutral] = {**_UNSUPPORTED, "suffix": ("",)}
-_ADVICE: Final = {
-    **dict.fromkeys(_OF_TOOLS, "this server finds no tool calls in an answer: ask without tools"),
-    **dict.fromkeys(_RULES_OF_OTHERS, "say it in response_format"),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +65,7 @@ def read_chat_request(body: object) -> AnswerRequest:
         raise RequestError("top_logprobs needs logprobs true", param="top_logprobs")
     return _request(
         fields,
-        _UNSUPPORTED_BY_CHAT,
+        UNSUPPORTED_BY_CHAT,
         prompt=prompt,
         prompt_field="messages",
         template_arguments=_template_arguments(fields),
@@ -125,7 +83,7 @@ def read_completion_request(body: object) -> AnswerRequest:
     fields = Fields(body)
     return _request(
         fields,
-        _UNSUPPORTED_BY_COMPLETIONS,
+        UNSUPPORTED_BY_COMPLETIONS,
         prompt=_text_or_ids(fields.take("prompt")),
         prompt_field="prompt",
         template_arguments={},
@@ -142,8 +100,8 @@ def _request(fields: Fields, unsupported: Neutral, **read: Any) -> AnswerRequest
         unsupported: fields that this route refuses.
         read: fields of the request that were read already.
     """
-    fields.only(unsupported, _ADVICE)
-    fields.ignore(_HARMLESS)
+    fields.only(unsupported, ADVICE)
+    fields.ignore(HARMLESS)
     stream = fields.boolean("stream")
     request = AnswerRequest(
         model=fields.text("model"),

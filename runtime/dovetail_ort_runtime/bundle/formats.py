@@ -1,4 +1,4 @@
-"""Names of the formats that a graph and its weights can have, as manifest, recipes and command line spell them."""
+"""Names of graph formats and number formats, as manifest, recipes and command line spell them. It knows no graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Manifests of version 1, as those of version 2: some keys are gone, and the others mean the same."""
+"""Manifests of version 1, turned into version 2: some keys are gone, and the others mean the same.
+
+It knows no record: `manifest` reads those.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What export measured, and where a bundle comes from: the records of the manifest that no code acts on."""
+"""What export measured, and where a bundle comes from: records of the manifest that no code acts on.
+
+It knows no graph and no source.
+"""
 
 from __future__ import annotations
 

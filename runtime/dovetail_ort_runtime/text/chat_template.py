@@ -75,16 +75,8 @@ class ChatTemplate:
                 row.
             ChatTemplateError: the template fails, tries what the sandbox forbids, or exceeds its budget.
         """
-        taken = (*self._special_tokens, *self._template.globals)
-        names: dict[str, Any] = {
-            # None and not undefined: templates test both.
-            "tools": None,
-            "documents": None,
-            **checked_template_arguments(template_arguments, taken),
-            **self._special_tokens,
-            "messages": self._read(messages),
-            "add_generation_prompt": add_generation_prompt,
-        }
+        arguments = self._checked_arguments(template_arguments)
+        names = arguments | {"messages": self._read(messages), "add_generation_prompt": add_generation_prompt}
         budget = TemplateBudget((messages, template_arguments, self._special_tokens))
         try:
             with spending(budget):
@@ -100,6 +92,17 @@ class ChatTemplate:
                 f"the chat template fails on this conversation: {type(error).__name__}: {one_line(error)}; "
                 "give it other messages or arguments, or export the model again with a template that works"
             ) from None
+
+    def _checked_arguments(self, template_arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Template arguments and special tokens by name."""
+        taken = (*self._special_tokens, *self._template.globals)
+        return {
+            # None and not undefined: templates test both.
+            "tools": None,
+            "documents": None,
+            **checked_template_arguments(template_arguments, taken),
+            **self._special_tokens,
+        }
 
     def _read(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         found = _checked(messages)

@@ -2,7 +2,7 @@
 # Each target writes result files of this machine, benchmarks/results/MACHINE/NAME.json (benchmarks/README.md).
 
 .PHONY: train ablation suites compare compare-planner compare-formats kernels-comparison profile weight-placement \
-	four-bits spinning growth load paper-size published torch-export frozen gpu-parts render screenshot
+	start-up four-bits spinning growth load paper-size published torch-export frozen gpu-parts render screenshot
 
 PEERS := build/peers
 TRAINED := build/head
@@ -68,6 +68,9 @@ profile: $(INSTALLED) build/attached ## find the time of a forward by operator
 
 weight-placement: $(INSTALLED) build/attached ## compare mapped weights with copied ones
 	$(BIN)/python -m benchmarks.weight_placement $(BUNDLE)
+
+start-up: $(INSTALLED) build/attached ## time the import of the package and the first token of a process
+	$(BIN)/python -m benchmarks.start_up $(BUNDLE)
 
 four-bits: $(INSTALLED) build/attached build/int4/manifest.json ## compare products in 8 and in 4 bits
 	$(BIN)/python -m benchmarks.four_bits $(BUNDLE) build/int4 $(HEAD)

@@ -1,13 +1,10 @@
-"""Which package may import which, and what an import costs."""
+"""Which package and which room may import which, and what an import loads."""
 
 from __future__ import annotations
 
 import ast
-import os
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -102,20 +99,3 @@ def test_importing_a_package_loads_no_training_library(package):
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert package in loaded
     assert not {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "optimum"} & set(loaded)
-
-
-def test_importing_the_front_door_takes_less_than_300_ms(tmp_path):
-    # Installed packages are compiled; a variable may forbid it here.
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-
-    def milliseconds(code):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-        return 1000 * (time.perf_counter() - started)
-
-    # The issue's bound, for what the import adds to a bare interpreter; the first run fills the caches, and the median
-    # of five sets aside what else the machine does.
-    milliseconds("import dovetail_ort")
-    with_import = statistics.median(milliseconds("import dovetail_ort") for _ in range(5))
-    without = statistics.median(milliseconds("pass") for _ in range(5))
-    assert with_import - without < 300

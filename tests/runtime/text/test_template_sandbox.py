@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -109,10 +108,8 @@ def render(source, messages=USER):
 @pytest.mark.parametrize("source", ENDLESS)
 def test_a_template_without_end_is_stopped(source, monkeypatch):
     monkeypatch.setattr(template_budget, "SECONDS", 0.3 if TIME in ENDLESS[source] else 30)
-    started = time.monotonic()
     with pytest.raises(ChatTemplateError, match=f"^the chat template must ({ENDLESS[source]})") as caught:
         render(source)
-    assert time.monotonic() - started < 20  # all of the work that a budget holds, on a slow machine
     assert "\n" not in str(caught.value)
 
 

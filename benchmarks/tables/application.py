@@ -12,8 +12,8 @@ def frozen_application() -> str:
     help_ms = measured["start_to_help_ms"][1]
     text_ms = measured["start_to_first_text_ms"][1]
     return paragraph(
-        f"{measured['machine']}: the program has {measured['application_bytes'] / 1e6:.0f} MB without its bundle, and "
-        f"takes {text_ms / 1e3:.1f} s from its start to the first text, {help_ms / 1e3:.2f} s to its help; the very "
-        f"first start took {measured['first_start_to_first_text_ms'] / 1e3:.1f} s to the first text (medians of "
-        f"{measured['num_starts']} starts)."
+        f"Measured on {measured['machine']}, medians of {measured['num_starts']} starts: the program has "
+        f"{measured['application_bytes'] / 1e6:.0f} MB without its bundle. It takes {text_ms / 1e3:.1f} s from its "
+        f"start to the first text, and {help_ms / 1e3:.2f} s to its help. The very first start took "
+        f"{measured['first_start_to_first_text_ms'] / 1e3:.1f} s to the first text."
     )

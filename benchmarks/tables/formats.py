@@ -16,8 +16,8 @@ def formats() -> str:
     measured = read_json(XEON_AMX / "formats.json")
     agreement = measured["agreement"]["all"]
     setting = paragraph(
-        f"{measured['machine']}; agreement over {agreement['native']['tokens']:,.0f} tokens of HumanEval and of "
-        f"Python's language reference; {measured['humaneval']['num_prompts']} prompts of HumanEval:"
+        f"Measured on {measured['machine']}: agreement over {agreement['native']['tokens']:,.0f} tokens of HumanEval "
+        f"and of Python's language reference, and {measured['humaneval']['num_prompts']} prompts of HumanEval:"
     )
     rows = [*_agreement(measured), *_forwards(measured["forwards"]), *_humaneval(measured["humaneval"])]
     return blocks(setting, table(["", *FORMATS], rows))

@@ -12,9 +12,10 @@ def four_bits() -> str:
     """Both tables."""
     measured = read_json(XEON_AMX / "four-bits.json")
     setting = paragraph(
-        f"{measured['machine']}, {measured['threads']} threads. Products of LLaMA-2-7B's shapes, different weights of "
-        "800 MB in 8 bits, milliseconds of one product; whole forwards of SmolLM2-135M-Instruct with "
-        f"{measured['num_past']} tokens of context. 8 and 4 bits in turns, medians; the ratio is that of the turns:"
+        f"Measured on {measured['machine']}, with {measured['threads']} threads: single products of LLaMA-2-7B's "
+        "shapes over different weights, which have 800 MB in 8 bits, and whole forwards of SmolLM2-135M-Instruct with "
+        f"{measured['num_past']} tokens of context. 8 and 4 bits take turns; figures are medians, and the ratio is the "
+        "median of the ratios of the turns:"
     )
     parts = {f"product {shape}": rows for shape, rows in measured["products"].items()}
     parts["SmolLM2, a forward"] = measured["forwards"]

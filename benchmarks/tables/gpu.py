@@ -42,7 +42,8 @@ def gpu() -> str:
 def _machine(path: Path) -> str:
     found = read_json(path)
     setting = paragraph(
-        f"{found['machine']}; {found['gpu']}, driver {found['driver']}; onnxruntime-gpu {found['onnxruntime']}:"
+        f"Measured on {found['machine']}, with {found['gpu']}, driver {found['driver']} and onnxruntime-gpu "
+        f"{found['onnxruntime']}:"
     )
     return blocks(setting, _tables(found["steps"]))
 

@@ -26,6 +26,6 @@ def growth() -> str:
                 f"{found['identical']} of {measured['num_texts']}",
             ]
         )
-    setting = paragraph(f"{measured['machine']}; tokens per second, {measured['max_new_tokens']} new tokens:")
+    setting = paragraph(f"Tokens per second of {measured['max_new_tokens']} new tokens on {measured['machine']}:")
     header = ["tokens of context", *MODES, "tokens a round", "MB read a token", "identical answers"]
     return blocks(setting, table(header, rows))

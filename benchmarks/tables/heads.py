@@ -31,9 +31,10 @@ def draft_heads() -> str:
     number = measured["num_prompts"]
     setting = paragraph(
         f"The base was trained once on {base['num_answer_tokens']:,} tokens of answers and drafts "
-        f"{base['draft_vocabulary_size']:,} tokens; the shipped head goes on from the last row's with "
-        f"{shipped['num_answer_tokens']:,} tokens of new text. {number} prompts spread over HumanEval and {number} "
-        "general ones, answered by the target in 8 bits with a scale a row, a format that is gone:"
+        f"{base['draft_vocabulary_size']:,} tokens. The training of the shipped head continues that of the last row "
+        f"with {shipped['num_answer_tokens']:,} tokens of new text. All heads drafted for {number} prompts spread over "
+        f"HumanEval and {number} general ones, on {measured['machine']}. The target had 8 bits with one scale for each "
+        "row, a format that does not exist any more:"
     )
     suites = base["suites"]["humaneval"]
     shapes = [_short(shape, first=number == 0) for number, shape in enumerate(suites)]

@@ -42,9 +42,9 @@ def humaneval() -> str:
 def _setting(found: dict[str, Any]) -> str:
     sizes = {session["name"]: session["weight_bytes"] / 1e6 for session in found["sessions"]}
     return paragraph(
-        f"SmolLM2-135M-Instruct in INT8 ({sizes['target']:.0f} MB, its drafter {sizes['drafter']:.0f} MB more), "
-        f"{found['machine']}, greedy, {found['max_new_tokens']} new tokens, prompt by prompt in turns; onnxruntime "
-        f"{found['onnxruntime']}:"
+        f"SmolLM2-135M-Instruct in INT8 ({sizes['target']:.0f} MB; its drafter has {sizes['drafter']:.0f} MB more) on "
+        f"{found['machine']}, with onnxruntime {found['onnxruntime']}. Answers are greedy and have up to "
+        f"{found['max_new_tokens']} tokens. The two ways to decode take turns, prompt by prompt:"
     )
 
 

@@ -28,9 +28,10 @@ def kernels_forwards() -> str:
             ]
         )
     setting = paragraph(
-        f"{measured['machine']}, {measured['threads']} threads, {measured['num_past']} tokens of context, all rows "
-        f"scored; medians of {measured['processes']} processes of each side, in turns. A plain sum over the weights "
-        f"reads {measured['read_gigabytes_per_second']['median']:.0f} GB/s:"
+        f"Measured on {measured['machine']}, with {measured['threads']} threads and {measured['num_past']} tokens of "
+        "context; all rows are scored. Both sides take turns; figures are medians of "
+        f"{measured['processes']} processes of each side. A plain sum over the weights reads "
+        f"{measured['read_gigabytes_per_second']['median']:.0f} GB/s:"
     )
     header = ["rows", f"{BEFORE}, ms", "native, ms", "native over it", f"{BEFORE} over own one row"]
     header += ["native over own one row", "native's pace over that of the sum"]
@@ -55,9 +56,9 @@ def weight_placement() -> str:
     measured = read_json(XEON_AMX / "weight-placement.json")
     seconds = measured["seconds_to_first_256_tokens"]
     setting = paragraph(
-        f"{measured['machine']}, {measured['threads']} threads, {measured['num_past']} tokens of context, medians of "
-        f"{measured['rounds']} rounds in turns. Loading and a prompt of 256 tokens take {seconds['map']:.2f} s with "
-        f"mapped weights and {seconds['copy']:.2f} s with copied ones:"
+        f"Measured on {measured['machine']}, with {measured['threads']} threads and {measured['num_past']} tokens of "
+        f"context; figures are medians of {measured['rounds']} rounds in turns. Loading and reading a prompt of 256 "
+        f"tokens take {seconds['map']:.2f} s with mapped weights and {seconds['copy']:.2f} s with copied ones:"
     )
     rows = [
         [number, f"{one['map_ms']:.2f}", f"{one['copy_ms']:.2f}", f"{one['copy_over_map']:.2f}"]

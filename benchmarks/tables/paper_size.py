@@ -12,10 +12,10 @@ def paper_size() -> str:
     verify = measured["verify"]
     export = measured["export"]
     setting = paragraph(
-        f"Exported in {export['peak_memory_bytes'] / 1e9:.1f} GB of memory and run in INT8 "
-        f"({export['num_bytes'] / 1e9:.1f} GB, {measured['target']['format']}) on {measured['machine']}, medians of "
-        f"{measured['processes']} processes, {measured['num_past']} tokens of context; a plain sum over the weights "
-        f"reads {verify['1']['read_gigabytes_per_second']:.0f} GB/s:"
+        f"The export took {export['peak_memory_bytes'] / 1e9:.1f} GB of memory. The model runs in INT8 "
+        f"({export['num_bytes'] / 1e9:.1f} GB, {measured['target']['format']}) on {measured['machine']}, with "
+        f"{measured['num_past']} tokens of context; figures are medians of {measured['processes']} processes. A plain "
+        f"sum over the weights reads {verify['1']['read_gigabytes_per_second']:.0f} GB/s:"
     )
     forwards = [
         [
@@ -39,8 +39,8 @@ def paper_size() -> str:
         for name, found in measured["projection"]["by_shape"].items()
     ]
     paper = paragraph(
-        f"The paper measured {measured['projection']['paper_speedup']:.2f}x. Speedups are projected: measured times, "
-        "published tokens a round on HumanEval."
+        f"The paper measured {measured['projection']['paper_speedup']:.2f}x. The speedups here are projected from "
+        "measured times and published tokens a round on HumanEval."
     )
     header = ["drafted", "rows", "tokens a round", "a drafter that takes no time", "one block, on this CPU"]
     header += ["five blocks, on this CPU", "tokens a round are of"]
@@ -56,5 +56,6 @@ def random_weights() -> str:
     """How far the export is from a model of random weights."""
     agreement = read_json(XEON_AMX / "paper-size.json")["export"]["measurements"]["agreement"]
     return paragraph(
-        f"On the random weights the native format is {agreement['mean_kl']:.3f} nats of KL divergence from the model."
+        f"With the random weights, the KL divergence of the native format from the model is "
+        f"{agreement['mean_kl']:.3f} nats."
     )

@@ -25,8 +25,8 @@ def peers() -> str:
                 ]
             )
     setting = paragraph(
-        f"{measured['machine']}, {measured['threads']} threads, {measured['num_prompts']} prompts spread over "
-        f"HumanEval, {measured['max_new_tokens']} new tokens:"
+        f"Measured on {measured['machine']}, with {measured['threads']} threads, {measured['num_prompts']} prompts "
+        f"spread over HumanEval and answers of up to {measured['max_new_tokens']} tokens:"
     )
     header = ["", "tokens/s", "prefill, ms", "ours over it", "answers that differ from own plain"]
     return blocks(setting, table(header, rows))

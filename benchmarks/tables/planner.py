@@ -23,7 +23,7 @@ def planner() -> str:
 
 
 def _ahead(measured: dict[str, Any]) -> str:
-    """What a device of its own for the drafter takes off the path."""
+    """How much of drafting leaves the critical path if the drafter has a device of its own."""
     ahead = measured["chains of 4, drafted ahead"]
     curves = measured["curves"]
     lengths = [f"{ahead[suite]['accepted_length']:.2f}" for suite in ("humaneval", "general")]
@@ -32,8 +32,8 @@ def _ahead(measured: dict[str, Any]) -> str:
     return paragraph(
         f"Chains of 4, drafted ahead as beside a slow target, are ready {ahead['humaneval']['ready']:.0%} of the time "
         f"on HumanEval and {ahead['general']['ready']:.0%} on the general prompts ({lengths[0]} and {lengths[1]} "
-        "tokens a round): the part of drafting that a device of its own takes off the path. At this CPU's times "
-        f"{left_ms / (left_ms + five_rows_ms):.0%} of a round would be left there on HumanEval."
+        "tokens a round). A drafter on a device of its own takes this part of drafting off the critical path. At this "
+        f"CPU's times, {left_ms / (left_ms + five_rows_ms):.0%} of a round would still be drafting on HumanEval."
     )
 
 

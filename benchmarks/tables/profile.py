@@ -13,8 +13,8 @@ def profile() -> str:
     measured = read_json(XEON_AMX / "profile.json")
     bandwidth = measured["read_bandwidth"]
     setting = paragraph(
-        f"{measured['machine']}, {measured['threads']} threads, {measured['num_past']} tokens of context, under ONNX "
-        f"Runtime's profiler; the machine reads {bandwidth / 1e9:.0f} GB/s:"
+        f"Measured on {measured['machine']}, with {measured['threads']} threads and {measured['num_past']} tokens of "
+        f"context, under ONNX Runtime's profiler. The machine reads {bandwidth / 1e9:.0f} GB/s:"
     )
     return blocks(setting, *(_forward(one, bandwidth) for one in measured["forwards"]))
 

@@ -7,7 +7,7 @@ from benchmarks.result_files import XEON_AMX, read_json
 
 
 def load() -> str:
-    """What `make load` found."""
+    """Answers, times and resources of the server under load."""
     measured = read_json(XEON_AMX / "serve-load.json")
     memory = measured["resident_megabytes"]
     times = {
@@ -16,14 +16,16 @@ def load() -> str:
         "each further token": (measured["each_token_ms"], ".1f"),
     }
     answers = paragraph(
-        f"{measured['machine']}, {measured['clients']} clients, {measured['seconds'] / 60:.0f} minutes: "
-        f"{measured['finished']:,} answers came to their end, all of them right, and {measured['closed_early']} "
-        f"streams were closed by their client, right so far; {sum(measured['errors'].values())} requests failed."
+        f"Measured on {measured['machine']}, with {measured['clients']} clients in "
+        f"{measured['seconds'] / 60:.0f} minutes. {measured['finished']:,} answers came to their end, and all of them "
+        f"were right. Clients closed {measured['closed_early']} streams early, which were right up to there. "
+        f"{sum(measured['errors'].values())} requests failed."
     )
     rows = [[label, f"{ms['p50']:{form}} ms", f"{ms['p99']:{form}} ms"] for label, (ms, form) in times.items()]
     resources = paragraph(
         f"Memory was {memory['second_tenth']:.0f} MB in the second tenth of the time and {memory['last_tenth']:.0f} MB "
-        f"in the last; there were {measured['threads']['first']} threads and {measured['open_files']['first']} open "
-        f"files at first, {measured['threads']['last']} and {measured['open_files']['last']} at last."
+        f"in the last tenth. The server had {measured['threads']['first']} threads and "
+        f"{measured['open_files']['first']} open files at the beginning, {measured['threads']['last']} threads and "
+        f"{measured['open_files']['last']} open files at the end."
     )
     return blocks(answers, table(["", "p50", "p99"], rows), resources)

@@ -47,9 +47,9 @@ def torch_export_times() -> str:
     """Seconds and memory of both."""
     measured = _measured()
     setting = paragraph(
-        f"{measured['machine']}, one thread; {_versions(measured['packages'])}. Medians of {measured['processes']} "
-        "processes: seconds of the processor for the first trace, which imports what the exporter needs, and for a "
-        "second one; memory is what both add to the peak of the process."
+        f"Measured on {measured['machine']}, with one thread, {_versions(measured['packages'])}. Figures are medians "
+        f"of {measured['processes']} processes: processor time of the first trace, which imports what the exporter "
+        "needs, and of a second trace. Memory is what both traces add to the peak of the process."
     )
     rows = []
     for name, traces in measured["traces"].items():

@@ -272,7 +272,7 @@ def test_the_original_model_may_write_the_text_and_no_other_one(
         ({"max_answer_tokens": 7}, "max_answer_tokens must be 8 or more, got 7"),
         ({"threads": 0}, "threads must be 1 or more, got 0"),
         ({"feature_weight": float("nan")}, "feature_weight must be 0 or more, got nan"),
-        ({"learning_rate": 0.0}, "learning_rate must be between 0 and 1, got 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0 and below 1, got 0.0"),
     ],
 )
 def test_options_out_of_bounds_are_refused(changes, message):

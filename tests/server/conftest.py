@@ -23,7 +23,9 @@ from dovetail_ort_runtime.drafting.drafter import Drafter
 from dovetail_ort_runtime.drafting.proposal import Proposal
 from dovetail_ort_runtime.model import Model, load_model
 from dovetail_ort_runtime.options import GenerationOptions
+from dovetail_ort_runtime.text.messages import Message
 
+FORESEEN = "dovetail dovetail dovetail dovetail dovetail"
 SECONDS = 30  # of patience: what a test waits for takes a hundredth of it
 
 
@@ -105,6 +107,43 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
     """OpenAI's client of `served`."""
     with served.client() as made:
         yield made
+
+
+class Foresight(Drafter):
+    """Proposes the tokens that follow in a text which it was told before.
+
+    Attributes:
+        token_ids: prompt and answer.
+    """
+
+    def __init__(self) -> None:
+        self.token_ids: list[int] = []
+        self._length = 0
+
+    def rewind(self, length: int) -> None:
+        """So many tokens are read."""
+        self._length = length
+
+    def observe(self, token_ids: np.ndarray, hidden_states: np.ndarray) -> None:
+        """These tokens are read too."""
+        self._length += len(token_ids)
+
+    def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
+        """Four tokens behind the next one, as far as the text goes."""
+        ahead = self.token_ids[self._length + 1 :]
+        return Proposal.chain(ahead[: min(4, max_draft_tokens)])
+
+
+@pytest.fixture(scope="session")
+def foreseen(tiny_bundle: Path) -> Iterator[Served]:
+    """A server whose answer to `FORESEEN` is drafted, and accepted, on every machine."""
+    drafter = Foresight()
+    model = load_model(tiny_bundle, threads=1, drafter=drafter)
+    messages: list[Message] = [{"role": "user", "content": FORESEEN}]
+    answer = model.generate(messages, GenerationOptions(max_new_tokens=400, max_draft_tokens=0))
+    drafter.token_ids = [*model.token_ids(messages), *answer.token_ids]
+    with _serving(model) as server:
+        yield server
 
 
 class Gate(Drafter):

@@ -76,7 +76,8 @@ def test_an_answer_is_the_model_s_own_and_its_figures_are_shown(page, model):
     )
 
 
-def test_drafted_tokens_are_tinted_on_demand(page):
+def test_drafted_tokens_are_tinted_on_demand(open_page, foreseen):
+    page = open_page(foreseen.url)
     page.locator("summary").click()
     page.locator("#max-tokens").fill("80")
     send(page, "dovetail dovetail dovetail dovetail dovetail")
@@ -175,8 +176,8 @@ def test_the_key_is_asked_for_where_the_server_wants_one(open_page, model, servi
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(open_page, served, scheme):
-    page = open_page(served.url, color_scheme=scheme)
+def test_text_stands_out_from_its_ground(open_page, foreseen, scheme):
+    page = open_page(foreseen.url, color_scheme=scheme)
     send(page, "dovetail dovetail dovetail dovetail dovetail")
     finished(page)
     page.get_by_role("switch", name="Tint drafted tokens").check()

@@ -59,7 +59,10 @@ def test_a_full_queue_answers_429_and_takes_requests_again_afterwards(serving, g
         assert refused.status_code == 429
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert refused.headers["retry-after"] == "1"
-        with served.client() as client, pytest.raises(openai.RateLimitError, match="the queue is full, with 1 requests"):
+        with (
+            served.client() as client,
+            pytest.raises(openai.RateLimitError, match="the queue is full, with 1 requests"),
+        ):
             client.chat.completions.create(model="tiny", messages=MESSAGES)
         gate.open()
         assert (running.result().status_code, waiting.result().status_code) == (200, 200)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gc
 import json
 import math
 import re
@@ -140,7 +139,6 @@ def _read(path: Path) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
     content = path.read_bytes()
     with _failures_named(path):
         decoders = _decoders(_checked(content).get("decoder"))
-        gc.collect()  # frees the memory that parsing took
         return tokenizers.Tokenizer.from_buffer(content), decoders
 
 

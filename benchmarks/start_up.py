@@ -10,10 +10,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from typing import Final
 
 from benchmarks.machine import write_result
+from benchmarks.timing import time_turns
 
 REPEATS: Final = 9
 PROMPT_TOKENS: Final = 50
@@ -33,33 +34,24 @@ PROGRAMS: Final = {
 
 
 def main(bundle: str) -> None:
-    """Run the three programs in turns and write the medians of their wall times, in milliseconds."""
+    """Measure the three programs in turns, and write `start-up.json`."""
     with tempfile.TemporaryDirectory() as compiled:
-        # Installed packages are compiled: a variable may forbid it here. The first run of each fills the caches.
+        # Installed packages are compiled, which a variable may forbid here. The first, unmeasured round compiles.
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": compiled}
-        for program in PROGRAMS.values():
-            milliseconds(program, bundle, environment)
-        times = [
-            {name: milliseconds(program, bundle, environment) for name, program in PROGRAMS.items()}
-            for _ in range(REPEATS)
-        ]
-    medians = {name: statistics.median(one[name] for one in times) for name in PROGRAMS}
-    write_result(
-        "start-up",
-        {
-            "repeats": REPEATS,
-            "prompt_tokens": PROMPT_TOKENS,
-            "import_ms": round(medians["import"] - medians["interpreter"], 1),
-            "first_token_ms": round(medians["first_token"], 1),
-        },
-    )
+        runs = {name: partial(_run, program, bundle, environment) for name, program in PROGRAMS.items()}
+        medians = {name: statistics.median(ms) for name, ms in time_turns(runs, REPEATS, unmeasured=1).items()}
+    result = {
+        "repeats": REPEATS,
+        "prompt_tokens": PROMPT_TOKENS,
+        "import_ms": round(medians["import"] - medians["interpreter"], 1),
+        "first_token_ms": round(medians["first_token"], 1),
+    }
+    write_result("start-up", result)
 
 
-def milliseconds(program: str, bundle: str, environment: dict[str, str]) -> float:
-    """Wall time of a Python process that runs a program, from its start to its end."""
-    started = time.perf_counter()
+def _run(program: str, bundle: str, environment: dict[str, str]) -> None:
+    """Run a program in a Python process of its own, to its end."""
     subprocess.run([sys.executable, "-c", program, bundle], check=True, env=environment)
-    return 1000 * (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

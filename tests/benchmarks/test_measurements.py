@@ -17,6 +17,7 @@ from benchmarks import (
     record,
     recorded_answers,
     spinning,
+    start_up,
     weight_placement,
 )
 from benchmarks.heads import measure
@@ -140,6 +141,13 @@ def test_spinning(result, monkeypatch, tiny_drafting_bundle):
     monkeypatch.setattr(spinning, "OPTIONS", replace(spinning.OPTIONS, max_new_tokens=8))
     spinning.main(str(tiny_drafting_bundle))
     assert result("spinning")["num_prompts"] == len(PROMPTS)
+
+
+def test_start_up(result, monkeypatch, tiny_bundle):
+    monkeypatch.setattr(start_up, "REPEATS", 2)
+    start_up.main(str(tiny_bundle))
+    found = result("start-up")
+    assert {"import_ms", "first_token_ms"} <= found.keys()
 
 
 def test_weight_placement(result, monkeypatch, tiny_bundle):

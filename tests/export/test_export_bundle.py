@@ -273,8 +273,8 @@ def test_row_invariance_is_measured_not_assumed(tiny_bundle):
     class Drifting(Target):
         """A target whose logits depend on how many rows it reads."""
 
-        def forward(self, rows):
-            result = super().forward(rows)
+        def forward(self, rows, **settings):
+            result = super().forward(rows, **settings)
             result.logits[:] += 0.25 * (len(rows.token_ids) == 5)
             return result
 

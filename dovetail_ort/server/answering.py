@@ -64,7 +64,7 @@ class Answering:
             pieces = job.pieces()
             if asked.stream:
                 first = await _unless_gone(request, anext(pieces))
-                return AnswerStream(self._engine, job, first, pieces, writer, headers)
+                return EventStream(self._engine, job, first, pieces, writer, headers)
             collected = await _unless_gone(request, _collect(pieces))
         except BaseException:
             self._engine.abandon(job)
@@ -72,7 +72,7 @@ class Answering:
         return JSONResponse(writer.whole(collected), headers=headers)
 
 
-class AnswerStream(StreamingResponse):
+class EventStream(StreamingResponse):
     """Server-sent events of one answer. Its job ends with it, however it ends.
 
     Args:

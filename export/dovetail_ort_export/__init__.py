@@ -1,20 +1,36 @@
-"""Export a causal language model to a bundle; needs torch, transformers, optimum and onnx (extra `[export]`)."""
+"""Export a causal language model to a bundle, and train a draft head for it; needs the extra `[export]`.
+
+checkpoint -> source -> tracing -> passes (quantization) -> writing, checking -> a bundle      exporter
+a bundle -> training -> a head -> attach -> a bundle with a drafter
+laboratory: what each graph pass costs and brings
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["ExportOptions", "export_bundle"]
+if TYPE_CHECKING:
+    from dovetail_ort_export.attach import attach_drafter
+    from dovetail_ort_export.exporter import export_bundle
+    from dovetail_ort_export.options import ExportOptions
+    from dovetail_ort_export.training.options import TrainingInputs, TrainingOptions
+    from dovetail_ort_export.training.trainer import train_head
+
+__all__ = ["ExportOptions", "TrainingInputs", "TrainingOptions", "attach_drafter", "export_bundle", "train_head"]
+
+# torch takes seconds to import: a module is loaded when a name of it is asked for.
+_MODULES = {
+    "ExportOptions": "options",
+    "TrainingInputs": "training.options",
+    "TrainingOptions": "training.options",
+    "attach_drafter": "attach",
+    "export_bundle": "exporter",
+    "train_head": "training.trainer",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import: it is loaded when a name that needs it is asked for.
-    if name == "ExportOptions":
-        from dovetail_ort_export.options import ExportOptions
-
-        return ExportOptions
-    if name == "export_bundle":
-        from dovetail_ort_export.exporter import export_bundle
-
-        return export_bundle
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dovetail_ort_runtime import Bundle
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -69,3 +71,12 @@ def test_the_fastapi_application_streams_an_answer_and_refuses_none(tiny_draftin
         assert given.text
         assert client.post("/answer", json={"question": ""}).status_code == 422
         assert client.post("/answer", json={"question": "why " * 2000}).status_code == 422
+
+
+@pytest.mark.slow
+def test_export_and_train_ends_with_an_answer_of_the_new_bundle(tiny_llama, tmp_path):
+    command = [sys.executable, EXAMPLES / "export_and_train.py", tiny_llama, tmp_path / "bundle", "3000"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("tokens a round\n")
+    assert Bundle(tmp_path / "bundle").manifest.drafter is not None

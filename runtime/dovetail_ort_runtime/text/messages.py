@@ -26,4 +26,5 @@ class Message(TypedDict):
     name: NotRequired[str]
 
 
-Prompt = str | Sequence[Message] | Sequence[int]
+# A type checker reads a list of dictionaries that is written in a call as mappings, not as `Message`.
+Prompt = str | Sequence[Message] | Sequence[Mapping[str, Any]] | Sequence[int]

@@ -12,15 +12,11 @@ from torch import Tensor
 
 from dovetail_ort_export.heads.config import HeadConfig
 from dovetail_ort_export.heads.draft_head import DraftHead
-from dovetail_ort_export.options import MAX_ROWS
-from dovetail_ort_export.writing.chain_graph import chain_graph_name
-from dovetail_ort_export.writing.drafter_writer import drafter_graph, drafter_recipe, write_drafter
+from dovetail_ort_export.writing.drafter_writer import drafter_entry, drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.formats import NATIVE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
-from dovetail_ort_runtime.kernels import OPERATOR_VERSION
 from dovetail_ort_runtime.machine.processor import usable_cores
 
 SEED: Final = 0
@@ -45,39 +41,14 @@ def write_random_drafter(
     target: TargetEntry, ends: TargetEnds, folder: Path, num_blocks: int, precision: str = PRECISION
 ) -> DrafterEntry:
     """Write the graphs of a drafter of `num_blocks` blocks into `folder`; return what a manifest says of them."""
-    assert target.intermediate_size is not None
     assert target.weights_sha256 is not None
-    config = HeadConfig(
-        fusion="gating",
-        num_blocks=num_blocks,
-        hidden_size=target.hidden_size,
-        num_heads=target.num_heads,
-        num_kv_heads=target.num_kv_heads,
-        head_size=target.head_size,
-        intermediate_size=target.intermediate_size,
-        norm_epsilon=ends.norm_epsilon,
-    )
+    epsilon = ends.norm_epsilon
+    config = HeadConfig.for_target(target, fusion="gating", num_blocks=num_blocks, norm_epsilon=epsilon)
     head = _random_head(config)
+    draft_token_ids = np.arange(target.vocabulary_size)
     recipe = drafter_recipe(precision, target.format)
-    graph = f"drafter-{num_blocks}.onnx"
-    entry = DrafterEntry(
-        graph=graph,
-        format=recipe.format,
-        operators=OPERATOR_VERSION if recipe.format == NATIVE else None,
-        chain_graph=chain_graph_name(graph) if precision == "fp16" else None,
-        precision=recipe.precision,
-        passes=recipe.describe(),
-        fusion=config.fusion,
-        target_sha256=target.weights_sha256,
-        num_layers=num_blocks,
-        num_kv_heads=config.num_kv_heads,
-        head_size=config.head_size,
-        hidden_size=config.hidden_size,
-        draft_vocabulary_size=target.vocabulary_size,
-        num_parameters=sum(parameter.numel() for parameter in head.parameters()),
-        max_rows=MAX_ROWS,
-    )
-    write_drafter(drafter_graph(head, ends, np.arange(target.vocabulary_size), recipe), folder, entry)
+    entry = drafter_entry(head, draft_token_ids, target.weights_sha256, f"drafter-{num_blocks}.onnx", recipe)
+    write_drafter(drafter_graph(head, ends, draft_token_ids, recipe), folder, entry)
     return entry
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dovetail_ort_runtime.bundle.graph_entries import FUSIONS
+from dovetail_ort_runtime.bundle.graph_entries import FUSIONS, TargetEntry
 from dovetail_ort_runtime.checks import must_be_between, must_be_one_of
 
 _MAX_BLOCKS: Final = 6
@@ -37,6 +37,28 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         check_head(self.fusion, self.num_blocks)
+
+    @classmethod
+    def for_target(cls, target: TargetEntry, *, fusion: str, num_blocks: int, norm_epsilon: float) -> HeadConfig:
+        """Settings of a head whose blocks have the shape of the target's blocks.
+
+        Args:
+            target: entry of a target whose MLP's width the manifest knows.
+            fusion: `gating` or `concatenation`.
+            num_blocks: number of decoder blocks, 1 to 6.
+            norm_epsilon: number that the target's RMSNorms add to the mean square.
+        """
+        assert target.intermediate_size is not None
+        return cls(
+            fusion=fusion,
+            num_blocks=num_blocks,
+            hidden_size=target.hidden_size,
+            num_heads=target.num_heads,
+            num_kv_heads=target.num_kv_heads,
+            head_size=target.head_size,
+            intermediate_size=target.intermediate_size,
+            norm_epsilon=norm_epsilon,
+        )
 
 
 def check_head(fusion: str, num_blocks: int) -> None:

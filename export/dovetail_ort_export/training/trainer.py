@@ -191,16 +191,10 @@ def _prepare_head(plan: _Plan, ends: TargetEnds, text: TrainingText) -> tuple[Dr
 
 def _new_head(plan: _Plan, ends: TargetEnds) -> DraftHead:
     """A head whose weights are drawn with the seed of the options."""
-    target = plan.bundle.manifest.target
-    assert target.intermediate_size is not None
-    config = HeadConfig(
+    config = HeadConfig.for_target(
+        plan.bundle.manifest.target,
         fusion=plan.options.fusion,
         num_blocks=plan.options.num_blocks,
-        hidden_size=target.hidden_size,
-        num_heads=target.num_heads,
-        num_kv_heads=target.num_kv_heads,
-        head_size=target.head_size,
-        intermediate_size=target.intermediate_size,
         norm_epsilon=ends.norm_epsilon,
     )
     torch.manual_seed(plan.options.seed)

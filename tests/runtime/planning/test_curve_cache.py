@@ -12,17 +12,7 @@ from dovetail_ort_runtime.engine import session
 from dovetail_ort_runtime.loading import curves
 from dovetail_ort_runtime.loading.drafters import make_drafter
 from dovetail_ort_runtime.planning.curve_cache import CurveKey, cache_directory, load_curves, store_curves
-from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
-CURVES = TimeCurves(
-    contexts=(100, 300),
-    verify_rows=(1, 2, 4),
-    verify_ms=((5.0, 6.0, 8.0), (7.0, 8.0, 12.0)),
-    catch_up_rows=(1, 3),
-    catch_up_ms=(0.5, 0.7),
-    step_ms=0.25,
-    branch_ms=0.05,
-)
 KEY = CurveKey(
     bundles="ab",
     drafter="FeatureDrafter",
@@ -42,10 +32,10 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache):
+def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache, some_curves):
     assert load_curves(KEY) is None
-    store_curves(KEY, CURVES)
-    assert load_curves(KEY) == CURVES
+    store_curves(KEY, some_curves)
+    assert load_curves(KEY) == some_curves
     for name, value in (
         ("threads", 1),
         ("max_context", 64),
@@ -66,10 +56,10 @@ def test_stored_curves_come_back_for_the_same_machine_and_no_other(cache):
     assert [path.name for path in KEY.path.parent.iterdir()] == [KEY.path.name]
 
 
-def test_times_are_kept_for_the_device_of_every_session(monkeypatch, target_of, tiny_cut_bundle):
+def test_times_are_kept_for_the_device_of_every_session(monkeypatch, target_of, tiny_cut_bundle, some_curves):
     """The first blocks take another time on a GPU, though the drafter is where it was."""
     keys = []
-    monkeypatch.setattr(curves, "load_curves", lambda key: keys.append(key) or CURVES)
+    monkeypatch.setattr(curves, "load_curves", lambda key: keys.append(key) or some_curves)
     monkeypatch.setattr(curves, "device_name", lambda: "NVIDIA H100")
     monkeypatch.setattr(session, "vram_in_use", lambda: None)
     target = target_of(tiny_cut_bundle)
@@ -89,31 +79,31 @@ def test_times_are_kept_for_the_device_of_every_session(monkeypatch, target_of, 
     ],
     ids=["cut", "no object", "unknown key", "empty"],
 )
-def test_a_damaged_file_is_measured_again_and_not_an_error(cache, damage):
-    store_curves(KEY, CURVES)
+def test_a_damaged_file_is_measured_again_and_not_an_error(cache, damage, some_curves):
+    store_curves(KEY, some_curves)
     KEY.path.write_text(damage(KEY.path.read_text()))
     assert load_curves(KEY) is None
-    store_curves(KEY, CURVES)
-    assert load_curves(KEY) == CURVES
+    store_curves(KEY, some_curves)
+    assert load_curves(KEY) == some_curves
 
 
-def test_where_nothing_can_be_written_nothing_is_kept(cache):
+def test_where_nothing_can_be_written_nothing_is_kept(cache, some_curves):
     (cache / "dovetail-ort").write_text("a file stands where the directory would")
-    store_curves(KEY, CURVES)
+    store_curves(KEY, some_curves)
     assert load_curves(KEY) is None
 
 
-def test_a_full_disk_leaves_no_part_of_a_file(cache, full_disk):
-    many = dataclasses.replace(CURVES, catch_up_rows=tuple(range(500)), catch_up_ms=(1.0,) * 500)
+def test_a_full_disk_leaves_no_part_of_a_file(cache, full_disk, some_curves):
+    many = dataclasses.replace(some_curves, catch_up_rows=tuple(range(500)), catch_up_ms=(1.0,) * 500)
     with full_disk():
         store_curves(KEY, many)
     assert not list(KEY.path.parent.iterdir())
 
 
-def test_without_a_home_there_is_no_cache(monkeypatch):
+def test_without_a_home_there_is_no_cache(monkeypatch, some_curves):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
     assert str(cache_directory()) == "/home/somebody/.cache/dovetail-ort"
     monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    store_curves(KEY, CURVES)
+    store_curves(KEY, some_curves)
     assert load_curves(KEY) is None

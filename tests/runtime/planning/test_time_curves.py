@@ -7,17 +7,6 @@ import dataclasses
 import pytest
 
 from dovetail_ort_runtime.errors import InputError
-from dovetail_ort_runtime.planning.time_curves import TimeCurves
-
-CURVES = TimeCurves(
-    contexts=(100, 300),
-    verify_rows=(1, 2, 4),
-    verify_ms=((5.0, 6.0, 8.0), (7.0, 8.0, 12.0)),
-    catch_up_rows=(1, 3),
-    catch_up_ms=(0.5, 0.7),
-    step_ms=0.25,
-    branch_ms=0.05,
-)
 
 
 @pytest.mark.parametrize(
@@ -32,22 +21,22 @@ CURVES = TimeCurves(
         (6, 400, 19.0),
     ],
 )
-def test_a_forward_costs_what_its_neighbours_say(num_rows, context, ms):
-    assert CURVES.verify(num_rows, context) == pytest.approx(ms)
+def test_a_forward_costs_what_its_neighbours_say(num_rows, context, ms, some_curves):
+    assert some_curves.verify(num_rows, context) == pytest.approx(ms)
 
 
-def test_a_chain_costs_its_first_token_and_the_steps_after_it():
-    assert CURVES.draft(0, 5) == 0
-    assert CURVES.draft(1, 2) == pytest.approx(0.6)
-    assert CURVES.draft(4, 5) == pytest.approx(0.9 + 3 * 0.25)
+def test_a_chain_costs_its_first_token_and_the_steps_after_it(some_curves):
+    assert some_curves.draft(0, 5) == 0
+    assert some_curves.draft(1, 2) == pytest.approx(0.6)
+    assert some_curves.draft(4, 5) == pytest.approx(0.9 + 3 * 0.25)
 
 
-def test_a_tree_costs_what_its_first_path_does_and_the_branches_beside_it():
-    assert CURVES.draft(4, 5, num_branches=6) == pytest.approx(0.9 + 3 * 0.25 + 6 * 0.05)
+def test_a_tree_costs_what_its_first_path_does_and_the_branches_beside_it(some_curves):
+    assert some_curves.draft(4, 5, num_branches=6) == pytest.approx(0.9 + 3 * 0.25 + 6 * 0.05)
 
 
-def test_a_curve_that_falls_is_not_followed_below_its_end():
-    falling = dataclasses.replace(CURVES, verify_ms=((5.0, 6.0, 5.5), (7.0, 8.0, 7.5)))
+def test_a_curve_that_falls_is_not_followed_below_its_end(some_curves):
+    falling = dataclasses.replace(some_curves, verify_ms=((5.0, 6.0, 5.5), (7.0, 8.0, 7.5)))
     assert falling.verify(8, 100) == 5.5
 
 
@@ -64,6 +53,6 @@ def test_a_curve_that_falls_is_not_followed_below_its_end():
         ({"catch_up_ms": (0.5, -1.0)}, "times must be finite numbers of 0 or more"),
     ],
 )
-def test_curves_that_are_none_are_refused(changes, message):
+def test_curves_that_are_none_are_refused(changes, message, some_curves):
     with pytest.raises(InputError, match=message):
-        dataclasses.replace(CURVES, **changes)
+        dataclasses.replace(some_curves, **changes)

@@ -22,6 +22,7 @@ SITE_PACKAGES = lib/$(notdir $(wildcard $(VENV)/lib/python3*))/site-packages
 OLDEST_TESTS := $(addprefix tests/export/, source tracing checking test_families.py test_export_bundle.py \
 	passes/test_quantize_cache.py training/test_slotted_target.py)
 STAND_IN := build/cuda-stand-in
+FUZZING := build/fuzzing/python
 
 .PHONY: demo help setup check fix test-fast test test-long docs bench clean clean-all
 .DELETE_ON_ERROR:
@@ -54,8 +55,11 @@ test: check build/attached $(OLDEST)/installed ## check, run all tests, and some
 	$(BIN)/pytest
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
 
-test-long: $(DEVELOPMENT) ## run the tests that need compilers or an environment of their own; Linux, gcc
+# Sanitizers, the provider of CUDA without a GPU, all tests with the oldest transformers, and a minute of fuzzing a target.
+test-long: $(DEVELOPMENT) build/attached $(OLDEST)/installed $(FUZZING)/installed ## run what takes an hour; Linux, gcc
 	$(BIN)/pytest -m long
+	$(OLDEST)/bin/python -m pytest
+	$(FUZZING)/bin/python tests/fuzzing/record_run.py --seconds 60 --out build/fuzzing/runs.json
 
 # Warnings are errors; nothing is fetched.
 docs: $(DEVELOPMENT) ## make a site of the pages and the API reference, in build/docs
@@ -106,6 +110,12 @@ $(OLDEST)/installed: $(DEVELOPMENT)
 	$(PYTHON) -m venv $(@D)
 	echo "import site; site.addsitedir('$(abspath $(VENV))/$(SITE_PACKAGES)')" > $(@D)/$(SITE_PACKAGES)/first.pth
 	$(@D)/bin/pip install --quiet --no-deps transformers==4.56.0 'tokenizers==0.22.*' 'huggingface-hub==0.34.*'
+	@touch $@
+
+# The fuzzer instruments the package, so it has an environment of its own.
+$(FUZZING)/installed: $(BUILT_FROM)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet atheris onnx --editable '.[cpu]'
 	@touch $@
 
 # onnxruntime-gpu without CUDA's libraries, and the headers that tests/cuda_stand_in builds its own against.

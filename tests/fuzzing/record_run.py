@@ -1,4 +1,4 @@
-"""Fuzz each target for a while and keep what came of it in `runs.json`.
+"""Fuzz each target for a while, keep what came of it in `runs.json`, and fail if something was found.
 
     python tests/fuzzing/record_run.py --seconds 300 [TARGET ...]
 
@@ -54,18 +54,23 @@ def record(target: str, seconds: int) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Run the targets one after the other."""
+def main() -> int:
+    """Run the targets one after the other; 1 if one of them has findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", metavar="TARGET", nargs="*", help=f"of {', '.join(TARGETS)} (default: all)")
     parser.add_argument("--seconds", type=int, default=300, help="of each target (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=HERE / "runs.json", help="file of results (default: %(default)s)")
     arguments = parser.parse_args()
-    path = HERE / "runs.json"
+    path = arguments.out
     runs = {run["target"]: run for run in json.loads(path.read_text())} if path.exists() else {}
     for target in arguments.targets or TARGETS:
         runs[target] = record(target, arguments.seconds)
         path.write_text(json.dumps([runs[name] for name in TARGETS if name in runs], indent=2) + "\n")
+    found = [name for name in arguments.targets or TARGETS if runs[name]["findings"]]
+    for name in found:
+        print(f"{name}: {', '.join(runs[name]['findings'])} in build/fuzzing/{name}", file=sys.stderr)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

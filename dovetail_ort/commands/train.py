@@ -15,7 +15,7 @@ from dovetail_ort.cli.terminal import quoted, tell
 from dovetail_ort.suites import evaluation_texts
 from dovetail_ort.training_prompts import load_training_prompts
 from dovetail_ort_export.training.options import PRECISIONS, TrainingInputs, TrainingOptions, TrainingPrompts
-from dovetail_ort_runtime.bundle.graph_entries import FUSIONS
+from dovetail_ort_runtime.bundle.graph_entries import OWN_FUSIONS
 from dovetail_ort_runtime.engine.devices import DEVICES
 from dovetail_ort_runtime.errors import UnavailableError
 
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fusion",
-        choices=FUSIONS,
+        choices=OWN_FUSIONS,
         default=defaults.fusion,
         help="how the head mixes a feature with a token (default: %(default)s)",
     )

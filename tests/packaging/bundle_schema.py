@@ -19,11 +19,15 @@ from typing import Any, Final
 from dovetail_ort_runtime.bundle import manifest
 from dovetail_ort_runtime.bundle.formats import GRAPH_FORMATS, NATIVE, NUMBER_FORMATS
 from dovetail_ort_runtime.bundle.graph_entries import (
+    FORMS,
     FUSIONS,
     LEAST_DIMENSIONS,
     LEAST_DRAFTER_DIMENSIONS,
     MOST_ROWS,
+    AcceptanceRow,
     DrafterEntry,
+    HeadOrigin,
+    TapsEntry,
     TargetEntry,
 )
 from dovetail_ort_runtime.bundle.manifest import FileEntry, GenerationEntry, Manifest, TokenizerEntry
@@ -73,6 +77,16 @@ BOUNDS: Final[dict[type, dict[str, Schema]]] = {
         "chain_graph": BESIDE_THE_GRAPH,
         "format": {"enum": list(GRAPH_FORMATS)},
         "operators": {"minimum": 1},
+    },
+    TapsEntry: {
+        "graph": BESIDE_THE_GRAPH,
+        "levels": {"minItems": 1, "items": {"type": "integer", "minimum": 0}},
+        "portable_graph": BESIDE_THE_GRAPH,
+    },
+    HeadOrigin: {"form": {"enum": list(FORMS)}},
+    AcceptanceRow: {
+        "num_tokens": {"minimum": 1},
+        "by_depth": {"items": {"$ref": "#/$defs/Number", "minimum": 0, "maximum": 1}},
     },
     TokenizerEntry: {"file": INSIDE_THE_BUNDLE, "chat_template": INSIDE_THE_BUNDLE},
     GenerationEntry: {

@@ -43,6 +43,11 @@ def fullest(tiny_drafting_bundle, tmp_path_factory):
     directory = shutil.copytree(tiny_drafting_bundle, tmp_path_factory.mktemp("fullest") / "bundle")
     whole = manifest_of(directory)
     whole["provenance"] |= {"revision": "a1", "licence": "mit", "ignored_settings": ["x"], "ignored_weights": ["y"]}
+    whole["drafter"] |= {
+        "taps": {"graph": whole["target"]["graph"], "levels": [1], "portable_graph": whole["target"]["portable_graph"]},
+        "origin": {"name": "owner/head", "form": "eagle3", "revision": "b2", "licence": "mit"},
+        "acceptance": [{"text": "own answers", "num_tokens": 200, "by_depth": [0.7, 0.6]}],
+    }
     (directory / "manifest.json").write_text(json.dumps(whole), encoding="utf-8")
     return directory
 

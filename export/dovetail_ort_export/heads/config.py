@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dovetail_ort_runtime.bundle.graph_entries import FUSIONS, TargetEntry
+from dovetail_ort_runtime.bundle.graph_entries import OWN_FUSIONS, TargetEntry
 from dovetail_ort_runtime.checks import must_be_between, must_be_one_of
 
 _MAX_BLOCKS: Final = 6
@@ -67,5 +67,5 @@ def check_head(fusion: str, num_blocks: int) -> None:
     Raises:
         InputError: the fusion is unknown, or the number of blocks is out of bounds.
     """
-    must_be_one_of("fusion", fusion, FUSIONS)
+    must_be_one_of("fusion", fusion, OWN_FUSIONS)
     must_be_between("num_blocks", num_blocks, 1, _MAX_BLOCKS)

@@ -16,7 +16,10 @@ from dovetail_ort_runtime.errors import InputError
 
 # So many rows of logits are held in memory at a time, whatever a manifest asks for.
 MOST_ROWS: Final = 1024
-FUSIONS: Final = ("gating", "concatenation")
+# Of the heads that are trained here, and of those that others have trained.
+OWN_FUSIONS: Final = ("gating", "concatenation")
+FUSIONS: Final = (*OWN_FUSIONS, "eagle3")
+FORMS: Final = ("dgf", "eagle", "eagle3")
 LEAST_DIMENSIONS: Final = {
     "num_layers": 1,
     "num_heads": 1,
@@ -137,19 +140,82 @@ class TargetEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TapsEntry:
+    """A target's graph that gives `drafter_features`, too; it is opened in the place of the plain one.
+
+    Attributes:
+        graph: name of a file beside the target's `graph`, which takes its place.
+        levels: numbers of the levels that it reads, in the order in which the drafter wants them.
+        portable_graph: name of a file beside it, which takes the place of the target's `portable_graph`; or None.
+    """
+
+    graph: str
+    levels: tuple[int, ...]
+    portable_graph: str | None = None
+
+    def __post_init__(self) -> None:
+        must_be("levels", "one number or more", self.levels, holds=len(self.levels) > 0)
+        for level in self.levels:
+            must_be_at_least("levels", level, 0)
+        for field, name in (("graph", self.graph), ("portable_graph", self.portable_graph)):
+            _check_file_name(field, name, "beside the target's graph")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadOrigin:
+    """Where a drafter's head comes from.
+
+    Attributes:
+        name: name of the head: that of the hub's repository or of the directory.
+        form: `dgf` for a head of this project, `eagle` for EAGLE-1 and 2, `eagle3` for EAGLE-3.
+        revision: commit of the hub repository; None for files from elsewhere.
+        licence: licence that the publisher states, or None.
+    """
+
+    name: str
+    form: str
+    revision: str | None = None
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        must_be_one_of("form", self.form, FORMS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AcceptanceRow:
+    """How many of a drafter's tokens the target accepted on one text.
+
+    Attributes:
+        text: what the text is.
+        num_tokens: number of tokens of the text after which the drafter drafted.
+        by_depth: share of drafted tokens that the target would have written, too, for the first token of a chain, for
+            the second where the first was right, and so on.
+    """
+
+    text: str
+    num_tokens: int
+    by_depth: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        must_be_at_least("num_tokens", self.num_tokens, 1)
+        for share in self.by_depth:
+            must_be_between("by_depth", share, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DrafterEntry:
-    """The drafter's graph and its dimensions; D, Hkv and E are the target's.
+    """The drafter's graph and its dimensions; D and Hkv are its own.
 
     Attributes:
         graph: path of the ONNX file.
         precision: number format of the weights: `int8`, `int4`, `fp16` or `fp32`; an fp16 drafter has its cache in half
             precision.
-        fusion: how feature and token are joined: `gating` or `concatenation`.
+        fusion: how feature and token are joined: `gating`, `concatenation` or `eagle3`.
         target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the drafter reads.
         num_layers: number of decoder blocks.
         num_kv_heads: Hkv.
         head_size: D.
-        hidden_size: E.
+        hidden_size: F, width of the features that the drafter reads and predicts; E, the target's, without taps.
         draft_vocabulary_size: number of tokens that can be drafted.
         num_parameters: number of weights of fusion and blocks.
         max_rows: largest number of rows in one forward, at most `MOST_ROWS`.
@@ -158,6 +224,9 @@ class DrafterEntry:
         format: `native` for a graph of this project's own operators, `portable` for one of a stock ONNX Runtime's.
         operators: version of the native operators; None for a portable graph.
         passes: graph passes that were applied to the traced graph, in order, each as `name` or `name(option=value)`.
+        taps: the target's graph that gives the features; None if they are its hidden states.
+        origin: where the head comes from; None in bundles made before there were other heads.
+        acceptance: what was measured when the drafter was attached.
     """
 
     graph: str
@@ -175,6 +244,9 @@ class DrafterEntry:
     format: str = PORTABLE
     operators: int | None = None
     passes: tuple[str, ...] = ()
+    taps: TapsEntry | None = None
+    origin: HeadOrigin | None = None
+    acceptance: tuple[AcceptanceRow, ...] = ()
 
     def __post_init__(self) -> None:
         _check_dimensions(self, LEAST_DRAFTER_DIMENSIONS)
@@ -186,8 +258,10 @@ class DrafterEntry:
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """Paths of its graphs in the bundle, one or two."""
-        return with_paths_beside(self.graph, self.chain_graph)
+        """Paths of its graphs in the bundle, one to four."""
+        if self.taps is None:
+            return with_paths_beside(self.graph, self.chain_graph)
+        return with_paths_beside(self.graph, self.chain_graph, self.taps.graph, self.taps.portable_graph)
 
 
 def with_paths_beside(graph: str, *names: str | None) -> tuple[str, ...]:
@@ -218,6 +292,10 @@ def _check_path(graph: str) -> None:
 
 def _check_beside(graph: str, field: str, name: str | None) -> None:
     """Refuse what is not the name of a file in the graph's folder."""
+    _check_file_name(field, name, f"beside {graph!r}")
+
+
+def _check_file_name(field: str, name: str | None, place: str) -> None:
     if name is not None:
         holds = name not in ("", "..") and PurePosixPath(name).name == name
-        must_be(field, f"the name of a file beside {graph!r}", name, holds=holds)
+        must_be(field, f"the name of a file {place}", name, holds=holds)

@@ -10,7 +10,7 @@ from pathlib import Path
 from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS
 from dovetail_ort_export.recipe import read_recipe
 from dovetail_ort_export.training.head_files import load_head
-from dovetail_ort_export.writing.bundle_output import bundle_directory, clear_leftovers, copy_without, write_manifest
+from dovetail_ort_export.writing.bundle_output import bundle_directory, clear_leftovers, link_without, write_manifest
 from dovetail_ort_export.writing.drafter_writer import drafter_entry, drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.writing.graph_file import graph_name
 from dovetail_ort_export.writing.target_ends import read_target_ends
@@ -57,15 +57,15 @@ def attach_drafter(
     draft_token_ids = trained.draft_token_ids
     graph = graph_name("drafter", steps.precision, steps.format)
     entry = drafter_entry(head, draft_token_ids, trained.record.target_sha256, graph, steps)
+    report("reading embedding and head of the target")
+    ends = read_target_ends(bundle)
     with bundle_directory(bundle.directory) as directory:
         former_graphs = () if manifest.drafter is None else manifest.drafter.graphs
-        copy_without(bundle, former_graphs, directory)
-        report("reading embedding and head of the target")
-        ends = read_target_ends(bundle)
+        kept = link_without(bundle, former_graphs, directory)
         report("writing the drafter")
         write_drafter(drafter_graph(head, ends, draft_token_ids, steps), directory, entry)
         DraftGraph(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
-        return write_manifest(replace(manifest, drafter=entry), directory)
+        return write_manifest(replace(manifest, drafter=entry), directory, kept)
 
 
 def _refuse_hub_cache(bundle: Bundle) -> None:

@@ -86,14 +86,14 @@ def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: 
     with bundle_directory(out) as directory:
         new = directory / entry.graph
         if isinstance(entry, DrafterEntry):
-            copy_without(bundle, entry.graphs, directory)
+            kept = copy_without(bundle, entry.graphs, directory)
             write_drafter(changed, directory, entry)
         else:
-            copy_without(bundle, (entry.graph,), directory)
+            kept = copy_without(bundle, (entry.graph,), directory)
             save_graph(changed, new)
         measure = _measure_drafter if graph == DRAFTER else _measure_target
         measured = measure(bundle, path, new, tuple(passes))
-        manifest = write_manifest(measured.manifest, directory)
+        manifest = write_manifest(measured.manifest, directory, kept)
     return AppliedPasses(
         directory=out,
         manifest=manifest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -110,34 +110,83 @@ def _lock(file: IO[Any]) -> bool:
     return True
 
 
-def copy_without(bundle: Bundle, graphs: tuple[str, ...], directory: Path) -> None:
+def copy_without(bundle: Bundle, graphs: tuple[str, ...], directory: Path) -> tuple[FileEntry, ...]:
     """Copy a bundle's files, all but some graphs and their weights.
 
     Args:
         bundle: bundle to copy.
         graphs: paths of the graphs to leave out, as the manifest names them.
         directory: where the copies go, under the same paths.
+
+    Returns:
+        What the manifest says of these files.
     """
-    for file in bundle.manifest.files:
-        if not file.path.startswith(graphs):
-            (directory / file.path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.path(file.path), directory / file.path)
+    return _put_without(bundle, graphs, directory, shutil.copyfile)
 
 
-def write_manifest(manifest: Manifest, directory: Path) -> Manifest:
-    """Write a manifest that names the files of `directory`, and return it."""
-    manifest = replace(manifest, files=file_entries(directory))
-    (directory / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+def link_without(bundle: Bundle, graphs: tuple[str, ...], directory: Path) -> tuple[FileEntry, ...]:
+    """Link a bundle's files into the directory that takes its place, all but some graphs and their weights.
+
+    A link takes no space and no time. A file is copied where the file system has no hard links. Read the weights of the
+    bundle's graphs before: onnx-ir refuses a file with two names.
+
+    Args:
+        bundle: bundle that is replaced.
+        graphs: paths of the graphs to leave out, as the manifest names them.
+        directory: where the files go, under the same paths.
+
+    Returns:
+        What the manifest says of these files.
+    """
+    return _put_without(bundle, graphs, directory, _link_or_copy)
+
+
+def _put_without(
+    bundle: Bundle, graphs: tuple[str, ...], directory: Path, put: Callable[[Path, Path], object]
+) -> tuple[FileEntry, ...]:
+    kept = tuple(file for file in bundle.manifest.files if not file.path.startswith(graphs))
+    for file in kept:
+        path = directory / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        put(bundle.path(file.path).resolve(), path)
+    return kept
+
+
+def _link_or_copy(source: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(source)
+    except OSError:  # another file system, one without links, or a file of somebody else
+        shutil.copyfile(source, path)
+
+
+def write_manifest(manifest: Manifest, directory: Path, kept: Iterable[FileEntry] = ()) -> Manifest:
+    """Write a manifest that names the files of `directory`, and return it.
+
+    Args:
+        manifest: manifest with any files.
+        directory: directory of the bundle.
+        kept: entries of files there whose checksums are known already.
+    """
+    manifest = replace(manifest, files=file_entries(directory, kept))
+    write_whole(directory / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
 
 
-def file_entries(directory: Path) -> tuple[FileEntry, ...]:
-    """Path, size and checksum of every file in a directory, sorted by path."""
+def file_entries(directory: Path, kept: Iterable[FileEntry] = ()) -> tuple[FileEntry, ...]:
+    """Path, size and checksum of every file in a directory, sorted by path.
+
+    Args:
+        directory: directory of the files.
+        kept: entries of files there whose checksums are known already.
+    """
+    known = {entry.path: entry for entry in kept}
     files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return tuple(
-        FileEntry(path=path.relative_to(directory).as_posix(), num_bytes=path.stat().st_size, sha256=sha256(path))
-        for path in files
-    )
+    names = {path: path.relative_to(directory).as_posix() for path in files}
+    return tuple(known.get(name) or _file_entry(path, name) for path, name in names.items())
+
+
+def _file_entry(path: Path, name: str) -> FileEntry:
+    return FileEntry(path=name, num_bytes=path.stat().st_size, sha256=sha256(path))
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:

@@ -35,7 +35,7 @@ ROOMS = {
             "writing",
             "checking",
         ),
-        *("exporter", "training", "attach", "laboratory", "__init__"),
+        *("exporter", "training", "probing", "attach", "laboratory", "__init__"),
     ),
 }
 # Everything else that the runtime imports is in the standard library.

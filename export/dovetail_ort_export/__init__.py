@@ -11,13 +11,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dovetail_ort_export.attach import attach_drafter
+    from dovetail_ort_export.attach import attach_drafter, detach_drafter
     from dovetail_ort_export.exporter import export_bundle
     from dovetail_ort_export.options import ExportOptions
     from dovetail_ort_export.training.options import TrainingInputs, TrainingOptions
     from dovetail_ort_export.training.trainer import train_head
 
-__all__ = ["ExportOptions", "TrainingInputs", "TrainingOptions", "attach_drafter", "export_bundle", "train_head"]
+__all__ = [
+    "ExportOptions",
+    "TrainingInputs",
+    "TrainingOptions",
+    "attach_drafter",
+    "detach_drafter",
+    "export_bundle",
+    "train_head",
+]
 
 # torch takes seconds to import: a module is loaded when a name of it is asked for.
 _MODULES = {
@@ -25,6 +33,7 @@ _MODULES = {
     "TrainingInputs": "training.options",
     "TrainingOptions": "training.options",
     "attach_drafter": "attach",
+    "detach_drafter": "attach",
     "export_bundle": "exporter",
     "train_head": "training.trainer",
 }

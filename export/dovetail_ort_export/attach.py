@@ -1,4 +1,4 @@
-"""The plan of attaching a drafter: read the head, copy the bundle, write the drafter's graph, publish."""
+"""The plan of attaching a drafter: read the head, link the bundle's files, write the drafter's graph, publish."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def attach_drafter(
         BundleError: a file of the bundle is damaged.
     """
     must_be_one_of("precision", precision, DRAFTER_PRECISIONS)
-    clear_leftovers(Path(bundle_path))
-    bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
-    _refuse_hub_cache(bundle)
+    bundle = _bundle_to_change(bundle_path)
     manifest = bundle.manifest
     steps = drafter_recipe(precision, manifest.target.format) if recipe is None else read_recipe(recipe)
     trained = load_head(head_path, manifest.target)
@@ -60,17 +58,44 @@ def attach_drafter(
     report("reading embedding and head of the target")
     ends = read_target_ends(bundle)
     with bundle_directory(bundle.directory) as directory:
-        former_graphs = () if manifest.drafter is None else manifest.drafter.graphs
-        kept = link_without(bundle, former_graphs, directory)
+        kept = link_without(bundle, _drafter_graphs(manifest), directory)
         report("writing the drafter")
         write_drafter(drafter_graph(head, ends, draft_token_ids, steps), directory, entry)
         DraftGraph(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
         return write_manifest(replace(manifest, drafter=entry), directory, kept)
 
 
-def _refuse_hub_cache(bundle: Bundle) -> None:
+def detach_drafter(bundle_path: str | Path) -> Manifest:
+    """Take a bundle's own drafter out of it, which leaves the bundle as it was before the drafter was attached.
+
+    Args:
+        bundle_path: bundle to change; it is replaced as a whole or not at all.
+
+    Returns:
+        The new manifest.
+
+    Raises:
+        InputError: the bundle lies in the hub's cache.
+        BundleError: a file of the bundle is damaged.
+    """
+    bundle = _bundle_to_change(bundle_path)
+    manifest = bundle.manifest
+    with bundle_directory(bundle.directory) as directory:
+        kept = link_without(bundle, _drafter_graphs(manifest), directory)
+        return write_manifest(replace(manifest, drafter=None), directory, kept)
+
+
+def _bundle_to_change(path: str | Path) -> Bundle:
+    clear_leftovers(Path(path))
+    bundle = Bundle(path, "all")  # what is made of its weights gets checksums of its own
     if Snapshot.around(bundle.directory) is not None:
         raise InputError(
             f"{str(bundle.directory)!r} is in the hub's cache, where a bundle must stay as it is; attach to a copy of "
             f"it, made with: cp -rL {shlex.quote(str(bundle.directory))} bundle"
         )
+    return bundle
+
+
+def _drafter_graphs(manifest: Manifest) -> tuple[str, ...]:
+    """Paths of the graphs that came with the drafter."""
+    return () if manifest.drafter is None else manifest.drafter.graphs

@@ -117,6 +117,40 @@ def test_a_second_drafter_takes_the_place_of_the_first(attach, tiny_bundle):
     assert not list(bundle.directory.glob("drafter.onnx*"))
 
 
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_detaching_leaves_the_bundle_byte_for_byte_as_it_was(attach, tiny_bundle, precision):
+    from dovetail_ort_export.attach import detach_drafter
+
+    attached = attach(tiny_bundle, precision)
+    assert contents(attached) != contents(tiny_bundle)
+    detach_drafter(attached)
+    assert contents(attached) == contents(tiny_bundle)
+    assert detach_drafter(attached).drafter is None
+    assert contents(attached) == contents(tiny_bundle)
+
+
+def test_files_that_stay_are_not_written_again(attach, tiny_bundle, tmp_path):
+    attached = attach(tiny_bundle)
+    before = {path.name: path.stat().st_ino for path in attached.iterdir()}
+    attach(tiny_bundle, "fp32")
+    after = {path.name: path.stat().st_ino for path in attached.iterdir()}
+    kept = [entry.path for entry in Bundle(tiny_bundle).manifest.files]
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+
+
+def test_a_model_that_is_loaded_goes_on_while_its_drafter_is_replaced(attach, tiny_bundle):
+    attached = attach(tiny_bundle)
+    plain, speculative, _ = answers(attached)
+    model = load_model(attached, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(4))
+    attach(tiny_bundle, "fp32")
+    generated = model.generate([5, 9, 13, 21, 34], GenerationOptions(max_new_tokens=40, max_draft_tokens=6))
+    assert generated.token_ids == plain == speculative
+
+
 def test_a_full_disk_leaves_the_bundle_as_it_was(tiny_head, tiny_bundle, tmp_path, monkeypatch):
     from dovetail_ort_export.attach import attach_drafter
     from dovetail_ort_export.writing import drafter_writer

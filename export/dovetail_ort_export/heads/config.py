@@ -12,6 +12,57 @@ _MAX_BLOCKS: Final = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BlockConfig:
+    """The shape of a decoder block.
+
+    Attributes:
+        hidden_size: E, width of what the block reads and gives.
+        num_heads: H, number of query heads.
+        num_kv_heads: Hkv, number of key-value heads.
+        head_size: D, width of a head.
+        intermediate_size: inner width of the MLP.
+        norm_epsilon: number that every RMSNorm adds to the mean square.
+        qkv_bias: whether queries, keys and values have a bias.
+        output_bias: whether the attention's output has a bias.
+        mlp_bias: whether the products of the MLP have a bias.
+        qk_norm: whether each head of queries and keys passes through an RMSNorm.
+    """
+
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    intermediate_size: int
+    norm_epsilon: float
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Eagle3Config:
+    """What decides the shapes of an EAGLE-3 head's weights, and how they are used.
+
+    Attributes:
+        num_blocks: M, number of decoder blocks; the first one also reads the embedding.
+        block: shape of each block.
+        norm_before_residual: whether the residual of the first block is the feature after its norm, not before it.
+        feeds_back_norm: whether a later step of a chain reads the last step's state after the final norm.
+    """
+
+    num_blocks: int
+    block: BlockConfig
+    norm_before_residual: bool = False
+    feeds_back_norm: bool = False
+
+    @property
+    def fusion(self) -> str:
+        """How feature and token are joined, as a manifest names it."""
+        return "eagle3"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HeadConfig:
     """What decides the shapes of a draft head's weights, and the numbers that its operators need.
 
@@ -24,6 +75,7 @@ class HeadConfig:
         head_size: D of the target.
         intermediate_size: inner width of a block's MLP.
         norm_epsilon: number that every RMSNorm adds to the mean square.
+        qkv_bias: whether queries, keys and values have a bias.
     """
 
     fusion: str
@@ -34,9 +86,23 @@ class HeadConfig:
     head_size: int
     intermediate_size: int
     norm_epsilon: float
+    qkv_bias: bool = False
 
     def __post_init__(self) -> None:
         check_head(self.fusion, self.num_blocks)
+
+    @property
+    def block(self) -> BlockConfig:
+        """Shape of each block."""
+        return BlockConfig(
+            hidden_size=self.hidden_size,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_size=self.head_size,
+            intermediate_size=self.intermediate_size,
+            norm_epsilon=self.norm_epsilon,
+            qkv_bias=self.qkv_bias,
+        )
 
     @classmethod
     def for_target(cls, target: TargetEntry, *, fusion: str, num_blocks: int, norm_epsilon: float) -> HeadConfig:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from dovetail_ort_export.heads.config import HeadConfig
+from dovetail_ort_export.heads.config import BlockConfig, HeadConfig
 
 
 @dataclass(slots=True)
@@ -41,21 +41,29 @@ class DraftAttention(nn.Module):
     Example: with j = 2 and t = 7 it sees the true keys 0 to 5, the key of step 1 at 6, and its own key at 7.
     """
 
-    def __init__(self, config: HeadConfig) -> None:
+    def __init__(self, config: BlockConfig, input_size: int) -> None:
         super().__init__()
         self.head_size = config.head_size
         width = config.num_heads * self.head_size
         kv_width = config.num_kv_heads * self.head_size
         self.scaling = self.head_size**-0.5
-        self.q_proj = nn.Linear(config.hidden_size, width, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=False)
-        self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
+        self.q_proj = nn.Linear(input_size, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(input_size, kv_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(input_size, kv_width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, config.hidden_size, bias=config.output_bias)
+        if config.qk_norm:
+            self.q_norm = LlamaRMSNorm(config.head_size, config.norm_epsilon)
+            self.k_norm = LlamaRMSNorm(config.head_size, config.norm_epsilon)
 
     def forward(self, x: Tensor, cache: BlockCache) -> Tensor:
-        """Attention of one step over `x` (B, T, E), to (B, T, E). Its keys and values join the cache."""
-        query = cache.rotate(self._heads(self.q_proj(x)))
-        cache.keys.append(cache.rotate(self._heads(self.k_proj(x))))
+        """Attention of one step over `x` (B, T, width of its input), to (B, T, E). Keys and values join the cache."""
+        query = self._heads(self.q_proj(x))
+        key = self._heads(self.k_proj(x))
+        if hasattr(self, "q_norm"):
+            query = self.q_norm(query)
+            key = self.k_norm(key)
+        query = cache.rotate(query)
+        cache.keys.append(cache.rotate(key))
         cache.values.append(self._heads(self.v_proj(x)))
         mixed = functional.scaled_dot_product_attention(
             query,
@@ -83,6 +91,17 @@ def _visible(num_steps: int, length: int, device: torch.device) -> Tensor:
     true_keys[:, 0] = True
     own_keys = [distance == step - own for own in range(1, num_steps)]
     return torch.cat([true_keys, *own_keys], dim=1)
+
+
+def gated_mlp(config: BlockConfig) -> LlamaMLP:
+    """The MLP of a block: down(silu(gate(x)) * up(x))."""
+    return LlamaMLP(
+        LlamaConfig(
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            mlp_bias=config.mlp_bias,
+        )
+    )
 
 
 class GatingFusion(nn.Module):
@@ -138,16 +157,16 @@ class ConcatenationFusion(nn.Module):
 
 
 class DraftBlock(nn.Module):
-    """A decoder block of the target's shape. The first block of a head has no input norm."""
+    """A decoder block. The first block of a head has no input norm."""
 
-    def __init__(self, config: HeadConfig, *, has_input_norm: bool) -> None:
+    def __init__(self, config: BlockConfig, *, has_input_norm: bool) -> None:
         super().__init__()
         size = config.hidden_size
         epsilon = config.norm_epsilon
         self.input_layernorm = LlamaRMSNorm(size, epsilon) if has_input_norm else nn.Identity()
-        self.self_attn = DraftAttention(config)
+        self.self_attn = DraftAttention(config, size)
         self.post_attention_layernorm = LlamaRMSNorm(size, epsilon)
-        self.mlp = LlamaMLP(LlamaConfig(hidden_size=size, intermediate_size=config.intermediate_size))
+        self.mlp = gated_mlp(config)
         for weight in self.parameters():
             if weight.ndim == 2:
                 nn.init.xavier_uniform_(weight)
@@ -166,7 +185,17 @@ class DraftHead(nn.Module):
         super().__init__()
         self.config = config
         self.fusion = GatingFusion(config) if config.fusion == "gating" else ConcatenationFusion(config)
-        self.layers = nn.ModuleList(DraftBlock(config, has_input_norm=index > 0) for index in range(config.num_blocks))
+        self.layers = nn.ModuleList(
+            DraftBlock(config.block, has_input_norm=index > 0) for index in range(config.num_blocks)
+        )
+
+    def embed(self, embeddings: Tensor) -> Tensor:
+        """What the head reads of a token, (..., E), by the embedding of the token, (..., E)."""
+        return self.fusion.embed(embeddings)
+
+    def scored(self, predicted: Tensor) -> Tensor:
+        """What the target's head makes logits of, by predicted features (..., E): the features themselves."""
+        return predicted
 
     def forward(self, features: Tensor, embedded: Tensor, caches: list[BlockCache]) -> Tensor:
         """Predict the feature after each position.

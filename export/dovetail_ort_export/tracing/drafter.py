@@ -12,8 +12,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from dovetail_ort_export.heads.config import HeadConfig
+from dovetail_ort_export.heads.config import BlockConfig, Eagle3Config, HeadConfig
 from dovetail_ort_export.heads.draft_head import DraftAttention, DraftHead
+from dovetail_ort_export.heads.eagle3 import Eagle3Head
 from dovetail_ort_export.tracing.axes import (
     BATCH,
     CACHE_SLOTS,
@@ -36,7 +37,7 @@ from dovetail_ort_runtime.bundle.graph_names import (
 )
 
 
-def trace_drafter(config: HeadConfig, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
+def trace_drafter(config: HeadConfig | Eagle3Config, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
     """The skeleton of a drafter.
 
     Its weights are called `embed_tokens.weight` (V, E), `lm_head.weight` (Vd, E), and those of the head begin with
@@ -51,10 +52,11 @@ def trace_drafter(config: HeadConfig, vocabulary_size: int, draft_vocabulary_siz
         A graph with the inputs `hidden_states`, those of a target, `scored_rows` and the caches, and the outputs
         `logits`, `predicted_states` and the caches.
     """
-    examples = example_inputs(config.num_blocks, config.num_kv_heads, config.head_size)
+    block = config.block
+    examples = example_inputs(config.num_blocks, block.num_kv_heads, block.head_size)
     caches = examples.pop(PAST)
     num_rows = examples[INPUT_IDS].shape[1]
-    states = torch.zeros(1, num_rows, config.hidden_size)
+    states = torch.zeros(1, num_rows, block.hidden_size)
     scored_rows = torch.tensor([num_rows - 1])
     return traced(
         "drafter",
@@ -62,23 +64,24 @@ def trace_drafter(config: HeadConfig, vocabulary_size: int, draft_vocabulary_siz
         (states, *examples.values(), scored_rows, caches),
         inputs={HIDDEN_STATES: ROW_AXES, **INPUT_AXES, SCORED_ROWS: {0: SCORED}, **past_axes(config.num_blocks)},
         outputs={LOGITS: {0: BATCH, 1: SCORED}, PREDICTED_STATES: ROW_AXES, **present_axes(config.num_blocks)},
-        widths={LOGITS: [SCORED, draft_vocabulary_size], PREDICTED_STATES: [ROWS, config.hidden_size]},
-        cache=[config.num_kv_heads, CACHE_SLOTS, config.head_size],
+        widths={LOGITS: [SCORED, draft_vocabulary_size], PREDICTED_STATES: [ROWS, block.hidden_size]},
+        cache=[block.num_kv_heads, CACHE_SLOTS, block.head_size],
     )
 
 
 class _Drafter(nn.Module):
-    """A head with its target's two ends, without numbers: all leaves are operators."""
+    """A head between its two ends, without numbers: all leaves are operators."""
 
-    def __init__(self, config: HeadConfig, vocabulary_size: int, draft_vocabulary_size: int) -> None:
+    def __init__(self, config: HeadConfig | Eagle3Config, vocabulary_size: int, draft_vocabulary_size: int) -> None:
         super().__init__()
+        size = config.block.hidden_size
         with torch.device("meta"):
-            self.embed_tokens = nn.Embedding(vocabulary_size, config.hidden_size)
-            self.head = DraftHead(config)
-            self.lm_head = nn.Linear(config.hidden_size, draft_vocabulary_size, bias=False)
+            self.embed_tokens = nn.Embedding(vocabulary_size, size)
+            self.head = Eagle3Head(config) if isinstance(config, Eagle3Config) else DraftHead(config)
+            self.lm_head = nn.Linear(size, draft_vocabulary_size, bias=False)
         for name, module in self.named_modules():
             is_attention = isinstance(module, DraftAttention)
-            forward = _attention_forward(module, config) if is_attention else leaf_forward(name, module)
+            forward = _attention_forward(module, config.block) if is_attention else leaf_forward(name, module)
             if forward is not None:
                 module.forward = forward
 
@@ -98,10 +101,11 @@ class _Drafter(nn.Module):
         # The graph's caches take the place of `BlockCache`.
         caches: Any = [LayerCache(position_ids, past, lengths, attention_bias, present) for past in past_key_values]
         predicted = self.head(hidden_states, self.embed_tokens(input_ids), caches)
-        logits = self.lm_head(torch.index_select(predicted, 1, scored_rows))
+        scored = self.head.scored(torch.index_select(predicted, 1, scored_rows))
+        logits = self.lm_head(scored)
         return logits, predicted, *present
 
 
-def _attention_forward(module: DraftAttention, config: HeadConfig) -> Callable[[Tensor, LayerCache], Tensor]:
+def _attention_forward(module: DraftAttention, config: BlockConfig) -> Callable[[Tensor, LayerCache], Tensor]:
     heads = (config.num_heads, config.num_kv_heads)
     return lambda x, cache: attend(module, x, cache, heads)

@@ -6,64 +6,18 @@ It knows no optimiser and no files.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dovetail_ort_export.heads.draft_head import BlockCache, DraftHead
+from dovetail_ort_export.heads.unrolling import moved_on
 from dovetail_ort_export.training.batches import TextBatch
 
 # A chain's later steps count less, as they are reached less often (EAGLE-3, arXiv 2503.01840).
 STEP_DECAY: Final = 0.8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rotary:
-    """Rotary embedding of positions 0 to T - 1.
-
-    Attributes:
-        cos: (max_context, D / 2) float32.
-        sin: (max_context, D / 2) float32.
-    """
-
-    cos: Tensor
-    sin: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Turn each pair of channels i and i + D / 2 of `x` (B, heads, T, D) by the angle of its position."""
-        num_positions = x.shape[2]
-        cos = self.cos[:num_positions]
-        sin = self.sin[:num_positions]
-        first, second = x.chunk(2, dim=-1)
-        turned = (first * cos - second * sin, second * cos + first * sin)
-        return torch.cat(turned, dim=-1).to(x.dtype)
-
-
-def unroll(head: DraftHead, features: Tensor, embeddings: Tensor, rotary: Rotary, num_steps: int) -> Iterator[Tensor]:
-    """Draft a chain from every position of a text.
-
-    Args:
-        head: the head that drafts.
-        features: (B, T, E), the target's feature f_t of each position t, which the first step reads. Each later step
-            reads what the step before predicted for its position.
-        embeddings: (B, T, E), embedding of token t + 1 of each position t.
-        rotary: rotary embedding of the head's attention.
-        num_steps: number of steps of a chain, 1 or more.
-
-    Returns:
-        Predicted features (B, T, E) of each step j, counted from 0. Entry t is the end of a chain of j + 1 steps that
-        stands at position t. Entries before position j belong to no chain and mean nothing.
-    """
-    caches = [BlockCache(rotary) for _ in head.layers]
-    embedded = head.fusion.embed(embeddings)
-    for _ in range(num_steps):
-        predicted = head(features, embedded, caches)
-        yield predicted
-        features = _moved_on(predicted)
 
 
 def draft_loss(batch: TextBatch, steps: Iterable[Tensor], head: Tensor, feature_weight: float) -> Tensor:
@@ -132,17 +86,11 @@ def measure_acceptance(
             num_accepted[step] += int(alive.sum())
             num_begun = alive.shape[1] - step
             lengths[:, :num_begun] += alive[:, step:]
-            alive = _moved_on(alive) & batch.in_answer
+            alive = moved_on(alive) & batch.in_answer
         for row, in_answer in zip(lengths, batch.in_answer, strict=True):
             rounds += _tokens_by_round(row[in_answer].tolist())
     by_depth = [num_accepted[step] / max(number, 1) for step, number in num_reached.items()]
     return by_depth, sum(rounds) / max(len(rounds), 1)
-
-
-def _moved_on(values: Tensor) -> Tensor:
-    """`values` (B, T) or (B, T, E) one position further on, with zeros at the first position."""
-    padding = (0, 0) * (values.ndim - 2) + (1, 0)
-    return functional.pad(values, padding)[:, :-1]
 
 
 def _tokens_by_round(lengths: Sequence[int]) -> list[int]:

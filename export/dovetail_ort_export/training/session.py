@@ -13,9 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dovetail_ort_export.heads.draft_head import DraftHead
+from dovetail_ort_export.heads.rotary import Rotary
+from dovetail_ort_export.heads.unrolling import unroll
 from dovetail_ort_export.options import Report
 from dovetail_ort_export.training.batches import TextBatch, batch_indices, collate, shared_length
-from dovetail_ort_export.training.chains import Rotary, draft_loss, measure_acceptance, unroll
+from dovetail_ort_export.training.chains import draft_loss, measure_acceptance
 from dovetail_ort_export.training.checkpoint import CHECKPOINT_NAME, Checkpoint, TrainingState
 from dovetail_ort_export.training.conversation import Conversation
 from dovetail_ort_export.training.head_files import TrainingPoint

@@ -60,7 +60,7 @@ def text():
 
 @pytest.fixture(scope="module")
 def rotary(torch, ends):
-    from dovetail_ort_export.training.chains import Rotary
+    from dovetail_ort_export.heads.rotary import Rotary
 
     return Rotary(torch.from_numpy(ends.cos), torch.from_numpy(ends.sin))
 
@@ -68,7 +68,7 @@ def rotary(torch, ends):
 @pytest.fixture(scope="module")
 def causal(torch, head, ends, rotary):
     """`causal(features (n, E), token_ids (n,))`: predicted features (n, E), everything read afresh."""
-    from dovetail_ort_export.training.chains import unroll
+    from dovetail_ort_export.heads.unrolling import unroll
 
     def run(features, token_ids):
         embeddings = torch.from_numpy(ends.embedding[token_ids])[None]
@@ -91,7 +91,7 @@ def chain(causal, text, start, num_steps):
 
 
 def test_the_unrolled_pass_gives_every_chain_what_it_would_see_alone(torch, head, ends, rotary, causal, text):
-    from dovetail_ort_export.training.chains import unroll
+    from dovetail_ort_export.heads.unrolling import unroll
 
     features, token_ids = text
     embeddings = torch.from_numpy(ends.embedding[token_ids])[None]

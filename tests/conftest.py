@@ -222,6 +222,12 @@ def tiny_head(torch: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Ca
 
 
 @pytest.fixture(scope="session")
+def published_heads() -> ModuleType:
+    """Random heads in the dialects of their publishers, and an oracle of what they draft."""
+    return _module(Path(__file__).parent / "published_heads.py")
+
+
+@pytest.fixture(scope="session")
 def with_drafter(tiny_head: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     """`with_drafter(bundle)`: a copy of a bundle with a random drafter of even tokens attached."""
     from dovetail_ort_export.attach import attach_drafter

@@ -8,6 +8,7 @@ from typing import Literal
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.formats import FP32, INT8
 from dovetail_ort_runtime.checks import must_be, must_be_at_least, must_be_one_of
+from dovetail_ort_runtime.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,6 +39,9 @@ class Taps:
         for level in self.levels:
             must_be_at_least("levels", level, 0)
         must_be_one_of("precision", self.precision, (INT8, FP32))
+        parts = (self.bias, self.norm_before_fc, self.level_norms)
+        if self.weight is None and any(part is not None for part in parts):
+            raise InputError("Taps without a weight have neither a bias nor norms.")
         if self.level_norms is not None:
             rule = "as many as there are levels"
             must_be("level_norms", rule, len(self.level_norms), holds=len(self.level_norms) == len(self.levels))

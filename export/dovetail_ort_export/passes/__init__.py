@@ -3,6 +3,7 @@
 skeleton graph -> bind_weights -> keep_blocks, score_rows, quantize_cache: which part, which rows, which cache
 -> pack_products, fuse_skip_norm: fewer, larger operators
 -> lower_float | lower_int8_blocks | lower_native: a number format -> rank_candidates, of a drafter
+finished target -> tap_levels -> project_features: what a drafter reads of its levels
 
 base: classes to derive from; context: what an export knows; editing: parts of a graph found, read and replaced.
 """
@@ -26,6 +27,7 @@ from dovetail_ort_export.passes.pack_products import PackGateUp, PackQkv
 from dovetail_ort_export.passes.quantize_cache import QuantizeCache
 from dovetail_ort_export.passes.rank_candidates import RankCandidates
 from dovetail_ort_export.passes.score_rows import ScoreRows
+from dovetail_ort_export.passes.tap_levels import TapLevels
 
 PassType = type[ir.passes.PassBase]
 
@@ -44,4 +46,5 @@ BUILT_IN_PASSES: Final[Mapping[str, PassType]] = {
     "rank-candidates": RankCandidates,
     "drop-bias": DropBias,
     "keep-scored-states": KeepScoredStates,
+    "tap-levels": TapLevels,
 }

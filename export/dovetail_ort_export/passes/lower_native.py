@@ -36,13 +36,14 @@ from dovetail_ort_export.quantization.nibbles import (
 )
 from dovetail_ort_export.quantization.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
 from dovetail_ort_export.quantization.scales import GROUP, output_scales
-from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER_FEATURES, HIDDEN_STATES, LOGITS
 from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
 _BLOCK: Final = 64
-# Of products whose results are scores, or become scores: logits, queries and keys.
+# Of products whose results are scores, or become scores: logits, queries and keys. Of those that read levels, too,
+# where a few channels are a thousand times the others.
 _FINE_BLOCK: Final = 32
 _GROUPS: Final = (GROUP, 0)
 _BITS: Final = (8, 4)
@@ -107,7 +108,8 @@ class LowerNative(ProductPass):
         """Lower every operator and change the inputs."""
         if next(self._found(model), None) is None:
             return ir.passes.PassResult(model, False)
-        self._inputs = logical_inputs(model)
+        has_attention = next(find(model, "GroupQueryAttention"), None) is not None
+        self._inputs = logical_inputs(model) if has_attention else []
         super().call(model)
         for value in list(model.graph.inputs):
             if value.name in REPLACED_INPUTS:
@@ -173,8 +175,9 @@ def _is_logits(result: ir.Value) -> bool:
 
 
 def _leads_to_scores(result: ir.Value) -> bool:
-    """Whether it is the logits or what attention reads."""
-    return _is_logits(result) or any(node.op_type == "Attention" for node, _ in result.uses())
+    """Whether it is the logits, what attention reads, or what a drafter reads."""
+    is_read = any(node.op_type == "Attention" for node, _ in result.uses())
+    return _is_logits(result) or is_read or result.name == DRAFTER_FEATURES
 
 
 def _lower_norm(model: ir.Model, norm: ir.Node) -> None:

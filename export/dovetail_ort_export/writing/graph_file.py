@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx_ir as ir
+from onnx_ir.external_data import convert_tensors_to_external
 from tqdm import tqdm
 
 from dovetail_ort_runtime.bundle.formats import FP16, FP32, INT4, INT8, NATIVE, PORTABLE
@@ -14,6 +15,8 @@ from dovetail_ort_runtime.errors import InputError
 
 # Offsets at whole pages let the runtime map the weights instead of reading them.
 _PAGE_BYTES: Final = 4096
+# What is smaller stays in the graph's file, where ONNX Runtime reads the shapes of a Reshape.
+_INLINE_BYTES: Final = 256
 _SUFFIXES: Final = {INT8: "_quantized", INT4: "_q4", FP16: "_fp16", FP32: ""}
 
 
@@ -75,6 +78,27 @@ def save_graph_over(graph: ir.Model, path: Path, owner: Path) -> None:
     written = load_graph(owner).graph.initializers
     for name, value in graph.graph.initializers.items():
         value.const_value = written[name].const_value
+    ir.save(graph, path)
+
+
+def save_graph_beside(graph: ir.Model, path: Path) -> None:
+    """Write a graph whose weights lie in other files of its folder already, but for new ones, which get a file.
+
+    Args:
+        graph: graph to write, of `load_graph` and perhaps changed.
+        path: file of the graph.
+    """
+    new = {}
+    for name, value in graph.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or isinstance(tensor, ir.ExternalTensor) or tensor.nbytes <= _INLINE_BYTES:
+            continue
+        new[name] = tensor
+    if new:
+        data = f"{path.name}_data"
+        written = convert_tensors_to_external(list(new.values()), path.parent, data, alignment=_PAGE_BYTES)
+        for name, tensor in zip(new, written, strict=True):
+            graph.graph.initializers[name].const_value = tensor
     ir.save(graph, path)
 
 

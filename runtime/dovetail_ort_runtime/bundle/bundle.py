@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from dovetail_ort_runtime.bundle.graph_check import CheckedGraph, check_graph
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TapsEntry, TargetEntry
 from dovetail_ort_runtime.bundle.graph_names import COS_TABLE
 from dovetail_ort_runtime.bundle.hub_cache import HubName, Snapshot, find_snapshot
 from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
@@ -170,11 +171,8 @@ class Bundle:
         for name in (*self._graphs(), manifest.tokenizer.file, manifest.tokenizer.chat_template):
             if name is not None and name not in listed:
                 raise BundleError(f"the manifest refers to {name!r}, which is not among its files")
-        if manifest.drafter is not None and manifest.drafter.target_sha256 != manifest.target.weights_sha256:
-            raise BundleError(
-                "the bundle's drafter was trained for another target; attach one of this target with: "
-                "dovetail-ort attach"
-            )
+        if manifest.drafter is not None:
+            _check_drafter(manifest.target, manifest.drafter)
 
     def _check_graphs(self) -> None:
         versions = self.manifest.operators()
@@ -234,6 +232,38 @@ def _is_hashed(entry: FileEntry, verify: Verification) -> bool:
             return True
         case "none":
             return False
+
+
+def _check_drafter(target: TargetEntry, drafter: DrafterEntry) -> None:
+    """Refuse a drafter that is not this target's."""
+    if drafter.target_sha256 != target.weights_sha256:
+        raise BundleError(
+            "the bundle's drafter was trained for another target; attach one of this target with: dovetail-ort attach"
+        )
+    if drafter.taps is not None:
+        _check_taps(target, drafter, drafter.taps)
+    elif drafter.hidden_size != target.hidden_size:
+        raise BundleError(
+            f"the drafter's hidden_size must be the target's {target.hidden_size}, got {drafter.hidden_size}; "
+            "attach the drafter again"
+        )
+
+
+def _check_taps(target: TargetEntry, drafter: DrafterEntry, taps: TapsEntry) -> None:
+    if target.front_graph is not None:
+        raise BundleError("a target that was cut has no tapped graphs; export it again with --gpu-layers 0")
+    if PurePosixPath(drafter.graph).parent != PurePosixPath(target.graph).parent:
+        raise BundleError("the drafter's graph and the target's must lie in one folder; attach the drafter again")
+    if max(taps.levels) > target.num_layers:
+        raise BundleError(
+            f"levels must be between 0 and the target's {target.num_layers}, got {max(taps.levels)}; "
+            "attach the drafter again"
+        )
+    if (taps.portable_graph is None) != (target.portable_graph is None):
+        raise BundleError(
+            "a target with a portable graph needs a tapped one of it, and no other target has one; "
+            "attach the drafter again"
+        )
 
 
 def _exists(path: Path) -> bool:

@@ -22,6 +22,7 @@ ANCESTORS: Final = "ancestors"
 
 LOGITS: Final = "logits"
 HIDDEN_STATES: Final = "hidden_states"
+DRAFTER_FEATURES: Final = "drafter_features"
 BLOCK_STATES: Final = "block_states"
 # Of a drafter.
 NUM_CANDIDATES: Final = "num_candidates"

@@ -104,7 +104,9 @@ class Manifest:
 
     def operators(self) -> dict[str, int | None]:
         """Version of the native operators of each native graph, by its path in the bundle."""
-        native = with_paths_beside(self.target.graph, self.target.rest_graph)
+        taps = None if self.drafter is None else self.drafter.taps
+        tapped = None if taps is None else taps.graph
+        native = with_paths_beside(self.target.graph, self.target.rest_graph, tapped)
         versions: dict[str, int | None] = dict.fromkeys(native, self.target.operators)
         if self.drafter is not None:
             versions[self.drafter.graph] = self.drafter.operators

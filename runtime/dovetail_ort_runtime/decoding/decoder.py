@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES
 from dovetail_ort_runtime.decoding.acceptance import Acceptance, accept
 from dovetail_ort_runtime.decoding.verification import verification_rows
 from dovetail_ort_runtime.drafting.drafter import Drafter
@@ -149,7 +150,7 @@ class Decoder:
         """Read a prompt from position `num_cached` on; output of its last chunk, with the logits of its last token."""
         output = None
         for chunk, output in self.target.chunks(tokens[num_cached:], num_scored=1):
-            self._observe(chunk, output.hidden_states)
+            self._observe(chunk, self._features(output))
         assert output is not None, "the last token of a prompt is always read"
         return output
 
@@ -184,12 +185,16 @@ class Decoder:
             rows: the n rows of that forward.
         """
         self.target.cache.keep(rows)
-        self._observe(tokens, _rows_of(output.hidden_states, rows))
+        self._observe(tokens, _rows_of(self._features(output), rows))
 
-    def _observe(self, tokens: TokenArray, hidden_states: FloatArray) -> None:
+    def _features(self, output: TargetOutput) -> FloatArray:
+        """What the drafter reads of a forward."""
+        return output.hidden_states if self.drafter.reads == HIDDEN_STATES else output.features
+
+    def _observe(self, tokens: TokenArray, features: FloatArray) -> None:
         """Tell the drafter of tokens that the cache keeps, and note them."""
         # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.
-        self.drafter.observe(tokens, hidden_states)
+        self.drafter.observe(tokens, features)
         self._read.extend(tokens.tolist())
 
     def _num_reusable(self, prompt: Sequence[int]) -> int:

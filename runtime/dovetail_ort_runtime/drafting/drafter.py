@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES
 from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.drafting.shapes import FOUR_TOKENS, ChainShape, TreeShape
 from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.options import SamplingOptions
+
+# What `observe` is given of each token, by the name of the target's output.
+FeatureName = Literal["hidden_states", "drafter_features"]
 
 
 class Drafter(ABC):
@@ -17,7 +22,14 @@ class Drafter(ABC):
     Order of calls: `rewind(0)` and `begin`, then `observe` for the prompt, chunk by chunk, then in each round `propose`
     and `observe` of what was kept. A new turn of a conversation starts with `rewind(n)`: the first `n` observed tokens
     are kept.
+
+    Attributes:
+        reads: what `observe` is given of each token. `hidden_states`, (n, E), are the target's after the final norm.
+            `drafter_features`, (n, F), are what the bundle's attached head reads: levels of the target's residual
+            stream, which the target's graph has made F numbers of. Only bundles with such a head have them.
     """
+
+    reads: FeatureName = HIDDEN_STATES
 
     def begin(self, sampling: SamplingOptions) -> None:  # noqa: B027  most drafters need no notice
         """Take note that a new answer begins.
@@ -40,8 +52,9 @@ class Drafter(ABC):
 
         Args:
             token_ids: (n,) int64, following those observed before.
-            hidden_states: (n, E) float32, the target's after the final norm at each of them. A view that the next
-                forward overwrites: copy what must outlive the call.
+            hidden_states: (n, E) float32, the target's after the final norm at each of them, or (n, F) float32, the
+                features that the drafter `reads`. A view that the next forward overwrites: copy what must outlive the
+                call.
         """
 
     @abstractmethod

@@ -66,6 +66,7 @@ class DraftingAhead(ModelDrafter):
 
     def __init__(self, drafter: FeatureDrafter) -> None:
         super().__init__(drafter.shape)
+        self.reads = drafter.reads
         self.drafter = drafter
         self.num_drafts = 0
         self.num_ready = 0
@@ -236,7 +237,7 @@ class _LikelyVerdict(NamedTuple):
     Attributes:
         probability: the drafter's own probability of the verdict.
         verdict: the verdict.
-        feature: (1, E) float32, predicted after the last accepted token; the bonus token's row reads it.
+        feature: (1, F) float32, predicted after the last accepted token; the bonus token's row reads it.
     """
 
     probability: float

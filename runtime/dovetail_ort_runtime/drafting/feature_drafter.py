@@ -1,4 +1,4 @@
-"""The Dovetail drafter, which reads the target's hidden states."""
+"""The drafter of a draft head, which reads the target's hidden states, or features made of levels before them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER_FEATURES, HIDDEN_STATES
 from dovetail_ort_runtime.drafting.draft_tree import DraftTree
 from dovetail_ort_runtime.drafting.drafter import ModelDrafter
 from dovetail_ort_runtime.drafting.proposal import NOTHING, ROOT, Proposal
@@ -20,7 +21,7 @@ from dovetail_ort_runtime.engine.session import SessionReport
 class FeatureDrafter(ModelDrafter):
     """Drafts chains or trees with a draft head.
 
-    Row t of its stable cache comes from the target's hidden state of token t and from token t + 1. Missing rows are
+    Row t of its stable cache comes from the target's feature of token t and from token t + 1. Missing rows are
     read when a proposal is wanted. Rows that drafting adds after them are dropped again.
 
     Example, tokens a b c observed, next token d: rows 0 to 2 are (f_a, b), (f_b, c), (f_c, d), and the candidates of
@@ -33,6 +34,7 @@ class FeatureDrafter(ModelDrafter):
 
     def __init__(self, model: DraftGraph, shape: ChainShape | TreeShape = FOUR_TOKENS) -> None:
         super().__init__(shape)
+        self.reads = DRAFTER_FEATURES if model.needs_taps else HIDDEN_STATES
         self.model = model
         self._token_ids: list[int] = []
         # Memory comes page by page as rows are written.
@@ -103,7 +105,7 @@ class FeatureDrafter(ModelDrafter):
         """Read one more row of a chain.
 
         Args:
-            feature: (1, E) float32, predicted by the row before.
+            feature: (1, F) float32, predicted by the row before.
             token_id: token after that feature.
             num_candidates: k, continuations of the new row.
 
@@ -163,7 +165,7 @@ class FeatureDrafter(ModelDrafter):
         stable = cache.length
         tree = DraftTree(shape.width)
         beam = tree.expand([ROOT], output.candidate_ids, output.log_probabilities)
-        # Of each node that was read: the predicted feature, (E,), and the slots of its ancestors and its own.
+        # Of each node that was read: the predicted feature, (F,), and the slots of its ancestors and its own.
         features = {ROOT: output.hidden_states[0].copy()}
         slots: dict[int, list[int]] = {ROOT: []}
         least_probabilities = shape.least_probabilities or (0.0,) * shape.num_expansions

@@ -37,7 +37,7 @@ class DraftOutput:
     """What one forward gave; views that the next one overwrites.
 
     Attributes:
-        hidden_states: (n, E) float32, for each scored row the predicted feature one position on.
+        hidden_states: (n, F) float32, for each scored row the predicted feature one position on.
         candidate_ids: (n, k) int64, the likeliest next tokens of each scored row, the likeliest first.
         log_probabilities: (n, k) float32, log probability of each candidate.
     """
@@ -66,7 +66,8 @@ class DraftGraph(GraphRunner):
         UnavailableError: CUDA cannot be used here, or the graph is native and the library of operators is missing.
 
     Attributes:
-        hidden_size: E.
+        hidden_size: F, width of the features; E where they are the target's hidden states.
+        needs_taps: whether the features are made of levels of the target's residual stream.
         max_rows: rows of one forward at most, fewer than the entry's where the limit holds no more.
     """
 
@@ -104,6 +105,7 @@ class DraftGraph(GraphRunner):
             most_rows=with_reserve(entry.max_rows),
         )
         self.hidden_size = entry.hidden_size
+        self.needs_taps = entry.taps is not None
         self.max_rows = entry.max_rows
         self._forwards: BoundForwards[_Forward] = BoundForwards()
         if vram_limit is not None and device != CPU:
@@ -124,7 +126,7 @@ class DraftGraph(GraphRunner):
         """Run S rows in the slots from the cache's `length` on; the length stays.
 
         Args:
-            hidden_states: (S, E) float32, the features that rows read, the target's or predicted ones.
+            hidden_states: (S, F) float32, the features that rows read, the target's or predicted ones.
             token_ids: (S,) int64, the token that follows each feature.
             position_ids: (S,) int64, the position of each row in the text.
             num_scored: n, how many of the last rows are continued, 1 or more.

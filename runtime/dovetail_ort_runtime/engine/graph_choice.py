@@ -8,17 +8,17 @@ the same weights, and one session has one of the two.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.formats import NATIVE
-from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
-from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS, VALUE, is_present, present
+from dovetail_ort_runtime.bundle.graph_entries import TapsEntry, TargetEntry
+from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS, DRAFTER_FEATURES, VALUE, is_present, present
 from dovetail_ort_runtime.engine.cache_memory import CacheShape
 from dovetail_ort_runtime.engine.devices import CPU, CUDA
 from dovetail_ort_runtime.engine.ort_protocols import Session
-from dovetail_ort_runtime.errors import BundleError, UnavailableError
+from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,9 @@ class TargetGraphs:
     num_first_blocks: int = 0
 
 
-def graphs_to_load(graph: Path, entry: TargetEntry, first_blocks_device: str) -> TargetGraphs:
+def graphs_to_load(
+    graph: Path, entry: TargetEntry, first_blocks_device: str, taps: TapsEntry | None = None
+) -> TargetGraphs:
     """The two graphs of a cut target, the whole native graph, or the portable graph where the library is missing.
 
     A native target that was cut is opened in two graphs for a GPU only.
@@ -47,10 +49,17 @@ def graphs_to_load(graph: Path, entry: TargetEntry, first_blocks_device: str) ->
         graph: path of `entry.graph`.
         entry: what the manifest says of the target.
         first_blocks_device: device for the first blocks of a target that was cut.
+        taps: the graphs that take the place of the whole native graph and of the portable one; or None.
 
     Raises:
         UnavailableError: the target is native only, and the library cannot be loaded.
+        InputError: the target was cut, and there are taps.
     """
+    if taps is not None:
+        if entry.front_graph is not None:
+            raise InputError("A target that was cut has no taps; export it again with --gpu-layers 0.")
+        graph = graph.with_name(taps.graph)
+        entry = replace(entry, graph=taps.graph, portable_graph=taps.portable_graph)
     first_blocks = None if entry.front_graph is None else graph.with_name(entry.front_graph)
     if entry.format != NATIVE:
         return TargetGraphs(
@@ -133,6 +142,20 @@ def check_dimensions(
     for name, size in stated.items():
         if found[name] != size:
             raise BundleError(f"{graph.name} has {name} {found[name]}, but the manifest says {size}; {remedy}")
+
+
+def feature_size(session: Session, graph: Path) -> int:
+    """F, the width of the features that a graph with taps gives.
+
+    Raises:
+        BundleError: the graph gives none.
+    """
+    shapes = {value.name: value.shape for value in session.get_outputs()}
+    shape = shapes.get(DRAFTER_FEATURES)
+    size = shape[-1] if shape else None
+    if not isinstance(size, int):
+        raise BundleError(f"{graph.name} gives no {DRAFTER_FEATURES}; attach the drafter again")
+    return size
 
 
 def missing_library(graph: Path) -> str:

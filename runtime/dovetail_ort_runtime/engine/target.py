@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
-from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
+from dovetail_ort_runtime.bundle.graph_entries import TapsEntry, TargetEntry
 from dovetail_ort_runtime.bundle.graph_names import (
     BLOCK_STATES,
+    DRAFTER_FEATURES,
     HIDDEN_STATES,
     INPUT_IDS,
     LOGITS,
@@ -25,7 +26,7 @@ from dovetail_ort_runtime.engine.devices import CPU, HostBuffers
 from dovetail_ort_runtime.engine.first_blocks import FirstBlocks, FirstBlocksForward
 from dovetail_ort_runtime.engine.forward_inputs import ancestor_slots
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
-from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, check_dimensions, graphs_to_load
+from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, check_dimensions, feature_size, graphs_to_load
 from dovetail_ort_runtime.engine.graph_runner import Arrays, BoundForward, BoundForwards, GraphRunner
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.ort_protocols import Session
@@ -44,10 +45,12 @@ class TargetOutput:
     Attributes:
         logits: (n, V) float32, logits of the rows that were asked for.
         hidden_states: (S, E) float32, hidden states after the final norm.
+        features: (S, F) float32, the drafter's features; the hidden states where the target has no taps.
     """
 
     logits: FloatArray
     hidden_states: FloatArray
+    features: FloatArray
 
 
 class Target(GraphRunner):
@@ -65,9 +68,10 @@ class Target(GraphRunner):
         first_blocks_device: `cpu` or `cuda`, for the first blocks of a cut target; all others are on the CPU.
         vram_limit: bytes that the first blocks may take on a GPU; None without a limit.
         trace: beginning of the name of ONNX Runtime's profile of the blocks on the CPU; None for no profile.
+        taps: the graphs that give `drafter_features`, too, which are opened instead; None opens the plain ones.
 
     Raises:
-        InputError: an argument is out of its bounds.
+        InputError: an argument is out of its bounds, or a target that was cut is to have taps.
         BundleError: the graph is not the one that the entry describes.
         UnavailableError: the graph is native, and the library of operators is missing.
 
@@ -75,11 +79,14 @@ class Target(GraphRunner):
         first_blocks: the first blocks of a target that runs in two graphs, or None.
         vocabulary_size: V.
         hidden_size: E.
+        feature_size: F; E where the target has no taps.
         max_rows: rows of one forward at most, fewer than the entry's where a GPU holds no more.
         logits: (max_rows, V) float32; a forward fills its first rows.
         hidden_states: (max_rows, E) float32; a forward fills its first rows.
+        features: (max_rows, F) float32; a forward fills its first rows. The hidden states where there are no taps.
         chooses_rows: whether the graph computes the logits of chosen rows only.
         is_native: whether all blocks run in native operators.
+        has_taps: whether the features are others than the hidden states.
         least_rows: rows of a forward at the least, 1 or 2; fewer are padded.
         keeps_branches: whether rows of a tree's side branch may be kept: they have the bits of a chain.
     """
@@ -94,13 +101,14 @@ class Target(GraphRunner):
         first_blocks_device: str = CPU,
         vram_limit: int | None = None,
         trace: Path | None = None,
+        taps: TapsEntry | None = None,
     ) -> None:
         capacity = entry.max_context if max_context is None else max_context
         if not 2 <= capacity <= entry.max_context:
             raise InputError(f"max_context must be between 2 and the bundle's {entry.max_context}, got {capacity}")
         threads = usable_cores() if threads is None else threads
         must_be_at_least("threads", threads, 1)
-        graphs = graphs_to_load(graph, entry, first_blocks_device)
+        graphs = graphs_to_load(graph, entry, first_blocks_device, taps)
         first_blocks: FirstBlocks | None = None
         if graphs.first_blocks is not None:
             first_blocks = FirstBlocks(
@@ -127,12 +135,17 @@ class Target(GraphRunner):
         self.max_rows = max_rows
         self.vocabulary_size = entry.vocabulary_size
         self.hidden_size = entry.hidden_size
+        self.feature_size = entry.hidden_size if taps is None else feature_size(session, graphs.graph)
         self.is_native = graphs.is_native and first_blocks is None
         self.least_rows = 1 if self.is_native else _TWO_ROWS
         self.keeps_branches = self.is_native
         self.chooses_rows = any(value.name == SCORED_ROWS for value in session.get_inputs())
         self.logits: FloatArray = np.empty((max_rows, entry.vocabulary_size), dtype=np.float32)
         self.hidden_states: FloatArray = np.empty((max_rows, entry.hidden_size), dtype=np.float32)
+        self.has_taps = taps is not None
+        self.features = self.hidden_states
+        if self.has_taps:
+            self.features = np.empty((max_rows, self.feature_size), dtype=np.float32)
         self._forwards: BoundForwards[_Forward] = BoundForwards()
 
     def forward(self, rows: ForwardRows, *, num_scored: int | None = None) -> TargetOutput:
@@ -155,7 +168,8 @@ class Target(GraphRunner):
         first_scored = max(num_rows - scored, 0)
         forward.run(rows, length, ancestors, first_scored)
         end = num_rows - first_scored
-        return TargetOutput(self.logits[end - num_scored : end], self.hidden_states[:num_rows])
+        logits = self.logits[end - num_scored : end]
+        return TargetOutput(logits, self.hidden_states[:num_rows], self.features[:num_rows])
 
     def chunks(
         self, token_ids: TokenArray, *, rows: int | None = None, num_scored: int | None = None
@@ -185,15 +199,20 @@ class Target(GraphRunner):
             rows: tokens of one forward at most; `max_rows` if None.
 
         Returns:
-            Logits (T, V) and hidden states (T, E), which no forward overwrites.
+            Logits (T, V), hidden states (T, E) and features (T, F), which no forward overwrites.
         """
         self.cache.rewind(0)
         logits: list[FloatArray] = []
         hidden_states: list[FloatArray] = []
+        features: list[FloatArray] = []
         for _, output in self.chunks(token_ids, rows=rows):
             logits.append(output.logits.copy())
             hidden_states.append(output.hidden_states.copy())
-        return TargetOutput(np.concatenate(logits), np.concatenate(hidden_states))
+            if self.has_taps:
+                features.append(output.features.copy())
+        all_states = np.concatenate(hidden_states)
+        all_features = np.concatenate(features) if self.has_taps else all_states
+        return TargetOutput(np.concatenate(logits), all_states, all_features)
 
     def reports(self) -> tuple[SessionReport, ...]:
         """Where each session runs, that of the first blocks first."""
@@ -218,14 +237,13 @@ class _Forward(BoundForward):
         if target.first_blocks is not None:
             self._first_blocks = target.first_blocks.bind(tokens)
             written[BLOCK_STATES] = target.first_blocks.block_states[None, :num_rows]
-        super().__init__(
-            target.session,
-            written=written,
-            outputs={
-                LOGITS: target.logits[None, :num_scored],
-                HIDDEN_STATES: target.hidden_states[None, :num_rows],
-            },
-        )
+        outputs = {
+            LOGITS: target.logits[None, :num_scored],
+            HIDDEN_STATES: target.hidden_states[None, :num_rows],
+        }
+        if target.has_taps:
+            outputs[DRAFTER_FEATURES] = target.features[None, :num_rows]
+        super().__init__(target.session, written=written, outputs=outputs)
         target.cache.bind(self.binding)
 
     def run(self, rows: ForwardRows, length: int, ancestors: TokenArray | None, first_scored: int) -> None:

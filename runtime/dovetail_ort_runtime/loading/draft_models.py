@@ -18,7 +18,7 @@ from dovetail_ort_runtime.engine.devices import AUTO, CPU, CUDA, has_cuda
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.session import weight_bytes
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import BundleError, InputError
 from dovetail_ort_runtime.loading.load_options import LoadOptions
 
 _OWN_HEAD: Final = "dgf"
@@ -64,6 +64,7 @@ def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: 
 
     Raises:
         InputError: the bundle has no head.
+        BundleError: the target gives other features than the head reads.
         UnavailableError: CUDA is asked for and cannot be used, or the library of native operators is missing.
     """
     entry = bundle.manifest.drafter
@@ -71,6 +72,11 @@ def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: 
         raise InputError(
             "the drafter dgf must be in the bundle, got a bundle without one; "
             "make one with dovetail-ort train, and attach it with dovetail-ort attach"
+        )
+    if entry.hidden_size != target.feature_size:
+        raise BundleError(
+            f"the drafter reads {entry.hidden_size} features, and the target gives {target.feature_size}; "
+            "attach the drafter again"
         )
     shape = options.draft_shape or FOUR_TOKENS
     graph = DraftGraph(

@@ -6,6 +6,8 @@ import warnings
 
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.graph_entries import TapsEntry
+from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES
 from dovetail_ort_runtime.drafting.drafter import Drafter, ModelDrafter, NoDrafter
 from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
@@ -57,6 +59,26 @@ def make_drafter(
             "leave the shape out"
         )
     return _ahead_on_cuda(model, options.draft_shape)
+
+
+def wanted_taps(bundle: Bundle, options: LoadOptions) -> TapsEntry | None:
+    """The taps that the target needs for the drafter that the options ask for; None if it needs none.
+
+    Raises:
+        InputError: a drafter of the caller's reads features, and the bundle has none.
+    """
+    entry = bundle.manifest.drafter
+    taps = None if entry is None else entry.taps
+    if isinstance(options.drafter, Drafter):
+        if options.drafter.reads == HIDDEN_STATES:
+            return None
+        if taps is None:
+            raise InputError(
+                f"{type(options.drafter).__name__} reads {options.drafter.reads}, and this bundle has none; "
+                "attach a head with taps, or read hidden_states."
+            )
+        return taps
+    return taps if wants_own_head(bundle, options) else None
 
 
 def _open_model(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from dovetail_ort_runtime.checks import must_be_at_least, must_be_one_of
-from dovetail_ort_runtime.drafting.drafter import Drafter
+from dovetail_ort_runtime.drafting.drafter import Drafter, FeatureName
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.devices import AUTO, CUDA, DEVICES, parse_bytes
 from dovetail_ort_runtime.errors import InputError
@@ -81,6 +81,8 @@ class LoadOptions:
             )
         if isinstance(self.drafter, str):
             must_be_one_of("the drafter", self.drafter, DRAFTERS)
+        else:
+            must_be_one_of("what the drafter reads", self.drafter.reads, get_args(FeatureName))
         must_be_one_of("the drafter's device", self.drafter_device, DEVICES)
 
     def _check_draft_bundle(self) -> None:

@@ -18,7 +18,7 @@ from dovetail_ort_runtime.engine.session import weight_bytes
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.loading.draft_models import head_bytes_on_gpu
-from dovetail_ort_runtime.loading.drafters import make_drafter
+from dovetail_ort_runtime.loading.drafters import make_drafter, wanted_taps
 from dovetail_ort_runtime.loading.load_options import LoadOptions
 from dovetail_ort_runtime.text.prompt_reader import PromptReader
 
@@ -56,6 +56,7 @@ def load_bundle(bundle: Bundle, options: LoadOptions) -> LoadedBundle:
         threads=options.threads,
         first_blocks_device=first_blocks_device,
         vram_limit=share.first_blocks,
+        taps=wanted_taps(bundle, options),
     )
     exact = entry.exact and _is_exact_here(target)
     drafter = make_drafter(bundle, target, options, vram_limit=share.drafter)

@@ -59,6 +59,8 @@ class Planner(Drafter):
         model: ModelDrafter | None = None,
         keeps_branches: bool = False,
     ) -> None:
+        if model is not None:
+            self.reads = model.reads
         self.curves = curves
         self.lookup = lookup
         self.model = model

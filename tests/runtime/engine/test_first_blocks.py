@@ -21,7 +21,7 @@ def cut_target(tiny_cut_bundle_native, monkeypatch):
     bundle = Bundle(tiny_cut_bundle_native)
     known = bundle.manifest.target
     with monkeypatch.context() as patch:
-        patch.setattr(target, "graphs_to_load", lambda graph, entry, _: graphs_to_load(graph, entry, "cuda"))
+        patch.setattr(target, "graphs_to_load", lambda graph, entry, *_: graphs_to_load(graph, entry, "cuda"))
         return Target(bundle.path(known.graph), known, threads=1)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime.arrays import FloatArray
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Conversation:
@@ -15,12 +17,13 @@ class Conversation:
     Attributes:
         token_ids: (T,) int32, prompt and answer; the target did not read the last token.
         prompt_length: number of tokens before the answer.
-        hidden_states: (T - 1, E) float16, the target's hidden state of each token it read, after the final norm.
+        hidden_states: (T - 1, E) float16 or float32, what a head reads of each token that the target read: usually its
+            hidden state after the final norm.
     """
 
     token_ids: NDArray[np.int32]
     prompt_length: int
-    hidden_states: NDArray[np.float16]
+    hidden_states: NDArray[np.float16] | FloatArray
 
     @property
     def prompt(self) -> NDArray[np.int32]:

@@ -231,7 +231,11 @@ def _check_drafter(bundle: Bundle, *, cuda_works: bool) -> HealthCheck:
     device = CUDA if cuda_works and entry.precision == FP16 else CPU
     report = DraftGraph(bundle.path(entry.graph), entry, capacity=2, threads=1, device=device, trees=False).report()
     found = f"{entry.fusion}, {entry.num_layers} block{'s' * (entry.num_layers > 1)}, {entry.precision}"
-    return HealthCheck(name="drafter", found=f"{found}; {_describe_session(report)}")
+    found += f"; {_describe_session(report)}"
+    if not entry.loses:
+        return HealthCheck(name="drafter", found=found)
+    found += f"; only {entry.acceptance[0].first:.0%} of its first tokens were right, so drafting costs time"
+    return HealthCheck(name="drafter", status="note", found=found, remedy="dovetail-ort attach BUNDLE --none")
 
 
 def _describe_session(report: SessionReport) -> str:

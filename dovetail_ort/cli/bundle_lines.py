@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dovetail_ort_runtime.bundle.formats import PORTABLE
-from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
+from dovetail_ort_runtime.bundle.graph_entries import AcceptanceRow, HeadOrigin, TargetEntry
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance, WitnessReport
 
@@ -38,17 +38,43 @@ def number_format(target: TargetEntry) -> str:
     return f"{graphs}, cache in int8" if "quantize-cache" in target.passes else graphs
 
 
+def drafter_lines(manifest: Manifest) -> dict[str, str]:
+    """The bundle's draft head, where it comes from and what it brings, as lines by their label."""
+    drafter = manifest.drafter
+    lines = {"drafter": describe_drafter(manifest)}
+    if drafter is None:
+        return lines
+    if drafter.origin is not None:
+        lines["head"] = _describe_origin(drafter.origin)
+    if drafter.taps is not None:
+        levels = ", ".join(map(str, drafter.taps.levels))
+        lines["levels"] = f"{levels} of the target, in a graph of their own"
+    if drafter.acceptance:
+        lines["accepted"] = "; ".join(map(_describe_acceptance, drafter.acceptance))
+    return lines
+
+
 def describe_drafter(manifest: Manifest) -> str:
     """One line about the bundle's draft head."""
     drafter = manifest.drafter
     if drafter is None:
         return "none, prompt lookup only"
-    num_bytes = sum(entry.num_bytes for entry in manifest.files if entry.path.startswith(drafter.graph))
+    num_bytes = sum(entry.num_bytes for entry in manifest.files if entry.path.startswith(drafter.graphs))
     return (
         f"{drafter.fusion}, {drafter.num_layers} block{'s' * (drafter.num_layers > 1)}, "
         f"{drafter.num_parameters / 1e6:.1f} million parameters, {drafter.precision}, "
         f"{drafter.draft_vocabulary_size} tokens, {num_bytes / 1e6:.1f} MB"
     )
+
+
+def _describe_origin(origin: HeadOrigin) -> str:
+    revision = "" if origin.revision is None else f" at {origin.revision[:12]}"
+    return f"{origin.name}{revision}, form {origin.form}, licence {origin.licence or 'not stated'}"
+
+
+def _describe_acceptance(row: AcceptanceRow) -> str:
+    shares = " ".join(f"{share:.0%}" for share in row.by_depth)
+    return f"{row.text} {shares}"
 
 
 def _describe_row_invariance(measured: RowInvariance) -> str:

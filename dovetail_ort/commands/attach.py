@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dovetail_ort.cli.bundle_lines import describe_drafter, page
+from dovetail_ort.cli.bundle_lines import drafter_lines, page
 from dovetail_ort.cli.export_extra import Progress, export_packages
 from dovetail_ort.cli.terminal import quoted
 from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS
@@ -48,5 +48,5 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.bundle, arguments.head, arguments.precision, Progress(), recipe=arguments.recipe
         )
     following = f'dovetail-ort generate {quoted(arguments.bundle)} "Why is the sky blue?"'
-    print(page({"drafter": describe_drafter(manifest), "next": following}))
+    print(page({**drafter_lines(manifest), "next": following}))
     return 0

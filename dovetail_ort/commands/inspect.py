@@ -9,7 +9,7 @@ import sys
 from typing import Any, Final
 
 from dovetail_ort.cli.arguments import add_bundle, add_json
-from dovetail_ort.cli.bundle_lines import describe_drafter, measurement_lines, number_format, page
+from dovetail_ort.cli.bundle_lines import drafter_lines, measurement_lines, number_format, page
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.manifest import Manifest
 
@@ -65,7 +65,7 @@ def _model(manifest: Manifest) -> dict[str, str]:
         "dimensions": f"{target.num_layers} blocks, {target.num_heads} query and {target.num_kv_heads} KV heads of "
         f"{target.head_size}, hidden size {target.hidden_size}, vocabulary {target.vocabulary_size}",
         "passes": ", ".join(target.passes) or "not recorded",
-        "drafter": describe_drafter(manifest),
+        **drafter_lines(manifest),
         "limits": f"{target.max_context} tokens of context, {target.max_rows} rows a forward",
         "chat template": manifest.tokenizer.chat_template or "none",
         "settings": ", ".join(f"{name} {_shown(value)}" for name, value in settings.items()),

@@ -145,6 +145,19 @@ def test_doctor_knows_whether_the_bundle_drafts(tiny_bundle, tiny_drafting_bundl
     assert re.search(r"\[ok\] drafter +gating, 2 blocks, int4", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(("share", "status"), [(0.05, "note"), (0.5, "ok")])
+def test_doctor_warns_of_a_drafter_that_loses(tiny_drafting_bundle, tmp_path, change_manifest, capsys, share, status):
+    bundle = shutil.copytree(tiny_drafting_bundle, tmp_path / "bundle")
+
+    def measured(manifest):
+        manifest["drafter"]["acceptance"] = [{"text": "short prompts", "num_tokens": 9, "by_depth": [share]}]
+
+    change_manifest(bundle, measured)
+    found = checks(capsys, str(bundle))["drafter"]
+    assert found["status"] == status
+    assert found["remedy"] == ("dovetail-ort attach BUNDLE --none" if status == "note" else None)
+
+
 def test_doctor_finds_two_onnxruntimes_and_names_the_remedy(capsys, monkeypatch):
     # numpy stands for the second distribution
     monkeypatch.setattr(onnx_runtime, "_DISTRIBUTIONS", ("onnxruntime", "numpy"))

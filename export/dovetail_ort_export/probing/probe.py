@@ -24,11 +24,9 @@ from dovetail_ort_export.writing.target_ends import TargetEnds
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.formats import FP32, INT8
-from dovetail_ort_runtime.bundle.graph_entries import AcceptanceRow, TapsEntry
+from dovetail_ort_runtime.bundle.graph_entries import LEAST_ACCEPTANCE, AcceptanceRow, TapsEntry
 from dovetail_ort_runtime.errors import InputError
 
-# Of the first tokens of chains, so many must be the target's own: below that drafting costs more than it saves.
-LEAST_ACCEPTANCE: Final = 0.2
 _DEPTH: Final = 5
 _COMPARED_STEPS: Final = 2
 # The product of levels is in INT8 unless that costs so large a share of first tokens.
@@ -86,7 +84,7 @@ def probe_head(
         report(describe_acceptance(row))
     if not force:
         check_acceptance(rows)
-    taps = _write_taps(bundle, directory, head, candidate, texts, rows[0].by_depth[0], report)
+    taps = _write_taps(bundle, directory, head, candidate, texts, rows[0].first, report)
     return Probe(reading=readings[kept], taps=taps, acceptance=rows)
 
 
@@ -150,7 +148,7 @@ def check_acceptance(rows: Sequence[AcceptanceRow]) -> None:
     Raises:
         InputError: less than `LEAST_ACCEPTANCE` of first tokens are the target's own.
     """
-    share = rows[0].by_depth[0]
+    share = rows[0].first
     if share < LEAST_ACCEPTANCE:
         raise InputError(
             f"the head's first token must be the target's own in {LEAST_ACCEPTANCE:.0%} of cases, got {share:.1%}; it "

@@ -20,6 +20,8 @@ MOST_ROWS: Final = 1024
 OWN_FUSIONS: Final = ("gating", "concatenation")
 FUSIONS: Final = (*OWN_FUSIONS, "eagle3")
 FORMS: Final = ("dgf", "eagle", "eagle3")
+# A drafter whose first token is right in a smaller share of cases costs more time than it saves.
+LEAST_ACCEPTANCE: Final = 0.2
 LEAST_DIMENSIONS: Final = {
     "num_layers": 1,
     "num_heads": 1,
@@ -201,6 +203,11 @@ class AcceptanceRow:
         for share in self.by_depth:
             must_be_between("by_depth", share, 0, 1)
 
+    @property
+    def first(self) -> float:
+        """Share of first tokens of chains that the target would have written, too; 0 if there are none."""
+        return self.by_depth[0] if self.by_depth else 0.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrafterEntry:
@@ -255,6 +262,11 @@ class DrafterEntry:
         _check_format(self)
         _check_path(self.graph)
         _check_beside(self.graph, "chain_graph", self.chain_graph)
+
+    @property
+    def loses(self) -> bool:
+        """Whether drafting was measured, and costs more time than it saves."""
+        return bool(self.acceptance) and self.acceptance[0].first < LEAST_ACCEPTANCE
 
     @property
     def graphs(self) -> tuple[str, ...]:

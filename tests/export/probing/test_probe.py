@@ -9,7 +9,8 @@ import pytest
 from dovetail_ort_export.heads.published import Reading
 from dovetail_ort_export.probing.agreement import ProbedHead
 from dovetail_ort_export.probing.candidates import Candidate
-from dovetail_ort_export.probing.probe import LEAST_ACCEPTANCE, acceptance_rows, check_acceptance, kept_reading
+from dovetail_ort_export.probing.probe import acceptance_rows, check_acceptance, kept_reading
+from dovetail_ort_runtime.bundle.graph_entries import LEAST_ACCEPTANCE
 from dovetail_ort_runtime.errors import InputError
 
 LEVELS = (2, 3, 5)

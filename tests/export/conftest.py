@@ -37,7 +37,7 @@ class FittedHead:
         lm_head: (Vd, F), the fitted output layer.
         draft_token_ids: (Vd,) int64.
         texts: texts that it was fitted to.
-        states: levels of the target by number, for each text.
+        levels: numbers of the levels that the texts were written with.
         rotary: rotary positions of the network.
     """
 
@@ -47,7 +47,7 @@ class FittedHead:
     lm_head: Any
     draft_token_ids: Any
     texts: Any
-    states: Any
+    levels: Any
     rotary: Any
 
 
@@ -67,15 +67,14 @@ def fitted_head(torch: Any, deep_bundle: Path, tmp_path_factory: pytest.TempPath
     from dovetail_ort_export.heads.config import BlockConfig, Eagle3Config
     from dovetail_ort_export.heads.eagle3 import Eagle3Head
     from dovetail_ort_export.heads.level_fusion import LevelFusion, LevelFusionConfig
-    from dovetail_ort_export.probing.probe_texts import write_probe_texts
-    from dovetail_ort_export.probing.target_states import read_levels
+    from dovetail_ort_export.probing.target_states import texts_with_levels
     from dovetail_ort_export.writing.bundle_output import copy_without
 
     bundle = Bundle(deep_bundle)
-    texts = write_probe_texts(bundle)
+    levels = range(NUM_BLOCKS + 1)
     folder = tmp_path_factory.mktemp("levels")
     copy_without(bundle, (), folder)
-    states = read_levels(bundle, folder, range(NUM_BLOCKS + 1), texts)
+    texts = texts_with_levels(bundle, folder, levels)
 
     def make(**settings: Any) -> FittedHead:
         torch.manual_seed(3)
@@ -104,7 +103,7 @@ def fitted_head(torch: Any, deep_bundle: Path, tmp_path_factory: pytest.TempPath
             lm_head=torch.zeros(len(draft_token_ids), width),
             draft_token_ids=draft_token_ids,
             texts=texts,
-            states=states,
+            levels=levels,
             rotary=_rotary(torch, block.head_size),
         )
         _fit(torch, head)
@@ -141,13 +140,15 @@ def _rotary(torch: Any, head_size: int) -> Any:
 def _fit(torch: Any, head: FittedHead) -> None:
     """Least squares from the network's states to the tokens that the target wrote."""
     from dovetail_ort_export.heads.unrolling import unroll
+    from dovetail_ort_export.probing.target_states import levels_of
     from dovetail_ort_export.training.batches import collate
     from dovetail_ort_export.training.conversation import Conversation
 
     inputs = []
     wanted = []
     with torch.no_grad():
-        for text, states in zip(head.texts, head.states, strict=True):
+        for text in head.texts:
+            states = levels_of(text, head.levels)
             levels = torch.from_numpy(np.concatenate([states[level] for level in LEVELS], axis=-1))
             features = head.fusion(levels).numpy()
             conversation = Conversation(

@@ -61,7 +61,7 @@ def acceptance_by_depth(
 
 def num_drafts(texts: Sequence[ProbeText]) -> int:
     """Number of positions of the texts from which a chain is drafted."""
-    return sum(text.answer_length - 1 for text in texts)
+    return sum(len(text.answer) - 1 for text in texts)
 
 
 def _batches(texts: Sequence[ProbeText], features: Sequence[FloatArray]) -> Iterator[TextBatch]:

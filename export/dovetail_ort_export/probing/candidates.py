@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,11 @@ from torch import Tensor
 from dovetail_ort_export.heads.level_fusion import LevelFusion
 from dovetail_ort_export.heads.published import PublishedHead, Reading
 from dovetail_ort_export.probing.agreement import ProbedHead
+from dovetail_ort_export.probing.probe_texts import ProbeText
+from dovetail_ort_export.probing.target_states import levels_of
 from dovetail_ort_export.writing.target_ends import TargetEnds
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
-
-# Of one text: levels of the target by number, each (T - 1, E); or its hidden states (T - 1, E).
-States = Mapping[int, FloatArray] | FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -45,18 +44,18 @@ class Candidate:
         return f"levels {levels}, residual {residual} the norm{fed_back}"
 
     @torch.no_grad()
-    def features(self, states: States) -> FloatArray:
+    def features(self, text: ProbeText, levels: Sequence[int]) -> FloatArray:
         """What the head reads of one text, (T - 1, F).
 
         Args:
-            states: levels of the target for a head that fuses them, and else its hidden states.
+            text: text that was written with these levels, or with hidden states.
+            levels: numbers of the levels.
         """
         if self.fusion is None:
-            assert not isinstance(states, Mapping), "such a head reads hidden states"
-            return states
-        assert isinstance(states, Mapping), "such a head reads levels"
-        levels = np.concatenate([states[level] for level in self.reading.levels], axis=-1)
-        features: FloatArray = self.fusion(torch.from_numpy(levels)).numpy()
+            return text.features
+        states = levels_of(text, levels)
+        own = np.concatenate([states[level] for level in self.reading.levels], axis=-1)
+        features: FloatArray = self.fusion(torch.from_numpy(own)).numpy()
         return features
 
 

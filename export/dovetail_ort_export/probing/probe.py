@@ -16,12 +16,11 @@ from typing import Final, Literal
 from dovetail_ort_export.heads.published import PublishedHead, Reading
 from dovetail_ort_export.options import Report
 from dovetail_ort_export.probing.agreement import acceptance_by_depth, num_drafts
-from dovetail_ort_export.probing.candidates import Candidate, States, make_candidate
+from dovetail_ort_export.probing.candidates import Candidate, make_candidate
 from dovetail_ort_export.probing.probe_texts import SHORT_PROMPTS, ProbeText
-from dovetail_ort_export.probing.target_states import read_features, read_levels, remove_taps
+from dovetail_ort_export.probing.target_states import read_features, remove_taps, texts_with_levels
 from dovetail_ort_export.writing.taps import write_taps
 from dovetail_ort_export.writing.target_ends import TargetEnds
-from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.formats import FP32, INT8
 from dovetail_ort_runtime.bundle.graph_entries import LEAST_ACCEPTANCE, AcceptanceRow, TapsEntry
@@ -53,7 +52,6 @@ def probe_head(
     directory: Path,
     head: PublishedHead,
     ends: TargetEnds,
-    texts: Sequence[ProbeText],
     report: Report,
     *,
     force: bool,
@@ -65,7 +63,6 @@ def probe_head(
         directory: folder with the target's graphs and weights, where the taps are written.
         head: head as its publisher made it.
         ends: embedding and head of the target.
-        texts: prompts with the target's answers, short prompts first.
         report: function that is given a line for each finding.
         force: whether a head that is hardly ever right is taken all the same.
 
@@ -75,21 +72,23 @@ def probe_head(
     """
     target = bundle.manifest.target
     readings = head.readings(target.num_layers)
-    states = _states(bundle, directory, readings, texts)
+    levels = sorted({level for reading in readings for level in reading.levels})
+    report("the target writes text to measure the head on")
+    texts = texts_with_levels(bundle, directory, levels)
     candidates = (make_candidate(head, reading, target, ends) for reading in readings)
-    kept = kept_reading(candidates, texts, states, report)
-    candidate = make_candidate(head, readings[kept], target, ends)
-    rows = acceptance_rows(candidate, texts, [candidate.features(of_text) for of_text in states])
+    reading = readings[kept_reading(candidates, texts, levels, report)]
+    candidate = make_candidate(head, reading, target, ends)
+    rows = acceptance_rows(candidate, texts, levels)
     for row in rows:
         report(describe_acceptance(row))
     if not force:
         check_acceptance(rows)
     taps = _write_taps(bundle, directory, head, candidate, texts, rows[0].first, report)
-    return Probe(reading=readings[kept], taps=taps, acceptance=rows)
+    return Probe(reading=reading, taps=taps, acceptance=rows)
 
 
 def kept_reading(
-    candidates: Iterable[Candidate], texts: Sequence[ProbeText], states: Sequence[States], report: Report
+    candidates: Iterable[Candidate], texts: Sequence[ProbeText], levels: Sequence[int], report: Report
 ) -> int:
     """Index of the reading whose first drafted token agrees most often with the target.
 
@@ -98,14 +97,13 @@ def kept_reading(
     Args:
         candidates: the readings, the likeliest first, one or more.
         texts: prompts with the target's answers.
-        states: what the target's graph gives for each text.
+        levels: numbers of the levels that the texts were written with.
         report: function that is given a line for each reading.
     """
-    chosen = _short(texts)
-    short = [texts[index] for index in chosen]
+    short = _short(texts)
     measured = []
     for candidate in candidates:
-        features = [candidate.features(states[index]) for index in chosen]
+        features = [candidate.features(text, levels) for text in short]
         by_depth = acceptance_by_depth(candidate.head, short, features, num_steps=_COMPARED_STEPS)
         report(f"{candidate.name}: {by_depth[0]:.1%} of first and {by_depth[1]:.1%} of second tokens are the target's")
         measured.append(by_depth)
@@ -113,23 +111,21 @@ def kept_reading(
 
 
 def acceptance_rows(
-    candidate: Candidate, texts: Sequence[ProbeText], features: Sequence[FloatArray]
+    candidate: Candidate, texts: Sequence[ProbeText], levels: Sequence[int]
 ) -> tuple[AcceptanceRow, ...]:
     """Acceptance by depth for each kind of text.
 
     Args:
         candidate: head that drafts.
         texts: prompts with the target's answers; texts of one name stand side by side.
-        features: what the head reads of each text, (T - 1, F).
+        levels: numbers of the levels that the texts were written with.
     """
     rows = []
-    pairs = zip(texts, features, strict=True)
-    for name, group in groupby(pairs, key=lambda pair: pair[0].name):
+    for name, group in groupby(texts, key=lambda text: text.name):
         members = list(group)
-        own_texts = [text for text, _ in members]
-        own_features = [values for _, values in members]
-        by_depth = acceptance_by_depth(candidate.head, own_texts, own_features, _DEPTH)
-        rows.append(AcceptanceRow(text=name, num_tokens=num_drafts(own_texts), by_depth=by_depth))
+        features = [candidate.features(text, levels) for text in members]
+        by_depth = acceptance_by_depth(candidate.head, members, features, _DEPTH)
+        rows.append(AcceptanceRow(text=name, num_tokens=num_drafts(members), by_depth=by_depth))
     return tuple(rows)
 
 
@@ -157,14 +153,6 @@ def check_acceptance(rows: Sequence[AcceptanceRow]) -> None:
         )
 
 
-def _states(bundle: Bundle, directory: Path, readings: Sequence[Reading], texts: Sequence[ProbeText]) -> list[States]:
-    """All levels that some reading asks for, or the hidden states."""
-    levels = sorted({level for reading in readings for level in reading.levels})
-    if levels:
-        return list(read_levels(bundle, directory, levels, texts))
-    return list(read_features(bundle, directory, texts))
-
-
 def _write_taps(
     bundle: Bundle,
     directory: Path,
@@ -179,7 +167,7 @@ def _write_taps(
         return None
     if bundle.manifest.target.precision != FP32:
         taps = _taps_in(INT8, bundle, directory, head, candidate)
-        short = [texts[index] for index in _short(texts)]
+        short = _short(texts)
         features = read_features(bundle, directory, short, taps)
         found = acceptance_by_depth(candidate.head, short, features, num_steps=1)[0]
         report(f"with the product of levels in int8: {found:.1%} of first tokens are the target's")
@@ -197,5 +185,5 @@ def _taps_in(
     return write_taps(bundle, directory, taps)
 
 
-def _short(texts: Sequence[ProbeText]) -> list[int]:
-    return [index for index, text in enumerate(texts) if text.name == SHORT_PROMPTS]
+def _short(texts: Sequence[ProbeText]) -> list[ProbeText]:
+    return [text for text in texts if text.name == SHORT_PROMPTS]

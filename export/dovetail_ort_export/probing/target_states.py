@@ -1,4 +1,4 @@
-"""What a target's graph gives for a text: hidden states, or the features of taps. It knows no head."""
+"""Texts that a target writes, with the levels of its residual stream or its hidden states. It knows no head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from dovetail_ort_export.heads.taps import Taps
-from dovetail_ort_export.probing.probe_texts import ProbeText
+from dovetail_ort_export.probing.probe_texts import ProbeText, write_probe_texts
 from dovetail_ort_export.writing.taps import write_taps
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
@@ -17,45 +17,42 @@ from dovetail_ort_runtime.bundle.graph_entries import TapsEntry
 from dovetail_ort_runtime.engine.target import Target
 
 _RAW_SUFFIX: Final = "_levels"
+# The longest prompt and its answer.
+_MOST_TOKENS: Final = 4096
 
 
-def read_levels(
-    bundle: Bundle, directory: Path, levels: Sequence[int], texts: Sequence[ProbeText]
-) -> list[Mapping[int, FloatArray]]:
-    """Levels of a target for each text.
+def texts_with_levels(bundle: Bundle, directory: Path, levels: Sequence[int]) -> tuple[ProbeText, ...]:
+    """Texts that a target writes, whose features are levels side by side.
 
     Args:
         bundle: bundle of the target.
         directory: folder with the target's graphs and weights; graphs are written there and removed again.
-        levels: numbers of the levels, without repetition.
-        texts: texts to read.
-
-    Returns:
-        For each text its levels by number, (T - 1, E) float32 each.
+        levels: numbers of the levels, without repetition; none for the hidden states instead.
     """
+    if not levels:
+        return write_probe_texts(bundle, _open(bundle, directory, None))
     taps = write_taps(bundle, directory, Taps(levels=tuple(levels)), _RAW_SUFFIX)
     try:
-        features = read_features(bundle, directory, texts, taps)
+        return write_probe_texts(bundle, _open(bundle, directory, taps))
     finally:
         remove_taps(bundle, directory, taps)
-    parts = [np.split(values, len(levels), axis=-1) for values in features]
-    return [dict(zip(levels, of_text, strict=True)) for of_text in parts]
 
 
-def read_features(
-    bundle: Bundle, directory: Path, texts: Sequence[ProbeText], taps: TapsEntry | None = None
-) -> list[FloatArray]:
-    """Features of a target for each text, all tokens but the last, (T - 1, F) float32.
+def levels_of(text: ProbeText, levels: Sequence[int]) -> Mapping[int, FloatArray]:
+    """Levels of a text that was written with these levels, by number, (T - 1, E) each."""
+    return dict(zip(levels, np.split(text.features, len(levels), axis=-1), strict=True))
+
+
+def read_features(bundle: Bundle, directory: Path, texts: Sequence[ProbeText], taps: TapsEntry) -> list[FloatArray]:
+    """Features by other taps for each text, all tokens but the last, (T - 1, F) float32.
 
     Args:
         bundle: bundle of the target.
         directory: folder with the target's graphs and weights.
         texts: texts to read.
-        taps: graphs there that give the features; None for the hidden states of the plain ones.
+        taps: graphs there that give the features.
     """
-    entry = bundle.manifest.target
-    longest = max(len(text.token_ids) for text in texts)
-    target = Target(directory / entry.graph, entry, max_context=longest, taps=taps)
+    target = _open(bundle, directory, taps)
     return [_features(target, text) for text in texts]
 
 
@@ -66,6 +63,11 @@ def remove_taps(bundle: Bundle, directory: Path, taps: TapsEntry) -> None:
         if name is not None:
             (folder / name).unlink()
             (folder / f"{name}_data").unlink(missing_ok=True)
+
+
+def _open(bundle: Bundle, directory: Path, taps: TapsEntry | None) -> Target:
+    entry = bundle.manifest.target
+    return Target(directory / entry.graph, entry, max_context=min(entry.max_context, _MOST_TOKENS), taps=taps)
 
 
 def _features(target: Target, text: ProbeText) -> FloatArray:

@@ -38,7 +38,7 @@ def candidate(head, levels=LEVELS, **changes):
 
 
 def rows_of(head, of):
-    return acceptance_rows(of, head.texts, [of.features(states) for states in head.states])
+    return acceptance_rows(of, head.texts, head.levels)
 
 
 @pytest.mark.parametrize("is_after", [False, True])
@@ -51,19 +51,19 @@ def test_the_right_reading_is_found_whatever_the_configuration_says_first(fitted
         candidate(head),
     ]
     lines = []
-    assert kept_reading(readings, head.texts, head.states, lines.append) == 3, lines
+    assert kept_reading(readings, head.texts, head.levels, lines.append) == 3, lines
     assert len(lines) == len(readings)
 
 
 def test_second_tokens_decide_where_first_tokens_are_equal(fitted_head):
     head = fitted_head(feeds_back_norm=True)
     readings = [candidate(head, feeds_back_norm=False), candidate(head)]
-    assert kept_reading(readings, head.texts, head.states, lambda _: None) == 1
+    assert kept_reading(readings, head.texts, head.levels, lambda _: None) == 1
 
 
 def test_of_equal_readings_the_likeliest_is_kept(fitted_head):
     head = fitted_head()
-    assert kept_reading([candidate(head), candidate(head)], head.texts, head.states, lambda _: None) == 0
+    assert kept_reading([candidate(head), candidate(head)], head.texts, head.levels, lambda _: None) == 0
 
 
 def test_acceptance_is_measured_by_depth_for_each_kind_of_text(fitted_head):
@@ -71,7 +71,7 @@ def test_acceptance_is_measured_by_depth_for_each_kind_of_text(fitted_head):
     rows = rows_of(head, candidate(head))
     assert [row.text for row in rows] == ["short prompts", "200 tokens of context", "448 tokens of context"]
     assert all(len(row.by_depth) == 5 for row in rows)
-    assert rows[0].num_tokens == sum(text.answer_length - 1 for text in head.texts[:6])
+    assert rows[0].num_tokens == sum(len(text.answer) - 1 for text in head.texts[:6])
     assert rows[0].by_depth[0] > 0.5
     check_acceptance(rows)
 

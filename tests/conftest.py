@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -257,6 +258,41 @@ def tiny_drafting_bundle_portable(tiny_bundle_portable: Path, with_drafter: Call
 def tiny_drafting_bundle_fp32(tiny_bundle_fp32: Path, with_drafter: Callable[[Path], Path]) -> Path:
     """`tiny_bundle_fp32` with a random drafter."""
     return with_drafter(tiny_bundle_fp32)
+
+
+@pytest.fixture(scope="session")
+def with_taps(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """`with_taps(bundle)`: a copy of a drafting bundle whose drafter reads random features of three levels instead."""
+    from dovetail_ort_export.heads.taps import Taps
+    from dovetail_ort_export.writing.bundle_output import write_manifest
+    from dovetail_ort_export.writing.taps import write_taps
+
+    def make(drafting_bundle: Path) -> Path:
+        copy = tmp_path_factory.mktemp("tapped") / "bundle"
+        shutil.copytree(drafting_bundle, copy)
+        bundle = Bundle(copy)
+        manifest = bundle.manifest
+        assert manifest.drafter is not None
+        width = manifest.target.hidden_size
+        weight = np.random.default_rng(0).normal(size=(width, 3 * width)).astype(np.float32) / 16
+        taps = write_taps(bundle, copy, Taps(levels=(0, 1, 2), weight=weight, precision="int8"))
+        (copy / "manifest.json").unlink()  # it is none of the files that it names
+        write_manifest(replace(manifest, drafter=replace(manifest.drafter, taps=taps)), copy)
+        return copy
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_tapped_bundle(tiny_drafting_bundle: Path, with_taps: Callable[[Path], Path]) -> Path:
+    """`tiny_drafting_bundle` with taps."""
+    return with_taps(tiny_drafting_bundle)
+
+
+@pytest.fixture(scope="session")
+def tiny_tapped_bundle_portable(tiny_drafting_bundle_portable: Path, with_taps: Callable[[Path], Path]) -> Path:
+    """`tiny_drafting_bundle_portable` with taps."""
+    return with_taps(tiny_drafting_bundle_portable)
 
 
 @pytest.fixture(scope="session")

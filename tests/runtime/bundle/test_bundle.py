@@ -290,3 +290,62 @@ def test_sha256_is_that_of_the_whole_file(tmp_path):
     content = bytes(range(256)) * 10_000  # more than one chunk
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def tapped(tiny_tapped_bundle, tmp_path):
+    """A copy of a bundle with a tapped target to damage."""
+    return copytree(tiny_tapped_bundle, tmp_path / "bundle")
+
+
+def test_a_tapped_target_is_among_the_graphs_that_are_checked(tapped):
+    bundle = Bundle(tapped, "all")
+    taps = bundle.manifest.drafter.taps
+    assert bundle.manifest.operators()[taps.graph] == bundle.manifest.target.operators
+    (tapped / taps.graph).write_bytes(b"no graph")
+    with pytest.raises(BundleError, match=f"{taps.graph} must have"):
+        Bundle(tapped)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda whole: whole["drafter"]["taps"].update(graph="x.onnx"), "refers to 'x.onnx', which is not among its"),
+        (
+            lambda whole: whole["drafter"]["taps"].update(levels=[1, 3]),
+            "levels must be between 0 and the target's 2, got 3; attach the drafter again",
+        ),
+        (
+            lambda whole: whole["drafter"]["taps"].update(portable_graph="model_native.onnx"),
+            "a target with a portable graph needs a tapped one of it, and no other target has one",
+        ),
+        (
+            lambda whole: whole["drafter"].update(taps=None, hidden_size=32),
+            "the drafter's hidden_size must be the target's 64, got 32; attach the drafter again",
+        ),
+        (
+            lambda whole: whole["target"].update(
+                front_graph="model_native.onnx", front_layers=1, rest_graph="model_native.onnx"
+            ),
+            "a target that was cut has no tapped graphs; export it again with --gpu-layers 0",
+        ),
+    ],
+)
+def test_taps_that_do_not_belong_to_the_target_are_refused(tapped, change, message):
+    edit(tapped, change)
+    with pytest.raises(BundleError, match=message):
+        Bundle(tapped)
+
+
+def test_drafter_and_tapped_target_lie_in_one_folder(tapped):
+    def move(whole):
+        whole["drafter"]["graph"] = f"other/{whole['drafter']['graph']}"
+        for file in whole["files"]:
+            if file["path"].startswith(("drafter_native", "model_native_taps")):
+                (tapped / file["path"]).rename(tapped / "other" / file["path"])
+                file["path"] = f"other/{file['path']}"
+
+    (tapped / "other").mkdir()
+    edit(tapped, move)
+    with pytest.raises(BundleError, match="graph and the target's must lie in one folder; attach the drafter again"):
+        Bundle(tapped)

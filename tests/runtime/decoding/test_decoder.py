@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.decoding.decoder import Decoder
 from dovetail_ort_runtime.drafting.prompt_lookup import PromptLookup
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
@@ -255,3 +256,20 @@ def test_a_drafter_whose_rewind_was_interrupted_is_told_the_text_anew(decoder, d
     answer = continued(interrupted, prompt, 5, 0)
     assert answer == plain(prompt, 5)
     assert drafter.token_ids == [*prompt, *answer][:-1]
+
+
+def test_a_drafter_is_given_what_it_reads(target_of, drafters, tiny_tapped_bundle):
+    class OfFeatures(drafters.Recorder):
+        reads = "drafter_features"
+
+    bundle = Bundle(tiny_tapped_bundle)
+    taps = bundle.manifest.drafter.taps
+    recorded = {}
+    for drafter in (drafters.Recorder(), OfFeatures()):
+        decoder = Decoder(target_of(tiny_tapped_bundle, taps=taps), drafter)
+        continued(decoder, PROMPTS[2], 20, 3)
+        recorded[drafter.reads] = np.array(drafter.hidden_states)
+    output = target_of(tiny_tapped_bundle, taps=taps).read(np.array(drafter.token_ids))
+    np.testing.assert_array_equal(recorded["hidden_states"], output.hidden_states)
+    np.testing.assert_array_equal(recorded["drafter_features"], output.features)
+    assert not np.array_equal(output.features, output.hidden_states)

@@ -14,13 +14,14 @@ import dovetail_ort
 from dovetail_ort import ChainShape, GenerationOptions, SamplingOptions, TreeShape
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.graph_entries import TapsEntry
 from dovetail_ort_runtime.drafting.drafter import NoDrafter
 from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.engine import devices, draft_graph, first_blocks, session
 from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, graphs_to_load
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.session import open_session
-from dovetail_ort_runtime.errors import BundleError, UnavailableError
+from dovetail_ort_runtime.errors import BundleError, InputError, UnavailableError
 from dovetail_ort_runtime.loading import curves, draft_models, loaded_bundle
 from dovetail_ort_runtime.model import load_model
 from dovetail_ort_runtime.planning.planner import Planner
@@ -49,6 +50,22 @@ def with_library(monkeypatch):
 @pytest.mark.parametrize("beside", [{}, {"portable_graph": "portable.onnx"}])
 def test_the_native_graph_is_taken_where_the_library_is(entry, with_library, beside):
     assert graphs_to_load(GRAPH, entry(**beside), "cpu") == TargetGraphs(graph=GRAPH, is_native=True)
+
+
+TAPS = TapsEntry(graph="tapped.onnx", levels=(1,), portable_graph="portable_tapped.onnx")
+
+
+def test_taps_take_the_place_of_the_graph_that_would_be_opened(entry, with_library, monkeypatch):
+    both = entry(portable_graph="portable.onnx")
+    assert graphs_to_load(GRAPH, both, "cpu", TAPS) == TargetGraphs(graph=Path("folder/tapped.onnx"), is_native=True)
+    monkeypatch.setattr(kernels, "is_available", lambda: False)
+    portable = TargetGraphs(graph=Path("folder/portable_tapped.onnx"), is_native=False)
+    assert graphs_to_load(GRAPH, both, "cpu", TAPS) == portable
+
+
+def test_a_cut_target_has_no_taps(entry):
+    with pytest.raises(InputError, match="A target that was cut has no taps"):
+        graphs_to_load(GRAPH, entry(**CUT), "cpu", TAPS)
 
 
 def test_the_portable_graph_is_taken_where_the_library_is_missing(entry, without_library):

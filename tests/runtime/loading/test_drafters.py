@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
+
+import numpy as np
 import pytest
 
-from dovetail_ort_runtime import Bundle, ChainShape, InputError, LoadOptions, PromptLookup
+from dovetail_ort_export.heads.taps import Taps
+from dovetail_ort_export.writing.taps import write_taps
+from dovetail_ort_runtime import (
+    Bundle,
+    BundleError,
+    ChainShape,
+    GenerationOptions,
+    InputError,
+    LoadOptions,
+    PromptLookup,
+    TreeShape,
+)
 from dovetail_ort_runtime.drafting.drafter import NoDrafter
+from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.drafting.language_model_drafter import LanguageModelDrafter
-from dovetail_ort_runtime.loading.drafters import make_drafter
+from dovetail_ort_runtime.loading.drafters import make_drafter, wanted_taps
+from dovetail_ort_runtime.model import load_model
 from dovetail_ort_runtime.planning.planner import Planner
 
 FOUR = ChainShape.fixed(4)
+PROMPT = np.random.default_rng(1).integers(3, 384, 9).tolist()
 
 
 @pytest.fixture
@@ -59,6 +76,68 @@ def test_a_fixed_shape_needs_no_planner(made, tiny_bundle):
 def test_a_fixed_shape_without_a_model_is_refused(made):
     with pytest.raises(InputError, match="the drafter lookup without one"):
         made(drafter="lookup", draft_shape=FOUR)
+
+
+class OfFeatures(PromptLookup):
+    """Reads features, though it needs none."""
+
+    reads = "drafter_features"
+
+
+@pytest.mark.parametrize(
+    ("drafter", "is_tapped"),
+    [
+        *(("auto", True), ("dgf", True), (OfFeatures(), True)),
+        *(("lookup", False), ("none", False), (PromptLookup(), False)),
+    ],
+)
+def test_the_tapped_target_is_opened_for_a_drafter_that_reads_features(drafter, is_tapped, tiny_tapped_bundle):
+    bundle = Bundle(tiny_tapped_bundle)
+    taps = bundle.manifest.drafter.taps
+    assert wanted_taps(bundle, LoadOptions(drafter=drafter)) == (taps if is_tapped else None)
+
+
+@pytest.mark.parametrize("name", ["tiny_bundle", "tiny_drafting_bundle"])
+def test_a_drafter_of_features_needs_a_bundle_with_taps(name, request):
+    directory = request.getfixturevalue(name)
+    with pytest.raises(InputError, match="OfFeatures reads drafter_features, and this bundle has none; attach a head"):
+        load_model(directory, drafter=OfFeatures())
+
+
+def test_dgf_asks_for_no_taps_of_a_bundle_without_a_head(tiny_bundle):
+    assert wanted_taps(Bundle(tiny_bundle), LoadOptions(drafter="dgf")) is None
+
+
+def test_the_head_and_the_planner_read_the_features_of_a_tapped_bundle(target_of, tiny_tapped_bundle, made):
+    bundle = Bundle(tiny_tapped_bundle)
+    target = target_of(tiny_tapped_bundle, taps=bundle.manifest.drafter.taps)
+    head = make_drafter(bundle, target, LoadOptions(draft_shape=FOUR))
+    planner = make_drafter(bundle, target, LoadOptions())
+    assert head.reads == planner.reads == DraftingAhead(head).reads == "drafter_features"
+    assert made(draft_shape=FOUR).reads == made().reads == "hidden_states"
+
+
+@pytest.mark.parametrize("shape", [FOUR, TreeShape(num_rows=9, num_expansions=3, width=4), None])
+@pytest.mark.parametrize("name", ["tiny_tapped_bundle", "tiny_tapped_bundle_portable"])
+def test_a_head_that_reads_features_drafts_and_answers_are_those_without_it(name, shape, request):
+    directory = request.getfixturevalue(name)
+    with load_model(directory, drafter="none", threads=1) as plain:
+        expected = plain.generate(PROMPT, GenerationOptions(max_new_tokens=60))
+    with load_model(directory, drafter="dgf", draft_shape=shape, threads=1) as model:
+        found = model.generate(PROMPT, GenerationOptions(max_new_tokens=60))
+        again = model.generate([*PROMPT, *found.token_ids], GenerationOptions(max_new_tokens=9))
+        assert [report.name for report in model.sessions()] == ["target", "drafter"]
+    assert found.token_ids == expected.token_ids
+    assert again.statistics.cached_tokens > len(PROMPT)
+    assert shape is None or found.statistics.drafted_tokens > 0
+
+
+def test_a_head_of_another_width_than_the_features_is_refused(target_of, tiny_tapped_bundle, tmp_path):
+    bundle = Bundle(tiny_tapped_bundle)
+    copy = shutil.copytree(tiny_tapped_bundle, tmp_path / "copy")
+    target = target_of(copy, taps=write_taps(bundle, copy, Taps(levels=(0, 1)), name_suffix="_levels"))
+    with pytest.raises(BundleError, match="the drafter reads 64 features, and the target gives 128; attach the"):
+        make_drafter(bundle, target, LoadOptions(draft_shape=FOUR))
 
 
 @pytest.mark.parametrize("name", ["lookup", "none"])

@@ -12,6 +12,12 @@ from dovetail_ort_runtime.loading.load_options import DRAFTERS
 TREE = TreeShape(num_rows=7, num_expansions=2, width=3)
 
 
+class OfNothing(PromptLookup):
+    """Reads what no target gives."""
+
+    reads = "embeddings"
+
+
 @pytest.mark.parametrize("name", [name for name in DRAFTERS if name != "lm"])
 def test_every_drafter_but_lm_needs_no_other_option(name):
     assert LoadOptions(drafter=name).drafter == name
@@ -27,6 +33,10 @@ def test_every_drafter_but_lm_needs_no_other_option(name):
         ({"drafter": "lm"}, "needs the bundle of a smaller model"),
         ({"drafter": "lookup", "draft_bundle": "there"}, "leave out the bundle or the drafter lookup"),
         ({"drafter": PromptLookup(), "draft_bundle": "there"}, "leave out the bundle or the drafter PromptLookup"),
+        (
+            {"drafter": OfNothing()},
+            "what the drafter reads must be one of hidden_states, drafter_features, got 'embeddings'",
+        ),
         ({"draft_bundle": "there", "draft_shape": TREE}, "drafts chains only"),
         ({"draft_bundle": "there", "drafter_device": "cuda"}, "runs on the CPU only"),
         ({"draft_shape": 4}, "draft_shape must be a ChainShape or a TreeShape, got an object of int"),

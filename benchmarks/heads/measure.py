@@ -24,6 +24,7 @@ from benchmarks.recorded_answers import RecordedAnswer, record_answers, replay
 from dovetail_ort.suites import HUMANEVAL
 from dovetail_ort_export.recipe import Recipe
 from dovetail_ort_export.training.head_files import load_head
+from dovetail_ort_export.writing.drafter_parts import own_parts
 from dovetail_ort_export.writing.drafter_writer import drafter_entry, drafter_graph, drafter_recipe
 from dovetail_ort_export.writing.graph_file import save_graph
 from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
@@ -74,8 +75,9 @@ def measure_head(
     head, draft_token_ids, record = load_head(path)
     with TemporaryDirectory() as folder:
         graph = Path(folder) / "drafter.onnx"
-        save_graph(drafter_graph(head, ends, draft_token_ids, recipe), graph)
-        entry = drafter_entry(head, draft_token_ids, record.target_sha256, graph.name, recipe)
+        parts = own_parts(head, ends, draft_token_ids)
+        save_graph(drafter_graph(parts, recipe), graph)
+        entry = drafter_entry(parts, record.target_sha256, graph.name, recipe)
         model = DraftGraph(graph, entry, capacity=MAX_CONTEXT, threads=usable_cores())
         return {
             "num_parameters": entry.num_parameters,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dovetail_ort_export.heads.config import HeadConfig
 from dovetail_ort_export.heads.draft_head import DraftHead
+from dovetail_ort_export.writing.drafter_parts import own_parts
 from dovetail_ort_export.writing.drafter_writer import drafter_entry, drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_runtime.bundle.bundle import Bundle
@@ -45,10 +46,10 @@ def write_random_drafter(
     epsilon = ends.norm_epsilon
     config = HeadConfig.for_target(target, fusion="gating", num_blocks=num_blocks, norm_epsilon=epsilon)
     head = _random_head(config)
-    draft_token_ids = np.arange(target.vocabulary_size)
+    parts = own_parts(head, ends, np.arange(target.vocabulary_size))
     recipe = drafter_recipe(precision, target.format)
-    entry = drafter_entry(head, draft_token_ids, target.weights_sha256, f"drafter-{num_blocks}.onnx", recipe)
-    write_drafter(drafter_graph(head, ends, draft_token_ids, recipe), folder, entry)
+    entry = drafter_entry(parts, target.weights_sha256, f"drafter-{num_blocks}.onnx", recipe)
+    write_drafter(drafter_graph(parts, recipe), folder, entry)
     return entry
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dovetail_ort_export.heads.published import PublishedHead, is_published_head, read_published_head
 from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS
+from dovetail_ort_export.probing.probe import probe_head
 from dovetail_ort_export.recipe import read_recipe
-from dovetail_ort_export.training.head_files import load_head
+from dovetail_ort_export.training.head_files import RECORD_NAME, TrainedHead, load_head
 from dovetail_ort_export.writing.bundle_output import bundle_directory, clear_leftovers, link_without, write_manifest
+from dovetail_ort_export.writing.drafter_parts import DrafterParts, own_parts, published_parts
 from dovetail_ort_export.writing.drafter_writer import drafter_entry, drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.writing.graph_file import graph_name
-from dovetail_ort_export.writing.target_ends import read_target_ends
+from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.hub_cache import Snapshot
+from dovetail_ort_runtime.bundle.graph_entries import AcceptanceRow, HeadOrigin, TapsEntry, TargetEntry
+from dovetail_ort_runtime.bundle.hub_cache import HubName, Snapshot
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
@@ -24,43 +28,52 @@ from dovetail_ort_runtime.errors import InputError
 
 def attach_drafter(
     bundle_path: str | Path,
-    head_path: Path,
+    head_path: str | Path,
     precision: str = AUTO_PRECISION,
     report: Callable[[str], None] = lambda _: None,
     *,
     recipe: Path | None = None,
+    force: bool = False,
 ) -> Manifest:
     """Export a head and put it into a bundle, in the place of the drafter that was there.
 
+    A head that others have trained is measured first, on text that the target writes: how it is to be read, and what
+    share of its tokens the target accepts.
+
     Args:
         bundle_path: bundle to change; it is replaced as a whole or not at all.
-        head_path: directory that training wrote.
+        head_path: directory that training wrote, a published head's directory, or its name on the hub as `owner/name`
+            or `owner/name@revision`.
         precision: one of `DRAFTER_PRECISIONS`; `auto` is int4 where the drafter is native, and else int8.
         report: function that is given a line for each step.
         recipe: TOML file with the passes that make the graph, in the place of the precision.
+        force: whether a published head is attached although hardly any of its tokens are accepted.
 
     Returns:
         The new manifest.
 
     Raises:
-        InputError: the head is damaged, or belongs to another target; or the bundle lies in the hub's cache.
+        InputError: the head is damaged, belongs to another target, or hardly any of its tokens are accepted; or the
+            bundle lies in the hub's cache.
+        SourceError: a published head is not understood whole, or the hub does not serve it.
+        UnavailableError: the hub cannot be reached.
         BundleError: a file of the bundle is damaged.
     """
     must_be_one_of("precision", precision, DRAFTER_PRECISIONS)
     bundle = _bundle_to_change(bundle_path)
     manifest = bundle.manifest
     steps = drafter_recipe(precision, manifest.target.format) if recipe is None else read_recipe(recipe)
-    trained = load_head(head_path, manifest.target)
-    head = trained.head
-    draft_token_ids = trained.draft_token_ids
-    graph = graph_name("drafter", steps.precision, steps.format)
-    entry = drafter_entry(head, draft_token_ids, trained.record.target_sha256, graph, steps)
+    head = _find_head(head_path, manifest.target, report)
     report("reading embedding and head of the target")
     ends = read_target_ends(bundle)
     with bundle_directory(bundle.directory) as directory:
         kept = link_without(bundle, _drafter_graphs(manifest), directory)
+        measured = _measured(bundle, directory, head, ends, report, force=force)
         report("writing the drafter")
-        write_drafter(drafter_graph(head, ends, draft_token_ids, steps), directory, entry)
+        graph = graph_name("drafter", steps.precision, steps.format)
+        entry = drafter_entry(measured.parts, str(manifest.target.weights_sha256), graph, steps)
+        entry = replace(entry, taps=measured.taps, origin=measured.origin, acceptance=measured.acceptance)
+        write_drafter(drafter_graph(measured.parts, steps), directory, entry)
         DraftGraph(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
         return write_manifest(replace(manifest, drafter=entry), directory, kept)
 
@@ -83,6 +96,71 @@ def detach_drafter(bundle_path: str | Path) -> Manifest:
     with bundle_directory(bundle.directory) as directory:
         kept = link_without(bundle, _drafter_graphs(manifest), directory)
         return write_manifest(replace(manifest, drafter=None), directory, kept)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _MeasuredHead:
+    """A head as it is to be written.
+
+    Attributes:
+        parts: network and ends.
+        taps: graphs of the target that give its features; None if it reads hidden states.
+        origin: where it comes from; None for a head that was trained here.
+        acceptance: what was measured on the target's own text.
+    """
+
+    parts: DrafterParts
+    taps: TapsEntry | None = None
+    origin: HeadOrigin | None = None
+    acceptance: tuple[AcceptanceRow, ...] = ()
+
+
+def _find_head(head: str | Path, target: TargetEntry, report: Callable[[str], None]) -> TrainedHead | PublishedHead:
+    """The head in a directory, or on the hub, which fits the target as far as its files tell."""
+    path = Path(head)
+    if (path / RECORD_NAME).is_file():
+        return load_head(path, target)
+    if target.weights_sha256 is None:
+        raise InputError("This bundle does not know its target's weights, so it takes no drafter; export it again.")
+    found = _read_published(head, report)
+    found.check_target(target)
+    return found
+
+
+def _read_published(head: str | Path, report: Callable[[str], None]) -> PublishedHead:
+    path = Path(head)
+    if is_published_head(path):
+        return read_published_head(path)
+    name = HubName.parse(str(head))
+    if path.exists() or name is None:
+        raise InputError(
+            f"a draft head must be a directory with a {RECORD_NAME} or a config.json, or a name on the hub such as "
+            f"owner/name, got {str(head)!r}; make one with: dovetail-ort train BUNDLE HEAD"
+        )
+    from dovetail_ort_export.source.hub import fetch  # the hub's client loads slowly
+
+    report(f"fetching {name}")
+    fetched = fetch(str(name))
+    for note in fetched.notes:
+        report(note)
+    return read_published_head(fetched.directory, name.repository, fetched.revision)
+
+
+def _measured(
+    bundle: Bundle,
+    directory: Path,
+    head: TrainedHead | PublishedHead,
+    ends: TargetEnds,
+    report: Callable[[str], None],
+    *,
+    force: bool,
+) -> _MeasuredHead:
+    """A head with what the probe found, if others have trained it."""
+    if not isinstance(head, PublishedHead):
+        return _MeasuredHead(parts=own_parts(head.head, ends, head.draft_token_ids))
+    probe = probe_head(bundle, directory, head, ends, report, force=force)
+    parts = published_parts(head, probe.reading, ends)
+    return _MeasuredHead(parts=parts, taps=probe.taps, origin=head.origin, acceptance=probe.acceptance)
 
 
 def _bundle_to_change(path: str | Path) -> Bundle:

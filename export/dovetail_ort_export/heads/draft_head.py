@@ -100,6 +100,7 @@ def gated_mlp(config: BlockConfig) -> LlamaMLP:
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
             mlp_bias=config.mlp_bias,
+            num_attention_heads=1,  # any size is a multiple of it, which transformers checks
         )
     )
 

@@ -20,6 +20,7 @@ from dovetail_ort_export.quantization.cache_range import measured_cache
 from dovetail_ort_export.recipe import Recipe, Step
 from dovetail_ort_export.source import SourceOptions, load_source
 from dovetail_ort_export.training.head_files import load_head
+from dovetail_ort_export.writing.drafter_parts import own_parts
 from dovetail_ort_export.writing.drafter_writer import drafter_entry, drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.writing.graph_file import graph_name
 from dovetail_ort_export.writing.target_ends import read_target_ends
@@ -128,10 +129,9 @@ class DrafterWorkshop(Workshop[DraftGraph]):
         """Write a drafter as attaching does, and open it once: a graph without candidates is refused then."""
         self._report(f"writing {name}")
         file_name = graph_name("drafter", recipe.precision, recipe.format)
-        draft_token_ids = self._head.draft_token_ids
-        target_sha256 = self._head.record.target_sha256
-        entry = drafter_entry(self._head.head, draft_token_ids, target_sha256, file_name, recipe)
-        graph = drafter_graph(self._head.head, self._ends, draft_token_ids, recipe)
+        parts = own_parts(self._head.head, self._ends, self._head.draft_token_ids)
+        entry = drafter_entry(parts, self._head.record.target_sha256, file_name, recipe)
+        graph = drafter_graph(parts, recipe)
         folder.mkdir()
         write_drafter(graph, folder, entry)
 

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx_ir as ir
-import torch
-from torch import Tensor
 
-from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.options import AUTO_PRECISION, MAX_ROWS
 from dovetail_ort_export.passes.context import PassContext
 from dovetail_ort_export.pipeline import apply_recipe
@@ -21,10 +18,9 @@ from dovetail_ort_export.recipe import LOWER_NATIVE, Recipe, built_in_recipe
 from dovetail_ort_export.source.weights import NamedWeights
 from dovetail_ort_export.tracing.drafter import trace_drafter
 from dovetail_ort_export.writing.chain_graph import chain_graph_name, write_chain_graph
+from dovetail_ort_export.writing.drafter_parts import DrafterParts
 from dovetail_ort_export.writing.graph_file import save_graph
-from dovetail_ort_export.writing.target_ends import TargetEnds
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.formats import FP16, FP32, INT8, NATIVE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
@@ -60,8 +56,8 @@ def drafter_recipe(precision: str, target_format: str) -> Recipe:
     return recipe.lowered_by(_LOWERINGS[precision], precision)
 
 
-def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray, recipe: Recipe) -> ir.Model:
-    """The graph that drafts with a head, between a table of embedded tokens and the reduced head of its target.
+def drafter_graph(parts: DrafterParts, recipe: Recipe) -> ir.Model:
+    """The graph that drafts with a head, between a table of embedded tokens and the reduced head.
 
     Inputs: `hidden_states` (B, S, E), true features or predicted ones; `input_ids` (B, S), the token after each;
     `scored_rows` (n,), the rows whose logits are wanted; positions, caches and all else that attention reads, as in a
@@ -69,32 +65,26 @@ def drafter_graph(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray
     rank the logits.
 
     Args:
-        head: head in float32, on the CPU.
-        ends: embedding, head and rotary angles of its target.
-        draft_token_ids: (Vd,) int64, the tokens it can draft.
+        parts: head and ends.
         recipe: recipe of a drafter.
 
     Raises:
         InputError: a pass is unknown or does not fit its place.
     """
-    skeleton = trace_drafter(head.config, len(ends.embedding), len(draft_token_ids))
-    weights = _weights(head, ends, draft_token_ids)
-    return apply_recipe(skeleton, recipe, PassContext(weights=weights, draft_token_ids=draft_token_ids))
+    skeleton = trace_drafter(parts.config, len(parts.embedded), len(parts.draft_token_ids))
+    return apply_recipe(skeleton, recipe, PassContext(weights=_weights(parts), draft_token_ids=parts.draft_token_ids))
 
 
-def drafter_entry(
-    head: DraftHead, draft_token_ids: TokenArray, target_sha256: str, graph: str, recipe: Recipe
-) -> DrafterEntry:
+def drafter_entry(parts: DrafterParts, target_sha256: str, graph: str, recipe: Recipe) -> DrafterEntry:
     """What a manifest says of a head's graph.
 
     Args:
-        head: head that the graph drafts with.
-        draft_token_ids: (Vd,) int64, the tokens it can draft.
+        parts: head and ends that the graph is made of.
         target_sha256: checksum of the target's weights that the head was trained for.
         graph: file name of the graph.
         recipe: recipe that makes the graph.
     """
-    config = head.config
+    block = parts.config.block
     return DrafterEntry(
         graph=graph,
         format=recipe.format,
@@ -102,14 +92,14 @@ def drafter_entry(
         chain_graph=chain_graph_name(graph) if recipe.precision == FP16 else None,
         precision=recipe.precision,
         passes=recipe.describe(),
-        fusion=config.fusion,
+        fusion=parts.config.fusion,
         target_sha256=target_sha256,
-        num_layers=config.num_blocks,
-        num_kv_heads=config.num_kv_heads,
-        head_size=config.head_size,
-        hidden_size=config.hidden_size,
-        draft_vocabulary_size=len(draft_token_ids),
-        num_parameters=sum(parameter.numel() for parameter in head.parameters()),
+        num_layers=parts.config.num_blocks,
+        num_kv_heads=block.num_kv_heads,
+        head_size=block.head_size,
+        hidden_size=block.hidden_size,
+        draft_vocabulary_size=len(parts.draft_token_ids),
+        num_parameters=parts.num_parameters,
         max_rows=MAX_ROWS,
     )
 
@@ -121,13 +111,11 @@ def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
         write_chain_graph(folder / entry.graph, entry.chain_graph)
 
 
-@torch.no_grad()
-def _weights(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray) -> NamedWeights:
-    """The head's own weights, and the two ends that it shares with its target."""
-    tensors: dict[str, Tensor] = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
-    # What the fusion makes of a token depends on nothing else: it is looked up instead of the embedding.
-    tensors["embed_tokens.weight"] = head.fusion.embed(torch.from_numpy(ends.embedding))
-    tensors["lm_head.weight"] = torch.from_numpy(ends.head[draft_token_ids])
-    tensors[COS_TABLE] = torch.tensor(ends.cos)
-    tensors[SIN_TABLE] = torch.tensor(ends.sin)
+def _weights(parts: DrafterParts) -> NamedWeights:
+    """All weights by the names that the trace gives them."""
+    tensors = {f"head.{name}": tensor for name, tensor in parts.weights.items()}
+    tensors["embed_tokens.weight"] = parts.embedded
+    tensors["lm_head.weight"] = parts.lm_head
+    tensors[COS_TABLE] = parts.cos
+    tensors[SIN_TABLE] = parts.sin
     return NamedWeights(tensors)

@@ -111,12 +111,14 @@ def draft_token_ids():
 @pytest.fixture(scope="module")
 def draft_model(tmp_path_factory, head, ends, draft_token_ids):
     """`draft_model(precision, format)`: the exported graph, opened."""
+    from dovetail_ort_export.writing.drafter_parts import own_parts
     from dovetail_ort_export.writing.drafter_writer import drafter_graph, drafter_recipe
     from dovetail_ort_export.writing.graph_file import save_graph
 
     def export(precision, graph_format="portable"):
         path = tmp_path_factory.mktemp(precision) / "drafter.onnx"
-        save_graph(drafter_graph(head, ends, draft_token_ids, drafter_recipe(precision, graph_format)), path)
+        parts = own_parts(head, ends, draft_token_ids)
+        save_graph(drafter_graph(parts, drafter_recipe(precision, graph_format)), path)
         entry = DrafterEntry(
             graph=path.name,
             format=graph_format,

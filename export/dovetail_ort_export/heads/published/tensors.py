@@ -118,7 +118,7 @@ def draft_vocabulary(offsets: Tensor | None, config: PublishedConfig) -> TokenAr
                 f"a head that drafts {size} of {config.target_vocabulary_size} tokens must say which, got no tensor d2t"
             )
         return token_ids
-    token_ids = token_ids + offsets.to(torch.int64).numpy()
+    token_ids += offsets.to(torch.int64).numpy()
     wrong = np.flatnonzero((token_ids < 0) | (token_ids >= config.target_vocabulary_size))
     if len(wrong):
         raise SourceError(

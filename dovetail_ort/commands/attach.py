@@ -13,12 +13,23 @@ from dovetail_ort_runtime.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "examples:\n  dovetail-ort attach smollm2 head\n  dovetail-ort attach smollm2 --none"
+    parser.epilog = (
+        "A head that others have trained is measured on text that the target writes: each way to read it that its\n"
+        "configuration leaves open, then the share of its tokens that the target accepts.\n\n"
+        "examples:\n"
+        "  dovetail-ort attach smollm2 head\n"
+        "  dovetail-ort attach llama yuhuili/EAGLE3-LLaMA3.1-Instruct-8B\n"
+        "  dovetail-ort attach smollm2 --none"
+    )
     parser.add_argument(
         "bundle", metavar="BUNDLE", help="a directory that `dovetail-ort export` wrote; the head is added to it"
     )
     parser.add_argument(
-        "head", metavar="HEAD", nargs="?", type=Path, help="a directory that `dovetail-ort train` wrote"
+        "head",
+        metavar="HEAD",
+        nargs="?",
+        help="a directory that `dovetail-ort train` wrote, or an EAGLE head that others have trained: a directory, or "
+        "a hub name as owner/name[@revision]",
     )
     parser.add_argument(
         "--none", action="store_true", help="take the bundle's head out of it, which leaves the bundle as it was"
@@ -29,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=AUTO_PRECISION,
         help="number format of the head's weights. auto is int4 in a native bundle, and int8 in others "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="attach a head although the target accepts hardly any of its tokens"
     )
     parser.add_argument(
         "--recipe", type=Path, metavar="FILE", help="TOML file with a list of graph passes, instead of --precision"
@@ -45,7 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
         manifest = detach_drafter(arguments.bundle)
     else:
         manifest = attach_drafter(
-            arguments.bundle, arguments.head, arguments.precision, Progress(), recipe=arguments.recipe
+            arguments.bundle,
+            arguments.head,
+            arguments.precision,
+            Progress(),
+            recipe=arguments.recipe,
+            force=arguments.force,
         )
     following = f'dovetail-ort generate {quoted(arguments.bundle)} "Why is the sky blue?"'
     print(page({**drafter_lines(manifest), "next": following}))

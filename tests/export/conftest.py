@@ -13,6 +13,9 @@ import pytest
 
 from dovetail_ort_runtime.bundle.bundle import Bundle
 
+# Those of the tiny targets in the conftest above.
+DIMENSIONS = {"vocab_size": 384, "hidden_size": 64}
+
 NUM_BLOCKS = 6
 LEVELS = (2, 3, 5)
 ROPE_BASE = 5000.0
@@ -33,6 +36,7 @@ class FittedHead:
     Attributes:
         network: the network.
         fusion: what makes features of levels.
+        levels_read: numbers of the levels that it reads.
         embedding: (V, F), the head's own embedding.
         lm_head: (Vd, F), the fitted output layer.
         draft_token_ids: (Vd,) int64.
@@ -43,6 +47,7 @@ class FittedHead:
 
     network: Any
     fusion: Any
+    levels_read: tuple[int, ...]
     embedding: Any
     lm_head: Any
     draft_token_ids: Any
@@ -63,10 +68,7 @@ def deep_bundle(tiny_source: Callable[..., Path], tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def fitted_head(torch: Any, deep_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FittedHead]:
-    """`fitted_head(**settings)`: a head of `deep_bundle` that reads `LEVELS`; settings are those of `Eagle3Config`."""
-    from dovetail_ort_export.heads.config import BlockConfig, Eagle3Config
-    from dovetail_ort_export.heads.eagle3 import Eagle3Head
-    from dovetail_ort_export.heads.level_fusion import LevelFusion, LevelFusionConfig
+    """`fitted_head(levels_read=LEVELS, **settings)`: a head of `deep_bundle`; settings are those of `Eagle3Config`."""
     from dovetail_ort_export.probing.target_states import texts_with_levels
     from dovetail_ort_export.writing.bundle_output import copy_without
 
@@ -75,41 +77,20 @@ def fitted_head(torch: Any, deep_bundle: Path, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("levels")
     copy_without(bundle, (), folder)
     texts = texts_with_levels(bundle, folder, levels)
+    draft_token_ids = torch.from_numpy(np.unique(np.concatenate([text.token_ids for text in texts])))
 
-    def make(**settings: Any) -> FittedHead:
-        torch.manual_seed(3)
-        block = BlockConfig(**HEAD)
-        network = Eagle3Head(Eagle3Config(num_blocks=1, block=block, **settings)).eval()
-        with torch.no_grad():
-            for parameter in network.parameters():
-                # Norms that turn a state, and blocks that count beside the residual.
-                parameter.uniform_(0.2, 1.8) if parameter.dim() == 1 else parameter.normal_(std=0.1)
-        width = block.hidden_size
-        fusion_config = LevelFusionConfig(
-            num_levels=len(LEVELS),
-            level_size=bundle.manifest.target.hidden_size,
-            feature_size=width,
-            norm="none",
-            norm_epsilon=block.norm_epsilon,
-            bias=False,
-        )
-        fusion = LevelFusion(fusion_config)
-        embedding = torch.randn(bundle.manifest.target.vocabulary_size, width)
-        draft_token_ids = torch.from_numpy(np.unique(np.concatenate([text.token_ids for text in texts])))
-        head = FittedHead(
-            network=network,
-            fusion=fusion,
-            embedding=embedding,
-            lm_head=torch.zeros(len(draft_token_ids), width),
-            draft_token_ids=draft_token_ids,
-            texts=texts,
-            levels=levels,
-            rotary=_rotary(torch, block.head_size),
-        )
+    def make(levels_read: tuple[int, ...] = LEVELS, **settings: Any) -> FittedHead:
+        head = _random(torch, levels_read, draft_token_ids, texts=texts, levels=levels, **settings)
         _fit(torch, head)
         return head
 
     return make
+
+
+@pytest.fixture(scope="session")
+def random_head(torch: Any) -> FittedHead:
+    """A head that was fitted to nothing, for a tiny target of two blocks."""
+    return _random(torch, (0, 1, 2), torch.arange(0, DIMENSIONS["vocab_size"], 2), texts=(), levels=())
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +109,42 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return directory
 
     return write
+
+
+def _random(
+    torch: Any, levels_read: tuple[int, ...], draft_token_ids: Any, *, texts: Any, levels: Any, **settings: Any
+) -> FittedHead:
+    from dovetail_ort_export.heads.config import BlockConfig, Eagle3Config
+    from dovetail_ort_export.heads.eagle3 import Eagle3Head
+    from dovetail_ort_export.heads.level_fusion import LevelFusion, LevelFusionConfig
+
+    torch.manual_seed(3)
+    block = BlockConfig(**HEAD)
+    width = block.hidden_size
+    network = Eagle3Head(Eagle3Config(num_blocks=1, block=block, **settings)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            # Norms that turn a state, and blocks that count beside the residual.
+            parameter.uniform_(0.2, 1.8) if parameter.dim() == 1 else parameter.normal_(std=0.1)
+    fusion = LevelFusionConfig(
+        num_levels=len(levels_read),
+        level_size=DIMENSIONS["hidden_size"],
+        feature_size=width,
+        norm="none",
+        norm_epsilon=block.norm_epsilon,
+        bias=False,
+    )
+    return FittedHead(
+        network=network,
+        fusion=LevelFusion(fusion),
+        levels_read=levels_read,
+        embedding=torch.randn(DIMENSIONS["vocab_size"], width),
+        lm_head=torch.randn(len(draft_token_ids), width),
+        draft_token_ids=draft_token_ids,
+        texts=texts,
+        levels=levels,
+        rotary=_rotary(torch, block.head_size),
+    )
 
 
 def _rotary(torch: Any, head_size: int) -> Any:
@@ -149,7 +166,7 @@ def _fit(torch: Any, head: FittedHead) -> None:
     with torch.no_grad():
         for text in head.texts:
             states = levels_of(text, head.levels)
-            levels = torch.from_numpy(np.concatenate([states[level] for level in LEVELS], axis=-1))
+            levels = torch.from_numpy(np.concatenate([states[level] for level in head.levels_read], axis=-1))
             features = head.fusion(levels).numpy()
             conversation = Conversation(
                 token_ids=text.token_ids, prompt_length=text.prompt_length, hidden_states=features
@@ -200,7 +217,7 @@ def _safeailab(head: FittedHead) -> dict[str, Any]:
         "torch_dtype": "float32",
         "draft_vocab_size": len(head.draft_token_ids),
         "target_hidden_size": 64,
-        "eagle_config": {"eagle_aux_hidden_state_layer_ids": [level - 1 for level in LEVELS]},
+        "eagle_config": {"eagle_aux_hidden_state_layer_ids": [level - 1 for level in head.levels_read]},
         **_layers(),
     }
 
@@ -212,7 +229,7 @@ def _speculators(head: FittedHead) -> dict[str, Any]:
         "draft_vocab_size": len(head.draft_token_ids),
         "target_hidden_size": 64,
         "norm_before_residual": True,
-        "eagle_aux_hidden_state_layer_ids": list(LEVELS),
+        "eagle_aux_hidden_state_layer_ids": list(head.levels_read),
         "transformer_layer_config": {"model_type": "llama", **_layers()},
     }
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Final
 
-from dovetail_ort.cli.bundle_lines import describe_drafter, measurement_lines, number_format
+from dovetail_ort.cli.bundle_lines import drafter_lines, measurement_lines, number_format
 from dovetail_ort_runtime.bundle.formats import INT4, INT8
 from dovetail_ort_runtime.bundle.hub_cache import HubName
 from dovetail_ort_runtime.bundle.manifest import Manifest
@@ -28,7 +28,7 @@ def model_card(manifest: Manifest, name: HubName) -> str:
         "family": f"{target.family}, {target.num_parameters / 1e6:.1f} million parameters",
         "weights": number_format(target),
         "context": f"{target.max_context} tokens of prompt and answer",
-        "drafter": describe_drafter(manifest),
+        **drafter_lines(manifest),
         "size": f"{sum(entry.num_bytes for entry in manifest.files) / 1e6:.1f} MB",
         **measurement_lines(manifest),
         "exported by": f"dovetail-ort {manifest.provenance.exporter} on {manifest.provenance.machine}",
@@ -49,7 +49,7 @@ speculatively, without PyTorch and transformers.
 |---|---|
 {table}
 
-All measurements were made at export, on the machine above.
+Measurements were made at export, on the machine above; those of the drafter when it was attached.
 
 ## Use
 

@@ -28,7 +28,7 @@ from dovetail_ort_export.writing.drafter_writer import write_drafter
 from dovetail_ort_export.writing.graph_file import load_graph, save_graph
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
+from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry, with_paths_beside
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.target import Target
@@ -73,7 +73,8 @@ def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: 
 
     Raises:
         InputError: a pass is unknown, cannot be imported, needs the original model, changes nothing, or leaves a graph
-            with a cycle; the bundle has no drafter; or `out` holds something that would be lost.
+            with a cycle; the bundle has no drafter, or the drafter reads levels of the target that is to change; or
+            `out` holds something that would be lost.
         BundleError: a file of the bundle is damaged, ONNX Runtime or `check_graph` refuses the new graph, or its inputs
             and outputs are no longer the bundle's.
     """
@@ -81,12 +82,15 @@ def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: 
     check_output(out, force=force)
     bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
     entry = graph_entry(bundle, graph)
+    if isinstance(entry, TargetEntry):
+        _refuse_taps(bundle)
     path = bundle.path(entry.graph)
     changed = _changed(load_graph(path), passes)
     with bundle_directory(out) as directory:
         new = directory / entry.graph
         if isinstance(entry, DrafterEntry):
-            kept = copy_without(bundle, entry.graphs, directory)
+            rewritten = with_paths_beside(entry.graph, entry.chain_graph)
+            kept = copy_without(bundle, rewritten, directory)
             write_drafter(changed, directory, entry)
         else:
             kept = copy_without(bundle, (entry.graph,), directory)
@@ -100,6 +104,15 @@ def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: 
         keeps_parity=measured.keeps_parity,
         draft_agreement=measured.draft_agreement,
     )
+
+
+def _refuse_taps(bundle: Bundle) -> None:
+    """A tapped graph is the target's graph with one more output, and would no longer be."""
+    drafter = bundle.manifest.drafter
+    if drafter is not None and drafter.taps is not None:
+        raise InputError(
+            "The bundle's head reads levels of this graph; take it out first with: dovetail-ort attach BUNDLE --none"
+        )
 
 
 def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:

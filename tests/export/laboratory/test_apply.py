@@ -150,6 +150,17 @@ def test_passes_go_over_the_drafter_too(tiny_drafting_bundle, tmp_path, capsys):
     assert manifest.drafter.passes[-1] == "foreign_passes:Shift"
 
 
+def test_a_drafter_keeps_its_taps(tiny_tapped_bundle, tmp_path):
+    out = tmp_path / "out"
+    assert apply(tiny_tapped_bundle, "foreign_passes:Shift", out, "--graph", "drafter") == 0
+    assert Bundle(out, "all").manifest.drafter.taps == Bundle(tiny_tapped_bundle).manifest.drafter.taps
+
+
+def test_a_target_with_taps_is_left_alone(tiny_tapped_bundle, tmp_path, refused):
+    found = refused("graph", "apply", tiny_tapped_bundle, "--pass", "foreign_passes:Shift", tmp_path / "out")
+    assert "take it out first with: dovetail-ort attach BUNDLE --none" in found
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

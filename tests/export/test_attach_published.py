@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -77,6 +78,69 @@ def test_the_manifest_says_where_a_head_comes_from_and_what_it_brings(bundle, fi
     assert drafter.acceptance[0].text == "short prompts"
     assert len(drafter.acceptance[0].by_depth) == 5
     Bundle(bundle, "all")
+
+
+def test_the_product_of_levels_is_in_float32_where_int8_costs_tokens(bundle, fitted_head, published, monkeypatch):
+    from dovetail_ort_export.probing import probe
+
+    head = fitted_head()
+    weights = head.fusion.fc.weight
+    attach(bundle, published(head, "safeailab"))
+    small = (bundle / "model_native_taps.onnx_data").stat().st_size
+    monkeypatch.setattr(probe, "_MOST_LOST", -1.0)
+    attach(bundle, published(head, "safeailab"))
+    large = (bundle / "model_native_taps.onnx_data").stat().st_size
+    assert small < 2 * weights.numel() < 4 * weights.numel() <= large
+    assert [path.name for path in bundle.glob("*taps*.onnx")] == ["model_native_taps.onnx"]
+
+
+@pytest.fixture
+def eagle_directory(torch, tiny_bundle, tmp_path):
+    """A random EAGLE-1 head of the tiny target, as its publisher writes it."""
+    from safetensors.torch import save_file
+
+    from dovetail_ort_export.heads.config import HeadConfig
+    from dovetail_ort_export.heads.draft_head import DraftHead
+
+    target = Bundle(tiny_bundle).manifest.target
+    config = HeadConfig.for_target(target, fusion="concatenation", num_blocks=1, norm_epsilon=1e-5)
+    torch.manual_seed(1)
+    tensors = DraftHead(config).state_dict()
+    parts = [tensors.pop(f"fusion.{name}_proj.weight") for name in ("embedding", "feature")]
+    tensors["fc.weight"] = torch.cat(parts, dim=1)
+    tensors["fc.bias"] = tensors.pop("fusion.embedding_proj.bias")
+    directory = tmp_path / "eagle"
+    directory.mkdir()
+    save_file(tensors, directory / "model.safetensors")
+    settings = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "num_hidden_layers": 1,
+        "rms_norm_eps": config.norm_epsilon,
+        "max_position_embeddings": 128,
+        "hidden_act": "silu",
+        "bias": True,
+        "vocab_size": target.vocabulary_size,
+    }
+    (directory / "config.json").write_text(json.dumps(settings))
+    return directory
+
+
+@pytest.mark.parametrize("source", ["tiny_bundle", "tiny_bundle_portable", "tiny_cut_bundle"])
+def test_an_eagle_1_head_reads_hidden_states_and_needs_no_taps(request, tmp_path, eagle_directory, source):
+    bundle = shutil.copytree(request.getfixturevalue(source), tmp_path / "bundle")
+    attach(bundle, eagle_directory, force=True)
+    drafter = Bundle(bundle).manifest.drafter
+    assert (drafter.taps, drafter.fusion, drafter.origin.form) == (None, "concatenation", "eagle")
+    model = load_model(bundle, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(2))
+    plain = model.generate(QUESTION, GenerationOptions(max_new_tokens=24, max_draft_tokens=0))
+    drafted = model.generate(QUESTION, GenerationOptions(max_new_tokens=24, max_draft_tokens=2))
+    assert drafted.token_ids == plain.token_ids
+    assert drafted.statistics.drafted_tokens > 0
 
 
 def test_a_head_that_is_hardly_ever_right_is_refused_and_the_bundle_stays(bundle, fitted_head, published):

@@ -16,8 +16,10 @@ from dovetail_ort_export.writing.bundle_output import bundle_directory, clear_le
 from dovetail_ort_export.writing.drafter_parts import DrafterParts, own_parts, published_parts
 from dovetail_ort_export.writing.drafter_writer import drafter_entry, drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.writing.graph_file import graph_name
+from dovetail_ort_export.writing.shared_embedding import share_embedding
 from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.formats import INT4, INT8
 from dovetail_ort_runtime.bundle.graph_entries import AcceptanceRow, HeadOrigin, TapsEntry, TargetEntry
 from dovetail_ort_runtime.bundle.hub_cache import HubName, Snapshot
 from dovetail_ort_runtime.bundle.manifest import Manifest
@@ -73,7 +75,10 @@ def attach_drafter(
         graph = graph_name("drafter", steps.precision, steps.format)
         entry = drafter_entry(measured.parts, str(manifest.target.weights_sha256), graph, steps)
         entry = replace(entry, taps=measured.taps, origin=measured.origin, acceptance=measured.acceptance)
-        write_drafter(drafter_graph(measured.parts, steps), directory, entry)
+        drafter = drafter_graph(measured.parts, steps)
+        if measured.parts.has_target_embedding:
+            share_embedding(drafter, entry, manifest.target, directory)
+        write_drafter(drafter, directory, entry)
         DraftGraph(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
         return write_manifest(replace(manifest, drafter=entry), directory, kept)
 
@@ -159,7 +164,8 @@ def _measured(
     if not isinstance(head, PublishedHead):
         return _MeasuredHead(parts=own_parts(head.head, ends, head.draft_token_ids))
     probe = probe_head(bundle, directory, head, ends, report, force=force)
-    parts = published_parts(head, probe.reading, ends)
+    is_quantised = bundle.manifest.target.precision in (INT8, INT4)
+    parts = published_parts(head, probe.reading, ends, is_quantised=is_quantised)
     return _MeasuredHead(parts=parts, taps=probe.taps, origin=head.origin, acceptance=probe.acceptance)
 
 

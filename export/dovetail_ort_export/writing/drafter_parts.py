@@ -6,6 +6,7 @@ A head that is trained here has the ends of its target. A head that others have 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.heads.published import PublishedHead, Reading
 from dovetail_ort_export.writing.target_ends import TargetEnds
 from dovetail_ort_runtime.arrays import TokenArray
+
+# Of a number that went through 8 bits with a scale for its row: a step of 127, with room for the scale's own rounding.
+_LARGEST_ROUNDING: Final = 1 / 127
+_ROWS_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -69,7 +74,9 @@ def own_parts(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray) ->
 
 
 @torch.no_grad()
-def published_parts(published: PublishedHead, reading: Reading, ends: TargetEnds) -> DrafterParts:
+def published_parts(
+    published: PublishedHead, reading: Reading, ends: TargetEnds, *, is_quantised: bool = False
+) -> DrafterParts:
     """The parts of a head that others have trained, by one of its readings.
 
     The rotary angles are the head's own, for as many positions as the target has.
@@ -78,6 +85,7 @@ def published_parts(published: PublishedHead, reading: Reading, ends: TargetEnds
         published: head of the target, as `PublishedHead.check_target` accepts it.
         reading: one of its readings.
         ends: embedding, head and rotary angles of the target.
+        is_quantised: whether the target's embedding went through 8 bits, so that the head's copy of it may differ.
 
     Raises:
         SourceError: the head's angles change with the length of the text.
@@ -85,8 +93,8 @@ def published_parts(published: PublishedHead, reading: Reading, ends: TargetEnds
     rotary = published.rotary(len(ends.cos))
     own = published.embedding
     of_target = torch.from_numpy(ends.embedding)
-    has_target_embedding = own is None or _is_equal(own, of_target)
-    embedding = of_target if own is None else own
+    has_target_embedding = own is None or _is_equal(own, of_target, _LARGEST_ROUNDING if is_quantised else 0.0)
+    embedding = of_target if own is None or has_target_embedding else own
     embedded = embedding
     if isinstance(published.network_config(reading), HeadConfig):
         embedded = published.network(reading).embed(embedding.to(torch.float32))
@@ -106,6 +114,20 @@ def published_parts(published: PublishedHead, reading: Reading, ends: TargetEnds
     )
 
 
-def _is_equal(own: Tensor, of_target: Tensor) -> bool:
-    """Whether an embedding is the target's, in the precision of the two."""
-    return own.shape == of_target.shape and bool(torch.equal(own.to(torch.float32), of_target))
+def _is_equal(own: Tensor, of_target: Tensor, tolerance: float) -> bool:
+    """Whether an embedding (V, E) is the target's.
+
+    Args:
+        own: embedding of the head.
+        of_target: embedding of the target, float32.
+        tolerance: largest difference within a row, as a share of the row's largest number.
+    """
+    if own.shape != of_target.shape:
+        return False
+    for start in range(0, len(own), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        exact = own[rows].to(torch.float32)
+        difference = (exact - of_target[rows]).abs().amax(-1)
+        if bool((difference > tolerance * exact.abs().amax(-1)).any()):
+            return False
+    return True

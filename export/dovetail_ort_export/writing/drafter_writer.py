@@ -19,7 +19,7 @@ from dovetail_ort_export.source.weights import NamedWeights
 from dovetail_ort_export.tracing.drafter import trace_drafter
 from dovetail_ort_export.writing.chain_graph import chain_graph_name, write_chain_graph
 from dovetail_ort_export.writing.drafter_parts import DrafterParts
-from dovetail_ort_export.writing.graph_file import save_graph
+from dovetail_ort_export.writing.graph_file import save_graph, save_graph_beside
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.formats import FP16, FP32, INT8, NATIVE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
@@ -106,9 +106,15 @@ def drafter_entry(parts: DrafterParts, target_sha256: str, graph: str, recipe: R
 
 def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
     """Write a drafter's graphs and weights into a folder, under the names in its entry."""
-    save_graph(graph, folder / entry.graph)
+    save = save_graph_beside if _has_foreign_weights(graph) else save_graph
+    save(graph, folder / entry.graph)
     if entry.chain_graph is not None:
         write_chain_graph(folder / entry.graph, entry.chain_graph)
+
+
+def _has_foreign_weights(graph: ir.Model) -> bool:
+    """Whether some weights lie in a file of another graph."""
+    return any(isinstance(value.const_value, ir.ExternalTensor) for value in graph.graph.initializers.values())
 
 
 def _weights(parts: DrafterParts) -> NamedWeights:

@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES
 from dovetail_ort_runtime.drafting.drafter import ModelDrafter
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.forward_times import NUM_PAST, RunForward, target_forwards
@@ -122,7 +123,8 @@ class _TimedDrafter:
         self._model = model
         longest = _READ + max(THOROUGH.catch_up_rows)
         self._tokens = np.arange(longest, dtype=np.int64) % target.vocabulary_size
-        self._states = np.zeros((longest, target.hidden_size), dtype=np.float32)
+        width = target.hidden_size if model.reads == HIDDEN_STATES else target.feature_size
+        self._states = np.zeros((longest, width), dtype=np.float32)
         model.begin(SamplingOptions())
         model.rewind(0)
         model.observe(self._tokens[:_READ], self._states[:_READ])

@@ -191,6 +191,18 @@ def test_only_the_weights_of_the_taps_are_written(tiny_bundle, tmp_path):
     assert len(after["model_native_taps.onnx"]) < 1.5 * len(before["model_native.onnx"])
 
 
+def test_files_that_are_links_are_left_as_they_are(tiny_bundle, tmp_path):
+    bundle = Bundle(tiny_bundle)
+    directory = tmp_path / "bundle"
+    directory.mkdir()
+    for file in bundle.directory.iterdir():
+        (directory / file.name).hardlink_to(file)
+    entry = bundle.manifest.target
+    taps = write_taps(bundle, directory, projection(64, precision="int8"))
+    assert (directory / "model_native.onnx_data").samefile(bundle.directory / "model_native.onnx_data")
+    assert Target(directory / entry.graph, entry, max_context=2, taps=taps).feature_size == FEATURES
+
+
 def test_raw_levels_need_no_file_of_weights(tiny_bundle, tmp_path):
     bundle = Bundle(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     entry = write_taps(bundle, bundle.directory, Taps(levels=(1,)), name_suffix="_levels")

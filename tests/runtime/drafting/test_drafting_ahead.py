@@ -314,13 +314,16 @@ class InformedAhead(DraftingAhead):
         return {Verdict(len(drafted), foresight.text[end]): foresight.chain(end + 1, 4)}
 
 
-def test_answers_are_those_of_plain_decoding(target_of, tiny_drafting_bundle, monkeypatch):
+@pytest.mark.parametrize("name", ["tiny_drafting_bundle", "tiny_tapped_bundle"])
+def test_answers_are_those_of_plain_decoding(name, target_of, request, monkeypatch):
     monkeypatch.setattr(drafting_ahead, "_LEAST_IN_TIME", 0.0)  # a tiny target is there before the thread is done
-    plain = Decoder(target_of(tiny_drafting_bundle), NoDrafter())
+    directory = request.getfixturevalue(name)
+    bundle = Bundle(directory)
+    plain = Decoder(target_of(directory), NoDrafter())
     plain.begin(PROMPT, GREEDY)
     expected = [plain.root, *(plain.step(0).token_ids[0] for _ in range(149))]
-    target = target_of(tiny_drafting_bundle)
-    head = make_drafter(Bundle(tiny_drafting_bundle), target, LoadOptions(drafter="dgf", draft_shape=FOUR))
+    target = target_of(directory, taps=bundle.manifest.drafter.taps)
+    head = make_drafter(bundle, target, LoadOptions(drafter="dgf", draft_shape=FOUR))
     ahead = InformedAhead(Informed(head.model, Foresight([*PROMPT, *expected])))
     decoder = Decoder(target, ahead)
     for _ in range(2):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
 
 import pytest
 
+from dovetail_ort_export.heads.taps import Taps
+from dovetail_ort_export.writing.taps import write_taps
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.drafting.drafter import ModelDrafter
+from dovetail_ort_runtime.drafting.proposal import NOTHING
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.loading.drafters import make_drafter
 from dovetail_ort_runtime.loading.load_options import LoadOptions
@@ -141,3 +146,34 @@ def test_without_a_drafter_rows_follow_single_rows(timed):
     assert set(work.calls) == {work.target.least_rows, 4, 8}
     before_of = itertools.pairwise(work.calls)
     assert {before for before, call in before_of if call == 8} == {work.target.least_rows}
+
+
+class Wide(ModelDrafter):
+    """Notes how wide its features are.
+
+    Attributes:
+        widths: number of features of each row that it observed.
+    """
+
+    reads = "drafter_features"
+
+    def __init__(self):
+        super().__init__()
+        self.widths = set()
+
+    def rewind(self, length):
+        pass
+
+    def observe(self, token_ids, hidden_states):
+        self.widths.add(hidden_states.shape[1])
+
+    def draft(self, next_token_id, max_draft_tokens, shape):
+        return NOTHING
+
+
+def test_a_drafter_of_features_is_timed_with_rows_of_their_width(tiny_bundle, target_of, tmp_path):
+    copy = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    taps = write_taps(Bundle(copy), copy, Taps(levels=(0, 1, 2)))
+    drafter = Wide()
+    measure_curves(target_of(copy, taps=taps), drafter, EFFORT)
+    assert drafter.widths == {3 * 64}

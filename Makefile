@@ -23,6 +23,7 @@ OLDEST_TESTS := $(addprefix tests/export/, source tracing checking test_families
 	passes/test_quantize_cache.py training/test_slotted_target.py)
 STAND_IN := build/cuda-stand-in
 FUZZING := build/fuzzing/python
+SPECULATORS := build/speculators
 
 .PHONY: demo help setup check fix test-fast test test-long docs bench clean clean-all
 .DELETE_ON_ERROR:
@@ -56,7 +57,7 @@ test: check build/attached $(OLDEST)/installed ## check, run all tests, and some
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
 
 # Sanitizers, the provider of CUDA without a GPU, all tests with the oldest transformers, and a minute of fuzzing a target.
-test-long: $(DEVELOPMENT) build/attached $(OLDEST)/installed $(FUZZING)/installed ## run what takes an hour; Linux, gcc
+test-long: $(DEVELOPMENT) build/attached $(OLDEST)/installed $(FUZZING)/installed $(SPECULATORS)/installed ## run what takes an hour; Linux, gcc
 	$(BIN)/pytest -m long
 	$(OLDEST)/bin/python -m pytest
 	$(FUZZING)/bin/python tests/fuzzing/record_run.py --seconds 60 --out build/fuzzing/runs.json
@@ -113,6 +114,14 @@ $(OLDEST)/installed: $(DEVELOPMENT)
 	@touch $@
 
 # The fuzzer instruments the package, so it has an environment of its own.
+# Drafts with the same heads as this package; what it needs beyond .venv, and a transformers that it allows.
+$(SPECULATORS)/installed: $(DEVELOPMENT)
+	$(PYTHON) -m venv $(@D)
+	echo "import site; site.addsitedir('$(abspath $(VENV))/$(SITE_PACKAGES)')" > $(@D)/$(SITE_PACKAGES)/first.pth
+	$(@D)/bin/pip install --quiet --no-deps speculators==0.9.0 transformers==5.19.0 datasets dill hs-connectors loguru \
+		multiprocess pandas pyarrow pydantic-settings xxhash
+	@touch $@
+
 $(FUZZING)/installed: $(BUILT_FROM)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet atheris onnx --editable '.[cpu]'

@@ -19,7 +19,7 @@ RECIPES := export/dovetail_ort_export/recipes
 OLDEST := build/oldest
 SITE_PACKAGES = lib/$(notdir $(wildcard $(VENV)/lib/python3*))/site-packages
 # The tests that use transformers: reading sources, tracing, checking.
-OLDEST_TESTS := $(addprefix tests/export/, source tracing checking test_families.py test_export_bundle.py \
+OLDEST_TESTS := $(addprefix tests/export/, source heads tracing checking test_families.py test_export_bundle.py \
 	passes/test_quantize_cache.py training/test_slotted_target.py)
 STAND_IN := build/cuda-stand-in
 FUZZING := build/fuzzing/python
@@ -113,7 +113,6 @@ $(OLDEST)/installed: $(DEVELOPMENT)
 	$(@D)/bin/pip install --quiet --no-deps transformers==4.56.0 'tokenizers==0.22.*' 'huggingface-hub==0.34.*'
 	@touch $@
 
-# The fuzzer instruments the package, so it has an environment of its own.
 # Drafts with the same heads as this package; what it needs beyond .venv, and a transformers that it allows.
 $(SPECULATORS)/installed: $(DEVELOPMENT)
 	$(PYTHON) -m venv $(@D)
@@ -122,6 +121,7 @@ $(SPECULATORS)/installed: $(DEVELOPMENT)
 		multiprocess pandas pyarrow pydantic-settings xxhash
 	@touch $@
 
+# The fuzzer instruments the package, so it has an environment of its own.
 $(FUZZING)/installed: $(BUILT_FROM)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet atheris onnx --editable '.[cpu]'

@@ -78,13 +78,15 @@ def probe_head(
     candidates = (make_candidate(head, reading, target, ends) for reading in readings)
     reading = readings[kept_reading(candidates, texts, levels, report)]
     candidate = make_candidate(head, reading, target, ends)
-    rows = acceptance_rows(candidate, texts, levels)
-    for row in rows:
-        report(describe_acceptance(row))
+    rows = acceptance_rows(candidate, _short(texts), levels)
+    report(describe_acceptance(rows[0]))
     if not force:
         check_acceptance(rows)
+    further = acceptance_rows(candidate, [text for text in texts if text.name != SHORT_PROMPTS], levels)
+    for row in further:
+        report(describe_acceptance(row))
     taps = _write_taps(bundle, directory, head, candidate, texts, rows[0].first, report)
-    return Probe(reading=reading, taps=taps, acceptance=rows)
+    return Probe(reading=reading, taps=taps, acceptance=rows + further)
 
 
 def kept_reading(

@@ -48,6 +48,7 @@ class RandomHead:
     level_norm: str = "none"
     qk_norm: bool = False
     bias: bool = False
+    every_bias: bool = False
     own_embedding: bool = False
     own_lm_head: bool = True
     form: str = "eagle3"
@@ -85,6 +86,10 @@ class RandomHead:
         if self.bias:
             for name, length in (("q_proj", width), ("k_proj", kv_width), ("v_proj", kv_width)):
                 layer[f"self_attn.{name}.bias"] = self._bias(length)
+        if self.every_bias:
+            layer["self_attn.o_proj.bias"] = self._bias(self.size)
+            for name, length in (("gate_proj", self.inner), ("up_proj", self.inner), ("down_proj", self.size)):
+                layer[f"mlp.{name}.bias"] = self._bias(length)
         if self.qk_norm:
             layer["self_attn.q_norm.weight"] = self._norm(self.head_size)
             layer["self_attn.k_norm.weight"] = self._norm(self.head_size)
@@ -93,6 +98,8 @@ class RandomHead:
     def _eagle3(self) -> dict[str, np.ndarray]:
         k = len(self.levels)
         tensors = {"fc.weight": self._matrix(self.size, k * self.target_size), "norm.weight": self._norm(self.size)}
+        if self.every_bias:
+            tensors["fc.bias"] = self._bias(self.size)
         if self.level_norm == "all":
             tensors["input_norm.weight"] = self._norm(k * self.target_size)
         if self.level_norm == "each":
@@ -311,14 +318,14 @@ class Oracle:
             x = np.concatenate(
                 [self._norm(part, f"fc_norm.{index}.weight") for index, part in enumerate(parts)], axis=-1
             )
-        return x @ self.t["fc.weight"].T
+        return self._product(x, "fc")
 
     def states(self, features: np.ndarray, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is fed back (n, E) and the logits (n, Vd) of n rows, row i with feature i and the token after it."""
         features = features.astype(np.float64)
         embedded = self.embedding[token_ids]
         if self.head.form == "eagle":
-            x = np.concatenate([embedded, features], axis=-1) @ self.t["fc.weight"].T + self.t["fc.bias"]
+            x = self._product(np.concatenate([embedded, features], axis=-1), "fc")
             for index in range(self.head.num_layers):
                 normed = x if index == 0 else self._norm(x, f"layers.{index}.input_layernorm.weight")
                 x = self._rest(x, normed, index)
@@ -346,13 +353,16 @@ class Oracle:
     def _norm(self, x: np.ndarray, weight: str) -> np.ndarray:
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.head.epsilon) * self.t[weight]
 
+    def _product(self, x: np.ndarray, name: str) -> np.ndarray:
+        return x @ self.t[f"{name}.weight"].T + self.t.get(f"{name}.bias", 0.0)
+
     def _rest(self, residual: np.ndarray, x: np.ndarray, index: int) -> np.ndarray:
         name = f"layers.{index}"
         a = residual + self._attention(x, f"{name}.self_attn")
         normed = self._norm(a, f"{name}.post_attention_layernorm.weight")
-        gate = normed @ self.t[f"{name}.mlp.gate_proj.weight"].T
-        up = normed @ self.t[f"{name}.mlp.up_proj.weight"].T
-        return a + (gate / (1 + np.exp(-gate)) * up) @ self.t[f"{name}.mlp.down_proj.weight"].T
+        gate = self._product(normed, f"{name}.mlp.gate_proj")
+        up = self._product(normed, f"{name}.mlp.up_proj")
+        return a + self._product(gate / (1 + np.exp(-gate)) * up, f"{name}.mlp.down_proj")
 
     def _attention(self, x: np.ndarray, name: str) -> np.ndarray:
         head = self.head
@@ -367,11 +377,10 @@ class Oracle:
         shares = np.exp(scores - scores.max(-1, keepdims=True))
         shares /= shares.sum(-1, keepdims=True)
         mixed = np.einsum("hqk,khd->qhd", shares, value).reshape(len(x), -1)
-        return mixed @ self.t[f"{name}.o_proj.weight"].T
+        return self._product(mixed, f"{name}.o_proj")
 
     def _heads(self, x: np.ndarray, name: str) -> np.ndarray:
-        out = x @ self.t[f"{name}.weight"].T + self.t.get(f"{name}.bias", 0.0)
-        return out.reshape(len(x), -1, self.head.head_size)
+        return self._product(x, name).reshape(len(x), -1, self.head.head_size)
 
     def _turned(self, heads: np.ndarray) -> np.ndarray:
         half = self.head.head_size // 2

@@ -122,6 +122,19 @@ def test_a_head_of_another_width_than_its_target_has_features_of_its_own_width(w
 
 @pytest.mark.parametrize(
     ("precision", "graph_format", "bound"),
+    [("fp32", "portable", 1e-5), ("int8", "portable", 0.03), ("int8", "native", 0.03)],
+)
+def test_every_product_may_have_a_bias(written, text, precision, graph_format, bound):
+    sizes = {"bias": True, "every_bias": True, "num_layers": 2, "qk_norm": True}
+    head, graph, oracle = written("specforge", precision, graph_format, **sizes)
+    features, token_ids = text(head.size)
+    states, _, _ = drafted(graph, features, token_ids, 1)
+    expected, _ = oracle.chain(features, token_ids, 1)
+    assert np.linalg.norm(states - expected) < bound * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("precision", "graph_format", "bound"),
     [
         # A weight in 4 bits is off by a twelfth of the spread of its group: half a dozen products add that up. Weights
         # and activations in 8 bits are off by half a per cent each, halves by the fourth digit.

@@ -82,6 +82,21 @@ def test_a_head_of_each_dialect_drafts_what_the_published_formulas_give(
     np.testing.assert_array_equal(published.draft_token_ids, head.draft_token_ids)
 
 
+def test_a_head_with_every_bias_drafts_what_the_published_formulas_give(
+    published_heads, read, drafted, target, tmp_path
+):
+    head = published_heads.dialect_head("specforge", bias=True, every_bias=True, num_layers=2, qk_norm=True)
+    published = read(published_heads.write_dialect(head, "specforge", tmp_path))
+    random = np.random.default_rng(5)
+    levels = random.standard_normal((T, 192), dtype=np.float32)
+    token_ids = random.integers(0, 384, T + STEPS - 1)
+    oracle = published_heads.Oracle(head, *target)
+    expected_states, expected_logits = oracle.chain(oracle.features(levels), token_ids, STEPS)
+    states, logits = drafted(published, published.readings(8)[0], levels, token_ids)
+    np.testing.assert_allclose(states, expected_states, atol=1e-4)
+    np.testing.assert_allclose(logits, expected_logits, atol=1e-4)
+
+
 @pytest.mark.parametrize("files", ["safetensors", "sharded", "bin"])
 def test_tensors_are_read_from_every_kind_of_file(published_heads, read, tmp_path, files):
     head = published_heads.dialect_head("safeailab")

@@ -63,7 +63,7 @@ def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: 
         vram_limit: bytes that the head may take on a GPU, None without a limit.
 
     Raises:
-        InputError: the bundle has no head.
+        InputError: the bundle has no head, or the head reads features, and the target was opened without taps.
         BundleError: the target gives other features than the head reads.
         UnavailableError: CUDA is asked for and cannot be used, or the library of native operators is missing.
     """
@@ -73,11 +73,7 @@ def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: 
             "the drafter dgf must be in the bundle, got a bundle without one; "
             "make one with dovetail-ort train, and attach it with dovetail-ort attach"
         )
-    if entry.hidden_size != target.feature_size:
-        raise BundleError(
-            f"the drafter reads {entry.hidden_size} features, and the target gives {target.feature_size}; "
-            "attach the drafter again"
-        )
+    _check_features(entry, target)
     shape = options.draft_shape or FOUR_TOKENS
     graph = DraftGraph(
         bundle.path(entry.graph),
@@ -114,6 +110,16 @@ def open_language_model(
         threads=target.threads,
     )
     return LanguageModelDrafter(model, target.vocabulary_size, shape)
+
+
+def _check_features(entry: DrafterEntry, target: Target) -> None:
+    if entry.taps is not None and not target.has_taps:
+        raise InputError("The head reads drafter_features; open the target with the taps of the head's entry.")
+    if entry.hidden_size != target.feature_size:
+        raise BundleError(
+            f"the drafter reads {entry.hidden_size} features, and the target gives {target.feature_size}; "
+            "attach the drafter again"
+        )
 
 
 def _head_device(entry: DrafterEntry, options: LoadOptions) -> str:

@@ -140,6 +140,11 @@ def test_a_head_of_another_width_than_the_features_is_refused(target_of, tiny_ta
         make_drafter(bundle, target, LoadOptions(draft_shape=FOUR))
 
 
+def test_a_head_that_reads_features_needs_a_target_with_taps(target_of, tiny_tapped_bundle):
+    with pytest.raises(InputError, match="The head reads drafter_features; open the target with the taps"):
+        make_drafter(Bundle(tiny_tapped_bundle), target_of(tiny_tapped_bundle), LoadOptions(draft_shape=FOUR))
+
+
 @pytest.mark.parametrize("name", ["lookup", "none"])
 def test_cuda_is_for_a_model_that_drafts(made, name):
     with pytest.raises(InputError, match="the device cuda must be for a head that drafts"):

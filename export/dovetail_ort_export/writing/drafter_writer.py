@@ -106,15 +106,17 @@ def drafter_entry(parts: DrafterParts, target_sha256: str, graph: str, recipe: R
 
 def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
     """Write a drafter's graphs and weights into a folder, under the names in its entry."""
-    save = save_graph_beside if _has_foreign_weights(graph) else save_graph
+    save = save_graph_beside if _has_weights_in(graph, folder) else save_graph
     save(graph, folder / entry.graph)
     if entry.chain_graph is not None:
         write_chain_graph(folder / entry.graph, entry.chain_graph)
 
 
-def _has_foreign_weights(graph: ir.Model) -> bool:
-    """Whether some weights lie in a file of another graph."""
-    return any(isinstance(value.const_value, ir.ExternalTensor) for value in graph.graph.initializers.values())
+def _has_weights_in(graph: ir.Model, folder: Path) -> bool:
+    """Whether some weights of a graph lie in a folder already, in a file of another graph."""
+    tensors = (value.const_value for value in graph.graph.initializers.values())
+    places = {Path(tensor.base_dir).resolve() for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+    return folder.resolve() in places
 
 
 def _weights(parts: DrafterParts) -> NamedWeights:

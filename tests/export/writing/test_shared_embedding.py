@@ -90,6 +90,18 @@ def test_the_shared_weights_lie_in_the_targets_own_file(request, attached, bundl
     assert "drafter.onnx_data" in locations
 
 
+def test_a_drafter_that_is_written_elsewhere_takes_the_embedding_along(attached, tiny_bundle, tmp_path):
+    from dovetail_ort_export.writing.drafter_writer import write_drafter
+    from dovetail_ort_export.writing.graph_file import load_graph
+
+    folder, entry, _ = attached(tiny_bundle)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write_drafter(load_graph(folder / entry.graph), elsewhere, entry)
+    for found, expected in zip(drafted(elsewhere, entry), drafted(folder, entry), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -11,7 +11,7 @@ from benchmarks.tables.four_bits import four_bits
 from benchmarks.tables.gpu import gpu
 from benchmarks.tables.growth import growth
 from benchmarks.tables.heads import draft_head, draft_heads
-from benchmarks.tables.humaneval import humaneval
+from benchmarks.tables.humaneval import at_a_glance, humaneval
 from benchmarks.tables.kernels import kernels_forwards, kernels_speed, kernels_suites, weight_placement
 from benchmarks.tables.paper_size import paper_size, random_weights
 from benchmarks.tables.peers import peers
@@ -33,6 +33,7 @@ from benchmarks.tables.sources import (
 from benchmarks.tables.torch_export import torch_export_graphs, torch_export_refusals, torch_export_times
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
+    "at-a-glance": at_a_glance,
     "humaneval": humaneval,
     "kernels-forwards": kernels_forwards,
     "kernels-speed": kernels_speed,

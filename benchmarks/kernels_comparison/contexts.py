@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any, Final
 
-from benchmarks.kernels_comparison.part import Part, Scale, over_processes
+from benchmarks.kernels_comparison.part import MODES, Part, Scale, over_processes
 from benchmarks.kernels_comparison.sides import AFTER, BEFORE, SideProcess, Sides, running
 from benchmarks.timing import in_turn
 
-MODES: Final = {"baseline": False, "speculative": True}
 TEXTS: Final = 3
 
 

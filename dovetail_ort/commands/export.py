@@ -13,7 +13,8 @@ from dovetail_ort.cli.arguments import add_json, layers_or_auto
 from dovetail_ort.cli.bundle_lines import measurement_lines, number_format, page
 from dovetail_ort.cli.export_extra import Progress, export_packages
 from dovetail_ort.cli.terminal import quoted, tell
-from dovetail_ort_export.options import FORMATS, KV_CACHES, PRECISIONS, ExportOptions
+from dovetail_ort_export.options import FORMATS, PRECISIONS, ExportOptions
+from dovetail_ort_runtime.bundle.formats import KV_CACHES
 from dovetail_ort_runtime.engine.devices import parse_bytes
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What an export can be told. It reads no file and knows no model."""
+"""Settings of an export. It reads no file and knows no model."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_runtime.bundle.formats import FP16, FP32, GRAPH_FORMATS, INT4, INT8, NATIVE, PORTABLE
+from dovetail_ort_runtime.bundle.formats import FP16, FP32, GRAPH_FORMATS, INT4, INT8, KV_CACHES, NATIVE, PORTABLE
 from dovetail_ort_runtime.checks import must_be, must_be_at_least, must_be_one_of
 from dovetail_ort_runtime.engine.devices import AUTO
 from dovetail_ort_runtime.errors import InputError
 
-# Is given a line about each step of something that takes time.
+# A function that is called with one line of text for each step of something that takes time.
 Report = Callable[[str], None]
 
 PRECISIONS: Final = (INT8, INT4, FP32)
@@ -21,8 +21,7 @@ DRAFTER_PRECISIONS: Final = (AUTO_PRECISION, INT4, INT8, FP16, FP32)
 AUTO_FORMAT: Final = "auto"
 BOTH_FORMATS: Final = "both"
 FORMATS: Final = (AUTO_FORMAT, *GRAPH_FORMATS, BOTH_FORMATS)
-KV_CACHES: Final = (FP16, FP32)
-# Rows that one forward of an exported graph may have: no option, but what every manifest states.
+# Rows that one forward of an exported graph may have. It is no option; every manifest states it.
 MAX_ROWS: Final = 64
 _CHOICES: Final = {"precision": PRECISIONS, "format": FORMATS, "kv_cache": KV_CACHES}
 _LEAST: Final = {"gpu_layers": 0, "max_context": 2}
@@ -33,8 +32,8 @@ class ExportOptions:
     """Settings of one export.
 
     Attributes:
-        recipes: TOML files with the passes that make the graph, in the place of precision, format and kv_cache: one
-            file, or a native and a portable one for a bundle with both.
+        recipes: TOML files with the list of graph passes that make the graph, instead of precision, format and
+            kv_cache: one file, or a native and a portable one for a bundle with both.
         precision: number format of most weights: `int8`; `int4`, which is native, with embedding and logits in 8 bits,
             and keeps the values of GGUF's Q4_0 and Q4_1; or `fp32` for comparison, which is portable.
         format: `native`, 8-bit weights in this package's own operators; `portable`, 8-bit weights in blocks of 32 for a
@@ -43,13 +42,15 @@ class ExportOptions:
             values are too large for fp16, they are kept in fp32.
         max_context: largest number of tokens of prompt and answer, 2 or more; None takes the model's own maximum.
             It may be above the model's maximum where YaRN's factor reaches further.
-        ignore_settings: keys of the configuration that are passed over although nothing is known of them.
-        ignore_weights: patterns of tensors in the files that have no place in the model and are passed over.
-        gpu_layers: number of first blocks that go, with the embedding, into a graph of their own in fp16, for a GPU; 0
-            or more, or `auto`, as many as `vram_limit` holds.
-        vram_limit: bytes of a GPU that these blocks may take, with their cache; leave room for a drafter.
-        check_text: UTF-8 text on which the bundle is compared with the model, and keys and values are measured; None
-            takes a built-in page.
+        ignore_settings: keys of the configuration that export ignores although it does not know them.
+        ignore_weights: patterns with `*` and `?` for names of tensors that export ignores although it does not know
+            them.
+        gpu_layers: number of first blocks that are put, with the embedding, into a graph of their own in fp16, for a
+            GPU; 0 or more, or `auto` for as many as fit into `vram_limit`.
+        vram_limit: bytes of GPU memory that these blocks may take, with their cache; leave room for a drafter. None if
+            `gpu_layers` is a number.
+        check_text: UTF-8 file on whose text the bundle is compared with the model, and keys and values are measured;
+            None takes a built-in page.
         force: whether a bundle at the output path is replaced.
     """
 

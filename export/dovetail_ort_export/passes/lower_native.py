@@ -1,4 +1,4 @@
-"""Every operator of a block as one of the package's own, which give the same bits on every processor."""
+"""Turn every operator of a block into a native one, which gives the same bits on every processor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from dovetail_ort_export.passes.editing import (
     tensor_of,
 )
 from dovetail_ort_export.passes.native_attention import (
-    CACHE_TYPES,
     REPLACED_INPUTS,
     attend,
     check_attention,
@@ -36,22 +35,23 @@ from dovetail_ort_export.quantization.nibbles import (
 )
 from dovetail_ort_export.quantization.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
 from dovetail_ort_export.quantization.scales import GROUP, output_scales
+from dovetail_ort_runtime.bundle.formats import FP16, KV_CACHES
 from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS
 from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
 _BLOCK: Final = 64
-# Of products whose results are scores, or become scores: logits, queries and keys.
+# Block of products whose results are scores, or become scores: logits, queries and keys.
 _FINE_BLOCK: Final = 32
 _GROUPS: Final = (GROUP, 0)
 _BITS: Final = (8, 4)
 _NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
-# They hand on numbers as they are.
+# Operators that pass numbers on unchanged.
 _MOVES: Final = ("Gather", "Reshape", "Split", "Concat", "Identity", "Constant")
-# Of SkipSimplifiedLayerNormalization's outputs: what it added up.
+# Number of the output of SkipSimplifiedLayerNormalization that is the sum.
 _TOTAL: Final = 3
-# Of Product's inputs.
+# Numbers of Product's inputs.
 _CODES: Final = 1
 _SCALES: Final = 2
 _PRODUCT_BIAS: Final = 3
@@ -63,8 +63,8 @@ class LowerNative(ProductPass):
 
     A product takes in what only it reads: a gated activation (GatedProduct), or a norm with or without a residual
     addition (NormProduct). It takes in the bias that is added to it, too. Sequence, slot and ancestors say which rows
-    see which, in the place of an attention bias and of lengths. A target has no other operators on floating point
-    numbers in the end.
+    see which, instead of an attention bias and lengths. In the end a target has no other operators on floating point
+    numbers.
 
     Args:
         cache: number format of keys and values, `fp16` or `fp32`.
@@ -82,22 +82,22 @@ class LowerNative(ProductPass):
 
     def __init__(self, cache: str = "fp16", group: int = GROUP, bits: int = 8, logits_bits: int = 8) -> None:
         super().__init__()
-        must_be_one_of("cache", cache, CACHE_TYPES)
+        must_be_one_of("cache", cache, KV_CACHES)
         if group not in _GROUPS:
             raise InputError(f"group must be {' or '.join(map(str, _GROUPS))}, got {group!r}")
         for name, value in (("bits", bits), ("logits_bits", logits_bits)):
             if value not in _BITS:
                 raise InputError(f"{name} must be {' or '.join(map(str, _BITS))}, got {value!r}")
-        self._cache = CACHE_TYPES[cache]
+        self._cache = ir.DataType.FLOAT16 if cache == FP16 else ir.DataType.FLOAT
         self._group = group
         self._bits = bits
         self._logits_bits = logits_bits
 
     def requires(self, model: ir.Model) -> None:
-        """Every product has its weight, every attention is one that can be lowered.
+        """Check that every product has its weight, and that every attention can be lowered.
 
         Raises:
-            PreconditionError: one has not, or is not.
+            PreconditionError: a product has no weight, or an attention cannot be lowered.
         """
         super().requires(model)
         for attention in find(model, "GroupQueryAttention"):
@@ -116,10 +116,10 @@ class LowerNative(ProductPass):
         return ir.passes.PassResult(model, True)
 
     def ensures(self, model: ir.Model) -> None:
-        """Nothing is left to lower, and of a target no operator whose bits depend on the processor.
+        """Check that nothing is left to lower, and in a target no operator whose bits depend on the processor.
 
         Raises:
-            PostconditionError: something is.
+            PostconditionError: such an operator is left.
         """
         super().ensures(model)
         is_target = HIDDEN_STATES in by_name(model.graph.outputs)
@@ -129,7 +129,7 @@ class LowerNative(ProductPass):
             if node.domain != OPERATOR_DOMAIN and node.op_type not in _MOVES:
                 raise ir.passes.PostconditionError(
                     f"{node.op_type} {node.name} is left, and its bits depend on the processor; "
-                    "pack-gate-up and fuse-skip-norm stand before lower-native"
+                    "pack-gate-up and fuse-skip-norm must come before lower-native"
                 )
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
@@ -148,7 +148,7 @@ class LowerNative(ProductPass):
         replace(model, [embedding], native_node("Embedding", inputs, packed.attributes), embedding.outputs)
 
     def _lower_product(self, model: ir.Model, linear: ir.Node) -> None:
-        bias, add = _bias_behind(linear)
+        bias, add = _bias_after(linear)
         replaced = [linear] if add is None else [linear, add]
         result = replaced[-1].outputs[0]
         bits = self._logits_bits if _is_logits(result) else self._bits
@@ -173,12 +173,12 @@ def _is_logits(result: ir.Value) -> bool:
 
 
 def _leads_to_scores(result: ir.Value) -> bool:
-    """Whether it is the logits or what attention reads."""
+    """Whether a product's result is the logits, or is read by attention as queries or keys."""
     return _is_logits(result) or any(node.op_type == "Attention" for node, _ in result.uses())
 
 
 def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
-    """Put a Norm in its place, or a NormProduct where one product alone reads what it gives."""
+    """Replace a norm by a Norm, or by a NormProduct if a single product reads its result."""
     x, *skip, weight = norm.inputs
     normed = norm.outputs[0]
     epsilon = norm.attributes["epsilon"].as_float()
@@ -204,7 +204,7 @@ def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
 
 
 def _read_total(norm: ir.Node) -> list[ir.Value]:
-    """The sum that a norm with a residual addition hands out, if anything reads it."""
+    """The sum that a norm with a residual addition gives as an output, if anything reads it."""
     if len(norm.outputs) <= _TOTAL or not norm.outputs[_TOTAL].uses():
         return []
     return [norm.outputs[_TOTAL]]
@@ -217,7 +217,7 @@ def _optional_input(node: ir.Node, index: int) -> ir.Value | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Packed:
-    """A weight (N, K) as an operator reads it, and what the operator says of it.
+    """A weight (N, K) as an operator reads it, with the operator's attributes about it.
 
     Attributes:
         codes: integers of the weight.
@@ -259,8 +259,8 @@ def _pack_nibbles(model: ir.Model, weight: ir.Value) -> _Packed:
     )
 
 
-def _bias_behind(linear: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
-    """The bias that alone is added to a product, and the addition; None and None without one."""
+def _bias_after(linear: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
+    """The bias of a product that only an addition reads, and the addition; None and None for any other product."""
     add = only_reader(linear.outputs[0])
     if add is None or add.op_type != "Add":
         return None, None
@@ -271,7 +271,7 @@ def _bias_behind(linear: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
 
 
 def _gate_and_up_before(x: ir.Value) -> ir.Value | None:
-    """Gate and up side by side where `x` is silu(gate) * up and one product alone reads it."""
+    """Gate and up side by side, if `x` is silu(gate) * up and a single product reads it."""
     product = x.producer()
     if product is None or product.op_type != "Mul" or only_reader(x) is None:
         return None
@@ -296,7 +296,7 @@ def _gate_of(silu: ir.Value | None) -> ir.Value | None:
 
 
 def _only_product(normed: ir.Value) -> ir.Node | None:
-    """The native Product that alone reads a value, if there is one."""
+    """The native Product that reads a value, if nothing else reads it."""
     reader = only_reader(normed)
     if reader is None or (reader.domain, reader.op_type) != (OPERATOR_DOMAIN, "Product"):
         return None

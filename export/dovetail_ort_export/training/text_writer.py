@@ -1,4 +1,4 @@
-"""Many conversations at a time that a target writes itself. It knows no files."""
+"""Let a target write many conversations at a time. It knows no files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,26 @@ from dovetail_ort_runtime.sampler import Sampler
 from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 MAX_QUESTION_TOKENS: Final = 96
-# Of what a small model samples freely, the last twentieth is mostly noise. A draw among fewer tokens is cheaper.
+# The least likely twentieth of a small model's samples is mostly noise. A draw among fewer tokens is also cheaper.
 _QUESTION_TOP_P: Final = 0.95
 _QUESTION_TOP_K: Final = 1000
 # After so many conversations in a row that are too short or were written before, the target has nothing new to say.
 _MOST_IN_VAIN: Final = 5000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subjects:
+    """What conversations are about, as token ids.
+
+    Attributes:
+        prompts: the user's prompts, up to the answers; each is taken once.
+        openings: the user's openings, which the target completes.
+        seen: prompts and answers that must not come again; the writer adds those that it writes.
+    """
+
+    prompts: Iterable[TokenIds]
+    openings: Sequence[TokenIds]
+    seen: set[tuple[int, ...]]
 
 
 class TextWriter:
@@ -36,14 +51,12 @@ class TextWriter:
     The answer is greedy. An answer that falls into a loop ends before the loop's second repetition.
 
     Args:
-        target: what reads and chooses tokens.
+        target: target that writes.
         turns: the chat template as token ids.
         tokenizer: tokenizer of the target.
         options: settings of the training, with a seed that no earlier text was written with.
         eos_token_ids: ids of the tokens that end an answer, one or more.
-        prompts: the user's prompts as token ids, up to the answers; each is taken once.
-        openings: the user's openings as token ids, which the target completes.
-        seen: prompts and answers that must not come again; the ones that are written join them.
+        subjects: what the conversations are about.
     """
 
     def __init__(
@@ -54,18 +67,16 @@ class TextWriter:
         options: TrainingOptions,
         *,
         eos_token_ids: Sequence[int],
-        prompts: Iterable[TokenIds],
-        openings: Sequence[TokenIds],
-        seen: set[tuple[int, ...]],
+        subjects: Subjects,
     ) -> None:
         self._target = target
         self._turns = turns
         self._tokenizer = tokenizer
         self._options = options
         self._ends = frozenset(eos_token_ids)
-        self._prompts = iter(prompts)
-        self._openings = openings
-        self._seen = seen
+        self._prompts = iter(subjects.prompts)
+        self._openings = subjects.openings
+        self._seen = subjects.seen
         self._generator = np.random.default_rng(options.seed)
         self._sampler = Sampler(
             SamplingOptions(temperature=1.0, top_k=_QUESTION_TOP_K, top_p=_QUESTION_TOP_P, seed=options.seed)
@@ -146,13 +157,13 @@ class TextWriter:
             self._begin(slot)
 
     def _prompt(self, question: TokenIds) -> TokenIds:
-        """What an answer to a question follows."""
+        """The token ids before the answer to a question."""
         if not self._turns.opening:
             return self._start + question
         return self._turns.question(self._tokenizer.decode(question))
 
     def _extend_answer(self, slot: _Slot, prompt_length: int, token_id: int) -> bool:
-        """Add a token to an answer; whether the answer goes on."""
+        """Add a token to an answer, and return whether the answer goes on."""
         slot.token_ids.append(token_id)
         answer = slot.token_ids[prompt_length:]
         loop = loop_start(answer)
@@ -171,7 +182,7 @@ class TextWriter:
         return conversation.answer_length >= LEAST_ANSWER_TOKENS and self._is_new(conversation.answer.tolist())
 
     def _is_new(self, token_ids: TokenIds) -> bool:
-        """Whether a prompt or an answer was not seen before; from now on it was."""
+        """Whether a prompt or an answer is seen for the first time; it is then noted as seen."""
         key = tuple(token_ids)
         if key in self._seen:
             return False
@@ -184,8 +195,8 @@ class _Slot:
     """One conversation on its way through a target.
 
     Attributes:
-        hidden_states: (capacity, E) float16, those of the tokens that were read.
-        token_ids: tokens that were read, and after them those that will be.
+        hidden_states: (capacity, E) float16, hidden states of the tokens that were read.
+        token_ids: tokens that were read, followed by tokens that are still to be read.
         num_read: number of tokens that were read.
         prompt_length: number of tokens before the answer; None while the question is being written.
     """
@@ -207,7 +218,7 @@ class _Slot:
     def restart(self, token_ids: TokenIds, prompt_length: int | None = None) -> None:
         """Go on with other tokens.
 
-        What they share with those that were read is not read again, but for the last token: its logits are needed.
+        Tokens that were read already are not read again, except for the last one, whose logits are needed.
         """
         num_shared = 0
         for new, old in zip(token_ids[:-1], self.token_ids[: self.num_read], strict=False):
@@ -219,7 +230,7 @@ class _Slot:
         self.prompt_length = prompt_length
 
     def keep(self, hidden_states: FloatArray) -> None:
-        """Note what the target gave for the next tokens, (n, E)."""
+        """Note the hidden states of the next tokens, (n, E)."""
         end = self.num_read + len(hidden_states)
         self.hidden_states[self.num_read : end] = hidden_states
         self.num_read = end

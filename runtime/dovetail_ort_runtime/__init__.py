@@ -1,4 +1,4 @@
-"""Generate from a bundle with numpy and ONNX Runtime alone; it works without the packages beside it."""
+"""Generate from a bundle with numpy, tokenizers and ONNX Runtime; no other package of this project is needed."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def must_be(
 
     Args:
         what: name of the value.
-        rule: words that stand behind "must be".
+        rule: words that follow "must be".
         value: value that was given.
         holds: whether the value keeps the rule.
         advice: what to do next; may be empty.
@@ -40,7 +40,7 @@ def must_be_one_of(
     advice: str = "",
     error: type[DovetailError] = InputError,
 ) -> None:
-    """Refuse a value that is not among the choices; arguments and errors as of `must_be`."""
+    """Refuse a value that is not among the choices; arguments and errors are those of `must_be`."""
     listed = ", ".join(map(str, choices))
     must_be(what, f"one of {listed}", value, holds=value in choices, advice=advice, error=error)
 

@@ -81,7 +81,7 @@ class Model:
         self._kept = None
         if loaded is None:
             return
-        loaded.decoder.rewind(0)  # a drafter of the caller's is as new, one with a thread ends its work
+        loaded.decoder.rewind(0)  # the caller's drafter can be used again, and a drafting thread ends
         del loaded
         return_freed_memory()
 

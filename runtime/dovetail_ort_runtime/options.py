@@ -22,8 +22,8 @@ class SamplingOptions:
     Attributes:
         repetition_penalty: number between 0.01 and 100. Positive logits of tokens that stand in prompt or answer are
             divided by it, negative ones multiplied by it (CTRL, arXiv 1909.05858). 1 changes nothing.
-        temperature: number of 0 or more by which logits are divided. 0 always takes the highest logit; of equal ones
-            that of the lowest token id.
+        temperature: number of 0 or more by which logits are divided. 0 always takes the highest logit, and among equal
+            ones the lowest token id.
         top_k: number of most likely tokens that are kept, 0 or more. 0 keeps all.
         top_p: probability above 0 and at most 1. The smallest set of most likely tokens whose probabilities add up to
             it is kept (arXiv 1904.09751).

@@ -160,7 +160,7 @@ def test_a_copy_of_the_target_drafts_for_it(tiny_bundle, capsys):
 
 
 def test_a_shape_is_that_of_a_model_that_drafts(tiny_bundle, refused):
-    assert "a draft shape must be for a model that drafts, got the drafter auto without one" in refused(
+    assert "only a model drafts in a given shape, and the drafter auto has none here" in refused(
         "generate", tiny_bundle, "hi", "--chain", "3"
     )
 

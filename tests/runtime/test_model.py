@@ -236,7 +236,7 @@ def test_a_second_answer_beside_an_open_one_is_refused_and_leaves_it_alone(load,
     first = model.stream(PROMPTS[0], PLAIN)
     token_ids = [next(first).token_id]
     second = model.stream(PROMPTS[1], SPECULATIVE)
-    with pytest.raises(ModelUseError, match="a thread must read its answer to the end or close it"):
+    with pytest.raises(ModelUseError, match="this thread still has an open answer"):
         next(second)
     token_ids += [piece.token_id for piece in first]
     assert tuple(token_ids) == reference(PROMPTS[0]).token_ids

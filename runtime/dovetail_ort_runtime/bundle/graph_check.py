@@ -34,7 +34,7 @@ from dovetail_ort_runtime.errors import BundleError, BundleVersionError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
 DOMAINS: Final = ("", "ai.onnx", "com.microsoft", OPERATOR_DOMAIN)
-# Enough for nodes and names: weights lie beside the graph.
+# Enough for nodes and names: weights are in files of their own.
 LARGEST_GRAPH_BYTES: Final = 16 << 20
 # No number format puts more elements into a byte, an encoded integer or the two bytes of an empty string.
 _ELEMENTS_PER_BYTE: Final = 4
@@ -49,12 +49,12 @@ _BITS_BY_DATA_TYPE: Final = {
 _SUBGRAPHS: Final = ("g", "graphs", "sparse_tensor", "sparse_tensors")
 # Types of an attribute that a native node may have, by the numbers in onnx.proto.
 _KINDS: Final = {1: "f", 2: "i", 3: "s"}
-_NO_NUMBER: Final = -1  # for a dimension that is a name
+_NO_NUMBER: Final = -1  # length of a dimension that has only a name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckedGraph:
-    """What is known of a graph that passed.
+    """What is known of a graph that was checked.
 
     Attributes:
         shapes: shapes of the weights by name.
@@ -81,7 +81,7 @@ def check_graph(path: Path, file_bytes: Mapping[str, int]) -> CheckedGraph:
         with path.open("rb") as file:
             content = file.read(LARGEST_GRAPH_BYTES + 1)
         if len(content) > LARGEST_GRAPH_BYTES:
-            raise ValueError(f"more than {LARGEST_GRAPH_BYTES} bytes, though weights belong into a file beside it")
+            raise ValueError(f"more than {LARGEST_GRAPH_BYTES} bytes, but weights belong in a file beside it")
         return _check_model(memoryview(content), file_bytes)
     except BundleVersionError:
         raise
@@ -183,7 +183,7 @@ def _native_node(node: Message) -> NativeNode:
 def _value(attribute: Message) -> Attribute:
     """The float, integer or text of an attribute whose type says the same."""
     kind = _KINDS.get(attribute.integer("kind"))
-    # What has its default may be left out of the message.
+    # A message may leave out a field that has its default value.
     if kind is None or not attribute.names() <= {"name", "kind", kind}:
         raise ValueError(f"an attribute {attribute.text('name')!r} that is no float, integer or text")
     if kind == "f":

@@ -86,7 +86,7 @@ def check_node(node: NativeNode, tensors: GraphTensors) -> None:
 
 
 class _Node:
-    """Inputs and attributes of a node, asked for one by one; attributes that nobody asked for are refused."""
+    """Inputs and attributes of a node, checked one by one; attributes that nothing has checked are refused."""
 
     def __init__(self, node: NativeNode, tensors: GraphTensors) -> None:
         self._node = node
@@ -108,7 +108,7 @@ class _Node:
         return place < len(self._node.inputs) and self._node.inputs[place] != ""
 
     def weight(self, place: int, name: str, data_type: int, shape: Shape | None = None) -> Shape:
-        """Shape of a weight of this type, and of this shape if one is given."""
+        """Shape of the weight at a place, which must have this type, and this shape if one is given."""
         found = self._tensors.weights.get(self._node.inputs[place])
         if found is None or self._node.inputs[place] in self._tensors.inputs:
             raise self.error(f"whose {name} is no weight of the graph")
@@ -158,7 +158,7 @@ class _Node:
 
 
 def _check_packed(node: _Node, place: int, factors_place: int) -> tuple[int, int]:
-    """Numbers of outputs and inputs of a packed weight, with its scales behind it and perhaps factors of groups."""
+    """Numbers of outputs and inputs of a weight in 8 bits, after a check of its scales and of any factors of groups."""
     num_outputs, num_inputs, slabs, padded = _check_sizes(node, place)
     node.choice("bits", (8,), 8)
     group = node.choice("group", (0, _GROUP), 0)
@@ -172,7 +172,7 @@ def _check_packed(node: _Node, place: int, factors_place: int) -> tuple[int, int
 
 
 def _check_packed_nibbles(node: _Node, place: int, factors_place: int) -> tuple[int, int]:
-    """Numbers of outputs and inputs of a weight in 4 bits, with its scales behind it and steps and minima of groups."""
+    """Numbers of outputs and inputs of a weight in 4 bits, after a check of its scales, steps and minima."""
     num_outputs, num_inputs, slabs, padded = _check_sizes(node, place)
     node.choice("group", (_NIBBLE_GROUP,), 0)
     node.weight(place, "weight", UINT8, (slabs, padded // (2 * _CODES), _SLAB, _CODES))
@@ -195,7 +195,7 @@ def _check_sizes(node: _Node, place: int) -> tuple[int, int, int, int]:
 
 
 def _check_product_weight(node: _Node, place: int, factors_place: int) -> int:
-    """Number of inputs of a product's weight, with scales and perhaps a bias behind it."""
+    """Number of inputs of a product's weight, after a check of its scales and of any bias."""
     if node.choice("bits", (8, 4), 8) == 4:
         num_outputs, num_inputs = _check_packed_nibbles(node, place, factors_place)
         node.choice("block", (_NIBBLE_GROUP,))

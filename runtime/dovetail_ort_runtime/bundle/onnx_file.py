@@ -53,7 +53,7 @@ _FIXED_32: Final = 5
 _FIXED_SIZES: Final = {1: 8, _FIXED_32: 4}
 _VARINT_BITS: Final = 64
 _PLACE_KEYS: Final = {"location", "offset", "length"}
-_MOST_DIGITS: Final = 19  # of a number of bytes
+_MOST_DIGITS: Final = 19  # largest number of digits of an offset or a length
 
 
 class Message:
@@ -222,7 +222,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
         else:
             raise ValueError(f"field {number} has the wire type {wire_type}")
         if size > end - place:
-            raise ValueError(f"field {number} ends behind its message")
+            raise ValueError(f"field {number} ends beyond its message")
         yield number, wire_type, message[place : place + size]
         place += size
 
@@ -236,13 +236,13 @@ def _varints(content: memoryview) -> Iterator[int]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """The integer at a place and the place behind it; bytes ac 02 are 0x2c + (2 << 7) = 300."""
+    """The integer at a place, and the place after it; bytes ac 02 are 0x2c + (2 << 7) = 300."""
     if place < len(message) and message[place] < 0x80:
         return message[place], place + 1  # nearly all are so short
     value = 0
     for shift in range(0, _VARINT_BITS, 7):
         if place >= len(message):
-            raise ValueError("an integer ends behind its message")
+            raise ValueError("an integer ends beyond its message")
         byte = message[place]
         place += 1
         value |= (byte & 0x7F) << shift

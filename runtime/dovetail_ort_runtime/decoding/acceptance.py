@@ -61,7 +61,7 @@ def _choose_token(
     """The target's own token after `node`, and the child that holds it."""
     # Rejection sampling visits the children in order, accepts x with p(x), and on rejection sets p(x) = 0 and
     # renormalises. The factors 1 - p(x) cancel: child x is taken with p(x), any other token y with p(y). One draw
-    # from p does the same, and since plain decoding makes this very draw, equal seeds give equal tokens.
+    # from p does the same, and since decoding without speculation makes the same draw, equal seeds give equal tokens.
     token_id = sampler.choose(logits, seen)
     for child in proposal.children(node):
         if proposal.token_ids[child] == token_id:

@@ -45,7 +45,7 @@ class Round:
 
 
 class Decoder:
-    """Continues one sequence, and starts the next where it shares a beginning with the last.
+    """Decodes one sequence after another; tokens that a new one shares with the last are not read again.
 
     `begin` reads a prompt and decides its first new token. Each `step` decides one token or more. An exception, Ctrl-C
     included, leaves the decoder ready for the next `begin`.
@@ -55,7 +55,7 @@ class Decoder:
         drafter: proposes tokens; it observes every token that the target reads and keeps.
 
     Attributes:
-        root: the newest token, which the target reads in the next step.
+        root: the newest token, which the target reads in the next round.
         root_logprobs: log-probabilities of the root, None where they were not asked for.
     """
 
@@ -139,7 +139,7 @@ class Decoder:
     def rewind(self, length: int) -> None:
         """Forget every token that was read from position `length` on."""
         kept = self._read[:length]
-        # An interruption of the two calls leaves nothing to build on.
+        # After an interruption between the two calls, no token counts as read.
         self._read = []
         self.target.cache.rewind(length)
         self.drafter.rewind(length)
@@ -176,19 +176,19 @@ class Decoder:
         return tuple(found)
 
     def _keep(self, tokens: TokenArray, output: TargetOutput, rows: tuple[int, ...]) -> None:
-        """Let tokens stay that the target has read.
+        """Keep tokens that the target has read.
 
         Args:
             tokens: (n,) int64.
-            output: what the forward gave that read them.
+            output: output of the forward that read them.
             rows: the n rows of that forward.
         """
         self.target.cache.keep(rows)
         self._observe(tokens, _rows_of(output.hidden_states, rows))
 
     def _observe(self, tokens: TokenArray, hidden_states: FloatArray) -> None:
-        """Tell the drafter of tokens that the cache keeps, and note them."""
-        # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.
+        """Show the drafter tokens that the cache keeps, and note them."""
+        # In this order an interruption leaves `_read` the shortest of all, and the next `begin` rewinds the rest to it.
         self.drafter.observe(tokens, hidden_states)
         self._read.extend(tokens.tolist())
 

@@ -42,7 +42,7 @@ class LanguageModelDrafter(ModelDrafter):
         self._sampler = Sampler(SamplingOptions())
 
     def begin(self, sampling: SamplingOptions) -> None:
-        """Draw as the answer's tokens are drawn, from a random sequence of its own."""
+        """Take the answer's sampling settings, with random numbers of its own."""
         seed = None if sampling.seed is None else sampling.seed + 1
         self._sampler = Sampler(replace(sampling, repetition_penalty=1.0, seed=seed))
 

@@ -47,16 +47,16 @@ class PortableLayout:
     """Keys and values (B, Hkv, M, D), as `GroupQueryAttention` reads them."""
 
     def num_slots(self, capacity: int) -> int:
-        """The same number."""
+        """The number that is asked for."""
         return capacity
 
     def shapes(self, num_kv_heads: int, num_slots: int, head_size: int) -> tuple[Shape, Shape]:
-        """One shape for both."""
+        """Keys and values have the same shape."""
         shape = (num_kv_heads, num_slots, head_size)
         return shape, shape
 
     def places(self, slot: int) -> tuple[Place, Place]:
-        """One place for both."""
+        """Keys and values have the same place."""
         place = (_ALL, _ALL, slot)
         return place, place
 
@@ -93,12 +93,12 @@ class CacheShape:
 
     Attributes:
         num_layers: number of blocks.
-        num_kv_heads: Hkv.
+        num_kv_heads: number of key-value heads, Hkv.
         capacity: number of slots that a sequence may use.
-        head_size: D.
+        head_size: head size, D.
         dtype: number type of keys and values.
         layout: how slots lie in the buffers; a native layout may allocate more slots than `capacity`.
-        num_sequences: B.
+        num_sequences: number of sequences, B.
     """
 
     num_layers: int

@@ -1,4 +1,4 @@
-"""The drafter's graph: features and token ids in, predicted features and the likeliest next tokens out."""
+"""The draft graph: features and token ids in, predicted features and the likeliest next tokens out."""
 
 from __future__ import annotations
 
@@ -48,16 +48,17 @@ class DraftOutput:
 
 
 class DraftGraph(GraphRunner):
-    """A session on a drafter's graph, and its cache.
+    """A session on a draft graph, and its cache.
 
     Args:
         graph: path of the ONNX file.
         entry: what the manifest says of the drafter.
-        capacity: number of slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
+        capacity: number of slots of the cache, at most the target's `max_context`: the graph has no rotary angles
+            beyond it.
         threads: number of threads that one forward uses on the CPU.
         device: `cpu`, or `cuda` for a graph in fp16.
         vram_limit: bytes that graph, cache and forwards may take on a GPU; None without a limit.
-        trees: whether trees are drafted, too; if not, CUDA takes the graph for chains, where there is one.
+        trees: whether trees are drafted, too; if not, CUDA uses the graph for chains, where there is one.
         trace: beginning of the name of ONNX Runtime's profile; None for no profile.
 
     Raises:
@@ -66,7 +67,7 @@ class DraftGraph(GraphRunner):
         UnavailableError: CUDA cannot be used here, or the graph is native and the library of operators is missing.
 
     Attributes:
-        hidden_size: E.
+        hidden_size: length of a feature, E.
         max_rows: rows of one forward at most, fewer than the entry's where the limit holds no more.
     """
 
@@ -130,8 +131,8 @@ class DraftGraph(GraphRunner):
             num_scored: n, how many of the last rows are continued, 1 or more.
             num_candidates: k, number of continuations of each scored row.
             num_kept: number of slots at the beginning that every row sees; all of the cache's `length` if None.
-            ancestors: (S, A) int64, the slots behind those that a row of a tree sees, as of `ForwardInputs.fill`; None
-                for a chain, whose rows see all slots before theirs. A graph for chains takes None only.
+            ancestors: (S, A) int64, the slots of each row's ancestors in a tree, as in `ForwardInputs.fill`; None for a
+                chain, whose rows see all slots before theirs. A graph for chains takes None only.
         """
         length = self.cache.length
         # A portable forward is the same for every number of ancestors.
@@ -146,7 +147,7 @@ class DraftGraph(GraphRunner):
         return forward.output
 
     def _run_longest(self, num_rows: int) -> object:
-        """Run rows that end in the last slot of the cache; the forward, which is not kept."""
+        """Run rows that end in the last slot of the cache, and return their forward, which is not kept."""
         capacity = self.cache.capacity
         start = capacity - num_rows
         states = np.zeros((num_rows, self.hidden_size), dtype=np.float32)
@@ -164,7 +165,7 @@ class _Forward(BoundForward):
     """Forwards of one size.
 
     Attributes:
-        inputs: what tells the rows which slots they see.
+        inputs: inputs that say which slots the rows see.
         output: what a forward gives.
     """
 
@@ -204,7 +205,7 @@ class _Forward(BoundForward):
         self.output = DraftOutput(states[0, -num_scored:], candidate_ids[0], log_probabilities[0])
 
     def fill(self, hidden_states: FloatArray, token_ids: TokenArray, position_ids: TokenArray) -> None:
-        """Write what the rows read."""
+        """Fill in the features, tokens and positions that the rows read."""
         self._hidden_states[0] = hidden_states
         self._token_ids[0] = token_ids
         self._position_ids[0] = position_ids
@@ -221,13 +222,13 @@ def _check_device(graph: Path, entry: DrafterEntry, device: str) -> None:
 
 
 def _check_candidates(session: Session, graph: Path) -> None:
-    """Refuse a graph that says no next tokens."""
+    """Refuse a graph that does not rank next tokens."""
     if CANDIDATE_IDS not in {value.name for value in session.get_outputs()}:
         raise BundleError(f"{graph.name} ranks no candidates; attach the drafter again")
 
 
 def _cache_shape(entry: DrafterEntry, capacity: int) -> CacheShape:
-    """The cache as far as it is known before the graph is open, which may have another number type."""
+    """The cache by the manifest; once the graph is open, its number type may turn out to be another one."""
     return CacheShape(
         num_layers=entry.num_layers,
         num_kv_heads=entry.num_kv_heads,

@@ -18,7 +18,7 @@ from dovetail_ort_runtime.engine.graph_runner import Arrays, BoundForward, Graph
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.session import device_errors, open_session, weight_bytes
 
-_LEAST_ROWS: Final = 8  # loading runs so many to see whether a row depends on those beside it
+_LEAST_ROWS: Final = 8  # loading runs this many to see whether a row depends on the others
 
 
 class FirstBlocks(GraphRunner):
@@ -120,6 +120,6 @@ class FirstBlocksForward(BoundForward):
 
     @device_errors()
     def run(self, length: int, ancestors: TokenArray | None) -> None:
-        """Run the rows behind `length` kept ones: a tree or, without ancestors, a chain."""
+        """Run the rows after `length` kept ones: a tree or, without ancestors, a chain."""
         self._inputs.fill(length, length, ancestors)
         self.execute(self._inputs.changing)

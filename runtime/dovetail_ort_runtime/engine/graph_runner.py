@@ -143,7 +143,7 @@ class GraphRunner:
         self._graph = graph
 
     def inputs(self, num_rows: int, num_ancestors: int) -> ForwardInputs:
-        """What tells `num_rows` rows with `num_ancestors` ancestors each which slots they see."""
+        """Inputs that say which slots `num_rows` rows see, with `num_ancestors` ancestors each."""
         if self.has_native_attention:
             return NativeInputs(num_rows, num_ancestors)
         if self.for_chains:

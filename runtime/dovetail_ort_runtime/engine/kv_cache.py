@@ -16,7 +16,7 @@ _LONG: Final = 2048
 class KVCache(CacheMemory):
     """Keys and values of one sequence, and how many of its slots are kept.
 
-    The graph writes new rows from slot `length` onwards. The next forward overwrites what lies behind `length`.
+    The graph writes new rows from slot `length` onwards. The next forward overwrites whatever is not kept.
 
     Args:
         shape: size of the cache; it has one sequence.

@@ -53,9 +53,9 @@ class TargetOutput:
 class Target(GraphRunner):
     """A session on the target's graph and the cache of one sequence.
 
-    A native graph gives a row the same bits whatever is beside it. A portable one has other kernels for a single row
-    than for several, whose sums round differently. So neither its forwards nor its head have one row: it is padded to
-    two, and the second row's result is dropped.
+    A native graph gives a row the same bits whatever other rows there are. A portable one has other kernels for a
+    single row than for several, and their sums round differently. So neither its forwards nor its head ever run with
+    one row: a single row is padded to two, and the second row's result is dropped.
 
     Args:
         graph: path of the ONNX file.
@@ -73,8 +73,8 @@ class Target(GraphRunner):
 
     Attributes:
         first_blocks: the first blocks of a target that runs in two graphs, or None.
-        vocabulary_size: V.
-        hidden_size: E.
+        vocabulary_size: number of logits of a row, V.
+        hidden_size: length of a hidden state, E.
         max_rows: rows of one forward at most, fewer than the entry's where a GPU holds no more.
         logits: (max_rows, V) float32; a forward fills its first rows.
         hidden_states: (max_rows, E) float32; a forward fills its first rows.
@@ -136,7 +136,7 @@ class Target(GraphRunner):
         self._forwards: BoundForwards[_Forward] = BoundForwards()
 
     def forward(self, rows: ForwardRows, *, num_scored: int | None = None) -> TargetOutput:
-        """Run the rows behind the cache's kept tokens; its length stays.
+        """Run the rows after the cache's kept tokens; its length stays.
 
         Args:
             rows: 1 to `max_rows` rows, for which the cache has room.
@@ -160,7 +160,7 @@ class Target(GraphRunner):
     def chunks(
         self, token_ids: TokenArray, *, rows: int | None = None, num_scored: int | None = None
     ) -> Iterator[tuple[TokenArray, TargetOutput]]:
-        """Read tokens behind the kept ones, and keep them.
+        """Read tokens after the kept ones, and keep them.
 
         Args:
             token_ids: (T,) int64, for which the cache has room.
@@ -229,7 +229,7 @@ class _Forward(BoundForward):
         target.cache.bind(self.binding)
 
     def run(self, rows: ForwardRows, length: int, ancestors: TokenArray | None, first_scored: int) -> None:
-        """Run the rows behind `length` kept ones; padding repeats the last position."""
+        """Run the rows after `length` kept ones; padding repeats the last position."""
         num_rows = len(rows.token_ids)
         self._token_ids[0, :num_rows] = rows.token_ids
         self._position_ids[0, :num_rows] = rows.position_ids

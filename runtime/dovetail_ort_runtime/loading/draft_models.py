@@ -58,7 +58,7 @@ def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: 
 
     Args:
         bundle: the target's bundle.
-        target: the head's cache is as long as the target's.
+        target: loaded target; the head's cache is as long as its cache.
         options: the device and the shape of drafts.
         vram_limit: bytes that the head may take on a GPU, None without a limit.
 
@@ -69,7 +69,7 @@ def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: 
     entry = bundle.manifest.drafter
     if entry is None:
         raise InputError(
-            "the drafter dgf must be in the bundle, got a bundle without one; "
+            "the drafter dgf needs a draft head, which this bundle does not have; "
             "make one with dovetail-ort train, and attach it with dovetail-ort attach"
         )
     shape = options.draft_shape or FOUR_TOKENS
@@ -93,7 +93,7 @@ def open_language_model(
     Args:
         bundle: the target's bundle.
         draft_bundle: the smaller model's bundle.
-        target: the smaller model has its threads, and its context as far as the smaller model reaches.
+        target: loaded target. The smaller model uses as many threads, and as much context as it has.
         shape: shape of its drafts.
 
     Raises:

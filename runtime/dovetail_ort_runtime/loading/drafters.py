@@ -53,7 +53,7 @@ def make_drafter(
         return _plan(bundles, target, model, options)
     if model is None:
         raise InputError(
-            f"a draft shape must be for a model that drafts, got the drafter {options.drafter} without one; "
+            f"only a model drafts in a given shape, and the drafter {options.drafter} has none here; "
             "leave the shape out"
         )
     return _ahead_on_cuda(model, options.draft_shape)
@@ -88,7 +88,7 @@ def _ahead_on_cuda(model: ModelDrafter, shape: ChainShape | TreeShape | None) ->
 def _check_device(bundle: Bundle, options: LoadOptions) -> None:
     if options.drafter_device == CUDA and not wants_own_head(bundle, options):
         raise InputError(
-            f"the device cuda must be for a head that drafts, got the drafter {options.drafter} without one; "
+            f"only a draft head runs on cuda, and the drafter {options.drafter} has none here; "
             "leave --drafter-device out"
         )
 

@@ -19,7 +19,7 @@ from dovetail_ort_runtime.planning.acceptance_rates import LONGEST_MATCH, Accept
 from dovetail_ort_runtime.planning.source_choice import Source, SourceChoice
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
-# What the rate before anything is observed weighs, in rounds without a draft.
+# Weight, in rounds without a draft, of the rate before anything is observed.
 _RATE_WEIGHT: Final = 8.0
 # Rounds after which an observation of the rate counts half.
 _RATE_HALF_LIFE: Final = 96
@@ -74,7 +74,7 @@ class Planner(Drafter):
         self._pending: _Pending | None = None
 
     def begin(self, sampling: SamplingOptions) -> None:
-        """Tell both drafters; what was learned stays."""
+        """Tell both drafters that a new answer begins; what was learned stays."""
         for drafter in self._drafters():
             drafter.begin(sampling)
 
@@ -83,7 +83,7 @@ class Planner(Drafter):
         return () if self.model is None else self.model.reports()
 
     def rewind(self, length: int) -> None:
-        """Tell both drafters."""
+        """Rewind both drafters."""
         self._pending = None
         num_forgotten = max(0, self._length - length)
         self._unread = max(0, self._unread - num_forgotten)
@@ -92,7 +92,7 @@ class Planner(Drafter):
             drafter.rewind(length)
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
-        """Learn how the last proposal fared, and tell both drafters."""
+        """Learn how the last proposal fared, and show the tokens to both drafters."""
         if self._pending is not None:
             self._learn(self._pending, token_ids[1:].tolist())
             self._pending = None
@@ -102,7 +102,7 @@ class Planner(Drafter):
             drafter.observe(token_ids, hidden_states)
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """What pays: a chain, a tree or nothing."""
+        """The draft tokens that pay in this round: a chain, a tree or nothing."""
         self._price()
         limit = min(max_draft_tokens, _DEEPEST)
         match = self._match(next_token_id)

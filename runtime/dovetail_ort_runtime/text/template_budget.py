@@ -54,7 +54,7 @@ class TemplateBudget:
             raise TemplateLimitError(f"render within {SECONDS:g} seconds, took longer")
 
     def charge_for(self, value: Any) -> None:
-        """Take one unit of work and the weight of a value; errors as of `charge`."""
+        """Take one unit of work and the weight of a value; errors as in `charge`."""
         self.charge(1 + weight(value, self._work_left))
 
 

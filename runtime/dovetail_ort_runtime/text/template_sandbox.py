@@ -2,7 +2,8 @@
 
 Jinja's own sandbox protects Python's internals, but neither the processor nor the memory. Here the compiled template
 pays wherever it can make something large or repeat itself: loops, calls, filters, tests, operators, literals, slices
-and output. Only listed filters and methods exist, as one step of another could take for ever. It knows no conversation.
+and output. Only listed filters and methods exist, because one call of another could run for ever. It knows no
+conversation.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class _BudgetedCode(CodeGenerator):
         node.iter = nodes.Call(nodes.EnvironmentAttribute("stepped"), [node.iter], [], None, None)
         super().visit_For(node, frame)
 
-    def visit_ScopedEvalContextModifier(self, node: nodes.Node, frame: Frame) -> None:  # noqa: N802, ARG002  # likewise
+    def visit_ScopedEvalContextModifier(self, node: nodes.Node, frame: Frame) -> None:  # noqa: N802, ARG002  # as above
         self.fail("autoescape is not for chat templates", node.lineno)
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802  # jinja2 names it

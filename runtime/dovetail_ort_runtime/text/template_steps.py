@@ -45,7 +45,7 @@ def paying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def of_numbers(test: Callable[..., bool]) -> Callable[..., bool]:
-    """A test that is False for what is no number: it computes a remainder, which of a text would be a format."""
+    """A test that is False for all but numbers: it computes a remainder, and `%` would format a text."""
 
     @wraps(test)
     def checked(value: Any, *args: Any) -> bool:
@@ -129,7 +129,7 @@ def _percent_widths(text: str) -> Iterator[str | None]:
 
 
 def _brace_widths(text: str) -> Iterator[str | None]:
-    """Text behind the colon of each field of a `str.format`; None where another field is inside."""
+    """Text after the colon of each field of a `str.format`; None where another field is inside."""
     for field in text.replace("{{", "").replace("}}", "").split("{")[1:]:
         inside, closed, _ = field.partition("}")
         yield inside.partition(":")[2].replace("*", "") if closed else None  # a star fills, and gives no width

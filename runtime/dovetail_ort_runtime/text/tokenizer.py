@@ -75,7 +75,7 @@ class Tokenizer:
             return str(self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens))
 
     def token_bytes(self, token_id: int) -> bytes:
-        """UTF-8 bytes that a token adds behind other tokens; they may be a part of a character.
+        """UTF-8 bytes that a token adds after other tokens; they may be a part of a character.
 
         Special tokens add their spelling, and an id without a token adds nothing. The bytes of several ids together are
         the text of all, except for spaces that some decoders drop at its start.
@@ -91,7 +91,7 @@ class Tokenizer:
         return self._text_behind_itself(token_id).encode()
 
     def token_text(self, token_id: int) -> str:
-        """Text that a token adds behind other tokens; a part of a character becomes U+FFFD."""
+        """Text that a token adds after other tokens; a part of a character becomes U+FFFD."""
         return self.token_bytes(token_id).decode(errors="replace")
 
     def _text_behind_itself(self, token_id: int) -> str:

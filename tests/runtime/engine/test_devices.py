@@ -172,8 +172,8 @@ def test_a_limit_that_does_not_hold_weights_and_cache_is_refused(tiny_drafting_b
     ("settings", "message"),
     [
         ({"drafter_device": "tpu"}, "the drafter's device must be one of auto, cpu, cuda, got 'tpu'"),
-        ({"drafter_device": "cuda"}, "the device cuda must be for a head that drafts, got the drafter auto without"),
-        ({"drafter": "lookup", "drafter_device": "cuda"}, "got the drafter lookup without"),
+        ({"drafter_device": "cuda"}, "only a draft head runs on cuda, and the drafter auto has none here"),
+        ({"drafter": "lookup", "drafter_device": "cuda"}, "the drafter lookup has none here"),
         ({"vram_limit": "plenty"}, "a size must be a number of bytes above 0 such as 3GB, got 'plenty'"),
     ],
 )

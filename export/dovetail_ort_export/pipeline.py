@@ -22,7 +22,7 @@ def pass_types() -> dict[str, PassType]:
     """All passes that have names, the built-in ones first.
 
     Raises:
-        InputError: one that another package announces cannot be imported.
+        InputError: a pass that another package announces cannot be imported.
     """
     announced = {point.name: _load(point) for point in _announced()}
     return {**BUILT_IN_PASSES, **announced}
@@ -55,7 +55,7 @@ def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassB
         context: what the export knows; None for a graph that is finished already.
 
     Raises:
-        InputError: there is no such pass, it has other options, or it needs a context and there is none.
+        InputError: there is no such pass, it does not have such options, or it needs a context and there is none.
     """
     pass_type = find_pass(step.name)
     arguments: tuple[PassContext, ...] = ()
@@ -69,7 +69,7 @@ def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassB
     try:
         inspect.signature(pass_type).bind(*arguments, **step.options)
     except TypeError as error:
-        raise InputError(f"the pass {step.name} has other options: {error}") from error
+        raise InputError(f"the pass {step.name} does not have these options: {error}") from error
     return pass_type(*arguments, **step.options)
 
 
@@ -82,7 +82,7 @@ def apply_recipe(graph: ir.Model, recipe: Recipe, context: PassContext) -> ir.Mo
     """The graph that a recipe makes of a traced one.
 
     Args:
-        graph: skeleton; it is used up.
+        graph: skeleton graph, which must not be used afterwards.
         recipe: passes in their order.
         context: what the export knows.
 
@@ -101,11 +101,11 @@ def apply_recipe(graph: ir.Model, recipe: Recipe, context: PassContext) -> ir.Mo
 
 
 def run_pass(graph: ir.Model, name: str, graph_pass: ir.passes.PassBase) -> ir.passes.PassResult:
-    """Run one pass; what it raises becomes one line.
+    """Run one pass, and turn any exception into an error of one line.
 
     Args:
         graph: graph to transform.
-        name: what errors call the pass.
+        name: name of the pass in errors.
         graph_pass: pass to run.
 
     Raises:

@@ -4,7 +4,7 @@ skeleton graph -> bind_weights -> keep_blocks, score_rows, quantize_cache: which
 -> pack_products, fuse_skip_norm: fewer, larger operators
 -> lower_float | lower_int8_blocks | lower_native: a number format -> rank_candidates, of a drafter
 
-base: classes to derive from; context: what an export knows; editing: parts of a graph found, read and replaced.
+base: classes to derive from; context: what an export knows; editing: find, read and replace parts of a graph.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class BlockFormat:
 
     @property
     def zero_point(self) -> int:
-        """What stands for 0: both operators' default for unsigned weights."""
+        """Code that stands for 0: the default of both operators for unsigned weights."""
         return 1 << (self.bits - 1)
 
     @property

@@ -21,7 +21,7 @@ from dovetail_ort_runtime.arrays import FloatArray
 
 NIBBLE_GROUP: Final = 32
 _LARGEST_CODE: Final = 15
-_RANGES: Final = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range; codes at the ends stand for what lies outside
+_RANGES: Final = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range; numbers outside get the codes at the ends
 _LARGEST_EXPONENT: Final = 14  # float16 holds numbers below 2^15 as they are
 
 
@@ -30,7 +30,7 @@ class NibbleWeight:
     """A weight (N, K) in 4 bits, with G groups of 32 inputs for each output.
 
     Attributes:
-        codes: (N, 32 G) uint8, 0 to 15; inputs that only fill up have codes of no meaning.
+        codes: (N, 32 G) uint8, 0 to 15; the codes of padding inputs have no meaning.
         steps: (N, G) float16, what one code more counts.
         minima: (N, G) float16, what code 0 stands for.
         scales: (N,) float32, powers of two.
@@ -79,7 +79,7 @@ def pack_nibbles(weight: FloatArray) -> NDArray[np.uint8]:
 
     Returns:
         (ceil(N / 32), Kp / 8, 32, 4) uint8, Kp being K rounded up to a multiple of 64. The low half of byte j is the
-        code of input 8 i + j, the high half that of input 8 i + 4 + j. Whatever fills up is 0.
+        code of input 8 i + j, the high half that of input 8 i + 4 + j. Padding is 0.
     """
     num_outputs, num_inputs = weight.shape
     slabs, eights, side, _ = packed_nibbles_shape(num_outputs, num_inputs)
@@ -94,7 +94,7 @@ def pack_steps(weight: FloatArray) -> NDArray[np.float16]:
     """Steps and minima of a weight (N, K) float32 as the operators read them.
 
     Returns:
-        (ceil(N / 32), Kp / 32, 2, 32) float16: steps, then minima. Whatever fills up is 0.
+        (ceil(N / 32), Kp / 32, 2, 32) float16: steps, then minima. Padding is 0.
     """
     quantized = quantize_nibbles(weight)
     slabs, groups, _, side = packed_steps_shape(*weight.shape)

@@ -1,4 +1,4 @@
-"""Portions of a weight's outputs, so that the float copies of a large head never stand in memory as a whole."""
+"""Portions of a weight's outputs, so that float copies of a large head are never in memory as a whole."""
 
 from __future__ import annotations
 

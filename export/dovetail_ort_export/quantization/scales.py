@@ -1,4 +1,4 @@
-"""Scales of 8-bit weights: from the largest magnitude of a block, of an output or of a group to what a code counts."""
+"""Scales of 8-bit weights, from the largest magnitude of a block, of an output or of a group."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dovetail_ort_runtime.arrays import FloatArray
 
 LARGEST_CODE: Final = 127
 GROUP: Final = 64
-_SMALLEST_FACTOR: Final = np.finfo(np.float16).tiny  # below, half precision has few bits or none
-_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: what is so small is zero
+_SMALLEST_FACTOR: Final = np.finfo(np.float16).tiny  # smaller numbers have few bits or none in half precision
+_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # a smaller scale has few bits or none, so its weights count as zero
 
 
 def scales_of(largest: FloatArray, largest_code: int) -> FloatArray:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportOptions", "TrainingInputs", "TrainingOptions", "attach_drafter", "export_bundle", "train_head"]
 
-# torch takes seconds to import: a module is loaded when a name of it is asked for.
+# torch takes seconds to import, so a module is loaded when one of its names is asked for.
 _MODULES = {
     "ExportOptions": "options",
     "TrainingInputs": "training.options",

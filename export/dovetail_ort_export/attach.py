@@ -30,14 +30,15 @@ def attach_drafter(
     *,
     recipe: Path | None = None,
 ) -> Manifest:
-    """Export a head and put it into a bundle, in the place of the drafter that was there.
+    """Export a head and put it into a bundle, instead of any drafter that was there.
 
     Args:
         bundle_path: bundle to change; it is replaced as a whole or not at all.
-        head_path: directory that training wrote.
-        precision: one of `DRAFTER_PRECISIONS`; `auto` is int4 where the drafter is native, and else int8.
-        report: function that is given a line for each step.
-        recipe: TOML file with the passes that make the graph, in the place of the precision.
+        head_path: directory of the head that `train_head` wrote.
+        precision: number format of the weights, one of `DRAFTER_PRECISIONS`; `auto` is int4 in a native bundle, else
+            int8.
+        report: function that is called with one line of text for each step.
+        recipe: TOML file with the list of graph passes that make the graph, instead of the precision; None without one.
 
     Returns:
         The new manifest.
@@ -48,7 +49,7 @@ def attach_drafter(
     """
     must_be_one_of("precision", precision, DRAFTER_PRECISIONS)
     clear_leftovers(Path(bundle_path))
-    bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
+    bundle = Bundle(bundle_path, "all")  # copied files get new checksums
     _refuse_hub_cache(bundle)
     manifest = bundle.manifest
     steps = drafter_recipe(precision, manifest.target.format) if recipe is None else read_recipe(recipe)
@@ -64,7 +65,7 @@ def attach_drafter(
         ends = read_target_ends(bundle)
         report("writing the drafter")
         write_drafter(drafter_graph(head, ends, draft_token_ids, steps), directory, entry)
-        DraftGraph(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
+        DraftGraph(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, with these dimensions
         return write_manifest(replace(manifest, drafter=entry), directory)
 
 

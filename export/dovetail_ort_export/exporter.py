@@ -57,7 +57,7 @@ def export_bundle(
         source: a Hugging Face directory, hub name, or GGUF file.
         out: directory of the bundle; it appears when everything has succeeded.
         options: settings of the export; the defaults if None.
-        report: function that is given a line for each step.
+        report: function that is called with one line of text for each step.
 
     Raises:
         SourceError: the model cannot be read or is of a kind that is not covered.
@@ -76,7 +76,7 @@ def export_bundle(
             report(f"note: {note}")
         max_context = loaded.settings.max_context
         tokens = checked_tokens(loaded, options.check_text, max_context)
-        report(f"asking the original model about {len(tokens)} tokens")
+        report(f"computing the original model's logits of {len(tokens)} tokens")
         with measured_cache(loaded.model) as cache_maxima:
             reference = reference_logits(loaded.model, tokens)
         report("recomputing a few of them from the files alone")

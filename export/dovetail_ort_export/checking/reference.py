@@ -1,4 +1,4 @@
-"""What the original model says: transformers' own logits, in float32. It knows no graph."""
+"""The original model's logits, computed by transformers in float32. It knows no graph."""
 
 from __future__ import annotations
 

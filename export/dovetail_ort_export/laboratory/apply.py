@@ -42,7 +42,7 @@ _LEAST_SAME_DRAFTS: Final = 0.9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppliedPasses:
-    """What came of graph passes over a bundle's graph.
+    """A bundle whose graph was changed by graph passes.
 
     Attributes:
         directory: directory of the new bundle.
@@ -79,7 +79,7 @@ def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: 
     """
     clear_leftovers(out)
     check_output(out, force=force)
-    bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
+    bundle = Bundle(bundle_path, "all")  # copied files get new checksums
     entry = graph_entry(bundle, graph)
     path = bundle.path(entry.graph)
     changed = _changed(load_graph(path), passes)
@@ -134,7 +134,7 @@ class _Measured:
 def _measure_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> _Measured:
     manifest = bundle.manifest
     token_ids = check_tokens(bundle, _CHECKED_TOKENS)
-    entry = replace(manifest.target, portable_graph=None)  # never in the place of the graph that was changed
+    entry = replace(manifest.target, portable_graph=None)  # it must never run instead of the graph that was changed
     before = Target(old, entry, max_context=len(token_ids) + 1)
     after = Target(new, entry, max_context=len(token_ids) + 1)
     measurements = measure_target(after, token_ids, before.read(token_ids).logits)

@@ -22,9 +22,9 @@ _BLOCK: Final = re.compile(r"\blayers\.(\d+)\b")
 _GATHERS: Final = ("Gather", "GatherBlockQuantized")
 _EMBEDDING: Final = "Embedding"
 _RESHAPE: Final = "Reshape"
-# The attention operators of both formats, and at which input the past values are, (B, Hkv, M, D) with M slots.
+# The attention operators of both formats, each with the number of the input that holds past values, (B, Hkv, M, D).
 _ATTENTION: Final = {"GroupQueryAttention": 4, "Attention": 2}
-# How ONNX Runtime's profile names the time in a kernel, behind the name of the node.
+# What follows the name of the node in ONNX Runtime's profile, for the time in its kernel.
 _KERNEL: Final = "_kernel_time"
 
 # An event of ONNX Runtime's profile: `name`, `cat` and `args`, its start `ts` and its duration `dur` in microseconds.

@@ -1,4 +1,4 @@
-"""Where the time of a forward goes, by operator and by block, and how many bytes it reads beside what memory can give.
+"""Where the time of a forward goes, by operator and by block, and how its reading compares with memory's bandwidth.
 
 It changes no graph.
 """
@@ -61,11 +61,11 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForwardProfile:
-    """Where the time of forwards of one size goes.
+    """Profile of the forwards of one size.
 
     Attributes:
         rows: rows of each forward.
-        forward_ms: median milliseconds of a forward without the profiler, in turns with one under it.
+        forward_ms: median milliseconds of a forward without the profiler.
         profiled_ms: median milliseconds of a forward under the profiler.
         operators: shares by operator type, the slowest first.
         blocks: shares by block, in order, the ends last.
@@ -104,7 +104,7 @@ class ForwardProfile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphProfile:
-    """Where the time of a graph's forwards goes on this machine.
+    """Profiles of a graph's forwards on this machine.
 
     Attributes:
         graph: `target` or `drafter`.

@@ -48,7 +48,7 @@ class TargetWorkshop(Workshop[Target]):
     Args:
         manifest: manifest of the bundle.
         source: the model that the bundle was exported from, as `load_source` takes it.
-        report: function that is given each step in a line.
+        report: function that is called with one line of text for each step.
 
     Raises:
         InputError: the source is another model, or the target is in two pieces.
@@ -66,7 +66,7 @@ class TargetWorkshop(Workshop[Target]):
         self.source = loaded.name
         max_context = manifest.target.max_context
         self._tokens = checked_tokens(loaded, None, max_context)
-        report(f"asking the original model about {len(self._tokens)} tokens")
+        report(f"computing the original model's logits of {len(self._tokens)} tokens")
         with measured_cache(loaded.model) as cache_maxima:
             self._reference = reference_logits(loaded.model, self._tokens)
         self._writer: TargetWriter | None = TargetWriter(loaded, ExportOptions(), max_context, cache_maxima, report)
@@ -87,7 +87,7 @@ class TargetWorkshop(Workshop[Target]):
         return found.row_invariance, found.agreement
 
     def forwards(self, open_graph: OpenGraph[Target]) -> RunForward:
-        """What runs forwards of a target, with as much context as leaves room for them."""
+        """A function that runs forwards of a target, with as much context as leaves room for them."""
         target = open_graph(len(self._tokens))
         num_past = min(NUM_PAST, target.cache.capacity - ROWS[-1])
         return target_forwards(target, num_past)
@@ -99,7 +99,7 @@ class DrafterWorkshop(Workshop[DraftGraph]):
     Args:
         bundle: the bundle with the drafter.
         head_path: directory of the head.
-        report: function that is given each step in a line.
+        report: function that is called with one line of text for each step.
 
     Raises:
         InputError: the bundle has no drafter, or the head is damaged or another target's.
@@ -153,7 +153,7 @@ class DrafterWorkshop(Workshop[DraftGraph]):
         return invariance, replace(agreement, compared_with="head")
 
     def forwards(self, open_graph: OpenGraph[DraftGraph]) -> RunForward:
-        """What runs forwards of a drafter, with as much context as leaves room for them."""
+        """A function that runs forwards of a drafter, with as much context as leaves room for them."""
         num_past = min(NUM_PAST, self._max_context - ROWS[-1])
         return drafter_forwards(open_graph(num_past + ROWS[-1]), num_past)
 

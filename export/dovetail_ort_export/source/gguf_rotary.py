@@ -43,9 +43,10 @@ _NOT_COVERED: Final = "export the model from its Hugging Face directory instead"
 # Llama 3.1 to 3.3 have these in common. They differ in the factor, 8 or 32, and in the original context.
 _LOW_FREQUENCY: Final = 1.0
 _HIGH_FREQUENCY: Final = 4.0
-# Relative. Converters compute a factor in float32, and near the lowest frequency rounding grows with it, up to 32.
+# Relative error. Converters compute factors in float32, and near the lowest frequency rounding grows with the factor,
+# which is at most 32.
 _FACTOR_TOLERANCE: Final = 1e-4
-# Relative. The file has the value in float32.
+# Relative error. The file has the value in float32.
 _ATTENTION_TOLERANCE: Final = 1e-6
 
 
@@ -56,7 +57,7 @@ def rotary_settings(
 
     Args:
         settings: metadata under `ARCHITECTURE.`, without that prefix.
-        factors: tensors `FACTORS`, `SHORT_FACTORS` and `LONG_FACTORS` by name, as far as the file has them.
+        factors: those of the tensors `FACTORS`, `SHORT_FACTORS` and `LONG_FACTORS` that the file has, by name.
         head_size: D; all of a head is rotated.
         context_length: number of tokens that the model was trained for.
 
@@ -167,7 +168,7 @@ def _divided(
         found = _llama3(factors, theta, head_size)
         if found is not None:
             return found
-    # Longrope with two equal tables divides by these factors, whatever the length of a text.
+    # Longrope with two equal tables divides by these factors, however long a text is.
     table = [float(value) * factor for value in factors]
     return {
         "rope_type": "longrope",
@@ -179,7 +180,7 @@ def _divided(
 
 
 def _llama3(factors: Factors, theta: float, head_size: int) -> dict[str, Any] | None:
-    """The settings of Llama 3's scaling that give these factors, or None if no settings do.
+    """The settings of Llama 3's scaling that give these factors, or None if there are none.
 
     The lowest frequency is divided by the whole factor. Between the bands a frequency of wavelength w is divided by
     1 / ((1 - s) / factor + s) with s = (original / w - low) / (high - low), which gives the original context.
@@ -208,7 +209,7 @@ def _llama3(factors: Factors, theta: float, head_size: int) -> dict[str, Any] | 
 
 
 def _require(settings: Mapping[str, Any], key: str, value: float) -> None:
-    """Refuse another value than `value` under a key, if the key is there."""
+    """Refuse any value but `value` under a key, if the key is there."""
     found = settings.get(key, value)
     if found != value:
         raise SourceError(f"{key} must be {value:g}, got {found:g}; {_NOT_COVERED}")

@@ -2,7 +2,7 @@
 
 Two kinds are built: byte-level BPE (`gpt2`), whose merges the file lists, and sentencepiece's BPE (`llama`), whose
 merges follow from the scores of its pieces. A text is encoded as llama.cpp encodes it with special tokens recognised.
-Where an original `tokenizer.json` composes characters first, this tokenizer does so, too.
+If the original `tokenizer.json` composes characters first, this tokenizer does so, too.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _add_tokens(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
 
 
 def _begin_and_end(vocabulary: Vocabulary, add_bos: bool) -> Any:
-    """What puts the begin and the end token around a text, or None if the file wants neither.
+    """The post-processor that puts the begin and the end token around a text, or None if the file wants neither.
 
     Args:
         vocabulary: tokens and flags.

@@ -33,7 +33,7 @@ def build_model(
     Args:
         checkpoint: files of the model; its tensors are read here.
         settings: the settings of its configuration.
-        ignore_weights: patterns for names of tensors that are passed over although the model has no use for them.
+        ignore_weights: patterns for names of tensors that are ignored although the model has no use for them.
 
     Returns:
         A transformers causal LM in evaluation mode, in the number type of its files, and the tensors that it has no use
@@ -57,7 +57,7 @@ def build_model(
 
 
 def _empty_model(settings: Settings) -> Any:
-    """The model without numbers: parameters on torch's meta device, buffers computed."""
+    """The model without values: parameters on torch's meta device, buffers computed."""
     try:
         config = transformers.AutoConfig.for_model(settings.family.model_type, **settings.values)
     except Exception as error:  # newer releases check settings, each with errors of its own
@@ -78,7 +78,7 @@ def _unneeded(name: str, tied: bool) -> str | None:
 
 
 def _with_embedding(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with the embedding, where only the head is in the files.
+    """The checkpoint, with the head as its embedding if the files have only the head.
 
     Of two names of one tensor, safetensors' `save_model` keeps the first one of the alphabet, which is the head's.
     """

@@ -22,7 +22,7 @@ def read_template(
 ) -> tuple[str | None, list[str]]:
     """The default chat template, or None if none can be used; and notes on what was chosen or left out.
 
-    A file of its own goes before `tokenizer_config.json`, as in transformers.
+    A file of its own has precedence over `tokenizer_config.json`, as in transformers.
 
     Args:
         path: directory of the model.
@@ -58,7 +58,7 @@ def read_template(
 
 
 def _by_name(value: Any) -> tuple[dict[str, str], list[str]]:
-    """Templates in a setting, which holds one, or several by name or in a list; and notes on entries that are none."""
+    """Templates in a setting, which holds one, several by name, or a list; and notes on all other entries."""
     if isinstance(value, list):
         entries = [entry if isinstance(entry, dict) else {} for entry in value]
         named = {entry.get("name"): entry.get("template") for entry in entries}

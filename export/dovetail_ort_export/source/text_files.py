@@ -1,7 +1,7 @@
-"""How a model directory's text becomes token ids: `tokenizer.json` says it, and the files beside it name its tokens.
+"""How a model directory's text becomes token ids: `tokenizer.json` defines it, and other files name its tokens.
 
-The ids are those of `AutoTokenizer.from_pretrained(directory)` of transformers. None of its tokenizer classes takes
-part: they rebuild what the file says, each release in its own way.
+The ids are those of `AutoTokenizer.from_pretrained(directory)` of transformers. None of its tokenizer classes is used,
+because they rebuild the file's content differently from release to release.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dovetail_ort_export.source.text_ends import ends_told_apart, text_ends
 from dovetail_ort_export.source.token_names import TokenNames, add_named_tokens
 from dovetail_ort_runtime.errors import SourceError
 
-# What a tokenizer.json can be made from.
+# Files from which a tokenizer.json can be made.
 _OTHER_VOCABULARIES: Final = (
     "tokenizer.model",
     "vocab.json",
@@ -101,7 +101,7 @@ def check_ids(tokenizer: Tokenizer, vocabulary_size: Any) -> None:
 
     Args:
         tokenizer: tokenizer of the model.
-        vocabulary_size: V, as the configuration has it. What is no integer is refused elsewhere.
+        vocabulary_size: V in the configuration; another module refuses a value that is not an integer.
 
     Raises:
         SourceError: an id is V or more; the message names the first and its token.
@@ -122,7 +122,7 @@ def check_ids(tokenizer: Tokenizer, vocabulary_size: Any) -> None:
 
 
 def _missing(path: Path) -> str:
-    """What to say of a directory without tokenizer.json."""
+    """The error message for a directory without tokenizer.json."""
     found = [name for name in _OTHER_VOCABULARIES if (path / name).is_file()]
     if not found:
         return f"{str(path)!r} must have a tokenizer.json, which is missing; download it with the model's other files"

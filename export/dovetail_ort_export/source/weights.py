@@ -14,7 +14,7 @@ from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
 
 
 class NamedWeights:
-    """Weights that a graph can be given. They are widened to float32 when they are asked for.
+    """Weights for a graph, by name. They are converted to float32 when they are asked for.
 
     Args:
         tensors: weights of any floating-point type by name; a tensor may have several names.
@@ -53,7 +53,7 @@ class Weights(NamedWeights):
         max_context: number of rows of the rotary tables.
 
     Attributes:
-        num_parameters: number of parameters; those that have two names are counted once.
+        num_parameters: number of parameters; one that has two names is counted once.
     """
 
     def __init__(self, model: Any, *, max_context: int) -> None:

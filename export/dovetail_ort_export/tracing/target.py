@@ -25,7 +25,7 @@ def trace_target(model: Any) -> ir.Model:
     """The skeleton of a transformers causal LM of a supported family.
 
     Args:
-        model: in evaluation mode, on torch's meta device or any other.
+        model: the model, in evaluation mode, on torch's meta device or any other.
 
     Returns:
         A graph with the inputs and outputs of a portable target, logits of all rows among them.
@@ -46,13 +46,13 @@ def trace_target(model: Any) -> ir.Model:
 
 
 def cache_parameter(module: Any) -> str:
-    """What a transformers module calls the cache: `past_key_values`, or `cache` in releases from 5.23 on."""
+    """Name of the cache among a transformers module's parameters: `past_key_values`, or `cache` since release 5.23."""
     return "cache" if "cache" in inspect.signature(type(module).forward).parameters else "past_key_values"
 
 
 @contextmanager
 def _as_target(model: Any) -> Iterator[None]:
-    """Within it the model's forward is the target's: cached, biased, with hidden states."""
+    """Within this context the model's forward is that of a target: with cache, attention bias and hidden states."""
     replaced = []
     for name, module in model.named_modules():
         forward = leaf_forward(name, module) if name else _target_forward(model)

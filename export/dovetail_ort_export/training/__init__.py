@@ -5,5 +5,5 @@
              slotted_target, text_writer,    batches, chains, optimisers,
              chat_turns, loops, text_shards  checkpoint
 
-`conversation` is what is written, `options` what a training can be told.
+`conversation` is what the target writes, `options` holds the settings of a training.
 """

@@ -1,4 +1,4 @@
-"""What a stopped training goes on from, in one file. It knows no text and no loss."""
+"""The file from which a stopped training continues. It knows no text and no loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS_BETWEEN: Final = 120.0
 
 @dataclass(slots=True)
 class TrainingState:
-    """How far a training is, beside its weights and optimisers.
+    """The progress of a training, without its weights and optimisers.
 
     Attributes:
         step: number of the optimiser's steps so far.
@@ -40,7 +40,7 @@ class Checkpoint:
 
     Args:
         path: the file.
-        identity: what tells this training from all others, as JSON values.
+        identity: JSON values that distinguish this training from all others.
         head: the head that is trained.
         optimisers: the optimisers of its weights.
     """
@@ -56,7 +56,7 @@ class Checkpoint:
         """Write head, optimisers and `state`.
 
         Raises:
-            OSError: the file cannot be written; the one that was there stays.
+            OSError: the file cannot be written; a file that was there before stays.
         """
         content = {
             "identity": self._identity,
@@ -71,12 +71,12 @@ class Checkpoint:
         self._last_saved = time.perf_counter()
 
     def save_if_due(self, state: TrainingState) -> None:
-        """Save where the last time was more than two minutes ago."""
+        """Save if the last time was more than two minutes ago."""
         if time.perf_counter() - self._last_saved > _SECONDS_BETWEEN:
             self.save(state)
 
     def load(self) -> TrainingState:
-        """Put head and optimisers where the file has them, or start afresh if there is no file.
+        """Give head and optimisers the state in the file, or start afresh if there is no file.
 
         Raises:
             InputError: the file is damaged, or of another training.

@@ -15,7 +15,7 @@ class Conversation:
     Attributes:
         token_ids: (T,) int32, prompt and answer; the target did not read the last token.
         prompt_length: number of tokens before the answer.
-        hidden_states: (T - 1, E) float16, the target's hidden state of each token it read, after the final norm.
+        hidden_states: (T - 1, E) float16, the target's hidden state, after the final norm, of each token that it read.
     """
 
     token_ids: NDArray[np.int32]

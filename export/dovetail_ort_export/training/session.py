@@ -63,13 +63,14 @@ class TrainingSession:
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=in_bf16)
 
     def train(self, text: TrainingText, out: Path, identity: dict[str, Any], report: Report) -> TrainingState:
-        """Take all steps that are left, and measure acceptance twenty times in all.
+        """Take all remaining steps, and measure acceptance twenty times in all.
 
         Args:
             text: conversations to train on and to measure on.
             out: directory that gets a checkpoint every two minutes, and when the training ends early.
-            identity: what tells this training from all others, as JSON values; another one's checkpoint is refused.
-            report: function that is given each measurement in a line.
+            identity: JSON values that distinguish this training from all others; the checkpoint of another one is
+                refused.
+            report: function that is called with one line of text for each measurement.
 
         Raises:
             InputError: the checkpoint is damaged or of another training, or the loss is not finite.
@@ -159,7 +160,7 @@ def _computes_in_bf16(precision: str, device: torch.device) -> bool:
 def _is_measured(step: int, num_steps: int) -> bool:
     """Whether acceptance is measured after `step` of `num_steps` steps.
 
-    After the last one, and before it at equal distances; a point of fewer steps than the distance would say little.
+    It is measured after the last step, and before that at equal distances. A point over fewer steps would say little.
     """
     distance = max(1, num_steps // _MEASUREMENTS)
     num_left = num_steps - step
@@ -174,7 +175,7 @@ def _progress(order: Sequence[list[int]], num_taken: int) -> tqdm[list[int]]:
         total=len(order),
         unit=" steps",
         leave=False,
-        disable=None,  # where there is no terminal
+        disable=None,  # None shows the bar on a terminal only
     )
 
 

@@ -1,4 +1,4 @@
-"""A target run for many conversations at once, each in a slot of its own: by ONNX Runtime, or the model by torch."""
+"""A target that reads many conversations at once, each in a slot of its own, with ONNX Runtime or with torch."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class SlottedTarget(Protocol):
     """A target with B slots, each a conversation of its own length.
 
     Attributes:
-        num_slots: B.
+        num_slots: number of slots, B.
         capacity: number of tokens that a slot has room for.
-        hidden_size: E.
-        rows_a_slot: number of tokens of a slot that one forward reads at most.
+        hidden_size: length of a hidden state, E.
+        rows_a_slot: largest number of tokens of a slot that one forward reads.
     """
 
     num_slots: int
@@ -65,11 +65,11 @@ class SlottedTarget(Protocol):
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
         """Read new tokens in every slot, one or more.
 
-        A slot is rewound by reading at an earlier position: what stood behind it is overwritten. A position says how
-        many tokens before the new ones the slot has read and keeps; positions are (B,) int64.
+        A slot is rewound by reading at an earlier position: later tokens are overwritten. A position says how many
+        tokens before the new ones the slot has read and keeps; positions are (B,) int64.
 
         Returns:
-            Logits (B, V) behind the last token of each slot, and hidden states (n, E) of the n new tokens of each,
+            Logits (B, V) after the last token of each slot, and hidden states (n, E) of the n new tokens of each,
             float32, which the next forward may overwrite.
         """
 
@@ -82,7 +82,7 @@ def open_slotted_target(
     Args:
         graph: path of `entry.graph`.
         entry: what the manifest says of the target.
-        num_slots: B.
+        num_slots: number of slots, B.
         capacity: number of tokens that a slot has room for.
         threads: number of threads that one forward uses.
     """
@@ -92,7 +92,7 @@ def open_slotted_target(
 
 
 class NativeTarget(SlottedTarget):
-    """A session on a native graph: a slot is a sequence, and its rows have the bits that they would have alone."""
+    """A session on a native graph. A slot is a sequence, whose rows have the same bits as without the other slots."""
 
     def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
         self.num_slots = num_slots
@@ -107,7 +107,7 @@ class NativeTarget(SlottedTarget):
         self._cache.bind(self._forward.binding)
 
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
-        """As `SlottedTarget.read`.
+        """Read new tokens in every slot, as in `SlottedTarget.read`.
 
         Example: 2 tokens at position 5 of slot 0 and 1 at position 9 of slot 1 are rows 0 to 2, in slots 5, 6 and 9 of
         the sequences 0, 0 and 1; rows 1 and 2 are scored.
@@ -133,7 +133,7 @@ class NativeTarget(SlottedTarget):
 
 
 class PortableTarget(SlottedTarget):
-    """A session on a portable graph, whose attention takes one new row a sequence."""
+    """A session on a portable graph, whose attention takes one new row for each sequence."""
 
     def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
         self.num_slots = num_slots
@@ -164,7 +164,7 @@ class PortableTarget(SlottedTarget):
         self._cache.bind(self._forward.binding)
 
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
-        """As `SlottedTarget.read`."""
+        """Read new tokens in every slot, as in `SlottedTarget.read`."""
         total = int(positions.max()) + 1
         self._token_ids[...] = token_ids
         self._position_ids[:, 0] = positions
@@ -202,7 +202,7 @@ class TorchTarget(SlottedTarget):
 
     @torch.no_grad()
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
-        """As `SlottedTarget.read`."""
+        """Read new tokens in every slot, as in `SlottedTarget.read`."""
         places = torch.from_numpy(positions).to(self._slots.device)
         for layer in self._layers:
             layer.places = places
@@ -218,9 +218,9 @@ class TorchTarget(SlottedTarget):
 
 
 class _SlotLayer(StaticLayer):  # type: ignore[misc]  # transformers has no types
-    """One block's keys and values; every slot is written at a place of its own.
+    """One block's keys and values; every slot is written at its own place.
 
-    What releases of transformers hand to `update` beside the two differs, so the places stand here.
+    Releases of transformers pass different further arguments to `update`, so the places are kept here.
     """
 
     places: Tensor

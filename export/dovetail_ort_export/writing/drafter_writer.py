@@ -1,4 +1,4 @@
-"""A drafter's graph by a recipe, its files in a bundle, and what the manifest says of them.
+"""Make a draft graph by a recipe, write its files into a bundle, and describe them for the manifest.
 
 It knows no training: a head comes with its weights, and the tokens that it can draft.
 """
@@ -125,7 +125,7 @@ def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
 def _weights(head: DraftHead, ends: TargetEnds, draft_token_ids: TokenArray) -> NamedWeights:
     """The head's own weights, and the two ends that it shares with its target."""
     tensors: dict[str, Tensor] = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
-    # What the fusion makes of a token depends on nothing else: it is looked up instead of the embedding.
+    # The fusion's part for a token depends on that token alone, so the graph looks it up instead of the embedding.
     tensors["embed_tokens.weight"] = head.fusion.embed(torch.from_numpy(ends.embedding))
     tensors["lm_head.weight"] = torch.from_numpy(ends.head[draft_token_ids])
     tensors[COS_TABLE] = torch.tensor(ends.cos)

@@ -13,7 +13,7 @@ from dovetail_ort_runtime.errors import InputError
 
 _HALF_BYTES: Final = 2
 _FLOAT_BYTES: Final = 4
-_GRAPH_BYTES: Final = 2**20  # the front's graph itself, beside its weights
+_GRAPH_BYTES: Final = 2**20  # the front graph itself, without its weights
 
 
 def number_of_gpu_layers(options: ExportOptions, model: Any, max_context: int, report: Report) -> int:
@@ -23,7 +23,7 @@ def number_of_gpu_layers(options: ExportOptions, model: Any, max_context: int, r
         options: settings of the export.
         model: transformers causal LM.
         max_context: largest number of tokens of prompt and answer.
-        report: function that is told where a number was chosen.
+        report: function that is called with one line of text if a number was chosen.
 
     Raises:
         InputError: the number is not below the model's, or the limit of memory holds not one block.
@@ -40,7 +40,7 @@ def number_of_gpu_layers(options: ExportOptions, model: Any, max_context: int, r
 
 
 def _blocks_within(vram_limit: int, model: Any, max_context: int) -> int:
-    """The most blocks that so many bytes hold with embedding, cache and the activations of a forward; never all.
+    """Largest number of blocks that fit, with embedding, cache and the activations of a forward; never all of them.
 
     What CUDA and its libraries take for themselves is not counted. Where attention is not flash attention, its scores
     are there at once, (H, S, T) in float32.

@@ -18,7 +18,7 @@ _SUFFIXES: Final = {INT8: "_quantized", INT4: "_q4", FP16: "_fp16", FP32: ""}
 
 
 def graph_name(part: str, precision: str, graph_format: str = PORTABLE) -> str:
-    """What a bundle calls a graph.
+    """Name of a graph's file in a bundle.
 
     Args:
         part: `model` or `drafter`.
@@ -65,7 +65,7 @@ def save_graph(graph: ir.Model, path: Path) -> None:
 
 
 def save_graph_over(graph: ir.Model, path: Path, owner: Path) -> None:
-    """Write a graph whose weights are those of a graph that was saved beside it, by their names; they stand once.
+    """Write a graph that shares the file of weights with a graph that was saved beside it, by the weights' names.
 
     Args:
         graph: graph to write.

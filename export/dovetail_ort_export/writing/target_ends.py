@@ -1,8 +1,7 @@
 """What a drafter shares with its target, read back from a bundle: embedding, head and rotary angles, in float32.
 
-Of a native graph both ends are unpacked. Those of a portable one are asked for what they do rather than for how they
-store it, so every number format is read alike: the embedding is run over all token ids, and the head, a linear map,
-over the identity.
+From a native graph, the weights of both are unpacked. From a portable graph they are computed, so that every number
+format can be read: the embedding is run over all token ids, and the head, which is linear, over the identity matrix.
 """
 
 from __future__ import annotations

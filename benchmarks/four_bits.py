@@ -85,7 +85,7 @@ def _session(bits: int, outputs: int, inputs: int, count: int) -> Any:
     """A session on a graph of so many products of one input."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # or it takes a core from the other one
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # or it takes the other session's core
     kernels.register(options)
     model = _model(bits, outputs, inputs, count)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -132,7 +132,7 @@ def _target(path: str) -> Target:
 
 
 def _export(path: str) -> dict[str, Any]:
-    """What export wrote, and how far it measured it to be from the original."""
+    """The size of an export, and its measured distance from the original."""
     bundle = Bundle(path)
     measured = bundle.manifest.measurements
     graph = bundle.manifest.target.graph

@@ -36,7 +36,7 @@ _REMEDIES: Final = {"problem": "to repair", "note": "optional"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HealthCheck:
-    """One finding.
+    """The result of one check.
 
     Attributes:
         name: what was checked.
@@ -57,10 +57,10 @@ def is_healthy(checks: list[HealthCheck]) -> bool:
 
 
 def health_checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
-    """Each check as soon as it is made.
+    """Check the machine and a bundle, and yield each result as soon as it is known.
 
     Args:
-        bundle: a bundle that is to run on this machine; None checks the machine alone.
+        bundle: bundle to run on this machine; None checks only the machine.
     """
     yield from _check_machine()
     runtime = list(_check_onnxruntime())

@@ -25,7 +25,7 @@ SCHEMA = {
 
 
 def main(bundle: str) -> None:
-    """Print what the answer's text says, as Python reads it."""
+    """Print the answer, parsed from JSON."""
     with dovetail_ort.load(bundle) as model:
         grammars = GrammarCompiler(model)  # one for all answers of a model
         options = GenerationOptions(max_new_tokens=200, constraint=grammars.json_schema(SCHEMA))

@@ -57,7 +57,7 @@ def main() -> None:
 def _measure(
     graph: Path, entry: DrafterEntry, vram_limit: int | None, rounds: int, shapes: Mapping[str, ChainShape | TreeShape]
 ) -> dict[str, Any]:
-    """One of the two graphs; its memory is freed at the end."""
+    """Measure one of the two graphs; its memory is freed at the end."""
     before = vram_in_use()
     started = time.perf_counter()
     model = DraftGraph(
@@ -83,13 +83,13 @@ def _difference(after: int | None, before: int | None) -> int | None:
 
 
 def _write(folder: Path, blocks: int, divisor: int) -> DrafterEntry:
-    """The drafter's graph, fp16."""
+    """Write the draft graph in fp16."""
     target = _target(divisor)
     return write_random_drafter(target, _ends(target), folder, blocks, "fp16")
 
 
 def _target(divisor: int) -> TargetEntry:
-    """LLaMA-2-7B's dimensions; there is no graph."""
+    """An entry with LLaMA-2-7B's dimensions, without a graph."""
     heads = 32 // divisor
     return TargetEntry(
         graph="none.onnx",

@@ -36,7 +36,7 @@ class Drafting(Part):
         return found
 
     def summary(self, measured: Sequence[Any]) -> dict[str, Any]:
-        """By side: milliseconds of drafting, and over those of a forward over one row."""
+        """By side: milliseconds of drafting, and their ratio to those of a forward over one row."""
         return {
             "tokens": TOKENS,
             "sides": {

@@ -116,7 +116,7 @@ def _summary(answers: dict[System, list[PeerAnswer]], system: System) -> dict[st
 
 
 def _own_plain(system: System) -> System:
-    """Plain decoding on the same kernels: with the settings that it was built with, a peer may use other kernels."""
+    """The mode without speculation on the same kernels: as it was built, a peer may use other kernels."""
     name, mode = system
     return name, PLAIN + AS_BUILT if mode.endswith(AS_BUILT) else PLAIN
 

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI on the CPU: plain and with its prompt lookup."""
+"""OpenVINO GenAI on the CPU: without speculation, and with its prompt lookup."""
 
 from __future__ import annotations
 

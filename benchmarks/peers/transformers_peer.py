@@ -1,4 +1,4 @@
-"""transformers on the CPU in fp32 or bf16: plain and with its prompt lookup.
+"""transformers on the CPU in fp32 or bf16: without speculation, and with its prompt lookup.
 
 It has no INT8 for the CPU. No smaller model with this tokenizer exists that could assist.
 """

@@ -39,7 +39,7 @@ def kernels_forwards() -> str:
 
 
 def kernels_speed() -> str:
-    """Tokens per second, and all else of which more or less is better; what is not measured yet is named."""
+    """Tokens per second, and other figures that can be better or worse; parts that are not measured yet are named."""
     rows: list[list[str]] = []
     missing: list[str] = []
     for part in (_contexts, _suites, _training_text, _loading, _drafting):

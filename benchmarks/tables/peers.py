@@ -7,7 +7,7 @@ from benchmarks.result_files import XEON_AMX, read_json
 
 
 def peers() -> str:
-    """Plain decoding of each engine, and the fastest of its modes."""
+    """Each engine without speculation, and in the fastest of its modes."""
     measured = read_json(XEON_AMX / "peers.json")
     rows = []
     for peer, found in measured["peers"].items():
@@ -28,5 +28,5 @@ def peers() -> str:
         f"Measured on {measured['machine']}, with {measured['threads']} threads, {measured['num_prompts']} prompts "
         f"spread over HumanEval and answers of up to {measured['max_new_tokens']} tokens:"
     )
-    header = ["", "tokens/s", "prefill, ms", "ours over it", "answers that differ from own plain"]
+    header = ["", "tokens/s", "prefill, ms", "ours over it", "answers that differ from its own baseline"]
     return blocks(setting, table(header, rows))

@@ -44,7 +44,7 @@ def _differences(compared: dict[str, Any] | None) -> list[str]:
 
 
 def torch_export_times() -> str:
-    """Seconds and memory of both."""
+    """Seconds and memory of both traces."""
     measured = _measured()
     setting = paragraph(
         f"Measured on {measured['machine']}, with one thread, {_versions(measured['packages'])}. Figures are medians "

@@ -13,7 +13,7 @@ class SoftCap(ir.passes.InPlacePass):
         self.cap = cap
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Append the cap, for a recipe that says `{ pass = "soft-cap", cap = 30.0 }` or names it alone."""
+        """Append the cap, for a recipe with `{ pass = "soft-cap", cap = 30.0 }` or only "soft-cap"."""
         logits = next(value for value in model.graph.outputs if value.name == "logits")
         cap = ir.node("Constant", [], {"value_float": self.cap})
         ratio = ir.node("Div", [logits, cap.outputs[0]])

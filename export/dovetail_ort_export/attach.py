@@ -1,4 +1,4 @@
-"""The plan of attaching a drafter: read the head, copy the bundle, write the drafter's graph, publish."""
+"""The plan of attaching a drafter: read the head, copy the bundle, write the draft graph, publish."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def _lines(difference: GraphDifference) -> Iterator[str]:
     rows += [
         ("nodes", sum(first.num_nodes.values()), sum(second.num_nodes.values())),
         ("initializers", first.num_initializers, second.num_initializers),
-        ("bytes of them", first.initializer_bytes, second.initializer_bytes),
+        ("bytes of initializers", first.initializer_bytes, second.initializer_bytes),
     ]
     width = max(len(name) for name, _, _ in rows)
     yield f"{'':<{width}} {'A':>13} {'B':>13}"

@@ -88,7 +88,7 @@ def _headline(one: ForwardProfile, bandwidth: float) -> str:
 
 
 def _table(title: str, shares: Sequence[Share], one: ForwardProfile, bandwidth: float) -> Iterator[str]:
-    yield f"{title:<32} {'nodes':>5} {'ms':>8} {'share':>7} {'MB':>8} {'GB/s':>6} {'of it':>6}"
+    yield f"{title:<32} {'nodes':>5} {'ms':>8} {'share':>7} {'MB':>8} {'GB/s':>6} {'of max':>6}"
     for share in shares:
         line = f"{share.name:<32} {share.num_nodes:>5} {share.kernel_ms:>8.3f} {share.kernel_ms / one.forward_ms:>7.1%}"
         if share.bytes_read >= 100_000:

@@ -29,7 +29,7 @@ def write_chain_graph(path: Path, name: str) -> None:
     """Write the graph for chains beside a saved graph, over the weights of that graph.
 
     Args:
-        path: file of a drafter's graph or of a target's front graph.
+        path: file of a draft graph, or of a target's front graph.
         name: name of the new file.
 
     Raises:

@@ -115,7 +115,7 @@ def drafter_entry(
 
 
 def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
-    """Write a drafter's graphs and weights into a folder, under the names in its entry."""
+    """Write draft graphs and their weights into a folder, under the names in the entry."""
     save_graph(graph, folder / entry.graph)
     if entry.chain_graph is not None:
         write_chain_graph(folder / entry.graph, entry.chain_graph)

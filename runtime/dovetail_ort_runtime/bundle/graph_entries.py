@@ -1,4 +1,4 @@
-"""What a manifest says of the target's and of the drafter's graphs: files, formats and dimensions.
+"""What a manifest says of a target and of a drafter: the files, formats and dimensions of their graphs.
 
 It knows no graph: `graph_check` reads those.
 """
@@ -138,7 +138,7 @@ class TargetEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrafterEntry:
-    """The drafter's graph and its dimensions; D, Hkv and E are the target's.
+    """The draft graph and its dimensions; D, Hkv and E are the target's.
 
     Attributes:
         graph: path of the ONNX file.

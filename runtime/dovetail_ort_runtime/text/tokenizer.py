@@ -148,7 +148,7 @@ def _failures_named(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # A panic of Rust is no `Exception`, and its class can only be told by its name.
+        # A panic of Rust is no `Exception`, and its class can only be recognised by its name.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise BundleError(

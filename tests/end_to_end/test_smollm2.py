@@ -36,7 +36,7 @@ def test_bundle_is_exact_agrees_with_fp32_and_takes_at_most_165_mb(manifest):
 
 
 @pytest.mark.parametrize(("drafter", "least_accepted_length"), [("auto", 1.8), ("dgf", 1.6), ("lookup", 1.2)])
-def test_speculative_greedy_equals_plain_greedy_on_a_slice_of_humaneval(drafter, least_accepted_length):
+def test_speculative_greedy_equals_the_baseline_on_a_slice_of_humaneval(drafter, least_accepted_length):
     prompts = load_suite("humaneval")[::20]
     model = dovetail_ort.load(BUNDLE, drafter=drafter)
     records = list(Benchmark(model, max_new_tokens=64, max_draft_tokens=12).run(prompts))

@@ -187,7 +187,7 @@ def apply(tiny_model):
 
 
 class Raises(ir.passes.InPlacePass):
-    """Raises what it is given, where it is told to."""
+    """Raises the given error at the given place."""
 
     def __init__(self, error, where="call"):
         super().__init__()

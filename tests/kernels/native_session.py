@@ -103,7 +103,7 @@ class Sequence:
         }
 
     def forward(self, ids, *, keep=True):
-        """Logits (S, V) of a chain of tokens behind those that were kept."""
+        """Logits (S, V) of a chain of tokens after those that were kept."""
         slots = np.arange(self.length, self.length + len(ids))
         feeds = {
             "input_ids": np.asarray([ids]),

@@ -125,7 +125,7 @@ class ProductCase:
     has_skip: bool = False
     has_groups: bool = False
     bits: int = 8
-    """8, or 4 with steps and minima in the place of factors; then the block must be 32"""
+    """8, or 4 with steps and minima instead of factors; then the block must be 32"""
     epsilon: float = 1e-5
     seed: int = 0
 

@@ -23,7 +23,7 @@ def test_a_reason_is_one_line_that_keeps_both_ends(said, line):
     assert len(line) <= 300
 
 
-def test_what_is_wrong_with_a_tokenizer_is_told_behind_a_long_value(tmp_path):
+def test_what_is_wrong_with_a_tokenizer_is_said_after_a_long_value(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps({"version": "1.0", "truncation": "x" * 1000, "model": {"type": "BPE"}}))
     with pytest.raises(BundleError, match=r" … x+\W*, expected struct TruncationParams at line 1 column \d+; export"):

@@ -57,7 +57,7 @@ def changed_bundle(bundle, folder, **generation):
 
 @pytest.mark.parametrize("max_draft_tokens", [1, 4, 8, 63, 1000])
 @pytest.mark.parametrize("prompt", [*PROMPTS, CONVERSATION, [5, 6, 7]], ids=str)
-def test_speculative_greedy_equals_plain_greedy(with_oracle, load, prompt, max_draft_tokens):
+def test_speculative_greedy_equals_the_baseline(with_oracle, load, prompt, max_draft_tokens):
     model, plain = with_oracle(prompt)
     options = dataclasses.replace(SPECULATIVE, max_draft_tokens=max_draft_tokens)
     answer = model.generate(prompt, options)

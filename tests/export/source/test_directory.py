@@ -379,7 +379,7 @@ def test_an_ignored_weight_that_the_model_needs_is_checked_all_the_same(source: 
         check_weights(rewritten(source, weights), expected, needs_nothing, ignored=("*",))
 
 
-def test_a_weight_that_no_model_needs_is_told_with_its_reason(source: Path):
+def test_a_weight_that_no_model_needs_is_noted_with_its_reason(source: Path):
     weights = weights_of(source)
     buffers = {f"model.layers.{block}.self_attn.rotary_emb.inv_freq": torch.zeros(8) for block in range(2)}
     unused = check_weights(rewritten(source, weights | buffers), expected_of(weights), needs_nothing)

@@ -1,4 +1,4 @@
-"""The drafter's graph and the unrolled training pass against the head run as a plain causal network."""
+"""The draft graph and the unrolled training forward against the head, run as an ordinary causal network."""
 
 from __future__ import annotations
 

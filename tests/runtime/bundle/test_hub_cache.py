@@ -40,7 +40,7 @@ def cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def put(cache, in_hub_cache):
-    """`put(bundle)`: its snapshot in that cache, where it is me/tiny; arguments as of `in_hub_cache`."""
+    """`put(bundle)`: its snapshot in that cache, where it is me/tiny; arguments as in `in_hub_cache`."""
     return partial(in_hub_cache, cache=cache)
 
 
@@ -302,7 +302,7 @@ def test_a_link_whose_blob_is_gone_counts_as_missing(snapshot):
         Bundle(snapshot)
 
 
-def test_a_model_that_is_no_bundle_is_told_how_to_become_one(cache):
+def test_the_error_for_a_model_that_is_no_bundle_says_how_to_make_one(cache):
     snapshot = cache / "models--me--tiny" / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text(json.dumps({}))

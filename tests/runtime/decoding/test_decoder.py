@@ -54,7 +54,7 @@ def plain(decoder, drafters):
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [1, 3, 8, 63])
-def test_greedy_chains_right_and_wrong_give_the_plain_tokens(decoder, drafters, plain, prompt, max_draft_tokens):
+def test_greedy_chains_right_and_wrong_give_the_baseline_tokens(decoder, drafters, plain, prompt, max_draft_tokens):
     expected = plain(prompt, 100)
     for drafter in (
         drafters.Oracle([*prompt, *expected], wrong=0.2, seed=max_draft_tokens),
@@ -66,7 +66,7 @@ def test_greedy_chains_right_and_wrong_give_the_plain_tokens(decoder, drafters, 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [2, 7, 16])
-def test_a_portable_target_verifies_the_first_path_of_a_tree_and_gives_the_plain_tokens(
+def test_a_portable_target_verifies_the_first_path_of_a_tree_and_gives_the_baseline_tokens(
     decoder, drafters, plain, tiny_bundle_portable, prompt, max_draft_tokens
 ):
     # A row of a side branch would have other bits than in a chain, so that none may be kept, right as it is.
@@ -78,7 +78,9 @@ def test_a_portable_target_verifies_the_first_path_of_a_tree_and_gives_the_plain
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [2, 7, 16])
-def test_greedy_trees_kept_on_side_branches_give_the_plain_tokens(decoder, drafters, plain, prompt, max_draft_tokens):
+def test_greedy_trees_kept_on_side_branches_give_the_baseline_tokens(
+    decoder, drafters, plain, prompt, max_draft_tokens
+):
     expected = plain(prompt, 100)
     drafter = drafters.TreeOracle([*prompt, *expected], wrong=0.4)
     tree_decoder = decoder(drafter)
@@ -233,7 +235,7 @@ def interrupt(patches, decoder, place, call):
     patches.setattr(owner, name, interrupted)
 
 
-def test_a_drafter_whose_rewind_was_interrupted_is_told_the_text_anew(decoder, drafters, plain):
+def test_a_drafter_whose_rewind_was_interrupted_observes_the_text_anew(decoder, drafters, plain):
     prompt = PROMPTS[2]
 
     class Forgetful(drafters.Recorder):

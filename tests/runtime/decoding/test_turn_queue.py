@@ -1,4 +1,4 @@
-"""The queue before a model, with iterators of numbers in the place of answers."""
+"""The queue before a model, with iterators of numbers instead of answers."""
 
 from __future__ import annotations
 

@@ -314,7 +314,7 @@ class InformedAhead(DraftingAhead):
         return {Verdict(len(drafted), foresight.text[end]): foresight.chain(end + 1, 4)}
 
 
-def test_answers_are_those_of_plain_decoding(target_of, tiny_drafting_bundle, monkeypatch):
+def test_answers_are_those_of_the_baseline(target_of, tiny_drafting_bundle, monkeypatch):
     monkeypatch.setattr(drafting_ahead, "_LEAST_IN_TIME", 0.0)  # a tiny target is there before the thread is done
     plain = Decoder(target_of(tiny_drafting_bundle), NoDrafter())
     plain.begin(PROMPT, GREEDY)

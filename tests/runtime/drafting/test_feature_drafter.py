@@ -87,7 +87,7 @@ def continued(decoder, prompt, num_tokens, *, sampling=GREEDY, max_draft_tokens=
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("shape", [CHAIN, TREE], ids=["chain", "tree"])
-def test_greedy_answers_are_those_of_plain_decoding_bit_for_bit(decoder, tiny_drafting_bundle, prompt, shape):
+def test_greedy_answers_are_those_of_the_baseline_bit_for_bit(decoder, tiny_drafting_bundle, prompt, shape):
     expected, _ = continued(decoder(tiny_drafting_bundle, None), prompt, 100)
     assert continued(decoder(tiny_drafting_bundle, shape), prompt, 100)[0] == expected
     informed = decoder(tiny_drafting_bundle, shape, [*prompt, *expected])
@@ -115,7 +115,7 @@ def test_the_stable_cache_is_that_of_a_fresh_reading_of_the_accepted_tokens(deco
             np.testing.assert_array_equal(got[place], wanted[place])
 
 
-def test_a_tree_of_one_row_is_plain_decoding(decoder, tiny_drafting_bundle):
+def test_a_tree_of_one_row_is_the_baseline(decoder, tiny_drafting_bundle):
     one = decoder(tiny_drafting_bundle, TreeShape(num_rows=1, num_expansions=4, width=10))
     expected, _ = continued(decoder(tiny_drafting_bundle, None), PROMPTS[1], 40)
     tokens, rounds = continued(one, PROMPTS[1], 40)
@@ -246,7 +246,7 @@ def joint_distribution(target, prompt):
     }
 
 
-def test_a_bundle_without_a_drafter_is_told_how_to_get_one(target_of, tiny_bundle):
+def test_the_error_for_a_bundle_without_a_drafter_says_how_to_get_one(target_of, tiny_bundle):
     with pytest.raises(InputError, match="make one with dovetail-ort train"):
         make_drafter(Bundle(tiny_bundle), target_of(tiny_bundle), LoadOptions(drafter="dgf"))
 

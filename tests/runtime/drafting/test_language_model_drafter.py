@@ -51,7 +51,7 @@ def continued(decoder, prompt, num_tokens, sampling=GREEDY):
     return tokens, rounds
 
 
-def test_greedy_answers_are_those_of_plain_decoding(decoder, tiny_bundle, tiny_bundle_fp32):
+def test_greedy_answers_are_those_of_the_baseline(decoder, tiny_bundle, tiny_bundle_fp32):
     expected, _ = continued(decoder(tiny_bundle), PROMPT, 100)
     tokens, rounds = continued(decoder(tiny_bundle, tiny_bundle_fp32), PROMPT, 100)
     assert tokens == expected
@@ -132,7 +132,7 @@ def exported(tmp_path):
     return lambda source: export_bundle(str(source), tmp_path / "exported", ExportOptions(precision="fp32")).directory
 
 
-def test_nothing_is_drafted_behind_an_id_that_the_model_has_no_embedding_for(
+def test_nothing_is_drafted_after_an_id_that_the_model_has_no_embedding_for(
     decoder, tiny_bundle, tiny_source, exported
 ):
     padded = exported(tiny_source("llama", vocab_size=416))
@@ -173,7 +173,7 @@ def test_other_tokens_are_refused_by_name(target_of, tiny_bundle, tmp_path):
 
 
 def adding(token):
-    """A change of a tokenizer: a special token behind the 384 that the tiny model has."""
+    """A change of a tokenizer: a special token after the 384 that the tiny model has."""
 
     def change(tokenizer):
         tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 384, "content": token})

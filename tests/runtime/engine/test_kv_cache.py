@@ -34,7 +34,7 @@ def test_consecutive_rows_are_kept_where_they_stand(cache):
         assert slots(cache, index) == list(range(16))
 
 
-def test_rows_with_gaps_are_gathered_behind_the_kept_ones_in_every_buffer(cache):
+def test_rows_with_gaps_are_gathered_after_the_kept_ones_in_every_buffer(cache):
     cache.length = 10
     cache.keep([0, 1, 4])
     assert cache.length == 13

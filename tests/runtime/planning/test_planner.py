@@ -149,7 +149,7 @@ def test_copies_that_fail_are_no_longer_long(drafters):
 
 
 @pytest.mark.parametrize("right", [0.2, 0.8])
-def test_answers_are_those_of_plain_decoding(model_of, target_of, tiny_bundle, right):
+def test_answers_are_those_of_the_baseline(model_of, target_of, tiny_bundle, right):
     prompt = np.random.default_rng(1).integers(3, 384, 9).tolist()
     plain = Decoder(target_of(tiny_bundle), NoDrafter())
     plain.begin(prompt, GREEDY)

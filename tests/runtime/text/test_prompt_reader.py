@@ -18,7 +18,7 @@ class Letters:
 
 
 class Contents:
-    """A template that writes all contents one after the other, and an argument behind them."""
+    """A template that writes all contents one after the other, then an argument."""
 
     def render(self, messages, /, ending=""):
         return "".join(message["content"] for message in messages) + ending

@@ -18,7 +18,7 @@ class Drafting(Part):
     """A step is a process of each side."""
 
     def steps(self, scale: Scale) -> Sequence[str]:
-        """One for each process."""
+        """One step for each process."""
         return [f"process {number + 1}" for number in range(scale.processes)]
 
     def measure(self, _step: str, sides: Sides, scale: Scale) -> dict[str, Any]:

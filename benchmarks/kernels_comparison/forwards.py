@@ -19,7 +19,7 @@ class Forwards(Part):
     """A step is a process of each side; in a round every number of rows is run by both, and the weights are read."""
 
     def steps(self, scale: Scale) -> Sequence[str]:
-        """One for each process."""
+        """One step for each process."""
         return [f"process {number + 1}" for number in range(scale.processes)]
 
     def measure(self, _step: str, sides: Sides, scale: Scale) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Loading(Part):
     loads_models = True
 
     def steps(self, scale: Scale) -> Sequence[str]:
-        """One for each process of other parts."""
+        """As many steps as other parts have processes."""
         return [f"turn {number + 1}" for number in range(scale.processes)]
 
     def measure(self, _step: str, sides: Sides, _scale: Scale) -> dict[str, Any]:

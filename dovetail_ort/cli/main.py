@@ -51,7 +51,7 @@ class OneLineParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2."""
+        """Print the error, and end with status 2."""
         tell(f"{self.prog}: {message}; see {self.prog} --help")
         sys.exit(REFUSED)
 

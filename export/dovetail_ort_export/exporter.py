@@ -59,6 +59,9 @@ def export_bundle(
         options: settings of the export; the defaults if None.
         report: function that is called with one line of text for each step.
 
+    Returns:
+        What the export did.
+
     Raises:
         SourceError: the model cannot be read or is of a kind that is not covered.
         InputError: an option is out of bounds, or `out` holds something that would be lost.

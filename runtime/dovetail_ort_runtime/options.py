@@ -87,14 +87,14 @@ class GenerationOptions:
 
     Attributes:
         max_new_tokens: largest number of tokens of the answer, 1 or more.
-        stop: strings that end the answer and are left out of it. They are searched in a text that has special tokens
-            in their spelling, so ``<|im_end|>`` ends an answer at that token.
+        stop: strings that end the answer and are left out of it. They are searched for in a text in which special
+            tokens are spelt out, so ``<|im_end|>`` ends an answer at that token.
         sampling: how tokens are chosen; the bundle's own settings if None.
         max_draft_tokens: largest number of draft tokens in a round, 0 or more. 0 decodes without speculation.
         constraint: a rule that the answer follows, such as a grammar; None allows every token. An answer that ends at a
             limit may stop in the middle of what the rule demands.
-        logprobs: number of most likely tokens, 0 to 20, whose log-probabilities each piece has beside its own token's;
-            None for no log-probabilities.
+        logprobs: number of most likely tokens, 0 to 20. Each piece then has their log-probabilities and that of its own
+            token; None for no log-probabilities.
         skip_special_tokens: whether special tokens and the end-of-text token are left out of the text.
     """
 

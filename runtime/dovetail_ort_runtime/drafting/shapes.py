@@ -14,8 +14,8 @@ class ChainShape:
     """A chain of K tokens at most.
 
     Attributes:
-        least_probabilities: K numbers of 0 to 1. The chain ends before the first token with which the drafter's
-            probability that the whole chain is accepted falls below that token's number.
+        least_probabilities: K numbers of 0 to 1, one for each token. The drafter gives a probability that all tokens up
+            to this one are accepted. The chain ends before the first token whose probability is below its number.
 
     Raises:
         InputError: there is no number, or one is not between 0 and 1.
@@ -41,7 +41,7 @@ class ChainShape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TreeShape:
-    """A dynamic tree, T/D/k in the papers.
+    """A tree that grows where the drafter is confident, T/D/k in the papers.
 
     Attributes:
         num_rows: T >= 1, rows that the target verifies, the root included. With 1 nothing is drafted.

@@ -122,7 +122,7 @@ class CacheShape:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all buffers."""
+        """Size of all buffers in bytes."""
         numbers_a_block = sum(math.prod(shape) for shape in self.buffers)
         return self.num_layers * numbers_a_block * np.dtype(self.dtype).itemsize
 

@@ -26,13 +26,13 @@ class LoadOptions:
         threads: number of threads that one forward uses, 1 or more; the usable physical cores if None.
         drafter: a drafter of your own, or a name. `dgf` is the bundle's own head, `lm` the smaller model in
             `draft_bundle`, `lookup` prompt lookup, `none` no speculation. `auto` is prompt lookup together with `lm`
-            or `dgf` where the bundle has one. It warns where a native head cannot run because the library of native
+            or `dgf` where the bundle has one. It warns if a native head cannot run because the library of native
             operators is missing.
         draft_bundle: directory or hub name of a smaller model's bundle with the same tokenizer. Its files are hashed
             as those of the target's bundle are.
         draft_shape: shape of every proposal, which a model then drafts alone. If None, a planner decides in each round
             how much is drafted, by times of this machine.
-        tune: whether forwards are timed thoroughly, which takes up to a minute, although times may be stored. If
+        tune: whether forwards are timed thoroughly, which takes up to a minute, even if times are stored already. If
             False, stored times are used, or a short measurement is made and stored.
         drafter_device: device of a model that drafts: `cpu`, `cuda`, or `auto`, which is CUDA for a head in fp16 where
             CUDA can be used.

@@ -21,7 +21,7 @@ from dovetail_ort_runtime.engine.reference_bits import REFERENCE_BITS, bits_here
 from dovetail_ort_runtime.engine.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
 from dovetail_ort_runtime.engine.session import SessionReport, try_cuda
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.errors import UnavailableError
+from dovetail_ort_runtime.errors import UnavailableError, split_advice
 from dovetail_ort_runtime.machine.cuda_runtime import cuda_versions, device_name
 from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime, onnxruntime_distributions
 from dovetail_ort_runtime.machine.processor import instruction_sets, processor_name
@@ -91,6 +91,13 @@ def remedies(checks: list[HealthCheck]) -> list[str]:
     return list(dict.fromkeys(found)) or ["nothing to repair"]
 
 
+def _failed(name: str, status: Status, reason: object) -> HealthCheck:
+    """A check whose result is an error of this project, or its message."""
+    found, advice = split_advice(reason)
+    remedy = None if advice is None else advice.removeprefix("run: ")
+    return HealthCheck(name=name, status=status, found=found, remedy=remedy)
+
+
 def _check_machine() -> Iterator[HealthCheck]:
     yield HealthCheck(name="python", found=platform.python_version())
     yield HealthCheck(name="platform", found=platform.platform())
@@ -108,8 +115,7 @@ def _check_onnxruntime() -> Iterator[HealthCheck]:
     try:
         providers = import_onnxruntime().get_available_providers()
     except UnavailableError as error:
-        found, _, remedy = str(error).rpartition("; run: ")
-        yield HealthCheck(name="onnxruntime", status="problem", found=found, remedy=remedy)
+        yield _failed("onnxruntime", "problem", error)
         return
     distributions = " and ".join(f"{name} {version}" for name, version in onnxruntime_distributions().items())
     yield HealthCheck(name="onnxruntime", found=distributions)
@@ -125,13 +131,11 @@ def _check_operators() -> HealthCheck:
     """Whether the library of native operators is there. Without it portable bundles still work."""
     reason = kernels.why_missing()
     if reason is not None:
-        found, _, remedy = reason.partition("; ")
-        return HealthCheck(name=_OPERATORS, status="note", found=found, remedy=remedy)
+        return _failed(_OPERATORS, "note", reason)
     try:
         level = kernels.level()
     except UnavailableError as error:
-        found, _, remedy = str(error).partition("; ")
-        return HealthCheck(name=_OPERATORS, status="problem", found=found, remedy=remedy)
+        return _failed(_OPERATORS, "problem", error)
     parts = (
         f"level {level} of {', '.join(kernels.levels())}",
         f"operators {kernels.OPERATOR_VERSION}",
@@ -170,8 +174,7 @@ def _check_cuda() -> HealthCheck:
     try:
         try_cuda()
     except UnavailableError as error:
-        found, _, remedy = str(error).rpartition("; ")
-        return HealthCheck(name=_CUDA, status="note", found=found, remedy=remedy.removeprefix("run: "))
+        return _failed(_CUDA, "note", error)
     return HealthCheck(name=_CUDA, found=f"a graph ran on {device_name()} with CUDA {cuda_versions().cuda}")
 
 

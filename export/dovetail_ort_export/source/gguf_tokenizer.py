@@ -26,7 +26,7 @@ from dovetail_ort_export.source.gguf_vocabulary import (
     Vocabulary,
     read_vocabulary,
 )
-from dovetail_ort_runtime.errors import BundleError, SourceError
+from dovetail_ort_runtime.errors import BundleError, SourceError, split_advice
 from dovetail_ort_runtime.text.chat_template import ChatTemplate
 
 _SPACE: Final = "▁"
@@ -224,6 +224,7 @@ def _chat_template(metadata: Mapping[str, Any], special_tokens: Mapping[str, str
     try:
         ChatTemplate(template, special_tokens)
     except BundleError as error:
-        notes.append(f"the bundle has no chat template: {str(error).rpartition(';')[0]}")
+        fault, _ = split_advice(error)
+        notes.append(f"the bundle has no chat template: {fault}")
         return None
     return template

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_export.source.json_file import read_json
-from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.errors import BundleError, split_advice
 from dovetail_ort_runtime.text.chat_template import ChatTemplate
 
 _FILE: Final = "chat_template.jinja"
@@ -52,7 +52,8 @@ def read_template(
     try:
         ChatTemplate(template, special_tokens)
     except BundleError as error:
-        notes.append(f"the bundle has no chat template: {str(error).rpartition(';')[0]}")
+        fault, _ = split_advice(error)
+        notes.append(f"the bundle has no chat template: {fault}")
         return None, notes
     return template, notes
 

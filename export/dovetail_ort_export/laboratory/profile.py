@@ -22,6 +22,7 @@ import numpy as np
 from dovetail_ort_export.laboratory.graphs import TARGET, loaded_graph, open_forwards
 from dovetail_ort_export.laboratory.node_costs import Event, NodeBytes, NodeCost, node_costs, read_runs
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.native_layout import ATTENTION, PRODUCTS
 from dovetail_ort_runtime.engine.forward_times import ForwardTimes, RunForward, time_in_turns
 from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.errors import InputError
@@ -30,8 +31,8 @@ from dovetail_ort_runtime.machine.processor import processor_name, usable_cores
 _ROUNDS: Final = 24
 _PLAIN: Final = "plain"
 _PROFILED: Final = "profiled"
-_PRODUCTS: Final = ("MatMulNBits", "Product", "GatedProduct", "NormProduct")
-_ATTENTION: Final = ("GroupQueryAttention", "Attention")
+_PRODUCTS: Final = ("MatMulNBits", *PRODUCTS)
+_ATTENTIONS: Final = ("GroupQueryAttention", ATTENTION)
 # Far above any cache, so that every read is one of memory.
 _BUFFER_BYTES: Final = 1 << 30
 _READS: Final = 10
@@ -98,7 +99,7 @@ class ForwardProfile:
 
         The profiler makes every kernel longer, so the true share may be larger.
         """
-        busy = sum(share.kernel_ms for share in self.operators if share.name in _PRODUCTS + _ATTENTION)
+        busy = sum(share.kernel_ms for share in self.operators if share.name in _PRODUCTS + _ATTENTIONS)
         return max(0.0, 1 - busy / self.forward_ms)
 
 

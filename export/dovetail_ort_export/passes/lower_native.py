@@ -26,7 +26,6 @@ from dovetail_ort_export.passes.native_attention import (
     logical_inputs,
 )
 from dovetail_ort_export.quantization.nibbles import (
-    NIBBLE_GROUP,
     nibble_scales,
     pack_nibbles,
     pack_steps,
@@ -34,18 +33,28 @@ from dovetail_ort_export.quantization.nibbles import (
     packed_steps_shape,
 )
 from dovetail_ort_export.quantization.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
-from dovetail_ort_export.quantization.scales import GROUP, output_scales
+from dovetail_ort_export.quantization.scales import output_scales
 from dovetail_ort_runtime.bundle.formats import FP16, KV_CACHES
 from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS
+from dovetail_ort_runtime.bundle.native_layout import (
+    ATTENTION,
+    BITS,
+    BLOCK,
+    EMBEDDING,
+    FINE_BLOCK,
+    GATED_PRODUCT,
+    GROUP,
+    GROUPS,
+    NIBBLE_GROUP,
+    NORM,
+    NORM_PRODUCT,
+    PRODUCT,
+    SILU,
+)
 from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
-_BLOCK: Final = 64
-# Block of products whose results are scores, or become scores: logits, queries and keys.
-_FINE_BLOCK: Final = 32
-_GROUPS: Final = (GROUP, 0)
-_BITS: Final = (8, 4)
 _NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
 # Operators that pass numbers on unchanged.
 _MOVES: Final = ("Gather", "Reshape", "Split", "Concat", "Identity", "Constant")
@@ -83,11 +92,11 @@ class LowerNative(ProductPass):
     def __init__(self, cache: str = "fp16", group: int = GROUP, bits: int = 8, logits_bits: int = 8) -> None:
         super().__init__()
         must_be_one_of("cache", cache, KV_CACHES)
-        if group not in _GROUPS:
-            raise InputError(f"group must be {' or '.join(map(str, _GROUPS))}, got {group!r}")
+        if group not in GROUPS:
+            raise InputError(f"group must be {' or '.join(map(str, GROUPS))}, got {group!r}")
         for name, value in (("bits", bits), ("logits_bits", logits_bits)):
-            if value not in _BITS:
-                raise InputError(f"{name} must be {' or '.join(map(str, _BITS))}, got {value!r}")
+            if value not in BITS:
+                raise InputError(f"{name} must be {' or '.join(map(str, BITS))}, got {value!r}")
         self._cache = ir.DataType.FLOAT16 if cache == FP16 else ir.DataType.FLOAT
         self._group = group
         self._bits = bits
@@ -145,7 +154,7 @@ class LowerNative(ProductPass):
     def _lower_embedding(self, model: ir.Model, embedding: ir.Node) -> None:
         packed = _pack(model, input_of(embedding, 0), self._group)
         inputs = [embedding.inputs[1], packed.codes, packed.scales, packed.factors]
-        replace(model, [embedding], native_node("Embedding", inputs, packed.attributes), embedding.outputs)
+        replace(model, [embedding], native_node(EMBEDDING, inputs, packed.attributes), embedding.outputs)
 
     def _lower_product(self, model: ir.Model, linear: ir.Node) -> None:
         bias, add = _bias_after(linear)
@@ -155,14 +164,14 @@ class LowerNative(ProductPass):
         weight = input_of(linear, 1)
         packed = _pack_nibbles(model, weight) if bits == 4 else _pack(model, weight, self._group)
         attributes = dict(packed.attributes)
-        attributes["block"] = _FINE_BLOCK if bits == 4 or _leads_to_scores(result) else _BLOCK
+        attributes["block"] = FINE_BLOCK if bits == 4 or _leads_to_scores(result) else BLOCK
         x = input_of(linear, 0)
         gated = _gate_and_up_before(x)
         if gated is None:
-            op_type = "Product"
+            op_type = PRODUCT
         else:
-            op_type = "GatedProduct"
-            attributes["activation"] = "silu"
+            op_type = GATED_PRODUCT
+            attributes["activation"] = SILU
             x = gated
         inputs = [x, packed.codes, packed.scales, bias, packed.factors]
         replace(model, replaced, native_node(op_type, inputs, attributes), [result])
@@ -174,7 +183,7 @@ def _is_logits(result: ir.Value) -> bool:
 
 def _leads_to_scores(result: ir.Value) -> bool:
     """Whether a product's result is the logits, or is read by attention as queries or keys."""
-    return _is_logits(result) or any(node.op_type == "Attention" for node, _ in result.uses())
+    return _is_logits(result) or any(node.op_type == ATTENTION for node, _ in result.uses())
 
 
 def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
@@ -185,7 +194,7 @@ def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
     totals = _read_total(norm)
     product = _only_product(normed)
     if product is None:
-        fused = native_node("Norm", [x, weight, *skip], {"epsilon": epsilon}, 1 + len(totals))
+        fused = native_node(NORM, [x, weight, *skip], {"epsilon": epsilon}, 1 + len(totals))
         replace(model, [norm], fused, [normed, *totals])
         return
     inputs = [
@@ -199,7 +208,7 @@ def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
     ]
     attributes = {name: value.value for name, value in product.attributes.items()}
     attributes["epsilon"] = epsilon
-    fused = native_node("NormProduct", inputs, attributes, 1 + len(totals))
+    fused = native_node(NORM_PRODUCT, inputs, attributes, 1 + len(totals))
     replace(model, [norm, product], fused, [product.outputs[0], *totals])
 
 
@@ -298,6 +307,6 @@ def _gate_of(silu: ir.Value | None) -> ir.Value | None:
 def _only_product(normed: ir.Value) -> ir.Node | None:
     """The native Product that reads a value, if nothing else reads it."""
     reader = only_reader(normed)
-    if reader is None or (reader.domain, reader.op_type) != (OPERATOR_DOMAIN, "Product"):
+    if reader is None or (reader.domain, reader.op_type) != (OPERATOR_DOMAIN, PRODUCT):
         return None
     return reader

@@ -20,6 +20,7 @@ from dovetail_ort_runtime.bundle.graph_names import (
     SLOTS,
     TOTAL_LENGTH,
 )
+from dovetail_ort_runtime.bundle.native_layout import ATTENTION, HEAD_STEP, LARGEST_HEAD
 from dovetail_ort_runtime.errors import SourceError
 from dovetail_ort_runtime.kernels import CACHE_BLOCK
 
@@ -36,9 +37,6 @@ _INPUTS: Final[dict[str, Sequence[str]]] = {
 _PAST_KEY: Final = 3
 _COS: Final = 7
 _POSITION_IDS: Final = 9
-# Head sizes that a kernel takes.
-_HEAD_STEP: Final = 16
-_LARGEST_HEAD: Final = 256
 
 
 class _Heads(NamedTuple):
@@ -114,13 +112,13 @@ def attend(model: ir.Model, attention: ir.Node, cache: ir.DataType, inputs: Sequ
     angles = attention.inputs[_COS : _COS + 2]
     norms = [_weight(heads.query_norm), _weight(heads.key_norm)]
     read = [heads.qkv, past_key, past_value, *inputs, position_ids, *angles, *norms]
-    replace(model, [attention], native_node("Attention", read, attributes, 3), attention.outputs)
+    replace(model, [attention], native_node(ATTENTION, read, attributes, 3), attention.outputs)
 
 
 def _check_head_size(size: int) -> None:
-    if size % _HEAD_STEP or size > _LARGEST_HEAD:
+    if size % HEAD_STEP or size > LARGEST_HEAD:
         raise SourceError(
-            f"the head size must be a multiple of {_HEAD_STEP} up to {_LARGEST_HEAD} for the native format, got "
+            f"the head size must be a multiple of {HEAD_STEP} up to {LARGEST_HEAD} for the native format, got "
             f"{size}; export with --format portable"
         )
 

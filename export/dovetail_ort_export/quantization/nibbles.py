@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.quantization.packed_weights import OUTPUTS_SIDE_BY_SIDE, padded_inputs
+from dovetail_ort_export.quantization.packed_weights import padded_inputs
 from dovetail_ort_export.quantization.portions import row_portions
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.bundle.native_layout import INPUTS_SIDE_BY_SIDE, NIBBLE_GROUP, OUTPUTS_SIDE_BY_SIDE
 
-NIBBLE_GROUP: Final = 32
 _LARGEST_CODE: Final = 15
 _RANGES: Final = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range; numbers outside get the codes at the ends
 _LARGEST_EXPONENT: Final = 14  # float16 holds numbers below 2^15 as they are
@@ -65,7 +65,9 @@ def quantize_nibbles(weight: FloatArray) -> NibbleWeight:
 
 def packed_nibbles_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int, int]:
     """Shape of the packed codes of a weight (num_outputs, num_inputs)."""
-    return -(-num_outputs // OUTPUTS_SIDE_BY_SIDE), padded_inputs(num_inputs) // 8, OUTPUTS_SIDE_BY_SIDE, 4
+    slabs = -(-num_outputs // OUTPUTS_SIDE_BY_SIDE)
+    eights = padded_inputs(num_inputs) // (2 * INPUTS_SIDE_BY_SIDE)
+    return slabs, eights, OUTPUTS_SIDE_BY_SIDE, INPUTS_SIDE_BY_SIDE
 
 
 def packed_steps_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int, int]:

@@ -17,18 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_export.quantization.portions import row_portions
-from dovetail_ort_export.quantization.scales import GROUP, group_factors, output_scales
+from dovetail_ort_export.quantization.scales import group_factors, output_scales
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.bundle.native_layout import GROUP, INPUT_PAD, INPUTS_SIDE_BY_SIDE, OUTPUTS_SIDE_BY_SIDE
 
-OUTPUTS_SIDE_BY_SIDE: Final = 32
-INPUTS_SIDE_BY_SIDE: Final = 4
 ZERO_CODE: Final = 128
-_INPUT_PAD: Final = 64
 
 
 def padded_inputs(num_inputs: int) -> int:
     """Number of inputs of a packed weight, padding included."""
-    return -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
+    return -(-num_inputs // INPUT_PAD) * INPUT_PAD
 
 
 def packed_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int, int]:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from dovetail_ort_export.quantization.portions import row_portions
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.bundle.native_layout import GROUP
 
 LARGEST_CODE: Final = 127
-GROUP: Final = 64
 _SMALLEST_FACTOR: Final = np.finfo(np.float16).tiny  # smaller numbers have few bits or none in half precision
 _SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # a smaller scale has few bits or none, so its weights count as zero
 

@@ -101,5 +101,15 @@ void run_here(size_t count, const Work &work) {
     }
 }
 
+// Runs them on any threads where there is work for more than one.
+template <class Work>
+void run_items(const Pool &pool, bool parallel, int64_t count, const Work &work) {
+    if (parallel && count > 1) {
+        run_parallel(pool, static_cast<size_t>(count), work);
+    } else {
+        run_here(static_cast<size_t>(count), work);
+    }
+}
+
 }  // namespace
 }  // namespace dovetail

@@ -67,12 +67,7 @@ void norm_row(const NormCall &call, size_t index) {
 const char *norm(const NormCall &call, const Pool &pool) {
     constexpr int64_t least_values = 16384;  // of work for more than one thread
     const auto row = [&](size_t index) { norm_row(call, index); };
-    const size_t rows = static_cast<size_t>(call.rows);
-    if (call.rows >= 2 && call.rows * call.inputs >= least_values) {
-        run_parallel(pool, rows, row);
-    } else {
-        run_here(rows, row);
-    }
+    run_items(pool, call.rows * call.inputs >= least_values, call.rows, row);
     return nullptr;
 }
 

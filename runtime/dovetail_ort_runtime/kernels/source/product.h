@@ -226,12 +226,7 @@ const char *product(const ProductCall &call, const Pool &pool) {
 
     const auto row = [&](size_t index) { quantise(work, static_cast<int64_t>(index)); };
     const int64_t cost = call.prologue == Prologue::kPlain ? 1 : 3;
-    const size_t rows = static_cast<size_t>(call.rows);
-    if (call.rows >= 2 && call.rows * work.inputs * cost >= least_values) {
-        run_parallel(pool, rows, row);
-    } else {
-        run_here(rows, row);
-    }
+    run_items(pool, call.rows * work.inputs * cost >= least_values, call.rows, row);
 
     const auto item = [&](size_t index) {
         const int64_t first = static_cast<int64_t>(index) * work.slabs_of_item;

@@ -48,6 +48,15 @@ DOVETAIL_INLINE void finish_tile(const ProductTile &tile, const Floats (*sums)[k
     }
 }
 
+template <int kRows>
+DOVETAIL_INLINE void clear(Floats (&sums)[kRows][kSlabVectors]) {
+    for (int r = 0; r < kRows; ++r) {
+        for (int v = 0; v < kSlabVectors; ++v) {
+            sums[r][v] = zero();
+        }
+    }
+}
+
 // Where the factors of a block of that many inputs stand. They are few and read in order, so that the processor asks for
 // them by itself: one row was slower where a tile asked.
 DOVETAIL_INLINE int64_t factors_of_block(int64_t index, int64_t block) {
@@ -63,11 +72,7 @@ void multiply_tile(const ProductTile &tile) {
     const uint8_t *codes = tile.codes;
     const uint8_t *ahead = tile.ahead;
     Floats sums[kRows][kSlabVectors];
-    for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kSlabVectors; ++v) {
-            sums[r][v] = zero();
-        }
-    }
+    clear(sums);
     for (int64_t block = 0; block < tile.blocks; ++block) {
         for (int part = 0; part < kSlabVectors; part += kProductVectors) {
             Ints dots[kRows][kProductVectors];

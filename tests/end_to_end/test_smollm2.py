@@ -61,4 +61,5 @@ def test_sampling_with_a_seed_gives_the_same_tokens_with_and_without_speculation
 
 def test_unloading_gives_the_memory_back(unloaded_memory):
     first, *others = unloaded_memory(BUNDLE, times=20)
-    assert max(others) < 1.05 * first  # what an allocator keeps for later differs by a few percent
+    # A model that stayed would add 142 MB of weights. Pages that an allocator keeps in part grow to 16 MB in 15 loads.
+    assert max(others) < 1.3 * first

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dovetail_ort_runtime.bundle.formats import NATIVE, NUMBER_FORMATS, PORTABLE
 from dovetail_ort_runtime.checks import must_be_one_of
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 from dovetail_ort_runtime.text.user_text import read_text_file
 
 LOWER_NATIVE: Final = "lower-native"
@@ -86,7 +86,7 @@ class Recipe:
         try:
             value = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{where} must be TOML, got: {error}") from error
+            raise InputError(f"{where} must be TOML, got: {one_line(error)}") from error
         if set(value) != _KEYS:
             raise InputError(f"{where} must have the keys {', '.join(sorted(_KEYS))}, got {', '.join(value) or 'none'}")
         precision = value["precision"]

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from dovetail_ort_export.checking.agreement import LARGEST_MEAN_KL, measure_target
-from dovetail_ort_export.laboratory.graphs import DRAFTER, attached_drafter, check_tokens, graph_entry
+from dovetail_ort_export.laboratory.graphs import attached_drafter, check_tokens, graph_entry
 from dovetail_ort_export.pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.writing.bundle_output import (
@@ -29,10 +29,11 @@ from dovetail_ort_export.writing.graph_file import load_graph, save_graph
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 from dovetail_ort_runtime.machine.processor import usable_cores
 
 _CHECKED_TOKENS: Final = 256
@@ -112,7 +113,7 @@ def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
     try:
         model.graph.sort()
     except ValueError as error:
-        raise InputError(f"the passes {', '.join(passes)} must leave a graph without cycles, got: {error}") from error
+        raise InputError(f"the passes {', '.join(passes)} leave a graph with a cycle: {one_line(error)}") from error
     return model
 
 

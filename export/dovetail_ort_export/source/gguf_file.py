@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.errors import SourceError, one_line
 
 _MAGIC: Final = b"GGUF"
 _OLDER_MAGICS: Final = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt and ggla, in the order of their bytes
@@ -93,9 +93,9 @@ def _open_part(path: Path) -> gguf.GGUFReader:
     try:
         return _Reader(path)
     except Exception as error:  # the package has no error of its own: a damaged file ends in any of numpy's
+        reason = one_line(error) or type(error).__name__
         raise SourceError(
-            f"a GGUF file must be whole, got {path.name}, which ends early or is damaged ({_one_line(error)}); "
-            "download it again"
+            f"a GGUF file must be whole, got {path.name}, which ends early or is damaged ({reason}); download it again"
         ) from error
 
 
@@ -195,8 +195,3 @@ def _part_path(path: Path, number: int) -> Path:
     part = _PART_NAME.fullmatch(path.name)
     assert part is not None
     return path.with_name(f"{part['stem']}-{number:05}-of-{part['count']}{part['suffix']}")
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

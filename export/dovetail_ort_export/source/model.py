@@ -18,7 +18,7 @@ from dovetail_ort_export.source.checkpoint import Checkpoint
 from dovetail_ort_export.source.families.family import reason_unneeded
 from dovetail_ort_export.source.settings import Settings
 from dovetail_ort_export.source.weight_check import UnusedWeights, check_finite, check_weights
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.errors import SourceError, one_line
 
 _TASK: Final = "text-generation"
 _HEAD: Final = "lm_head.weight"
@@ -61,9 +61,9 @@ def _empty_model(settings: Settings) -> Any:
     try:
         config = transformers.AutoConfig.for_model(settings.family.model_type, **settings.values)
     except Exception as error:  # newer releases check settings, each with errors of its own
-        reason = " ".join(str(error).split())
         raise SourceError(
-            f"transformers {transformers.__version__} must take the settings, got: {reason:.300}; correct config.json"
+            f"transformers {transformers.__version__} cannot read these settings: {one_line(error)}; "
+            "correct config.json"
         ) from None
     model_class = TasksManager.get_model_class_for_task(_TASK)
     with init_empty_weights(include_buffers=False):

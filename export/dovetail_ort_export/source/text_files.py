@@ -16,7 +16,7 @@ from dovetail_ort_export.source.checkpoint import TextParts
 from dovetail_ort_export.source.template_files import read_template
 from dovetail_ort_export.source.text_ends import ends_told_apart, text_ends
 from dovetail_ort_export.source.token_names import TokenNames, add_named_tokens
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.errors import SourceError, one_line
 
 # Files from which a tokenizer.json can be made.
 _OTHER_VOCABULARIES: Final = (
@@ -85,9 +85,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
         # A panic of the tokenizers package is no `Exception`, and its class has no public name.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = " ".join(str(error).split())
         raise SourceError(
-            f"{file} must be a tokenizer that the tokenizers package reads, got: {reason:.300}; "
+            f"{file} must be a tokenizer that the tokenizers package reads, got: {one_line(error)}; "
             "download it again, or update tokenizers"
         ) from None
     # A file may carry the settings of its last training run.

@@ -14,7 +14,7 @@ from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.training.head_files import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
 from dovetail_ort_export.writing.bundle_output import write_whole
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 
 CHECKPOINT_NAME: Final = "checkpoint.pt"
 _SECONDS_BETWEEN: Final = 120.0
@@ -91,9 +91,8 @@ class Checkpoint:
                 self._head.load_state_dict(content["head"])
                 self._optimisers.load_state_dict(content["optimisers"])
         except Exception as error:  # zip, pickle and torch each have exceptions of their own
-            reason = " ".join(str(error).split())
             raise InputError(
-                f"{self._path} must be a whole checkpoint, got: {reason:.200}; delete it to start afresh"
+                f"the checkpoint {self._path} is damaged: {one_line(error)}; delete it to start afresh"
             ) from error
         if identity != self._identity:
             raise self._of_another_training(identity)

@@ -20,7 +20,7 @@ from dovetail_ort_export.writing.bundle_output import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.bundle.json_record import read_record
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 
 WEIGHTS_NAME: Final = "head.safetensors"
 RECORD_NAME: Final = "head.json"
@@ -136,8 +136,9 @@ def load_head(directory: Path, target: TargetEntry | None = None) -> TrainedHead
         head = DraftHead(record.config)
         head.load_state_dict({name: torch.from_numpy(array).float() for name, array in arrays.items()})
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} must be the weights of a draft head, got: {reason:.200}; train it again") from error
+        raise InputError(
+            f"{path} does not hold the weights of a draft head: {one_line(error)}; train it again"
+        ) from error
     return TrainedHead(head.eval(), draft_token_ids, record)
 
 
@@ -150,4 +151,4 @@ def _read_head_record(path: Path) -> HeadRecord:
     try:
         return read_record(HeadRecord, json.loads(path.read_text(encoding="utf-8")), RECORD_NAME)
     except ValueError as error:
-        raise InputError(f"{path} must be the record of a draft head, got: {error}; train it again") from error
+        raise InputError(f"{path} is not the record of a draft head: {error}; train it again") from error

@@ -155,4 +155,4 @@ def _read_text_record(path: Path) -> TextRecord:
     try:
         return read_record(TextRecord, json.loads(path.read_text(encoding="utf-8")), RECORD_NAME)
     except ValueError as error:
-        raise InputError(f"{path} must be the record of a text, got: {error}; choose another directory") from error
+        raise InputError(f"{path} is not the record of a text: {error}; choose another directory") from error

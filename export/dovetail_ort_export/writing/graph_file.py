@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dovetail_ort_runtime.bundle.formats import FP16, FP32, INT4, INT8, NATIVE, PORTABLE
 from dovetail_ort_runtime.bundle.hub_cache import Snapshot
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 
 # Offsets at whole pages let the runtime map the weights instead of reading them.
 _PAGE_BYTES: Final = 4096
@@ -41,7 +41,7 @@ def load_graph(path: Path) -> ir.Model:
     try:
         model = ir.load(path)
     except Exception as error:  # protobuf and onnx-ir raise classes of their own
-        raise InputError(f"{path.name} must be an ONNX graph, got: {error}") from error
+        raise InputError(f"{path.name} must be an ONNX graph, got: {one_line(error)}") from error
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if not isinstance(tensor, ir.ExternalTensor):

@@ -154,7 +154,7 @@ def test_passes_go_over_the_drafter_too(tiny_drafting_bundle, tmp_path, capsys):
     ("name", "message"),
     [
         ("foreign_passes:Nothing", "must find something to change, got a graph without its pattern"),
-        ("foreign_passes:Cycle", "must leave a graph without cycles"),
+        ("foreign_passes:Cycle", "leave a graph with a cycle"),
         ("foreign_passes:WithoutLogits", "model_native.onnx has logits None, but the manifest says 384;"),
         ("foreign_passes:Unheard", "cannot load model_native.onnx"),
         ("foreign_passes:Fails", "the pass foreign_passes:Fails failed with KeyError: 'no such norm'"),

@@ -70,7 +70,7 @@ def test_a_damaged_file_is_refused(open_checkpoint, tmp_path):
     checkpoint.save(TrainingState())
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"must be a whole checkpoint, got: .*; delete it to start afresh"):
+    with pytest.raises(InputError, match=r"the checkpoint .* is damaged: .*; delete it to start afresh"):
         checkpoint.load()
 
 

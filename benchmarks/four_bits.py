@@ -148,7 +148,7 @@ def _drafters(bundle: Path, head: Path) -> dict[str, Any]:
         for bits, copy in copies.items():
             shutil.copytree(bundle, copy)
             attach_drafter(copy, head, f"int{bits}")
-            models[bits] = _draft_model(copy)
+            models[bits] = _draft_graph(copy)
         forwards = {bits: drafter_forwards(model, NUM_PAST) for bits, model in models.items()}
         return {
             "forwards": {str(rows): _in_turns(_of(forwards, rows), _FORWARD_TURNS, 1) for rows in DRAFTER_ROWS},
@@ -156,7 +156,7 @@ def _drafters(bundle: Path, head: Path) -> dict[str, Any]:
         }
 
 
-def _draft_model(path: Path) -> DraftGraph:
+def _draft_graph(path: Path) -> DraftGraph:
     bundle = Bundle(path)
     entry = bundle.manifest.drafter
     assert entry is not None

@@ -40,7 +40,7 @@ def load(options: PeerOptions) -> dict[str, Mode]:
     torch.set_num_threads(options.threads)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=sys.argv[2]).eval()
     return {
-        "plain": _mode(model, options),
+        "baseline": _mode(model, options),
         "lookup 2, 10 drafts": _mode(model, options, **LOOKUP),
     }
 

@@ -30,6 +30,7 @@ from benchmarks.tables.sources import (
     settings,
     unneeded_weights,
 )
+from benchmarks.tables.start_up import start_up
 from benchmarks.tables.torch_export import torch_export_graphs, torch_export_refusals, torch_export_times
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
@@ -52,6 +53,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "formats": formats,
     "frozen-application": frozen_application,
     "load": load,
+    "start-up": start_up,
     "families": families,
     "settings": settings,
     "rotations": rotations,

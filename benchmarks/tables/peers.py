@@ -13,7 +13,7 @@ def peers() -> str:
     for peer, found in measured["peers"].items():
         rates = {mode: times["median_decode_tokens_per_second"] for mode, times in found["modes"].items()}
         fastest = max(rates, key=rates.__getitem__)
-        for mode in dict.fromkeys(("plain", fastest)):
+        for mode in dict.fromkeys(("baseline", fastest)):
             times = found["modes"][mode]
             rows.append(
                 [
@@ -21,7 +21,7 @@ def peers() -> str:
                     f"{rates[mode]:.0f}",
                     f"{times['median_prefill_ms']:.0f}",
                     f"{times['ours_over_it'][1]:.2f}x",
-                    f"{times['prompts_that_differ_from_own_plain']}",
+                    f"{times['prompts_that_differ_from_own_baseline']}",
                 ]
             )
     setting = paragraph(

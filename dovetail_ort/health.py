@@ -28,7 +28,6 @@ from dovetail_ort_runtime.machine.processor import instruction_sets, processor_n
 
 Status = Literal["ok", "note", "problem"]
 
-_CUDA: Final = "cuda"
 _OPERATORS: Final = "native operators"
 _EXTRAS: Final = ("export", "server", "hub")
 _REMEDIES: Final = {"problem": "to repair", "note": "optional"}
@@ -77,7 +76,7 @@ def health_checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
     yield HealthCheck(name="bundle", found=f"{bundle.directory} is complete")
     if is_healthy(runtime):
         yield _check_exactness(bundle)
-        yield _check_drafter(bundle, cuda_works=any(check.name == _CUDA and check.status == "ok" for check in runtime))
+        yield _check_drafter(bundle, cuda_works=any(check.name == CUDA and check.status == "ok" for check in runtime))
 
 
 def remedies(checks: list[HealthCheck]) -> list[str]:
@@ -124,7 +123,7 @@ def _check_onnxruntime() -> Iterator[HealthCheck]:
         yield _check_cuda_versions()
         yield _check_cuda()
     else:
-        yield HealthCheck(name="cuda", status="note", found="no CUDA provider; everything runs on the CPU")
+        yield HealthCheck(name=CUDA, status="note", found="no CUDA provider; everything runs on the CPU")
 
 
 def _check_operators() -> HealthCheck:
@@ -174,8 +173,8 @@ def _check_cuda() -> HealthCheck:
     try:
         try_cuda()
     except UnavailableError as error:
-        return _failed(_CUDA, "note", error)
-    return HealthCheck(name=_CUDA, found=f"a graph ran on {device_name()} with CUDA {cuda_versions().cuda}")
+        return _failed(CUDA, "note", error)
+    return HealthCheck(name=CUDA, found=f"a graph ran on {device_name()} with CUDA {cuda_versions().cuda}")
 
 
 def _check_packages(extra: str = "") -> Iterator[HealthCheck]:

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from dovetail_ort_export.checking.agreement import LARGEST_MEAN_KL
 from dovetail_ort_export.laboratory.ablation import AGAIN, ROWS, WHOLE, Ablation, Variant
 from dovetail_ort_export.writing.figures import write_figure
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER, TARGET
 
-_ORIGINALS: Final = {"target": "original model", "drafter": "trained head"}
+_ORIGINALS: Final = {TARGET: "original model", DRAFTER: "trained head"}
 _COLOURS: Final = ("#0b3954", "#2a7f9e", "#7fb7be", "#e0a458", "#c8553d")  # one for each of `ROWS`
 _BAR_SHARE: Final = 0.8  # share of a variant's place that its bars take
 

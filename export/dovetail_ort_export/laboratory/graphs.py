@@ -11,6 +11,7 @@ from dovetail_ort_export.checking.check_text import read_check_text
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.bundle.graph_names import TARGET
 from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.forward_times import RunForward, target_forwards
@@ -19,8 +20,6 @@ from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
 
-TARGET: Final = "target"
-DRAFTER: Final = "drafter"
 _NUM_CANDIDATES: Final = 8
 
 

@@ -19,9 +19,10 @@ from typing import Final
 
 import numpy as np
 
-from dovetail_ort_export.laboratory.graphs import TARGET, loaded_graph, open_forwards
+from dovetail_ort_export.laboratory.graphs import loaded_graph, open_forwards
 from dovetail_ort_export.laboratory.node_costs import Event, NodeBytes, NodeCost, node_costs, read_runs
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.graph_names import TARGET
 from dovetail_ort_runtime.bundle.native_layout import ATTENTION, PRODUCTS
 from dovetail_ort_runtime.engine.forward_times import ForwardTimes, RunForward, time_in_turns
 from dovetail_ort_runtime.engine.ort_protocols import Session

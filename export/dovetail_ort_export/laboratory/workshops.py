@@ -14,7 +14,7 @@ from dovetail_ort_export.checking.agreement import divergence, measure_target
 from dovetail_ort_export.checking.check_text import checked_tokens
 from dovetail_ort_export.checking.reference import reference_logits
 from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
-from dovetail_ort_export.laboratory.graphs import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_forwards
+from dovetail_ort_export.laboratory.graphs import attached_drafter, check_tokens, drafter_forwards
 from dovetail_ort_export.options import ExportOptions, Report
 from dovetail_ort_export.quantization.cache_range import measured_cache
 from dovetail_ort_export.recipe import Recipe, Step
@@ -28,6 +28,7 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.formats import FP32, PORTABLE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER, TARGET
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
@@ -127,7 +128,7 @@ class DrafterWorkshop(Workshop[DraftGraph]):
     def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph[DraftGraph]:
         """Write a drafter as attaching does, and open it once: a graph without candidates is refused then."""
         self._report(f"writing {name}")
-        file_name = graph_name("drafter", recipe.precision, recipe.format)
+        file_name = graph_name(DRAFTER, recipe.precision, recipe.format)
         draft_token_ids = self._head.draft_token_ids
         target_sha256 = self._head.record.target_sha256
         entry = drafter_entry(self._head.head, draft_token_ids, target_sha256, file_name, recipe)

@@ -84,7 +84,7 @@ class DraftGraph(GraphRunner):
         trace: Path | None = None,
     ) -> None:
         _check_device(graph, entry, device)
-        shape = _cache_shape(entry, capacity)
+        shape = head_cache_shape(entry, capacity)
         left = memory_left(weight_bytes(graph), shape.num_bytes, vram_limit)
         opened = graph_to_open(graph, entry.chain_graph, device=device, trees=trees)
         session = open_session(opened, threads, device=device, vram_limit=left, trace=trace)
@@ -227,8 +227,8 @@ def _check_candidates(session: Session, graph: Path) -> None:
         raise BundleError(f"{graph.name} ranks no candidates; attach the drafter again")
 
 
-def _cache_shape(entry: DrafterEntry, capacity: int) -> CacheShape:
-    """The cache by the manifest; once the graph is open, its number type may turn out to be another one."""
+def head_cache_shape(entry: DrafterEntry, capacity: int) -> CacheShape:
+    """The cache of a head by the manifest; once the graph is open, its number type may turn out to be another one."""
     return CacheShape(
         num_layers=entry.num_layers,
         num_kv_heads=entry.num_kv_heads,

@@ -21,6 +21,22 @@ from dovetail_ort_runtime.engine.session import device_errors, open_session, wei
 _LEAST_ROWS: Final = 8  # loading runs this many to see whether a row depends on the others
 
 
+def first_blocks_cache_shape(entry: TargetEntry, capacity: int) -> CacheShape:
+    """The cache of a target's first blocks, which are in fp16.
+
+    Args:
+        entry: what the manifest says of the whole target.
+        capacity: number of slots.
+    """
+    return CacheShape(
+        num_layers=entry.front_layers,
+        num_kv_heads=entry.num_kv_heads,
+        capacity=capacity,
+        head_size=entry.head_size,
+        dtype=np.float16,
+    )
+
+
 class FirstBlocks(GraphRunner):
     """A session on a target's front graph, which is in fp16, and the cache of its blocks.
 
@@ -54,13 +70,7 @@ class FirstBlocks(GraphRunner):
         device: str,
         vram_limit: int | None,
     ) -> None:
-        shape = CacheShape(
-            num_layers=entry.front_layers,
-            num_kv_heads=entry.num_kv_heads,
-            capacity=capacity,
-            head_size=entry.head_size,
-            dtype=np.float16,
-        )
+        shape = first_blocks_cache_shape(entry, capacity)
         left = memory_left(weight_bytes(graph), shape.num_bytes, vram_limit)
         opened = graph_to_open(graph, entry.front_chain_graph, device=device, trees=False)
         session = open_session(opened, threads, device=device, vram_limit=left)

@@ -16,7 +16,7 @@ from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.loading.curves import curves_here
 from dovetail_ort_runtime.loading.draft_models import open_head, open_language_model, wants_own_head
-from dovetail_ort_runtime.loading.load_options import NO_DRAFTER, LoadOptions
+from dovetail_ort_runtime.loading.load_options import LOOKUP, NO_DRAFTER, LoadOptions
 from dovetail_ort_runtime.planning.planner import Planner
 
 
@@ -74,7 +74,7 @@ def _open_model(
 def _plan(bundles: list[Bundle], target: Target, model: ModelDrafter | None, options: LoadOptions) -> Planner:
     chains = None if model is None else _ahead_on_cuda(model, options.draft_shape)
     curves = curves_here(bundles, target, chains, tune=options.tune)
-    lookup = PromptLookup() if options.drafter in (AUTO, "lookup") else None
+    lookup = PromptLookup() if options.drafter in (AUTO, LOOKUP) else None
     return Planner(curves, lookup=lookup, model=chains, keeps_branches=target.keeps_branches)
 
 

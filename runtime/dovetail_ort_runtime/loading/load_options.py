@@ -12,9 +12,13 @@ from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.devices import AUTO, CUDA, DEVICES, parse_bytes
 from dovetail_ort_runtime.errors import InputError
 
+# Names of drafters, as the command line spells them.
+OWN_HEAD: Final = "dgf"
+LANGUAGE_MODEL: Final = "lm"
+LOOKUP: Final = "lookup"
 NO_DRAFTER: Final = "none"
-DRAFTERS: Final = (AUTO, "dgf", "lm", "lookup", NO_DRAFTER)
-_WITH_DRAFT_BUNDLE: Final = (AUTO, "lm")
+DRAFTERS: Final = (AUTO, OWN_HEAD, LANGUAGE_MODEL, LOOKUP, NO_DRAFTER)
+_WITH_DRAFT_BUNDLE: Final = (AUTO, LANGUAGE_MODEL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,15 +67,17 @@ class LoadOptions:
         layers = self.target_layers_on_gpu
         if isinstance(layers, str) and layers != AUTO:
             raise InputError(f"target_layers_on_gpu must be {AUTO} or a number, got {layers!r}")
-        _ = self.vram_bytes  # refuses a text that is no size
+        self._check_vram_limit()
 
     @property
     def vram_bytes(self) -> int | None:
         """The limit of GPU memory as a number of bytes, None without one."""
         if isinstance(self.vram_limit, str):
             return parse_bytes(self.vram_limit)
-        must_be_at_least("vram_limit", self.vram_limit, 1)
         return self.vram_limit
+
+    def _check_vram_limit(self) -> None:
+        must_be_at_least("vram_limit", self.vram_bytes, 1)
 
     def _check_drafter(self) -> None:
         if not isinstance(self.drafter, str | Drafter):
@@ -85,7 +91,7 @@ class LoadOptions:
 
     def _check_draft_bundle(self) -> None:
         if self.draft_bundle is None:
-            if self.drafter == "lm":
+            if self.drafter == LANGUAGE_MODEL:
                 raise InputError("the drafter lm needs the bundle of a smaller model; name one with --draft-bundle")
             return
         if self.drafter not in _WITH_DRAFT_BUNDLE:

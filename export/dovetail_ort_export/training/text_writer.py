@@ -9,12 +9,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_export.training.batched_target import BatchedTarget
 from dovetail_ort_export.training.chat_turns import ChatTurns, TokenIds
 from dovetail_ort_export.training.conversation import Conversation
 from dovetail_ort_export.training.loops import loop_start
 from dovetail_ort_export.training.options import LEAST_ANSWER_TOKENS, TrainingOptions
-from dovetail_ort_export.training.slotted_target import SlottedTarget
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.engine.kv_cache import num_reusable
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
@@ -44,7 +45,7 @@ class Subjects:
 
 
 class TextWriter:
-    """Keeps every slot of a target busy: a question, its answer, the next conversation.
+    """Keeps every sequence of a target busy: a question, its answer, the next conversation.
 
     A question comes from one of three places. The target samples it from the opening of the template's user turn
     (Magpie, arXiv 2406.08464), or from some first words that the user gives, or it is a whole prompt of the user's.
@@ -61,7 +62,7 @@ class TextWriter:
 
     def __init__(
         self,
-        target: SlottedTarget,
+        target: BatchedTarget,
         turns: ChatTurns,
         tokenizer: Tokenizer,
         options: TrainingOptions,
@@ -90,32 +91,32 @@ class TextWriter:
         Raises:
             InputError: the target writes only what is too short or what it wrote before.
         """
-        slots = [self._new_slot() for _ in range(self._target.num_slots)]
-        for slot in slots:
-            self._begin(slot)
+        sequences = [self._new_sequence() for _ in range(self._target.num_sequences)]
+        for sequence in sequences:
+            self._begin(sequence)
         while True:
-            token_ids = [slot.unread(self._target.rows_a_slot) for slot in slots]
-            positions = np.array([slot.num_read for slot in slots])
+            token_ids = [sequence.unread(self._target.rows_a_sequence) for sequence in sequences]
+            positions = np.array([sequence.num_read for sequence in sequences])
             logits, hidden_states = self._target.read(token_ids, positions)
-            for slot, scores, states in zip(slots, logits, hidden_states, strict=True):
-                slot.keep(states)
-                if slot.has_unread:
+            for sequence, scores, states in zip(sequences, logits, hidden_states, strict=True):
+                sequence.keep(states)
+                if sequence.has_unread:
                     continue
-                if slot.prompt_length is None:  # a question
-                    self._extend_question(slot, self._sampler.choose(scores))
+                if sequence.prompt_length is None:  # a question
+                    self._extend_question(sequence, self._sampler.choose(scores))
                     continue
-                if self._extend_answer(slot, slot.prompt_length, int(scores.argmax())):
+                if self._extend_answer(sequence, sequence.prompt_length, int(scores.argmax())):
                     continue
-                conversation = slot.conversation(slot.prompt_length)
+                conversation = sequence.conversation(sequence.prompt_length)
                 if self._is_worth_keeping(conversation):
                     self._num_in_vain = 0
                     yield conversation
-                self._begin(slot)
+                self._begin(sequence)
 
-    def _new_slot(self) -> _Slot:
-        return _Slot(np.empty((self._target.capacity, self._target.hidden_size), dtype=np.float16))
+    def _new_sequence(self) -> _GrowingSequence:
+        return _GrowingSequence(np.empty((self._target.capacity, self._target.hidden_size), dtype=np.float16))
 
-    def _begin(self, slot: _Slot) -> None:
+    def _begin(self, sequence: _GrowingSequence) -> None:
         """Begin the next conversation."""
         self._num_in_vain += 1
         if self._num_in_vain > _MOST_IN_VAIN:
@@ -127,13 +128,13 @@ class TextWriter:
         if share < self._options.prompt_share:
             prompt = self._next_prompt()
             if prompt is not None:
-                slot.restart(prompt, len(prompt))
+                sequence.restart(prompt, len(prompt))
                 return
         elif self._openings and share < self._options.prompt_share + self._options.opening_share:
             number = int(self._generator.integers(len(self._openings)))
-            slot.restart(self._openings[number])
+            sequence.restart(self._openings[number])
             return
-        slot.restart(self._start)
+        sequence.restart(self._start)
 
     def _next_prompt(self) -> TokenIds | None:
         """The user's next prompt that can be answered, or None if there is none left."""
@@ -142,19 +143,19 @@ class TextWriter:
                 return prompt
         return None
 
-    def _extend_question(self, slot: _Slot, token_id: int) -> None:
+    def _extend_question(self, sequence: _GrowingSequence, token_id: int) -> None:
         """Add a token to a question, and turn to its answer where the question ends."""
-        question = slot.token_ids[len(self._start) :]
+        question = sequence.token_ids[len(self._start) :]
         if token_id not in self._ends:
             question.append(token_id)
             if len(question) < MAX_QUESTION_TOKENS:
-                slot.token_ids.append(token_id)
+                sequence.token_ids.append(token_id)
                 return
         prompt = self._prompt(question) if question else None
         if prompt is not None and self._is_answerable(prompt):
-            slot.restart(prompt, len(prompt))
+            sequence.restart(prompt, len(prompt))
         else:
-            self._begin(slot)
+            self._begin(sequence)
 
     def _prompt(self, question: TokenIds) -> TokenIds:
         """The token ids before the answer to a question."""
@@ -162,15 +163,15 @@ class TextWriter:
             return self._start + question
         return self._turns.question(self._tokenizer.decode(question))
 
-    def _extend_answer(self, slot: _Slot, prompt_length: int, token_id: int) -> bool:
+    def _extend_answer(self, sequence: _GrowingSequence, prompt_length: int, token_id: int) -> bool:
         """Add a token to an answer, and return whether the answer goes on."""
-        slot.token_ids.append(token_id)
-        answer = slot.token_ids[prompt_length:]
+        sequence.token_ids.append(token_id)
+        answer = sequence.token_ids[prompt_length:]
         loop = loop_start(answer)
         if loop is not None:
-            del slot.token_ids[prompt_length + loop :]
+            del sequence.token_ids[prompt_length + loop :]
             return False
-        has_room = len(slot.token_ids) < self._target.capacity and len(answer) < self._options.max_answer_tokens
+        has_room = len(sequence.token_ids) < self._target.capacity and len(answer) < self._options.max_answer_tokens
         return has_room and token_id not in self._ends
 
     def _is_answerable(self, prompt: TokenIds) -> bool:
@@ -191,7 +192,7 @@ class TextWriter:
 
 
 @dataclass(slots=True)
-class _Slot:
+class _GrowingSequence:
     """One conversation on its way through a target.
 
     Attributes:
@@ -220,12 +221,7 @@ class _Slot:
 
         Tokens that were read already are not read again, except for the last one, whose logits are needed.
         """
-        num_shared = 0
-        for new, old in zip(token_ids[:-1], self.token_ids[: self.num_read], strict=False):
-            if new != old:
-                break
-            num_shared += 1
-        self.num_read = num_shared
+        self.num_read = num_reusable(self.token_ids[: self.num_read], token_ids)
         self.token_ids = list(token_ids)
         self.prompt_length = prompt_length
 

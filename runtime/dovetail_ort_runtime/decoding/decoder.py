@@ -13,6 +13,7 @@ from dovetail_ort_runtime.decoding.acceptance import Acceptance, accept
 from dovetail_ort_runtime.decoding.verification import verification_rows
 from dovetail_ort_runtime.drafting.drafter import Drafter
 from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
+from dovetail_ort_runtime.engine.kv_cache import num_reusable
 from dovetail_ort_runtime.engine.target import Target, TargetOutput
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.options import Constraint, SamplingOptions
@@ -89,7 +90,7 @@ class Decoder:
         Returns:
             Number of tokens of the prompt that were not read again.
         """
-        num_cached = self._num_reusable(prompt)
+        num_cached = num_reusable(self._read, prompt)
         self.rewind(num_cached)
         self.drafter.begin(sampling)
         tokens = np.asarray(prompt, dtype=np.int64)
@@ -191,14 +192,6 @@ class Decoder:
         # In this order an interruption leaves `_read` the shortest of all, and the next `begin` rewinds the rest to it.
         self.drafter.observe(tokens, hidden_states)
         self._read.extend(tokens.tolist())
-
-    def _num_reusable(self, prompt: Sequence[int]) -> int:
-        """How many tokens at the start of a prompt need no reading; the last one is read for its logits."""
-        limit = min(len(self._read), len(prompt) - 1)
-        number = 0
-        while number < limit and self._read[number] == prompt[number]:
-            number += 1
-        return number
 
 
 def _rows_of(array: FloatArray, rows: tuple[int, ...]) -> FloatArray:

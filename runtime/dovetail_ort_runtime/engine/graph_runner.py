@@ -7,7 +7,8 @@ which the last one is scored. A forward then only fills the arrays that were bou
 for each forward: those whose length changes with the text, which only portable graphs have; and, on a GPU, all that the
 forward reads, because ONNX Runtime copies an input to the GPU when it is bound.
 
-This module knows no input but the total length: `target`, `first_blocks` and `draft_graph` say what is filled.
+Of a graph's inputs this module knows three: the total length, and the attention bias and the slots, which say what
+kind of attention a graph has. `target`, `first_blocks` and `draft_graph` say what is filled.
 """
 
 from __future__ import annotations

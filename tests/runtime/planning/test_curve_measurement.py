@@ -9,6 +9,7 @@ import pytest
 
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine import forward_times
 from dovetail_ort_runtime.loading.drafters import make_drafter
 from dovetail_ort_runtime.loading.load_options import LoadOptions
 from dovetail_ort_runtime.planning import curve_measurement
@@ -47,7 +48,8 @@ class Timed:
         monkeypatch.setattr(target, "forward", self.forward)
         monkeypatch.setattr(drafter, "observe", self.observe)
         monkeypatch.setattr(drafter, "draft", self.draft)
-        monkeypatch.setattr(curve_measurement, "time", self.clock)
+        for module in (curve_measurement, forward_times):
+            monkeypatch.setattr(module, "time", self.clock)
 
     def forward(self, rows, **settings):
         self.calls.append(len(rows.token_ids))

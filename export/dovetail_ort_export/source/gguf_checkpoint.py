@@ -25,9 +25,8 @@ from dovetail_ort_export.source.gguf_file import GgufFile, open_gguf, part_stem
 from dovetail_ort_export.source.gguf_rotary import FACTORS, LONG_FACTORS, SHORT_FACTORS, Factors
 from dovetail_ort_export.source.gguf_settings import check_kind, model_settings
 from dovetail_ort_export.source.gguf_tokenizer import read_gguf_text
+from dovetail_ort_runtime.arrays import Shape
 from dovetail_ort_runtime.errors import SourceError
-
-Shape = tuple[int, ...]
 
 _EMBEDDING: Final = "token_embd.weight"
 _REORDERED: Final = ("llama",)  # architectures whose converters reorder the rows of query and key

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from dovetail_ort_export.source.checkpoint import Checkpoint
 from dovetail_ort_export.source.wrong_weights import WrongWeights, cause_of_wrong_weights
+from dovetail_ort_runtime.arrays import Shape
 from dovetail_ort_runtime.errors import SourceError
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dovetail_ort_export.source.diagnosis import architectures
-
-Shape = tuple[int, ...]
+from dovetail_ort_runtime.arrays import Shape
 
 _BLOCK: Final = re.compile(r"\.layers\.(\d+)\.")
 _HEAD: Final = "lm_head.weight"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dovetail_ort_runtime.arrays import Shape
 from dovetail_ort_runtime.bundle.native_layout import (
     ACTIVATIONS,
     ATTENTION,
@@ -37,11 +38,10 @@ from dovetail_ort_runtime.kernels import CACHE_BLOCK
 FLOAT: Final = 1
 UINT8: Final = 2
 FLOAT16: Final = 10
-_CACHE_TYPES: Final = (FLOAT, FLOAT16)
+_CACHE_FORMATS: Final = (FLOAT, FLOAT16)
 # No model has a size near it, and no product of two such sizes overflows.
 _LARGEST: Final = 1 << 30
 
-Shape = tuple[int, ...]
 Attribute = int | float | str
 
 
@@ -285,7 +285,7 @@ def _check_caches(node: _Node, num_kv_heads: int) -> int:
         and 0 < head_size <= LARGEST_HEAD
         and head_size % HEAD_STEP == 0
     )
-    if not fits or keys.data_type != values.data_type or keys.data_type not in _CACHE_TYPES:
+    if not fits or keys.data_type != values.data_type or keys.data_type not in _CACHE_FORMATS:
         raise node.error(
             f"whose caches have the shapes {keys.shape} and {values.shape} in the formats {keys.data_type} and "
             f"{values.data_type}, not (B, {num_kv_heads}, M / 64, D, 64) and (B, {num_kv_heads}, M, D) in fp16 or fp32"

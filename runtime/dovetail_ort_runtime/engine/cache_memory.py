@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime.arrays import Shape
 from dovetail_ort_runtime.bundle.graph_names import KEY, VALUE, is_past, past, present
 from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.ort_protocols import Binding, Session, ort_value_of
@@ -19,7 +20,6 @@ from dovetail_ort_runtime.kernels import CACHE_BLOCK
 from dovetail_ort_runtime.machine.cuda_runtime import DeviceMemory
 from dovetail_ort_runtime.machine.process_memory import zeros
 
-Shape = tuple[int, ...]
 Place = tuple[int | slice, ...]
 CacheType = type[np.float32 | np.float16 | np.int8]
 _ALL: Final = slice(None)

@@ -14,7 +14,7 @@ import pytest
 
 from dovetail_ort_runtime.bundle import hub_cache
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.hub_cache import HubName, cache_directory, find_snapshot
+from dovetail_ort_runtime.bundle.hub_cache import HubName, find_snapshot, hub_cache_directory
 from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.model import load_model
 
@@ -235,7 +235,7 @@ def test_the_cache_is_where_huggingface_hub_looks_for_it(variables, monkeypatch)
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert str(cache_directory()) == oracle(**variables)
+    assert str(hub_cache_directory()) == oracle(**variables)
 
 
 def test_without_a_home_directory_a_name_is_not_there(monkeypatch):

@@ -169,9 +169,7 @@ void multiply_by_matrix_unit(const ProductTile &tile, int64_t block, LinesAhead 
 
 constexpr int64_t kMatrixRows = 0;
 
-DOVETAIL_INLINE bool pays_for_matrix_unit(int64_t, int64_t) {
-    return false;
-}
+DOVETAIL_INLINE bool pays_for_matrix_unit(int64_t, int64_t) { return false; }
 
 class MatrixUnit {
   public:

@@ -18,10 +18,10 @@ from dovetail_ort_export.options import ExportOptions, Report
 from dovetail_ort_export.quantization.cache_range import measured_cache
 from dovetail_ort_export.source import Source, SourceOptions, load_source
 from dovetail_ort_export.writing.bundle_output import bundle_directory, check_output, clear_leftovers, write_manifest
-from dovetail_ort_export.writing.formats import recipes_for
 from dovetail_ort_export.writing.generation_entry import generation_entry
+from dovetail_ort_export.writing.recipe_choice import recipes_for
 from dovetail_ort_export.writing.target_writer import TargetWriter, WrittenTarget
-from dovetail_ort_export.writing.text_files import write_text_files
+from dovetail_ort_export.writing.tokenizer_entry import write_text_files
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Provenance

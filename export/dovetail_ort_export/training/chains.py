@@ -22,7 +22,7 @@ STEP_DECAY: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rotary:
+class RotaryTables:
     """Rotary embedding of positions 0 to T - 1.
 
     Attributes:
@@ -43,7 +43,9 @@ class Rotary:
         return torch.cat(turned, dim=-1).to(x.dtype)
 
 
-def unroll(head: DraftHead, features: Tensor, embeddings: Tensor, rotary: Rotary, num_steps: int) -> Iterator[Tensor]:
+def unroll(
+    head: DraftHead, features: Tensor, embeddings: Tensor, rotary: RotaryTables, num_steps: int
+) -> Iterator[Tensor]:
     """Draft a chain from every position of a text.
 
     Args:

@@ -17,7 +17,7 @@ from dovetail_ort_export.writing.bundle_output import write_whole
 from dovetail_ort_runtime.errors import InputError, one_line
 
 CHECKPOINT_NAME: Final = "checkpoint.pt"
-_SECONDS_BETWEEN: Final = 120.0
+SECONDS_BETWEEN_SAVES: Final = 120.0
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class TrainingState:
     history: list[TrainingPoint] = field(default_factory=list)
 
 
-class Checkpoint:
+class TrainingCheckpoint:
     """The file that a training is kept in while it runs.
 
     Args:
@@ -72,7 +72,7 @@ class Checkpoint:
 
     def save_if_due(self, state: TrainingState) -> None:
         """Save if the last time was more than two minutes ago."""
-        if time.perf_counter() - self._last_saved > _SECONDS_BETWEEN:
+        if time.perf_counter() - self._last_saved > SECONDS_BETWEEN_SAVES:
             self.save(state)
 
     def load(self) -> TrainingState:

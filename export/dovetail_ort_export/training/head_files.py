@@ -56,8 +56,8 @@ class HeadRecord:
         num_answer_tokens: number of tokens in the answers of these conversations.
         num_overlapping: number of conversations that were left out because they share a passage with an evaluation;
             None if there was no evaluation to compare with.
-        training_seconds: seconds that all steps of the optimiser took, from all sessions together.
-        machine: name of the processor or GPU that the last session ran on.
+        training_seconds: seconds that all steps of the optimiser took, from all runs together.
+        machine: name of the processor or GPU of the last run.
         packages: versions of the packages that took part, by name.
         history: measurements, oldest first.
         start: record of the head from which the training started, or None if there was none.

@@ -12,10 +12,10 @@ from typing import Final, Protocol
 from tqdm import tqdm
 
 from dovetail_ort_export.options import Report
+from dovetail_ort_export.training.batched_target import BatchedTarget, open_batched_target
 from dovetail_ort_export.training.chat_turns import ChatTurns, TokenIds
 from dovetail_ort_export.training.conversation import Conversation
 from dovetail_ort_export.training.options import TrainingOptions, TrainingPrompts
-from dovetail_ort_export.training.slotted_target import SlottedTarget, open_slotted_target
 from dovetail_ort_export.training.text_shards import TextRecord, TextShards
 from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Subjects, TextWriter
 from dovetail_ort_runtime.bundle.bundle import Bundle
@@ -23,15 +23,16 @@ from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.machine.processor import usable_cores
 
 _SHARD_CONVERSATIONS: Final = 256
-# A slot has room for a prompt of this many tokens and the longest answer. After a longer prompt, answers are shorter.
+# A sequence has room for a prompt of this many tokens and the longest answer. After a longer prompt, answers are
+# shorter.
 _MAX_PROMPT_TOKENS: Final = 256
 
 
 class OpenTarget(Protocol):
     """A function that opens the target that writes."""
 
-    def __call__(self, *, num_slots: int, capacity: int) -> SlottedTarget:
-        """Open it with room for `capacity` tokens in each of `num_slots` conversations."""
+    def __call__(self, *, num_sequences: int, capacity: int) -> BatchedTarget:
+        """Open it with room for `capacity` tokens in each of `num_sequences` sequences."""
 
 
 def write_text(
@@ -135,7 +136,7 @@ def _writer(
     )
     open_target = open_target or _graph_of(bundle, options)
     return TextWriter(
-        open_target(num_slots=options.num_parallel, capacity=capacity),
+        open_target(num_sequences=options.num_parallel, capacity=capacity),
         turns,
         tokenizer,
         options,
@@ -145,7 +146,7 @@ def _writer(
 
 
 def _capacity(bundle: Bundle, turns: ChatTurns, max_answer_tokens: int) -> int:
-    """Number of tokens that each slot of the target has room for."""
+    """Number of tokens that each sequence of the target has room for."""
     capacity = min(bundle.manifest.target.max_context, _MAX_PROMPT_TOKENS + max_answer_tokens)
     if capacity <= len(turns.opening) + MAX_QUESTION_TOKENS:
         raise InputError(
@@ -170,11 +171,11 @@ def _graph_of(bundle: Bundle, options: TrainingOptions) -> OpenTarget:
     """The bundle's own graph as the target that writes."""
     target = bundle.manifest.target
 
-    def open_target(*, num_slots: int, capacity: int) -> SlottedTarget:
-        return open_slotted_target(
+    def open_target(*, num_sequences: int, capacity: int) -> BatchedTarget:
+        return open_batched_target(
             bundle.path(target.graph),
             target,
-            num_slots=num_slots,
+            num_sequences=num_sequences,
             capacity=capacity,
             threads=options.threads or usable_cores(),
         )

@@ -14,13 +14,13 @@ from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.options import Report
 from dovetail_ort_export.source import SourceOptions, load_source
 from dovetail_ort_export.source.weights import Weights
+from dovetail_ort_export.training.batched_target import BatchedTarget, TorchTarget
 from dovetail_ort_export.training.checkpoint import CHECKPOINT_NAME
-from dovetail_ort_export.training.curves import draw_curves
 from dovetail_ort_export.training.head_files import HeadRecord, TrainedHead, load_head, save_head
 from dovetail_ort_export.training.options import TrainingInputs, TrainingOptions
-from dovetail_ort_export.training.session import TrainingSession
-from dovetail_ort_export.training.slotted_target import SlottedTarget, TorchTarget
+from dovetail_ort_export.training.run import TrainingRun
 from dovetail_ort_export.training.text_plan import OpenTarget, write_text
+from dovetail_ort_export.training.training_plot import draw_training
 from dovetail_ort_export.training.training_text import TrainingText, choose_text, draft_vocabulary
 from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_runtime.arrays import TokenArray
@@ -34,7 +34,7 @@ from dovetail_ort_runtime.machine.onnx_runtime import onnxruntime_distributions
 from dovetail_ort_runtime.machine.processor import processor_name, usable_cores
 
 _PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
-_CURVES_NAME: Final = "curves.png"
+_PLOT_NAME: Final = "curves.png"
 
 
 def train_head(
@@ -67,9 +67,9 @@ def train_head(
     text = _prepare_text(plan, inputs, out, report)
     ends = read_target_ends(plan.bundle)
     head, draft_token_ids = _prepare_head(plan, ends, text)
-    session = TrainingSession(head, plan.options, ends, draft_token_ids, plan.device)
+    run = TrainingRun(head, plan.options, ends, draft_token_ids, plan.device)
     report(f"training on {text.num_answer_tokens} answer tokens of {len(text.trained)} conversations")
-    state = session.train(text, out, _identity(plan, text), report)
+    state = run.train(text, out, _identity(plan, text), report)
     record = HeadRecord(
         target_sha256=plan.target_sha256,
         config=head.config,
@@ -170,8 +170,8 @@ def _open_source(source: str, manifest: Manifest, device: torch.device) -> OpenT
             f"got {found[:12]}…; name that one, or none"
         )
 
-    def open_target(*, num_slots: int, capacity: int) -> SlottedTarget:
-        return TorchTarget(model, num_slots=num_slots, capacity=capacity, device=device)
+    def open_target(*, num_sequences: int, capacity: int) -> BatchedTarget:
+        return TorchTarget(model, num_sequences=num_sequences, capacity=capacity, device=device)
 
     return open_target
 
@@ -227,7 +227,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def _save(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, out: Path) -> None:
-    """Write head, record and curves; the checkpoint is not needed any more."""
+    """Write head, record and plot; the checkpoint is not needed any more."""
     save_head(head, draft_token_ids, record, out)
-    draw_curves(record, out / _CURVES_NAME)
+    draw_training(record, out / _PLOT_NAME)
     (out / CHECKPOINT_NAME).unlink(missing_ok=True)

@@ -60,9 +60,9 @@ def text():
 
 @pytest.fixture(scope="module")
 def rotary(torch, ends):
-    from dovetail_ort_export.training.chains import Rotary
+    from dovetail_ort_export.training.chains import RotaryTables
 
-    return Rotary(torch.from_numpy(ends.cos), torch.from_numpy(ends.sin))
+    return RotaryTables(torch.from_numpy(ends.cos), torch.from_numpy(ends.sin))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from dovetail_ort_export.heads.config import HeadConfig
 from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.training import checkpoint as checkpoints
-from dovetail_ort_export.training.checkpoint import Checkpoint, TrainingState
+from dovetail_ort_export.training.checkpoint import TrainingCheckpoint, TrainingState
 from dovetail_ort_export.training.head_files import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
 from dovetail_ort_runtime.errors import InputError
@@ -35,7 +35,7 @@ def open_checkpoint(tmp_path):
         )
         head = DraftHead(config)
         optimisers = Optimisers(head, learning_rate=0.01, num_steps=10, dtype=torch.float32)
-        return head, Checkpoint(tmp_path / "checkpoint.pt", identity, head, optimisers)
+        return head, TrainingCheckpoint(tmp_path / "checkpoint.pt", identity, head, optimisers)
 
     return open_it
 

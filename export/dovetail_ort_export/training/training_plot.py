@@ -1,4 +1,4 @@
-"""The curves of a training as a picture. It knows no head."""
+"""A training as a picture. It knows no head."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dovetail_ort_export.training.head_files import HeadRecord
 from dovetail_ort_export.writing.figures import write_figure
 
 
-def draw_curves(record: HeadRecord, path: Path) -> None:
+def draw_training(record: HeadRecord, path: Path) -> None:
     """Write a PNG: the loss on the left, acceptance by depth on held-out text on the right.
 
     Args:

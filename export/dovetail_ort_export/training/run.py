@@ -15,8 +15,8 @@ from tqdm import tqdm
 from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.options import Report
 from dovetail_ort_export.training.batches import TextBatch, batch_indices, collate, shared_length
-from dovetail_ort_export.training.chains import Rotary, draft_loss, measure_acceptance, unroll
-from dovetail_ort_export.training.checkpoint import CHECKPOINT_NAME, Checkpoint, TrainingState
+from dovetail_ort_export.training.chains import RotaryTables, draft_loss, measure_acceptance, unroll
+from dovetail_ort_export.training.checkpoint import CHECKPOINT_NAME, TrainingCheckpoint, TrainingState
 from dovetail_ort_export.training.conversation import Conversation
 from dovetail_ort_export.training.head_files import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
@@ -32,7 +32,7 @@ _MEASURED_BATCH_SIZE: Final = 8
 _MEASUREMENTS: Final = 20
 
 
-class TrainingSession:
+class TrainingRun:
     """A head on a device, between the embedding and the head of its target.
 
     Args:
@@ -57,7 +57,7 @@ class TrainingSession:
         self._embedding = torch.from_numpy(ends.embedding).to(device)
         self._draft_token_ids = torch.from_numpy(draft_token_ids).to(device)
         self._draft_head = torch.from_numpy(ends.head[draft_token_ids]).to(device)
-        self._rotary = Rotary(torch.tensor(ends.cos, device=device), torch.tensor(ends.sin, device=device))
+        self._rotary = RotaryTables(torch.tensor(ends.cos, device=device), torch.tensor(ends.sin, device=device))
         in_bf16 = _computes_in_bf16(options.precision, device)
         self._dtype = torch.bfloat16 if in_bf16 else torch.float32
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=in_bf16)
@@ -80,7 +80,7 @@ class TrainingSession:
         optimisers = Optimisers(
             self.head, learning_rate=self._options.learning_rate, num_steps=len(order), dtype=self._dtype
         )
-        checkpoint = Checkpoint(out / CHECKPOINT_NAME, identity, self.head, optimisers)
+        checkpoint = TrainingCheckpoint(out / CHECKPOINT_NAME, identity, self.head, optimisers)
         state = checkpoint.load()
         measured = self._measured_batches(text.held_out)
         losses: list[float] = []
@@ -89,7 +89,7 @@ class TrainingSession:
             for indices in bar:
                 started = time.perf_counter()
                 batch = collate([text.trained[index] for index in indices], num_shared).to(self._device)
-                losses.append(self._step(batch, self._chain_steps(state.step, len(order)), optimisers))
+                losses.append(self.step(batch, self._chain_steps(state.step, len(order)), optimisers))
                 state.step += 1
                 state.seconds += time.perf_counter() - started
                 if _is_measured(state.step, len(order)):
@@ -123,7 +123,7 @@ class TrainingSession:
             return 1
         return self._options.unrolled_steps
 
-    def _step(self, batch: TextBatch, chain_steps: int, optimisers: Optimisers) -> float:
+    def step(self, batch: TextBatch, chain_steps: int, optimisers: Optimisers) -> float:
         """Take one step of the optimiser, and give its loss."""
         with self._autocast:
             predicted = self._chains(batch, chain_steps)

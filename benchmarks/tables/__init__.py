@@ -1,4 +1,9 @@
-"""What the pages quote: each function makes one marked block from result files."""
+"""What the pages quote: each function makes one marked block from result files.
+
+result files -> a function here (markdown) -> the text of one block
+TABLES: the name of a block -> its function
+render: a page with the names of blocks -> the page with their text
+"""
 
 from __future__ import annotations
 

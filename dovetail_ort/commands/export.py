@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
             from dovetail_ort_export.exporter import export_bundle
 
         report = export_bundle(arguments.source, arguments.out, options, Progress())
-    print(json.dumps(_record(report), indent=2) if arguments.json else _summary(report))
+    print(json.dumps(_as_json(report), indent=2) if arguments.json else _summary(report))
     if not report.manifest.target.exact:
         tell(
             f"WARNING: {report.directory} is NOT exact on this machine: a token's logits depend on the other rows of "
@@ -150,7 +150,7 @@ def _summary(report: ExportReport) -> str:
     return page(lines)
 
 
-def _record(report: ExportReport) -> dict[str, Any]:
+def _as_json(report: ExportReport) -> dict[str, Any]:
     return {
         "directory": str(report.directory),
         "num_bytes": report.num_bytes,

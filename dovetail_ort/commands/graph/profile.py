@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         trace=arguments.trace,
     )
-    print(json.dumps(_record(profile), indent=2) if arguments.json else "\n".join(_lines(profile)))
+    print(json.dumps(_as_json(profile), indent=2) if arguments.json else "\n".join(_lines(profile)))
     return 0
 
 
@@ -97,7 +97,7 @@ def _table(title: str, shares: Sequence[Share], one: ForwardProfile, bandwidth: 
         yield line
 
 
-def _record(profile: GraphProfile) -> dict[str, Any]:
+def _as_json(profile: GraphProfile) -> dict[str, Any]:
     record = dataclasses.asdict(profile)
     for one, measured in zip(record["forwards"], profile.forwards, strict=True):
         one["bytes_read"], one["bytes_per_second"] = measured.bytes_read, measured.bytes_per_second

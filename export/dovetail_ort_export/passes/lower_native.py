@@ -58,6 +58,8 @@ from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 _NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
 # Operators that pass numbers on unchanged.
 _MOVES: Final = ("Gather", "Reshape", "Split", "Concat", "Identity", "Constant")
+# Number of inputs of SkipSimplifiedLayerNormalization: x, the residual and the weight.
+_INPUTS_WITH_SKIP: Final = 3
 # Number of the output of SkipSimplifiedLayerNormalization that is the sum.
 _TOTAL: Final = 3
 # Numbers of Product's inputs.
@@ -188,13 +190,16 @@ def _leads_to_scores(result: ir.Value) -> bool:
 
 def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
     """Replace a norm by a Norm, or by a NormProduct if a single product reads its result."""
-    x, *skip, weight = norm.inputs
+    x = norm.inputs[0]
+    weight = norm.inputs[-1]
+    skip = norm.inputs[1] if len(norm.inputs) == _INPUTS_WITH_SKIP else None
     normed = norm.outputs[0]
     epsilon = norm.attributes["epsilon"].as_float()
     totals = _read_total(norm)
     product = _only_product(normed)
     if product is None:
-        fused = native_node(NORM, [x, weight, *skip], {"epsilon": epsilon}, 1 + len(totals))
+        inputs = [x, weight] if skip is None else [x, weight, skip]
+        fused = native_node(NORM, inputs, {"epsilon": epsilon}, 1 + len(totals))
         replace(model, [norm], fused, [normed, *totals])
         return
     inputs = [
@@ -203,7 +208,7 @@ def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
         input_of(product, _CODES),
         input_of(product, _SCALES),
         _optional_input(product, _PRODUCT_BIAS),
-        skip[0] if skip else None,
+        skip,
         _optional_input(product, _FACTORS),
     ]
     attributes = {name: value.value for name, value in product.attributes.items()}

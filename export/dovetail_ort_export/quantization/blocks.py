@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.quantization.portions import row_portions
-from dovetail_ort_export.quantization.scales import scales_of
+from dovetail_ort_export.quantization.scales import row_portions, scales_of
 from dovetail_ort_runtime.arrays import FloatArray
 
 BLOCK_SIZES: Final = (16, 32, 64, 128)

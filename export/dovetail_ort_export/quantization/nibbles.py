@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_export.quantization.packed_weights import padded_inputs
-from dovetail_ort_export.quantization.portions import row_portions
+from dovetail_ort_export.quantization.scales import row_portions
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.native_layout import INPUTS_SIDE_BY_SIDE, NIBBLE_GROUP, OUTPUTS_SIDE_BY_SIDE
 

@@ -16,8 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.quantization.portions import row_portions
-from dovetail_ort_export.quantization.scales import group_factors, output_scales
+from dovetail_ort_export.quantization.scales import group_factors, output_scales, row_portions
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.native_layout import GROUP, INPUT_PAD, INPUTS_SIDE_BY_SIDE, OUTPUTS_SIDE_BY_SIDE
 

@@ -62,7 +62,7 @@ def refuse_pointers(files: Iterable[Path]) -> None:
         SourceError: a file is a pointer; the message names it.
     """
     for file in files:
-        if _is_pointer(file):
+        if is_pointer(file):
             raise SourceError(
                 f"{file.name} must be the file itself, got a Git LFS pointer to it; "
                 f"run git lfs pull in {str(file.parent)!r}"
@@ -128,7 +128,8 @@ def _no_directory(path: Path) -> str:
     return f"a source must be a directory or a .gguf file, got {str(path)!r}; give its directory {str(path.parent)!r}"
 
 
-def _is_pointer(path: Path) -> bool:
+def is_pointer(path: Path) -> bool:
+    """Whether a file is only a pointer of Git LFS to the file that is meant."""
     if not path.is_file() or path.stat().st_size > _LARGEST_POINTER:
         return False
     with path.open("rb") as file:

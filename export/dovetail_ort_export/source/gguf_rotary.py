@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_export.source.gguf_file import USE_DIRECTORY
 from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import SourceError
 
@@ -39,7 +40,6 @@ LONG_FACTORS: Final = "rope_factors_long.weight"
 
 _TYPES: Final = ("none", "linear", "yarn", "longrope")
 _DEFAULT_THETA: Final = 10_000.0
-_NOT_COVERED: Final = "export the model from its Hugging Face directory instead"
 # Llama 3.1 to 3.3 have these in common. They differ in the factor, 8 or 32, and in the original context.
 _LOW_FREQUENCY: Final = 1.0
 _HIGH_FREQUENCY: Final = 4.0
@@ -86,7 +86,7 @@ def rotary_settings(
 def _kind(settings: Mapping[str, Any]) -> str:
     """The kind of scaling, without settings that belong to another kind."""
     kind = settings.get("rope.scaling.type", "linear")  # llama.cpp's default; without a factor it scales nothing
-    must_be_one_of("rope.scaling.type", kind, _TYPES, advice=_NOT_COVERED, error=SourceError)
+    must_be_one_of("rope.scaling.type", kind, _TYPES, advice=USE_DIRECTORY, error=SourceError)
     _require(settings, "rope.scaling.yarn_log_multiplier", 0.0)
     if kind != "yarn":
         for key in ("ext_factor", "attn_factor", "beta_fast", "beta_slow"):
@@ -101,7 +101,7 @@ def _factor(settings: Mapping[str, Any]) -> float:
     stated = settings.get("rope.scaling.factor", settings.get("rope.scale_linear", 1.0))
     factor = float(stated or 1.0)
     if not (math.isfinite(factor) and factor >= 1):
-        raise SourceError(f"rope.scaling.factor must be a number of 1 or more, got {factor}; {_NOT_COVERED}")
+        raise SourceError(f"rope.scaling.factor must be a number of 1 or more, got {factor}; {USE_DIRECTORY}")
     return factor
 
 
@@ -124,7 +124,7 @@ def _yarn(settings: Mapping[str, Any], factors: Mapping[str, Factors], context_l
     if not math.isclose(stored, attention, rel_tol=_ATTENTION_TOLERANCE):
         raise SourceError(
             f"rope.scaling.yarn_attn_factor must be {attention:.6g} for factor {factor:g}, got {stored:.6g}, which "
-            f"programs read in two ways; {_NOT_COVERED}"
+            f"programs read in two ways; {USE_DIRECTORY}"
         )
     multiplier = float(settings.get("rope.scaling.attn_factor", 1.0))
     if multiplier != 1.0:
@@ -141,7 +141,7 @@ def _longrope(settings: Mapping[str, Any], factors: Mapping[str, Factors], conte
     if _factor(settings) != 1:
         raise SourceError(
             f"rope.scaling.factor must be 1 where rope.scaling.type is longrope, got {_factor(settings):g}; "
-            f"{_NOT_COVERED}"
+            f"{USE_DIRECTORY}"
         )
     return {
         "rope_type": "longrope",
@@ -212,15 +212,15 @@ def _require(settings: Mapping[str, Any], key: str, value: float) -> None:
     """Refuse any value but `value` under a key, if the key is there."""
     found = settings.get(key, value)
     if found != value:
-        raise SourceError(f"{key} must be {value:g}, got {found:g}; {_NOT_COVERED}")
+        raise SourceError(f"{key} must be {value:g}, got {found:g}; {USE_DIRECTORY}")
 
 
 def _refuse(settings: Mapping[str, Any], key: str, kind: str) -> None:
     if key in settings:
-        raise SourceError(f"{key} must not stand beside rope.scaling.type {kind}, got {settings[key]}; {_NOT_COVERED}")
+        raise SourceError(f"{key} must not stand beside rope.scaling.type {kind}, got {settings[key]}; {USE_DIRECTORY}")
 
 
 def _refuse_factors(factors: Mapping[str, Factors], names: tuple[str, ...], kind: str) -> None:
     for name in names:
         if name in factors:
-            raise SourceError(f"a GGUF file with rope.scaling.type {kind} must have no tensor {name}; {_NOT_COVERED}")
+            raise SourceError(f"a GGUF file with rope.scaling.type {kind} must have no tensor {name}; {USE_DIRECTORY}")

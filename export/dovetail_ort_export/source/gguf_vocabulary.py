@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dovetail_ort_export.source.gguf_ends import END_NAMES
+from dovetail_ort_export.source.gguf_file import USE_DIRECTORY
 from dovetail_ort_runtime.errors import SourceError
 
 # Values of tokenizer.ggml.model.
@@ -126,8 +127,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     model = fields.get("model")
     if model not in (BYTE_LEVEL, SENTENCEPIECE):
         raise SourceError(
-            f"tokenizer.ggml.model must be {BYTE_LEVEL} or {SENTENCEPIECE}, got {model!r}; export the model from its "
-            "Hugging Face directory instead"
+            f"tokenizer.ggml.model must be {BYTE_LEVEL} or {SENTENCEPIECE}, got {model!r}; {USE_DIRECTORY}"
         )
     _check_types(fields)
     if not fields.get("tokens"):
@@ -149,11 +149,12 @@ def _check_types(fields: Mapping[str, Any]) -> None:
     for key, value in fields.items():
         elements = _ELEMENTS.get(key)
         if elements is not None:
-            good = isinstance(value, list) and all(isinstance(entry, elements) for entry in value)
+            rule = "a list of text" if str in elements else "a list of numbers"
+            holds = isinstance(value, list) and all(isinstance(entry, elements) for entry in value)
         else:
-            good = isinstance(value, int) or not key.endswith("_token_id")
-        if not good:
-            rule = "a number" if elements is None else f"a list of {'text' if str in elements else 'numbers'}"
+            rule = "a number"
+            holds = isinstance(value, int) or not key.endswith("_token_id")
+        if not holds:
             raise SourceError(f"tokenizer.ggml.{key} must be {rule}, got {value!r:.60}; convert the model again")
 
 

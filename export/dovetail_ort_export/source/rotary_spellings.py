@@ -57,8 +57,8 @@ def _of_all_layers(parameters: Mapping[str, Any]) -> dict[str, Any]:
     by_type = {name: value for name, value in parameters.items() if isinstance(value, Mapping)}
     if not by_type:
         return dict(parameters)
-    first, *others = by_type.values()
-    if len(by_type) < len(parameters) or any(other != first for other in others):
+    first = next(iter(by_type.values()))
+    if len(by_type) < len(parameters) or any(stated != first for stated in by_type.values()):
         raise SourceError(
             f"rope_parameters must be the same for all layers, got different ones for {', '.join(by_type)}; "
             "this family is not covered with them"

@@ -48,14 +48,24 @@ def read_template(
         return None, notes
     if others:
         notes.append(f"the chat template is the one called {_DEFAULT}; {others} is left out")
-    template = templates[_DEFAULT]
+    return usable_template(templates[_DEFAULT], special_tokens, notes), notes
+
+
+def usable_template(template: str, special_tokens: Mapping[str, str], notes: list[str]) -> str | None:
+    """The template, or None if it cannot be used; then a note says why.
+
+    Args:
+        template: text of the template.
+        special_tokens: text of special tokens by the names that a template may use.
+        notes: remarks for the user, to which the note is added.
+    """
     try:
         ChatTemplate(template, special_tokens)
     except BundleError as error:
         fault, _ = split_advice(error)
         notes.append(f"the bundle has no chat template: {fault}")
-        return None, notes
-    return template, notes
+        return None
+    return template
 
 
 def _by_name(value: Any) -> tuple[dict[str, str], list[str]]:

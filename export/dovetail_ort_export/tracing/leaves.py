@@ -71,10 +71,10 @@ def attend(attention: Any, hidden_states: Tensor, cache: LayerCache, heads: tupl
     if hasattr(attention, "q_norm"):
         query = attention.q_norm(query)
         key = attention.k_norm(key)
-    context, *present = operators.group_query_attention(
+    context, present_key, present_value = operators.group_query_attention(
         query, key, value, *cache.past, *cache.lengths, cache.position_ids, cache.bias, *heads, attention.scaling
     )
-    cache.present.extend(present)
+    cache.present.extend((present_key, present_value))
     mixed: Tensor = attention.o_proj(context)
     return mixed
 

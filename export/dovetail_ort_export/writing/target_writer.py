@@ -119,13 +119,15 @@ class TargetWriter:
             InputError: a pass is unknown or does not fit its place.
             SourceError: the model's dimensions do not suit the format.
         """
-        recipe, *portable = [self._with_cache_that_fits(recipe) for recipe in recipes]
-        entry = self._entry(recipe, portable[0] if portable else None)
+        fitting = [self._with_cache_that_fits(recipe) for recipe in recipes]
+        recipe = fitting[0]
+        portable = fitting[1] if len(fitting) > 1 else None
+        entry = self._entry(recipe, portable)
         self._write_main(recipe, entry, folder)
         if entry.rest_graph is not None:
             self._write_rest(recipe, entry.rest_graph, entry, folder)
-        if entry.portable_graph is not None:
-            self._save(portable[0], folder / entry.portable_graph)
+        if portable is not None and entry.portable_graph is not None:
+            self._save(portable, folder / entry.portable_graph)
         if entry.front_graph is not None:
             self._write_front(recipe, entry.front_graph, entry, folder)
         return WrittenTarget(folder=folder, entry=entry)

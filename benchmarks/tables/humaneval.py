@@ -49,8 +49,8 @@ def _best_peer_row() -> list[str]:
     peer, mode = max(others, key=others.__getitem__)
     times = measured["peers"][peer]["modes"][mode]
     ours = measured["peers"]["dovetail-ort"]["modes"]["speculative"]["median_decode_tokens_per_second"]
-    prompts = f"{measured['num_prompts']} prompts of HumanEval, for which dovetail-ort has {ours:.0f}"
-    label = f"fastest other engine: {peer}, {mode}; {prompts}"
+    prompts = f"the same {measured['num_prompts']} prompts of HumanEval"
+    label = f"fastest other engine: {peer} ({mode}); on {prompts} dovetail-ort has {ours:.0f}"
     num_identical = measured["num_prompts"] - times["prompts_that_differ_from_own_baseline"]
     return [label, f"{others[peer, mode]:.0f}", "", f"{num_identical} of {measured['num_prompts']}"]
 

@@ -68,7 +68,7 @@ def _recorded(target: Target, prompt: list[int], ends: set[int]) -> RecordedAnsw
     answer = [decoder.root]
     while len(answer) < MAX_NEW_TOKENS and ends.isdisjoint(answer):
         left = MAX_NEW_TOKENS - len(answer)
-        answer += decoder.step(min(MAX_DRAFT_TOKENS, left - 1)).token_ids
+        answer += decoder.next_round(min(MAX_DRAFT_TOKENS, left - 1)).token_ids
     length = next((number for number, token_id in enumerate(answer, 1) if token_id in ends), len(answer))
     token_ids = np.array([*prompt, *answer[:length]])
     states = np.concatenate(recorder.hidden_states)

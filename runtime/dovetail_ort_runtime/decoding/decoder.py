@@ -106,7 +106,7 @@ class Decoder:
         self.root_logprobs = self._measure(accepted, output.logits)[0]
         return num_cached
 
-    def step(self, max_draft_tokens: int) -> Round:
+    def next_round(self, max_draft_tokens: int) -> Round:
         """Draft, verify, accept.
 
         Args:

@@ -46,7 +46,7 @@ class TreeShape:
     Attributes:
         num_rows: T >= 1, rows that the target verifies, the root included. With 1 nothing is drafted.
         num_expansions: D >= 0, forwards of the drafter after its first one.
-        width: k >= 1, candidates of a node, and nodes of a level that are expanded.
+        width: k >= 1, candidates of a node, and nodes at one depth that are expanded.
         least_probabilities: a number of 0 to 1 for each expansion; less probable nodes are not expanded. If empty, all
             are.
 

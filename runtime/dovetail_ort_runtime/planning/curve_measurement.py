@@ -27,7 +27,7 @@ from dovetail_ort_runtime.planning.time_curves import TimeCurves
 METHOD: Final = "in rounds"
 # Tokens of the chains that are timed.
 _CHAIN: Final = 5
-# Nodes of a level that the wider one of two timed trees expands.
+# Nodes at one depth that the wider one of two timed trees expands.
 _WIDTH: Final = 8
 # Tokens that a timed drafter has read.
 _READ: Final = 32
@@ -132,7 +132,7 @@ class _TimedDrafter:
         return milliseconds(partial(self._model.draft, 0, length, ChainShape.fixed(length)))
 
     def tree_ms(self, width: int) -> float:
-        """Milliseconds of a tree of two levels, with so many nodes in each, after one unread token."""
+        """Milliseconds of a tree of depth 2, with so many nodes at each depth, after one unread token."""
         shape = TreeShape(num_rows=1 + 2 * width, num_expansions=1, width=width)
         self._leave_unread(1)
         return milliseconds(partial(self._model.draft, 0, shape.num_rows - 1, shape))
@@ -182,7 +182,7 @@ def _time_chains(
 
 
 def _time_branches(drafter: _TimedDrafter, verify: RunForward, rounds: int) -> float:
-    """Milliseconds of each node that is expanded beside the first of its level."""
+    """Milliseconds of each node that is expanded beside the first of its depth."""
     branches: list[float] = []
     for _ in range(rounds):
         verify(_VERIFIED_ROWS)

@@ -65,10 +65,10 @@ class Planner(Drafter):
         self._drafts_trees = keeps_branches and model is not None and model.drafts_trees
         self._acceptance = AcceptanceRates()
         self._sources = SourceChoice()
-        self._plain_ms = curves.verify(1, 0)
+        self._baseline_ms = curves.verify(1, 0)
         self._extra_ms: list[float] = []
         self._priced_at: int | None = None
-        self._rate = DecayingRatio(1 / self._plain_ms, _RATE_WEIGHT * self._plain_ms, _RATE_HALF_LIFE)
+        self._rate = DecayingRatio(1 / self._baseline_ms, _RATE_WEIGHT * self._baseline_ms, _RATE_HALF_LIFE)
         self._length = 0
         self._unread = 0
         self._pending: _Pending | None = None
@@ -132,8 +132,8 @@ class Planner(Drafter):
         if place == self._priced_at:
             return
         times = [self.curves.verify(1 + depth, self._length) for depth in range(_DEEPEST + 1)]
-        self._plain_ms = times[0]
-        self._extra_ms = [max(0.0, ms - self._plain_ms) for ms in times]
+        self._baseline_ms = times[0]
+        self._extra_ms = [max(0.0, ms - self._baseline_ms) for ms in times]
         self._priced_at = place
 
     def _match(self, next_token_id: int) -> Match:
@@ -169,7 +169,7 @@ class Planner(Drafter):
 
         Args:
             next_token_id: root of the proposal.
-            depth: tokens of a chain, or levels of a tree, at most.
+            depth: tokens of a chain, or depth of a tree, at most.
             limit: draft tokens at most.
         """
         assert self.model is not None
@@ -188,10 +188,10 @@ class Planner(Drafter):
 
     def _draft_ms(self, drafted: Proposal, unread: int) -> float:
         """Milliseconds by the curves of what was drafted after some unread tokens."""
-        num_levels = int(drafted.depths().max(initial=1))
+        depth = int(drafted.depths().max(initial=1))
         num_expanded = len(set(drafted.parents.tolist()) - {ROOT})
-        num_branches = num_expanded - (num_levels - 1)
-        return self.curves.draft(num_levels, unread, num_branches)
+        num_branches = num_expanded - (depth - 1)
+        return self.curves.draft(depth, unread, num_branches)
 
     def _num_paying(self, tree: Proposal) -> int:
         """How many of a tree's K likeliest draft tokens to verify, so that their gain is the largest.
@@ -224,7 +224,7 @@ class Planner(Drafter):
         drafted = len(last.proposal)
         accepted = len(accepted_ids)
         extra_ms = last.draft_ms + self._extra_ms[drafted]
-        self._rate.add(1 + accepted, self._plain_ms + extra_ms)
+        self._rate.add(1 + accepted, self._baseline_ms + extra_ms)
         if last.source == "lookup":
             self._acceptance.copied(last.matched, drafted, accepted)
         elif last.source == "model":

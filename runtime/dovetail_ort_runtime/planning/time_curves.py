@@ -20,8 +20,8 @@ class TimeCurves:
         verify_ms: for each of `contexts`, the milliseconds of a forward for each of `verify_rows`.
         catch_up_rows: numbers of tokens that a model drafter has yet to read, ascending; empty without a model drafter.
         catch_up_ms: milliseconds to read so many tokens and draft one, for each of `catch_up_rows`.
-        step_ms: milliseconds of each further token of a chain, or of each further level of a tree.
-        branch_ms: milliseconds of each further node that is expanded in the same level; 0 if no trees are drafted.
+        step_ms: milliseconds of each further token of a chain, or of each further depth of a tree.
+        branch_ms: milliseconds of each further node that is expanded at the same depth; 0 if no trees are drafted.
 
     Raises:
         InputError: points do not ascend, a time is missing, or a time is negative or not finite.
@@ -66,9 +66,9 @@ class TimeCurves:
         """Milliseconds of drafting a chain or a tree.
 
         Args:
-            num_levels: tokens of the chain, or levels of the tree.
+            num_levels: tokens of the chain, or depth of the tree.
             num_unread: tokens that the drafter has yet to read.
-            num_branches: expanded nodes of the tree beside the first one of each level.
+            num_branches: expanded nodes of the tree beside the first one of each depth.
         """
         if not num_levels:
             return 0.0

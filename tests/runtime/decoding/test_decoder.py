@@ -29,7 +29,7 @@ def continued(decoder, prompt, num_tokens, max_draft_tokens, *, sampling=GREEDY)
     decoder.begin(prompt, sampling)
     tokens = [decoder.root]
     while len(tokens) < num_tokens:
-        tokens += decoder.step(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
+        tokens += decoder.next_round(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
     return tokens
 
 
@@ -85,14 +85,14 @@ def test_greedy_trees_kept_on_side_branches_give_the_baseline_tokens(
     drafter = drafters.TreeOracle([*prompt, *expected], wrong=0.4)
     tree_decoder = decoder(drafter)
     accepted = []
-    step = tree_decoder.step
+    next_round = tree_decoder.next_round
 
     def noting(number):
-        result = step(number)
+        result = next_round(number)
         accepted.append(result.num_accepted > 0)
         return result
 
-    tree_decoder.step = noting
+    tree_decoder.next_round = noting
     assert continued(tree_decoder, prompt, 100, max_draft_tokens) == expected
     assert np.mean(accepted) > 0.8  # with the first path alone 0.6
 

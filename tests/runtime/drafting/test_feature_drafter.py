@@ -80,7 +80,7 @@ def continued(decoder, prompt, num_tokens, *, sampling=GREEDY, max_draft_tokens=
     tokens = [decoder.root]
     rounds = 0
     while len(tokens) < num_tokens:
-        tokens += decoder.step(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
+        tokens += decoder.next_round(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
         rounds += 1
     return tokens, rounds
 
@@ -120,7 +120,7 @@ def test_a_tree_of_one_row_is_the_baseline(decoder, tiny_drafting_bundle):
     expected, _ = continued(decoder(tiny_drafting_bundle, None), PROMPTS[1], 40)
     tokens, rounds = continued(one, PROMPTS[1], 40)
     assert (tokens, rounds) == (expected, 39)
-    assert one.step(5).num_drafted == 0
+    assert one.next_round(5).num_drafted == 0
 
 
 def test_a_tree_keeps_side_branches(decoder, tiny_drafting_bundle):
@@ -128,7 +128,7 @@ def test_a_tree_keeps_side_branches(decoder, tiny_drafting_bundle):
     expected, _ = continued(decoder(tiny_drafting_bundle, None), prompt, 60)
     drafted = decoder(tiny_drafting_bundle, TREE, [*prompt, *expected])
     drafted.begin(prompt, GREEDY)
-    assert drafted.step(12).num_drafted == TREE.num_rows - 1
+    assert drafted.next_round(12).num_drafted == TREE.num_rows - 1
     assert continued(drafted, prompt, 60)[0] == expected
 
 
@@ -213,7 +213,7 @@ def test_sampled_answers_follow_the_distribution_of_the_target(decoder, tiny_dra
         drafting.begin(prompt, sampling)
         tokens = [drafting.root]
         while len(tokens) < 3:
-            result = drafting.step(6)
+            result = drafting.next_round(6)
             accepted += result.num_accepted
             tokens += result.token_ids
         counts[tuple(tokens[:3])] += 1  # a KeyError: a token that the target never says

@@ -46,7 +46,7 @@ def continued(decoder, prompt, num_tokens, sampling=GREEDY):
     decoder.begin(prompt, sampling)
     tokens, rounds = [decoder.root], 0
     while len(tokens) < num_tokens:
-        tokens += decoder.step(min(8, num_tokens - len(tokens) - 1)).token_ids
+        tokens += decoder.next_round(min(8, num_tokens - len(tokens) - 1)).token_ids
         rounds += 1
     return tokens, rounds
 
@@ -102,7 +102,7 @@ def test_sampled_answers_follow_the_distribution_of_the_target(decoder, tiny_bun
     for seed in range(num_sequences):
         drafting.begin(PROMPT, SamplingOptions(**sampling, seed=seed))
         first = drafting.root
-        result = drafting.step(4)
+        result = drafting.next_round(4)
         accepted += result.num_accepted
         counts[(first, result.token_ids[0])] += 1
     assert 0 < accepted < 4 * num_sequences

@@ -158,7 +158,7 @@ def test_speculative_decoding_gives_the_tokens_of_the_baseline(open_target, draf
     plain.begin(prompt, SamplingOptions())
     expected = [plain.root]
     for _ in range(60):
-        expected += plain.step(0).token_ids
+        expected += plain.next_round(0).token_ids
     shapes = {"chains": ChainShape.fixed(5), "trees": TreeShape(num_rows=12, num_expansions=3, width=3)}
     by_oracle = name == "oracle"
     drafter = drafters.TreeOracle([*prompt, *expected]) if by_oracle else FeatureDrafter(drafter_model, shapes[name])
@@ -166,7 +166,7 @@ def test_speculative_decoding_gives_the_tokens_of_the_baseline(open_target, draf
     decoder.begin(prompt, SamplingOptions())
     found, num_rounds = [decoder.root], 0
     while len(found) < len(expected):
-        found += decoder.step(11).token_ids
+        found += decoder.next_round(11).token_ids
         num_rounds += 1
     assert found[: len(expected)] == expected
     assert not by_oracle or num_rounds < 20, "every round keeps a branch of six tokens"

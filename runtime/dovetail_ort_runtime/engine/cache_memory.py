@@ -20,7 +20,7 @@ from dovetail_ort_runtime.kernels import CACHE_BLOCK
 from dovetail_ort_runtime.machine.cuda_runtime import DeviceMemory
 from dovetail_ort_runtime.machine.process_memory import zeros
 
-Place = tuple[int | slice, ...]
+SlotIndex = tuple[int | slice, ...]
 CacheType = type[np.float32 | np.float16 | np.int8]
 _ALL: Final = slice(None)
 CACHE_TYPES: Final[dict[str, CacheType]] = {
@@ -39,7 +39,7 @@ class CacheLayout(Protocol):
     def shapes(self, num_kv_heads: int, num_slots: int, head_size: int) -> tuple[Shape, Shape]:
         """Shape of one sequence's keys and of its values, without the batch axis."""
 
-    def places(self, slot: int) -> tuple[Place, Place]:
+    def places(self, slot: int) -> tuple[SlotIndex, SlotIndex]:
         """Index of a slot's keys and of its values in the buffers; each gives (B, Hkv, D)."""
 
 
@@ -55,7 +55,7 @@ class PortableLayout:
         shape = (num_kv_heads, num_slots, head_size)
         return shape, shape
 
-    def places(self, slot: int) -> tuple[Place, Place]:
+    def places(self, slot: int) -> tuple[SlotIndex, SlotIndex]:
         """Keys and values have the same place."""
         place = (_ALL, _ALL, slot)
         return place, place
@@ -77,7 +77,7 @@ class NativeLayout:
         values = (num_kv_heads, num_slots, head_size)
         return keys, values
 
-    def places(self, slot: int) -> tuple[Place, Place]:
+    def places(self, slot: int) -> tuple[SlotIndex, SlotIndex]:
         """Keys of slot 70 are in block 1 at place 6."""
         block, within = divmod(slot, CACHE_BLOCK)
         return (_ALL, _ALL, block, _ALL, within), (_ALL, _ALL, slot)
@@ -166,8 +166,10 @@ class CacheMemory:
             self._allocate_on_device()
 
     def _allocate_here(self) -> None:
-        keys, values = (zeros((self.shape.num_layers, *shape), self.shape.dtype) for shape in self.shape.buffers)
-        self._all_blocks = keys, values
+        key_shape, value_shape = self.shape.buffers
+        keys = zeros((self.shape.num_layers, *key_shape), self.shape.dtype)
+        values = zeros((self.shape.num_layers, *value_shape), self.shape.dtype)
+        self._all_blocks = (keys, values)
         self.buffers = [buffer for block in zip(keys, values, strict=True) for buffer in block]
         ort_value = ort_value_of()
         self._values = [ort_value(buffer) for buffer in self.buffers]

@@ -148,7 +148,8 @@ class Target(GraphRunner):
         scored = max(num_scored, self.least_rows) if self.chooses_rows else padded
         length = self.cache.length
         ancestors = None if rows.parents is None else ancestor_slots(rows.parents, length)
-        size = padded, scored, 0 if ancestors is None else ancestors.shape[1]
+        num_ancestors = 0 if ancestors is None else ancestors.shape[1]
+        size = (padded, scored, num_ancestors)
         forward = self._forwards.get(size)
         if forward is None:
             forward = self._forwards.keep(size, _Forward(self, *size))

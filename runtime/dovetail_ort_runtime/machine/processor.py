@@ -12,8 +12,14 @@ from dovetail_ort_runtime.machine.cpu_quota import cpu_quota
 
 # Those that decide on ONNX Runtime's INT8 kernels, as Linux spells them on x86 and on ARM; the best ones stand last.
 _INSTRUCTION_SETS: Final = (
-    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
-    *("asimddp", "i8mm", "sve"),
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+    "sve",
 )
 
 

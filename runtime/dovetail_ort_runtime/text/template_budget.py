@@ -38,7 +38,8 @@ class TemplateBudget:
     def __init__(self, conversation: object) -> None:
         characters = weight(conversation)
         self.max_characters = OUTPUT + OUTPUT_PER_CHARACTER * characters
-        self._work = self._work_left = WORK + WORK_PER_CHARACTER * characters
+        self._work = WORK + WORK_PER_CHARACTER * characters
+        self._work_left = self._work
         self._end = time.monotonic() + SECONDS
 
     def charge(self, work: int = 1) -> None:

@@ -16,7 +16,8 @@ from dovetail_ort_export.source.checkpoint import TextParts
 from dovetail_ort_export.source.template_files import read_template
 from dovetail_ort_export.source.text_ends import ends_told_apart, text_ends
 from dovetail_ort_export.source.token_names import TokenNames, add_named_tokens
-from dovetail_ort_runtime.errors import SourceError, one_line
+from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.text.tokenizer import tokenizer_failures
 
 # Files from which a tokenizer.json can be made.
 _OTHER_VOCABULARIES: Final = (
@@ -79,16 +80,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
     file = path / "tokenizer.json"
     if not file.is_file():
         raise SourceError(_missing(path))
-    try:
+    with tokenizer_failures(file, SourceError, advice="download it again, or update tokenizers"):
         tokenizer = Tokenizer.from_file(str(file))
-    except BaseException as error:
-        # A panic of the tokenizers package is no `Exception`, and its class has no public name.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise SourceError(
-            f"{file} must be a tokenizer that the tokenizers package reads, got: {one_line(error)}; "
-            "download it again, or update tokenizers"
-        ) from None
     # A file may carry the settings of its last training run.
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dovetail_ort_runtime.errors import InputError, UnavailableError
+from dovetail_ort_runtime.errors import InputError, UnavailableError, one_line
 from dovetail_ort_runtime.machine.cuda_libraries import load_driver, load_provider, preload_cuda_libraries
 from dovetail_ort_runtime.machine.cuda_runtime import device_problem, driver_problem, page_locked_zeros
 from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime
@@ -40,12 +40,12 @@ def require_cuda() -> None:
     try:
         load_driver()
     except OSError as error:
-        raise UnavailableError(driver_problem(f"none ({error})")) from error
+        raise UnavailableError(driver_problem(f"none ({one_line(error)})")) from error
     try:
         load_provider()
     except OSError as error:
         raise UnavailableError(
-            f"CUDA lacks a library that onnxruntime-gpu {ort.__version__} was built with: {error}; "
+            f"CUDA lacks a library that onnxruntime-gpu {ort.__version__} was built with: {one_line(error)}; "
             'run: pip install "onnxruntime-gpu[cuda,cudnn]"'
         ) from error
     problem = device_problem()

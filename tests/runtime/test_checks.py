@@ -1,3 +1,5 @@
+"""Which values the checks refuse, and by which name."""
+
 from __future__ import annotations
 
 import math

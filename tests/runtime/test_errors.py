@@ -1,3 +1,5 @@
+"""Errors are one line, and their advice can be told from their fault."""
+
 from __future__ import annotations
 
 import json

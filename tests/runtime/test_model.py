@@ -1,3 +1,5 @@
+"""A loaded model from prompt to answer: streams, options, statistics, interruption and closing."""
+
 from __future__ import annotations
 
 import dataclasses

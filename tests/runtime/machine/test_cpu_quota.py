@@ -1,3 +1,5 @@
+"""The quota of a container, read from files as Linux writes them."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""The processor's name and its usable cores."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""A prompt of each kind becomes token ids, and any other is refused."""
+
 from __future__ import annotations
 
 import numpy as np

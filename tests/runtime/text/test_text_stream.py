@@ -1,3 +1,5 @@
+"""A stream of tokens gives the text that decoding them all at once gives."""
+
 from __future__ import annotations
 
 import bisect

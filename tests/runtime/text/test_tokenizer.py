@@ -1,3 +1,5 @@
+"""A tokenizer gives the ids and texts of the package, and hostile files are refused."""
+
 from __future__ import annotations
 
 import base64

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS
+from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS, Report
 from dovetail_ort_export.recipe import read_recipe
 from dovetail_ort_export.training.head_files import load_head
 from dovetail_ort_export.writing.bundle_output import bundle_directory, clear_leftovers, copy_without, write_manifest
@@ -26,7 +25,7 @@ def attach_drafter(
     bundle_path: str | Path,
     head_path: Path,
     precision: str = AUTO_PRECISION,
-    report: Callable[[str], None] = lambda _: None,
+    report: Report = lambda _: None,
     *,
     recipe: Path | None = None,
 ) -> Manifest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -49,7 +48,7 @@ class ExportReport:
 
 
 def export_bundle(
-    source: str, out: str | Path, options: ExportOptions | None = None, report: Callable[[str], None] = lambda _: None
+    source: str, out: str | Path, options: ExportOptions | None = None, report: Report = lambda _: None
 ) -> ExportReport:
     """Export a causal LM to a bundle, run the bundle, and put it in place.
 

@@ -23,8 +23,6 @@ BOTH_FORMATS: Final = "both"
 FORMATS: Final = (AUTO_FORMAT, *GRAPH_FORMATS, BOTH_FORMATS)
 # Rows that one forward of an exported graph may have. It is no option; every manifest states it.
 MAX_ROWS: Final = 64
-_CHOICES: Final = {"precision": PRECISIONS, "format": FORMATS, "kv_cache": KV_CACHES}
-_LEAST: Final = {"gpu_layers": 0, "max_context": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,22 +65,21 @@ class ExportOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
-        self._check_choices()
+        must_be_one_of("precision", self.precision, PRECISIONS)
+        must_be_one_of("format", self.format, FORMATS)
+        must_be_one_of("kv_cache", self.kv_cache, KV_CACHES)
         self._check_recipes()
         self._check_format()
         self._check_gpu_layers()
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                must_be_at_least(name, value, least)
-
-    def _check_choices(self) -> None:
-        for name, allowed in _CHOICES.items():
-            must_be_one_of(name, getattr(self, name), allowed)
+        must_be_at_least("max_context", self.max_context, 2)
 
     def _check_recipes(self) -> None:
-        defaults = {name: allowed[0] for name, allowed in _CHOICES.items()}
-        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        changed = {
+            "precision": self.precision != PRECISIONS[0],
+            "format": self.format != FORMATS[0],
+            "kv_cache": self.kv_cache != KV_CACHES[0],
+        }
+        given = [name for name, is_changed in changed.items() if is_changed]
         if self.recipes and given:
             raise InputError(f"a recipe says precision, format and kv_cache itself; leave out {', '.join(given)}")
 
@@ -95,7 +92,9 @@ class ExportOptions:
             must_be("format", f"{NATIVE} with the precision {INT4}", self.format, holds=holds)
 
     def _check_gpu_layers(self) -> None:
-        if isinstance(self.gpu_layers, str) and self.gpu_layers != AUTO:
+        if not isinstance(self.gpu_layers, str):
+            must_be_at_least("gpu_layers", self.gpu_layers, 0)
+        elif self.gpu_layers != AUTO:
             raise InputError(f"gpu_layers must be 0 or more, or {AUTO}, got {self.gpu_layers}")
         if self.gpu_layers == AUTO and self.vram_limit is None:
             raise InputError(f"gpu_layers {AUTO} needs vram_limit, the bytes that the blocks may take; give it too")

@@ -86,7 +86,7 @@ class Recipe:
         try:
             value = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{where} must be TOML, got: {one_line(error)}") from error
+            raise InputError(f"{where} is not TOML: {one_line(error)}") from error
         if set(value) != _KEYS:
             raise InputError(f"{where} must have the keys {', '.join(sorted(_KEYS))}, got {', '.join(value) or 'none'}")
         precision = value["precision"]

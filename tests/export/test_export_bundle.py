@@ -1,3 +1,5 @@
+"""An export from end to end: files, manifest, measurements, and what is refused before anything is written."""
+
 from __future__ import annotations
 
 import json
@@ -377,7 +379,7 @@ def test_a_check_text_of_ones_own_is_the_one_measured(tiny_llama, out, tmp_path)
     [
         ("missing.gguf", "a GGUF source must be a file, got .*missing.gguf', which is not there"),
         ("empty", "a source directory must hold a model, got .* which is empty"),
-        ("broken", r"config.json must be JSON, got: .*; download it again"),
+        ("broken", r"config.json is not JSON: .*; download it again"),
     ],
 )
 def test_a_source_that_is_no_model_is_refused(tmp_path, out, source, message):

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_runtime.arrays import FloatArray
 
 # The largest number of half precision.
@@ -19,7 +20,7 @@ _ROOM: Final = 4.0
 
 
 @contextmanager
-def measured_cache(model: Any) -> Iterator[dict[str, FloatArray]]:
+def measured_cache(model: CausalLM) -> Iterator[dict[str, FloatArray]]:
     """Within it, every text that a transformers causal LM reads adds to what is measured.
 
     Yields:

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import transformers
 from packaging.version import Version
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.source.checkpoint import Checkpoint, TextParts
 from dovetail_ort_export.source.directory import read_directory
 from dovetail_ort_export.source.gguf_checkpoint import read_gguf
@@ -68,7 +69,7 @@ class Source:
 
     checkpoint: Checkpoint
     settings: Settings
-    model: Any
+    model: CausalLM
     ignored_weights: tuple[str, ...]
     notes: tuple[str, ...]
 

@@ -14,6 +14,7 @@ from accelerate import init_empty_weights
 from optimum.exporters.tasks import TasksManager
 from torch import Tensor
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.source.checkpoint import Checkpoint
 from dovetail_ort_export.source.families.family import reason_unneeded
 from dovetail_ort_export.source.settings import Settings
@@ -27,7 +28,7 @@ _EMBEDDING: Final = "model.embed_tokens.weight"
 
 def build_model(
     checkpoint: Checkpoint, settings: Settings, ignore_weights: Sequence[str] = ()
-) -> tuple[Any, UnusedWeights]:
+) -> tuple[CausalLM, UnusedWeights]:
     """Build the model of a checkpoint.
 
     Args:
@@ -50,7 +51,7 @@ def build_model(
         checkpoint = _with_embedding(checkpoint)
         _check_tied_head(checkpoint, ignore_weights)
     unused = check_weights(checkpoint, expected, lambda name: _unneeded(name, tied), ignore_weights)
-    state = _read(checkpoint, expected)
+    state = read_weights(checkpoint, expected)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     return model.eval(), unused
@@ -102,7 +103,7 @@ def _check_tied_head(checkpoint: Checkpoint, ignore_weights: Sequence[str]) -> N
         )
 
 
-def _read(checkpoint: Checkpoint, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def read_weights(checkpoint: Checkpoint, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The tensors by name, all in the widest number type of the files, so that nothing is lost."""
     stored = {name: checkpoint.tensors[name] for name in expected}
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))

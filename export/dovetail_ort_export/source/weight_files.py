@@ -186,7 +186,7 @@ def _in_pytorch_file(file: Path) -> dict[str, StoredTensor]:
         found = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:  # pickle, zip and torch each have exceptions of their own
         raise SourceError(
-            f"{file} must be a whole file of tensors alone, got: {_reason(error)}; take the model's safetensors files"
+            f"{file} is not a whole file of tensors alone: {_reason(error)}; take the model's safetensors files"
         ) from None
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise SourceError(f"{file} must hold tensors by name and nothing else; take the model's safetensors files")

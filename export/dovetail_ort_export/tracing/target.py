@@ -14,6 +14,7 @@ from typing import Any
 import onnx_ir as ir
 from torch import Tensor
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.source.weights import head_size
 from dovetail_ort_export.tracing.axes import CACHE_SLOTS, INPUT_AXES, ROW_AXES, ROWS, past_axes, present_axes
 from dovetail_ort_export.tracing.leaves import LayerCache, leaf_forward
@@ -21,7 +22,7 @@ from dovetail_ort_export.tracing.skeleton import example_inputs, traced
 from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS
 
 
-def trace_target(model: Any) -> ir.Model:
+def trace_target(model: CausalLM) -> ir.Model:
     """The skeleton of a transformers causal LM of a supported family.
 
     Args:
@@ -51,7 +52,7 @@ def cache_parameter(module: Any) -> str:
 
 
 @contextmanager
-def _as_target(model: Any) -> Iterator[None]:
+def _as_target(model: CausalLM) -> Iterator[None]:
     """Within this context the model's forward is that of a target: with cache, attention bias and hidden states."""
     replaced = []
     for name, module in model.named_modules():
@@ -66,7 +67,7 @@ def _as_target(model: Any) -> Iterator[None]:
             del module.forward
 
 
-def _target_forward(model: Any) -> Callable[..., tuple[Tensor, ...]]:
+def _target_forward(model: CausalLM) -> Callable[..., tuple[Tensor, ...]]:
     cache_name = cache_parameter(model.model.layers[0])
 
     def forward(

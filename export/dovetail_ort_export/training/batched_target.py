@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, StaticLayer
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.tracing.target import cache_parameter
 from dovetail_ort_export.training.chat_turns import TokenIds
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
@@ -192,7 +193,7 @@ def _cache(session: Session, entry: TargetEntry, num_sequences: int, capacity: i
 class TorchTarget(BatchedTarget):
     """The original model, a transformers causal LM; it is moved to the device, to bfloat16 on CUDA."""
 
-    def __init__(self, model: Any, *, num_sequences: int, capacity: int, device: torch.device) -> None:
+    def __init__(self, model: CausalLM, *, num_sequences: int, capacity: int, device: torch.device) -> None:
         self.num_sequences = num_sequences
         self.capacity = capacity
         self.hidden_size = int(model.config.hidden_size)

@@ -14,20 +14,6 @@ from dovetail_ort_runtime.text.messages import Message
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 LEAST_ANSWER_TOKENS: Final = 8
-# The smallest allowed value of each number that has one.
-_LEAST: Final = {
-    "num_answer_tokens": 1,
-    "max_answer_tokens": LEAST_ANSWER_TOKENS,
-    "num_parallel": 1,
-    "draft_vocabulary_size": 0,
-    "unrolled_steps": 1,
-    "feature_weight": 0,
-    "num_epochs": 1,
-    "batch_size": 1,
-    "threads": 1,
-    "seed": 0,
-}
-_SHARES: Final = ("prompt_share", "opening_share", "one_step_share")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,14 +65,23 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            must_be_at_least(name, getattr(self, name), least)
-        for name in _SHARES:
-            must_be_between(name, getattr(self, name), 0, 1)
-        must_be("learning_rate", "above 0 and below 1", self.learning_rate, holds=0 < self.learning_rate < 1)
+        must_be_at_least("num_answer_tokens", self.num_answer_tokens, 1)
+        must_be_between("prompt_share", self.prompt_share, 0, 1)
+        must_be_between("opening_share", self.opening_share, 0, 1)
+        must_be_at_least("max_answer_tokens", self.max_answer_tokens, LEAST_ANSWER_TOKENS)
+        must_be_at_least("num_parallel", self.num_parallel, 1)
         check_head(self.fusion, self.num_blocks)
+        must_be_at_least("draft_vocabulary_size", self.draft_vocabulary_size, 0)
+        must_be_at_least("unrolled_steps", self.unrolled_steps, 1)
+        must_be_between("one_step_share", self.one_step_share, 0, 1)
+        must_be_at_least("feature_weight", self.feature_weight, 0)
+        must_be_at_least("num_epochs", self.num_epochs, 1)
+        must_be_at_least("batch_size", self.batch_size, 1)
+        must_be("learning_rate", "above 0 and below 1", self.learning_rate, holds=0 < self.learning_rate < 1)
         must_be_one_of("precision", self.precision, PRECISIONS)
         must_be_one_of("device", self.device, DEVICES)
+        must_be_at_least("threads", self.threads, 1)
+        must_be_at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from dovetail_ort_export.options import MAX_ROWS, ExportOptions, Report
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.source.weights import head_size
 from dovetail_ort_runtime.engine.cache_memory import CacheShape
 from dovetail_ort_runtime.errors import InputError
@@ -16,7 +17,7 @@ _FLOAT_BYTES: Final = 4
 _GRAPH_BYTES: Final = 2**20  # the front graph itself, without its weights
 
 
-def number_of_gpu_layers(options: ExportOptions, model: Any, max_context: int, report: Report) -> int:
+def number_of_gpu_layers(options: ExportOptions, model: CausalLM, max_context: int, report: Report) -> int:
     """Number of first blocks that go into a graph for a GPU, as the options say.
 
     Args:
@@ -39,7 +40,7 @@ def number_of_gpu_layers(options: ExportOptions, model: Any, max_context: int, r
     return number
 
 
-def _blocks_within(vram_limit: int, model: Any, max_context: int) -> int:
+def _blocks_within(vram_limit: int, model: CausalLM, max_context: int) -> int:
     """Largest number of blocks that fit, with embedding, cache and the activations of a forward; never all of them.
 
     What CUDA and its libraries take for themselves is not counted. Where attention is not flash attention, its scores
@@ -65,10 +66,10 @@ def _blocks_within(vram_limit: int, model: Any, max_context: int) -> int:
     return int(min(number, config.num_hidden_layers - 1))
 
 
-def _bytes_of_ends(model: Any, max_context: int) -> int:
+def _bytes_of_ends(model: CausalLM, max_context: int) -> int:
     """Bytes of all that does not depend on the number of blocks."""
     config = model.config
-    embedding = model.get_input_embeddings().weight.numel()
+    embedding = model.model.embed_tokens.weight.numel()
     rotary = max_context * head_size(config)
     activations = MAX_ROWS * (4 * config.hidden_size + 3 * config.intermediate_size)
     scores = _FLOAT_BYTES * MAX_ROWS * config.num_attention_heads * max_context

@@ -41,7 +41,7 @@ def load_graph(path: Path) -> ir.Model:
     try:
         model = ir.load(path)
     except Exception as error:  # protobuf and onnx-ir raise classes of their own
-        raise InputError(f"{path.name} must be an ONNX graph, got: {one_line(error)}") from error
+        raise InputError(f"{path.name} is not an ONNX graph: {one_line(error)}") from error
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if not isinstance(tensor, ir.ExternalTensor):

@@ -123,7 +123,7 @@ def test_a_pytorch_file_that_would_run_code_is_refused_and_runs_none(zipped: boo
     torch.save(content, source / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     (source / "model.safetensors").unlink()
 
-    with pytest.raises(SourceError, match=r"pytorch_model\.bin must be a whole file of tensors alone.*mkdir") as caught:
+    with pytest.raises(SourceError, match=r"pytorch_model\.bin is not a whole file of tensors alone.*mkdir") as caught:
         read_directory(source)
     assert not (tmp_path / "made").exists()
     assert "\n" not in str(caught.value)

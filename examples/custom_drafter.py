@@ -3,7 +3,7 @@
 A drafter may propose anything. The target verifies each draft token, so a bad drafter makes decoding slower and never
 changes the answer.
 
-python examples/custom_drafter.py BUNDLE
+    python examples/custom_drafter.py BUNDLE
 """
 
 from __future__ import annotations

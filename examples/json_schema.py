@@ -1,6 +1,8 @@
 """An answer that follows a JSON schema; needs `pip install 'dovetail-ort[server]'` for llguidance.
 
-python examples/json_schema.py BUNDLE
+Usage:
+
+    python examples/json_schema.py BUNDLE
 """
 
 from __future__ import annotations

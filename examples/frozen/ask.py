@@ -1,7 +1,9 @@
 """Answer one prompt from the bundle beside this program; PyInstaller makes an application of it with `ask.spec`.
 
-ask Why is the sky blue?
-ask < question.txt
+Usage:
+
+    ask Why is the sky blue?
+    ask < question.txt
 """
 
 from __future__ import annotations

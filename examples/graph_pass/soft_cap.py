@@ -20,7 +20,10 @@ class SoftCap(ir.passes.InPlacePass):
         bounded = ir.node("Tanh", [ratio.outputs[0]])
         scaled = ir.node("Mul", [bounded.outputs[0], cap.outputs[0]])
         model.graph.extend([cap, ratio, bounded, scaled])
-        logits.name, capped = "uncapped_logits", scaled.outputs[0]
-        capped.name, capped.shape, capped.type = "logits", logits.shape, logits.type
+        logits.name = "uncapped_logits"
+        capped = scaled.outputs[0]
+        capped.name = "logits"
+        capped.shape = logits.shape
+        capped.type = logits.type
         model.graph.outputs[model.graph.outputs.index(logits)] = capped
         return ir.passes.PassResult(model, modified=True)

@@ -1,7 +1,9 @@
 """A bundle behind Ray Serve: replicas on one machine or many, with the routes of `dovetail-ort serve`.
 
-serve run app:build bundle=/models/smollm2 replicas=2 threads=4
-serve run app.yaml
+Usage:
+
+    serve run app:build bundle=/models/smollm2 replicas=2 threads=4
+    serve run app.yaml
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from onnx import TensorProto, helper, numpy_helper
 from dovetail_ort_runtime import kernels
 
 WIDTH, HEADS, KV_HEADS, HEAD_SIZE, SLOTS, VOCABULARY = 64, 4, 2, 16, 1024, 96
-ROW_INPUTS = ("lengths", "sequence_ids", "slots", "ancestors", "position_ids")
 
 
 def packed(generator, outputs, inputs):

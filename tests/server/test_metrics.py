@@ -1,3 +1,5 @@
+"""What the server counts, as Prometheus reads it."""
+
 from __future__ import annotations
 
 import httpx

@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lines(difference: GraphDifference) -> Iterator[str]:
-    first, second = difference.first, difference.second
+    first = difference.first
+    second = difference.second
     names = sorted({*first.num_nodes, *second.num_nodes})
     rows = [(name, first.num_nodes.get(name, 0), second.num_nodes.get(name, 0)) for name in names]
     rows += [

@@ -100,7 +100,8 @@ def _table(title: str, shares: Sequence[Share], one: ForwardProfile, bandwidth: 
 def _as_json(profile: GraphProfile) -> dict[str, Any]:
     record = dataclasses.asdict(profile)
     for one, measured in zip(record["forwards"], profile.forwards, strict=True):
-        one["bytes_read"], one["bytes_per_second"] = measured.bytes_read, measured.bytes_per_second
+        one["bytes_read"] = measured.bytes_read
+        one["bytes_per_second"] = measured.bytes_per_second
         one["neither_product_nor_attention"] = measured.overhead
         for kind in ("operators", "blocks"):
             for share, found in zip(one[kind], getattr(measured, kind), strict=True):

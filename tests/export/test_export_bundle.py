@@ -165,7 +165,7 @@ def test_the_steps_are_reported_in_order(tiny_llama, out):
     export_bundle(str(tiny_llama), out, report=steps.append)
     assert [step.split()[0:2] for step in steps] == [
         ["loading", str(tiny_llama)],
-        ["asking", "the"],
+        ["computing", "the"],
         ["recomputing", "a"],
         ["writing", "model_native.onnx"],
         ["checking", "what"],

@@ -22,8 +22,9 @@ from benchmarks.gpu.forwards import CHAINS, CONTEXT, ROWS, TREES, described, tim
 from benchmarks.paper_size.random_drafters import write_random_drafter
 from dovetail_ort_export.writing.target_ends import TargetEnds
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.checks import parse_bytes
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
-from dovetail_ort_runtime.engine.devices import CUDA, parse_bytes, require_cuda
+from dovetail_ort_runtime.engine.devices import CUDA, require_cuda
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
 

@@ -15,7 +15,7 @@ from dovetail_ort.cli.export_extra import Progress, export_packages
 from dovetail_ort.cli.terminal import quoted, tell
 from dovetail_ort_export.options import FORMATS, PRECISIONS, ExportOptions
 from dovetail_ort_runtime.bundle.formats import KV_CACHES
-from dovetail_ort_runtime.engine.devices import parse_bytes
+from dovetail_ort_runtime.checks import parse_bytes
 
 if TYPE_CHECKING:
     from dovetail_ort_export.exporter import ExportReport

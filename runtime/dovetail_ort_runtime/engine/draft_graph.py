@@ -22,10 +22,11 @@ from dovetail_ort_runtime.bundle.graph_names import (
     SCORED_ROWS,
 )
 from dovetail_ort_runtime.engine.cache_memory import NATIVE_LAYOUT, PORTABLE_LAYOUT, CacheShape, cache_type
-from dovetail_ort_runtime.engine.devices import CPU, CUDA, HostBuffers
+from dovetail_ort_runtime.engine.devices import CPU, CUDA
 from dovetail_ort_runtime.engine.gpu_memory import memory_left, rows_that_fit, with_reserve
 from dovetail_ort_runtime.engine.graph_choice import check_bias, check_dimensions, graph_to_open, missing_library
 from dovetail_ort_runtime.engine.graph_runner import BoundForward, BoundForwards, GraphRunner
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.session import device_errors, open_session, weight_bytes

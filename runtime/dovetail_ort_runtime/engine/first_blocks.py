@@ -11,10 +11,11 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.bundle.graph_names import BLOCK_STATES, INPUT_IDS, POSITION_IDS
 from dovetail_ort_runtime.engine.cache_memory import CacheShape
-from dovetail_ort_runtime.engine.devices import CPU, HostBuffers
+from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.gpu_memory import memory_left, rows_that_fit, with_reserve
 from dovetail_ort_runtime.engine.graph_choice import check_bias, check_dimensions, graph_to_open
 from dovetail_ort_runtime.engine.graph_runner import Arrays, BoundForward, GraphRunner
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.session import device_errors, open_session, weight_bytes
 

@@ -23,7 +23,7 @@ from dovetail_ort_runtime.bundle.graph_names import (
     SLOTS,
     TOTAL_LENGTH,
 )
-from dovetail_ort_runtime.engine.devices import HostBuffers
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 
 NO_ANCESTOR: Final = -1
 

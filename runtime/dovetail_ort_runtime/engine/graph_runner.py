@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS, SLOTS, TOTAL_LENGTH
-from dovetail_ort_runtime.engine.devices import CPU, CUDA, HostBuffers
+from dovetail_ort_runtime.engine.devices import CPU, CUDA
 from dovetail_ort_runtime.engine.forward_inputs import ChainInputs, ForwardInputs, NativeInputs, PortableInputs
 from dovetail_ort_runtime.engine.gpu_memory import KEPT_ROWS
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.ort_protocols import Session, ort_value_of
 from dovetail_ort_runtime.engine.session import SessionReport, report_session, weight_bytes

@@ -21,12 +21,13 @@ from dovetail_ort_runtime.bundle.graph_names import (
 )
 from dovetail_ort_runtime.checks import must_be_at_least
 from dovetail_ort_runtime.engine.cache_memory import NATIVE_LAYOUT, PORTABLE_LAYOUT, CacheShape, cache_type
-from dovetail_ort_runtime.engine.devices import CPU, HostBuffers
+from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.first_blocks import FirstBlocks, FirstBlocksForward
 from dovetail_ort_runtime.engine.forward_inputs import ancestor_slots
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, check_dimensions, graphs_to_load
 from dovetail_ort_runtime.engine.graph_runner import Arrays, BoundForward, BoundForwards, GraphRunner
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.session import SessionReport, open_session

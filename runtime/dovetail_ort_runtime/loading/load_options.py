@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_runtime.checks import must_be_at_least, must_be_one_of
+from dovetail_ort_runtime.checks import must_be_at_least, must_be_one_of, parse_bytes
 from dovetail_ort_runtime.drafting.drafter import Drafter
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
-from dovetail_ort_runtime.engine.devices import AUTO, CUDA, DEVICES, parse_bytes
+from dovetail_ort_runtime.engine.devices import AUTO, CUDA, DEVICES
 from dovetail_ort_runtime.errors import InputError
 
 # Names of drafters, as the command line spells them.

@@ -208,9 +208,8 @@ class Model:
         yield from answer.pieces((self._decoder.root,), (self._decoder.root_logprobs,), room)
         while not answer.finished:
             left = room - answer.num_tokens
-            result = self._decoder.next_round(
-                min(options.max_draft_tokens, left - 1, self._decoder.target.max_rows - 1)
-            )
+            most = min(options.max_draft_tokens, left - 1, self._decoder.target.max_rows - 1)
+            result = self._decoder.next_round(most)
             answer.count(result)
             yield from answer.pieces(result.token_ids, result.logprobs, room)
 

@@ -82,11 +82,11 @@ def _test_draft_tokens(
         # Accept x with min(1, p(x) / q(x)).
         if sampler.uniform() * q[token_id] < p[token_id]:
             return token_id, child
-        p = _residual(p, q)
+        p = residual_distribution(p, q)
     return sampler.draw(p), None
 
 
-def _residual(p: ProbabilityArray, q: ProbabilityArray) -> ProbabilityArray:
+def residual_distribution(p: ProbabilityArray, q: ProbabilityArray) -> ProbabilityArray:
     """norm(max(p - q, 0)), (V,) float64."""
     residual = np.maximum(p - q, 0)
     total = residual.sum()

@@ -62,18 +62,18 @@ class TimeCurves:
         by_context = [_interpolated(num_rows, self.verify_rows, times) for times in self.verify_ms]
         return _interpolated(context, self.contexts, by_context)
 
-    def draft(self, num_levels: int, num_unread: int, num_branches: int = 0) -> float:
+    def draft(self, depth: int, num_unread: int, num_branches: int = 0) -> float:
         """Milliseconds of drafting a chain or a tree.
 
         Args:
-            num_levels: tokens of the chain, or depth of the tree.
+            depth: tokens of the chain, or depth of the tree.
             num_unread: tokens that the drafter has yet to read.
             num_branches: expanded nodes of the tree beside the first one of each depth.
         """
-        if not num_levels:
+        if not depth:
             return 0.0
         first = _interpolated(num_unread, self.catch_up_rows, self.catch_up_ms)
-        return first + (num_levels - 1) * self.step_ms + num_branches * self.branch_ms
+        return first + (depth - 1) * self.step_ms + num_branches * self.branch_ms
 
 
 def _interpolated(x: float, points: tuple[int, ...], values: tuple[float, ...] | list[float]) -> float:

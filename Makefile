@@ -20,8 +20,10 @@ OLDEST := build/oldest
 SITE_PACKAGES = lib/$(notdir $(wildcard $(VENV)/lib/python3*))/site-packages
 # The tests that use transformers: reading sources, tracing, checking.
 OLDEST_TESTS := $(addprefix tests/export/, source heads tracing checking test_families.py test_export_bundle.py \
-	passes/test_quantize_cache.py training/test_slotted_target.py)
+	passes/test_quantize_cache.py training/test_batched_target.py)
 STAND_IN := build/cuda-stand-in
+C_FILES = $(wildcard runtime/dovetail_ort_runtime/kernels/source/*.h runtime/dovetail_ort_runtime/kernels/source/*.cpp \
+	tests/kernels/*.cpp tests/cuda_stand_in/*.c)
 FUZZING := build/fuzzing/python
 SPECULATORS := build/speculators
 
@@ -42,11 +44,13 @@ setup: $(DEVELOPMENT) ## make .venv, with all that checks and tests need
 check: $(DEVELOPMENT) ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/mypy
 
-fix: $(DEVELOPMENT) ## correct what ruff can correct
+fix: $(DEVELOPMENT) ## correct what ruff and clang-format can correct
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
 
 # The file holds arguments of pytest, one a line: no real model, no built wheel, no measured times.
 test-fast: $(DEVELOPMENT) ## run the quick tests, without a real model

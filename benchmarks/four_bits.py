@@ -85,7 +85,7 @@ def _session(bits: int, outputs: int, inputs: int, count: int) -> Any:
     """A session on a graph of so many products of one input."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # or it takes a core from the other one
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # or it takes the other session's core
     kernels.register(options)
     model = _model(bits, outputs, inputs, count)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -132,7 +132,7 @@ def _target(path: str) -> Target:
 
 
 def _export(path: str) -> dict[str, Any]:
-    """What export wrote, and how far it measured it to be from the original."""
+    """The size of an export, and its measured distance from the original."""
     bundle = Bundle(path)
     measured = bundle.manifest.measurements
     graph = bundle.manifest.target.graph
@@ -148,7 +148,7 @@ def _drafters(bundle: Path, head: Path) -> dict[str, Any]:
         for bits, copy in copies.items():
             shutil.copytree(bundle, copy)
             attach_drafter(copy, head, f"int{bits}")
-            models[bits] = _draft_model(copy)
+            models[bits] = _draft_graph(copy)
         forwards = {bits: drafter_forwards(model, NUM_PAST) for bits, model in models.items()}
         return {
             "forwards": {str(rows): _in_turns(_of(forwards, rows), _FORWARD_TURNS, 1) for rows in DRAFTER_ROWS},
@@ -156,7 +156,7 @@ def _drafters(bundle: Path, head: Path) -> dict[str, Any]:
         }
 
 
-def _draft_model(path: Path) -> DraftGraph:
+def _draft_graph(path: Path) -> DraftGraph:
     bundle = Bundle(path)
     entry = bundle.manifest.drafter
     assert entry is not None

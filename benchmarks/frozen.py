@@ -54,7 +54,7 @@ def main(application: str, bundle: str) -> None:
 
 
 def _size(directory: Path) -> tuple[int, int]:
-    """Number and bytes of the files in a directory; a link counts as what the file system keeps of it."""
+    """Number and bytes of the files in a directory; of a link, only its own bytes count."""
     sizes = [path.lstat().st_size for path in directory.rglob("*") if path.is_symlink() or path.is_file()]
     return len(sizes), sum(sizes)
 

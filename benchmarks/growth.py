@@ -20,10 +20,11 @@ import dovetail_ort
 from benchmarks.machine import write_result
 from benchmarks.timing import in_turn
 from dovetail_ort import Generation, GenerationOptions, Model, SamplingOptions
-from dovetail_ort_export.laboratory.graphs import TARGET, loaded_graph
+from dovetail_ort_export.laboratory.graphs import loaded_graph
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_export.laboratory.profile import measured_read_bandwidth
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.graph_names import TARGET
 
 CONTEXTS: Final = (128, 1024, 4096, 8000)
 NUM_TEXTS: Final = 3

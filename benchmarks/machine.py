@@ -52,7 +52,7 @@ def write_result(name: str, found: Mapping[str, Any]) -> Path:
     """Write a result file of this machine, which says where and when it was measured, and print its path.
 
     Args:
-        name: of the file, without suffix.
+        name: name of the file, without suffix.
         found: what was measured, as JSON values.
     """
     path = results_folder() / f"{name}.json"

@@ -82,7 +82,7 @@ def main(bundle_path: str) -> None:
     model = DraftGraph(bundle.path(head.graph), head, capacity=MAX_CONTEXT, threads=usable_cores())
     drafter = FeatureDrafter(model)
     curves = measure_curves(target, drafter, THOROUGH)
-    choices = _choices(model, curves)
+    choices = drafter_choices(model, curves)
     result = {
         "curves": dataclasses.asdict(curves),
         "suites": {
@@ -94,7 +94,9 @@ def main(bundle_path: str) -> None:
     write_result("planner", result)
 
 
-def _choices(model: DraftGraph, curves: TimeCurves) -> dict[str, Callable[[], Drafter]]:
+def drafter_choices(model: DraftGraph, curves: TimeCurves) -> dict[str, Callable[[], Drafter]]:
+    """What makes each drafter that is compared, by its name in the result."""
+
     def fixed(length: int) -> Callable[[], Drafter]:
         return lambda: FeatureDrafter(model, ChainShape.fixed(length))
 

@@ -1,4 +1,4 @@
-"""The prompts that are measured with: our own, which lie in `prompts/`, and HumanEval's."""
+"""The prompts for measurements: our own, in `prompts/`, and HumanEval's."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from benchmarks.byte_tokenizer import byte_tokenizer
 from benchmarks.machine import write_result
 from benchmarks.result_files import REPOSITORY, read_json
 from dovetail_ort_export import ExportOptions, export_bundle
@@ -79,13 +79,7 @@ def _write_source(config: dict[str, Any], directory: Path) -> None:
     model.save_pretrained(directory)
     (directory / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": 0}), encoding="utf-8")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(special_tokens=[_END], initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([], trainer)
-    tokenizer.save(str(directory / "tokenizer.json"))
+    byte_tokenizer(_END).save(str(directory / "tokenizer.json"))
 
 
 if __name__ == "__main__":

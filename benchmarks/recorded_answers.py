@@ -33,7 +33,7 @@ class RecordedAnswer:
     Attributes:
         token_ids: (T,) int64, prompt and answer.
         prompt_length: number of tokens of the prompt.
-        hidden_states: (T - 1, E) float32, of every token but the last.
+        hidden_states: (T - 1, E) float32, hidden states of every token but the last.
     """
 
     token_ids: TokenArray
@@ -68,7 +68,7 @@ def _recorded(target: Target, prompt: list[int], ends: set[int]) -> RecordedAnsw
     answer = [decoder.root]
     while len(answer) < MAX_NEW_TOKENS and ends.isdisjoint(answer):
         left = MAX_NEW_TOKENS - len(answer)
-        answer += decoder.step(min(MAX_DRAFT_TOKENS, left - 1)).token_ids
+        answer += decoder.next_round(min(MAX_DRAFT_TOKENS, left - 1)).token_ids
     length = next((number for number, token_id in enumerate(answer, 1) if token_id in ends), len(answer))
     token_ids = np.array([*prompt, *answer[:length]])
     states = np.concatenate(recorder.hidden_states)
@@ -77,7 +77,7 @@ def _recorded(target: Target, prompt: list[int], ends: set[int]) -> RecordedAnsw
 
 @dataclass(slots=True)
 class Replay:
-    """What drafting over recorded answers came to.
+    """Counts of drafting over recorded answers.
 
     Attributes:
         rounds: number of rounds that drafted.
@@ -103,10 +103,10 @@ def replay(
     """Draft as in a decoder; the recorded answer decides what is accepted, side branches of a tree too.
 
     Args:
-        drafter: as in a decoder.
-        answers: what the target answered.
+        drafter: drafter that is measured.
+        answers: recorded answers of the target.
         max_draft_tokens: number of tokens that a round drafts at most.
-        verified: gets the number of rows that the target would read in each round.
+        verified: function that is called in each round with the number of rows that the target would read.
     """
     result = Replay()
     for answer in answers:

@@ -4,7 +4,8 @@
     python -m benchmarks.render --check    # status 1 and the names of pages that would change
 
 A page holds `<!-- begin: NAME -->` and `<!-- end: NAME -->`, each in a line of its own. The function of that name in
-`benchmarks.tables` writes what is between them from committed result files. Where a file is missing, the page names it.
+`benchmarks.tables` writes what is between them from committed result files. Where a file is missing, the page names the
+`make` target that writes it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from benchmarks.result_files import REPOSITORY
+from benchmarks.result_files import REPOSITORY, make_target
 from benchmarks.tables import TABLES
 
 PAGES: Final = ("README.md", "docs/*.md", "models/*/README.md", "benchmarks/README.md", "benchmarks/*/README.md")
@@ -69,7 +70,7 @@ def _write(found: re.Match[str]) -> str:
     try:
         content = TABLES[name]()
     except FileNotFoundError as error:
-        content = f"Not measured yet: `{Path(error.filename).name}`."
+        content = f"Measure it here: `make {make_target(Path(error.filename))}`."
     return f"<!-- begin: {name} -->\n\n{content}\n\n<!-- end: {name} -->"
 
 

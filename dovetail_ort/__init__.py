@@ -1,5 +1,11 @@
 """Exact speculative decoding for ONNX Runtime: `load` a bundle, `generate` from it.
 
+The front door of the project, from three sides:
+
+    Python: load -> Model (dovetail_ort_runtime); grammar: what an answer must follow
+    terminal: cli -> commands -> dovetail_ort_export, dovetail_ort_runtime, bench, health
+    HTTP: commands.serve -> server -> Model
+
 Example:
     import dovetail_ort
 
@@ -9,6 +15,8 @@ Example:
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from dovetail_ort.grammar import Grammar, GrammarCompiler
 from dovetail_ort_runtime import (
@@ -58,3 +66,15 @@ __all__ = [
     "TreeShape",
     "load",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """The version, when it is asked for: `importlib.metadata` takes 20 ms to import."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib.metadata
+
+        return importlib.metadata.version("dovetail-ort")

@@ -34,12 +34,12 @@ class PromptRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModeSummary:
-    """One mode over all prompts.
+    """Speed of one mode over all prompts.
 
     Attributes:
-        decode_tokens_per_second: tokens after the first over their time, for all prompts together.
+        decode_tokens_per_second: tokens after the first divided by their time, for all prompts together.
         median_tokens_per_second: median of the prompts' own decoding speeds.
-        prefill_tokens_per_second: prompt tokens that were read over their time, for all prompts together.
+        prefill_tokens_per_second: prompt tokens that were read divided by their time, for all prompts together.
         median_time_to_first_token_ms: median of the prompts' times to the first token, in milliseconds.
     """
 
@@ -51,13 +51,13 @@ class ModeSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkResult:
-    """The comparison.
+    """Speculation compared with the baseline, over all prompts.
 
     Attributes:
         num_prompts: number of prompts that were decoded in every mode.
         num_identical: number of prompts whose speculative tokens are the baseline's.
         modes: summary of each mode, by its name.
-        speedup: decoding speed with speculation over that of the baseline, for all prompts together.
+        speedup: decoding speed with speculation divided by that of the baseline, for all prompts together.
         median_speedup: median of the prompts' own speedups.
         speedup_quartiles: lower and upper quartile of the prompts' own speedups.
         accepted_length: mean number of tokens of a round, the bonus token included.
@@ -123,7 +123,7 @@ class Benchmark:
 
 
 def summarise(records: Sequence[PromptRecord]) -> BenchmarkResult:
-    """The figures of a run of one prompt or more.
+    """Summarise the records of one prompt or more.
 
     Raises:
         InputError: no answer has more than one token, so that no decoding was timed.
@@ -185,7 +185,7 @@ def _shares(speculative: Sequence[Statistics]) -> dict[str, float]:
 
 
 def as_json(result: BenchmarkResult, records: Iterable[PromptRecord]) -> dict[str, Any]:
-    """All figures, and the main ones of each prompt, as JSON values."""
+    """A result as JSON values, with the main figures of each prompt."""
     return {**dataclasses.asdict(result), "prompts": [_prompt_json(record) for record in records]}
 
 

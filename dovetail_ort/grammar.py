@@ -29,7 +29,7 @@ ResultT = TypeVar("ResultT")
 
 
 class GrammarCompiler:
-    """Makes grammars for one model's answers. The compiler takes up to a second to make, a grammar milliseconds.
+    """Makes grammars for one model's answers. Making a compiler takes up to a second, making a grammar milliseconds.
 
     Args:
         model: the model whose answers follow the grammars. Its tokenizer says which text a token stands for, and its
@@ -117,7 +117,7 @@ class GrammarCompiler:
 
 
 class Grammar(Constraint):
-    """What answers must look like. A `GrammarCompiler` makes it, for any number of answers of its model.
+    """A rule for the form of answers. A `GrammarCompiler` makes it, for any number of answers of its model.
 
     Args:
         matcher: llguidance's matcher before the first token.
@@ -142,7 +142,7 @@ class _GrammarState(ConstraintState):
         self._ended = False
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Tokens that may continue the text, and those that end it where it may end. After the end only the latter.
+        """Tokens that may continue the text, and those that end it where it may end; after the end, only those.
 
         Raises:
             InputError: the grammar needs more than the limits allow.
@@ -153,7 +153,7 @@ class _GrammarState(ConstraintState):
         return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little").view(np.bool_)
 
     def advance(self, token_id: int) -> None:
-        """Go on by one token; behind the end there is no place to go to.
+        """Take note of the answer's next token; tokens after the end are ignored.
 
         Raises:
             InputError: the token is not allowed, or following the grammar takes more than its limits.

@@ -21,14 +21,13 @@ from dovetail_ort_runtime.engine.reference_bits import REFERENCE_BITS, bits_here
 from dovetail_ort_runtime.engine.row_invariance import ROWS_AT_EXPORT, TOKENS_AT_EXPORT, measure_row_invariance
 from dovetail_ort_runtime.engine.session import SessionReport, try_cuda
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.errors import UnavailableError
+from dovetail_ort_runtime.errors import UnavailableError, split_advice
 from dovetail_ort_runtime.machine.cuda_runtime import cuda_versions, device_name
 from dovetail_ort_runtime.machine.onnx_runtime import import_onnxruntime, onnxruntime_distributions
 from dovetail_ort_runtime.machine.processor import instruction_sets, processor_name
 
 Status = Literal["ok", "note", "problem"]
 
-_CUDA: Final = "cuda"
 _OPERATORS: Final = "native operators"
 _EXTRAS: Final = ("export", "server", "hub")
 _REMEDIES: Final = {"problem": "to repair", "note": "optional"}
@@ -36,7 +35,7 @@ _REMEDIES: Final = {"problem": "to repair", "note": "optional"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HealthCheck:
-    """One finding.
+    """The result of one check.
 
     Attributes:
         name: what was checked.
@@ -57,10 +56,10 @@ def is_healthy(checks: list[HealthCheck]) -> bool:
 
 
 def health_checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
-    """Each check as soon as it is made.
+    """Check the machine and a bundle, and yield each result as soon as it is known.
 
     Args:
-        bundle: a bundle that is to run on this machine; None checks the machine alone.
+        bundle: bundle to run on this machine; None checks only the machine.
     """
     yield from _check_machine()
     runtime = list(_check_onnxruntime())
@@ -77,7 +76,7 @@ def health_checks(bundle: Bundle | None) -> Iterator[HealthCheck]:
     yield HealthCheck(name="bundle", found=f"{bundle.directory} is complete")
     if is_healthy(runtime):
         yield _check_exactness(bundle)
-        yield _check_drafter(bundle, cuda_works=any(check.name == _CUDA and check.status == "ok" for check in runtime))
+        yield _check_drafter(bundle, cuda_works=any(check.name == CUDA and check.status == "ok" for check in runtime))
 
 
 def remedies(checks: list[HealthCheck]) -> list[str]:
@@ -89,6 +88,13 @@ def remedies(checks: list[HealthCheck]) -> list[str]:
         if check.status == status and check.remedy
     ]
     return list(dict.fromkeys(found)) or ["nothing to repair"]
+
+
+def _failed(name: str, status: Status, reason: object) -> HealthCheck:
+    """A check whose result is an error of this project, or its message."""
+    found, advice = split_advice(reason)
+    remedy = None if advice is None else advice.removeprefix("run: ")
+    return HealthCheck(name=name, status=status, found=found, remedy=remedy)
 
 
 def _check_machine() -> Iterator[HealthCheck]:
@@ -108,8 +114,7 @@ def _check_onnxruntime() -> Iterator[HealthCheck]:
     try:
         providers = import_onnxruntime().get_available_providers()
     except UnavailableError as error:
-        found, _, remedy = str(error).rpartition("; run: ")
-        yield HealthCheck(name="onnxruntime", status="problem", found=found, remedy=remedy)
+        yield _failed("onnxruntime", "problem", error)
         return
     distributions = " and ".join(f"{name} {version}" for name, version in onnxruntime_distributions().items())
     yield HealthCheck(name="onnxruntime", found=distributions)
@@ -118,20 +123,18 @@ def _check_onnxruntime() -> Iterator[HealthCheck]:
         yield _check_cuda_versions()
         yield _check_cuda()
     else:
-        yield HealthCheck(name="cuda", status="note", found="no CUDA provider; everything runs on the CPU")
+        yield HealthCheck(name=CUDA, status="note", found="no CUDA provider; everything runs on the CPU")
 
 
 def _check_operators() -> HealthCheck:
     """Whether the library of native operators is there. Without it portable bundles still work."""
     reason = kernels.why_missing()
     if reason is not None:
-        found, _, remedy = reason.partition("; ")
-        return HealthCheck(name=_OPERATORS, status="note", found=found, remedy=remedy)
+        return _failed(_OPERATORS, "note", reason)
     try:
         level = kernels.level()
     except UnavailableError as error:
-        found, _, remedy = str(error).partition("; ")
-        return HealthCheck(name=_OPERATORS, status="problem", found=found, remedy=remedy)
+        return _failed(_OPERATORS, "problem", error)
     parts = (
         f"level {level} of {', '.join(kernels.levels())}",
         f"operators {kernels.OPERATOR_VERSION}",
@@ -170,9 +173,8 @@ def _check_cuda() -> HealthCheck:
     try:
         try_cuda()
     except UnavailableError as error:
-        found, _, remedy = str(error).rpartition("; ")
-        return HealthCheck(name=_CUDA, status="note", found=found, remedy=remedy.removeprefix("run: "))
-    return HealthCheck(name=_CUDA, found=f"a graph ran on {device_name()} with CUDA {cuda_versions().cuda}")
+        return _failed(CUDA, "note", error)
+    return HealthCheck(name=CUDA, found=f"a graph ran on {device_name()} with CUDA {cuda_versions().cuda}")
 
 
 def _check_packages(extra: str = "") -> Iterator[HealthCheck]:

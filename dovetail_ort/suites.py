@@ -82,7 +82,7 @@ def _read_line(name: str, line: str) -> tuple[str, Any]:
     try:
         return name, json.loads(line)
     except json.JSONDecodeError as error:
-        raise InputError(f"{name} must be JSON, got: {error}") from error
+        raise InputError(f"{name} is not JSON: {error}") from error
 
 
 def suite_prompt(name: str, value: Any) -> SuitePrompt:

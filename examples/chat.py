@@ -1,6 +1,8 @@
 """A conversation: each turn reads only what is new, as the KV cache keeps the turns before it.
 
-python examples/chat.py BUNDLE
+Usage:
+
+    python examples/chat.py BUNDLE
 """
 
 from __future__ import annotations

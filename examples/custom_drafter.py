@@ -1,9 +1,9 @@
-"""A drafter of one's own: what followed a token the last time is proposed again.
+"""A drafter of your own: it proposes again what followed a token the last time.
 
-It may propose anything. The target verifies each draft token, so a bad drafter makes decoding slower and never changes
-the answer.
+A drafter may propose anything. The target verifies each draft token, so a bad drafter makes decoding slower and never
+changes the answer.
 
-python examples/custom_drafter.py BUNDLE
+    python examples/custom_drafter.py BUNDLE
 """
 
 from __future__ import annotations

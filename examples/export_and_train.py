@@ -3,7 +3,8 @@
     python examples/export_and_train.py CHECKPOINT BUNDLE [ANSWER_TOKENS]
 
 The target writes the text that the head is trained on, so no data set is needed. The default number of tokens takes an
-hour or two on two cores for a model of 135M parameters. A training that was stopped goes on when it is called again.
+hour or two on two cores for a model of 135M parameters. Run the same command again to continue a training that was
+stopped.
 """
 
 from __future__ import annotations

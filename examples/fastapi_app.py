@@ -1,7 +1,7 @@
-"""A bundle inside a FastAPI application of one's own; needs `pip install fastapi uvicorn`.
+"""A bundle inside a FastAPI application of your own; needs `pip install fastapi uvicorn`.
 
-BUNDLE=path/to/bundle uvicorn --app-dir examples fastapi_app:app
-curl -N localhost:8000/answer -H 'Content-Type: application/json' -d '{"question": "Why is the sky blue?"}'
+    BUNDLE=path/to/bundle uvicorn --app-dir examples fastapi_app:app
+    curl -N localhost:8000/answer -H 'Content-Type: application/json' -d '{"question": "Why is the sky blue?"}'
 
 `dovetail-ort serve` and `dovetail_ort.server.make_app` give a whole server: OpenAI's routes, limits and a chat page.
 """

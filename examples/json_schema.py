@@ -1,6 +1,8 @@
 """An answer that follows a JSON schema; needs `pip install 'dovetail-ort[server]'` for llguidance.
 
-python examples/json_schema.py BUNDLE
+Usage:
+
+    python examples/json_schema.py BUNDLE
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ SCHEMA = {
 
 
 def main(bundle: str) -> None:
-    """Print what the answer's text says, as Python reads it."""
+    """Print the answer, parsed from JSON."""
     with dovetail_ort.load(bundle) as model:
         grammars = GrammarCompiler(model)  # one for all answers of a model
         options = GenerationOptions(max_new_tokens=200, constraint=grammars.json_schema(SCHEMA))

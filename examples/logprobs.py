@@ -1,6 +1,8 @@
 """The log-probability of each token of an answer, and the tokens that were nearly chosen.
 
-python examples/logprobs.py BUNDLE
+Usage:
+
+    python examples/logprobs.py BUNDLE
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Print an answer token by token; accepted draft tokens are underlined.
 
-python examples/streaming.py BUNDLE "Why is the sky blue?"
+Usage:
+
+    python examples/streaming.py BUNDLE "Why is the sky blue?"
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
 """What a GPU gains, measured on a machine that has one and no network.
 
+    with a network: wheels (fatbin), the model -> pack -> parts
+    with a GPU:     parts -> measure -> environment -> plan -> step, a process for each -> gpu.json
+    steps:          contact, exports, training, ahead, forwards, paper_drafter and their neighbours
+
 On a machine with a network:
 
     python -m benchmarks.gpu.pack                              # build/gpu/parts/1, 2, 3

@@ -105,6 +105,8 @@ def _write_metadata(site: Path, checkout: Path) -> None:
 
 
 def _required(requirement: str, extra: str) -> str:
-    name, _, marker = (part.strip() for part in requirement.partition(";"))
+    name, _, marker = requirement.partition(";")
     condition = f"extra == '{extra}'"
-    return f"Requires-Dist: {name}; " + (f"({marker}) and {condition}" if marker else condition)
+    if marker:
+        condition = f"({marker.strip()}) and {condition}"
+    return f"Requires-Dist: {name.strip()}; {condition}"

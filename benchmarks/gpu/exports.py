@@ -31,20 +31,22 @@ def main() -> int:
     given = parser.parse_args()
     shutil.rmtree(given.out, ignore_errors=True)
     given.out.mkdir(parents=True)
-    whole, half, cut = (given.out / name for name in ("int8", "fp16", "cut"))
+    whole = given.out / "int8"
+    half = given.out / "fp16"
+    cut = given.out / "cut"
     started = time.perf_counter()
     exports = [_export(given.source, whole), _export(given.source, cut, "--gpu-layers", given.front)]
-    status = max(export.wait() for export in exports)
+    status = _wait(exports)
     if status:
         return status
     exported = time.perf_counter()
     shutil.copytree(whole, half)
-    in_half = "--precision", "fp16"
     attached = [
-        _dovetail("attach", str(bundle), given.head, *options)
-        for bundle, options in ((whole, ()), (half, in_half), (cut, in_half))
+        _attach(whole, given.head),
+        _attach(half, given.head, "--precision", "fp16"),
+        _attach(cut, given.head, "--precision", "fp16"),
     ]
-    status = max(attach.wait() for attach in attached)
+    status = _wait(attached)
     if status:
         return status
     seconds = {"export_s": round(exported - started, 1), "attach_s": round(time.perf_counter() - exported, 1)}
@@ -54,6 +56,15 @@ def main() -> int:
 
 def _export(source: str, bundle: Path, *options: str) -> subprocess.Popen[bytes]:
     return _dovetail("export", source, str(bundle), *options)
+
+
+def _attach(bundle: Path, head: str, *options: str) -> subprocess.Popen[bytes]:
+    return _dovetail("attach", str(bundle), head, *options)
+
+
+def _wait(commands: list[subprocess.Popen[bytes]]) -> int:
+    """Wait for all commands; return the largest exit status."""
+    return max(command.wait() for command in commands)
 
 
 def _dovetail(*arguments: str) -> subprocess.Popen[bytes]:

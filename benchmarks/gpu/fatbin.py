@@ -99,7 +99,10 @@ def prune(library: Path, out: Path, architecture: int, decompress: Decompress, *
     data = bytearray(library.read_bytes())
     found = list(images(data))
     empty = _smallest(data, [image for image in found if image.is_for(architecture)])
-    kept_bytes = num_kept = num_unused = cleared_bytes = 0
+    kept_bytes = 0
+    num_kept = 0
+    num_unused = 0
+    cleared_bytes = 0
     for image in found:
         unused = False
         if image.is_for(architecture):

@@ -123,7 +123,7 @@ class _Record:
     """Results of this machine: what the checkout has of it, and what was measured since; written after every step."""
 
     def __init__(self, python: Path, folder: Path, out: Path) -> None:
-        machine = _described(python, _environment(folder))
+        machine = describe_machine(python, _environment(folder))
         self._kept = folder / "results.json"
         self._log = out / "log.txt"
         self._outputs = folder / "outputs"
@@ -154,7 +154,7 @@ class _Record:
         self._path.write_text(json.dumps(self._found, indent=1) + "\n")
 
 
-def _described(python: Path, environment: dict[str, str]) -> dict[str, Any]:
+def describe_machine(python: Path, environment: dict[str, str]) -> dict[str, Any]:
     """What `benchmarks.gpu.machine` says of this machine, in the environment that measures; or why it says nothing."""
     command = [str(python), "-m", "benchmarks.gpu.machine"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -21,7 +21,7 @@ from benchmarks.gpu.parts import cut
 from benchmarks.gpu.wheels import unpack_wheels
 from benchmarks.result_files import REPOSITORY
 from dovetail_ort_runtime import kernels
-from dovetail_ort_runtime.engine.devices import parse_bytes
+from dovetail_ort_runtime.checks import parse_bytes
 from dovetail_ort_runtime.errors import UnavailableError
 
 WORK: Final = REPOSITORY / "build" / "gpu"

@@ -22,8 +22,9 @@ from benchmarks.gpu.forwards import CHAINS, CONTEXT, ROWS, TREES, described, tim
 from benchmarks.paper_size.random_drafters import write_random_drafter
 from dovetail_ort_export.writing.target_ends import TargetEnds
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.checks import parse_bytes
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
-from dovetail_ort_runtime.engine.devices import CUDA, parse_bytes, require_cuda
+from dovetail_ort_runtime.engine.devices import CUDA, require_cuda
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.machine.cuda_runtime import vram_in_use
 
@@ -57,7 +58,7 @@ def main() -> None:
 def _measure(
     graph: Path, entry: DrafterEntry, vram_limit: int | None, rounds: int, shapes: Mapping[str, ChainShape | TreeShape]
 ) -> dict[str, Any]:
-    """One of the two graphs; its memory is freed at the end."""
+    """Measure one of the two graphs; its memory is freed at the end."""
     before = vram_in_use()
     started = time.perf_counter()
     model = DraftGraph(
@@ -83,13 +84,13 @@ def _difference(after: int | None, before: int | None) -> int | None:
 
 
 def _write(folder: Path, blocks: int, divisor: int) -> DrafterEntry:
-    """The drafter's graph, fp16."""
+    """Write the draft graph in fp16."""
     target = _target(divisor)
     return write_random_drafter(target, _ends(target), folder, blocks, "fp16")
 
 
 def _target(divisor: int) -> TargetEntry:
-    """LLaMA-2-7B's dimensions; there is no graph."""
+    """An entry with LLaMA-2-7B's dimensions, without a graph."""
     heads = 32 // divisor
     return TargetEntry(
         graph="none.onnx",

@@ -27,7 +27,8 @@ def cut(archives: Sequence[Path], folder: Path, size: int) -> list[Path]:
     for archive in archives:
         data = archive.read_bytes()
         name = archive.name.partition(".")[0]
-        start = number = 0
+        start = 0
+        number = 0
         while start < len(data):
             if room == 0:
                 part = folder / str(int(part.name) + 1)

@@ -7,7 +7,6 @@ Each side is a process of its own (`worker`), in the environment of its commit, 
 turns (`sides`). A part has several steps, each with new processes. A journal keeps the steps that are finished, so that
 a run that was stopped continues after them.
 
-forwards, drafting, contexts, loading, training_text, suites ──> sides ──> worker
-│
-journal ──> results
+    __main__ -> a part (forwards, drafting, contexts, loading, training_text, suites) -> sides -> worker
+    a part -> journal -> kernels-PART.json
 """

@@ -38,14 +38,14 @@ JOURNALS: Final = REPOSITORY / "build" / "kernels-comparison"
 def main(arguments: list[str]) -> None:
     """Measure what is not in the journals yet, and write `kernels-PART.json` of this machine."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels_comparison", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="of f2faf98, with environment and bundle")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"a part: {', '.join(PARTS)}")
+    parser.add_argument("--checkout", type=Path, default=CHECKOUT, help="checkout of f2faf98, with its bundle")
     parser.add_argument("--bundle", type=Path, default=SMOLLM2 / "bundle", help="today's bundle")
     parser.add_argument(
         "--processes",
         type=int,
         default=Scale().processes,
-        help="for each side (default %(default)s)",
+        help="number of processes of each side (default %(default)s)",
     )
     parser.add_argument("--quick", action="store_true", help="a rehearsal: a few rounds, nothing is written")
     given = parser.parse_args(arguments)

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any, Final
 
-from benchmarks.kernels_comparison.part import Part, Scale, over_processes
+from benchmarks.kernels_comparison.part import MODES, Part, Scale, over_processes
 from benchmarks.kernels_comparison.sides import AFTER, BEFORE, SideProcess, Sides, running
 from benchmarks.timing import in_turn
 
-MODES: Final = {"baseline": False, "speculative": True}
 TEXTS: Final = 3
 
 
@@ -25,7 +24,7 @@ class Contexts(Part):
     loads_models = True
 
     def steps(self, scale: Scale) -> Sequence[str]:
-        """One for each process and text, at least as many as texts."""
+        """One step for each process and text, and at least one for each text."""
         return [f"text {number % TEXTS + 1}, process {number + 1}" for number in range(max(scale.processes, TEXTS))]
 
     def measure(self, step: str, sides: Sides, scale: Scale) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class Drafting(Part):
     """A step is a process of each side."""
 
     def steps(self, scale: Scale) -> Sequence[str]:
-        """One for each process."""
+        """One step for each process."""
         return [f"process {number + 1}" for number in range(scale.processes)]
 
     def measure(self, _step: str, sides: Sides, scale: Scale) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class Drafting(Part):
         return found
 
     def summary(self, measured: Sequence[Any]) -> dict[str, Any]:
-        """By side: milliseconds of drafting, and over those of a forward over one row."""
+        """By side: milliseconds of drafting, and their ratio to those of a forward over one row."""
         return {
             "tokens": TOKENS,
             "sides": {

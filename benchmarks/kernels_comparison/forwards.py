@@ -19,7 +19,7 @@ class Forwards(Part):
     """A step is a process of each side; in a round every number of rows is run by both, and the weights are read."""
 
     def steps(self, scale: Scale) -> Sequence[str]:
-        """One for each process."""
+        """One step for each process."""
         return [f"process {number + 1}" for number in range(scale.processes)]
 
     def measure(self, _step: str, sides: Sides, scale: Scale) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Forwards(Part):
         return {"opened": opened, "ms": ms, "read_gigabytes_per_second": reads}
 
     def summary(self, measured: Sequence[Any]) -> dict[str, Any]:
-        """By rows: milliseconds of both, their ratio, each side's over its own single row, the share of the pace."""
+        """By rows: milliseconds of both, their ratio, the ratio to a single row, and the share of memory's pace."""
         return {
             "num_past": NUM_PAST,
             "threads": measured[0]["opened"][AFTER]["threads"],
@@ -65,6 +65,6 @@ def _row(measured: Sequence[Any], rows: str) -> dict[str, Any]:
 
 
 def _share(measured: Any, rows: str) -> float:
-    """The pace at which a forward reads the weights over that of a plain sum, the median of the rounds."""
+    """The pace at which a forward reads the weights, divided by that of a plain sum; the median of the rounds."""
     paces = [measured["opened"][AFTER]["weight_bytes"] / ms / 1e6 for ms in measured["ms"][AFTER][rows]]
     return median_ratio(paces, measured["read_gigabytes_per_second"])

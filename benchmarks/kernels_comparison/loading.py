@@ -25,11 +25,11 @@ class Loading(Part):
     loads_models = True
 
     def steps(self, scale: Scale) -> Sequence[str]:
-        """One for each process of other parts."""
+        """As many steps as other parts have processes."""
         return [f"turn {number + 1}" for number in range(scale.processes)]
 
     def measure(self, _step: str, sides: Sides, _scale: Scale) -> dict[str, Any]:
-        """By side and state: what each load came to."""
+        """By side and state: the measurements of each load."""
         found: dict[str, dict[str, list[Any]]] = {name: {state: [] for state in STATES} for name in sides}
         for number, state in product(range(LOADS), STATES):
             for name in in_turn([*sides], number):
@@ -39,7 +39,7 @@ class Loading(Part):
         return found
 
     def summary(self, measured: Sequence[Any]) -> dict[str, Any]:
-        """By state: seconds to the first token of both and their ratio; memory over a bare import of ONNX Runtime."""
+        """By state: seconds to the first token of both, and their ratio; memory beyond an import of ONNX Runtime."""
         sessions = measured[0][AFTER][STATES[0]][0]["sessions"]
         return {
             **{state: _state(measured, state) for state in STATES},

@@ -6,9 +6,12 @@ import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.kernels_comparison.sides import Sides
+
+# Ways to decode, and whether the drafter takes part.
+MODES: Final = {"baseline": False, "speculative": True}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

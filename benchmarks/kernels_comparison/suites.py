@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any, Final
 
-from benchmarks.kernels_comparison.part import Part, Scale
+from benchmarks.kernels_comparison.part import MODES, Part, Scale
 from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Sides, running
 from benchmarks.prompt_sets import GENERAL, spread
 from benchmarks.timing import in_turn, quartiles
 from dovetail_ort.suites import HUMANEVAL
 
-MODES: Final = {"baseline": False, "speculative": True}
 PROMPTS_A_STEP: Final = 20
 
 

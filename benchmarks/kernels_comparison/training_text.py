@@ -20,7 +20,7 @@ class TrainingText(Part):
     """A step is a seed and a process of each side, one after the other."""
 
     def steps(self, scale: Scale) -> Sequence[str]:
-        """One for each process."""
+        """One step for each process."""
         return [f"seed {number}" for number in range(scale.processes)]
 
     def measure(self, step: str, sides: Sides, scale: Scale) -> dict[str, Any]:

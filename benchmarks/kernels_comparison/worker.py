@@ -46,7 +46,7 @@ PLACES: Final = {
         "dovetail_ort_runtime.feature_drafter:FeatureDrafter",
     ),
     "load_training_prompts": (
-        "dovetail_ort.training_prompts:load_training_prompts",
+        "dovetail_ort.commands.train:load_training_prompts",
         "dovetail_ort.suites:load_training_prompts",
     ),
     "TrainingOptions": (
@@ -69,7 +69,7 @@ def find(name: str) -> Any:
     today, before = PLACES[name]
     try:
         return pkgutil.resolve_name(today)
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, AttributeError):
         return pkgutil.resolve_name(before)
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.paper_size BUNDLE EXPORT_JSON
 
-BUNDLE is the export of `random_source`, EXPORT_JSON is what `dovetail-ort export --json` printed of it. Forwards,
+BUNDLE is the export of `random_source`, EXPORT_JSON is what `dovetail-ort export --json` printed about it. Forwards,
 drafting and the pace of memory are measured. Random weights accept nothing, so the speedup is a projection: it takes
 tokens a round that were published for trained heads. No GPU is used; the drafter shares the CPU with the target.
 """
@@ -43,7 +43,7 @@ NUM_PAST: Final = 256
 CAPACITY: Final = 512
 ROUNDS: Final = 10
 PROCESSES: Final = 3
-# The bytes that a plain sum reads of the weights: several times what any processor's cache holds.
+# Bytes of weights that a plain sum reads: several times what any processor's cache holds.
 SUMMED_BYTES: Final = 4 << 30
 _TOKEN_IDS: Final = 256
 _TARGET: Final = ("family", "num_layers", "hidden_size", "num_parameters", "precision", "format", "exact")
@@ -99,7 +99,7 @@ def _drafters(bundle: Bundle) -> dict[int, dict[str, Any]]:
 
 
 def _verify(bundle: Bundle) -> dict[int, dict[str, Any]]:
-    """By rows: what a forward takes, over all processes."""
+    """By rows: the time of a forward, over all processes."""
     measured = [_in_a_process(str(bundle.directory)) for _ in range(PROCESSES)]
     nodes = NodeBytes(bundle.path(bundle.manifest.target.graph))
     return {rows: _verify_record(measured, rows, nodes.read_in_forward(rows, NUM_PAST)) for rows in ROWS}
@@ -111,7 +111,7 @@ class _Measured:
 
     Attributes:
         forwards: milliseconds of forwards by rows, one for each round.
-        sums: milliseconds of a plain sum beside them.
+        sums: milliseconds of a plain sum in the same rounds.
         summed_bytes: number of bytes that the sum reads.
     """
 

@@ -16,9 +16,10 @@ from typing import Final
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig
+
+from benchmarks.byte_tokenizer import byte_tokenizer
 
 SEED: Final = 0
 END_OF_TEXT: Final = "</s>"
@@ -89,13 +90,7 @@ def _drawn(shape: tuple[int, ...], deviation: float) -> Tensor:
 
 
 def _write_tokenizer(directory: Path) -> None:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([], trainer)
-    tokenizer.save(str(directory / "tokenizer.json"))
+    byte_tokenizer(END_OF_TEXT).save(str(directory / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
 

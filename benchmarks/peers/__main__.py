@@ -32,7 +32,7 @@ MAX_NEW_TOKENS: Final = 128
 # After this pause the threads of the last turn no longer spin.
 PAUSE_SECONDS: Final = 0.1
 OURS: Final = ("dovetail-ort", "speculative")
-PLAIN: Final = "plain"
+BASELINE: Final = "baseline"
 AS_BUILT: Final = ", as built"
 
 System = tuple[str, str]
@@ -101,7 +101,7 @@ def _take_turns(
 
 def _summary(answers: dict[System, list[PeerAnswer]], system: System) -> dict[str, Any]:
     found = answers[system]
-    plain = answers[_own_plain(system)]
+    baseline = answers[_own_baseline(system)]
     pairs = list(zip(answers[OURS], found, strict=True))
     decoded = [pair for pair in pairs if all(len(answer.token_ids) > 1 for answer in pair)]
     return {
@@ -109,16 +109,16 @@ def _summary(answers: dict[System, list[PeerAnswer]], system: System) -> dict[st
         "median_prefill_ms": round(1e3 * statistics.median(answer.prefill_seconds for answer in found), 1),
         "ours_over_it": quartiles([_decode_rate(one) / _decode_rate(other) for one, other in decoded]),
         "ours_over_it_with_prefill": quartiles([_whole_rate(one) / _whole_rate(other) for one, other in pairs]),
-        "prompts_that_differ_from_own_plain": sum(
-            one.token_ids != other.token_ids for one, other in zip(found, plain, strict=True)
+        "prompts_that_differ_from_own_baseline": sum(
+            one.token_ids != other.token_ids for one, other in zip(found, baseline, strict=True)
         ),
     }
 
 
-def _own_plain(system: System) -> System:
-    """Plain decoding on the same kernels: with the settings that it was built with, a peer may use other kernels."""
+def _own_baseline(system: System) -> System:
+    """The mode without speculation on the same kernels: as it was built, a peer may use other kernels."""
     name, mode = system
-    return name, PLAIN + AS_BUILT if mode.endswith(AS_BUILT) else PLAIN
+    return name, BASELINE + AS_BUILT if mode.endswith(AS_BUILT) else BASELINE
 
 
 def _decode_rate(answer: PeerAnswer) -> float:

@@ -14,7 +14,7 @@ def load(options: PeerOptions) -> dict[str, Mode]:
     model = dovetail_ort.load(options.model, threads=options.threads)
     lookup = dovetail_ort.load(options.model, threads=options.threads, drafter="lookup")
     return {
-        "plain": _mode(model, options, max_draft_tokens=0),
+        "baseline": _mode(model, options, max_draft_tokens=0),
         "lookup": _mode(lookup, options),
         "speculative": _mode(model, options),
     }

@@ -23,8 +23,8 @@ def load(options: PeerOptions) -> dict[str, Mode]:
     as_built = _model(options, {})
     threaded = _model(options, {"intra_op_num_threads": options.threads})
     return {
-        "plain": _mode(threaded, options, None),
-        "plain, as built": _mode(as_built, options, None),
+        "baseline": _mode(threaded, options, None),
+        "baseline, as built": _mode(as_built, options, None),
         **{name: _mode(threaded, options, settings) for name, settings in SPECULATION.items()},
     }
 

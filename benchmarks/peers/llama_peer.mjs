@@ -1,4 +1,4 @@
-// llama.cpp through node-llama-cpp: plain and with its lookup in the prompt. The protocol is that of program.py;
+// llama.cpp through node-llama-cpp: without speculation and with its lookup in the prompt. The protocol is that of program.py;
 // the second argument is the directory of the package.
 
 import {readFileSync, writeSync} from "node:fs";
@@ -19,7 +19,7 @@ async function load(options) {
   const model = await llama.loadModel({modelPath: options.model});
   // A context each: what one mode has read lies in no other's cache.
   const newContext = () => model.createContext({contextSize: MAX_CONTEXT, threads: options.threads});
-  const modes = {plain: mode((await newContext()).getSequence(), null, options)};
+  const modes = {baseline: mode((await newContext()).getSequence(), null, options)};
   for (const [name, settings] of Object.entries(LOOKUP)) {
     const tokenPredictor = new InputLookupTokenPredictor(settings);
     modes[name] = mode((await newContext()).getSequence({tokenPredictor}), tokenPredictor, options);

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI on the CPU: plain and with its prompt lookup."""
+"""OpenVINO GenAI on the CPU: without speculation, and with its prompt lookup."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def load(options: PeerOptions) -> dict[str, Mode]:
     }
     lookup = _pipeline(options, int8, prompt_lookup=True)
     return {
-        "plain": _mode(_pipeline(options, int8), options),
-        "plain, as built": _mode(_pipeline(options, {}), options),
+        "baseline": _mode(_pipeline(options, int8), options),
+        "baseline, as built": _mode(_pipeline(options, {}), options),
         "lookup 3, 5 drafts": _mode(lookup, options, **FIVE_DRAFTS),
         "lookup 3, 3 drafts": _mode(lookup, options, **THREE_DRAFTS),
         "lookup 3, 5 drafts, as built": _mode(_pipeline(options, {}, prompt_lookup=True), options, **FIVE_DRAFTS),

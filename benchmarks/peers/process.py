@@ -21,7 +21,7 @@ class PeerProcess:
     """A started peer that has loaded its model.
 
     Attributes:
-        modes: names of the ways in which it answers; one is `plain`.
+        modes: names of the ways in which it answers; one is `baseline`.
         versions: versions of its packages, by name.
     """
 

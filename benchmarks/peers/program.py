@@ -55,7 +55,7 @@ def serve(load: Callable[[PeerOptions], Mapping[str, Mode]], packages: Sequence[
     """Load and answer until standard input ends.
 
     Args:
-        load: loads the model and returns the modes by name; `plain` is one of them.
+        load: loads the model and returns the modes by name; `baseline` is one of them.
         packages: names of the packages whose versions are printed.
     """
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")

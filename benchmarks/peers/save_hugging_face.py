@@ -6,7 +6,7 @@ python -m benchmarks.peers.save_hugging_face SOURCE OUT
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import Any, Final
 
 from transformers import PreTrainedTokenizerFast
 
@@ -19,9 +19,10 @@ def main(source: str, out: str) -> None:
     """Save model and tokenizer."""
     loaded = load_source(source)
     text = loaded.text
-    loaded.model.generation_config.eos_token_id = list(text.eos_token_ids)
-    loaded.model.config.eos_token_id = text.eos_token_ids[0]
-    loaded.model.save_pretrained(out)
+    model: Any = loaded.model
+    model.generation_config.eos_token_id = list(text.eos_token_ids)
+    model.config.eos_token_id = text.eos_token_ids[0]
+    model.save_pretrained(out)
     special = {name: text.special_tokens[name] for name in _NAMES if name in text.special_tokens}
     PreTrainedTokenizerFast(tokenizer_object=text.tokenizer, **special).save_pretrained(out)
 

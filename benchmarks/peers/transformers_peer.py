@@ -1,4 +1,4 @@
-"""transformers on the CPU in fp32 or bf16: plain and with its prompt lookup.
+"""transformers on the CPU in fp32 or bf16: without speculation, and with its prompt lookup.
 
 It has no INT8 for the CPU. No smaller model with this tokenizer exists that could assist.
 """
@@ -40,7 +40,7 @@ def load(options: PeerOptions) -> dict[str, Mode]:
     torch.set_num_threads(options.threads)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=sys.argv[2]).eval()
     return {
-        "plain": _mode(model, options),
+        "baseline": _mode(model, options),
         "lookup 2, 10 drafts": _mode(model, options, **LOOKUP),
     }
 

@@ -1,4 +1,9 @@
-"""What the pages quote: each function makes one marked block from result files."""
+"""What the pages quote: each function makes one marked block from result files.
+
+result files -> a function here (markdown) -> the text of one block
+TABLES: the name of a block -> its function
+render: a page with the names of blocks -> the page with their text
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from benchmarks.tables.four_bits import four_bits
 from benchmarks.tables.gpu import gpu
 from benchmarks.tables.growth import growth
 from benchmarks.tables.heads import draft_head, draft_heads
-from benchmarks.tables.humaneval import humaneval
+from benchmarks.tables.humaneval import at_a_glance, humaneval
 from benchmarks.tables.kernels import kernels_forwards, kernels_speed, kernels_suites, weight_placement
 from benchmarks.tables.paper_size import paper_size, random_weights
 from benchmarks.tables.peers import peers
@@ -30,9 +35,11 @@ from benchmarks.tables.sources import (
     settings,
     unneeded_weights,
 )
+from benchmarks.tables.start_up import start_up
 from benchmarks.tables.torch_export import torch_export_graphs, torch_export_refusals, torch_export_times
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
+    "at-a-glance": at_a_glance,
     "humaneval": humaneval,
     "kernels-forwards": kernels_forwards,
     "kernels-speed": kernels_speed,
@@ -51,6 +58,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "formats": formats,
     "frozen-application": frozen_application,
     "load": load,
+    "start-up": start_up,
     "families": families,
     "settings": settings,
     "rotations": rotations,

@@ -1,4 +1,4 @@
-"""The frozen example."""
+"""Text about the frozen example."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmarks.result_files import XEON_AMX, read_json
 
 
 def frozen_application() -> str:
-    """Its size and how soon it answers."""
+    """Size and start time of the frozen example."""
     measured = read_json(XEON_AMX / "frozen.json")
     help_ms = measured["start_to_help_ms"][1]
     text_ms = measured["start_to_first_text_ms"][1]

@@ -12,7 +12,7 @@ FORMATS: Final = ("native", "portable")
 
 
 def formats() -> str:
-    """Agreement, forwards and HumanEval of both."""
+    """Agreement, forwards and HumanEval of both formats."""
     measured = read_json(XEON_AMX / "formats.json")
     agreement = measured["agreement"]["all"]
     setting = paragraph(

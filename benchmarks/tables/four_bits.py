@@ -9,7 +9,7 @@ from benchmarks.result_files import XEON_AMX, read_json
 
 
 def four_bits() -> str:
-    """Both tables."""
+    """Tables of products and of whole models in 8 and in 4 bits."""
     measured = read_json(XEON_AMX / "four-bits.json")
     setting = paragraph(
         f"Measured on {measured['machine']}, with {measured['threads']} threads: single products of LLaMA-2-7B's "

@@ -34,7 +34,7 @@ _FRONT_ROWS: Final = (2, 3, 5)
 
 
 def gpu() -> str:
-    """Tables of every machine; of none, where there are no results."""
+    """Tables of every machine that has results."""
     paths = sorted(_RESULTS.glob("*/gpu.json"))
     return blocks(*(_machine(path) for path in paths)) if paths else _tables({})
 
@@ -149,7 +149,7 @@ def _megabytes(number: int) -> str:
 
 
 def _cells(steps: Steps, step: str, cells: Sequence[Cell]) -> list[str]:
-    """Of one step, all of them or none."""
+    """All cells of one step, or none."""
     found = steps.get(step, {}).get("result")
     if found is None:
         return [NOT_MEASURED] * len(cells)

@@ -15,18 +15,57 @@ SUITES: Final = {
 }
 
 
+def at_a_glance() -> str:
+    """Four rows: without speculation, with it on code and on other prompts, and the best other engine."""
+    code = read_json(XEON_AMX / "humaneval.json")
+    general = read_json(XEON_AMX / "general.json")
+    rows = [
+        ["baseline: HumanEval without speculation", _rate(code, "baseline"), "", ""],
+        _speculative_row("HumanEval", code),
+        _speculative_row("general prompts", general),
+        _best_peer_row(),
+    ]
+    return blocks(_setting(code), table(["", "tokens/s", "speedup", "identical answers"], rows))
+
+
+def _rate(found: dict[str, Any], mode: str) -> str:
+    return f"{found['modes'][mode]['decode_tokens_per_second']:.0f}"
+
+
+def _speculative_row(label: str, found: dict[str, Any]) -> list[str]:
+    identical = f"{found['num_identical']} of {found['num_prompts']}"
+    return [f"with speculation: {label}", _rate(found, "speculative"), f"{found['speedup']:.2f}x", identical]
+
+
+def _best_peer_row() -> list[str]:
+    """The fastest mode of all other engines on some prompts of HumanEval."""
+    measured = read_json(XEON_AMX / "peers.json")
+    others = {
+        (peer, mode): times["median_decode_tokens_per_second"]
+        for peer, found in measured["peers"].items()
+        for mode, times in found["modes"].items()
+        if not peer.startswith("dovetail-ort")
+    }
+    peer, mode = max(others, key=others.__getitem__)
+    times = measured["peers"][peer]["modes"][mode]
+    ours = measured["peers"]["dovetail-ort"]["modes"]["speculative"]["median_decode_tokens_per_second"]
+    prompts = f"the same {measured['num_prompts']} prompts of HumanEval"
+    label = f"fastest other engine: {peer} ({mode}); on {prompts} dovetail-ort has {ours:.0f}"
+    num_identical = measured["num_prompts"] - times["prompts_that_differ_from_own_baseline"]
+    return [label, f"{others[peer, mode]:.0f}", "", f"{num_identical} of {measured['num_prompts']}"]
+
+
 def humaneval() -> str:
     """Tokens per second of both ways to decode, and what speculation brings, by suite."""
     rows = []
     for suite, label in SUITES.items():
         found = read_json(XEON_AMX / f"{suite}.json")
-        baseline, speculative = (found["modes"][mode] for mode in ("baseline", "speculative"))
         rows.append(
             [
                 label,
                 f"{found['num_prompts']}",
-                f"{baseline['decode_tokens_per_second']:.0f}",
-                f"{speculative['decode_tokens_per_second']:.0f}",
+                _rate(found, "baseline"),
+                _rate(found, "speculative"),
                 f"{found['speedup']:.2f}x",
                 "{:.2f}x to {:.2f}x".format(*found["speedup_quartiles"]),
                 f"{min(_speedups(found['prompts'])):.2f}x",

@@ -62,7 +62,7 @@ def rotations() -> str:
 
 
 def harmless_settings() -> str:
-    """Keys that change no logits, by why that is so."""
+    """Keys that change no logits, by the reason."""
     rows = [[reason, ", ".join(f"`{key}`" for key in keys)] for reason, keys in HARMLESS.items()]
     return table(["because they are of", "keys"], rows, numbers=False)
 

@@ -22,7 +22,8 @@ def torch_export_graphs() -> str:
     measured = _measured()
     rows = []
     for name, traces in measured["traces"].items():
-        legacy, successor = (traces[exporter]["nodes"] for exporter in EXPORTERS)
+        legacy = traces["legacy"]["nodes"]
+        successor = traces["torch.export"]["nodes"]
         kinds = sorted(kind for kind in {*legacy, *successor} if legacy.get(kind) != successor.get(kind))
         others = ", ".join(f"{kind} {legacy.get(kind, 0)} and {successor.get(kind, 0)}" for kind in kinds)
         total = f"{sum(legacy.values())} and {sum(successor.values())}"
@@ -44,7 +45,7 @@ def _differences(compared: dict[str, Any] | None) -> list[str]:
 
 
 def torch_export_times() -> str:
-    """Seconds and memory of both."""
+    """Seconds and memory of both traces."""
     measured = _measured()
     setting = paragraph(
         f"Measured on {measured['machine']}, with one thread, {_versions(measured['packages'])}. Figures are medians "

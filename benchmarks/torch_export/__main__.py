@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def _in_processes(name: str, exporter: str) -> dict[str, Any]:
-    """The medians over some processes; what is no time is of the last one."""
+    """The medians of times over some processes; all other values are those of the last process."""
     print(f"{exporter} traces {name}", file=sys.stderr)
     command = [sys.executable, "-m", "benchmarks.torch_export", name, exporter]
     outputs = [subprocess.run(command, check=True, capture_output=True).stdout for _ in range(NUM_PROCESSES)]

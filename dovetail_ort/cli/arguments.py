@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from dovetail_ort.cli.terminal import tell
 from dovetail_ort_runtime.bundle.bundle import VERIFICATIONS, Bundle
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER, TARGET
 from dovetail_ort_runtime.bundle.hub_cache import HubName
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
 from dovetail_ort_runtime.engine.devices import AUTO, DEVICES
@@ -53,9 +54,11 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
 
 def add_graph_choice(parser: argparse.ArgumentParser) -> None:
     """Add which of a bundle's graphs is meant."""
-    graphs = ("target", "drafter")
     parser.add_argument(
-        "--graph", choices=graphs, default=graphs[0], help="which graph of the bundle to use (default: %(default)s)"
+        "--graph",
+        choices=(TARGET, DRAFTER),
+        default=TARGET,
+        help="which graph of the bundle to use (default: %(default)s)",
     )
 
 

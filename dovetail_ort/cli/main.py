@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import errno
 import importlib
-import importlib.metadata
 import os
 import sys
 import warnings
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, NoReturn
 
+import dovetail_ort
 from dovetail_ort import commands
 from dovetail_ort.cli.terminal import tell
 from dovetail_ort_runtime.errors import DovetailError
@@ -51,7 +51,7 @@ class OneLineParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """End with status 2."""
+        """Print the error, and end with status 2."""
         tell(f"{self.prog}: {message}; see {self.prog} --help")
         sys.exit(REFUSED)
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     module: ModuleType = commands
     parser = OneLineParser(PROGRAM, "exact speculative decoding for ONNX Runtime")
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {importlib.metadata.version(PROGRAM)}")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {dovetail_ort.__version__}")
     while hasattr(module, "COMMANDS"):  # a group of commands, as the program itself is
         name = _choose(parser, module, argv[:1])
         argv = argv[1:]

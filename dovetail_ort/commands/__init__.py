@@ -1,5 +1,9 @@
 """The sub-commands of `dovetail-ort`: each module has `add_arguments(parser)` and `run(arguments)`, its exit status.
 
+    cli.main -> COMMANDS -> the module of a command -> add_arguments, run
+    make a bundle:   export, train, attach, pull, push, graph -> dovetail_ort_export
+    use a bundle:    tune, generate, chat, serve, bench, inspect, doctor -> dovetail_ort_runtime
+
 A package with a table `COMMANDS` is a group of commands. Each command of a group is a module of the package.
 """
 

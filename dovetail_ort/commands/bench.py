@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import sys
 from typing import Any
 
+import dovetail_ort
 from dovetail_ort.benchmark import Benchmark, BenchmarkResult, PromptRecord, as_json, summarise
 from dovetail_ort.cli.arguments import (
     add_bundle,
@@ -98,7 +98,7 @@ def _context(arguments: argparse.Namespace, model: Model) -> dict[str, Any]:
         "machine": processor_name(),
         "sessions": [dataclasses.asdict(session) for session in model.sessions()],
         "date": datetime.date.today().isoformat(),
-        "dovetail_ort": importlib.metadata.version("dovetail-ort"),
+        "dovetail_ort": dovetail_ort.__version__,
         **onnxruntime_distributions(),
     }
 

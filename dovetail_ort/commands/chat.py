@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     printer = AnswerPrinter(
         model, options, template_arguments=given, show_drafted=arguments.show_drafted, quiet=arguments.quiet
     )
-    conversation = Conversation(printer, system=arguments.system)
+    conversation = ChatSoFar(printer, system=arguments.system)
     standard_input()  # input() reads from it
     _enable_editing()
     if not arguments.quiet:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         _obey(line, conversation)
 
 
-def _obey(line: str, conversation: Conversation) -> None:
+def _obey(line: str, conversation: ChatSoFar) -> None:
     """Carry out a command, or answer a message."""
     match line.strip():
         case "":
@@ -57,7 +57,7 @@ def _obey(line: str, conversation: Conversation) -> None:
             conversation.answer(line)
 
 
-class Conversation:
+class ChatSoFar:
     """The messages so far; the model reads only those that it has not read before.
 
     Args:

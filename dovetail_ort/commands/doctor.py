@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 from dataclasses import asdict
 from typing import Final
 
+import dovetail_ort
 from dovetail_ort.cli.arguments import add_json
 from dovetail_ort.cli.terminal import tell
 from dovetail_ort.health import health_checks, is_healthy, remedies
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         record = {"healthy": is_healthy(checks), "checks": [asdict(check) for check in checks]}
         print(json.dumps(record, indent=2))
         return 0 if is_healthy(checks) else 1
-    print(f"dovetail-ort {importlib.metadata.version('dovetail-ort')}")
+    print(f"dovetail-ort {dovetail_ort.__version__}")
     checks = []
     for check in health_checks(bundle):
         checks.append(check)

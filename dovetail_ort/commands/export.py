@@ -13,8 +13,9 @@ from dovetail_ort.cli.arguments import add_json, layers_or_auto
 from dovetail_ort.cli.bundle_lines import measurement_lines, number_format, page
 from dovetail_ort.cli.export_extra import Progress, export_packages
 from dovetail_ort.cli.terminal import quoted, tell
-from dovetail_ort_export.options import FORMATS, KV_CACHES, PRECISIONS, ExportOptions
-from dovetail_ort_runtime.engine.devices import parse_bytes
+from dovetail_ort_export.options import FORMATS, PRECISIONS, ExportOptions
+from dovetail_ort_runtime.bundle.formats import KV_CACHES
+from dovetail_ort_runtime.checks import parse_bytes
 
 if TYPE_CHECKING:
     from dovetail_ort_export.exporter import ExportReport
@@ -126,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
             from dovetail_ort_export.exporter import export_bundle
 
         report = export_bundle(arguments.source, arguments.out, options, Progress())
-    print(json.dumps(_record(report), indent=2) if arguments.json else _summary(report))
+    print(json.dumps(_as_json(report), indent=2) if arguments.json else _summary(report))
     if not report.manifest.target.exact:
         tell(
             f"WARNING: {report.directory} is NOT exact on this machine: a token's logits depend on the other rows of "
@@ -149,7 +150,7 @@ def _summary(report: ExportReport) -> str:
     return page(lines)
 
 
-def _record(report: ExportReport) -> dict[str, Any]:
+def _as_json(report: ExportReport) -> dict[str, Any]:
     return {
         "directory": str(report.directory),
         "num_bytes": report.num_bytes,

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(model, arguments)
     if arguments.json:
         generation = model.generate(prompt, options, template_arguments=given)
-        print(json.dumps(_record(generation, exact=model.exact)))
+        print(json.dumps(_as_json(generation, exact=model.exact)))
         return 0
     printer = AnswerPrinter(
         model, options, template_arguments=given, show_drafted=arguments.show_drafted, quiet=arguments.quiet
@@ -88,7 +88,7 @@ def _read_input(*, drop_newline: bool) -> str:
     return text.removesuffix("\n") if drop_newline else text
 
 
-def _record(generation: Generation, *, exact: bool) -> dict[str, Any]:
+def _as_json(generation: Generation, *, exact: bool) -> dict[str, Any]:
     statistics = generation.statistics
     return {
         **asdict(generation),

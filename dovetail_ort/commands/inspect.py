@@ -29,13 +29,13 @@ def run(arguments: argparse.Namespace) -> int:
         print("hashing every file", file=sys.stderr)
         bundle.verify_checksums()
     if arguments.json:
-        print(json.dumps(_record(bundle, verified=arguments.verify), indent=2))
+        print(json.dumps(_as_json(bundle, verified=arguments.verify), indent=2))
     else:
         print(_page(bundle, verified=arguments.verify))
     return 0
 
 
-def _record(bundle: Bundle, *, verified: bool) -> dict[str, Any]:
+def _as_json(bundle: Bundle, *, verified: bool) -> dict[str, Any]:
     return {
         "directory": str(bundle.directory),
         "verified": verified,

@@ -13,7 +13,7 @@ from dovetail_ort.cli.bundle_lines import page
 from dovetail_ort_export.hub_client import HubClient, RemoteModel
 from dovetail_ort_runtime.bundle.bundle import LARGEST_TEXT_BYTES, Bundle, sha256
 from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
-from dovetail_ort_runtime.errors import BundleError, InputError
+from dovetail_ort_runtime.errors import BundleError, InputError, split_advice
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def _verify(client: HubClient, model: RemoteModel, directory: Path, manifest: Ma
     try:
         Bundle(directory, "all")
     except BundleError as error:
-        fault = str(error).rpartition("; ")[0] or str(error)
+        fault, _ = split_advice(error)
         raise BundleError(f"{model.name} is not a whole bundle: {fault}; tell its owner") from error
 
 

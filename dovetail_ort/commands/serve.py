@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = Bundle(arguments.bundle, arguments.verify)
     settings = _settings(arguments, bundle)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    # Bound first: an address that is taken is told before the weights are loaded.
+    # Bound first, so that an address in use is reported before the weights are loaded.
     with bound_socket(arguments.host, arguments.port) as bound, Model(bundle, options) as model:
         server = make_server(
             make_app(model, settings),
@@ -162,7 +162,7 @@ def _settings(arguments: argparse.Namespace, bundle: Bundle) -> ServerSettings:
     from dovetail_ort.server import ServerSettings
 
     return ServerSettings(
-        # Of the source only the last part: a path would tell of this machine.
+        # Only the last part of the source, because a path would reveal something about this machine.
         model_name=arguments.model_name or Path(bundle.manifest.provenance.source).name.removesuffix(".gguf"),
         answer=GenerationOptions(
             max_new_tokens=_USUAL_TOKENS if arguments.max_new_tokens is None else arguments.max_new_tokens,

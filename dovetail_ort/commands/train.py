@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,9 +13,9 @@ from dovetail_ort.cli.arguments import add_bundle, add_json
 from dovetail_ort.cli.bundle_lines import page
 from dovetail_ort.cli.export_extra import Progress, export_packages
 from dovetail_ort.cli.terminal import quoted, tell
-from dovetail_ort.suites import evaluation_texts
-from dovetail_ort.training_prompts import load_training_prompts
+from dovetail_ort.suites import evaluation_texts, read_jsonl, suite_prompt
 from dovetail_ort_export.training.options import PRECISIONS, TrainingInputs, TrainingOptions, TrainingPrompts
+from dovetail_ort_runtime import Message
 from dovetail_ort_runtime.bundle.graph_entries import OWN_FUSIONS
 from dovetail_ort_runtime.engine.devices import DEVICES
 from dovetail_ort_runtime.errors import UnavailableError
@@ -116,6 +117,25 @@ def run(arguments: argparse.Namespace) -> int:
     record = train_head(arguments.bundle, arguments.out, options, inputs, Progress())
     print(json.dumps(asdict(record), indent=2) if arguments.json else _summary(record, arguments))
     return 0
+
+
+def load_training_prompts(path: Path) -> TrainingPrompts:
+    """Conversations to answer and openings to complete.
+
+    Args:
+        path: JSONL file. Each line is that of a suite, or has `opening`, the first words of a user's message.
+
+    Raises:
+        InputError: the file is missing or empty, or a line has another form.
+    """
+    conversations: list[Sequence[Message]] = []
+    openings = []
+    for name, value in read_jsonl(path):
+        if isinstance(value, dict) and isinstance(value.get("opening"), str):
+            openings.append(value["opening"])
+        else:
+            conversations.append(suite_prompt(name, value).messages)
+    return TrainingPrompts(conversations=conversations, openings=openings)
 
 
 def _evaluation_texts() -> list[str] | None:

@@ -16,7 +16,7 @@ from dovetail_ort.cli.arguments import (
     load_options,
 )
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.loading.load_options import DRAFTERS
+from dovetail_ort_runtime.loading.load_options import DRAFTERS, NO_DRAFTER
 from dovetail_ort_runtime.model import Model
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     parser.add_argument(
         "--drafter",
-        choices=[name for name in DRAFTERS if name != "none"],
+        choices=[name for name in DRAFTERS if name != NO_DRAFTER],
         default=DRAFTERS[0],
         help="the drafter whose times are measured, as in generate (default: %(default)s)",
     )

@@ -1,4 +1,4 @@
-"""The one thread in which the model answers, and the queue before it. It knows no HTTP."""
+"""The one thread in which the model answers, and the queue of its jobs. It knows no HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FairQueue(Generic[ItemT]):
         return sum(map(len, self._waiting.values()))
 
     def put(self, client: str, item: ItemT) -> None:
-        """Add an item behind the client's others."""
+        """Add an item after the client's others."""
         self._waiting.setdefault(client, deque()).append(item)
 
     def take(self) -> ItemT:
@@ -39,7 +39,7 @@ class FairQueue(Generic[ItemT]):
         client, items = self._waiting.popitem(last=False)
         item = items.popleft()
         if items:
-            self._waiting[client] = items  # behind the others
+            self._waiting[client] = items  # after the other clients
         return item
 
     def discard(self, client: str, item: ItemT) -> None:

@@ -76,7 +76,7 @@ class KeyGuard:
 
     def _has_key(self, scope: Scope) -> bool:
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        # Headers are latin-1. The time of the comparison does not tell where two keys differ.
+        # Headers are latin-1. The time of the comparison does not reveal where two keys differ.
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._api_key)
 
 

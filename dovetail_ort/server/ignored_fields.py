@@ -21,7 +21,7 @@ def ignored_fields_headers(paths: Sequence[str]) -> dict[str, str]:
     Example: `foo`, `messages[0].bar`, `Größe` -> "foo, messages[0].bar, Gr%C3%B6%C3%9Fe".
 
     Args:
-        paths: paths of the fields in the body, as of `Fields.path`.
+        paths: paths of the fields in the body, as `Fields.path` gives them.
     """
     if not paths:
         return {}

@@ -77,7 +77,7 @@ class Intake:
         try:
             return self._model.token_ids(request.prompt, template_arguments=arguments)
         except ChatTemplateError:
-            messages: Any = request.prompt  # nothing else goes through a template
+            messages: Any = request.prompt  # only messages go through a template
             if not any("tool_calls" in message for message in messages):
                 raise
         # Some templates write the arguments of a tool call as they are, and fail on an object.

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 from starlette.requests import Request
 
 from dovetail_ort.server.errors import RequestError
+from dovetail_ort_runtime.errors import one_line
 
 _SECONDS: Final = 30
 _SHOWN_CHARACTERS: Final = 60
@@ -42,8 +43,7 @@ async def read_json(request: Request, max_bytes: int) -> object:
         value: object = json.loads(body, parse_constant=_refuse_constant)
         json.dumps(value, ensure_ascii=False).encode()  # fails on lone surrogates, which no text can hold
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise RequestError(f"the body must be JSON in UTF-8, got: {reason!a:.120}") from None
+        raise RequestError(f"the body must be JSON in UTF-8, got: {one_line(error)!a:.120}") from None
     return value
 
 

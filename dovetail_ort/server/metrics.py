@@ -16,7 +16,8 @@ class ServerMetrics:
     """Counters, gauges and histograms in a registry of their own."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
+        registry = CollectorRegistry()
+        self._registry = registry
         self.requests = Counter(
             "dovetail_requests", "Requests by route and HTTP status.", ["route", "status"], registry=registry
         )

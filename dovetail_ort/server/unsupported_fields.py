@@ -11,8 +11,16 @@ from dovetail_ort.server.json_body import Neutral
 
 # Fields of OpenAI's that change no answer here: accounts, tiers, hints for speed.
 HARMLESS: Final = (
-    *("user", "metadata", "store", "service_tier", "safety_identifier", "prediction", "parallel_tool_calls"),
-    *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prediction",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "prompt_cache_options",
 )
 _OF_TOOLS: Final = ("tools", "tool_choice", "functions", "function_call")
 # Fields by which requests to other servers ask for a grammar; here it is `response_format`.
@@ -44,7 +52,8 @@ UNSUPPORTED_BY_CHAT: Final[Neutral] = {
     "verbosity": ("medium",),
     "add_generation_prompt": (True,),
     "continue_final_message": (False,),
-    **dict.fromkeys(("audio", "web_search_options"), ()),
+    "audio": (),
+    "web_search_options": (),
 }
 UNSUPPORTED_BY_COMPLETIONS: Final[Neutral] = {**_UNSUPPORTED, "suffix": ("",)}
 ADVICE: Final = {

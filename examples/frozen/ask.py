@@ -1,7 +1,9 @@
 """Answer one prompt from the bundle beside this program; PyInstaller makes an application of it with `ask.spec`.
 
-ask Why is the sky blue?
-ask < question.txt
+Usage:
+
+    ask Why is the sky blue?
+    ask < question.txt
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ OPTIONS: Final = GenerationOptions(max_new_tokens=256)
 def main() -> int:
     """Exit status: 0 with an answer, 2 with one line that says why there is none, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="ask", description="Answer one prompt from the bundle beside this program.")
-    parser.add_argument("prompt", nargs="*", metavar="WORD", help="of the prompt; standard input without any")
+    parser.add_argument("prompt", nargs="*", metavar="WORD", help="a word of the prompt (default: standard input)")
     words = parser.parse_args().prompt
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8")  # an empty environment may stand for ASCII
@@ -35,7 +37,7 @@ def main() -> int:
 
 
 def answer(prompt: str) -> None:
-    """Print the answer as it is decided, and its speed behind it."""
+    """Print the answer as it is decided, then its speed."""
     model = dovetail_ort.load(program_directory() / "bundle")
     chat = [{"role": "user", "content": prompt}] if prompt and model.has_chat_template else prompt
     for piece in model.stream(chat, OPTIONS):

@@ -13,14 +13,17 @@ class SoftCap(ir.passes.InPlacePass):
         self.cap = cap
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Append the cap, for a recipe that says `{ pass = "soft-cap", cap = 30.0 }` or names it alone."""
+        """Append the cap, for a recipe with `{ pass = "soft-cap", cap = 30.0 }` or only "soft-cap"."""
         logits = next(value for value in model.graph.outputs if value.name == "logits")
         cap = ir.node("Constant", [], {"value_float": self.cap})
         ratio = ir.node("Div", [logits, cap.outputs[0]])
         bounded = ir.node("Tanh", [ratio.outputs[0]])
         scaled = ir.node("Mul", [bounded.outputs[0], cap.outputs[0]])
         model.graph.extend([cap, ratio, bounded, scaled])
-        logits.name, capped = "uncapped_logits", scaled.outputs[0]
-        capped.name, capped.shape, capped.type = "logits", logits.shape, logits.type
+        logits.name = "uncapped_logits"
+        capped = scaled.outputs[0]
+        capped.name = "logits"
+        capped.shape = logits.shape
+        capped.type = logits.type
         model.graph.outputs[model.graph.outputs.index(logits)] = capped
         return ir.passes.PassResult(model, modified=True)

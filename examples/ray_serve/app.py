@@ -1,7 +1,9 @@
 """A bundle behind Ray Serve: replicas on one machine or many, with the routes of `dovetail-ort serve`.
 
-serve run app:build bundle=/models/smollm2 replicas=2 threads=4
-serve run app.yaml
+Usage:
+
+    serve run app:build bundle=/models/smollm2 replicas=2 threads=4
+    serve run app.yaml
 """
 
 from __future__ import annotations
@@ -20,18 +22,20 @@ from dovetail_ort.server import ServerSettings, make_app
 
 
 class Settings(BaseModel):
-    """What a command line or a file says of the application, checked before anything is loaded.
+    """Settings of the application from a command line or a file, checked before anything is loaded.
 
     Attributes:
         bundle: directory of the bundle, the same on every machine.
-        model_name: what requests call the model.
-        replicas: copies of the model.
-        threads: of one forward, and the processors that Ray keeps for a replica.
-        max_ongoing_requests: of a replica: one is answered, the others wait in it.
-        max_queued_requests: that wait in each proxy for a replica, all further ones get status 429.
-        max_new_tokens: of an answer at most.
-        time_limit_seconds: of an answer.
-        api_key_file: whose first line requests must bring as `Authorization: Bearer`; the same on every machine.
+        model_name: name of the model in requests.
+        replicas: number of copies of the model.
+        threads: number of threads that one forward uses, and of processors that Ray keeps for a replica.
+        max_ongoing_requests: largest number of requests in a replica: one is answered, the others wait.
+        max_queued_requests: largest number of requests that wait in each proxy for a replica; further ones get status
+            429.
+        max_new_tokens: largest number of tokens of an answer.
+        time_limit_seconds: seconds after which an answer ends.
+        api_key_file: file whose first line is the key that requests must send as `Authorization: Bearer`; the same path
+            on every machine.
         allowed_hosts: names by which clients may ask, beside localhost and IP addresses.
     """
 
@@ -49,7 +53,7 @@ class Settings(BaseModel):
     allowed_hosts: tuple[str, ...] = ()
 
     def server_settings(self) -> ServerSettings:
-        """The same for the application in a replica."""
+        """These settings as those of the server in a replica."""
         key_file = self.api_key_file
         return ServerSettings(
             model_name=self.model_name,
@@ -67,7 +71,7 @@ class Replica:
     """One copy of the model and the application over it.
 
     Args:
-        settings: as the application was started.
+        settings: settings of the application.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -75,13 +79,13 @@ class Replica:
         self._application = make_app(model, settings.server_settings())
 
     def __serve_build_asgi_app__(self) -> Starlette:  # the name that Ray asks for
-        """What answers requests; Ray runs its lifespan."""
+        """The application that answers requests; Ray runs its lifespan."""
         return self._application
 
     def check_health(self) -> None:
-        """Ray replaces a replica that raises."""
+        """Raise if the replica is broken; Ray then replaces it."""
         if not self._application.state.engine.serves:
-            raise RuntimeError("the model's thread must run, got one that ended; the replica's log says why")
+            raise RuntimeError("the model's thread has ended; the replica's log says why")
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:

@@ -27,7 +27,7 @@ __all__ = [
     "train_head",
 ]
 
-# torch takes seconds to import: a module is loaded when a name of it is asked for.
+# torch takes seconds to import, so a module is loaded when one of its names is asked for.
 _MODULES = {
     "ExportOptions": "options",
     "TrainingInputs": "training.options",

@@ -1,14 +1,13 @@
-"""The plan of attaching a drafter: read the head, link the bundle's files, write the drafter's graph, publish."""
+"""The plan of attaching a drafter: read the head, link the bundle's files, write the draft graph, publish."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dovetail_ort_export.heads.published import PublishedHead, is_published_head, read_published_head
-from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS
+from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS, Report
 from dovetail_ort_export.probing.probe import probe_head
 from dovetail_ort_export.recipe import read_recipe
 from dovetail_ort_export.training.head_files import RECORD_NAME, TrainedHead, load_head
@@ -21,6 +20,7 @@ from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.formats import INT4, INT8
 from dovetail_ort_runtime.bundle.graph_entries import AcceptanceRow, HeadOrigin, TapsEntry, TargetEntry
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER
 from dovetail_ort_runtime.bundle.hub_cache import HubName, Snapshot
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.checks import must_be_one_of
@@ -32,23 +32,24 @@ def attach_drafter(
     bundle_path: str | Path,
     head_path: str | Path,
     precision: str = AUTO_PRECISION,
-    report: Callable[[str], None] = lambda _: None,
+    report: Report = lambda _: None,
     *,
     recipe: Path | None = None,
     force: bool = False,
 ) -> Manifest:
-    """Export a head and put it into a bundle, in the place of the drafter that was there.
+    """Export a head and put it into a bundle, instead of any drafter that was there.
 
     A head that others have trained is measured first, on text that the target writes: how it is to be read, and what
     share of its tokens the target accepts.
 
     Args:
         bundle_path: bundle to change; it is replaced as a whole or not at all.
-        head_path: directory that training wrote, a published head's directory, or its name on the hub as `owner/name`
-            or `owner/name@revision`.
-        precision: one of `DRAFTER_PRECISIONS`; `auto` is int4 where the drafter is native, and else int8.
-        report: function that is given a line for each step.
-        recipe: TOML file with the passes that make the graph, in the place of the precision.
+        head_path: directory of the head that `train_head` wrote, a published head's directory, or its name on the hub,
+            `owner/name` or `owner/name@revision`.
+        precision: number format of the weights, one of `DRAFTER_PRECISIONS`; `auto` is int4 in a native bundle, else
+            int8.
+        report: function that is called with one line of text for each step.
+        recipe: TOML file with the list of graph passes that make the graph, instead of the precision; None without one.
         force: whether a published head is attached although hardly any of its tokens are accepted.
 
     Returns:
@@ -72,14 +73,14 @@ def attach_drafter(
         kept = link_without(bundle, _drafter_graphs(manifest), directory)
         measured = _measured(bundle, directory, head, ends, report, force=force)
         report("writing the drafter")
-        graph = graph_name("drafter", steps.precision, steps.format)
+        graph = graph_name(DRAFTER, steps.precision, steps.format)
         entry = drafter_entry(measured.parts, str(manifest.target.weights_sha256), graph, steps)
         entry = replace(entry, taps=measured.taps, origin=measured.origin, acceptance=measured.acceptance)
         drafter = drafter_graph(measured.parts, steps)
         if measured.parts.has_target_embedding:
             share_embedding(drafter, entry, manifest.target, directory)
         write_drafter(drafter, directory, entry)
-        DraftGraph(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, and has the stated dimensions
+        DraftGraph(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, with these dimensions
         return write_manifest(replace(manifest, drafter=entry), directory, kept)
 
 
@@ -120,7 +121,7 @@ class _MeasuredHead:
     acceptance: tuple[AcceptanceRow, ...] = ()
 
 
-def _find_head(head: str | Path, target: TargetEntry, report: Callable[[str], None]) -> TrainedHead | PublishedHead:
+def _find_head(head: str | Path, target: TargetEntry, report: Report) -> TrainedHead | PublishedHead:
     """The head in a directory, or on the hub, which fits the target as far as its files tell."""
     path = Path(head)
     if (path / RECORD_NAME).is_file():
@@ -132,7 +133,7 @@ def _find_head(head: str | Path, target: TargetEntry, report: Callable[[str], No
     return found
 
 
-def _read_published(head: str | Path, report: Callable[[str], None]) -> PublishedHead:
+def _read_published(head: str | Path, report: Report) -> PublishedHead:
     path = Path(head)
     if is_published_head(path):
         return read_published_head(path)
@@ -156,7 +157,7 @@ def _measured(
     directory: Path,
     head: TrainedHead | PublishedHead,
     ends: TargetEnds,
-    report: Callable[[str], None],
+    report: Report,
     *,
     force: bool,
 ) -> _MeasuredHead:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,10 +17,10 @@ from dovetail_ort_export.options import ExportOptions, Report
 from dovetail_ort_export.quantization.cache_range import measured_cache
 from dovetail_ort_export.source import Source, SourceOptions, load_source
 from dovetail_ort_export.writing.bundle_output import bundle_directory, check_output, clear_leftovers, write_manifest
-from dovetail_ort_export.writing.formats import recipes_for
 from dovetail_ort_export.writing.generation_entry import generation_entry
+from dovetail_ort_export.writing.recipe_choice import recipes_for
 from dovetail_ort_export.writing.target_writer import TargetWriter, WrittenTarget
-from dovetail_ort_export.writing.text_files import write_text_files
+from dovetail_ort_export.writing.tokenizer_entry import write_text_files
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Provenance
@@ -49,7 +48,7 @@ class ExportReport:
 
 
 def export_bundle(
-    source: str, out: str | Path, options: ExportOptions | None = None, report: Callable[[str], None] = lambda _: None
+    source: str, out: str | Path, options: ExportOptions | None = None, report: Report = lambda _: None
 ) -> ExportReport:
     """Export a causal LM to a bundle, run the bundle, and put it in place.
 
@@ -57,7 +56,10 @@ def export_bundle(
         source: a Hugging Face directory, hub name, or GGUF file.
         out: directory of the bundle; it appears when everything has succeeded.
         options: settings of the export; the defaults if None.
-        report: function that is given a line for each step.
+        report: function that is called with one line of text for each step.
+
+    Returns:
+        What the export did.
 
     Raises:
         SourceError: the model cannot be read or is of a kind that is not covered.
@@ -76,7 +78,7 @@ def export_bundle(
             report(f"note: {note}")
         max_context = loaded.settings.max_context
         tokens = checked_tokens(loaded, options.check_text, max_context)
-        report(f"asking the original model about {len(tokens)} tokens")
+        report(f"computing the original model's logits of {len(tokens)} tokens")
         with measured_cache(loaded.model) as cache_maxima:
             reference = reference_logits(loaded.model, tokens)
         report("recomputing a few of them from the files alone")

@@ -19,16 +19,15 @@ from typing import Final
 from dovetail_ort_runtime.bundle.hub_cache import (
     DEFAULT_REVISION,
     HubName,
-    cache_directory,
+    hub_cache_directory,
     names_commit,
     repository_directory,
 )
-from dovetail_ort_runtime.errors import DovetailError, InputError, UnavailableError
+from dovetail_ort_runtime.errors import DovetailError, InputError, UnavailableError, one_line
 
 _HTTP_LIBRARIES: Final = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}
 _DISK_IS_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOG_IN: Final = "log in with `hf auth login` or set HF_TOKEN"
-_LONGEST_REASON: Final = 300
 
 
 class NoConnectionError(UnavailableError):
@@ -138,7 +137,7 @@ class HubClient:
             folder: str = self._library.snapshot_download(
                 model.name.repository,
                 revision=model.commit,
-                cache_dir=cache_directory(),
+                cache_dir=hub_cache_directory(),
                 endpoint=self.endpoint,
                 allow_patterns=[glob.escape(file) for file in files],
                 force_download=force,
@@ -278,7 +277,7 @@ def _refusal(error: BaseException, name: HubName, endpoint: str) -> str | None:
 def _full_disk(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
         return (
-            f"the disk of {cache_directory()} has no room for the files: {error.strerror}; free some, or set "
+            f"the disk of {hub_cache_directory()} has no room for the files: {error.strerror}; free some, or set "
             "HF_HUB_CACHE to a directory on another disk"
         )
     return None
@@ -290,6 +289,5 @@ def _is_connection_error(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What an exception says, in one line of bounded length."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]}…"
+    """What an exception says, or its name if it says nothing."""
+    return one_line(error) or type(error).__name__

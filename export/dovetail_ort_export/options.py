@@ -1,4 +1,4 @@
-"""What an export can be told. It reads no file and knows no model."""
+"""Settings of an export. It reads no file and knows no model."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dovetail_ort_runtime.bundle.formats import FP16, FP32, GRAPH_FORMATS, INT4, INT8, NATIVE, PORTABLE
+from dovetail_ort_runtime.bundle.formats import FP16, FP32, GRAPH_FORMATS, INT4, INT8, KV_CACHES, NATIVE, PORTABLE
 from dovetail_ort_runtime.checks import must_be, must_be_at_least, must_be_one_of
 from dovetail_ort_runtime.engine.devices import AUTO
 from dovetail_ort_runtime.errors import InputError
 
-# Is given a line about each step of something that takes time.
+# A function that is called with one line of text for each step of something that takes time.
 Report = Callable[[str], None]
 
 PRECISIONS: Final = (INT8, INT4, FP32)
@@ -21,11 +21,8 @@ DRAFTER_PRECISIONS: Final = (AUTO_PRECISION, INT4, INT8, FP16, FP32)
 AUTO_FORMAT: Final = "auto"
 BOTH_FORMATS: Final = "both"
 FORMATS: Final = (AUTO_FORMAT, *GRAPH_FORMATS, BOTH_FORMATS)
-KV_CACHES: Final = (FP16, FP32)
-# Rows that one forward of an exported graph may have: no option, but what every manifest states.
+# Rows that one forward of an exported graph may have. It is no option; every manifest states it.
 MAX_ROWS: Final = 64
-_CHOICES: Final = {"precision": PRECISIONS, "format": FORMATS, "kv_cache": KV_CACHES}
-_LEAST: Final = {"gpu_layers": 0, "max_context": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +30,8 @@ class ExportOptions:
     """Settings of one export.
 
     Attributes:
-        recipes: TOML files with the passes that make the graph, in the place of precision, format and kv_cache: one
-            file, or a native and a portable one for a bundle with both.
+        recipes: TOML files with the list of graph passes that make the graph, instead of precision, format and
+            kv_cache: one file, or a native and a portable one for a bundle with both.
         precision: number format of most weights: `int8`; `int4`, which is native, with embedding and logits in 8 bits,
             and keeps the values of GGUF's Q4_0 and Q4_1; or `fp32` for comparison, which is portable.
         format: `native`, 8-bit weights in this package's own operators; `portable`, 8-bit weights in blocks of 32 for a
@@ -43,13 +40,15 @@ class ExportOptions:
             values are too large for fp16, they are kept in fp32.
         max_context: largest number of tokens of prompt and answer, 2 or more; None takes the model's own maximum.
             It may be above the model's maximum where YaRN's factor reaches further.
-        ignore_settings: keys of the configuration that are passed over although nothing is known of them.
-        ignore_weights: patterns of tensors in the files that have no place in the model and are passed over.
-        gpu_layers: number of first blocks that go, with the embedding, into a graph of their own in fp16, for a GPU; 0
-            or more, or `auto`, as many as `vram_limit` holds.
-        vram_limit: bytes of a GPU that these blocks may take, with their cache; leave room for a drafter.
-        check_text: UTF-8 text on which the bundle is compared with the model, and keys and values are measured; None
-            takes a built-in page.
+        ignore_settings: keys of the configuration that export ignores although it does not know them.
+        ignore_weights: patterns with `*` and `?` for names of tensors that export ignores although it does not know
+            them.
+        gpu_layers: number of first blocks that are put, with the embedding, into a graph of their own in fp16, for a
+            GPU; 0 or more, or `auto` for as many as fit into `vram_limit`.
+        vram_limit: bytes of GPU memory that these blocks may take, with their cache; leave room for a drafter. None if
+            `gpu_layers` is a number.
+        check_text: UTF-8 file on whose text the bundle is compared with the model, and keys and values are measured;
+            None takes a built-in page.
         force: whether a bundle at the output path is replaced.
     """
 
@@ -66,22 +65,21 @@ class ExportOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
-        self._check_choices()
+        must_be_one_of("precision", self.precision, PRECISIONS)
+        must_be_one_of("format", self.format, FORMATS)
+        must_be_one_of("kv_cache", self.kv_cache, KV_CACHES)
         self._check_recipes()
         self._check_format()
         self._check_gpu_layers()
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                must_be_at_least(name, value, least)
-
-    def _check_choices(self) -> None:
-        for name, allowed in _CHOICES.items():
-            must_be_one_of(name, getattr(self, name), allowed)
+        must_be_at_least("max_context", self.max_context, 2)
 
     def _check_recipes(self) -> None:
-        defaults = {name: allowed[0] for name, allowed in _CHOICES.items()}
-        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        changed = {
+            "precision": self.precision != PRECISIONS[0],
+            "format": self.format != FORMATS[0],
+            "kv_cache": self.kv_cache != KV_CACHES[0],
+        }
+        given = [name for name, is_changed in changed.items() if is_changed]
         if self.recipes and given:
             raise InputError(f"a recipe says precision, format and kv_cache itself; leave out {', '.join(given)}")
 
@@ -94,7 +92,9 @@ class ExportOptions:
             must_be("format", f"{NATIVE} with the precision {INT4}", self.format, holds=holds)
 
     def _check_gpu_layers(self) -> None:
-        if isinstance(self.gpu_layers, str) and self.gpu_layers != AUTO:
+        if not isinstance(self.gpu_layers, str):
+            must_be_at_least("gpu_layers", self.gpu_layers, 0)
+        elif self.gpu_layers != AUTO:
             raise InputError(f"gpu_layers must be 0 or more, or {AUTO}, got {self.gpu_layers}")
         if self.gpu_layers == AUTO and self.vram_limit is None:
             raise InputError(f"gpu_layers {AUTO} needs vram_limit, the bytes that the blocks may take; give it too")

@@ -13,7 +13,7 @@ from dovetail_ort_export.passes import BUILT_IN_PASSES, PassType
 from dovetail_ort_export.passes.context import ExportPass, PassContext
 from dovetail_ort_export.passes.editing import SKELETON_DOMAIN
 from dovetail_ort_export.recipe import Recipe, Step
-from dovetail_ort_runtime.errors import DovetailError, InputError
+from dovetail_ort_runtime.errors import DovetailError, InputError, one_line
 
 ENTRY_POINT_GROUP: Final = "dovetail_ort.passes"
 
@@ -22,7 +22,7 @@ def pass_types() -> dict[str, PassType]:
     """All passes that have names, the built-in ones first.
 
     Raises:
-        InputError: one that another package announces cannot be imported.
+        InputError: a pass that another package announces cannot be imported.
     """
     announced = {point.name: _load(point) for point in _announced()}
     return {**BUILT_IN_PASSES, **announced}
@@ -55,7 +55,7 @@ def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassB
         context: what the export knows; None for a graph that is finished already.
 
     Raises:
-        InputError: there is no such pass, it has other options, or it needs a context and there is none.
+        InputError: there is no such pass, it does not have such options, or it needs a context and there is none.
     """
     pass_type = find_pass(step.name)
     arguments: tuple[PassContext, ...] = ()
@@ -69,7 +69,7 @@ def make_pass(step: Step, context: PassContext | None = None) -> ir.passes.PassB
     try:
         inspect.signature(pass_type).bind(*arguments, **step.options)
     except TypeError as error:
-        raise InputError(f"the pass {step.name} has other options: {error}") from error
+        raise InputError(f"the pass {step.name} does not have these options: {one_line(error)}") from error
     return pass_type(*arguments, **step.options)
 
 
@@ -82,7 +82,7 @@ def apply_recipe(graph: ir.Model, recipe: Recipe, context: PassContext) -> ir.Mo
     """The graph that a recipe makes of a traced one.
 
     Args:
-        graph: skeleton; it is used up.
+        graph: skeleton graph, which must not be used afterwards.
         recipe: passes in their order.
         context: what the export knows.
 
@@ -101,11 +101,11 @@ def apply_recipe(graph: ir.Model, recipe: Recipe, context: PassContext) -> ir.Mo
 
 
 def run_pass(graph: ir.Model, name: str, graph_pass: ir.passes.PassBase) -> ir.passes.PassResult:
-    """Run one pass; what it raises becomes one line.
+    """Run one pass, and turn any exception into an error of one line.
 
     Args:
         graph: graph to transform.
-        name: what errors call the pass.
+        name: name of the pass in errors.
         graph_pass: pass to run.
 
     Raises:
@@ -116,11 +116,13 @@ def run_pass(graph: ir.Model, name: str, graph_pass: ir.passes.PassBase) -> ir.p
     except DovetailError:
         raise
     except ir.passes.PreconditionError as error:
-        raise InputError(f"the pass {name} does not fit this graph: {error.__cause__ or error}") from error
+        reason = one_line(error.__cause__ or error)
+        raise InputError(f"the pass {name} does not fit this graph: {reason}") from error
     except ir.passes.PostconditionError as error:
-        raise InputError(f"the pass {name} did not do what it promises: {error.__cause__ or error}") from error
+        reason = one_line(error.__cause__ or error)
+        raise InputError(f"the pass {name} did not do what it promises: {reason}") from error
     except Exception as error:  # somebody else's pass can raise anything
-        raise InputError(f"the pass {name} failed with {type(error).__name__}: {error}") from error
+        raise InputError(f"the pass {name} failed with {type(error).__name__}: {one_line(error)}") from error
 
 
 def _announced() -> list[EntryPoint]:
@@ -132,7 +134,7 @@ def _load(point: EntryPoint) -> PassType:
     try:
         found: object = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a module of somebody else can raise anything
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(f"the pass {point.name} cannot be imported: {reason}") from error
     if not (isinstance(found, type) and issubclass(found, ir.passes.PassBase)):
         raise InputError(f"the pass {point.name} must be a subclass of onnx_ir.passes.PassBase, got {found!r}")

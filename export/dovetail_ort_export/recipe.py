@@ -1,4 +1,4 @@
-"""What is done to a traced graph, as a list of passes in a TOML file. It knows names, no passes."""
+"""The list of passes that an export runs over a traced graph, from a TOML file. It knows names, but no passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dovetail_ort_runtime.bundle.formats import NATIVE, NUMBER_FORMATS, PORTABLE
 from dovetail_ort_runtime.checks import must_be_one_of
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 from dovetail_ort_runtime.text.user_text import read_text_file
 
 LOWER_NATIVE: Final = "lower-native"
@@ -54,17 +54,17 @@ class Step:
         return cls(name, options)
 
     def __str__(self) -> str:
-        """As it stands in a manifest: `lower-int8-blocks(mlp_bits=4)`."""
+        """The pass as a manifest writes it, such as `lower-int8-blocks(mlp_bits=4)`."""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
         return f"{self.name}({arguments})" if arguments else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Passes in their order.
+    """A list of passes, in order.
 
     Attributes:
-        precision: number format of most weights of what comes out, one of `NUMBER_FORMATS`.
+        precision: number format of most weights of the resulting graph, one of `NUMBER_FORMATS`.
         steps: the passes.
     """
 
@@ -78,7 +78,7 @@ class Recipe:
         Args:
             text: TOML with the keys `precision` and `passes`; a pass is a name, or a table whose key `pass` is the name
                 and whose other keys are its options.
-            where: what errors call the recipe.
+            where: name of the recipe in errors.
 
         Raises:
             InputError: the text is no recipe.
@@ -86,7 +86,7 @@ class Recipe:
         try:
             value = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{where} must be TOML, got: {error}") from error
+            raise InputError(f"{where} is not TOML: {one_line(error)}") from error
         if set(value) != _KEYS:
             raise InputError(f"{where} must have the keys {', '.join(sorted(_KEYS))}, got {', '.join(value) or 'none'}")
         precision = value["precision"]
@@ -116,12 +116,12 @@ class Recipe:
         return replace(self, steps=tuple(steps))
 
     def lowered_by(self, name: str, precision: str) -> Recipe:
-        """This recipe with another lowering, which makes weights of that precision, in the place of its own."""
+        """This recipe with another lowering instead of its own, which makes weights of that precision."""
         steps = [Step(name) if step.name.startswith(_LOWERING) else step for step in self.steps]
         return Recipe(precision, tuple(steps))
 
     def describe(self) -> tuple[str, ...]:
-        """The passes as they stand in a manifest."""
+        """The passes as a manifest writes them."""
         return tuple(str(step) for step in self.steps)
 
 

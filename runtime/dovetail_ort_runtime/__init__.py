@@ -1,4 +1,11 @@
-"""Generate from a bundle with numpy and ONNX Runtime alone; it works without the packages beside it."""
+"""Generate from a bundle with numpy, tokenizers, jinja2 and ONNX Runtime.
+
+    load_model: bundle + LoadOptions -> loading -> Model
+    Model: prompt -> text -> ids -> decoding (planning, drafting, engine) -> tokens -> text -> results
+    everything may use errors, checks, arrays, kernels and machine; options and sampler say how tokens are chosen
+
+It knows no other package of this project.
+"""
 
 from __future__ import annotations
 

@@ -14,4 +14,5 @@ from numpy.typing import NDArray
 
 TokenArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
+Shape: TypeAlias = tuple[int, ...]
 ProbabilityArray: TypeAlias = NDArray[np.float64]

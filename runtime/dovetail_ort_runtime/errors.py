@@ -11,7 +11,7 @@
     └── UnavailableError (RuntimeError)
 
 Every message is one line. For a value it is "<what> must be <rule>, got <value>; <what to do next>". Otherwise it says
-what is wrong as a person would say it, and what to do next.
+what is wrong as a person would say it, and what to do next. What to do next follows the last "; " and has none itself.
 """
 
 from __future__ import annotations
@@ -55,6 +55,20 @@ class ModelUseError(DovetailError, RuntimeError):
 
 class UnavailableError(DovetailError, RuntimeError):
     """This environment or machine lacks a package or provider."""
+
+
+def split_advice(reason: object) -> tuple[str, str | None]:
+    """The message of an error of this project in two: what is wrong, and what to do next.
+
+    Args:
+        reason: error, or its message.
+
+    Returns:
+        What is wrong, and what to do next; None if the message does not say it.
+    """
+    message = str(reason)
+    fault, separator, advice = message.rpartition("; ")
+    return (fault, advice) if separator else (message, None)
 
 
 def one_line(reason: object) -> str:

@@ -81,7 +81,7 @@ class Model:
         self._kept = None
         if loaded is None:
             return
-        loaded.decoder.rewind(0)  # a drafter of the caller's is as new, one with a thread ends its work
+        loaded.decoder.rewind(0)  # the caller's drafter can be used again, and a drafting thread ends
         del loaded
         return_freed_memory()
 
@@ -208,7 +208,8 @@ class Model:
         yield from answer.pieces((self._decoder.root,), (self._decoder.root_logprobs,), room)
         while not answer.finished:
             left = room - answer.num_tokens
-            result = self._decoder.step(min(options.max_draft_tokens, left - 1, self._decoder.target.max_rows - 1))
+            most = min(options.max_draft_tokens, left - 1, self._decoder.target.max_rows - 1)
+            result = self._decoder.next_round(most)
             answer.count(result)
             yield from answer.pieces(result.token_ids, result.logprobs, room)
 

@@ -22,8 +22,8 @@ class SamplingOptions:
     Attributes:
         repetition_penalty: number between 0.01 and 100. Positive logits of tokens that stand in prompt or answer are
             divided by it, negative ones multiplied by it (CTRL, arXiv 1909.05858). 1 changes nothing.
-        temperature: number of 0 or more by which logits are divided. 0 always takes the highest logit; of equal ones
-            that of the lowest token id.
+        temperature: number of 0 or more by which logits are divided. 0 always takes the highest logit, and among equal
+            ones the lowest token id.
         top_k: number of most likely tokens that are kept, 0 or more. 0 keeps all.
         top_p: probability above 0 and at most 1. The smallest set of most likely tokens whose probabilities add up to
             it is kept (arXiv 1904.09751).
@@ -87,14 +87,14 @@ class GenerationOptions:
 
     Attributes:
         max_new_tokens: largest number of tokens of the answer, 1 or more.
-        stop: strings that end the answer and are left out of it. They are searched in a text that has special tokens
-            in their spelling, so ``<|im_end|>`` ends an answer at that token.
+        stop: strings that end the answer and are left out of it. They are searched for in a text in which special
+            tokens are spelt out, so ``<|im_end|>`` ends an answer at that token.
         sampling: how tokens are chosen; the bundle's own settings if None.
         max_draft_tokens: largest number of draft tokens in a round, 0 or more. 0 decodes without speculation.
         constraint: a rule that the answer follows, such as a grammar; None allows every token. An answer that ends at a
             limit may stop in the middle of what the rule demands.
-        logprobs: number of most likely tokens, 0 to 20, whose log-probabilities each piece has beside its own token's;
-            None for no log-probabilities.
+        logprobs: number of most likely tokens, 0 to 20. Each piece then has their log-probabilities and that of its own
+            token; None for no log-probabilities.
         skip_special_tokens: whether special tokens and the end-of-text token are left out of the text.
     """
 

@@ -48,17 +48,17 @@ class Statistics:
 
     @property
     def decode_seconds(self) -> float:
-        """Time for all tokens after the first."""
+        """Seconds for all tokens after the first."""
         return self.draft_seconds + self.verify_seconds + self.other_seconds
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Tokens after the first over their time; 0 without such tokens."""
+        """Decoding speed: tokens after the first, divided by their time; 0 without such tokens."""
         return (self.new_tokens - 1) / self.decode_seconds if self.rounds else 0.0
 
     @property
     def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens that were read, over their time."""
+        """Prefill speed: prompt tokens that were read, divided by their time."""
         return (self.prompt_tokens - self.cached_tokens) / self.prefill_seconds
 
     @property
@@ -94,8 +94,8 @@ class TokenLogprobs:
     Attributes:
         token_id: id of the answer's token.
         logprob: logarithm of that token's probability.
-        top: ids and logarithms of the most likely tokens, the likeliest first, of equal ones the lowest id first;
-            `token_id` may be among them.
+        top: ids and logarithms of the most likely tokens, the likeliest first, and among equal ones the lowest id
+            first; `token_id` may be among them.
     """
 
     token_id: int

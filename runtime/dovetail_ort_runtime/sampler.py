@@ -54,7 +54,7 @@ class Sampler:
         return int(token_ids[self.draw(weights)])
 
     def distribution(self, logits: FloatArray, seen: SeenArray | None = None) -> ProbabilityArray:
-        """The probabilities, (V,) float64, that `choose` draws from unless it is greedy; arguments as of `choose`."""
+        """The probabilities, (V,) float64, that `choose` draws from unless it is greedy; arguments as in `choose`."""
         token_ids, weights = self._candidates(logits, seen)
         probabilities = np.zeros(len(logits))
         probabilities[token_ids] = weights / weights.sum()

@@ -8,12 +8,9 @@ import pytest
 
 from benchmarks.kernels_comparison.forwards import ROWS, Forwards
 from benchmarks.kernels_comparison.journal import Journal
-from benchmarks.kernels_comparison.part import Scale
 from benchmarks.kernels_comparison.sides import AFTER, BEFORE, Side, SideProcess
 from benchmarks.kernels_comparison.suites import Suite
 from benchmarks.kernels_comparison.worker import PLACES, find
-
-SCALE = Scale(processes=1, rounds=2)
 
 
 def test_a_journal_keeps_whole_steps_of_the_same_measurement(tmp_path):

@@ -110,13 +110,13 @@ def test_paper_size(result, monkeypatch, tiny_bundle, tmp_path):
 
 
 def test_planner(result, monkeypatch, tiny_drafting_bundle):
-    choices = planner._choices
+    choices = planner.drafter_choices
     monkeypatch.setattr(recorded_answers, "MAX_NEW_TOKENS", 8)
     for module in (planner, recorded_answers):
         monkeypatch.setattr(module, "MAX_CONTEXT", 512)
     brief = replace(planner.THOROUGH, contexts=(64,), verify_rows=(2, 8), catch_up_rows=(1, 4), rounds=3)
     monkeypatch.setattr(planner, "THOROUGH", brief)
-    monkeypatch.setattr(planner, "_choices", lambda *given: {name: choices(*given)[name] for name in CHOICES})
+    monkeypatch.setattr(planner, "drafter_choices", lambda *given: {name: choices(*given)[name] for name in CHOICES})
     planner.main(str(tiny_drafting_bundle))
     found = result("planner")
     assert found["suites"]["general"].keys() == CHOICES

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from benchmarks import render
+from benchmarks.result_files import REPOSITORY, XEON_AMX, make_target
 
 
 @pytest.fixture(autouse=True)
@@ -47,11 +50,18 @@ def test_a_marker_without_a_table_is_an_error(tmp_path):
         render.rendered(page(tmp_path, "<!-- begin: weight -->\n<!-- end: weight -->\n"))
 
 
-def test_a_result_that_is_not_there_yet_is_named_in_its_place(tmp_path, monkeypatch):
+def test_in_place_of_a_missing_result_is_the_target_that_writes_it(tmp_path, monkeypatch):
     def speed():
-        raise FileNotFoundError(2, "No such file or directory", "results/machine/speed.json")
+        raise FileNotFoundError(2, "No such file or directory", "results/machine/serve-load.json")
 
     monkeypatch.setattr(render, "TABLES", {"speed": speed})
     text = "<!-- begin: speed -->\n<!-- end: speed -->\n"
-    expected = "<!-- begin: speed -->\n\nNot measured yet: `speed.json`.\n\n<!-- end: speed -->\n"
+    expected = "<!-- begin: speed -->\n\nMeasure it here: `make load`.\n\n<!-- end: speed -->\n"
     assert render.rendered(page(tmp_path, text)) == expected
+
+
+def test_the_target_of_each_result_file_is_the_one_that_the_page_of_targets_names():
+    page = (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for target, files in re.findall(r"^\| `make ([a-z-]+)` \| ([^|]*) \|", page, re.MULTILINE):
+        for name in re.findall(r"`([a-z-]+)`", files):
+            assert make_target(XEON_AMX / f"{name}.json") == target

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import dovetail_ort
 from dovetail_ort.cli.main import main
 from dovetail_ort.commands import COMMANDS
 from dovetail_ort.commands.graph import COMMANDS as GRAPH_COMMANDS
@@ -50,6 +51,7 @@ def test_version(capsys):
     assert main(["--version"]) == 0
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert capsys.readouterr().out == f"dovetail-ort {project['version']}\n"
+    assert dovetail_ort.__version__ == project["version"]
 
 
 def test_disk_and_memory_errors_are_one_line(tiny_bundle, refused, monkeypatch):

@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from dovetail_ort.cli.main import main
-from dovetail_ort.commands.chat import Conversation
+from dovetail_ort.commands.chat import ChatSoFar
 
 PROMPT = "The tails hold the pins"
 
@@ -34,7 +34,7 @@ def test_chat_reads_lines_that_any_system_wrote(tiny_bundle, capsys, monkeypatch
     written = io.BytesIO(f"\ufeff/help\r\n{PROMPT}\r\n/quit\r\n".encode())
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(written, encoding="utf-8", newline="\n"))
     asked = []
-    monkeypatch.setattr(Conversation, "answer", lambda _, text: asked.append(text))
+    monkeypatch.setattr(ChatSoFar, "answer", lambda _, text: asked.append(text))
     assert main(["chat", str(tiny_bundle), "--quiet"]) == 0
     assert asked == [PROMPT]
     assert "/reset forgets" in capsys.readouterr().err
@@ -72,7 +72,7 @@ class ScriptedPrinter:
 def test_conversation_keeps_an_interrupted_answer_and_drops_a_message_without_one(capsys):
     printer = ScriptedPrinter()
     printer.script = [("Once upon", KeyboardInterrupt()), ("", KeyboardInterrupt()), ("a time.", None)]
-    conversation = Conversation(printer, system="Tell stories.")  # type: ignore[arg-type]
+    conversation = ChatSoFar(printer, system="Tell stories.")  # type: ignore[arg-type]
     for text in ("Begin.", "Never mind.", "Go on."):
         conversation.answer(text)
     said = [(message["role"], message["content"]) for message in conversation.messages]

@@ -1,4 +1,4 @@
-"""`dovetail-ort doctor`: what it finds, and what it says of CUDA, in the place of which a fake answers."""
+"""`dovetail-ort doctor`: what it finds, and what it says about CUDA, for which a fake answers."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_drafter_in_half_precision_is_opened_on_cuda_if_that_works(
     assert asked == [device]
 
 
-def test_the_level_the_library_and_the_versions_of_the_native_operators_are_told(capsys):
+def test_the_level_the_library_and_the_versions_of_the_native_operators_are_shown(capsys):
     found = checks(capsys)["native operators"]
     assert found["status"] == "ok"
     for part in (

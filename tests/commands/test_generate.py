@@ -97,7 +97,7 @@ def test_template_arguments_of_a_raw_prompt_are_refused(tiny_bundle, refused):
     assert "template arguments need a prompt of messages" in message
 
 
-def test_json_is_one_object_and_plain_decoding_says_the_same(tiny_bundle, capsys):
+def test_json_is_one_object_and_the_baseline_says_the_same(tiny_bundle, capsys):
     records = []
     for drafts in ("0", "8"):
         argv = ["generate", str(tiny_bundle), PROMPT, "--json", "--max-new-tokens", "24", "--max-draft-tokens", drafts]
@@ -160,7 +160,7 @@ def test_a_copy_of_the_target_drafts_for_it(tiny_bundle, capsys):
 
 
 def test_a_shape_is_that_of_a_model_that_drafts(tiny_bundle, refused):
-    assert "a draft shape must be for a model that drafts, got the drafter auto without one" in refused(
+    assert "only a model drafts in a given shape, and the drafter auto has none here" in refused(
         "generate", tiny_bundle, "hi", "--chain", "3"
     )
 

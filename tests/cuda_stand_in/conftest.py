@@ -4,7 +4,7 @@ The stand-in answers every call that the provider makes. Its memory is the host'
 and what is copied from the device is zero.
 
 It shows where nodes run, in which order a forward copies, launches and waits, and how often; what memory is asked for
-and whether a limit is kept; that a missing device, an old driver and a lack of memory are told; that the target's
+and whether a limit is kept; that a missing device, an old driver and a lack of memory are reported; that the target's
 answer does not depend on what the device drafts.
 
 It cannot show a number that a kernel computes, so neither accuracy nor whether a front on CUDA is exact; nor any time;

@@ -3,22 +3,22 @@
 
 void stand_in_note(const char *format, ...);
 
-#define HANDLE(name)                                                                                                   \
-    int name(void **created) {                                                                                         \
-        *created = malloc(1);                                                                                          \
-        return 0;                                                                                                      \
+#define HANDLE(name)           \
+    int name(void **created) { \
+        *created = malloc(1);  \
+        return 0;              \
     }
-#define DROP(name)                                                                                                     \
-    int name(void *created) {                                                                                          \
-        free(created);                                                                                                 \
-        return 0;                                                                                                      \
+#define DROP(name)            \
+    int name(void *created) { \
+        free(created);        \
+        return 0;             \
     }
-#define SETTING(name)                                                                                                  \
+#define SETTING(name) \
     int name(void) { return 0; }
-#define PRODUCT(name)                                                                                                  \
-    int name(void) {                                                                                                   \
-        stand_in_note("product " #name);                                                                               \
-        return 0;                                                                                                      \
+#define PRODUCT(name)                    \
+    int name(void) {                     \
+        stand_in_note("product " #name); \
+        return 0;                        \
     }
 
 HANDLE(cublasCreate_v2)
@@ -53,9 +53,8 @@ DROP(cublasLtMatrixLayoutDestroy)
 SETTING(cublasLtMatrixLayoutSetAttribute)
 PRODUCT(cublasLtMatmul)
 
-int cublasLtMatmulAlgoGetHeuristic(
-    void *handle, void *product, void *a, void *b, void *c, void *d, void *preference, int wanted, void *results,
-    int *found) {
+int cublasLtMatmulAlgoGetHeuristic(void *handle, void *product, void *a, void *b, void *c, void *d, void *preference,
+                                   int wanted, void *results, int *found) {
     *found = 1;
     return 0;
 }

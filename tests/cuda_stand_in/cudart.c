@@ -71,13 +71,20 @@ const char *cudaGetErrorName(cudaError_t error) { return error == cudaSuccess ? 
 
 const char *cudaGetErrorString(cudaError_t error) {
     switch (error) {
-    case cudaSuccess: return "no error";
-    case cudaErrorMemoryAllocation: return "out of memory";
-    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
-    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
-    case cudaErrorInvalidDevice: return "invalid device ordinal";
-    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
-    default: return "operation not supported";
+        case cudaSuccess:
+            return "no error";
+        case cudaErrorMemoryAllocation:
+            return "out of memory";
+        case cudaErrorInsufficientDriver:
+            return "CUDA driver version is insufficient for CUDA runtime version";
+        case cudaErrorNoDevice:
+            return "no CUDA-capable device is detected";
+        case cudaErrorInvalidDevice:
+            return "invalid device ordinal";
+        case cudaErrorStreamCaptureUnsupported:
+            return "operation not permitted when stream is capturing";
+        default:
+            return "operation not supported";
     }
 }
 
@@ -132,13 +139,31 @@ cudaError_t cudaDriverGetVersion(int *version) {
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *found, int device) {
     struct cudaDeviceProp properties = {
-        .name = "CUDA stand-in", .totalGlobalMem = memory_bytes(), .major = 9, .minor = 0, .warpSize = 32,
-        .sharedMemPerBlock = 49152, .sharedMemPerBlockOptin = 232448, .sharedMemPerMultiprocessor = 233472,
-        .reservedSharedMemPerBlock = 1024, .regsPerBlock = 65536, .regsPerMultiprocessor = 65536,
-        .maxThreadsPerBlock = 1024, .maxThreadsPerMultiProcessor = 2048, .maxBlocksPerMultiProcessor = 32,
-        .maxThreadsDim = {1024, 1024, 64}, .maxGridSize = {2147483647, 65535, 65535}, .totalConstMem = 65536,
-        .multiProcessorCount = 132, .l2CacheSize = 52428800, .memoryBusWidth = 5120, .asyncEngineCount = 3,
-        .concurrentKernels = 1, .unifiedAddressing = 1, .cooperativeLaunch = 1, .memoryPoolsSupported = 1,
+        .name = "CUDA stand-in",
+        .totalGlobalMem = memory_bytes(),
+        .major = 9,
+        .minor = 0,
+        .warpSize = 32,
+        .sharedMemPerBlock = 49152,
+        .sharedMemPerBlockOptin = 232448,
+        .sharedMemPerMultiprocessor = 233472,
+        .reservedSharedMemPerBlock = 1024,
+        .regsPerBlock = 65536,
+        .regsPerMultiprocessor = 65536,
+        .maxThreadsPerBlock = 1024,
+        .maxThreadsPerMultiProcessor = 2048,
+        .maxBlocksPerMultiProcessor = 32,
+        .maxThreadsDim = {1024, 1024, 64},
+        .maxGridSize = {2147483647, 65535, 65535},
+        .totalConstMem = 65536,
+        .multiProcessorCount = 132,
+        .l2CacheSize = 52428800,
+        .memoryBusWidth = 5120,
+        .asyncEngineCount = 3,
+        .concurrentKernels = 1,
+        .unifiedAddressing = 1,
+        .cooperativeLaunch = 1,
+        .memoryPoolsSupported = 1,
     };
     *found = properties;
     return told(device_state());
@@ -146,19 +171,44 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *found, int device) {
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
     switch (attribute) {
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    case cudaDevAttrWarpSize: *value = 32; break;
-    case cudaDevAttrMultiProcessorCount: *value = 132; break;
-    case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
-    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 2048; break;
-    case cudaDevAttrMaxBlocksPerMultiprocessor: *value = 32; break;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = 49152; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 232448; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = 233472; break;
-    case cudaDevAttrMaxRegistersPerBlock: *value = 65536; break;
-    case cudaDevAttrL2CacheSize: *value = 52428800; break;
-    default: return told(cudaErrorNotSupported);
+        case cudaDevAttrComputeCapabilityMajor:
+            *value = 9;
+            break;
+        case cudaDevAttrComputeCapabilityMinor:
+            *value = 0;
+            break;
+        case cudaDevAttrWarpSize:
+            *value = 32;
+            break;
+        case cudaDevAttrMultiProcessorCount:
+            *value = 132;
+            break;
+        case cudaDevAttrMaxThreadsPerBlock:
+            *value = 1024;
+            break;
+        case cudaDevAttrMaxThreadsPerMultiProcessor:
+            *value = 2048;
+            break;
+        case cudaDevAttrMaxBlocksPerMultiprocessor:
+            *value = 32;
+            break;
+        case cudaDevAttrMaxSharedMemoryPerBlock:
+            *value = 49152;
+            break;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+            *value = 232448;
+            break;
+        case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+            *value = 233472;
+            break;
+        case cudaDevAttrMaxRegistersPerBlock:
+            *value = 65536;
+            break;
+        case cudaDevAttrL2CacheSize:
+            *value = 52428800;
+            break;
+        default:
+            return told(cudaErrorNotSupported);
     }
     return cudaSuccess;
 }
@@ -246,10 +296,10 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
 }
 
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *found, const void *address) {
-    static const enum cudaMemoryType types[] = {
-        cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice};
+    static const enum cudaMemoryType types[] = {cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice};
     void *same = (void *)address;
-    *found = (struct cudaPointerAttributes){.type = types[kind_of(address)], .devicePointer = same, .hostPointer = same};
+    *found =
+        (struct cudaPointerAttributes){.type = types[kind_of(address)], .devicePointer = same, .hostPointer = same};
     return cudaSuccess;
 }
 
@@ -260,8 +310,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
 }
 
 /* Of a variable in a kernel's code, which is nowhere. */
-cudaError_t cudaMemcpyFromSymbol(
-    void *to, const void *symbol, size_t bytes, size_t offset, enum cudaMemcpyKind kind) {
+cudaError_t cudaMemcpyFromSymbol(void *to, const void *symbol, size_t bytes, size_t offset, enum cudaMemcpyKind kind) {
     stand_in_note("copy device %s %zu", kind_names[kind_of(to)], bytes);
     memset(to, 0, bytes);
     return waited("cudaMemcpyFromSymbol");
@@ -271,9 +320,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     return copy(to, from, bytes);
 }
 
-cudaError_t cudaMemcpy2DAsync(
-    void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
-    enum cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+                              size_t height, enum cudaMemcpyKind kind, cudaStream_t stream) {
     for (size_t row = 0; row < height; row++)
         copy((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
     return cudaSuccess;

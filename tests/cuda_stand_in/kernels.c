@@ -25,18 +25,18 @@ static cudaError_t launch(const void *address) {
     return cudaSuccess;
 }
 
-cudaError_t cudaLaunchKernel(
-    const void *function, dim3 grid, dim3 block, void **arguments, size_t shared_bytes, cudaStream_t stream) {
+cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **arguments, size_t shared_bytes,
+                             cudaStream_t stream) {
     return launch(function);
 }
 
-cudaError_t cudaLaunchCooperativeKernel(
-    const void *function, dim3 grid, dim3 block, void **arguments, size_t shared_bytes, cudaStream_t stream) {
+cudaError_t cudaLaunchCooperativeKernel(const void *function, dim3 grid, dim3 block, void **arguments,
+                                        size_t shared_bytes, cudaStream_t stream) {
     return launch(function);
 }
 
-cudaError_t __cudaLaunchKernel(
-    cudaKernel_t kernel, dim3 grid, dim3 block, void **arguments, size_t shared_bytes, cudaStream_t stream) {
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void **arguments, size_t shared_bytes,
+                               cudaStream_t stream) {
     return launch(kernel);
 }
 
@@ -80,16 +80,15 @@ void **__cudaRegisterFatBinary(void *binary) { return malloc(sizeof(void *)); }
 void __cudaRegisterFatBinaryEnd(void **module) {}
 void __cudaUnregisterFatBinary(void **module) { free(module); }
 
-void __cudaRegisterFunction(
-    void **module, const char *host, char *device, const char *name, int thread_limit, uint3 *thread, uint3 *block,
-    dim3 *block_size, dim3 *grid_size, int *warp_size) {
+void __cudaRegisterFunction(void **module, const char *host, char *device, const char *name, int thread_limit,
+                            uint3 *thread, uint3 *block, dim3 *block_size, dim3 *grid_size, int *warp_size) {
     struct kernel *kernel = malloc(sizeof *kernel);
     *kernel = (struct kernel){host, name};
     tsearch(kernel, &kernels, compare);
 }
 
-void __cudaRegisterVar(
-    void **module, char *host, char *device, const char *name, int external, size_t bytes, int constant, int global) {}
+void __cudaRegisterVar(void **module, char *host, char *device, const char *name, int external, size_t bytes,
+                       int constant, int global) {}
 
 /* What a kernel may use: its own code decides on real devices, plenty here. */
 
@@ -98,12 +97,13 @@ cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute at
 }
 
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *found, const void *function) {
-    *found = (struct cudaFuncAttributes){.maxThreadsPerBlock = 1024, .numRegs = 32, .ptxVersion = 90, .binaryVersion = 90};
+    *found =
+        (struct cudaFuncAttributes){.maxThreadsPerBlock = 1024, .numRegs = 32, .ptxVersion = 90, .binaryVersion = 90};
     return cudaSuccess;
 }
 
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
-    int *blocks, const void *function, int threads, size_t shared_bytes, unsigned flags) {
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, const void *function, int threads,
+                                                                   size_t shared_bytes, unsigned flags) {
     *blocks = 2;
     return cudaSuccess;
 }

@@ -71,7 +71,7 @@ def draft_model(directory: str, **settings: Any) -> DraftGraph:
 
 
 def draft(model: DraftGraph, num_rows: int, *, tree: bool = False) -> None:
-    """A forward behind the kept rows."""
+    """A forward after the kept rows."""
     length = model.cache.length
     model.forward(
         np.ones((num_rows, model.hidden_size), dtype=np.float32),
@@ -95,7 +95,7 @@ def cut_target(directory: str, *, has_chain_graph: bool = True, **settings: Any)
 
 
 def verify(target: Target, num_rows: int) -> None:
-    """A forward behind the kept rows."""
+    """A forward after the kept rows."""
     length = target.cache.length
     target.forward(ForwardRows.chain(np.full(num_rows, 5), length))
     target.cache.keep(range(num_rows))
@@ -120,7 +120,7 @@ def front_nodes(directory: str, kind: str) -> dict[str, Any]:
 
 
 def draft_forward(directory: str, num_rows: str, kind: str, num_past: str = "0") -> list[str]:
-    """Calls of a forward, of a `tree` or a `chain`, behind so many tokens, when others of its size have run before."""
+    """Calls of a forward, of a `tree` or a `chain`, after so many tokens, when others of its size have run before."""
     model = draft_model(directory, capacity=512, trees=kind == "tree")
     while model.cache.length < int(num_past):
         draft(model, model.max_rows)
@@ -222,7 +222,7 @@ def fill_cache(directory: str, part: str, vram_limit: str) -> dict[str, Any]:
 
 
 def run_rows(model: DraftGraph | Target, num_rows: int) -> None:
-    """A forward behind the kept rows."""
+    """A forward after the kept rows."""
     if isinstance(model, Target):
         verify(model, num_rows)
     else:

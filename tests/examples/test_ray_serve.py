@@ -198,7 +198,7 @@ def test_when_a_replica_is_killed_every_request_is_answered_rightly_or_ends_in_a
 
 
 def stands_midway(replica, texts):
-    """Stop a replica; whether a stream stands still behind its first text. If not, the replica goes on."""
+    """Stop a replica; whether a stream stands still after its first text. If not, the replica goes on."""
     os.kill(replica, signal.SIGSTOP)
     before = dict(texts)
     time.sleep(1)

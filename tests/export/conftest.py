@@ -148,10 +148,10 @@ def _random(
 
 
 def _rotary(torch: Any, head_size: int) -> Any:
-    from dovetail_ort_export.heads.rotary import Rotary
+    from dovetail_ort_export.heads.rotary import RotaryTables
 
     angles = torch.outer(torch.arange(512.0), ROPE_BASE ** -(torch.arange(0, head_size, 2) / head_size))
-    return Rotary(angles.cos(), angles.sin())
+    return RotaryTables(angles.cos(), angles.sin())
 
 
 def _fit(torch: Any, head: FittedHead) -> None:

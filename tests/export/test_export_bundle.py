@@ -1,3 +1,5 @@
+"""An export from end to end: files, manifest, measurements, and what is refused before anything is written."""
+
 from __future__ import annotations
 
 import json
@@ -163,7 +165,7 @@ def test_the_steps_are_reported_in_order(tiny_llama, out):
     export_bundle(str(tiny_llama), out, report=steps.append)
     assert [step.split()[0:2] for step in steps] == [
         ["loading", str(tiny_llama)],
-        ["asking", "the"],
+        ["computing", "the"],
         ["recomputing", "a"],
         ["writing", "model_native.onnx"],
         ["checking", "what"],
@@ -377,7 +379,7 @@ def test_a_check_text_of_ones_own_is_the_one_measured(tiny_llama, out, tmp_path)
     [
         ("missing.gguf", "a GGUF source must be a file, got .*missing.gguf', which is not there"),
         ("empty", "a source directory must hold a model, got .* which is empty"),
-        ("broken", r"config.json must be JSON, got: .*; download it again"),
+        ("broken", r"config.json is not JSON: .*; download it again"),
     ],
 )
 def test_a_source_that_is_no_model_is_refused(tmp_path, out, source, message):

@@ -90,7 +90,7 @@ def test_a_bundle_generates_the_same_greedy_tokens_on_the_oldest_onnxruntime(bun
     assert on_oldest["plain"] == run(bundle)["plain"]
 
 
-def test_speculative_greedy_equals_plain_greedy_on_the_oldest_onnxruntime(on_oldest):
+def test_speculative_greedy_equals_the_baseline_on_the_oldest_onnxruntime(on_oldest):
     assert on_oldest["speculative"] == on_oldest["plain"]
     assert [len(answer) for answer in on_oldest["plain"]] == [60, 60]
 

@@ -149,8 +149,8 @@ def test_options_of_a_step_are_the_arguments_of_its_pass():
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (Step("pack-qkv", {"order": "kqv"}), "the pass pack-qkv has other options: "),
-        (Step("lower-int8-blocks", {"blocksize": 64}), "the pass lower-int8-blocks has other options"),
+        (Step("pack-qkv", {"order": "kqv"}), "the pass pack-qkv does not have these options: "),
+        (Step("lower-int8-blocks", {"blocksize": 64}), "the pass lower-int8-blocks does not have these options"),
         (Step("lower-int8-blocks", {"block_size": 48}), "block_size must be one of 16, 32, 64, 128, got 48"),
         (Step("lower-int8-blocks", {"mlp_bits": True}), "mlp_bits must be one of 4, 8, got True"),
     ],
@@ -187,7 +187,7 @@ def apply(tiny_model):
 
 
 class Raises(ir.passes.InPlacePass):
-    """Raises what it is given, where it is told to."""
+    """Raises the given error at the given place."""
 
     def __init__(self, error, where="call"):
         super().__init__()
@@ -245,19 +245,19 @@ def test_a_recipe_runs_in_its_order_and_leaves_no_operator_of_the_trace(apply):
     ("passes", "message"),
     [
         (["keep-blocks"], "leaves operators of the trace in the graph: Embedding, Linear, Weight;"),
-        (["pack-qkv"], "pack-qkv does not fit this graph: .* bind-weights stands before what packs or lowers"),
-        (["pack-gate-up"], "pack-gate-up does not fit this graph: .* bind-weights stands before"),
+        (["pack-qkv"], "pack-qkv does not fit this graph: .* bind-weights must come before passes that pack or lower"),
+        (["pack-gate-up"], "pack-gate-up does not fit this graph: .* bind-weights must come before"),
         (["bind-weights"], "leaves operators of the trace in the graph: Embedding, Linear;"),
-        (["lower-float"], "lower-float does not fit this graph: .* has no weight; bind-weights stands before"),
-        (["lower-int8-blocks"], "lower-int8-blocks does not fit this graph: .* bind-weights stands before"),
-        (["lower-native"], "lower-native does not fit this graph: .* bind-weights stands before what packs"),
+        (["lower-float"], "lower-float does not fit this graph: .* has no weight; bind-weights must come before"),
+        (["lower-int8-blocks"], "lower-int8-blocks does not fit this graph: .* bind-weights must come before"),
+        (["lower-native"], "lower-native does not fit this graph: .* bind-weights must come before passes that pack"),
         (
             ["bind-weights", "pack-gate-up", "fuse-skip-norm", "lower-native"],
-            "this graph: .* pack-qkv stands before lower-native",
+            "this graph: .* pack-qkv must come before lower-native",
         ),
         (
             ["bind-weights", "pack-qkv", "fuse-skip-norm", "lower-native"],
-            "lower-native did not do what it promises: Sigmoid .* is left, .* pack-gate-up and fuse-skip-norm stand",
+            "lower-native did not do what it promises: Sigmoid .* is left, .* pack-gate-up and fuse-skip-norm must",
         ),
         (
             ["bind-weights", "pack-qkv", "pack-gate-up", "lower-native"],

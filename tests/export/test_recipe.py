@@ -26,7 +26,7 @@ def test_a_pass_is_a_name_or_a_table_with_options():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("precision = ", "the recipe must be TOML, got: "),
+        ("precision = ", "the recipe is not TOML: "),
         ('precision = "int8"', "must have the keys passes, precision, got precision"),
         ("", "must have the keys passes, precision, got none"),
         (

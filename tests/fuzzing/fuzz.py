@@ -118,7 +118,7 @@ def graph(data: bytes) -> None:
 
 
 def _run_native(path: Path) -> None:
-    """Two rows behind one, with the inputs of `corpus/graph/native.onnx`."""
+    """Two rows after one, with the inputs of `corpus/graph/native.onnx`."""
     inputs = {
         "ids": np.array([[1, 2]]),
         "p": np.array([[1, 2]]),

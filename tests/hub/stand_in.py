@@ -304,7 +304,7 @@ def _mode(num_bytes: int) -> str:
 
 
 def _sizes(content: bytes) -> dict[str, Any]:
-    """What the hub tells of a file: size, git's id of it, and of a large one its SHA-256."""
+    """What the hub says about a file: size, git's id of it, and of a large one its SHA-256."""
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     sizes: dict[str, Any] = {"size": len(content), "blobId": blob}
     if _mode(len(content)) == "lfs":

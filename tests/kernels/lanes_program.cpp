@@ -16,9 +16,7 @@ void write(Ints x) {
     std::fwrite(lanes, sizeof lanes, 1, stdout);
 }
 
-void write(Floats x) {
-    write(bits(x));
-}
+void write(Floats x) { write(bits(x)); }
 
 void write_half(Floats x) {
     uint16_t half[kLanes];

@@ -19,7 +19,6 @@ from onnx import TensorProto, helper, numpy_helper
 from dovetail_ort_runtime import kernels
 
 WIDTH, HEADS, KV_HEADS, HEAD_SIZE, SLOTS, VOCABULARY = 64, 4, 2, 16, 1024, 96
-ROW_INPUTS = ("lengths", "sequence_ids", "slots", "ancestors", "position_ids")
 
 
 def packed(generator, outputs, inputs):
@@ -103,7 +102,7 @@ class Sequence:
         }
 
     def forward(self, ids, *, keep=True):
-        """Logits (S, V) of a chain of tokens behind those that were kept."""
+        """Logits (S, V) of a chain of tokens after those that were kept."""
         slots = np.arange(self.length, self.length + len(ids))
         feeds = {
             "input_ids": np.asarray([ids]),

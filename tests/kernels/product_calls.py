@@ -125,7 +125,7 @@ class ProductCase:
     has_skip: bool = False
     has_groups: bool = False
     bits: int = 8
-    """8, or 4 with steps and minima in the place of factors; then the block must be 32"""
+    """8, or 4 with steps and minima instead of factors; then the block must be 32"""
     epsilon: float = 1e-5
     seed: int = 0
 
@@ -181,12 +181,15 @@ class ProductCase:
     def open(self, *, threads=1, **options):
         """A session of this product; all its outputs."""
         codes, scales, bias, norm_weight = self.weights()
-        group = 32 if self.bits == 4 else 64 if self.has_groups else 0
-        attributes = {"inputs": self.inputs, "block": self.block, "bits": self.bits, "group": group} | options
         if self.bits == 4:
-            packed, factors = pack_nibbles(codes), pack_steps(*self.steps())
+            group = 32
+            packed = pack_nibbles(codes)
+            factors = pack_steps(*self.steps())
         else:
-            packed, factors = pack_codes(codes), pack_factors(self.factors()) if self.has_groups else None
+            group = 64 if self.has_groups else 0
+            packed = pack_codes(codes)
+            factors = pack_factors(self.factors()) if self.has_groups else None
+        attributes = {"inputs": self.inputs, "block": self.block, "bits": self.bits, "group": group} | options
         if self.kind == "plain":
             return open_node("Product", [FLOAT, packed, scales, bias, factors], ["y"], threads=threads, **attributes)
         if self.is_gated:

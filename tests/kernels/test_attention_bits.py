@@ -88,7 +88,7 @@ def test_every_row_of_a_tree_has_the_bits_of_its_path(shape, length, count, spar
 
 @settings(max_examples=20)
 @given(shape=st.sampled_from(SHAPES), length=LENGTHS, count=st.sampled_from([3, 8, 20]), seed=SEEDS)
-def test_after_an_accepted_side_branch_tokens_have_the_bits_of_plain_decoding(shape, length, count, seed):
+def test_after_an_accepted_side_branch_tokens_have_the_bits_of_the_baseline(shape, length, count, seed):
     generator = np.random.default_rng(seed)
     plain = filled(shape, length, length + count + 4, generator)
     speculative = plain.copy()

@@ -75,7 +75,7 @@ def open_large(path, name, data_type, attributes):
 
 
 @pytest.mark.long
-def test_an_embedding_reads_codes_behind_2_to_the_31(large_weight):
+def test_an_embedding_reads_codes_beyond_2_to_the_31(large_weight):
     path, last = large_weight
     session = open_large(path, "Embedding", INT64, {"inputs": INPUTS, "bits": 8, "group": 0})
     (y,) = run(session, np.arange(OUTPUTS - 64, OUTPUTS))
@@ -83,7 +83,7 @@ def test_an_embedding_reads_codes_behind_2_to_the_31(large_weight):
 
 
 @pytest.mark.long
-def test_a_product_reads_codes_behind_2_to_the_31(large_weight):
+def test_a_product_reads_codes_beyond_2_to_the_31(large_weight):
     path, last = large_weight
     session = open_large(path, "Product", FLOAT, {"inputs": INPUTS, "block": 64, "bits": 8, "group": 0})
     x = np.full((2, INPUTS), 127, np.float32)  # integers as they are

@@ -160,12 +160,12 @@ def queries(count):
 
 
 def chain(**changes):
-    """Five rows behind three tokens, with some of their inputs changed."""
+    """Five rows after three tokens, with some of their inputs changed."""
     return dataclasses.replace(chain_rows([3], [0] * 5, range(3, 8), queries(5)), **changes)
 
 
 def tree(row=0, column=0, value=-1):
-    """Six rows behind three tokens, a path of four and two side branches, with one ancestor changed."""
+    """Six rows after three tokens, a path of four and two side branches, with one ancestor changed."""
     made = tree_rows(3, [-1, 0, 1, 2, 0, 1], np.arange(3, 9), queries(6))
     made.ancestors[row, column] = value
     return made

@@ -109,7 +109,12 @@ def changed_manifests(whole):
 
 def places(value, path=()):
     """Paths of all values within a JSON value; of a list, those of its first."""
-    children = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value[:1])
+    else:
+        children = ()
     for key, child in children:
         yield (*path, key)
         yield from places(child, (*path, key))

@@ -1,10 +1,12 @@
+"""Which values the checks refuse, and by which name."""
+
 from __future__ import annotations
 
 import math
 
 import pytest
 
-from dovetail_ort_runtime.checks import must_be, must_be_at_least, must_be_between, must_be_one_of
+from dovetail_ort_runtime.checks import must_be, must_be_at_least, must_be_between, must_be_one_of, parse_bytes
 from dovetail_ort_runtime.errors import BundleError, InputError
 
 
@@ -37,3 +39,17 @@ def test_a_choice_is_refused_with_all_that_there_are():
 def test_an_error_has_the_class_and_the_advice_that_the_caller_gives():
     with pytest.raises(BundleError, match=r"^top_p must be above 0, got 0; export the bundle again$"):
         must_be("top_p", "above 0", 0, holds=False, advice="export the bundle again", error=BundleError)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("3GB", 3 * 10**9), ("512MiB", 512 * 2**20), ("2e9", 2 * 10**9), ("1.5 g", 1_500_000_000), ("100", 100)],
+)
+def test_sizes_are_read_as_people_write_them(text, number):
+    assert parse_bytes(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-3GB", "0", "3TB", "1.2.3GB", "1e999", "nan"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="a size must be a number of bytes above 0"):
+        parse_bytes(text)

@@ -1,3 +1,5 @@
+"""A loaded model from prompt to answer: streams, options, statistics, interruption and closing."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -57,7 +59,7 @@ def changed_bundle(bundle, folder, **generation):
 
 @pytest.mark.parametrize("max_draft_tokens", [1, 4, 8, 63, 1000])
 @pytest.mark.parametrize("prompt", [*PROMPTS, CONVERSATION, [5, 6, 7]], ids=str)
-def test_speculative_greedy_equals_plain_greedy(with_oracle, load, prompt, max_draft_tokens):
+def test_speculative_greedy_equals_the_baseline(with_oracle, load, prompt, max_draft_tokens):
     model, plain = with_oracle(prompt)
     options = dataclasses.replace(SPECULATIVE, max_draft_tokens=max_draft_tokens)
     answer = model.generate(prompt, options)
@@ -236,7 +238,7 @@ def test_a_second_answer_beside_an_open_one_is_refused_and_leaves_it_alone(load,
     first = model.stream(PROMPTS[0], PLAIN)
     token_ids = [next(first).token_id]
     second = model.stream(PROMPTS[1], SPECULATIVE)
-    with pytest.raises(ModelUseError, match="a thread must read its answer to the end or close it"):
+    with pytest.raises(ModelUseError, match="this thread still has an open answer"):
         next(second)
     token_ids += [piece.token_id for piece in first]
     assert tuple(token_ids) == reference(PROMPTS[0]).token_ids

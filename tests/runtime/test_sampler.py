@@ -1,3 +1,5 @@
+"""Distributions equal those of transformers, and draws follow them."""
+
 from __future__ import annotations
 
 import numpy as np

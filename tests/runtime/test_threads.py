@@ -34,7 +34,7 @@ SETTINGS = (
     dataclasses.replace(OPTIONS, sampling=SamplingOptions(temperature=0.8, repetition_penalty=1.2, seed=4)),
 )
 REQUESTS = tuple(itertools.product(PROMPTS, SETTINGS))
-CLOSED = "a model must be open to be used, got one that was closed; load the bundle again"
+CLOSED = "this model is closed; load the bundle again"
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_a_forked_child_is_refused_the_model_but_loads_its_own(tiny_drafting_bun
     found = json.loads(output)
     assert found["status"] == 0
     message = (
-        f"a model must be used in the process that loaded it, {found['parent']}, got its child {found['child']}; "
+        f"this model was loaded by process {found['parent']} and cannot be used in its child {found['child']}; "
         "load the bundle again in the child"
     )
     fresh = found["report"].pop("fresh")

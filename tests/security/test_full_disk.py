@@ -39,7 +39,7 @@ def test_an_export_that_finds_the_disk_full_ends_in_one_line_and_leaves_nothing(
 
 def test_a_tokenizer_that_does_not_fit_is_an_error_of_the_system(tiny_llama, tmp_path, full_disk):
     from dovetail_ort_export.source import load_source
-    from dovetail_ort_export.writing.text_files import write_text_files
+    from dovetail_ort_export.writing.tokenizer_entry import write_text_files
 
     source = load_source(str(tiny_llama))
     with full_disk(), pytest.raises(OSError, match="File too large"):

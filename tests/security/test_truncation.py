@@ -22,7 +22,7 @@ FILES = (
 
 
 def places(num_bytes):
-    """Sizes from nothing to one byte short; behind a manifest's last brace there is a line break only."""
+    """Sizes from nothing to one byte short; after a manifest's last brace there is only a line break."""
     return sorted({num_bytes * step // NUM_PLACES for step in range(NUM_PLACES - 1)} | {num_bytes - 2})
 
 

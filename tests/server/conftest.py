@@ -97,7 +97,7 @@ def model(tiny_bundle: Path) -> Model:
 
 @pytest.fixture(scope="session")
 def served(model: Model) -> Iterator[Served]:
-    """The server as it is by default; at the end of all tests it is told to end."""
+    """The server as it is by default; at the end of all tests it gets the signal to end."""
     with _serving(model) as server:
         yield server
 
@@ -110,7 +110,7 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
 
 
 class Foresight(Drafter):
-    """Proposes the tokens that follow in a text which it was told before.
+    """Proposes the tokens that follow in a text which it was given before.
 
     Attributes:
         token_ids: prompt and answer.
@@ -129,7 +129,7 @@ class Foresight(Drafter):
         self._length += len(token_ids)
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """Four tokens behind the next one, as far as the text goes."""
+        """Four tokens after the next one, as far as the text goes."""
         ahead = self.token_ids[self._length + 1 :]
         return Proposal.chain(ahead[: min(4, max_draft_tokens)])
 

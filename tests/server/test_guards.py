@@ -126,7 +126,7 @@ def test_paths_and_methods_that_are_not_served_are_refused(served):
     assert response.headers["allow"] == "POST"
 
 
-def test_an_error_of_the_server_tells_nothing_of_it(served, monkeypatch, caplog):
+def test_an_error_of_the_server_reveals_nothing_about_it(served, monkeypatch, caplog):
     def fail(*_):
         raise OSError("/secret/path")
 

@@ -1,3 +1,5 @@
+"""What the server counts, as Prometheus reads it."""
+
 from __future__ import annotations
 
 import httpx
@@ -40,6 +42,6 @@ def test_no_sample_is_named_after_what_a_stranger_asked_for(counted):
     assert not any("strange" in str(part) for sample in counted for part in sample)
 
 
-def test_health_is_told_while_the_server_serves(served):
+def test_health_is_reported_while_the_server_serves(served):
     response = httpx.get(f"{served.url}/health")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})

@@ -133,7 +133,7 @@ def test_stopping_keeps_what_came_and_frees_the_model(open_page, serving, gated,
         sync_api.expect(page.locator("#log")).to_have_attribute("aria-busy", "false")
         gate.open()
         assert served.chat().status_code == 200
-        # The round that was running, and those of 8 tokens: one comes with the prompt, behind the last no draft fits.
+        # The round that was running, and those of 8 tokens: one comes with the prompt, after the last no draft fits.
         assert gate.num_rounds == 7 + 6
 
 

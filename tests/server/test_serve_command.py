@@ -100,7 +100,7 @@ def test_other_machines_are_let_in_without_a_key_only_with_a_warning(process):
     assert "--api-key-file" in running.stderr.readline()
 
 
-def test_an_address_that_is_taken_is_told_in_a_line(tiny_bundle, capsys):
+def test_an_address_that_is_taken_is_reported_in_a_line(tiny_bundle, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", str(tiny_bundle), "--port", str(port)]) == 2
@@ -121,7 +121,7 @@ def test_an_address_that_is_taken_is_told_in_a_line(tiny_bundle, capsys):
     ],
     ids=str,
 )
-def test_a_setting_out_of_bounds_is_told_in_a_line(tiny_bundle, capsys, arguments, said):
+def test_a_setting_out_of_bounds_is_reported_in_a_line(tiny_bundle, capsys, arguments, said):
     assert main(["serve", str(tiny_bundle), *arguments]) == 2
     err = capsys.readouterr().err
     assert said in err

@@ -1,4 +1,9 @@
-"""`dovetail-ort graph`: commands for people who change graphs."""
+"""`dovetail-ort graph`: commands for people who change graphs.
+
+passes -> names of graph passes -> apply -> a new bundle
+two graphs -> diff;  a bundle -> profile -> the time of operators and blocks
+a source -> ablate -> exports without one graph pass each
+"""
 
 from __future__ import annotations
 

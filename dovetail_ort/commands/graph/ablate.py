@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dovetail_ort.cli.arguments import add_bundle, add_graph_choice, add_json
 from dovetail_ort.cli.export_extra import Progress, export_packages
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER
 
 if TYPE_CHECKING:
     from dovetail_ort_export.laboratory.ablation import Ablation, Workshop
@@ -70,7 +71,7 @@ def _workshop(arguments: argparse.Namespace, bundle: Bundle, progress: Progress)
     with export_packages("ablation"):
         from dovetail_ort_export.laboratory.workshops import DrafterWorkshop, TargetWorkshop
 
-    if arguments.graph == "drafter":
+    if arguments.graph == DRAFTER:
         return DrafterWorkshop(bundle, Path(arguments.source), progress)
     return TargetWorkshop(bundle.manifest, arguments.source, progress)
 

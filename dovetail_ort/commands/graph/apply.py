@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     applied = apply_passes(
         Path(arguments.bundle), arguments.passes, arguments.out, graph=arguments.graph, force=arguments.force
     )
-    print(json.dumps(_record(applied), indent=2) if arguments.json else _summary(applied))
+    print(json.dumps(_as_json(applied), indent=2) if arguments.json else _summary(applied))
     _warn(applied, arguments.bundle)
     return 0
 
@@ -62,7 +62,7 @@ def _summary(applied: AppliedPasses) -> str:
     return page(lines)
 
 
-def _record(applied: AppliedPasses) -> dict[str, Any]:
+def _as_json(applied: AppliedPasses) -> dict[str, Any]:
     return {
         "directory": str(applied.directory),
         "keeps_parity": applied.keeps_parity,

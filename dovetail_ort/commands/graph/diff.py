@@ -37,13 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _lines(difference: GraphDifference) -> Iterator[str]:
-    first, second = difference.first, difference.second
+    first = difference.first
+    second = difference.second
     names = sorted({*first.num_nodes, *second.num_nodes})
     rows = [(name, first.num_nodes.get(name, 0), second.num_nodes.get(name, 0)) for name in names]
     rows += [
         ("nodes", sum(first.num_nodes.values()), sum(second.num_nodes.values())),
         ("initializers", first.num_initializers, second.num_initializers),
-        ("bytes of them", first.initializer_bytes, second.initializer_bytes),
+        ("bytes of initializers", first.initializer_bytes, second.initializer_bytes),
     ]
     width = max(len(name) for name, _, _ in rows)
     yield f"{'':<{width}} {'A':>13} {'B':>13}"

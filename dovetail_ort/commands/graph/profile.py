@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         trace=arguments.trace,
     )
-    print(json.dumps(_record(profile), indent=2) if arguments.json else "\n".join(_lines(profile)))
+    print(json.dumps(_as_json(profile), indent=2) if arguments.json else "\n".join(_lines(profile)))
     return 0
 
 
@@ -88,7 +88,7 @@ def _headline(one: ForwardProfile, bandwidth: float) -> str:
 
 
 def _table(title: str, shares: Sequence[Share], one: ForwardProfile, bandwidth: float) -> Iterator[str]:
-    yield f"{title:<32} {'nodes':>5} {'ms':>8} {'share':>7} {'MB':>8} {'GB/s':>6} {'of it':>6}"
+    yield f"{title:<32} {'nodes':>5} {'ms':>8} {'share':>7} {'MB':>8} {'GB/s':>6} {'of max':>6}"
     for share in shares:
         line = f"{share.name:<32} {share.num_nodes:>5} {share.kernel_ms:>8.3f} {share.kernel_ms / one.forward_ms:>7.1%}"
         if share.bytes_read >= 100_000:
@@ -97,10 +97,11 @@ def _table(title: str, shares: Sequence[Share], one: ForwardProfile, bandwidth: 
         yield line
 
 
-def _record(profile: GraphProfile) -> dict[str, Any]:
+def _as_json(profile: GraphProfile) -> dict[str, Any]:
     record = dataclasses.asdict(profile)
     for one, measured in zip(record["forwards"], profile.forwards, strict=True):
-        one["bytes_read"], one["bytes_per_second"] = measured.bytes_read, measured.bytes_per_second
+        one["bytes_read"] = measured.bytes_read
+        one["bytes_per_second"] = measured.bytes_per_second
         one["neither_product_nor_attention"] = measured.overhead
         for kind in ("operators", "blocks"):
             for share, found in zip(one[kind], getattr(measured, kind), strict=True):

@@ -1,7 +1,7 @@
-"""The original model and the bundle's graph, held against the witness's logits of a few tokens.
+"""The original model and the bundle's graph, compared with the witness's logits of a few tokens.
 
-`agreement` compares the graph with what transformers made of the files. If that is already another model than the files
-hold, only code that reads the files apart from transformers can tell.
+`agreement` compares the graph with what transformers made of the files. If transformers already made another model than
+the files hold, only code that reads the files without transformers can show it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class WitnessedRows:
     seconds: float
 
     def compare(self, target: Target, *, quantised: bool) -> WitnessReport:
-        """What a target's graph makes of the same text.
+        """Compare a target's logits of the same text.
 
         Args:
             target: target of the bundle; its cache is overwritten.
@@ -88,7 +88,7 @@ class WitnessedRows:
 
 
 def witnessed_rows(source: Source, token_ids: TokenArray) -> WitnessedRows:
-    """Ask the witness about the first tokens of a text, at positions all over the context.
+    """Let the witness compute logits of the first tokens of a text, at positions all over the context.
 
     Args:
         source: loaded model and its files.

@@ -1,4 +1,4 @@
-"""What the original model says: transformers' own logits, in float32. It knows no graph."""
+"""The original model's logits, computed by transformers in float32. It knows no graph."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 
 
 @torch.no_grad()
-def reference_logits(model: Any, token_ids: TokenArray, positions: TokenArray | None = None) -> FloatArray:
+def reference_logits(model: CausalLM, token_ids: TokenArray, positions: TokenArray | None = None) -> FloatArray:
     """Logits of a transformers causal LM in float32, whatever the type of its parameters.
 
     Args:
@@ -35,7 +36,7 @@ def reference_logits(model: Any, token_ids: TokenArray, positions: TokenArray | 
 
 
 @contextmanager
-def float32_leaves(model: nn.Module) -> Iterator[None]:
+def float32_leaves(model: CausalLM) -> Iterator[None]:
     """Widen each leaf module's parameters while it runs, so that a whole bfloat16 model is never held in float32.
 
     Afterwards a leaf has its own tensors again, not copies of them, so tensors that are mapped from a file stay mapped.

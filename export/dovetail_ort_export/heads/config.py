@@ -64,15 +64,15 @@ class Eagle3Config:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadConfig:
-    """What decides the shapes of a draft head's weights, and the numbers that its operators need.
+    """The sizes of a draft head's weights, and the numbers that its operators need.
 
     Attributes:
         fusion: `gating` (Dovetail's Dynamic Gating Fusion) or `concatenation` (EAGLE's).
         num_blocks: M, number of decoder blocks, 1 to 6.
-        hidden_size: E of the target.
-        num_heads: H of the target.
-        num_kv_heads: Hkv of the target.
-        head_size: D of the target.
+        hidden_size: hidden size of the target, E.
+        num_heads: number of the target's query heads, H.
+        num_kv_heads: number of the target's key-value heads, Hkv.
+        head_size: head size of the target, D.
         intermediate_size: inner width of a block's MLP.
         norm_epsilon: number that every RMSNorm adds to the mean square.
         qkv_bias: whether queries, keys and values have a bias.

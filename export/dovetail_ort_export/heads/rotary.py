@@ -14,7 +14,7 @@ from dovetail_ort_runtime.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rotary:
+class RotaryTables:
     """Rotary embedding of positions 0 to T - 1.
 
     Attributes:
@@ -36,7 +36,7 @@ class Rotary:
 
 
 @torch.no_grad()
-def rotary_tables(rotary: RotarySettings, head_size: int, max_positions: int, max_context: int) -> Rotary:
+def rotary_tables(rotary: RotarySettings, head_size: int, max_positions: int, max_context: int) -> RotaryTables:
     """Cosines and sines of positions 0 to `max_context` - 1 by a head's own settings.
 
     Args:
@@ -64,4 +64,4 @@ def rotary_tables(rotary: RotarySettings, head_size: int, max_positions: int, ma
     cos, sin = LlamaRotaryEmbedding(config)(torch.zeros(1), torch.arange(max_context)[None])
     half = head_size // 2
     # transformers has every value twice.
-    return Rotary(cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous())
+    return RotaryTables(cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous())

@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from dovetail_ort_export.heads.draft_head import BlockCache, DraftHead
 from dovetail_ort_export.heads.eagle3 import Eagle3Head
-from dovetail_ort_export.heads.rotary import Rotary
+from dovetail_ort_export.heads.rotary import RotaryTables
 
 
 def unroll(
-    head: DraftHead | Eagle3Head, features: Tensor, embeddings: Tensor, rotary: Rotary, num_steps: int
+    head: DraftHead | Eagle3Head, features: Tensor, embeddings: Tensor, rotary: RotaryTables, num_steps: int
 ) -> Iterator[Tensor]:
     """Draft a chain from every position of a text.
 

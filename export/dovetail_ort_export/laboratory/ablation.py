@@ -1,4 +1,4 @@
-"""What each graph pass of a recipe is worth: the graph without it, timed in turns with the whole one.
+"""What each graph pass of a recipe is worth: the graph without it is timed in turns with the whole one.
 
 It knows no kind of graph: a `Workshop` makes and measures them.
 """
@@ -111,7 +111,7 @@ class Workshop(ABC, Generic[GraphT]):
             folder: folder for the graph and its weights, which is made.
 
         Returns:
-            What opens the graph with room for so many tokens.
+            A function that opens the graph with room for so many tokens.
 
         Raises:
             InputError: a graph pass is unknown or does not fit its place.
@@ -120,11 +120,11 @@ class Workshop(ABC, Generic[GraphT]):
 
     @abstractmethod
     def measure(self, open_graph: OpenGraph[GraphT]) -> tuple[RowInvariance, Agreement]:
-        """Whether a graph is batch-invariant, and how close it is to what it was made from."""
+        """Measure whether a graph is batch-invariant, and how close it is to what it was made from."""
 
     @abstractmethod
     def forwards(self, open_graph: OpenGraph[GraphT]) -> RunForward:
-        """What runs forwards of up to 16 rows over a graph, with tokens of context."""
+        """A function that runs forwards of up to 16 rows over a graph, with tokens of context."""
 
     def ablate(self, manifest: Manifest, others: Mapping[str, Recipe], report: Report) -> Ablation:
         """Leave out each graph pass of the recipe in turn, and measure what is left.
@@ -132,7 +132,7 @@ class Workshop(ABC, Generic[GraphT]):
         Args:
             manifest: manifest of the bundle that has the graph.
             others: further recipes to measure, by name.
-            report: function that is given each step in a line.
+            report: function that is called with one line of text for each step.
 
         Raises:
             InputError: the recipe itself makes no graph.
@@ -209,9 +209,9 @@ class _Made(Generic[GraphT]):
 
     Attributes:
         recipe: recipe that it was made by.
-        open_graph: what opens it.
+        open_graph: function that opens the graph.
         files: path, size and checksum of each of its files.
-        num_nodes: number of its nodes.
+        num_nodes: number of the graph's nodes.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, open_graph: OpenGraph[GraphT]) -> None:
@@ -224,12 +224,12 @@ class _Made(Generic[GraphT]):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _MadeVariants(Generic[GraphT]):
-    """What came of other recipes.
+    """The outcome of other recipes.
 
     Attributes:
         changed: graphs that differ from the whole recipe's, by name.
-        unchanged: names of those that do not.
-        refused: reasons why there is no graph, by name.
+        unchanged: names of the graphs that do not differ.
+        refused: reasons why there is no graph, by the recipe's name.
     """
 
     changed: dict[str, _Made[GraphT]]

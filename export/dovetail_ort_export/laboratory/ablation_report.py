@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 
 from dovetail_ort_export.checking.agreement import LARGEST_MEAN_KL
 from dovetail_ort_export.laboratory.ablation import AGAIN, ROWS, WHOLE, Ablation, Variant
-from dovetail_ort_export.training.curves import write_figure
+from dovetail_ort_export.writing.figures import write_figure
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER, TARGET
 
-_ORIGINALS: Final = {"target": "original model", "drafter": "trained head"}
+_ORIGINALS: Final = {TARGET: "original model", DRAFTER: "trained head"}
 _COLOURS: Final = ("#0b3954", "#2a7f9e", "#7fb7be", "#e0a458", "#c8553d")  # one for each of `ROWS`
-_BAR_SHARE: Final = 0.8  # of a variant's place that its bars take
+_BAR_SHARE: Final = 0.8  # share of a variant's place that its bars take
 
 
 def markdown(ablation: Ablation, chart: str) -> str:
@@ -67,8 +68,8 @@ class _Column:
     """A column of the table.
 
     Attributes:
-        title: its head.
-        cell: function from a variant to its cell.
+        title: heading of the column.
+        cell: function from a variant to the text of its cell.
         is_number: whether the cells are numbers, which stand at the right.
     """
 
@@ -111,11 +112,11 @@ _COLUMNS: Final = (
 
 
 def draw_chart(ablation: Ablation, path: Path) -> None:
-    """Write a PNG: for each variant, a bar for each number of rows of the time over the whole recipe's.
+    """Write a PNG with bars: for each variant and number of rows, its time over that of the whole recipe.
 
     Args:
         ablation: what was measured.
-        path: the file.
+        path: path of the PNG.
     """
     variants = [variant for variant in ablation.variants if variant.name != WHOLE]
     figure = Figure(figsize=(9, 1.2 + 0.75 * len(variants)), layout="constrained")

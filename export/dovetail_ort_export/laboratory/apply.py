@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from dovetail_ort_export.checking.agreement import LARGEST_MEAN_KL, measure_target
-from dovetail_ort_export.laboratory.graphs import DRAFTER, attached_drafter, check_tokens, graph_entry
+from dovetail_ort_export.laboratory.graphs import attached_drafter, check_tokens, graph_entry
 from dovetail_ort_export.pipeline import make_pass, run_pass
 from dovetail_ort_export.recipe import Step
 from dovetail_ort_export.writing.bundle_output import (
@@ -29,10 +29,11 @@ from dovetail_ort_export.writing.graph_file import load_graph, save_graph
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry, with_paths_beside
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.target import Target
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 from dovetail_ort_runtime.machine.processor import usable_cores
 
 _CHECKED_TOKENS: Final = 256
@@ -42,7 +43,7 @@ _LEAST_SAME_DRAFTS: Final = 0.9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppliedPasses:
-    """What came of graph passes over a bundle's graph.
+    """A bundle whose graph was changed by graph passes.
 
     Attributes:
         directory: directory of the new bundle.
@@ -80,7 +81,7 @@ def apply_passes(bundle_path: Path, passes: Sequence[str], out: Path, *, graph: 
     """
     clear_leftovers(out)
     check_output(out, force=force)
-    bundle = Bundle(bundle_path, "all")  # what is copied gets new checksums
+    bundle = Bundle(bundle_path, "all")  # copied files get new checksums
     entry = graph_entry(bundle, graph)
     if isinstance(entry, TargetEntry):
         _refuse_taps(bundle)
@@ -125,7 +126,7 @@ def _changed(model: ir.Model, passes: Sequence[str]) -> ir.Model:
     try:
         model.graph.sort()
     except ValueError as error:
-        raise InputError(f"the passes {', '.join(passes)} must leave a graph without cycles, got: {error}") from error
+        raise InputError(f"the passes {', '.join(passes)} leave a graph with a cycle: {one_line(error)}") from error
     return model
 
 
@@ -147,7 +148,7 @@ class _Measured:
 def _measure_target(bundle: Bundle, old: Path, new: Path, passes: tuple[str, ...]) -> _Measured:
     manifest = bundle.manifest
     token_ids = check_tokens(bundle, _CHECKED_TOKENS)
-    entry = replace(manifest.target, portable_graph=None)  # never in the place of the graph that was changed
+    entry = replace(manifest.target, portable_graph=None)  # it must never run instead of the graph that was changed
     before = Target(old, entry, max_context=len(token_ids) + 1)
     after = Target(new, entry, max_context=len(token_ids) + 1)
     measurements = measure_target(after, token_ids, before.read(token_ids).logits)

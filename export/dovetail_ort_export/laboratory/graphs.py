@@ -1,4 +1,4 @@
-"""A bundle's graphs, target and drafter alike: their files, and what runs forwards over them. It knows no torch."""
+"""The graphs of a bundle, target or drafter: their files, and functions that run forwards. It knows no torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dovetail_ort_export.checking.check_text import read_check_text
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.bundle.graph_names import TARGET
 from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
 from dovetail_ort_runtime.engine.forward_times import RunForward, target_forwards
@@ -19,8 +20,6 @@ from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
 
-TARGET: Final = "target"
-DRAFTER: Final = "drafter"
 _NUM_CANDIDATES: Final = 8
 
 
@@ -86,8 +85,8 @@ def check_tokens(bundle: Bundle, most: int) -> TokenArray:
     """The built-in check text as token ids.
 
     Args:
-        bundle: bundle whose tokenizer and context count.
-        most: most tokens that are wanted.
+        bundle: bundle whose tokenizer and largest context are used.
+        most: largest number of tokens that are wanted.
 
     Returns:
         (T,) int64, as many as are wanted, but fewer than the context has room for.
@@ -108,10 +107,10 @@ def open_forwards(
         num_past: tokens of context before each forward.
         max_rows: rows of the largest forward.
         threads: number of threads that one forward uses.
-        trace: how the name of ONNX Runtime's profile begins; None for no profile.
+        trace: beginning of the name of ONNX Runtime's profile; None for no profile.
 
     Returns:
-        The graph's session, and what runs forwards.
+        The graph's session, and a function that runs forwards.
 
     Raises:
         InputError: the bundle has no drafter, or the graph has no room for such forwards.
@@ -137,7 +136,7 @@ def open_forwards(
 
 
 def drafter_forwards(model: DraftGraph, num_past: int) -> RunForward:
-    """What runs forwards of a drafter, each of which ranks candidates once.
+    """A function that runs forwards of a drafter, each of which ranks candidates once.
 
     Args:
         model: the drafter, with an empty cache.

@@ -18,13 +18,14 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
+from dovetail_ort_runtime.bundle.native_layout import ATTENTION, EMBEDDING
+
 _BLOCK: Final = re.compile(r"\blayers\.(\d+)\b")
 _GATHERS: Final = ("Gather", "GatherBlockQuantized")
-_EMBEDDING: Final = "Embedding"
 _RESHAPE: Final = "Reshape"
-# The attention operators of both formats, and at which input the past values are, (B, Hkv, M, D) with M slots.
-_ATTENTION: Final = {"GroupQueryAttention": 4, "Attention": 2}
-# How ONNX Runtime's profile names the time in a kernel, behind the name of the node.
+# The attention operators of both formats, each with the number of the input that holds past values, (B, Hkv, M, D).
+_ATTENTION: Final = {"GroupQueryAttention": 4, ATTENTION: 2}
+# What follows the name of the node in ONNX Runtime's profile, for the time in its kernel.
 _KERNEL: Final = "_kernel_time"
 
 # An event of ONNX Runtime's profile: `name`, `cat` and `args`, its start `ts` and its duration `dur` in microseconds.
@@ -65,7 +66,7 @@ class NodeBytes:
             return 0
         if node.op_type in _ATTENTION:
             return _cache_bytes_per_token(node) * (num_past + rows)
-        if node.op_type == _EMBEDDING:
+        if node.op_type == EMBEDDING:
             return rows * _embedding_row_bytes(node)
         weights = [value.const_value for value in node.inputs if value is not None and value.const_value is not None]
         if node.op_type in _GATHERS and weights:

@@ -1,4 +1,4 @@
-"""Where the time of a forward goes, by operator and by block, and how many bytes it reads beside what memory can give.
+"""Where the time of a forward goes, by operator and by block, and how its reading compares with memory's bandwidth.
 
 It changes no graph.
 """
@@ -19,9 +19,11 @@ from typing import Final
 
 import numpy as np
 
-from dovetail_ort_export.laboratory.graphs import TARGET, loaded_graph, open_forwards
+from dovetail_ort_export.laboratory.graphs import loaded_graph, open_forwards
 from dovetail_ort_export.laboratory.node_costs import Event, NodeBytes, NodeCost, node_costs, read_runs
 from dovetail_ort_runtime.bundle.bundle import Bundle
+from dovetail_ort_runtime.bundle.graph_names import TARGET
+from dovetail_ort_runtime.bundle.native_layout import ATTENTION, PRODUCTS
 from dovetail_ort_runtime.engine.forward_times import ForwardTimes, RunForward, time_in_turns
 from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.errors import InputError
@@ -30,8 +32,8 @@ from dovetail_ort_runtime.machine.processor import processor_name, usable_cores
 _ROUNDS: Final = 24
 _PLAIN: Final = "plain"
 _PROFILED: Final = "profiled"
-_PRODUCTS: Final = ("MatMulNBits", "Product", "GatedProduct", "NormProduct")
-_ATTENTION: Final = ("GroupQueryAttention", "Attention")
+_PRODUCTS: Final = ("MatMulNBits", *PRODUCTS)
+_ATTENTIONS: Final = ("GroupQueryAttention", ATTENTION)
 # Far above any cache, so that every read is one of memory.
 _BUFFER_BYTES: Final = 1 << 30
 _READS: Final = 10
@@ -61,11 +63,11 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForwardProfile:
-    """Where the time of forwards of one size goes.
+    """Profile of the forwards of one size.
 
     Attributes:
         rows: rows of each forward.
-        forward_ms: median milliseconds of a forward without the profiler, in turns with one under it.
+        forward_ms: median milliseconds of a forward without the profiler.
         profiled_ms: median milliseconds of a forward under the profiler.
         operators: shares by operator type, the slowest first.
         blocks: shares by block, in order, the ends last.
@@ -98,13 +100,13 @@ class ForwardProfile:
 
         The profiler makes every kernel longer, so the true share may be larger.
         """
-        busy = sum(share.kernel_ms for share in self.operators if share.name in _PRODUCTS + _ATTENTION)
+        busy = sum(share.kernel_ms for share in self.operators if share.name in _PRODUCTS + _ATTENTIONS)
         return max(0.0, 1 - busy / self.forward_ms)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphProfile:
-    """Where the time of a graph's forwards goes on this machine.
+    """Profiles of a graph's forwards on this machine.
 
     Attributes:
         graph: `target` or `drafter`.

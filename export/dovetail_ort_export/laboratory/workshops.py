@@ -14,7 +14,7 @@ from dovetail_ort_export.checking.agreement import divergence, measure_target
 from dovetail_ort_export.checking.check_text import checked_tokens
 from dovetail_ort_export.checking.reference import reference_logits
 from dovetail_ort_export.laboratory.ablation import ROWS, OpenGraph, Workshop
-from dovetail_ort_export.laboratory.graphs import DRAFTER, TARGET, attached_drafter, check_tokens, drafter_forwards
+from dovetail_ort_export.laboratory.graphs import attached_drafter, check_tokens, drafter_forwards
 from dovetail_ort_export.options import ExportOptions, Report
 from dovetail_ort_export.quantization.cache_range import measured_cache
 from dovetail_ort_export.recipe import Recipe, Step
@@ -29,6 +29,7 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.formats import FP32, PORTABLE
 from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry, TargetEntry
+from dovetail_ort_runtime.bundle.graph_names import DRAFTER, TARGET
 from dovetail_ort_runtime.bundle.manifest import Manifest
 from dovetail_ort_runtime.bundle.measurements import Agreement, RowInvariance
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
@@ -49,7 +50,7 @@ class TargetWorkshop(Workshop[Target]):
     Args:
         manifest: manifest of the bundle.
         source: the model that the bundle was exported from, as `load_source` takes it.
-        report: function that is given each step in a line.
+        report: function that is called with one line of text for each step.
 
     Raises:
         InputError: the source is another model, or the target is in two pieces.
@@ -67,7 +68,7 @@ class TargetWorkshop(Workshop[Target]):
         self.source = loaded.name
         max_context = manifest.target.max_context
         self._tokens = checked_tokens(loaded, None, max_context)
-        report(f"asking the original model about {len(self._tokens)} tokens")
+        report(f"computing the original model's logits of {len(self._tokens)} tokens")
         with measured_cache(loaded.model) as cache_maxima:
             self._reference = reference_logits(loaded.model, self._tokens)
         self._writer: TargetWriter | None = TargetWriter(loaded, ExportOptions(), max_context, cache_maxima, report)
@@ -88,7 +89,7 @@ class TargetWorkshop(Workshop[Target]):
         return found.row_invariance, found.agreement
 
     def forwards(self, open_graph: OpenGraph[Target]) -> RunForward:
-        """What runs forwards of a target, with as much context as leaves room for them."""
+        """A function that runs forwards of a target, with as much context as leaves room for them."""
         target = open_graph(len(self._tokens))
         num_past = min(NUM_PAST, target.cache.capacity - ROWS[-1])
         return target_forwards(target, num_past)
@@ -100,7 +101,7 @@ class DrafterWorkshop(Workshop[DraftGraph]):
     Args:
         bundle: the bundle with the drafter.
         head_path: directory of the head.
-        report: function that is given each step in a line.
+        report: function that is called with one line of text for each step.
 
     Raises:
         InputError: the bundle has no drafter, or the head is damaged or another target's.
@@ -128,7 +129,7 @@ class DrafterWorkshop(Workshop[DraftGraph]):
     def write(self, name: str, recipe: Recipe, folder: Path) -> OpenGraph[DraftGraph]:
         """Write a drafter as attaching does, and open it once: a graph without candidates is refused then."""
         self._report(f"writing {name}")
-        file_name = graph_name("drafter", recipe.precision, recipe.format)
+        file_name = graph_name(DRAFTER, recipe.precision, recipe.format)
         parts = own_parts(self._head.head, self._ends, self._head.draft_token_ids)
         entry = drafter_entry(parts, self._head.record.target_sha256, file_name, recipe)
         graph = drafter_graph(parts, recipe)
@@ -153,7 +154,7 @@ class DrafterWorkshop(Workshop[DraftGraph]):
         return invariance, replace(agreement, compared_with="head")
 
     def forwards(self, open_graph: OpenGraph[DraftGraph]) -> RunForward:
-        """What runs forwards of a drafter, with as much context as leaves room for them."""
+        """A function that runs forwards of a drafter, with as much context as leaves room for them."""
         num_past = min(NUM_PAST, self._max_context - ROWS[-1])
         return drafter_forwards(open_graph(num_past + ROWS[-1]), num_past)
 

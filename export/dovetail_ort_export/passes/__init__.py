@@ -1,11 +1,16 @@
 """Transformations of a graph, and the list of those that have names here.
 
-skeleton graph -> bind_weights -> keep_blocks, score_rows, quantize_cache: which part, which rows, which cache
--> pack_products, fuse_skip_norm: fewer, larger operators
--> lower_float | lower_int8_blocks | lower_native: a number format -> rank_candidates, of a drafter
-finished target -> tap_levels -> project_features: what a drafter reads of its levels
+    skeleton graph
+      -> bind_weights -> keep_blocks, score_rows, quantize_cache    which part, which rows, which cache
+      -> pack_products, fuse_skip_norm                              fewer, larger operators
+      -> lower_float | lower_int8_blocks | lower_native             a number format
+      -> rank_candidates                                            for a drafter
+    finished graph
+      -> drop_bias, keep_scored_states                              a second graph, for chains alone
+       -> tap_levels -> project_features                             what a drafter reads of its levels
 
-base: classes to derive from; context: what an export knows; editing: parts of a graph found, read and replaced.
+native_attention: what lower_native makes of attention.
+base: classes to derive from; context: what an export knows; editing: find, read and replace parts of a graph.
 """
 
 from __future__ import annotations

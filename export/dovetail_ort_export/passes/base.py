@@ -1,4 +1,4 @@
-"""What passes have in common that rewrite one node at a time, and those that read the weights of products.
+"""Bases of passes that rewrite one node at a time, and of passes that read the weights of products.
 
 It knows no operators but those of the trace.
 """
@@ -15,24 +15,24 @@ from dovetail_ort_export.passes.editing import find, input_of
 
 
 class NodePass(ir.passes.InPlacePass):
-    """A pass that rewrites nodes one by one, and leaves none that it is for.
+    """A pass that rewrites all nodes of certain types, one by one.
 
     Attributes:
-        operators: types of those nodes, in the order in which they are rewritten.
+        operators: operator types of the nodes, in the order in which they are rewritten.
     """
 
     operators: tuple[str, ...]
 
-    def _is_for(self, node: ir.Node) -> bool:  # noqa: ARG002  most are for all of their types
+    def _is_for(self, node: ir.Node) -> bool:  # noqa: ARG002  most passes rewrite all of them
         """Whether a node of these types is to be rewritten."""
         return True
 
     @abstractmethod
     def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
-        """Change the node, or put something else in its place."""
+        """Change the node, or replace it by other nodes."""
 
     def _found(self, model: ir.Model) -> Iterator[ir.Node]:
-        """Nodes to rewrite, in order; what is rewritten meanwhile may change which of the later ones they are."""
+        """Nodes to rewrite, in order; rewriting one of them may add or remove later ones."""
         for op_type in self.operators:
             for node in find(model, op_type):
                 if self._is_for(node):
@@ -49,44 +49,44 @@ class NodePass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
-        """No such node is left.
+        """Check that no node of these types is left.
 
         Raises:
-            PostconditionError: one is.
+            PostconditionError: a node is left.
         """
         for node in self._found(model):
             raise ir.passes.PostconditionError(f"{node.op_type} {node.name} is left as it was")
 
 
 class ProductPass(NodePass):
-    """A pass that reads the weights of products, and so stands after bind-weights."""
+    """A pass that reads the weights of products, and so must come after bind-weights."""
 
     def requires(self, model: ir.Model) -> None:
-        """Every product and the embedding have their weights.
+        """Check that every product and the embedding have their weights.
 
         Raises:
-            PreconditionError: one has none.
+            PreconditionError: a product or the embedding has no weight.
         """
         for op_type, index in (("Linear", 1), ("Embedding", 0)):
             for node in find(model, op_type):
                 if input_of(node, index).const_value is None:
                     raise ir.passes.PreconditionError(
-                        f"{node.name} has no weight; bind-weights stands before what packs or lowers"
+                        f"{node.name} has no weight; bind-weights must come before passes that pack or lower"
                     )
 
 
 class Lowering(ProductPass):
-    """A pass that makes operators of a number format of every `Linear` and `Embedding`."""
+    """A pass that turns every `Linear` and `Embedding` into operators of a number format."""
 
     operators = ("Linear", "Embedding")
 
     @abstractmethod
     def _product(self, model: ir.Model, node: ir.Node) -> Sequence[ir.Node]:
-        """What takes the place of a `Linear`, in order; the last node's first output is the result."""
+        """The nodes that replace a `Linear`, in order; the last node's first output is the result."""
 
     @abstractmethod
     def _embedding(self, model: ir.Model, node: ir.Node) -> Sequence[ir.Node]:
-        """What takes the place of an `Embedding`, in order; the last node's first output is the result."""
+        """The nodes that replace an `Embedding`, in order; the last node's first output is the result."""
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
         new = self._product(model, node) if node.op_type == "Linear" else self._embedding(model, node)

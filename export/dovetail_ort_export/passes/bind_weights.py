@@ -1,4 +1,4 @@
-"""Give the skeleton its weights: `dovetail::Weight` nodes become initializers."""
+"""Give a skeleton graph its weights: `dovetail::Weight` nodes become initializers."""
 
 from __future__ import annotations
 

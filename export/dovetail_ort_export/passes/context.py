@@ -1,4 +1,4 @@
-"""What a pass can know of the export that it is a part of."""
+"""What a pass can know about the export that runs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # it needs torch, which a list of passes does not
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PassContext:
-    """What an export knows and a graph does not say; a pass takes of it what it needs.
+    """Facts that an export knows and a graph does not state. A pass uses those that it needs.
 
     Attributes:
         weights: weights of the model, by the names in the skeleton.
@@ -33,7 +33,7 @@ class PassContext:
 
 
 class ExportPass:
-    """Base of a pass that belongs into an export and takes what it needs to know from its context.
+    """Base of a pass that runs in an export only, and needs its context.
 
     Args:
         context: what the export knows.

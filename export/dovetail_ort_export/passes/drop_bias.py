@@ -1,4 +1,4 @@
-"""Attention without a bias: a chain sees all that is before it, and CUDA has its fast kernels for that alone."""
+"""Attention without a bias: a row of a chain sees all rows before it, and CUDA's fast kernels need that."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dovetail_ort_export.passes.editing import by_name, find, producer_of
 from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS
 
 _ATTENTION: Final = "GroupQueryAttention"
-_BIAS: Final = 10  # of that operator's inputs
+_BIAS: Final = 10  # number of that input of the operator
 
 
 class DropBias(ir.passes.InPlacePass):
-    """Takes the input `attention_bias` and what converts it out of a graph, which is then for chains only.
+    """Removes the input `attention_bias` and its conversions from a graph, which is then for chains only.
 
     A graph without that input is left alone.
     """
 
     def requires(self, model: ir.Model) -> None:
-        """Nothing but attention reads the bias, converted or not.
+        """Check that only attention reads the bias, converted or not.
 
         Raises:
-            PreconditionError: something does.
+            PreconditionError: another operator reads it.
         """
         for value in _biases(model):
             for node, index in value.uses():
@@ -31,7 +31,7 @@ class DropBias(ir.passes.InPlacePass):
                     raise ir.passes.PreconditionError(f"{node.name} reads {value.name}, and is no attention")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Take it out, with the conversions in front of the attentions."""
+        """Remove the bias, and its conversions before the attentions."""
         biases = _biases(model)
         if not biases:
             return ir.passes.PassResult(model, False)
@@ -54,7 +54,7 @@ def _biases(model: ir.Model) -> list[ir.Value]:
 
 
 def _shorten(attention: ir.Node) -> None:
-    """Leave the bias out, and whatever is not connected at the end."""
+    """Remove the bias, and any inputs at the end that are not connected."""
     attention.replace_input_with(_BIAS, None)
     connected = [index for index, value in enumerate(attention.inputs) if value is not None]
     attention.resize_inputs(connected[-1] + 1)

@@ -1,6 +1,6 @@
 """Find, read and replace parts of a graph by hand, for passes that rewrite one node at a time.
 
-onnx-ir types almost everything as optional; the accessors here are for graphs where the part is known to be there.
+onnx-ir types almost everything as optional; the functions here are for parts that are known to be there.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def producer_of(value: ir.Value) -> ir.Node:
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:
-    """The node that alone reads `value`, which is no output of the graph; else None."""
+    """The only node that reads `value`; None if there are several, or if `value` is an output of the graph."""
     uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
@@ -93,8 +93,8 @@ def derived(
     Args:
         model: model that gets the initializer, unless it has it already.
         weight: initializer with the float32 numbers.
-        suffix: what the new name has after the weight's.
-        compute: from the weight's numbers to the new ones.
+        suffix: text that the new name has after the weight's name.
+        compute: function from the weight's numbers to the new ones.
         shape: shape of the new numbers.
         dtype: number type of the new numbers.
     """
@@ -110,7 +110,7 @@ def lazy_tensor(
 
     Args:
         name: name of the tensor.
-        compute: what gives its values.
+        compute: function that gives the values.
         shape: shape of the values.
         dtype: number type of the values.
     """
@@ -140,4 +140,4 @@ def replace(model: ir.Model, old: Sequence[ir.Node], new: ir.Node, values: Seque
     name = str(old[-1].name)
     new.name = f"{name.rpartition('/')[0] or name}/{new.op_type}"
     ir.convenience.replace_nodes_and_values(model.graph, old[-1], old, [new], values, new.outputs)
-    RemoveUnusedNodesPass()(model)  # what they read may now have one reader
+    RemoveUnusedNodesPass()(model)  # inputs of the removed nodes may now have a single reader

@@ -1,4 +1,4 @@
-"""A residual addition, and the norm that reads it, in one operator."""
+"""Fuse a residual addition and the norm that reads it into one operator."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class FuseSkipNorm(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, rule.apply_to_model(model) > 0)
 
     def ensures(self, model: ir.Model) -> None:
-        """No norm reads an addition.
+        """Check that no norm reads an addition.
 
         Raises:
-            PostconditionError: one does.
+            PostconditionError: a norm reads an addition.
         """
         for norm in find(model, "SimplifiedLayerNormalization"):
             total = input_of(norm, 0).producer()

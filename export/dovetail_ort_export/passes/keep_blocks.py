@@ -1,4 +1,4 @@
-"""Some blocks of a target, so that two graphs can run on two devices."""
+"""Keep some blocks of a target, so that two graphs can run on two devices."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class KeepBlocks(ExportPass, ir.passes.FunctionalPass):
         self._cut: int | None = context.first_block if self._keeps_end else context.end_block
 
     def requires(self, model: ir.Model) -> None:
-        """The seam is an addition that no norm has swallowed.
+        """Check that the block after the cut begins with a norm that is not fused with an addition.
 
         Raises:
-            PreconditionError: it is not.
+            PreconditionError: that norm is fused.
         """
         if self._cut is not None and not _first_norms(model, self._cut):
             raise ir.passes.PreconditionError(
-                f"block {self._cut} must begin with a norm of its own; keep-blocks stands before fuse-skip-norm"
+                f"block {self._cut} must begin with a norm of its own; keep-blocks must come before fuse-skip-norm"
             )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -64,7 +64,7 @@ class KeepBlocks(ExportPass, ir.passes.FunctionalPass):
         return ir.passes.PassResult(part, True)
 
     def _kept_names(self, values: Iterable[ir.Value]) -> list[str]:
-        """Names of the inputs or outputs that are no cache, or that of a block that stays."""
+        """Names of the inputs or outputs that stay: all but the caches of other blocks."""
         assert self._cut is not None
         kept = []
         for name in by_name(values):
@@ -78,7 +78,7 @@ class KeepBlocks(ExportPass, ir.passes.FunctionalPass):
 
 
 def _extracted(graph: ir.Graph, inputs: list[str], outputs: list[str]) -> ir.Graph:
-    """The part of a graph between inputs and outputs, its initializers in the graph's order."""
+    """The part of a graph between inputs and outputs, with its initializers in the graph's order."""
     kept = ir.convenience.extract(graph, inputs, outputs)
     kept.name = graph.name
     in_order = {name: kept.initializers[name] for name in graph.initializers if name in kept.initializers}

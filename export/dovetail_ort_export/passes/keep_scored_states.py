@@ -1,4 +1,4 @@
-"""Predicted states of the scored rows only: nothing is drafted after the others, so they stay on the device."""
+"""Give the predicted states of scored rows only: nothing is drafted after other rows, so those stay on the device."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _chooses(node: ir.Node, rows: ir.Value) -> bool:
 
 
 def _chosen(graph: ir.Graph, all_rows: ir.Value, rows: ir.Value) -> ir.Value:
-    """What the graph chooses already, or a new choice."""
+    """The chosen rows, from a choice that the graph has already or from a new one."""
     for node, _ in all_rows.uses():
         if _chooses(node, rows):
             return node.outputs[0]

@@ -32,7 +32,7 @@ class LowerFloat(Lowering):
 
 
 class LowerHalf(LowerFloat):
-    """As `LowerFloat`, then every float32 weight and value becomes float16.
+    """`LowerFloat`, after which every float32 weight and value becomes float16.
 
     The caches are float16; all other inputs and outputs keep float32 and are converted at the graph's edge.
     """
@@ -52,10 +52,10 @@ class LowerHalf(LowerFloat):
         return ir.passes.PassResult(model, True)
 
     def ensures(self, model: ir.Model) -> None:
-        """Nothing is left to lower, and no weight in single precision.
+        """Check that nothing is left to lower, and no weight is in single precision.
 
         Raises:
-            PostconditionError: something is.
+            PostconditionError: something is left.
         """
         super().ensures(model)
         for name, value in model.graph.initializers.items():

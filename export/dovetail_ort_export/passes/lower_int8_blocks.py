@@ -1,4 +1,4 @@
-"""Products and embedding with 8-bit weights in blocks; the MLP's have 4 bits if asked for."""
+"""Products and embedding with 8-bit weights in blocks; those of the MLP may have 4 bits."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _check_option(name: str, value: object, allowed: Sequence[int]) -> None:
 
 
 def _product_in_blocks(model: ir.Model, node: ir.Node, form: BlockFormat) -> ir.Node:
-    """The MatMulNBits that takes the place of one `Linear`."""
+    """The MatMulNBits that replaces one `Linear`."""
     blocks, scales, (out_features, in_features) = _quantised(model, input_of(node, 1), form)
     attributes = {
         "K": in_features,

@@ -1,4 +1,4 @@
-"""Every operator of a block as one of the package's own, which give the same bits on every processor."""
+"""Turn every operator of a block into a native one, which gives the same bits on every processor."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from dovetail_ort_export.passes.editing import (
     tensor_of,
 )
 from dovetail_ort_export.passes.native_attention import (
-    CACHE_TYPES,
     REPLACED_INPUTS,
     attend,
     check_attention,
     logical_inputs,
 )
 from dovetail_ort_export.quantization.nibbles import (
-    NIBBLE_GROUP,
     nibble_scales,
     pack_nibbles,
     pack_steps,
@@ -35,24 +33,36 @@ from dovetail_ort_export.quantization.nibbles import (
     packed_steps_shape,
 )
 from dovetail_ort_export.quantization.packed_weights import pack_codes, pack_factors, packed_factors_shape, packed_shape
-from dovetail_ort_export.quantization.scales import GROUP, output_scales
+from dovetail_ort_export.quantization.scales import output_scales
+from dovetail_ort_runtime.bundle.formats import FP16, KV_CACHES
 from dovetail_ort_runtime.bundle.graph_names import DRAFTER_FEATURES, HIDDEN_STATES, LOGITS
+from dovetail_ort_runtime.bundle.native_layout import (
+    ATTENTION,
+    BITS,
+    BLOCK,
+    EMBEDDING,
+    FINE_BLOCK,
+    GATED_PRODUCT,
+    GROUP,
+    GROUPS,
+    NIBBLE_GROUP,
+    NORM,
+    NORM_PRODUCT,
+    PRODUCT,
+    SILU,
+)
 from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
-_BLOCK: Final = 64
-# Of products whose results are scores, or become scores: logits, queries and keys. Of those that read levels, too,
-# where a few channels are a thousand times the others.
-_FINE_BLOCK: Final = 32
-_GROUPS: Final = (GROUP, 0)
-_BITS: Final = (8, 4)
 _NORMS: Final = ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
-# They hand on numbers as they are.
+# Operators that pass numbers on unchanged.
 _MOVES: Final = ("Gather", "Reshape", "Split", "Concat", "Identity", "Constant")
-# Of SkipSimplifiedLayerNormalization's outputs: what it added up.
+# Number of inputs of SkipSimplifiedLayerNormalization: x, the residual and the weight.
+_INPUTS_WITH_SKIP: Final = 3
+# Number of the output of SkipSimplifiedLayerNormalization that is the sum.
 _TOTAL: Final = 3
-# Of Product's inputs.
+# Numbers of Product's inputs.
 _CODES: Final = 1
 _SCALES: Final = 2
 _PRODUCT_BIAS: Final = 3
@@ -64,8 +74,8 @@ class LowerNative(ProductPass):
 
     A product takes in what only it reads: a gated activation (GatedProduct), or a norm with or without a residual
     addition (NormProduct). It takes in the bias that is added to it, too. Sequence, slot and ancestors say which rows
-    see which, in the place of an attention bias and of lengths. A target has no other operators on floating point
-    numbers in the end.
+    see which, instead of an attention bias and lengths. In the end a target has no other operators on floating point
+    numbers.
 
     Args:
         cache: number format of keys and values, `fp16` or `fp32`.
@@ -83,22 +93,22 @@ class LowerNative(ProductPass):
 
     def __init__(self, cache: str = "fp16", group: int = GROUP, bits: int = 8, logits_bits: int = 8) -> None:
         super().__init__()
-        must_be_one_of("cache", cache, CACHE_TYPES)
-        if group not in _GROUPS:
-            raise InputError(f"group must be {' or '.join(map(str, _GROUPS))}, got {group!r}")
+        must_be_one_of("cache", cache, KV_CACHES)
+        if group not in GROUPS:
+            raise InputError(f"group must be {' or '.join(map(str, GROUPS))}, got {group!r}")
         for name, value in (("bits", bits), ("logits_bits", logits_bits)):
-            if value not in _BITS:
-                raise InputError(f"{name} must be {' or '.join(map(str, _BITS))}, got {value!r}")
-        self._cache = CACHE_TYPES[cache]
+            if value not in BITS:
+                raise InputError(f"{name} must be {' or '.join(map(str, BITS))}, got {value!r}")
+        self._cache = ir.DataType.FLOAT16 if cache == FP16 else ir.DataType.FLOAT
         self._group = group
         self._bits = bits
         self._logits_bits = logits_bits
 
     def requires(self, model: ir.Model) -> None:
-        """Every product has its weight, every attention is one that can be lowered.
+        """Check that every product has its weight, and that every attention can be lowered.
 
         Raises:
-            PreconditionError: one has not, or is not.
+            PreconditionError: a product has no weight, or an attention cannot be lowered.
         """
         super().requires(model)
         for attention in find(model, "GroupQueryAttention"):
@@ -118,10 +128,10 @@ class LowerNative(ProductPass):
         return ir.passes.PassResult(model, True)
 
     def ensures(self, model: ir.Model) -> None:
-        """Nothing is left to lower, and of a target no operator whose bits depend on the processor.
+        """Check that nothing is left to lower, and in a target no operator whose bits depend on the processor.
 
         Raises:
-            PostconditionError: something is.
+            PostconditionError: such an operator is left.
         """
         super().ensures(model)
         is_target = HIDDEN_STATES in by_name(model.graph.outputs)
@@ -131,7 +141,7 @@ class LowerNative(ProductPass):
             if node.domain != OPERATOR_DOMAIN and node.op_type not in _MOVES:
                 raise ir.passes.PostconditionError(
                     f"{node.op_type} {node.name} is left, and its bits depend on the processor; "
-                    "pack-gate-up and fuse-skip-norm stand before lower-native"
+                    "pack-gate-up and fuse-skip-norm must come before lower-native"
                 )
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
@@ -147,24 +157,24 @@ class LowerNative(ProductPass):
     def _lower_embedding(self, model: ir.Model, embedding: ir.Node) -> None:
         packed = _pack(model, input_of(embedding, 0), self._group)
         inputs = [embedding.inputs[1], packed.codes, packed.scales, packed.factors]
-        replace(model, [embedding], native_node("Embedding", inputs, packed.attributes), embedding.outputs)
+        replace(model, [embedding], native_node(EMBEDDING, inputs, packed.attributes), embedding.outputs)
 
     def _lower_product(self, model: ir.Model, linear: ir.Node) -> None:
-        bias, add = _bias_behind(linear)
+        bias, add = _bias_after(linear)
         replaced = [linear] if add is None else [linear, add]
         result = replaced[-1].outputs[0]
         bits = self._logits_bits if _is_logits(result) else self._bits
         weight = input_of(linear, 1)
         packed = _pack_nibbles(model, weight) if bits == 4 else _pack(model, weight, self._group)
         attributes = dict(packed.attributes)
-        attributes["block"] = _FINE_BLOCK if bits == 4 or _leads_to_scores(result) else _BLOCK
+        attributes["block"] = FINE_BLOCK if bits == 4 or _leads_to_scores(result) else BLOCK
         x = input_of(linear, 0)
         gated = _gate_and_up_before(x)
         if gated is None:
-            op_type = "Product"
+            op_type = PRODUCT
         else:
-            op_type = "GatedProduct"
-            attributes["activation"] = "silu"
+            op_type = GATED_PRODUCT
+            attributes["activation"] = SILU
             x = gated
         inputs = [x, packed.codes, packed.scales, bias, packed.factors]
         replace(model, replaced, native_node(op_type, inputs, attributes), [result])
@@ -175,20 +185,23 @@ def _is_logits(result: ir.Value) -> bool:
 
 
 def _leads_to_scores(result: ir.Value) -> bool:
-    """Whether it is the logits, what attention reads, or what a drafter reads."""
-    is_read = any(node.op_type == "Attention" for node, _ in result.uses())
+    """Whether a product's result is the logits, or is read by attention as queries or keys, or by a drafter."""
+    is_read = any(node.op_type == ATTENTION for node, _ in result.uses())
     return _is_logits(result) or is_read or result.name == DRAFTER_FEATURES
 
 
 def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
-    """Put a Norm in its place, or a NormProduct where one product alone reads what it gives."""
-    x, *skip, weight = norm.inputs
+    """Replace a norm by a Norm, or by a NormProduct if a single product reads its result."""
+    x = norm.inputs[0]
+    weight = norm.inputs[-1]
+    skip = norm.inputs[1] if len(norm.inputs) == _INPUTS_WITH_SKIP else None
     normed = norm.outputs[0]
     epsilon = norm.attributes["epsilon"].as_float()
     totals = _read_total(norm)
     product = _only_product(normed)
     if product is None:
-        fused = native_node("Norm", [x, weight, *skip], {"epsilon": epsilon}, 1 + len(totals))
+        inputs = [x, weight] if skip is None else [x, weight, skip]
+        fused = native_node(NORM, inputs, {"epsilon": epsilon}, 1 + len(totals))
         replace(model, [norm], fused, [normed, *totals])
         return
     inputs = [
@@ -197,17 +210,17 @@ def _lower_norm(model: ir.Model, norm: ir.Node) -> None:
         input_of(product, _CODES),
         input_of(product, _SCALES),
         _optional_input(product, _PRODUCT_BIAS),
-        skip[0] if skip else None,
+        skip,
         _optional_input(product, _FACTORS),
     ]
     attributes = {name: value.value for name, value in product.attributes.items()}
     attributes["epsilon"] = epsilon
-    fused = native_node("NormProduct", inputs, attributes, 1 + len(totals))
+    fused = native_node(NORM_PRODUCT, inputs, attributes, 1 + len(totals))
     replace(model, [norm, product], fused, [product.outputs[0], *totals])
 
 
 def _read_total(norm: ir.Node) -> list[ir.Value]:
-    """The sum that a norm with a residual addition hands out, if anything reads it."""
+    """The sum that a norm with a residual addition gives as an output, if anything reads it."""
     if len(norm.outputs) <= _TOTAL or not norm.outputs[_TOTAL].uses():
         return []
     return [norm.outputs[_TOTAL]]
@@ -220,7 +233,7 @@ def _optional_input(node: ir.Node, index: int) -> ir.Value | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Packed:
-    """A weight (N, K) as an operator reads it, and what the operator says of it.
+    """A weight (N, K) as an operator reads it, with the operator's attributes about it.
 
     Attributes:
         codes: integers of the weight.
@@ -262,8 +275,8 @@ def _pack_nibbles(model: ir.Model, weight: ir.Value) -> _Packed:
     )
 
 
-def _bias_behind(linear: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
-    """The bias that alone is added to a product, and the addition; None and None without one."""
+def _bias_after(linear: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
+    """The bias of a product that only an addition reads, and the addition; None and None for any other product."""
     add = only_reader(linear.outputs[0])
     if add is None or add.op_type != "Add":
         return None, None
@@ -274,7 +287,7 @@ def _bias_behind(linear: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
 
 
 def _gate_and_up_before(x: ir.Value) -> ir.Value | None:
-    """Gate and up side by side where `x` is silu(gate) * up and one product alone reads it."""
+    """Gate and up side by side, if `x` is silu(gate) * up and a single product reads it."""
     product = x.producer()
     if product is None or product.op_type != "Mul" or only_reader(x) is None:
         return None
@@ -299,8 +312,8 @@ def _gate_of(silu: ir.Value | None) -> ir.Value | None:
 
 
 def _only_product(normed: ir.Value) -> ir.Node | None:
-    """The native Product that alone reads a value, if there is one."""
+    """The native Product that reads a value, if nothing else reads it."""
     reader = only_reader(normed)
-    if reader is None or (reader.domain, reader.op_type) != (OPERATOR_DOMAIN, "Product"):
+    if reader is None or (reader.domain, reader.op_type) != (OPERATOR_DOMAIN, PRODUCT):
         return None
     return reader

@@ -20,11 +20,11 @@ from dovetail_ort_runtime.bundle.graph_names import (
     SLOTS,
     TOTAL_LENGTH,
 )
+from dovetail_ort_runtime.bundle.native_layout import ATTENTION, HEAD_STEP, LARGEST_HEAD
 from dovetail_ort_runtime.errors import SourceError
 from dovetail_ort_runtime.kernels import CACHE_BLOCK
 
-CACHE_TYPES: Final = {"fp16": ir.DataType.FLOAT16, "fp32": ir.DataType.FLOAT}
-# What tells rows apart for GroupQueryAttention alone.
+# Inputs that describe the rows, which only GroupQueryAttention reads.
 REPLACED_INPUTS: Final = (ATTENTION_BIAS, SEQUENCE_LENGTHS, TOTAL_LENGTH)
 _SEQUENCES: Final = "num_sequences"
 _INPUTS: Final[dict[str, Sequence[str]]] = {
@@ -33,17 +33,14 @@ _INPUTS: Final[dict[str, Sequence[str]]] = {
     SLOTS: (ROWS,),
     ANCESTORS: (ROWS, "max_ancestors"),
 }
-# Of GroupQueryAttention's inputs.
+# Numbers of GroupQueryAttention's inputs.
 _PAST_KEY: Final = 3
 _COS: Final = 7
 _POSITION_IDS: Final = 9
-# What a kernel takes.
-_HEAD_STEP: Final = 16
-_LARGEST_HEAD: Final = 256
 
 
 class _Heads(NamedTuple):
-    """Queries, keys and values in a row, and the norms that those of a head pass through."""
+    """Packed queries, keys and values, and the norms that each head passes through."""
 
     qkv: ir.Value
     query_norm: ir.Node | None
@@ -66,7 +63,7 @@ def logical_inputs(model: ir.Model) -> list[ir.Value]:
 
 
 def check_attention(attention: ir.Node) -> None:
-    """Refuse what another pass would have to make of it first.
+    """Refuse an attention that other passes must prepare first.
 
     Raises:
         PreconditionError: query, key and value are not packed, or the cache is quantised.
@@ -74,7 +71,7 @@ def check_attention(attention: ir.Node) -> None:
     heads = _heads(attention)
     if heads is None:
         raise ir.passes.PreconditionError(
-            f"{attention.name} reads no packed query, key and value; pack-qkv stands before lower-native"
+            f"{attention.name} reads no packed query, key and value; pack-qkv must come before lower-native"
         )
     key = input_of(attention, _PAST_KEY)
     if key.dtype != ir.DataType.FLOAT:
@@ -84,7 +81,7 @@ def check_attention(attention: ir.Node) -> None:
 
 
 def attend(model: ir.Model, attention: ir.Node, cache: ir.DataType, inputs: Sequence[ir.Value]) -> None:
-    """Put the native node into the place of a GroupQueryAttention, whose caches change their type and layout.
+    """Replace a GroupQueryAttention by the native node; its caches change their type and layout.
 
     Args:
         model: graph of the attention.
@@ -115,13 +112,13 @@ def attend(model: ir.Model, attention: ir.Node, cache: ir.DataType, inputs: Sequ
     angles = attention.inputs[_COS : _COS + 2]
     norms = [_weight(heads.query_norm), _weight(heads.key_norm)]
     read = [heads.qkv, past_key, past_value, *inputs, position_ids, *angles, *norms]
-    replace(model, [attention], native_node("Attention", read, attributes, 3), attention.outputs)
+    replace(model, [attention], native_node(ATTENTION, read, attributes, 3), attention.outputs)
 
 
 def _check_head_size(size: int) -> None:
-    if size % _HEAD_STEP or size > _LARGEST_HEAD:
+    if size % HEAD_STEP or size > LARGEST_HEAD:
         raise SourceError(
-            f"the head size must be a multiple of {_HEAD_STEP} up to {_LARGEST_HEAD} for the native format, got "
+            f"the head size must be a multiple of {HEAD_STEP} up to {LARGEST_HEAD} for the native format, got "
             f"{size}; export with --format portable"
         )
 
@@ -131,7 +128,7 @@ def _weight(norm: ir.Node | None) -> ir.Value | None:
 
 
 def _heads(attention: ir.Node) -> _Heads | None:
-    """What an attention reads, or None if it is not packed."""
+    """The packed input of an attention, or None if it is not packed."""
     query, key, value = attention.inputs[:3]
     if query is not None and key is value is None:
         return _Heads(query, None, None)

@@ -34,11 +34,11 @@ class PackQkv(ProductPass):
     operators = ("GroupQueryAttention",)
 
     def _is_for(self, node: ir.Node) -> bool:
-        return bool(_products_behind(_projected(node)))
+        return bool(_products_of(_projected(node)))
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
         projected = _projected(node)
-        products = _products_behind(projected)
+        products = _products_of(projected)
         sizes = [tensor_of(input_of(linear, 1)).shape.numpy()[0] for linear, _ in products]
         packed = _pack(model, products, "qkv_proj")
         if projected == list(node.inputs[:3]):
@@ -61,11 +61,11 @@ class PackGateUp(ProductPass):
     operators = ("Sigmoid",)
 
     def _is_for(self, node: ir.Node) -> bool:
-        return bool(_products_behind(_gate_and_up(node)))
+        return bool(_products_of(_gate_and_up(node)))
 
     def _rewrite(self, model: ir.Model, node: ir.Node) -> None:
         gate_and_up = _gate_and_up(node)
-        packed = _pack(model, _products_behind(gate_and_up), "gate_up_proj")
+        packed = _pack(model, _products_of(gate_and_up), "gate_up_proj")
         split = ir.node("Split", [packed], {"axis": -1, "num_outputs": 2}, num_outputs=2)
         label([split], str(node.name))
         model.graph.insert_after(producer_of(packed), split)
@@ -106,13 +106,13 @@ def _gate_and_up(sigmoid: ir.Node) -> list[ir.Value]:
 
 
 def _only_product(node: ir.Node) -> ir.Node | None:
-    """The `Mul` that alone reads the node's output, if there is one."""
+    """The `Mul` that reads the node's output, if nothing else reads it."""
     reader = only_reader(node.outputs[0])
     return reader if reader is not None and reader.op_type == "Mul" else None
 
 
-def _products_behind(values: Sequence[ir.Value | None]) -> list[_Product]:
-    """What values come from if all are products of one input, all or none of them with a bias; else nothing."""
+def _products_of(values: Sequence[ir.Value | None]) -> list[_Product]:
+    """The products that values come from, if all have one input, and all or none have a bias; nothing otherwise."""
     products = []
     for value in values:
         product = _product_behind(value)
@@ -138,7 +138,7 @@ def _product_behind(value: ir.Value | None) -> _Product | None:
 def _pack(model: ir.Model, products: Sequence[_Product], name: str) -> ir.Value:
     """The outputs of products side by side along the last axis, as one product before the first of them.
 
-    The new weight is called after the first one, its last part replaced by `name`. The replaced nodes stay.
+    The new weight is named after the first one, with `name` as the last part. The old nodes stay.
     """
     linears = [linear for linear, _ in products]
     biases = [bias for _, bias in products if bias is not None]

@@ -26,8 +26,8 @@ _ATTRIBUTES: Final[dict[str, str | int]] = {
 class QuantizeCache(ExportPass, NodePass):
     """GroupQueryAttention over an INT8 cache, with a constant scale for each channel of keys and of values.
 
-    New rows are rounded as they enter the cache, each by itself, and read back rounded in the same forward. What is
-    beyond the measured range is cut off.
+    New rows are rounded as they enter the cache, each by itself, and read back rounded in the same forward. Values
+    beyond the measured range are clipped.
 
     Args:
         context: what the export of a target knows.
@@ -45,10 +45,10 @@ class QuantizeCache(ExportPass, NodePass):
         self._maxima = context.cache_maxima
 
     def requires(self, model: ir.Model) -> None:
-        """Every cache is measured, and in single precision still.
+        """Check that every cache was measured, and is still in single precision.
 
         Raises:
-            PreconditionError: one is not.
+            PreconditionError: a cache was not measured, or is in another precision.
         """
         for node in find(model, self.operators[0]):
             key = input_of(node, _PAST_KEY)

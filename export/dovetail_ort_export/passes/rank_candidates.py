@@ -17,7 +17,7 @@ from dovetail_ort_runtime.bundle.graph_names import (
 )
 from dovetail_ort_runtime.errors import InputError
 
-# Of values inside the graph.
+# Names of values inside the graph.
 _TOKEN_IDS: Final = "draft_token_ids"
 _LOGITS: Final = "draft_logits"
 
@@ -25,7 +25,7 @@ _LOGITS: Final = "draft_logits"
 class RankCandidates(ExportPass, ir.passes.InPlacePass):
     """logits -> LogSoftmax in float32, TopK, ids of the target's vocabulary.
 
-    The output `logits` gives way to `candidate_log_probabilities` and `candidate_ids`, (B, n, k) each, best first; the
+    The outputs `candidate_log_probabilities` and `candidate_ids`, (B, n, k) each, best first, replace `logits`; the
     input `num_candidates` (1,) int64 is k.
 
     Args:
@@ -42,10 +42,10 @@ class RankCandidates(ExportPass, ir.passes.InPlacePass):
         self._draft_token_ids = context.draft_token_ids
 
     def requires(self, model: ir.Model) -> None:
-        """There are logits to rank, and nothing ranks them yet.
+        """Check that there are logits, which nothing ranks yet.
 
         Raises:
-            PreconditionError: there are none.
+            PreconditionError: there are no logits.
         """
         if LOGITS not in by_name(model.graph.outputs):
             raise ir.passes.PreconditionError(f"no output called {LOGITS}")

@@ -1,4 +1,4 @@
-"""Logits of chosen rows only: the head, the largest product, is spared the rows that nobody asks about."""
+"""Compute the logits of chosen rows only: the head, the largest product, skips all other rows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dovetail_ort_export.passes.editing import by_name, producer_of
 from dovetail_ort_export.tracing.axes import SCORED
 from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS, SCORED_ROWS, is_past
 
-# Of a value inside the graph: what the head reads.
+# Name of the value inside the graph that the head reads.
 SCORED_STATES: Final = "scored_states"
 
 
 class ScoreRows(ir.passes.InPlacePass):
-    """A Gather of rows between the final norm and whatever leads to the head.
+    """Inserts a Gather of rows between the final norm and the head.
 
     The input `scored_rows` (n,) int64 says which rows; `logits` become (B, n, V), `hidden_states` keep all rows. A
     graph that does not end in a head, or chooses its rows already, is left alone.
@@ -42,10 +42,10 @@ class ScoreRows(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, True)
 
     def ensures(self, model: ir.Model) -> None:
-        """Rows are chosen before the head, if there is one.
+        """Check that rows are chosen before the head, if there is one.
 
         Raises:
-            PostconditionError: they are not.
+            PostconditionError: rows are not chosen before the head.
         """
         states = by_name(model.graph.outputs).get(HIDDEN_STATES)
         if _ends(model) or (states is not None and len(states.uses()) > 1):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.heads.eagle3 import Eagle3Head
-from dovetail_ort_export.heads.rotary import Rotary
+from dovetail_ort_export.heads.rotary import RotaryTables
 from dovetail_ort_export.heads.unrolling import unroll
 from dovetail_ort_export.probing.probe_texts import ProbeText
 from dovetail_ort_export.training.batches import TextBatch, collate
@@ -36,7 +36,7 @@ class ProbedHead:
     embedding: Tensor
     lm_head: Tensor
     draft_token_ids: Tensor
-    rotary: Rotary
+    rotary: RotaryTables
 
 
 @torch.no_grad()

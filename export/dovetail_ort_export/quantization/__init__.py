@@ -1,4 +1,4 @@
-"""Weights as integers, and the range of what a model computes.
+"""Weights as integers, and the range of a model's keys and values.
 
 float32 weights -> scales -> blocks: 8 or 4 bits, for a stock ONNX Runtime
                           -> packed_weights: 8 bits | nibbles: 4 bits, in the order in which the kernels read them

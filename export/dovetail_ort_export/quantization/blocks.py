@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.quantization.portions import row_portions
-from dovetail_ort_export.quantization.scales import scales_of
+from dovetail_ort_export.quantization.scales import row_portions, scales_of
 from dovetail_ort_runtime.arrays import FloatArray
 
 BLOCK_SIZES: Final = (16, 32, 64, 128)
@@ -30,7 +29,7 @@ class BlockFormat:
 
     @property
     def zero_point(self) -> int:
-        """What stands for 0: both operators' default for unsigned weights."""
+        """Code that stands for 0: the default of both operators for unsigned weights."""
         return 1 << (self.bits - 1)
 
     @property

@@ -10,16 +10,17 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_runtime.arrays import FloatArray
 
 # The largest number of half precision.
 LARGEST_HALF: Final = 65504.0
-# A text shows some of what a model is capable of: other texts may give numbers some times as large.
+# One text shows only a part of a model's range: other texts may give several times larger numbers.
 _ROOM: Final = 4.0
 
 
 @contextmanager
-def measured_cache(model: Any) -> Iterator[dict[str, FloatArray]]:
+def measured_cache(model: CausalLM) -> Iterator[dict[str, FloatArray]]:
     """Within it, every text that a transformers causal LM reads adds to what is measured.
 
     Yields:
@@ -39,25 +40,25 @@ def measured_cache(model: Any) -> Iterator[dict[str, FloatArray]]:
 
 
 def largest_of(maxima: Mapping[str, FloatArray]) -> float:
-    """The largest of all channels of all blocks; NaN where there is one."""
+    """The largest number of all channels of all blocks; NaN if there is any NaN."""
     return float(np.max([largest.max() for largest in maxima.values()]))
 
 
 def fits_half(maxima: Mapping[str, FloatArray]) -> bool:
-    """Whether half precision holds what was measured, and four times as much; it does not hold NaN."""
+    """Whether half precision holds the measured numbers and numbers four times as large; never for NaN."""
     return largest_of(maxima) * _ROOM <= LARGEST_HALF
 
 
 def _measured(
     module: nn.Module, maxima: dict[str, FloatArray], name: str, rows_of: Callable[[Tensor], Tensor]
 ) -> RemovableHandle:
-    """A hook that measures what a module gives, until it is closed.
+    """A hook that measures a module's output until it is closed.
 
     Args:
         module: torch module whose output is (1, T, ...).
-        maxima: where the largest magnitudes go.
-        name: name under which they go there.
-        rows_of: from (T, channels) float32 to the rows whose magnitudes count.
+        maxima: dictionary that gets the largest magnitudes.
+        name: key in `maxima`.
+        rows_of: function from (T, channels) float32 to the rows whose magnitudes count.
     """
 
     def record(_: Any, __: Any, output: Tensor) -> None:
@@ -72,7 +73,7 @@ def _unchanged(values: Tensor) -> Tensor:
 
 
 def _lengths_of(head_size: int, scaling: float) -> Callable[[Tensor], Tensor]:
-    """What gives the length of each pair of channels of keys (T, Hkv * D), at both of its places, times a factor."""
+    """A function from keys (T, Hkv * D) to the length of each pair of channels, at both places, times a factor."""
 
     def lengths(keys: Tensor) -> Tensor:
         pairs = keys.reshape(len(keys), -1, 2, head_size // 2)

@@ -15,13 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.quantization.packed_weights import OUTPUTS_SIDE_BY_SIDE, padded_inputs
-from dovetail_ort_export.quantization.portions import row_portions
+from dovetail_ort_export.quantization.packed_weights import padded_inputs
+from dovetail_ort_export.quantization.scales import row_portions
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.bundle.native_layout import INPUTS_SIDE_BY_SIDE, NIBBLE_GROUP, OUTPUTS_SIDE_BY_SIDE
 
-NIBBLE_GROUP: Final = 32
 _LARGEST_CODE: Final = 15
-_RANGES: Final = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range; codes at the ends stand for what lies outside
+_RANGES: Final = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range; numbers outside get the codes at the ends
 _LARGEST_EXPONENT: Final = 14  # float16 holds numbers below 2^15 as they are
 
 
@@ -30,7 +30,7 @@ class NibbleWeight:
     """A weight (N, K) in 4 bits, with G groups of 32 inputs for each output.
 
     Attributes:
-        codes: (N, 32 G) uint8, 0 to 15; inputs that only fill up have codes of no meaning.
+        codes: (N, 32 G) uint8, 0 to 15; the codes of padding inputs have no meaning.
         steps: (N, G) float16, what one code more counts.
         minima: (N, G) float16, what code 0 stands for.
         scales: (N,) float32, powers of two.
@@ -65,7 +65,9 @@ def quantize_nibbles(weight: FloatArray) -> NibbleWeight:
 
 def packed_nibbles_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int, int]:
     """Shape of the packed codes of a weight (num_outputs, num_inputs)."""
-    return -(-num_outputs // OUTPUTS_SIDE_BY_SIDE), padded_inputs(num_inputs) // 8, OUTPUTS_SIDE_BY_SIDE, 4
+    slabs = -(-num_outputs // OUTPUTS_SIDE_BY_SIDE)
+    eights = padded_inputs(num_inputs) // (2 * INPUTS_SIDE_BY_SIDE)
+    return slabs, eights, OUTPUTS_SIDE_BY_SIDE, INPUTS_SIDE_BY_SIDE
 
 
 def packed_steps_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int, int]:
@@ -79,7 +81,7 @@ def pack_nibbles(weight: FloatArray) -> NDArray[np.uint8]:
 
     Returns:
         (ceil(N / 32), Kp / 8, 32, 4) uint8, Kp being K rounded up to a multiple of 64. The low half of byte j is the
-        code of input 8 i + j, the high half that of input 8 i + 4 + j. Whatever fills up is 0.
+        code of input 8 i + j, the high half that of input 8 i + 4 + j. Padding is 0.
     """
     num_outputs, num_inputs = weight.shape
     slabs, eights, side, _ = packed_nibbles_shape(num_outputs, num_inputs)
@@ -94,7 +96,7 @@ def pack_steps(weight: FloatArray) -> NDArray[np.float16]:
     """Steps and minima of a weight (N, K) float32 as the operators read them.
 
     Returns:
-        (ceil(N / 32), Kp / 32, 2, 32) float16: steps, then minima. Whatever fills up is 0.
+        (ceil(N / 32), Kp / 32, 2, 32) float16: steps, then minima. Padding is 0.
     """
     quantized = quantize_nibbles(weight)
     slabs, groups, _, side = packed_steps_shape(*weight.shape)

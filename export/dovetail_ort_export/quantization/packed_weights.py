@@ -6,7 +6,7 @@ The code of output n and input k of a weight (N, K), with Kp = K rounded up to 6
 
 and stands for (code - 128) * factor * `scales.output_scales(weight)[n]`. The factor is that of the output's group of 64
 inputs, which `scales.group_factors` gives, and stands at (n // 32, k // 64, n % 32). A weight without groups has no
-factors: they are 1. Codes that fill up are 128, factors that fill up are 1.
+factors: they are 1. Padding codes are 128, and padding factors are 1.
 """
 
 from __future__ import annotations
@@ -16,19 +16,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.quantization.portions import row_portions
-from dovetail_ort_export.quantization.scales import GROUP, group_factors, output_scales
+from dovetail_ort_export.quantization.scales import group_factors, output_scales, row_portions
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.bundle.native_layout import GROUP, INPUT_PAD, INPUTS_SIDE_BY_SIDE, OUTPUTS_SIDE_BY_SIDE
 
-OUTPUTS_SIDE_BY_SIDE: Final = 32
-INPUTS_SIDE_BY_SIDE: Final = 4
 ZERO_CODE: Final = 128
-_INPUT_PAD: Final = 64
 
 
 def padded_inputs(num_inputs: int) -> int:
-    """Number of inputs of a packed weight, with those that fill up."""
-    return -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
+    """Number of inputs of a packed weight, padding included."""
+    return -(-num_inputs // INPUT_PAD) * INPUT_PAD
 
 
 def packed_shape(num_outputs: int, num_inputs: int) -> tuple[int, int, int, int]:
@@ -87,7 +84,7 @@ def unpack_codes(packed: NDArray[np.uint8], num_outputs: int, num_inputs: int) -
 
     Args:
         packed: (slabs, Kp / 4, 32, 4), whole slabs of a weight.
-        num_outputs: N, outputs in those slabs without those that fill up.
+        num_outputs: N, number of outputs in those slabs without padding.
         num_inputs: K, inputs without those that fill up.
 
     Returns:

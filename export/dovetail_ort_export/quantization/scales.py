@@ -1,19 +1,31 @@
-"""Scales of 8-bit weights: from the largest magnitude of a block, of an output or of a group to what a code counts."""
+"""Scales of 8-bit weights, from the largest magnitude of a block, of an output or of a group."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_export.quantization.portions import row_portions
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.bundle.native_layout import GROUP
 
 LARGEST_CODE: Final = 127
-GROUP: Final = 64
-_SMALLEST_FACTOR: Final = np.finfo(np.float16).tiny  # below, half precision has few bits or none
-_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # below, a scale has few bits or none: what is so small is zero
+# Float copies of a large head are never in memory as a whole: so many outputs are worked on at a time. It is a multiple
+# of the 32 outputs that packed weights hold side by side.
+PORTION_ROWS: Final = 256
+_SMALLEST_FACTOR: Final = np.finfo(np.float16).tiny  # smaller numbers have few bits or none in half precision
+_SMALLEST_SCALE: Final = np.finfo(np.float32).tiny  # a smaller scale has few bits or none, so its weights count as zero
+
+
+def row_portions(num_rows: int) -> Iterator[slice]:
+    """Slices of at most `PORTION_ROWS` rows that together are all rows, in order.
+
+    Example: 600 rows are 0 to 255, 256 to 511 and 512 to 599.
+    """
+    for start in range(0, num_rows, PORTION_ROWS):
+        yield slice(start, min(start + PORTION_ROWS, num_rows))
 
 
 def scales_of(largest: FloatArray, largest_code: int) -> FloatArray:

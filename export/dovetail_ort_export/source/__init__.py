@@ -1,4 +1,4 @@
-"""A model's files, understood or refused.
+"""Read a model's files, or refuse them.
 
     directory, GGUF file or hub name -> Checkpoint -> Settings -> a transformers model on the files' own tensors
 
@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import transformers
 from packaging.version import Version
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.source.checkpoint import Checkpoint, TextParts
 from dovetail_ort_export.source.directory import read_directory
 from dovetail_ort_export.source.gguf_checkpoint import read_gguf
@@ -36,8 +37,8 @@ class SourceOptions:
 
     Attributes:
         max_context: largest number of tokens of prompt and answer; the model's own maximum if None.
-        ignore_settings: keys of the configuration that are passed over although export does not know them.
-        ignore_weights: patterns for names of tensors that are passed over although the model has no use for them.
+        ignore_settings: keys of the configuration that export ignores although it does not know them.
+        ignore_weights: patterns for names of tensors that export ignores although the model has no use for them.
     """
 
     max_context: int | None = None
@@ -62,13 +63,13 @@ class Source:
         checkpoint: the model's files.
         settings: the settings of its configuration, all of which are understood.
         model: transformers causal LM in evaluation mode, in the number type of the files.
-        ignored_weights: names of tensors that were passed over because the user asked for it.
-        notes: what the user should know, a line each.
+        ignored_weights: names of tensors that were ignored because the user asked for it.
+        notes: remarks that the user should read, a line each.
     """
 
     checkpoint: Checkpoint
     settings: Settings
-    model: Any
+    model: CausalLM
     ignored_weights: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -91,7 +92,7 @@ def load_source(source: str, options: SourceOptions | None = None) -> Source:
         options: how it is read; the defaults if None.
 
     Raises:
-        SourceError: there is no such model, it is damaged, or something of it is not understood.
+        SourceError: there is no such model, it is damaged, or export does not know a part of it.
         InputError: an option is out of bounds.
     """
     options = options or SourceOptions()
@@ -104,7 +105,7 @@ def load_source(source: str, options: SourceOptions | None = None) -> Source:
 
 
 def read_checkpoint(source: str) -> Checkpoint:
-    """Read a source's files as far as settings, names and shapes.
+    """Read the settings of a source, and the names and shapes of its tensors, but no weights.
 
     Args:
         source: a directory, a `.gguf` file, or a repository of the hub, `owner/name` or `owner/name@revision`.
@@ -131,7 +132,7 @@ def read_checkpoint(source: str) -> Checkpoint:
 
 
 def _version_notes() -> tuple[str, ...]:
-    """A note if transformers is newer than the newest release that was tested."""
+    """A note if transformers is newer than the newest tested release."""
     version = Version(transformers.__version__)
     if version <= _NEWEST_TESTED:
         return ()
@@ -140,7 +141,7 @@ def _version_notes() -> tuple[str, ...]:
 
 @contextmanager
 def _quiet_configurations() -> Iterator[None]:
-    """Silence transformers' remarks on settings and tensors: this package checks all of them itself."""
+    """Silence transformers' messages about settings and tensors: this package checks all of them itself."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:

@@ -1,4 +1,4 @@
-"""What files of every kind are read as: settings as the publisher wrote them, tensors by name, and the way to text.
+"""A model's files in one form, whatever their kind: the publisher's settings, tensors by name, and the tokenizer.
 
 It knows no kind of file.
 """
@@ -39,7 +39,7 @@ class TextParts:
         chat_template: Jinja source of the chat template, or None if there is none.
         special_tokens: text of special tokens by the names that a chat template may use, such as `bos_token`.
         eos_token_ids: ids of the tokens that end an answer, one or more.
-        notes: what the user should know of the text files, a line each.
+        notes: remarks on the text files that the user should read, a line each.
     """
 
     tokenizer: Tokenizer
@@ -51,7 +51,7 @@ class TextParts:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Checkpoint:
-    """A model's files, read as far as the settings. No weight has been read yet.
+    """A model's files, of which the settings and the text files have been read, and no weights yet.
 
     Attributes:
         name: name of the model: the hub's repository, the name in the GGUF metadata, or the directory's name.
@@ -62,7 +62,7 @@ class Checkpoint:
         text: how the model's text becomes token ids.
         licence: licence in the words of the source, or None if it states none.
         revision: commit of a repository of the hub, or None.
-        notes: what the user should know of the files, a line each.
+        notes: remarks on the files that the user should read, a line each.
     """
 
     name: str

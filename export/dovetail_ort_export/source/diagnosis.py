@@ -1,4 +1,4 @@
-"""Why export cannot read a path as a model, in one line with the next action. It reads no weights."""
+"""Find out why export cannot read a path as a model, in one line with the next action. It reads no weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PARTS_OF_MULTIMODAL: Final = ("vision_config", "audio_config", "text_config")
 
 _OF_TRAINING: Final = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
-# What a directory without config.json or weights may be, by a file in it, with the next action.
+# What a directory without config.json or weights may be, and what to do next, by the name of a file in it.
 OTHER_KINDS: Final = {
     "model_index.json": "this is an image model in parts (model_index.json), give a causal language model",
     "consolidated*": "the weights are in the publisher's own format (consolidated), take its Hugging Face files",
@@ -38,8 +38,8 @@ def refuse_files(path: Path) -> None:
     """Refuse a path that is no directory of a model, by the names of its files.
 
     Raises:
-        SourceError: the path is a file, or a directory without `config.json`; it holds an adapter; or settings in it
-            are only pointers of Git LFS.
+        SourceError: the path is a file, or a directory without `config.json`; it holds an adapter; or its settings are
+            only Git LFS pointers.
     """
     if not path.is_dir():
         raise SourceError(_no_directory(path))
@@ -56,13 +56,13 @@ def refuse_files(path: Path) -> None:
 
 
 def refuse_pointers(files: Iterable[Path]) -> None:
-    """Refuse files that are only pointers of Git LFS to the files themselves.
+    """Refuse files that are only Git LFS pointers.
 
     Raises:
         SourceError: a file is a pointer; the message names it.
     """
     for file in files:
-        if _is_pointer(file):
+        if is_pointer(file):
             raise SourceError(
                 f"{file.name} must be the file itself, got a Git LFS pointer to it; "
                 f"run git lfs pull in {str(file.parent)!r}"
@@ -70,7 +70,7 @@ def refuse_pointers(files: Iterable[Path]) -> None:
 
 
 def refuse_configuration(config: Mapping[str, Any]) -> None:
-    """Refuse a configuration that is not of a decoder-only language model, or that needs code of its repository.
+    """Refuse a configuration that is not for a decoder-only language model, or that needs code from its repository.
 
     Raises:
         SourceError: the configuration needs code, or is of a classifier, of an encoder, or of a model that takes more
@@ -128,7 +128,8 @@ def _no_directory(path: Path) -> str:
     return f"a source must be a directory or a .gguf file, got {str(path)!r}; give its directory {str(path.parent)!r}"
 
 
-def _is_pointer(path: Path) -> bool:
+def is_pointer(path: Path) -> bool:
+    """Whether a file is only a pointer of Git LFS to the file that is meant."""
     if not path.is_file() or path.stat().st_size > _LARGEST_POINTER:
         return False
     with path.open("rb") as file:

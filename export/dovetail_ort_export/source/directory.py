@@ -19,13 +19,13 @@ _LICENCE: Final = re.compile(r"license:\s*(?P<value>[^#]*?)\s*(#.*)?")
 
 
 def read_directory(path: Path, name: str | None = None, revision: str | None = None) -> Checkpoint:
-    """Read a directory as far as its settings.
+    """Read a directory's settings and text files, and find its weights.
 
     Args:
         path: the directory.
-        name: name of the model. If it is None, the hub's repository where the directory is a snapshot of the hub's
+        name: name of the model. None takes the name of the hub's repository if the directory is a snapshot in the hub's
             cache, and the directory's own name otherwise.
-        revision: commit of the repository; if it is None, the snapshot's.
+        revision: commit of the repository; None takes that of the snapshot.
 
     Raises:
         SourceError: the directory holds no model that can be read; the message names the likeliest cause.

@@ -25,9 +25,8 @@ from dovetail_ort_export.source.gguf_file import GgufFile, open_gguf, part_stem
 from dovetail_ort_export.source.gguf_rotary import FACTORS, LONG_FACTORS, SHORT_FACTORS, Factors
 from dovetail_ort_export.source.gguf_settings import check_kind, model_settings
 from dovetail_ort_export.source.gguf_tokenizer import read_gguf_text
+from dovetail_ort_runtime.arrays import Shape
 from dovetail_ort_runtime.errors import SourceError
-
-Shape = tuple[int, ...]
 
 _EMBEDDING: Final = "token_embd.weight"
 _REORDERED: Final = ("llama",)  # architectures whose converters reorder the rows of query and key
@@ -57,7 +56,7 @@ _UNNEEDED: Final = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")
 
 
 def read_gguf(path: Path) -> Checkpoint:
-    """Read a GGUF file as far as its settings and its vocabulary.
+    """Read the settings and the vocabulary of a GGUF file, but no weights.
 
     Tensors are float32. A tensor or a key of unknown meaning keeps its name, for the checks of weights and settings.
 
@@ -82,9 +81,9 @@ def read_gguf(path: Path) -> Checkpoint:
 
 
 def _name(file: GgufFile) -> str:
-    """Name of the model: what its publisher calls it, or the parts of a name, or the file's name, or the architecture.
+    """Name of the model: the publisher's name for it, or the parts of a name, or the file's name, or the architecture.
 
-    A hash is no name: converters take the name of the directory, which in a hub cache is a commit.
+    A hash is not used as a name: converters take the name of the directory, which in a hub cache is a commit.
     """
     metadata = file.metadata
     stated = str(metadata.get("general.name", "")).strip()
@@ -206,7 +205,7 @@ def _check_readable(tensor: gguf.ReaderTensor) -> None:
 
 
 def _values(tensor: gguf.ReaderTensor) -> Factors:
-    """A tensor in float32 and in memory of its own: what the package gives may be a view of the file."""
+    """A tensor in float32, copied, because the package may give a view of the file."""
     return np.require(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32, ["C", "W"])
 
 

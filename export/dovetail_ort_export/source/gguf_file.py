@@ -15,13 +15,16 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_export.source.diagnosis import is_pointer
+from dovetail_ort_runtime.errors import SourceError, one_line
+
+# What to do about a part of a GGUF file that is not covered.
+USE_DIRECTORY: Final = "export the model from its Hugging Face directory instead"
 
 _MAGIC: Final = b"GGUF"
 _OLDER_MAGICS: Final = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt and ggla, in the order of their bytes
 _VERSIONS: Final = (2, 3)
 _HEADER_BYTES: Final = 24
-_GIT_LFS: Final = b"version https://git-lfs"
 _PART_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
 
 
@@ -93,19 +96,19 @@ def _open_part(path: Path) -> gguf.GGUFReader:
     try:
         return _Reader(path)
     except Exception as error:  # the package has no error of its own: a damaged file ends in any of numpy's
+        reason = one_line(error) or type(error).__name__
         raise SourceError(
-            f"a GGUF file must be whole, got {path.name}, which ends early or is damaged ({_one_line(error)}); "
-            "download it again"
+            f"a GGUF file must be whole, got {path.name}, which ends early or is damaged ({reason}); download it again"
         ) from error
 
 
 def _check_header(path: Path) -> None:
     """Refuse a file that is no GGUF file of this byte order and of a known version, and say what it is."""
+    if is_pointer(path):
+        raise SourceError(f"{path.name} is a Git LFS pointer, not the model; fetch it with: git lfs pull")
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
     magic = header[:4]
-    if header.startswith(_GIT_LFS):
-        raise SourceError(f"{path.name} is a Git LFS pointer, not the model; fetch it with: git lfs pull")
     if magic in _OLDER_MAGICS:
         raise SourceError(f"{path.name} is of a format older than GGUF; convert the model again with llama.cpp")
     if magic != _MAGIC:
@@ -195,8 +198,3 @@ def _part_path(path: Path, number: int) -> Path:
     part = _PART_NAME.fullmatch(path.name)
     assert part is not None
     return path.with_name(f"{part['stem']}-{number:05}-of-{part['count']}{part['suffix']}")
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_export.source.gguf_file import USE_DIRECTORY
 from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import SourceError
 
@@ -39,13 +40,13 @@ LONG_FACTORS: Final = "rope_factors_long.weight"
 
 _TYPES: Final = ("none", "linear", "yarn", "longrope")
 _DEFAULT_THETA: Final = 10_000.0
-_NOT_COVERED: Final = "export the model from its Hugging Face directory instead"
 # Llama 3.1 to 3.3 have these in common. They differ in the factor, 8 or 32, and in the original context.
 _LOW_FREQUENCY: Final = 1.0
 _HIGH_FREQUENCY: Final = 4.0
-# Relative. Converters compute a factor in float32, and near the lowest frequency rounding grows with it, up to 32.
+# Relative error. Converters compute factors in float32, and near the lowest frequency rounding grows with the factor,
+# which is at most 32.
 _FACTOR_TOLERANCE: Final = 1e-4
-# Relative. The file has the value in float32.
+# Relative error. The file has the value in float32.
 _ATTENTION_TOLERANCE: Final = 1e-6
 
 
@@ -56,7 +57,7 @@ def rotary_settings(
 
     Args:
         settings: metadata under `ARCHITECTURE.`, without that prefix.
-        factors: tensors `FACTORS`, `SHORT_FACTORS` and `LONG_FACTORS` by name, as far as the file has them.
+        factors: those of the tensors `FACTORS`, `SHORT_FACTORS` and `LONG_FACTORS` that the file has, by name.
         head_size: D; all of a head is rotated.
         context_length: number of tokens that the model was trained for.
 
@@ -85,7 +86,7 @@ def rotary_settings(
 def _kind(settings: Mapping[str, Any]) -> str:
     """The kind of scaling, without settings that belong to another kind."""
     kind = settings.get("rope.scaling.type", "linear")  # llama.cpp's default; without a factor it scales nothing
-    must_be_one_of("rope.scaling.type", kind, _TYPES, advice=_NOT_COVERED, error=SourceError)
+    must_be_one_of("rope.scaling.type", kind, _TYPES, advice=USE_DIRECTORY, error=SourceError)
     _require(settings, "rope.scaling.yarn_log_multiplier", 0.0)
     if kind != "yarn":
         for key in ("ext_factor", "attn_factor", "beta_fast", "beta_slow"):
@@ -100,7 +101,7 @@ def _factor(settings: Mapping[str, Any]) -> float:
     stated = settings.get("rope.scaling.factor", settings.get("rope.scale_linear", 1.0))
     factor = float(stated or 1.0)
     if not (math.isfinite(factor) and factor >= 1):
-        raise SourceError(f"rope.scaling.factor must be a number of 1 or more, got {factor}; {_NOT_COVERED}")
+        raise SourceError(f"rope.scaling.factor must be a number of 1 or more, got {factor}; {USE_DIRECTORY}")
     return factor
 
 
@@ -123,7 +124,7 @@ def _yarn(settings: Mapping[str, Any], factors: Mapping[str, Factors], context_l
     if not math.isclose(stored, attention, rel_tol=_ATTENTION_TOLERANCE):
         raise SourceError(
             f"rope.scaling.yarn_attn_factor must be {attention:.6g} for factor {factor:g}, got {stored:.6g}, which "
-            f"programs read in two ways; {_NOT_COVERED}"
+            f"programs read in two ways; {USE_DIRECTORY}"
         )
     multiplier = float(settings.get("rope.scaling.attn_factor", 1.0))
     if multiplier != 1.0:
@@ -140,7 +141,7 @@ def _longrope(settings: Mapping[str, Any], factors: Mapping[str, Factors], conte
     if _factor(settings) != 1:
         raise SourceError(
             f"rope.scaling.factor must be 1 where rope.scaling.type is longrope, got {_factor(settings):g}; "
-            f"{_NOT_COVERED}"
+            f"{USE_DIRECTORY}"
         )
     return {
         "rope_type": "longrope",
@@ -167,7 +168,7 @@ def _divided(
         found = _llama3(factors, theta, head_size)
         if found is not None:
             return found
-    # Longrope with two equal tables divides by these factors, whatever the length of a text.
+    # Longrope with two equal tables divides by these factors, however long a text is.
     table = [float(value) * factor for value in factors]
     return {
         "rope_type": "longrope",
@@ -179,7 +180,7 @@ def _divided(
 
 
 def _llama3(factors: Factors, theta: float, head_size: int) -> dict[str, Any] | None:
-    """The settings of Llama 3's scaling that give these factors, or None if no settings do.
+    """The settings of Llama 3's scaling that give these factors, or None if there are none.
 
     The lowest frequency is divided by the whole factor. Between the bands a frequency of wavelength w is divided by
     1 / ((1 - s) / factor + s) with s = (original / w - low) / (high - low), which gives the original context.
@@ -208,18 +209,18 @@ def _llama3(factors: Factors, theta: float, head_size: int) -> dict[str, Any] | 
 
 
 def _require(settings: Mapping[str, Any], key: str, value: float) -> None:
-    """Refuse another value than `value` under a key, if the key is there."""
+    """Refuse any value but `value` under a key, if the key is there."""
     found = settings.get(key, value)
     if found != value:
-        raise SourceError(f"{key} must be {value:g}, got {found:g}; {_NOT_COVERED}")
+        raise SourceError(f"{key} must be {value:g}, got {found:g}; {USE_DIRECTORY}")
 
 
 def _refuse(settings: Mapping[str, Any], key: str, kind: str) -> None:
     if key in settings:
-        raise SourceError(f"{key} must not stand beside rope.scaling.type {kind}, got {settings[key]}; {_NOT_COVERED}")
+        raise SourceError(f"{key} must not stand beside rope.scaling.type {kind}, got {settings[key]}; {USE_DIRECTORY}")
 
 
 def _refuse_factors(factors: Mapping[str, Factors], names: tuple[str, ...], kind: str) -> None:
     for name in names:
         if name in factors:
-            raise SourceError(f"a GGUF file with rope.scaling.type {kind} must have no tensor {name}; {_NOT_COVERED}")
+            raise SourceError(f"a GGUF file with rope.scaling.type {kind} must have no tensor {name}; {USE_DIRECTORY}")

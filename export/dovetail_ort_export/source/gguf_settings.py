@@ -1,7 +1,7 @@
-"""The metadata of a GGUF file in the words of a `config.json`. It knows no tensors but their names.
+"""The metadata of a GGUF file, translated into the keys of a `config.json`. Of tensors it knows only the names.
 
-Every key is translated, known to be harmless, or refused here. A key of unknown meaning keeps its name: then the check
-of all settings refuses it, unless the user asks to ignore it by that name.
+Every key is translated, known to be harmless, or refused here. A key of unknown meaning keeps its name. The check of
+all settings then refuses it, unless the user asks to ignore it by that name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _READ: Final = (
     "rope.dimension_count",
     "vocab_size",
 )
-# Keys that would make another model, and the values that do not.
+# Keys that change the model, with the values that change nothing.
 _NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
@@ -115,7 +115,7 @@ def model_settings(
 
 
 def _check_neutral(settings: Mapping[str, Any], architecture: str) -> None:
-    """Refuse values that would make another model."""
+    """Refuse values that change the model."""
     for key, neutral in _NEUTRAL.items():
         if key in settings and settings[key] not in neutral:
             raise SourceError(
@@ -124,7 +124,7 @@ def _check_neutral(settings: Mapping[str, Any], architecture: str) -> None:
 
 
 def _check_types(settings: Mapping[str, Any], architecture: str) -> None:
-    """Refuse values of another type than their key has."""
+    """Refuse values whose type is not that of their key."""
     for key in _READ:
         if key not in settings:
             continue
@@ -223,7 +223,7 @@ def _check_even_heads(config: Mapping[str, Any], head_size: int) -> None:
 
 
 def _qwen_window(window: Any) -> dict[str, Any]:
-    # The file does not say which blocks have the window. A context that suits all blocks suits any of them.
+    # The file does not say which blocks have the window. The context never exceeds it, so all of them may have it.
     return {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
 
 

@@ -1,7 +1,7 @@
 """How a byte-level BPE tokenizer splits text before it merges bytes: the rules that `tokenizer.ggml.pre` names.
 
-The names, and what llama.cpp does for each beside splitting, are from its `llama-vocab.cpp`. The patterns are from the
-original `tokenizer.json` files, which are made for the engine of `tokenizers`. It knows no vocabulary.
+The names, and what else llama.cpp does for each, are from its `llama-vocab.cpp`. The patterns are from the original
+`tokenizer.json` files, which are made for the engine of `tokenizers`. It knows no vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNNAMED: Final = "default"  # the rule of a file that names none
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Splitting:
-    """A rule for splitting, and what goes with it.
+    """A rule for splitting, and the settings that belong to it.
 
     Attributes:
         names: values of `tokenizer.ggml.pre` that stand for the rule.

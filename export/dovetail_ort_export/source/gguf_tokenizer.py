@@ -2,7 +2,7 @@
 
 Two kinds are built: byte-level BPE (`gpt2`), whose merges the file lists, and sentencepiece's BPE (`llama`), whose
 merges follow from the scores of its pieces. A text is encoded as llama.cpp encodes it with special tokens recognised.
-Where an original `tokenizer.json` composes characters first, this tokenizer does so, too.
+If the original `tokenizer.json` composes characters first, this tokenizer does so, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 from dovetail_ort_export.source.answer_ends import end_of_turn
 from dovetail_ort_export.source.checkpoint import TextParts
 from dovetail_ort_export.source.gguf_ends import end_ids
+from dovetail_ort_export.source.gguf_file import USE_DIRECTORY
 from dovetail_ort_export.source.gguf_splitting import UNNAMED, splitting
 from dovetail_ort_export.source.gguf_vocabulary import (
     BYTE_LEVEL,
@@ -26,12 +27,11 @@ from dovetail_ort_export.source.gguf_vocabulary import (
     Vocabulary,
     read_vocabulary,
 )
-from dovetail_ort_runtime.errors import BundleError, SourceError
-from dovetail_ort_runtime.text.chat_template import ChatTemplate
+from dovetail_ort_export.source.template_files import usable_template
+from dovetail_ort_runtime.errors import SourceError
 
 _SPACE: Final = "▁"
 _DEFAULT: Final = "default"  # name of the template that is used
-_NOT_COVERED: Final = "export the model from its Hugging Face directory instead"
 
 
 def read_gguf_text(metadata: Mapping[str, Any]) -> TextParts:
@@ -80,7 +80,7 @@ def _byte_level(vocabulary: Vocabulary, notes: list[str]) -> Tokenizer:
     if fields.get("add_space_prefix"):
         raise SourceError(
             "tokenizer.ggml.add_space_prefix must be false where tokenizer.ggml.model is gpt2, got true, which "
-            f"programs read in two ways; {_NOT_COVERED}"
+            f"programs read in two ways; {USE_DIRECTORY}"
         )
     if "merges" not in fields:
         raise SourceError("a GGUF file must have the list tokenizer.ggml.merges, got none; convert the model again")
@@ -126,7 +126,7 @@ def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
     if fields.get("remove_extra_whitespaces"):
         raise SourceError(
             "tokenizer.ggml.remove_extra_whitespaces must be false where tokenizer.ggml.model is llama, got true, "
-            f"which programs read in two ways; {_NOT_COVERED}"
+            f"which programs read in two ways; {USE_DIRECTORY}"
         )
     unknown = vocabulary.tokens[fields["unknown_token_id"]]
     merges = _scored_merges(vocabulary)
@@ -153,7 +153,8 @@ def _scored_merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
             right = piece[place:]
             if left in pieces and right in pieces:
                 merges.append((score, left, right))
-    if len(merges) > 1 and len({score for score, *_ in merges}) == 1:
+    scores = {score for score, _, _ in merges}
+    if len(merges) > 1 and len(scores) == 1:
         raise SourceError(
             f"tokenizer.ggml.scores must rank the pieces, got {merges[0][0]:g} for all; convert the model again "
             "with its tokenizer.model"
@@ -172,7 +173,7 @@ def _add_tokens(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
 
 
 def _begin_and_end(vocabulary: Vocabulary, add_bos: bool) -> Any:
-    """What puts the begin and the end token around a text, or None if the file wants neither.
+    """The post-processor that puts the begin and the end token around a text, or None if the file wants neither.
 
     Args:
         vocabulary: tokens and flags.
@@ -221,9 +222,4 @@ def _chat_template(metadata: Mapping[str, Any], special_tokens: Mapping[str, str
     if not template.strip():
         notes.append("the chat template of the GGUF file is empty")
         return None
-    try:
-        ChatTemplate(template, special_tokens)
-    except BundleError as error:
-        notes.append(f"the bundle has no chat template: {str(error).rpartition(';')[0]}")
-        return None
-    return template
+    return usable_template(template, special_tokens, notes)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dovetail_ort_export.source.gguf_ends import END_NAMES
+from dovetail_ort_export.source.gguf_file import USE_DIRECTORY
 from dovetail_ort_runtime.errors import SourceError
 
 # Values of tokenizer.ggml.model.
@@ -32,7 +33,7 @@ SPECIAL_FIELDS: Final = {
 }
 
 _PREFIX: Final = "tokenizer.ggml."
-# What tokenizers of sentencepiece have if a file does not say otherwise.
+# Defaults of sentencepiece's tokenizers.
 _SENTENCEPIECE_DEFAULTS: Final = {"unknown_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _USED_IDS: Final = ("bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id", "unknown_token_id")
 _INFILLING: Final = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep", "prefix", "suffix", "middle")
@@ -73,7 +74,7 @@ _KNOWN_ELSEWHERE: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Vocabulary:
-    """Tokens by id.
+    """The tokens of a file, by id, and its other fields.
 
     Attributes:
         fields: metadata under `tokenizer.ggml.`, without that prefix, and with the defaults of the tokenizer's kind.
@@ -107,7 +108,7 @@ class Vocabulary:
 
 
 def is_vocabulary_key(key: str) -> bool:
-    """Whether a key of the metadata is a known one of the vocabulary."""
+    """Whether a key of the metadata is known and belongs to the vocabulary."""
     if key.startswith(_PREFIX):
         return key.removeprefix(_PREFIX) in _KNOWN
     return key in _KNOWN_ELSEWHERE or key.startswith(f"{TEMPLATE}.")
@@ -126,8 +127,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     model = fields.get("model")
     if model not in (BYTE_LEVEL, SENTENCEPIECE):
         raise SourceError(
-            f"tokenizer.ggml.model must be {BYTE_LEVEL} or {SENTENCEPIECE}, got {model!r}; export the model from its "
-            "Hugging Face directory instead"
+            f"tokenizer.ggml.model must be {BYTE_LEVEL} or {SENTENCEPIECE}, got {model!r}; {USE_DIRECTORY}"
         )
     _check_types(fields)
     if not fields.get("tokens"):
@@ -145,20 +145,21 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
 
 
 def _check_types(fields: Mapping[str, Any]) -> None:
-    """Refuse fields of another type than they must have."""
+    """Refuse fields that have the wrong type."""
     for key, value in fields.items():
         elements = _ELEMENTS.get(key)
         if elements is not None:
-            good = isinstance(value, list) and all(isinstance(entry, elements) for entry in value)
+            rule = "a list of text" if str in elements else "a list of numbers"
+            holds = isinstance(value, list) and all(isinstance(entry, elements) for entry in value)
         else:
-            good = isinstance(value, int) or not key.endswith("_token_id")
-        if not good:
-            rule = "a number" if elements is None else f"a list of {'text' if str in elements else 'numbers'}"
+            rule = "a number"
+            holds = isinstance(value, int) or not key.endswith("_token_id")
+        if not holds:
             raise SourceError(f"tokenizer.ggml.{key} must be {rule}, got {value!r:.60}; convert the model again")
 
 
 def _check_lists(fields: Mapping[str, Any], tokens: list[str]) -> None:
-    """Refuse tokens that occur twice, and lists of another length."""
+    """Refuse tokens that occur twice, and lists that do not have one entry for each token."""
     token, times = Counter(tokens).most_common(1)[0]
     if times > 1:
         raise SourceError(
@@ -180,7 +181,7 @@ def _check_scores(scores: list[float]) -> None:
 
 
 def _check_ids(fields: Mapping[str, Any], count: int) -> None:
-    """Refuse ids that are no token's."""
+    """Refuse ids that belong to no token."""
     ids = [(key, fields[key]) for key in _USED_IDS if key in fields]
     ids += [("eos_token_ids", token_id) for token_id in fields.get("eos_token_ids", [])]
     for key, token_id in ids:

@@ -17,7 +17,7 @@ from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME
 from dovetail_ort_runtime.errors import BundleError, SourceError
 
 _TEXT_SUFFIXES: Final = (".json", ".jinja", ".md")
-# What a tokenizer.json can be made from; these files are of no use beside one.
+# Files from which a tokenizer.json can be made; they are not needed if there is one.
 _OLDER_TOKENIZERS: Final = (
     "tokenizer.model",
     "vocab.json",
@@ -43,7 +43,7 @@ class Fetched:
     Attributes:
         directory: directory of the files.
         revision: commit of the repository, 40 hexadecimal digits.
-        notes: what the user should know, a line each.
+        notes: remarks that the user should read, a line each.
     """
 
     directory: Path
@@ -104,7 +104,7 @@ def _text_files(model: RemoteModel) -> list[str]:
 
 
 def _weight_files(name: HubName, directory: Path, available: Collection[str]) -> list[str]:
-    """The files of one set of weights. There are none if it has none, which the reader of the directory explains."""
+    """The files of one set of weights; none if the repository has none, which the reader of the directory explains."""
     found = next((file for file in _WEIGHTS if file in available), None)
     if found is None:
         return []

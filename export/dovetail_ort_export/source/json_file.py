@@ -20,7 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors write a byte order mark
     except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path} must be JSON, got: {error}; download it again") from None
+        raise SourceError(f"{path} is not JSON: {error}; download it again") from None
     if not isinstance(found, dict):
         raise SourceError(f"{path} must be a JSON object, got {type(found).__name__}; download it again")
     return found

@@ -14,11 +14,12 @@ from accelerate import init_empty_weights
 from optimum.exporters.tasks import TasksManager
 from torch import Tensor
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.source.checkpoint import Checkpoint
 from dovetail_ort_export.source.families.family import reason_unneeded
 from dovetail_ort_export.source.settings import Settings
 from dovetail_ort_export.source.weight_check import UnusedWeights, check_finite, check_weights
-from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.errors import SourceError, one_line
 
 _TASK: Final = "text-generation"
 _HEAD: Final = "lm_head.weight"
@@ -27,13 +28,13 @@ _EMBEDDING: Final = "model.embed_tokens.weight"
 
 def build_model(
     checkpoint: Checkpoint, settings: Settings, ignore_weights: Sequence[str] = ()
-) -> tuple[Any, UnusedWeights]:
+) -> tuple[CausalLM, UnusedWeights]:
     """Build the model of a checkpoint.
 
     Args:
         checkpoint: files of the model; its tensors are read here.
         settings: the settings of its configuration.
-        ignore_weights: patterns for names of tensors that are passed over although the model has no use for them.
+        ignore_weights: patterns for names of tensors that are ignored although the model has no use for them.
 
     Returns:
         A transformers causal LM in evaluation mode, in the number type of its files, and the tensors that it has no use
@@ -50,20 +51,20 @@ def build_model(
         checkpoint = _with_embedding(checkpoint)
         _check_tied_head(checkpoint, ignore_weights)
     unused = check_weights(checkpoint, expected, lambda name: _unneeded(name, tied), ignore_weights)
-    state = _read(checkpoint, expected)
+    state = read_weights(checkpoint, expected)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     return model.eval(), unused
 
 
 def _empty_model(settings: Settings) -> Any:
-    """The model without numbers: parameters on torch's meta device, buffers computed."""
+    """The model without values: parameters on torch's meta device, buffers computed."""
     try:
         config = transformers.AutoConfig.for_model(settings.family.model_type, **settings.values)
     except Exception as error:  # newer releases check settings, each with errors of its own
-        reason = " ".join(str(error).split())
         raise SourceError(
-            f"transformers {transformers.__version__} must take the settings, got: {reason:.300}; correct config.json"
+            f"transformers {transformers.__version__} cannot read these settings: {one_line(error)}; "
+            "correct config.json"
         ) from None
     model_class = TasksManager.get_model_class_for_task(_TASK)
     with init_empty_weights(include_buffers=False):
@@ -78,7 +79,7 @@ def _unneeded(name: str, tied: bool) -> str | None:
 
 
 def _with_embedding(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with the embedding, where only the head is in the files.
+    """The checkpoint, with the head as its embedding if the files have only the head.
 
     Of two names of one tensor, safetensors' `save_model` keeps the first one of the alphabet, which is the head's.
     """
@@ -102,7 +103,7 @@ def _check_tied_head(checkpoint: Checkpoint, ignore_weights: Sequence[str]) -> N
         )
 
 
-def _read(checkpoint: Checkpoint, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def read_weights(checkpoint: Checkpoint, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The tensors by name, all in the widest number type of the files, so that nothing is lost."""
     stored = {name: checkpoint.tensors[name] for name in expected}
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in stored.values()))

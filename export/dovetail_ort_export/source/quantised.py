@@ -1,4 +1,4 @@
-"""Quantised checkpoints, which are not read: they are told by their settings, their files or their tensors."""
+"""Quantised checkpoints, which are not read, recognised by their settings, their files or their tensors."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _FACTOR: Final = Number(least=1)
 _POSITIONS: Final = Number(whole=True, least=1)
 _POSITIVE: Final = Number(above=0)
 
-# Every kind whose angles depend on the position alone, or can be held to that, with its options.
+# Kinds whose angles depend on the position alone, or do so within limits, with their options.
 KINDS: Final[Mapping[str, Mapping[str, Rule]]] = MappingProxyType(
     {
         "default": {},
@@ -110,8 +110,8 @@ class Rotary:
         """`rope_scaling` for transformers, with one meaning for every position below `max_context`.
 
         Dynamic scaling does nothing up to `max_position_embeddings`, and a longer context is refused elsewhere. Of
-        longrope's two tables, the one for `max_context` stands in both places, so that no text switches between them.
-        Values that releases of transformers derive in different ways are written out.
+        longrope's two tables, the one for `max_context` is put in both places, so that no text switches between them.
+        Values that different releases of transformers compute in different ways are stated explicitly.
 
         Args:
             max_context: largest number of tokens of prompt and answer.
@@ -160,7 +160,7 @@ def read_rotary(config: Mapping[str, Any], head_size: int) -> Rotary:
 
 
 def _read_original_context(config: Mapping[str, Any], kind: str, options: dict[str, Any]) -> None:
-    """Put the original context into the options of kinds that compute with it, and take it from all others."""
+    """Put the original context into the options of kinds that compute with it, and remove it from all others."""
     if _ORIGINAL not in KINDS[kind]:
         options.pop(_ORIGINAL, None)
         return
@@ -215,7 +215,7 @@ def _kind(found: dict[str, Any]) -> str:
 
 
 def _check_options(kind: str, options: Mapping[str, Any], head_size: int) -> None:
-    """Refuse options that the kind does not have, values beyond their rules, and a lack of options that it needs."""
+    """Refuse options that the kind does not have, values that break a rule, and missing options."""
     rules = KINDS[kind]
     for key, value in options.items():
         if key not in rules:

@@ -1,4 +1,4 @@
-"""The rotary settings of a `config.json` as one mapping, in whichever spelling it states them.
+"""The rotary settings of a `config.json` as one mapping, whichever spelling it uses.
 
 Two spellings are in use: `rope_theta` with `rope_scaling` (transformers 4, whose oldest releases say `type` for
 `rope_type` and `su` for `longrope`), and `rope_parameters` (transformers 5), for all layers at once or by their type.
@@ -13,13 +13,13 @@ from dovetail_ort_runtime.errors import SourceError
 
 
 def rotary_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Both spellings as one mapping, with `rope_theta` among its keys; what is null is left out.
+    """Both spellings as one mapping, with `rope_theta` among its keys; keys that are null are left out.
 
     Args:
         config: content of `config.json`.
 
     Raises:
-        SourceError: two places say different things, or one is no object.
+        SourceError: two places contradict each other, or one is not an object.
     """
     places = {
         "rope_parameters": _of_all_layers(_mapping("rope_parameters", config)),
@@ -57,8 +57,8 @@ def _of_all_layers(parameters: Mapping[str, Any]) -> dict[str, Any]:
     by_type = {name: value for name, value in parameters.items() if isinstance(value, Mapping)}
     if not by_type:
         return dict(parameters)
-    first, *others = by_type.values()
-    if len(by_type) < len(parameters) or any(other != first for other in others):
+    first = next(iter(by_type.values()))
+    if len(by_type) < len(parameters) or any(stated != first for stated in by_type.values()):
         raise SourceError(
             f"rope_parameters must be the same for all layers, got different ones for {', '.join(by_type)}; "
             "this family is not covered with them"

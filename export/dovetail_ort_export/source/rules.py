@@ -21,7 +21,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Number:
-    """A finite number.
+    """A rule that allows finite numbers within bounds.
 
     Attributes:
         whole: whether it must be an integer.
@@ -58,7 +58,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """One of a few values.
+    """A rule that allows a few values.
 
     Attributes:
         values: all that are allowed.
@@ -79,7 +79,7 @@ class AnyOf:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """True or false."""
+    """A rule that allows true and false."""
 
     @property
     def words(self) -> str:
@@ -93,7 +93,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list of a few values, each of which may occur any number of times.
+    """A rule that allows lists of a few values, each of which may occur any number of times.
 
     Attributes:
         values: all that are allowed in the list.
@@ -113,7 +113,7 @@ class Listed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Numbers:
-    """A list of one or more positive numbers."""
+    """A rule that allows lists of one or more positive numbers."""
 
     @property
     def words(self) -> str:

@@ -1,4 +1,4 @@
-"""Every setting of a configuration: understood, known to be harmless, or refused.
+"""Check every setting of a configuration: it is understood, known to be harmless, or refused.
 
 Only what is understood reaches transformers. A key that is unknown here may change the mathematics, so it is an error
 unless the user asks to ignore it.
@@ -19,7 +19,7 @@ from dovetail_ort_export.source.rules import Number
 from dovetail_ort_runtime.checks import must_be_one_of
 from dovetail_ort_runtime.errors import InputError, SourceError
 
-# Keys that would make another model, and the values that do not.
+# Keys that change the model, with the values that change nothing.
 NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
     {
         "is_encoder_decoder": (False,),
@@ -31,7 +31,7 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
     }
 )
 
-_HEAD_SIZE_STEP: Final = 16  # GroupQueryAttention's, where it rotates
+_HEAD_SIZE_STEP: Final = 16  # GroupQueryAttention requires it where it rotates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,12 +54,12 @@ class Settings:
 
 
 def read_settings(config: Mapping[str, Any], max_context: int | None = None, ignore: Sequence[str] = ()) -> Settings:
-    """Understand a configuration.
+    """Read a configuration, and check every key of it.
 
     Args:
-        config: as `config.json` has it.
+        config: content of `config.json`.
         max_context: largest number of tokens of prompt and answer; the model's own maximum if None.
-        ignore: keys that are passed over although export does not know them.
+        ignore: keys that are ignored although export does not know them.
 
     Raises:
         SourceError: the family or a setting is not covered; the message names it, and what is covered.
@@ -104,7 +104,7 @@ def _ignored(config: Mapping[str, Any], family: Family, ignore: Sequence[str]) -
 
 
 def _check_keys(config: Mapping[str, Any], family: Family) -> None:
-    """Refuse keys that export does not know, and values that would make another model."""
+    """Refuse keys that export does not know, and values that change the model."""
     unknown = []
     for key, value in config.items():
         if value is None or value in ({}, []) or key in HARMLESS_KEYS:  # an empty value says nothing
@@ -121,7 +121,7 @@ def _check_keys(config: Mapping[str, Any], family: Family) -> None:
 
 
 def _unknown_keys(config: Mapping[str, Any], unknown: Sequence[str], family: Family) -> str:
-    """What is wrong with a configuration that has keys which export does not know."""
+    """The error message for a configuration with keys that export does not know."""
     shown = unknown[:3]
     first = ", ".join(f"{key} = {config[key]!r:.40}" for key in shown)
     others = " and others" if len(unknown) > len(shown) else ""
@@ -150,7 +150,7 @@ def _understood(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
 
 
 def _head_size(values: dict[str, Any], family: Family) -> int:
-    """D. Without a number of key-value heads, the values get one for each query head."""
+    """Head size D. If the values have no number of key-value heads, they get one head for each query head."""
     heads = values["num_attention_heads"]
     if values.get("num_key_value_heads") is None:
         values["num_key_value_heads"] = heads
@@ -171,7 +171,7 @@ def _head_size(values: dict[str, Any], family: Family) -> int:
 
 
 def _max_context(values: Mapping[str, Any], rotary: Rotary, asked: int | None) -> int:
-    """The number of tokens that the bundle is made for: what is asked for, or the model's own maximum."""
+    """The largest context of the bundle: the number that is asked for, or the model's own maximum."""
     own = values.get("max_position_embeddings")
     if own is None:
         raise SourceError(
@@ -179,7 +179,7 @@ def _max_context(values: Mapping[str, Any], rotary: Rotary, asked: int | None) -
             "in tokens, that the model was trained for"
         )
     if rotary.kind == "dynamic" and (asked is None or asked > own):
-        # A text that grows beyond it would change what its first tokens were computed with.
+        # In a longer text, the angles of its first tokens would change.
         raise SourceError(
             f"max_context must be at most {own} where rope_type is dynamic, whose angles change with the length of a "
             f"longer text, got {asked or 'none'}; export with --max-context {own}"

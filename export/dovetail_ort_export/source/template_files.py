@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dovetail_ort_export.source.json_file import read_json
-from dovetail_ort_runtime.errors import BundleError
+from dovetail_ort_runtime.errors import BundleError, split_advice
 from dovetail_ort_runtime.text.chat_template import ChatTemplate
 
 _FILE: Final = "chat_template.jinja"
@@ -22,7 +22,7 @@ def read_template(
 ) -> tuple[str | None, list[str]]:
     """The default chat template, or None if none can be used; and notes on what was chosen or left out.
 
-    A file of its own goes before `tokenizer_config.json`, as in transformers.
+    A file of its own has precedence over `tokenizer_config.json`, as in transformers.
 
     Args:
         path: directory of the model.
@@ -48,17 +48,28 @@ def read_template(
         return None, notes
     if others:
         notes.append(f"the chat template is the one called {_DEFAULT}; {others} is left out")
-    template = templates[_DEFAULT]
+    return usable_template(templates[_DEFAULT], special_tokens, notes), notes
+
+
+def usable_template(template: str, special_tokens: Mapping[str, str], notes: list[str]) -> str | None:
+    """The template, or None if it cannot be used; then a note says why.
+
+    Args:
+        template: text of the template.
+        special_tokens: text of special tokens by the names that a template may use.
+        notes: remarks for the user, to which the note is added.
+    """
     try:
         ChatTemplate(template, special_tokens)
     except BundleError as error:
-        notes.append(f"the bundle has no chat template: {str(error).rpartition(';')[0]}")
-        return None, notes
-    return template, notes
+        fault, _ = split_advice(error)
+        notes.append(f"the bundle has no chat template: {fault}")
+        return None
+    return template
 
 
 def _by_name(value: Any) -> tuple[dict[str, str], list[str]]:
-    """Templates in a setting, which holds one, or several by name or in a list; and notes on entries that are none."""
+    """Templates in a setting, which holds one, several by name, or a list; and notes on all other entries."""
     if isinstance(value, list):
         entries = [entry if isinstance(entry, dict) else {} for entry in value]
         named = {entry.get("name"): entry.get("template") for entry in entries}

@@ -1,4 +1,4 @@
-"""What a tokenizer puts around a text, and whether `tokenizer_config.json` says the same.
+"""Tokens that a tokenizer puts around a text, and whether `tokenizer_config.json` says the same.
 
 `tokenizer.json` is followed, as by transformers 5 and by every program that reads this file alone. The Llama classes of
 transformers 4 follow `add_bos_token` and `add_eos_token` of `tokenizer_config.json` instead.

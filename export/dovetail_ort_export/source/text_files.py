@@ -1,7 +1,7 @@
-"""How a model directory's text becomes token ids: `tokenizer.json` says it, and the files beside it name its tokens.
+"""How a model directory's text becomes token ids: `tokenizer.json` defines it, and other files name its tokens.
 
-The ids are those of `AutoTokenizer.from_pretrained(directory)` of transformers. None of its tokenizer classes takes
-part: they rebuild what the file says, each release in its own way.
+The ids are those of `AutoTokenizer.from_pretrained(directory)` of transformers. None of its tokenizer classes is used,
+because they rebuild the file's content differently from release to release.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dovetail_ort_export.source.template_files import read_template
 from dovetail_ort_export.source.text_ends import ends_told_apart, text_ends
 from dovetail_ort_export.source.token_names import TokenNames, add_named_tokens
 from dovetail_ort_runtime.errors import SourceError
+from dovetail_ort_runtime.text.tokenizer import tokenizer_failures
 
-# What a tokenizer.json can be made from.
+# Files from which a tokenizer.json can be made.
 _OTHER_VOCABULARIES: Final = (
     "tokenizer.model",
     "vocab.json",
@@ -79,17 +80,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
     file = path / "tokenizer.json"
     if not file.is_file():
         raise SourceError(_missing(path))
-    try:
+    with tokenizer_failures(file, SourceError, advice="download it again, or update tokenizers"):
         tokenizer = Tokenizer.from_file(str(file))
-    except BaseException as error:
-        # A panic of the tokenizers package is no `Exception`, and its class has no public name.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        reason = " ".join(str(error).split())
-        raise SourceError(
-            f"{file} must be a tokenizer that the tokenizers package reads, got: {reason:.300}; "
-            "download it again, or update tokenizers"
-        ) from None
     # A file may carry the settings of its last training run.
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -101,7 +93,7 @@ def check_ids(tokenizer: Tokenizer, vocabulary_size: Any) -> None:
 
     Args:
         tokenizer: tokenizer of the model.
-        vocabulary_size: V, as the configuration has it. What is no integer is refused elsewhere.
+        vocabulary_size: V in the configuration; another module refuses a value that is not an integer.
 
     Raises:
         SourceError: an id is V or more; the message names the first and its token.
@@ -122,7 +114,7 @@ def check_ids(tokenizer: Tokenizer, vocabulary_size: Any) -> None:
 
 
 def _missing(path: Path) -> str:
-    """What to say of a directory without tokenizer.json."""
+    """The error message for a directory without tokenizer.json."""
     found = [name for name in _OTHER_VOCABULARIES if (path / name).is_file()]
     if not found:
         return f"{str(path)!r} must have a tokenizer.json, which is missing; download it with the model's other files"

@@ -1,4 +1,4 @@
-"""What the files beside a `tokenizer.json` say of its tokens: their names, and which of them are special."""
+"""What the files beside a `tokenizer.json` say about its tokens: their names, and which of them are special."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class TokenNames:
     """Names of tokens, in the spellings of transformers 4 and 5.
 
     Attributes:
-        settings: content of `tokenizer_config.json`. Where transformers reads `special_tokens_map.json` too, that
-            file's content is over it.
-        stated: whether one of these files is there.
+        settings: content of `tokenizer_config.json`. Where transformers reads `special_tokens_map.json` too, that file
+            has precedence.
+        stated: whether either of these files is there.
         listed: tokens that the files list, by their ids, in the order of ids.
-        notes: what the user should know, a line each.
+        notes: remarks that the user should read, a line each.
     """
 
     settings: dict[str, Any]
@@ -101,7 +101,7 @@ def add_named_tokens(tokenizer: Tokenizer, names: TokenNames) -> None:
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Text by name: names such as `bos_token`, and those that the model alone has."""
+    """Text of tokens by names such as `bos_token`, with names that only this model has."""
     entries = {name: value for name, value in settings.items() if name.endswith("_token")}
     for key in ("extra_special_tokens", "model_specific_special_tokens"):
         values = settings.get(key)

@@ -1,4 +1,4 @@
-"""Whether the tensors of a checkpoint are those that its model needs: each there, each used or known to be unneeded."""
+"""Whether a checkpoint has all tensors that its model needs, and no others but those known to be unneeded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import Tensor
 
 from dovetail_ort_export.source.checkpoint import Checkpoint
 from dovetail_ort_export.source.wrong_weights import WrongWeights, cause_of_wrong_weights
+from dovetail_ort_runtime.arrays import Shape
 from dovetail_ort_runtime.errors import SourceError
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +21,7 @@ class UnusedWeights:
 
     Attributes:
         unneeded: names by the reason why no model needs them.
-        ignored: names that match a pattern of the user's.
+        ignored: names that match a pattern that the user gave.
     """
 
     unneeded: Mapping[str, tuple[str, ...]]
@@ -30,7 +29,7 @@ class UnusedWeights:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was not used and why, a line for each reason."""
+        """Tensors that were not used, a line for each reason."""
         reasons = dict(self.unneeded)
         if self.ignored:
             reasons["ignored on request"] = self.ignored

@@ -70,8 +70,8 @@ _PYTORCH: Final = _Format(
 def read_tensors(path: Path) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
     """Find all tensors of a directory.
 
-    Safetensors go before PyTorch files, as in transformers. PyTorch files are read as tensors and nothing else: no code
-    in them is run.
+    Safetensors have precedence over PyTorch files, as in transformers. From PyTorch files only tensors are read, and no
+    code in them is run.
 
     Args:
         path: the directory.
@@ -182,11 +182,11 @@ def _in_safetensors(file: Path) -> dict[str, StoredTensor]:
 
 def _in_pytorch_file(file: Path) -> dict[str, StoredTensor]:
     try:
-        # torch maps zip files alone, which it writes from version 1.6 on.
+        # torch maps zip files only, the format that it writes since version 1.6.
         found = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:  # pickle, zip and torch each have exceptions of their own
         raise SourceError(
-            f"{file} must be a whole file of tensors alone, got: {_reason(error)}; take the model's safetensors files"
+            f"{file} is not a whole file of tensors alone: {_reason(error)}; take the model's safetensors files"
         ) from None
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise SourceError(f"{file} must hold tensors by name and nothing else; take the model's safetensors files")

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, SIN_TABLE
 
 
 class NamedWeights:
-    """Weights that a graph can be given. They are widened to float32 when they are asked for.
+    """Weights for a graph, by name. They are converted to float32 when they are asked for.
 
     Args:
         tensors: weights of any floating-point type by name; a tensor may have several names.
@@ -53,10 +54,10 @@ class Weights(NamedWeights):
         max_context: number of rows of the rotary tables.
 
     Attributes:
-        num_parameters: number of parameters; those that have two names are counted once.
+        num_parameters: number of parameters; one that has two names is counted once.
     """
 
-    def __init__(self, model: Any, *, max_context: int) -> None:
+    def __init__(self, model: CausalLM, *, max_context: int) -> None:
         parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
         super().__init__(parameters | _rotary_tables(model, max_context))
         self._distinct = sorted(set(map(self.canonical_name, parameters)))
@@ -72,7 +73,7 @@ class Weights(NamedWeights):
 
 
 @torch.no_grad()
-def _rotary_tables(model: Any, max_context: int) -> dict[str, Tensor]:
+def _rotary_tables(model: CausalLM, max_context: int) -> dict[str, Tensor]:
     """Cosine and sine by position, (max_context, D / 2) float32 each.
 
     transformers has every value twice, and GroupQueryAttention reads it once.

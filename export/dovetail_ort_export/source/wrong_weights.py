@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dovetail_ort_export.source.diagnosis import architectures
-
-Shape = tuple[int, ...]
+from dovetail_ort_runtime.arrays import Shape
 
 _BLOCK: Final = re.compile(r"\.layers\.(\d+)\.")
 _HEAD: Final = "lm_head.weight"
 _MODEL: Final = "model."
 _BIAS: Final = ".bias"
-# What a checkpoint is, by a part of its tensors' names.
+# What a checkpoint is, by a part of the names of its tensors.
 MARKS: Final[Mapping[str, str]] = {
     "lora_": "an adapter's weights are among them; merge it first (merge_and_unload) and save the model",
     ".base_layer.": "an adapter's weights are among them; merge it first (merge_and_unload) and save the model",
@@ -32,7 +31,7 @@ MARKS: Final[Mapping[str, str]] = {
     "qkv_proj": "query, key and value are one matrix, as in another family; model_type in config.json must be its own",
     "gate_up_proj": "gate and up are one matrix, as in another family; model_type in config.json must be its own",
 }
-# What wraps a model, by the prefix that it leaves in names.
+# What wraps a model, by the prefix that it adds to names.
 WRAPPERS: Final[Mapping[str, str]] = {
     "base_model.model.": "an adapter's wrapper; merge it (merge_and_unload) and save the model that this returns",
     "module.": "a wrapper of parallel training; save the module inside it",
@@ -74,7 +73,7 @@ def cause_of_wrong_weights(config: Mapping[str, Any], wrong: WrongWeights) -> st
 
 
 def _marked(unexpected: Sequence[str]) -> str | None:
-    """The cause that a part of an unexpected name stands for."""
+    """The cause that a part of an unexpected name points to, or None."""
     for mark, cause in MARKS.items():
         if any(mark in name for name in unexpected):
             return cause
@@ -82,7 +81,7 @@ def _marked(unexpected: Sequence[str]) -> str | None:
 
 
 def _other_prefix(wrong: WrongWeights) -> str | None:
-    """All names have one prefix too many, or one too few."""
+    """The cause if all names have one prefix too many or one too few, or None."""
     missing = set(wrong.missing)
     shortened = {name.removeprefix(_MODEL) for name in missing if name.startswith(_MODEL)}
     if shortened and len(shortened.intersection(wrong.unexpected)) > len(missing) // 2:
@@ -108,7 +107,7 @@ def _starts(name: str) -> list[int]:
 
 
 def _no_head(config: Mapping[str, Any], wrong: WrongWeights) -> str | None:
-    """The head alone is missing."""
+    """The cause if only the head is missing, or None."""
     if wrong.missing != (_HEAD,):
         return None
     if any(name.endswith("Model") for name in architectures(config)):
@@ -120,7 +119,7 @@ def _no_head(config: Mapping[str, Any], wrong: WrongWeights) -> str | None:
 
 
 def _other_biases(wrong: WrongWeights) -> str | None:
-    """Biases alone are missing or unexpected."""
+    """The cause if only biases are missing or unexpected, or None."""
     if wrong.misshaped or not all(name.endswith(_BIAS) for name in (*wrong.missing, *wrong.unexpected)):
         return None
     return (
@@ -130,7 +129,7 @@ def _other_biases(wrong: WrongWeights) -> str | None:
 
 
 def _other_blocks(config: Mapping[str, Any], wrong: WrongWeights) -> str | None:
-    """Whole blocks are missing, or there are more of them than the configuration says."""
+    """The cause if whole blocks are missing, or there are more of them than the configuration says, or None."""
     missing = _blocks(wrong.missing)
     if missing and len(wrong.missing) >= 3 * len(missing) and not wrong.unexpected:
         return f"{_counted(missing)} missing; download the missing parts, or correct num_hidden_layers in config.json"
@@ -152,7 +151,7 @@ def _counted(blocks: list[int]) -> str:
 
 
 def _other_vocabulary(wrong: WrongWeights) -> str | None:
-    """The embedding or the head has another number of rows."""
+    """The cause if the embedding or the head has another number of rows, or None."""
     if wrong.missing or wrong.unexpected:
         return None
     rows = {(needed[0], found[0]) for name, needed, found in wrong.misshaped if needed and found and _is_end(name)}

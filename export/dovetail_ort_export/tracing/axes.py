@@ -1,4 +1,4 @@
-"""Dynamic axes of a graph's inputs and outputs, by their names. It knows no torch: passes name axes too."""
+"""Dynamic axes of a graph's inputs and outputs, by name. It needs no torch, so that passes can use it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CACHE_SLOTS: Final = "max_sequence_length"
 _BIAS_COLUMNS: Final = "total_sequence_length"
 _CACHE_AXES: Final = {0: BATCH, 2: CACHE_SLOTS}
 ROW_AXES: Final = {0: BATCH, 1: ROWS}
-# Of the inputs that every traced graph has; the last two are GroupQueryAttention's lengths.
+# Axes of the inputs that every traced graph has; the last two inputs are GroupQueryAttention's lengths.
 INPUT_AXES: Final[Axes] = {
     INPUT_IDS: ROW_AXES,
     POSITION_IDS: ROW_AXES,

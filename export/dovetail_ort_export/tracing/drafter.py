@@ -40,8 +40,8 @@ from dovetail_ort_runtime.bundle.graph_names import (
 def trace_drafter(config: HeadConfig | Eagle3Config, vocabulary_size: int, draft_vocabulary_size: int) -> ir.Model:
     """The skeleton of a drafter.
 
-    Its weights are called `embed_tokens.weight` (V, E), `lm_head.weight` (Vd, E), and those of the head begin with
-    `head.`.
+    Its weights are called `embed_tokens.weight` (V, E) and `lm_head.weight` (Vd, E). Names of the draft head's own
+    weights begin with `head.`.
 
     Args:
         config: sizes of the head.
@@ -70,7 +70,7 @@ def trace_drafter(config: HeadConfig | Eagle3Config, vocabulary_size: int, draft
 
 
 class _Drafter(nn.Module):
-    """A head between its two ends, without numbers: all leaves are operators."""
+    """A head between its two ends, without weights: all leaves are operators."""
 
     def __init__(self, config: HeadConfig | Eagle3Config, vocabulary_size: int, draft_vocabulary_size: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class _Drafter(nn.Module):
     ) -> tuple[Tensor, ...]:
         lengths = (seqlens_k, total_sequence_length)
         present: list[Tensor] = []
-        # The graph's caches take the place of `BlockCache`.
+        # The graph's caches replace `BlockCache`.
         caches: Any = [LayerCache(position_ids, past, lengths, attention_bias, present) for past in past_key_values]
         predicted = self.head(hidden_states, self.embed_tokens(input_ids), caches)
         scored = self.head.scored(torch.index_select(predicted, 1, scored_rows))

@@ -16,7 +16,7 @@ from dovetail_ort_export.tracing import operators
 
 @dataclass(frozen=True, slots=True)
 class LayerCache:
-    """What one block's attention needs beside hidden states, on its way through the code of the block.
+    """The inputs of one block's attention besides hidden states, passed through the code of the block.
 
     Attributes:
         position_ids: (B, S) int64, positions of the rows.
@@ -34,10 +34,10 @@ class LayerCache:
 
 
 def leaf_forward(name: str, module: Any) -> Callable[..., Any] | None:
-    """What stands for the forward of a leaf module, or None if the module is no leaf.
+    """The function that replaces the forward of a leaf module, or None if the module is no leaf.
 
     Args:
-        name: name of the module in its model; its weights are called after it.
+        name: name of the module in its model; it is also the beginning of the names of its weights.
         module: torch module of a model of a supported family.
     """
     kind = type(module).__name__
@@ -54,7 +54,7 @@ def leaf_forward(name: str, module: Any) -> Callable[..., Any] | None:
 
 
 def attend(attention: Any, hidden_states: Tensor, cache: LayerCache, heads: tuple[int, int]) -> Tensor:
-    """An attention module in operators of `operators`.
+    """Compute an attention module with operators of `operators`.
 
     Args:
         attention: torch module with q_proj, k_proj, v_proj, o_proj and `scaling`; q_norm and k_norm where it has them.
@@ -71,10 +71,10 @@ def attend(attention: Any, hidden_states: Tensor, cache: LayerCache, heads: tupl
     if hasattr(attention, "q_norm"):
         query = attention.q_norm(query)
         key = attention.k_norm(key)
-    context, *present = operators.group_query_attention(
+    context, present_key, present_value = operators.group_query_attention(
         query, key, value, *cache.past, *cache.lengths, cache.position_ids, cache.bias, *heads, attention.scaling
     )
-    cache.present.extend(present)
+    cache.present.extend((present_key, present_value))
     mixed: Tensor = attention.o_proj(context)
     return mixed
 

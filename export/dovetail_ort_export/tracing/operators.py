@@ -109,7 +109,7 @@ def _rms_norm_nodes(graph: Any, x: Any, weight: str, epsilon: float) -> Any:
 
 @symbolic_helper.parse_args("v", "s", "f", "i", "i")
 def _head_rms_norm_nodes(graph: Any, x: Any, weight: str, epsilon: float, num_heads: int, head_size: int) -> Any:
-    # 0 copies the axis: batch and sequence stay open.
+    # 0 copies the axis, so batch and sequence stay dynamic.
     by_head = graph.op("Constant", value_t=torch.tensor([0, 0, num_heads, head_size]))
     flat = graph.op("Constant", value_t=torch.tensor([0, 0, num_heads * head_size]))
     heads = _rms_norm_nodes(graph, graph.op("Reshape", x, by_head), weight, epsilon)

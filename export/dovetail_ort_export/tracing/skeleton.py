@@ -1,6 +1,7 @@
 """From a torch module to a skeleton graph: example values of the inputs that every graph has, and the tracer.
 
-It knows no model: target.py and drafter.py bring the module, and the names of what their graphs have of their own.
+It knows no model: `target` and `drafter` give the module, and the names of inputs and outputs that only their graphs
+have.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def traced(
         name: name of the graph.
         module: torch module in evaluation mode, which returns a flat tuple.
         arguments: example values of the module's parameters.
-        inputs: dynamic axes by the name of each input, in the order of `arguments`, caches flattened.
+        inputs: dynamic axes by the name of each input, in the order of `arguments`, with caches flattened.
         outputs: dynamic axes by the name of each output.
         widths: sizes after the batch, by the name of an output.
         cache: sizes after the batch of all other outputs.

@@ -14,6 +14,7 @@ from typing import Any
 import onnx_ir as ir
 from torch import Tensor
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.source.weights import head_size
 from dovetail_ort_export.tracing.axes import CACHE_SLOTS, INPUT_AXES, ROW_AXES, ROWS, past_axes, present_axes
 from dovetail_ort_export.tracing.leaves import LayerCache, leaf_forward
@@ -21,11 +22,11 @@ from dovetail_ort_export.tracing.skeleton import example_inputs, traced
 from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, LOGITS
 
 
-def trace_target(model: Any) -> ir.Model:
+def trace_target(model: CausalLM) -> ir.Model:
     """The skeleton of a transformers causal LM of a supported family.
 
     Args:
-        model: in evaluation mode, on torch's meta device or any other.
+        model: the model, in evaluation mode, on torch's meta device or any other.
 
     Returns:
         A graph with the inputs and outputs of a portable target, logits of all rows among them.
@@ -46,13 +47,13 @@ def trace_target(model: Any) -> ir.Model:
 
 
 def cache_parameter(module: Any) -> str:
-    """What a transformers module calls the cache: `past_key_values`, or `cache` in releases from 5.23 on."""
+    """Name of the cache among a transformers module's parameters: `past_key_values`, or `cache` since release 5.23."""
     return "cache" if "cache" in inspect.signature(type(module).forward).parameters else "past_key_values"
 
 
 @contextmanager
-def _as_target(model: Any) -> Iterator[None]:
-    """Within it the model's forward is the target's: cached, biased, with hidden states."""
+def _as_target(model: CausalLM) -> Iterator[None]:
+    """Within this context the model's forward is that of a target: with cache, attention bias and hidden states."""
     replaced = []
     for name, module in model.named_modules():
         forward = leaf_forward(name, module) if name else _target_forward(model)
@@ -66,7 +67,7 @@ def _as_target(model: Any) -> Iterator[None]:
             del module.forward
 
 
-def _target_forward(model: Any) -> Callable[..., tuple[Tensor, ...]]:
+def _target_forward(model: CausalLM) -> Callable[..., tuple[Tensor, ...]]:
     cache_name = cache_parameter(model.model.layers[0])
 
     def forward(

@@ -1,9 +1,9 @@
 """Train a draft head on text that its target writes itself.
 
-    trainer: text_plan ──> training_text ──> session ──> head_files, curves
+    trainer: text_plan ──> training_text ──> run ──> head_files, training_plot
              │                               │
-             slotted_target, text_writer,    batches, chains, optimisers,
+             batched_target, text_writer,    batches, chains, optimisers,
              chat_turns, loops, text_shards  checkpoint
 
-`conversation` is what is written, `options` what a training can be told.
+`conversation` is what the target writes, `options` holds the settings of a training.
 """

@@ -1,4 +1,4 @@
-"""Conversations as batches: which ones stand side by side, and what each position of them is to predict."""
+"""Conversations as batches: which ones are read together, and what each position of them must predict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dovetail_ort_export.training.conversation import Conversation
 
-# So many batches are cut from one portion of conversations sorted by length, so that little of a batch is padding.
+# This many batches are cut from one portion of conversations sorted by length, so that little of a batch is padding.
 _SORTED_BATCHES: Final = 32
 
 
@@ -29,7 +29,7 @@ class TextBatch:
         next_token_ids: (B, T) int64, token t + 1.
         wanted_features: (B, T, E) float32, f_{t+1}.
         wanted_token_ids: (B, T) int64, token t + 2; where `in_answer` is true, the target chose it itself.
-        in_answer: (B, T) bool, whether a drafter would be asked for token t + 2.
+        in_answer: (B, T) bool, whether token t + 2 belongs to the answer, where a drafter would be asked for it.
         is_learned: (B, T) bool, whether the head learns from token t + 2. It learns from the tokens of prompts, too, as
             the target's distribution over them is known.
     """
@@ -51,7 +51,7 @@ def batch_indices(lengths: Sequence[int], batch_size: int, seed: int) -> list[li
 
     Args:
         lengths: number of tokens of each conversation.
-        batch_size: most conversations of one batch.
+        batch_size: largest number of conversations in a batch.
         seed: seed of the order.
 
     Returns:
@@ -68,7 +68,7 @@ def batch_indices(lengths: Sequence[int], batch_size: int, seed: int) -> list[li
 
 
 def shared_length(conversations: Sequence[Conversation]) -> int:
-    """Number of tokens that all conversations begin with: what the template puts before the user's words."""
+    """Number of tokens that all conversations share at the start: those before the user's words in the template."""
     shared = conversations[0].token_ids
     for conversation in conversations:
         shared = shared[: len(conversation.token_ids)]
@@ -81,13 +81,13 @@ def collate(conversations: Sequence[Conversation], num_shared: int = 0) -> TextB
     """One batch of conversations.
 
     Args:
-        conversations: those of the batch, one or more.
-        num_shared: number of tokens at the start of each from which there is nothing to learn.
+        conversations: conversations of the batch, one or more.
+        num_shared: number of tokens at the start of each conversation that the head does not learn from.
     """
     features = _padded(conversation.hidden_states.astype(np.float32) for conversation in conversations)
     token_ids = _padded(conversation.token_ids[1:].astype(np.int64) for conversation in conversations)
     places = [np.arange(len(conversation.hidden_states) - 1) for conversation in conversations]
-    # The first token of an answer is the target's own, which follows the last one of the prompt.
+    # The target itself chose the first token of the answer, after the last token of the prompt.
     first_drafted = [conversation.prompt_length - 1 for conversation in conversations]
     return TextBatch(
         features=features[:, :-1],

@@ -1,4 +1,4 @@
-"""Chains that a head drafts from every position of a text at once: their steps, their loss, what the target accepts.
+"""Chains that a head drafts from every position of a text at once: their steps, their loss and their acceptance.
 
 It knows no optimiser and no files.
 """
@@ -42,7 +42,7 @@ def draft_loss(batch: TextBatch, steps: Iterable[Tensor], head: Tensor, feature_
     total = wanted.new_zeros(())
     weights = 0.0
     for step, predicted in enumerate(steps):
-        # The first positions are the end of no chain of this length.
+        # No chain of this length ends at the first positions.
         rows = places >= step
         features = predicted[batch.is_learned][rows]
         token_loss = functional.cross_entropy((features @ head.T).float(), probabilities[rows])
@@ -68,8 +68,9 @@ def measure_acceptance(
         draft_token_ids: (Vd,) int64, ids of these tokens.
 
     Returns:
-        By depth, the share of chains whose token was accepted of those in which all tokens before it were. And the mean
-        number of tokens a round, the bonus token included, if each round begins where the last one ended.
+        For each depth, the share of chains whose token was accepted, among the chains whose earlier tokens were all
+        accepted. And the mean number of tokens a round, the bonus token included, if each round begins where the last
+        one ended.
     """
     num_reached: Counter[int] = Counter()
     num_accepted: Counter[int] = Counter()
@@ -77,7 +78,7 @@ def measure_acceptance(
     for batch, steps in batches:
         # Accepted tokens of the chain that begins at each position.
         lengths = torch.zeros_like(batch.next_token_ids)
-        # Where chains stand that had no wrong token so far. In step j a chain stands j positions after its beginning.
+        # Positions of the chains that had no wrong token so far. In step j a chain is j positions after its beginning.
         alive = batch.in_answer
         for step, predicted in enumerate(steps):
             num_reached[step] += int(alive.sum())

@@ -1,4 +1,4 @@
-"""A chat template as token ids: what a model must read before it writes a user's turn, or an answer.
+"""A chat template as token ids: the text that a model must read before it writes a user's turn or an answer.
 
 It knows no target and no training.
 """

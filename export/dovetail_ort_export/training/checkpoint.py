@@ -1,4 +1,4 @@
-"""What a stopped training goes on from, in one file. It knows no text and no loss."""
+"""The file from which a stopped training continues. It knows no text and no loss."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.training.head_files import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
 from dovetail_ort_export.writing.bundle_output import write_whole
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 
 CHECKPOINT_NAME: Final = "checkpoint.pt"
-_SECONDS_BETWEEN: Final = 120.0
+SECONDS_BETWEEN_SAVES: Final = 120.0
 
 
 @dataclass(slots=True)
 class TrainingState:
-    """How far a training is, beside its weights and optimisers.
+    """The progress of a training, without its weights and optimisers.
 
     Attributes:
         step: number of the optimiser's steps so far.
@@ -35,12 +35,12 @@ class TrainingState:
     history: list[TrainingPoint] = field(default_factory=list)
 
 
-class Checkpoint:
+class TrainingCheckpoint:
     """The file that a training is kept in while it runs.
 
     Args:
         path: the file.
-        identity: what tells this training from all others, as JSON values.
+        identity: JSON values that distinguish this training from all others.
         head: the head that is trained.
         optimisers: the optimisers of its weights.
     """
@@ -56,7 +56,7 @@ class Checkpoint:
         """Write head, optimisers and `state`.
 
         Raises:
-            OSError: the file cannot be written; the one that was there stays.
+            OSError: the file cannot be written; a file that was there before stays.
         """
         content = {
             "identity": self._identity,
@@ -71,12 +71,12 @@ class Checkpoint:
         self._last_saved = time.perf_counter()
 
     def save_if_due(self, state: TrainingState) -> None:
-        """Save where the last time was more than two minutes ago."""
-        if time.perf_counter() - self._last_saved > _SECONDS_BETWEEN:
+        """Save if the last time was more than two minutes ago."""
+        if time.perf_counter() - self._last_saved > SECONDS_BETWEEN_SAVES:
             self.save(state)
 
     def load(self) -> TrainingState:
-        """Put head and optimisers where the file has them, or start afresh if there is no file.
+        """Give head and optimisers the state in the file, or start afresh if there is no file.
 
         Raises:
             InputError: the file is damaged, or of another training.
@@ -91,9 +91,8 @@ class Checkpoint:
                 self._head.load_state_dict(content["head"])
                 self._optimisers.load_state_dict(content["optimisers"])
         except Exception as error:  # zip, pickle and torch each have exceptions of their own
-            reason = " ".join(str(error).split())
             raise InputError(
-                f"{self._path} must be a whole checkpoint, got: {reason:.200}; delete it to start afresh"
+                f"the checkpoint {self._path} is damaged: {one_line(error)}; delete it to start afresh"
             ) from error
         if identity != self._identity:
             raise self._of_another_training(identity)

@@ -17,8 +17,8 @@ class Conversation:
     Attributes:
         token_ids: (T,) int32, prompt and answer; the target did not read the last token.
         prompt_length: number of tokens before the answer.
-        hidden_states: (T - 1, E) float16 or float32, what a head reads of each token that the target read: usually its
-            hidden state after the final norm.
+        hidden_states: (T - 1, E) float16 or float32, what a head reads of each token that the target read: usually the
+            target's hidden state after the final norm.
     """
 
     token_ids: NDArray[np.int32]

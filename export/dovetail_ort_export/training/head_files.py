@@ -20,7 +20,7 @@ from dovetail_ort_export.writing.bundle_output import write_whole
 from dovetail_ort_runtime.arrays import TokenArray
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.bundle.json_record import read_record
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 
 WEIGHTS_NAME: Final = "head.safetensors"
 RECORD_NAME: Final = "head.json"
@@ -29,7 +29,7 @@ _VOCABULARY: Final = "draft_token_ids"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingPoint:
-    """What was measured at one point of a training.
+    """Measurements at one point of a training.
 
     Attributes:
         step: number of the optimiser's steps so far.
@@ -46,21 +46,21 @@ class TrainingPoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadRecord:
-    """The training of a head, as `head.json` has it.
+    """The record of a head's training, which `head.json` holds.
 
     Attributes:
         target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the head reads.
-        config: what decides the shapes of the head's weights.
+        config: sizes that decide the shapes of the head's weights.
         options: settings of the training.
-        num_conversations: number of conversations that were trained on.
-        num_answer_tokens: number of tokens in their answers.
+        num_conversations: number of conversations that the head was trained on.
+        num_answer_tokens: number of tokens in the answers of these conversations.
         num_overlapping: number of conversations that were left out because they share a passage with an evaluation;
             None if there was no evaluation to compare with.
-        training_seconds: seconds in steps of the optimiser, all sessions together.
-        machine: name of the processor or GPU that the last session ran on.
+        training_seconds: seconds that all steps of the optimiser took, from all runs together.
+        machine: name of the processor or GPU of the last run.
         packages: versions of the packages that took part, by name.
-        history: what was measured, oldest first.
-        start: record of the head that the training went on from, or None if there was none.
+        history: measurements, oldest first.
+        start: record of the head from which the training started, or None if there was none.
     """
 
     target_sha256: str
@@ -93,13 +93,13 @@ class TrainedHead(NamedTuple):
 def save_head(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, directory: Path) -> None:
     """Write a head into a directory, which is made if it is missing.
 
-    The weights are written in half precision, which holds three decimal digits of them.
+    The weights are written in half precision, which keeps about three decimal digits.
 
     Args:
         head: the network.
         draft_token_ids: (Vd,) int64, ids of the tokens that it can draft.
         record: how it was trained.
-        directory: where the files go.
+        directory: directory for the files.
 
     Raises:
         OSError: a file cannot be written; a head that was there stays.
@@ -117,7 +117,7 @@ def load_head(directory: Path, target: TargetEntry | None = None) -> TrainedHead
 
     Args:
         directory: directory of the head.
-        target: what the manifest says of the target that the head must be of; None for any target.
+        target: manifest's entry of the target that the head must belong to; None for any target.
 
     Raises:
         InputError: the directory is no head, or one of another target, or a file of it is damaged.
@@ -136,8 +136,9 @@ def load_head(directory: Path, target: TargetEntry | None = None) -> TrainedHead
         head = DraftHead(record.config)
         head.load_state_dict({name: torch.from_numpy(array).float() for name, array in arrays.items()})
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} must be the weights of a draft head, got: {reason:.200}; train it again") from error
+        raise InputError(
+            f"{path} does not hold the weights of a draft head: {one_line(error)}; train it again"
+        ) from error
     return TrainedHead(head.eval(), draft_token_ids, record)
 
 
@@ -150,4 +151,4 @@ def _read_head_record(path: Path) -> HeadRecord:
     try:
         return read_record(HeadRecord, json.loads(path.read_text(encoding="utf-8")), RECORD_NAME)
     except ValueError as error:
-        raise InputError(f"{path} must be the record of a draft head, got: {error}; train it again") from error
+        raise InputError(f"{path} is not the record of a draft head: {error}; train it again") from error

@@ -1,4 +1,4 @@
-"""Loops in a text: where a model begins to say the same thing again and again."""
+"""Loops in a text: the place where a model begins to repeat itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a head's weights are moved: Muon for matrices, AdamW for the rest, one schedule for both. It knows no loss."""
+"""How a head's weights are updated: Muon for matrices, AdamW for the rest, one schedule for both. It knows no loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOMENTUM: Final = 0.95
 _ITERATIONS: Final = 5
 _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
 _LEAST_NORM: Final = 1e-7
-# Brings a step to the size of AdamW's (arXiv 2502.16982, section 2.2), so that one learning rate serves both.
+# Gives a step the size of AdamW's (arXiv 2502.16982, section 2.2), so that one learning rate suits both.
 _STEP_OVER_ADAM: Final = 0.2
 
 
@@ -27,7 +27,7 @@ class Optimisers:
     The learning rate rises linearly over the first 3 % of the steps, and then falls linearly to zero.
 
     Args:
-        module: the network whose weights are moved.
+        module: the network whose weights are updated.
         learning_rate: highest learning rate of the schedule.
         num_steps: number of steps of the whole training.
         dtype: number format in which Muon makes a step orthogonal.
@@ -51,7 +51,7 @@ class Optimisers:
         self._parts: tuple[Any, ...] = (*self._optimisers, *self._schedules)
 
     def step(self, loss: Tensor) -> None:
-        """Move the weights down the gradient of `loss`."""
+        """Compute the gradient of `loss`, and update the weights."""
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
         for optimiser, schedule in zip(self._optimisers, self._schedules, strict=True):
@@ -60,11 +60,11 @@ class Optimisers:
             optimiser.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later `load_state_dict` needs to go on, by name."""
+        """State for a later `load_state_dict`, by name."""
         return {str(index): part.state_dict() for index, part in enumerate(self._parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier `state_dict`."""
+        """Continue from an earlier `state_dict`."""
         for index, part in enumerate(self._parts):
             part.load_state_dict(state[str(index)])
 
@@ -72,11 +72,11 @@ class Optimisers:
 class Muon(torch.optim.Optimizer):
     """Muon: Nesterov momentum, made orthogonal (https://kellerjordan.github.io/posts/muon/).
 
-    In bf16 it computes what `torch.optim.Muon` with `match_rms_adamw` does. That one knows no other number format, and
-    is slow where a processor has no products of bf16.
+    In bf16 it computes what `torch.optim.Muon` with `match_rms_adamw` does. torch's Muon has no other number format,
+    and is slow on processors without bf16 products.
 
     Args:
-        matrices: weights (m, n) to move.
+        matrices: weights (m, n) to update.
         lr: learning rate, until a schedule sets another.
         dtype: number format in which a step is made orthogonal.
     """
@@ -87,7 +87,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no loss is computed again, so there is no closure
-        """Move the matrices down their gradients."""
+        """Update the matrices by their gradients."""
         for group in self.param_groups:
             for matrix in group["params"]:
                 momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))

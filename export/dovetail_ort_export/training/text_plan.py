@@ -12,26 +12,27 @@ from typing import Final, Protocol
 from tqdm import tqdm
 
 from dovetail_ort_export.options import Report
+from dovetail_ort_export.training.batched_target import BatchedTarget, open_batched_target
 from dovetail_ort_export.training.chat_turns import ChatTurns, TokenIds
 from dovetail_ort_export.training.conversation import Conversation
 from dovetail_ort_export.training.options import TrainingOptions, TrainingPrompts
-from dovetail_ort_export.training.slotted_target import SlottedTarget, open_slotted_target
 from dovetail_ort_export.training.text_shards import TextRecord, TextShards
-from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, TextWriter
+from dovetail_ort_export.training.text_writer import MAX_QUESTION_TOKENS, Subjects, TextWriter
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.machine.processor import usable_cores
 
 _SHARD_CONVERSATIONS: Final = 256
-# A slot has room for a prompt of so many tokens and the longest answer. After a longer prompt the answer is shorter.
+# A sequence has room for a prompt of this many tokens and the longest answer. After a longer prompt, answers are
+# shorter.
 _MAX_PROMPT_TOKENS: Final = 256
 
 
 class OpenTarget(Protocol):
     """A function that opens the target that writes."""
 
-    def __call__(self, *, num_slots: int, capacity: int) -> SlottedTarget:
-        """Open it with room for `capacity` tokens in each of `num_slots` conversations."""
+    def __call__(self, *, num_sequences: int, capacity: int) -> BatchedTarget:
+        """Open it with room for `capacity` tokens in each of `num_sequences` sequences."""
 
 
 def write_text(
@@ -44,15 +45,15 @@ def write_text(
 ) -> TextShards:
     """Add conversations to a directory of shards until their answers have enough tokens.
 
-    What is there already counts. Ctrl-C and errors leave every finished conversation in a shard.
+    Text that is there already counts. After Ctrl-C or an error, every finished conversation is in a shard.
 
     Args:
         bundle: the bundle whose target writes.
         directory: directory of the shards.
         options: settings of the training; `num_answer_tokens` are enough.
-        prompts: what the user wants the target to write about.
-        open_target: function that opens what reads and writes; the bundle's graph does so if None.
-        report: function that is given the progress after each shard in a line.
+        prompts: prompts from the user.
+        open_target: function that opens the target that writes; None opens the bundle's graph.
+        report: function that is called after each shard with one line about the progress.
 
     Raises:
         InputError: the directory holds other text, a shard is damaged, the target has too little context or no chat
@@ -94,7 +95,7 @@ def _fill(shards: TextShards, writer: TextWriter, num_tokens: int, enough: int, 
         unit=" answer tokens",
         unit_scale=True,
         leave=False,
-        disable=None,  # where there is no terminal
+        disable=None,  # None shows the bar on a terminal only
     )
     try:
         for conversation in writer.conversations():
@@ -121,29 +122,31 @@ def _writer(
     seen: set[tuple[int, ...]],
     open_target: OpenTarget | None,
 ) -> TextWriter:
-    """What writes new conversations, none of which is among `seen`."""
+    """A writer of new conversations, none of which is among `seen`."""
     tokenizer = bundle.tokenizer()
     template = bundle.chat_template()
     if template is None and (prompts.conversations or prompts.openings):
         raise InputError("this bundle has no chat template, which prompts must go through; train without prompts")
     turns = ChatTurns(template, partial(tokenizer.encode, add_special_tokens=False))
     capacity = _capacity(bundle, turns, options.max_answer_tokens)
-    openings = _openings(turns, prompts.openings, room=capacity - MAX_QUESTION_TOKENS)
+    subjects = Subjects(
+        prompts=map(turns.prompt, prompts.conversations),
+        openings=_openings(turns, prompts.openings, room=capacity - MAX_QUESTION_TOKENS),
+        seen=seen,
+    )
     open_target = open_target or _graph_of(bundle, options)
     return TextWriter(
-        open_target(num_slots=options.num_parallel, capacity=capacity),
+        open_target(num_sequences=options.num_parallel, capacity=capacity),
         turns,
         tokenizer,
         options,
         eos_token_ids=bundle.manifest.generation.eos_token_ids,
-        prompts=map(turns.prompt, prompts.conversations),
-        openings=openings,
-        seen=seen,
+        subjects=subjects,
     )
 
 
 def _capacity(bundle: Bundle, turns: ChatTurns, max_answer_tokens: int) -> int:
-    """Number of tokens that each slot of the target has room for."""
+    """Number of tokens that each sequence of the target has room for."""
     capacity = min(bundle.manifest.target.max_context, _MAX_PROMPT_TOKENS + max_answer_tokens)
     if capacity <= len(turns.opening) + MAX_QUESTION_TOKENS:
         raise InputError(
@@ -168,11 +171,11 @@ def _graph_of(bundle: Bundle, options: TrainingOptions) -> OpenTarget:
     """The bundle's own graph as the target that writes."""
     target = bundle.manifest.target
 
-    def open_target(*, num_slots: int, capacity: int) -> SlottedTarget:
-        return open_slotted_target(
+    def open_target(*, num_sequences: int, capacity: int) -> BatchedTarget:
+        return open_batched_target(
             bundle.path(target.graph),
             target,
-            num_slots=num_slots,
+            num_sequences=num_sequences,
             capacity=capacity,
             threads=options.threads or usable_cores(),
         )

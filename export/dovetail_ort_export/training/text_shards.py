@@ -31,12 +31,12 @@ _DTYPES: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextRecord:
-    """What all text of a directory of shards has in common.
+    """Facts that hold for all text in a directory of shards.
 
     Attributes:
         target_sha256: `TargetEntry.weights_sha256` of the target that wrote it.
-        hidden_size: E of the target.
-        max_answer_tokens: most tokens of one answer.
+        hidden_size: hidden size of the target, E.
+        max_answer_tokens: largest number of tokens of an answer.
     """
 
     target_sha256: str
@@ -48,8 +48,8 @@ class TextShards:
     """A directory of shards.
 
     Args:
-        directory: where they are; it is made if it is missing.
-        record: what the text must be.
+        directory: path of the directory; it is made if it is missing.
+        record: facts that must hold for the text.
 
     Raises:
         InputError: the directory holds text of another target or of other settings.
@@ -79,7 +79,7 @@ class TextShards:
         """Write one more shard.
 
         Args:
-            conversations: those of the shard, one or more.
+            conversations: conversations of the shard, one or more.
 
         Raises:
             OSError: the shard cannot be written.
@@ -122,7 +122,7 @@ def _split(arrays: dict[str, NDArray[Any]]) -> Iterator[Conversation]:
 
 
 def _load(path: Path, hidden_size: int) -> dict[str, NDArray[Any]]:
-    """The arrays of a shard, which fit together."""
+    """The arrays of a shard, after a check that they fit together."""
     try:
         arrays: dict[str, NDArray[Any]] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -135,7 +135,7 @@ def _load(path: Path, hidden_size: int) -> dict[str, NDArray[Any]]:
 
 
 def _fits_together(arrays: dict[str, NDArray[Any]], hidden_size: int) -> bool:
-    """Whether the lengths of a shard's conversations are possible, and those of its arrays."""
+    """Whether the lengths of a shard's conversations and of its arrays are possible."""
     lengths = arrays["lengths"]
     prompt_lengths = arrays["prompt_lengths"]
     if len(lengths) == 0 or len(lengths) != len(prompt_lengths):
@@ -155,4 +155,4 @@ def _read_text_record(path: Path) -> TextRecord:
     try:
         return read_record(TextRecord, json.loads(path.read_text(encoding="utf-8")), RECORD_NAME)
     except ValueError as error:
-        raise InputError(f"{path} must be the record of a text, got: {error}; choose another directory") from error
+        raise InputError(f"{path} is not the record of a text: {error}; choose another directory") from error

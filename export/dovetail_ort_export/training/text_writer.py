@@ -1,4 +1,4 @@
-"""Many conversations at a time that a target writes itself. It knows no files."""
+"""Let a target write many conversations at a time. It knows no files."""
 
 from __future__ import annotations
 
@@ -9,63 +9,75 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_export.training.batched_target import BatchedTarget
 from dovetail_ort_export.training.chat_turns import ChatTurns, TokenIds
 from dovetail_ort_export.training.conversation import Conversation
 from dovetail_ort_export.training.loops import loop_start
 from dovetail_ort_export.training.options import LEAST_ANSWER_TOKENS, TrainingOptions
-from dovetail_ort_export.training.slotted_target import SlottedTarget
 from dovetail_ort_runtime.arrays import FloatArray
+from dovetail_ort_runtime.engine.kv_cache import num_reusable
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.options import SamplingOptions
 from dovetail_ort_runtime.sampler import Sampler
 from dovetail_ort_runtime.text.tokenizer import Tokenizer
 
 MAX_QUESTION_TOKENS: Final = 96
-# Of what a small model samples freely, the last twentieth is mostly noise. A draw among fewer tokens is cheaper.
+# The least likely twentieth of a small model's samples is mostly noise. A draw among fewer tokens is also cheaper.
 _QUESTION_TOP_P: Final = 0.95
 _QUESTION_TOP_K: Final = 1000
 # After so many conversations in a row that are too short or were written before, the target has nothing new to say.
 _MOST_IN_VAIN: Final = 5000
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subjects:
+    """What conversations are about, as token ids.
+
+    Attributes:
+        prompts: the user's prompts, up to the answers; each is taken once.
+        openings: the user's openings, which the target completes.
+        seen: prompts and answers that must not come again; the writer adds those that it writes.
+    """
+
+    prompts: Iterable[TokenIds]
+    openings: Sequence[TokenIds]
+    seen: set[tuple[int, ...]]
+
+
 class TextWriter:
-    """Keeps every slot of a target busy: a question, its answer, the next conversation.
+    """Keeps every sequence of a target busy: a question, its answer, the next conversation.
 
     A question comes from one of three places. The target samples it from the opening of the template's user turn
     (Magpie, arXiv 2406.08464), or from some first words that the user gives, or it is a whole prompt of the user's.
     The answer is greedy. An answer that falls into a loop ends before the loop's second repetition.
 
     Args:
-        target: what reads and chooses tokens.
+        target: target that writes.
         turns: the chat template as token ids.
         tokenizer: tokenizer of the target.
         options: settings of the training, with a seed that no earlier text was written with.
         eos_token_ids: ids of the tokens that end an answer, one or more.
-        prompts: the user's prompts as token ids, up to the answers; each is taken once.
-        openings: the user's openings as token ids, which the target completes.
-        seen: prompts and answers that must not come again; the ones that are written join them.
+        subjects: what the conversations are about.
     """
 
     def __init__(
         self,
-        target: SlottedTarget,
+        target: BatchedTarget,
         turns: ChatTurns,
         tokenizer: Tokenizer,
         options: TrainingOptions,
         *,
         eos_token_ids: Sequence[int],
-        prompts: Iterable[TokenIds],
-        openings: Sequence[TokenIds],
-        seen: set[tuple[int, ...]],
+        subjects: Subjects,
     ) -> None:
         self._target = target
         self._turns = turns
         self._tokenizer = tokenizer
         self._options = options
         self._ends = frozenset(eos_token_ids)
-        self._prompts = iter(prompts)
-        self._openings = openings
-        self._seen = seen
+        self._prompts = iter(subjects.prompts)
+        self._openings = subjects.openings
+        self._seen = subjects.seen
         self._generator = np.random.default_rng(options.seed)
         self._sampler = Sampler(
             SamplingOptions(temperature=1.0, top_k=_QUESTION_TOP_K, top_p=_QUESTION_TOP_P, seed=options.seed)
@@ -79,32 +91,32 @@ class TextWriter:
         Raises:
             InputError: the target writes only what is too short or what it wrote before.
         """
-        slots = [self._new_slot() for _ in range(self._target.num_slots)]
-        for slot in slots:
-            self._begin(slot)
+        sequences = [self._new_sequence() for _ in range(self._target.num_sequences)]
+        for sequence in sequences:
+            self._begin(sequence)
         while True:
-            token_ids = [slot.unread(self._target.rows_a_slot) for slot in slots]
-            positions = np.array([slot.num_read for slot in slots])
+            token_ids = [sequence.unread(self._target.rows_a_sequence) for sequence in sequences]
+            positions = np.array([sequence.num_read for sequence in sequences])
             logits, hidden_states = self._target.read(token_ids, positions)
-            for slot, scores, states in zip(slots, logits, hidden_states, strict=True):
-                slot.keep(states)
-                if slot.has_unread:
+            for sequence, scores, states in zip(sequences, logits, hidden_states, strict=True):
+                sequence.keep(states)
+                if sequence.has_unread:
                     continue
-                if slot.prompt_length is None:  # a question
-                    self._extend_question(slot, self._sampler.choose(scores))
+                if sequence.prompt_length is None:  # a question
+                    self._extend_question(sequence, self._sampler.choose(scores))
                     continue
-                if self._extend_answer(slot, slot.prompt_length, int(scores.argmax())):
+                if self._extend_answer(sequence, sequence.prompt_length, int(scores.argmax())):
                     continue
-                conversation = slot.conversation(slot.prompt_length)
+                conversation = sequence.conversation(sequence.prompt_length)
                 if self._is_worth_keeping(conversation):
                     self._num_in_vain = 0
                     yield conversation
-                self._begin(slot)
+                self._begin(sequence)
 
-    def _new_slot(self) -> _Slot:
-        return _Slot(np.empty((self._target.capacity, self._target.hidden_size), dtype=np.float16))
+    def _new_sequence(self) -> _GrowingSequence:
+        return _GrowingSequence(np.empty((self._target.capacity, self._target.hidden_size), dtype=np.float16))
 
-    def _begin(self, slot: _Slot) -> None:
+    def _begin(self, sequence: _GrowingSequence) -> None:
         """Begin the next conversation."""
         self._num_in_vain += 1
         if self._num_in_vain > _MOST_IN_VAIN:
@@ -116,13 +128,13 @@ class TextWriter:
         if share < self._options.prompt_share:
             prompt = self._next_prompt()
             if prompt is not None:
-                slot.restart(prompt, len(prompt))
+                sequence.restart(prompt, len(prompt))
                 return
         elif self._openings and share < self._options.prompt_share + self._options.opening_share:
             number = int(self._generator.integers(len(self._openings)))
-            slot.restart(self._openings[number])
+            sequence.restart(self._openings[number])
             return
-        slot.restart(self._start)
+        sequence.restart(self._start)
 
     def _next_prompt(self) -> TokenIds | None:
         """The user's next prompt that can be answered, or None if there is none left."""
@@ -131,35 +143,35 @@ class TextWriter:
                 return prompt
         return None
 
-    def _extend_question(self, slot: _Slot, token_id: int) -> None:
+    def _extend_question(self, sequence: _GrowingSequence, token_id: int) -> None:
         """Add a token to a question, and turn to its answer where the question ends."""
-        question = slot.token_ids[len(self._start) :]
+        question = sequence.token_ids[len(self._start) :]
         if token_id not in self._ends:
             question.append(token_id)
             if len(question) < MAX_QUESTION_TOKENS:
-                slot.token_ids.append(token_id)
+                sequence.token_ids.append(token_id)
                 return
         prompt = self._prompt(question) if question else None
         if prompt is not None and self._is_answerable(prompt):
-            slot.restart(prompt, len(prompt))
+            sequence.restart(prompt, len(prompt))
         else:
-            self._begin(slot)
+            self._begin(sequence)
 
     def _prompt(self, question: TokenIds) -> TokenIds:
-        """What an answer to a question follows."""
+        """The token ids before the answer to a question."""
         if not self._turns.opening:
             return self._start + question
         return self._turns.question(self._tokenizer.decode(question))
 
-    def _extend_answer(self, slot: _Slot, prompt_length: int, token_id: int) -> bool:
-        """Add a token to an answer; whether the answer goes on."""
-        slot.token_ids.append(token_id)
-        answer = slot.token_ids[prompt_length:]
+    def _extend_answer(self, sequence: _GrowingSequence, prompt_length: int, token_id: int) -> bool:
+        """Add a token to an answer, and return whether the answer goes on."""
+        sequence.token_ids.append(token_id)
+        answer = sequence.token_ids[prompt_length:]
         loop = loop_start(answer)
         if loop is not None:
-            del slot.token_ids[prompt_length + loop :]
+            del sequence.token_ids[prompt_length + loop :]
             return False
-        has_room = len(slot.token_ids) < self._target.capacity and len(answer) < self._options.max_answer_tokens
+        has_room = len(sequence.token_ids) < self._target.capacity and len(answer) < self._options.max_answer_tokens
         return has_room and token_id not in self._ends
 
     def _is_answerable(self, prompt: TokenIds) -> bool:
@@ -171,7 +183,7 @@ class TextWriter:
         return conversation.answer_length >= LEAST_ANSWER_TOKENS and self._is_new(conversation.answer.tolist())
 
     def _is_new(self, token_ids: TokenIds) -> bool:
-        """Whether a prompt or an answer was not seen before; from now on it was."""
+        """Whether a prompt or an answer is seen for the first time; it is then noted as seen."""
         key = tuple(token_ids)
         if key in self._seen:
             return False
@@ -180,12 +192,12 @@ class TextWriter:
 
 
 @dataclass(slots=True)
-class _Slot:
+class _GrowingSequence:
     """One conversation on its way through a target.
 
     Attributes:
-        hidden_states: (capacity, E) float16, those of the tokens that were read.
-        token_ids: tokens that were read, and after them those that will be.
+        hidden_states: (capacity, E) float16, hidden states of the tokens that were read.
+        token_ids: tokens that were read, followed by tokens that are still to be read.
         num_read: number of tokens that were read.
         prompt_length: number of tokens before the answer; None while the question is being written.
     """
@@ -207,19 +219,14 @@ class _Slot:
     def restart(self, token_ids: TokenIds, prompt_length: int | None = None) -> None:
         """Go on with other tokens.
 
-        What they share with those that were read is not read again, but for the last token: its logits are needed.
+        Tokens that were read already are not read again, except for the last one, whose logits are needed.
         """
-        num_shared = 0
-        for new, old in zip(token_ids[:-1], self.token_ids[: self.num_read], strict=False):
-            if new != old:
-                break
-            num_shared += 1
-        self.num_read = num_shared
+        self.num_read = num_reusable(self.token_ids[: self.num_read], token_ids)
         self.token_ids = list(token_ids)
         self.prompt_length = prompt_length
 
     def keep(self, hidden_states: FloatArray) -> None:
-        """Note what the target gave for the next tokens, (n, E)."""
+        """Note the hidden states of the next tokens, (n, E)."""
         end = self.num_read + len(hidden_states)
         self.hidden_states[self.num_read : end] = hidden_states
         self.num_read = end

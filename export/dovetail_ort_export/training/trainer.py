@@ -14,13 +14,13 @@ from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.options import Report
 from dovetail_ort_export.source import SourceOptions, load_source
 from dovetail_ort_export.source.weights import Weights
+from dovetail_ort_export.training.batched_target import BatchedTarget, TorchTarget
 from dovetail_ort_export.training.checkpoint import CHECKPOINT_NAME
-from dovetail_ort_export.training.curves import draw_curves
 from dovetail_ort_export.training.head_files import HeadRecord, TrainedHead, load_head, save_head
 from dovetail_ort_export.training.options import TrainingInputs, TrainingOptions
-from dovetail_ort_export.training.session import TrainingSession
-from dovetail_ort_export.training.slotted_target import SlottedTarget, TorchTarget
+from dovetail_ort_export.training.run import TrainingRun
 from dovetail_ort_export.training.text_plan import OpenTarget, write_text
+from dovetail_ort_export.training.training_plot import draw_training
 from dovetail_ort_export.training.training_text import TrainingText, choose_text, draft_vocabulary
 from dovetail_ort_export.writing.target_ends import TargetEnds, read_target_ends
 from dovetail_ort_runtime.arrays import TokenArray
@@ -34,7 +34,7 @@ from dovetail_ort_runtime.machine.onnx_runtime import onnxruntime_distributions
 from dovetail_ort_runtime.machine.processor import processor_name, usable_cores
 
 _PACKAGES: Final = ("torch", "transformers", "dovetail-ort")
-_CURVES_NAME: Final = "curves.png"
+_PLOT_NAME: Final = "curves.png"
 
 
 def train_head(
@@ -44,14 +44,14 @@ def train_head(
     inputs: TrainingInputs | None = None,
     report: Report = lambda _: None,
 ) -> HeadRecord:
-    """Train a draft head for a bundle's target; a training that was stopped goes on.
+    """Train a draft head for a bundle's target. Called again with the same arguments, it continues a stopped training.
 
     Args:
-        bundle_path: directory of the bundle.
-        out: directory of the head.
+        bundle_path: directory of the bundle, which is only read.
+        out: directory for the head, its record, and a checkpoint while the training runs.
         options: settings of the training.
-        inputs: what is read beside the bundle; nothing if None.
-        report: function that is given each step of the plan, and each measurement, in a line.
+        inputs: further inputs, such as prompts or a head to start from; none if None.
+        report: function that is called with one line of text for each step of the plan and each measurement.
 
     Returns:
         The record that is written beside the head's weights.
@@ -59,7 +59,7 @@ def train_head(
     Raises:
         InputError: the bundle's target cannot have a head, a file is damaged, the source is another model, the output
             is of another training, or the loss is not finite.
-        UnavailableError: the device is not there.
+        UnavailableError: the device does not exist, or torch cannot use it.
     """
     inputs = inputs or TrainingInputs()
     plan = _plan(Bundle(bundle_path), options, inputs)
@@ -67,9 +67,9 @@ def train_head(
     text = _prepare_text(plan, inputs, out, report)
     ends = read_target_ends(plan.bundle)
     head, draft_token_ids = _prepare_head(plan, ends, text)
-    session = TrainingSession(head, plan.options, ends, draft_token_ids, plan.device)
+    run = TrainingRun(head, plan.options, ends, draft_token_ids, plan.device)
     report(f"training on {text.num_answer_tokens} answer tokens of {len(text.trained)} conversations")
-    state = session.train(text, out, _identity(plan, text), report)
+    state = run.train(text, out, _identity(plan, text), report)
     record = HeadRecord(
         target_sha256=plan.target_sha256,
         config=head.config,
@@ -89,13 +89,13 @@ def train_head(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Plan:
-    """What is fixed before a training begins.
+    """Everything that is fixed before a training begins.
 
     Attributes:
         bundle: the bundle whose target gets a head.
         target_sha256: hash of the target's weights.
-        options: settings of the training, with the shape of the head that it goes on from.
-        start: the head that the training goes on from, or None.
+        options: settings of the training, with the sizes of the head from which it starts.
+        start: head from which the training starts, or None.
         device: where the head is trained.
     """
 
@@ -107,7 +107,7 @@ class _Plan:
 
     @property
     def start_record(self) -> HeadRecord | None:
-        """Record of the head that the training goes on from, or None."""
+        """Record of the head from which the training starts, or None."""
         return None if self.start is None else self.start.record
 
 
@@ -170,14 +170,14 @@ def _open_source(source: str, manifest: Manifest, device: torch.device) -> OpenT
             f"got {found[:12]}…; name that one, or none"
         )
 
-    def open_target(*, num_slots: int, capacity: int) -> SlottedTarget:
-        return TorchTarget(model, num_slots=num_slots, capacity=capacity, device=device)
+    def open_target(*, num_sequences: int, capacity: int) -> BatchedTarget:
+        return TorchTarget(model, num_sequences=num_sequences, capacity=capacity, device=device)
 
     return open_target
 
 
 def _prepare_head(plan: _Plan, ends: TargetEnds, text: TrainingText) -> tuple[DraftHead, TokenArray]:
-    """The head that the training goes on from, or a new one; and the ids (Vd,) of the tokens that it can draft."""
+    """The head from which the training starts, or a new one, and the ids (Vd,) of the tokens that it can draft."""
     if plan.start is not None:
         return plan.start.head, plan.start.draft_token_ids
     draft_token_ids = draft_vocabulary(
@@ -202,7 +202,7 @@ def _new_head(plan: _Plan, ends: TargetEnds) -> DraftHead:
 
 
 def _identity(plan: _Plan, text: TrainingText) -> dict[str, Any]:
-    """What tells this training from all others, as JSON values: whatever the trained weights depend on."""
+    """JSON values that distinguish this training from all others: everything that the trained weights depend on."""
     start = plan.start_record
     return {
         **asdict(plan.options),
@@ -227,7 +227,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def _save(head: DraftHead, draft_token_ids: TokenArray, record: HeadRecord, out: Path) -> None:
-    """Write head, record and curves, after which no checkpoint is needed."""
+    """Write head, record and plot; the checkpoint is not needed any more."""
     save_head(head, draft_token_ids, record, out)
-    draw_curves(record, out / _CURVES_NAME)
+    draw_training(record, out / _PLOT_NAME)
     (out / CHECKPOINT_NAME).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from dovetail_ort_export.training.conversation import Conversation
 from dovetail_ort_runtime.arrays import TokenArray
 
 _PASSAGE_WORDS: Final = 10
-_HELD_OUT_SHARE: Final = 32  # one conversation in so many is held out
+_HELD_OUT_SHARE: Final = 32  # one conversation in this many is held out
 _MOST_HELD_OUT: Final = 100  # more of them would make measuring slow
 
 
@@ -51,8 +51,8 @@ def choose_text(
     """Take as much text as a training asks for, and hold some of it out.
 
     Args:
-        conversations: written text, oldest first; no more of it is read than is taken.
-        num_answer_tokens: number of tokens that the answers must have together, as far as there are so many.
+        conversations: written text, oldest first; only as much is read as is needed.
+        num_answer_tokens: number of tokens that the answers must have together, or all if there are fewer.
         evaluation_texts: texts of an evaluation; a conversation that shares a passage with one is left out. None if
             there are none.
         decode: function from token ids to text.
@@ -120,7 +120,7 @@ def draft_vocabulary(
         total: V, number of tokens in the target's vocabulary.
 
     Returns:
-        (Vd,) int64, ascending. Of tokens that occur equally often, the one with the lower id is in first.
+        (Vd,) int64, ascending. Among tokens that occur equally often, lower ids are preferred.
     """
     if size == 0 or size >= total:
         return np.arange(total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,6 @@ from typing import IO, Any, Final
 from dovetail_ort_runtime.bundle.bundle import Bundle, sha256
 from dovetail_ort_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from dovetail_ort_runtime.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows: what a killed export left behind stays for its user to remove
-    fcntl = None  # type: ignore[assignment]
 
 _LOCK_NAME: Final = "lock"
 _SUFFIX: Final = ".partial"
@@ -31,7 +27,7 @@ def check_output(out: Path, *, force: bool) -> None:
         force: whether a bundle there may be replaced.
 
     Raises:
-        InputError: a bundle stands there and `force` is not set, or something that is no bundle.
+        InputError: there is a bundle and `force` is not set, or something that is no bundle.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -101,8 +97,10 @@ def _clear(scratch: Path, out: Path) -> None:
 
 def _lock(file: IO[Any]) -> bool:
     """Whether this process has the lock now, until the file is closed."""
-    if fcntl is None:
+    if sys.platform == "win32":  # what a killed export left there stays for its user to remove
         return False
+    import fcntl
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -116,7 +114,7 @@ def copy_without(bundle: Bundle, graphs: tuple[str, ...], directory: Path) -> tu
     Args:
         bundle: bundle to copy.
         graphs: paths of the graphs to leave out, as the manifest names them.
-        directory: where the copies go, under the same paths.
+        directory: directory for the copies, which keep their paths.
 
     Returns:
         What the manifest says of these files.
@@ -190,10 +188,10 @@ def _file_entry(path: Path, name: str) -> FileEntry:
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Put `content` into `path`; on an error, such as a full disk, what stood there stays.
+    """Write `content` into `path`; on an error, such as a full disk, a file that was there stays as it was.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     scratch = path.with_name(f"{path.name}{_SUFFIX}")
     try:

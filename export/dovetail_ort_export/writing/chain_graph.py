@@ -21,20 +21,20 @@ _PASSES: Final = ("drop-bias", "keep-scored-states")
 
 
 def chain_graph_name(graph: str) -> str:
-    """What a bundle calls the graph for chains that stands beside the graph `graph`."""
+    """Name of the graph for chains in a bundle, beside the graph `graph`."""
     return f"{graph.removesuffix('.onnx')}_chains.onnx"
 
 
 def write_chain_graph(path: Path, name: str) -> None:
-    """Write what a saved graph is for chains alone beside it; its weights are those that lie there already.
+    """Write the graph for chains beside a saved graph, over the weights of that graph.
 
     Args:
-        path: file of a drafter's graph or of a target's front graph.
+        path: file of a draft graph, or of a target's front graph.
         name: name of the new file.
 
     Raises:
         InputError: something else than attention reads the bias.
-        BundleError: ONNX Runtime refuses what came of it.
+        BundleError: ONNX Runtime refuses the new graph.
     """
     graph = load_graph(path)
     for step in _PASSES:

@@ -1,4 +1,4 @@
-"""A drafter's graph by a recipe, its files in a bundle, and what the manifest says of them.
+"""Make a draft graph by a recipe, write its files into a bundle, and describe them for the manifest.
 
 It knows no training: a head comes with its weights, and the tokens that it can draft.
 """
@@ -105,7 +105,7 @@ def drafter_entry(parts: DrafterParts, target_sha256: str, graph: str, recipe: R
 
 
 def write_drafter(graph: ir.Model, folder: Path, entry: DrafterEntry) -> None:
-    """Write a drafter's graphs and weights into a folder, under the names in its entry."""
+    """Write draft graphs and their weights into a folder, under the names in the entry."""
     save = save_graph_beside if _has_weights_in(graph, folder) else save_graph
     save(graph, folder / entry.graph)
     if entry.chain_graph is not None:

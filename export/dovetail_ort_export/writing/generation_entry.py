@@ -30,7 +30,7 @@ def generation_entry(source: Source) -> GenerationEntry:
 
 
 def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sampling model does not set has the values that transformers gives it."""
+    """Settings of a model that samples, with the defaults of transformers for those that are not given."""
     top_k = int(_number(given, "top_k", default=50, off=0))
     return {
         "temperature": _number(given, "temperature", default=1.0, off=1.0),

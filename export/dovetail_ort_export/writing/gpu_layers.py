@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from dovetail_ort_export.options import MAX_ROWS, ExportOptions, Report
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.source.weights import head_size
 from dovetail_ort_runtime.engine.cache_memory import CacheShape
 from dovetail_ort_runtime.errors import InputError
 
 _HALF_BYTES: Final = 2
 _FLOAT_BYTES: Final = 4
-_GRAPH_BYTES: Final = 2**20  # the front's graph itself, beside its weights
+_GRAPH_BYTES: Final = 2**20  # the front graph itself, without its weights
 
 
-def number_of_gpu_layers(options: ExportOptions, model: Any, max_context: int, report: Report) -> int:
+def number_of_gpu_layers(options: ExportOptions, model: CausalLM, max_context: int, report: Report) -> int:
     """Number of first blocks that go into a graph for a GPU, as the options say.
 
     Args:
         options: settings of the export.
         model: transformers causal LM.
         max_context: largest number of tokens of prompt and answer.
-        report: function that is told where a number was chosen.
+        report: function that is called with one line of text if a number was chosen.
 
     Raises:
         InputError: the number is not below the model's, or the limit of memory holds not one block.
@@ -39,8 +40,8 @@ def number_of_gpu_layers(options: ExportOptions, model: Any, max_context: int, r
     return number
 
 
-def _blocks_within(vram_limit: int, model: Any, max_context: int) -> int:
-    """The most blocks that so many bytes hold with embedding, cache and the activations of a forward; never all.
+def _blocks_within(vram_limit: int, model: CausalLM, max_context: int) -> int:
+    """Largest number of blocks that fit, with embedding, cache and the activations of a forward; never all of them.
 
     What CUDA and its libraries take for themselves is not counted. Where attention is not flash attention, its scores
     are there at once, (H, S, T) in float32.
@@ -65,10 +66,10 @@ def _blocks_within(vram_limit: int, model: Any, max_context: int) -> int:
     return int(min(number, config.num_hidden_layers - 1))
 
 
-def _bytes_of_ends(model: Any, max_context: int) -> int:
+def _bytes_of_ends(model: CausalLM, max_context: int) -> int:
     """Bytes of all that does not depend on the number of blocks."""
     config = model.config
-    embedding = model.get_input_embeddings().weight.numel()
+    embedding = model.model.embed_tokens.weight.numel()
     rotary = max_context * head_size(config)
     activations = MAX_ROWS * (4 * config.hidden_size + 3 * config.intermediate_size)
     scores = _FLOAT_BYTES * MAX_ROWS * config.num_attention_heads * max_context

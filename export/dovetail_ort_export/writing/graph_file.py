@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from dovetail_ort_runtime.bundle.formats import FP16, FP32, INT4, INT8, NATIVE, PORTABLE
 from dovetail_ort_runtime.bundle.hub_cache import Snapshot
-from dovetail_ort_runtime.errors import InputError
+from dovetail_ort_runtime.errors import InputError, one_line
 
 # Offsets at whole pages let the runtime map the weights instead of reading them.
 _PAGE_BYTES: Final = 4096
@@ -21,7 +21,7 @@ _SUFFIXES: Final = {INT8: "_quantized", INT4: "_q4", FP16: "_fp16", FP32: ""}
 
 
 def graph_name(part: str, precision: str, graph_format: str = PORTABLE) -> str:
-    """What a bundle calls a graph.
+    """Name of a graph's file in a bundle.
 
     Args:
         part: `model` or `drafter`.
@@ -44,7 +44,7 @@ def load_graph(path: Path) -> ir.Model:
     try:
         model = ir.load(path)
     except Exception as error:  # protobuf and onnx-ir raise classes of their own
-        raise InputError(f"{path.name} must be an ONNX graph, got: {error}") from error
+        raise InputError(f"{path.name} is not an ONNX graph: {one_line(error)}") from error
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if not isinstance(tensor, ir.ExternalTensor):
@@ -68,7 +68,7 @@ def save_graph(graph: ir.Model, path: Path) -> None:
 
 
 def save_graph_over(graph: ir.Model, path: Path, owner: Path) -> None:
-    """Write a graph whose weights are those of a graph that was saved beside it, by their names; they stand once.
+    """Write a graph that shares the file of weights with a graph that was saved beside it, by the weights' names.
 
     Args:
         graph: graph to write.

@@ -1,8 +1,7 @@
 """What a drafter shares with its target, read back from a bundle: embedding, head and rotary angles, in float32.
 
-Of a native graph both ends are unpacked. Those of a portable one are asked for what they do rather than for how they
-store it, so every number format is read alike: the embedding is run over all token ids, and the head, a linear map,
-over the identity.
+From a native graph, the weights of both are unpacked. From a portable graph they are computed, so that every number
+format can be read: the embedding is run over all token ids, and the head, which is linear, over the identity matrix.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from dovetail_ort_runtime.arrays import FloatArray
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.formats import NATIVE
 from dovetail_ort_runtime.bundle.graph_names import COS_TABLE, HIDDEN_STATES, INPUT_IDS, LOGITS, SIN_TABLE
+from dovetail_ort_runtime.bundle.native_layout import EMBEDDING, NORM, NORM_PRODUCT
 from dovetail_ort_runtime.engine.session import open_session
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN
 from dovetail_ort_runtime.machine.processor import usable_cores
@@ -81,8 +81,8 @@ def _portable_ends(bundle: Bundle, model: ir.Model) -> TargetEnds:
 
 
 def _native_ends(model: ir.Model) -> TargetEnds:
-    embedding = next(node for node in model.graph if (node.domain, node.op_type) == (OPERATOR_DOMAIN, "Embedding"))
-    norm = next(node for node in model.graph if node.op_type in ("Norm", "NormProduct"))
+    embedding = next(node for node in model.graph if (node.domain, node.op_type) == (OPERATOR_DOMAIN, EMBEDDING))
+    norm = next(node for node in model.graph if node.op_type in (NORM, NORM_PRODUCT))
     return TargetEnds(
         embedding=_unpacked(embedding),
         head=_unpacked(producer_of(by_name(model.graph.outputs)[LOGITS])),

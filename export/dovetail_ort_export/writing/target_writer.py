@@ -54,7 +54,7 @@ class WrittenTarget:
         return self.entry.precision != FP32 or self.entry.front_graph is not None
 
     def portable(self) -> WrittenTarget:
-        """What is loaded in its place where the library of operators is missing."""
+        """The target that is loaded instead if the library of operators is missing."""
         assert self.entry.portable_graph is not None
         entry = replace(
             self.entry,
@@ -80,10 +80,10 @@ class TargetWriter:
 
     Args:
         source: loaded model.
-        options: settings of the export, of which recipes, precision and format are not looked at.
+        options: settings of the export; recipes, precision and format are not used.
         max_context: largest number of tokens of prompt and answer.
         cache_maxima: what `measured_cache` found on a text.
-        report: function that is given a line about what takes time.
+        report: function that is called with one line of text for each step that takes time.
 
     Attributes:
         weights_sha256: checksum of the model's weights, whatever form they are written in.
@@ -119,13 +119,15 @@ class TargetWriter:
             InputError: a pass is unknown or does not fit its place.
             SourceError: the model's dimensions do not suit the format.
         """
-        recipe, *portable = [self._with_cache_that_fits(recipe) for recipe in recipes]
-        entry = self._entry(recipe, portable[0] if portable else None)
+        fitting = [self._with_cache_that_fits(recipe) for recipe in recipes]
+        recipe = fitting[0]
+        portable = fitting[1] if len(fitting) > 1 else None
+        entry = self._entry(recipe, portable)
         self._write_main(recipe, entry, folder)
         if entry.rest_graph is not None:
             self._write_rest(recipe, entry.rest_graph, entry, folder)
-        if entry.portable_graph is not None:
-            self._save(portable[0], folder / entry.portable_graph)
+        if portable is not None and entry.portable_graph is not None:
+            self._save(portable, folder / entry.portable_graph)
         if entry.front_graph is not None:
             self._write_front(recipe, entry.front_graph, entry, folder)
         return WrittenTarget(folder=folder, entry=entry)

@@ -30,7 +30,7 @@ LARGEST_TOKENIZER_BYTES: Final = 256 << 20
 
 
 class Bundle:
-    """An opened bundle: every file that it names is there and has its size, and its graphs stay inside.
+    """An opened bundle: every file in its manifest is there with its size, and no graph reads other files.
 
     In a snapshot of the hub's cache a file may be a link to a blob of the same repository; see `Snapshot`.
 
@@ -95,7 +95,7 @@ class Bundle:
         path = self.path(self.manifest.tokenizer.file)
         _check_size(path.name, path.stat().st_size, LARGEST_TOKENIZER_BYTES)
         tokenizer = Tokenizer(path)
-        return_freed_memory()  # reading takes half as much memory again as the tokenizer keeps
+        return_freed_memory()  # reading needs half as much memory again as the tokenizer itself
         return tokenizer
 
     def chat_template(self) -> ChatTemplate | None:

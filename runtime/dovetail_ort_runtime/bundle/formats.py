@@ -15,3 +15,5 @@ INT4: Final = "int4"
 FP16: Final = "fp16"
 FP32: Final = "fp32"
 NUMBER_FORMATS: Final = (INT8, INT4, FP16, FP32)
+# How a native graph stores keys and values.
+KV_CACHES: Final = (FP16, FP32)

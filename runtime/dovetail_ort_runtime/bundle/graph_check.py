@@ -26,15 +26,15 @@ from dovetail_ort_runtime.bundle.onnx_file import (
     TENSOR_TYPE,
     TYPE,
     VALUE_INFO,
-    Message,
-    Place,
+    ExternalPlace,
+    ProtobufMessage,
     external_place,
 )
 from dovetail_ort_runtime.errors import BundleError, BundleVersionError
 from dovetail_ort_runtime.kernels import OPERATOR_DOMAIN, OPERATOR_VERSION
 
 DOMAINS: Final = ("", "ai.onnx", "com.microsoft", OPERATOR_DOMAIN)
-# Enough for nodes and names: weights lie beside the graph.
+# Enough for nodes and names: weights are in files of their own.
 LARGEST_GRAPH_BYTES: Final = 16 << 20
 # No number format puts more elements into a byte, an encoded integer or the two bytes of an empty string.
 _ELEMENTS_PER_BYTE: Final = 4
@@ -49,12 +49,12 @@ _BITS_BY_DATA_TYPE: Final = {
 _SUBGRAPHS: Final = ("g", "graphs", "sparse_tensor", "sparse_tensors")
 # Types of an attribute that a native node may have, by the numbers in onnx.proto.
 _KINDS: Final = {1: "f", 2: "i", 3: "s"}
-_NO_NUMBER: Final = -1  # for a dimension that is a name
+_NO_NUMBER: Final = -1  # length of a dimension that has only a name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckedGraph:
-    """What is known of a graph that passed.
+    """What is known of a graph that was checked.
 
     Attributes:
         shapes: shapes of the weights by name.
@@ -81,7 +81,7 @@ def check_graph(path: Path, file_bytes: Mapping[str, int]) -> CheckedGraph:
         with path.open("rb") as file:
             content = file.read(LARGEST_GRAPH_BYTES + 1)
         if len(content) > LARGEST_GRAPH_BYTES:
-            raise ValueError(f"more than {LARGEST_GRAPH_BYTES} bytes, though weights belong into a file beside it")
+            raise ValueError(f"more than {LARGEST_GRAPH_BYTES} bytes, but weights belong in a file beside it")
         return _check_model(memoryview(content), file_bytes)
     except BundleVersionError:
         raise
@@ -90,10 +90,10 @@ def check_graph(path: Path, file_bytes: Mapping[str, int]) -> CheckedGraph:
 
 
 def _check_model(message: memoryview, file_bytes: Mapping[str, int]) -> CheckedGraph:
-    model = Message(message, MODEL)
+    model = ProtobufMessage(message, MODEL)
     _forbid(model, "training_info", "functions")
-    operators = _native_version([Message(opset, OPSET) for opset in model.messages("opset_import")])
-    graph = Message(model.message("graph"), GRAPH)
+    operators = _native_version([ProtobufMessage(opset, OPSET) for opset in model.messages("opset_import")])
+    graph = ProtobufMessage(model.message("graph"), GRAPH)
     _forbid(graph, "sparse_initializer")
     weights = _checked_weights(graph.messages("initializer"), file_bytes)
     if operators is None:
@@ -102,17 +102,17 @@ def _check_model(message: memoryview, file_bytes: Mapping[str, int]) -> CheckedG
         inputs = dict(_input_type(value) for value in graph.messages("input"))
         tensors = GraphTensors(weights=weights, inputs=inputs)
     for node in graph.messages("node"):
-        _check_node(Message(node, NODE), file_bytes, tensors)
+        _check_node(ProtobufMessage(node, NODE), file_bytes, tensors)
     return CheckedGraph(shapes={name: found.shape for name, found in weights.items()}, operators=operators)
 
 
-def _forbid(message: Message, *names: str) -> None:
+def _forbid(message: ProtobufMessage, *names: str) -> None:
     for name in names:
         if name in message.names():
             raise ValueError(f"the field {name}, which a flat graph does not need")
 
 
-def _native_version(opsets: list[Message]) -> int | None:
+def _native_version(opsets: list[ProtobufMessage]) -> int | None:
     versions = []
     for opset in opsets:
         _check_domain(opset.text("domain"))
@@ -149,7 +149,7 @@ def _checked_weights(tensors: Iterable[memoryview], file_bytes: Mapping[str, int
     return weights
 
 
-def _check_node(node: Message, file_bytes: Mapping[str, int], tensors: GraphTensors | None) -> None:
+def _check_node(node: ProtobufMessage, file_bytes: Mapping[str, int], tensors: GraphTensors | None) -> None:
     """Refuse a node that a bundle must not have; `tensors` is None in a graph without native operators."""
     domain = node.text("domain")
     _check_domain(domain)
@@ -159,16 +159,16 @@ def _check_node(node: Message, file_bytes: Mapping[str, int], tensors: GraphTens
         check_node(_native_node(node), tensors)
         return
     for attribute in node.messages("attribute"):
-        fields = Message(attribute, ATTRIBUTE)
+        fields = ProtobufMessage(attribute, ATTRIBUTE)
         _forbid(fields, *_SUBGRAPHS)
         for tensor in (*fields.messages("t"), *fields.messages("tensors")):
             _check_tensor(tensor, file_bytes)
 
 
-def _native_node(node: Message) -> NativeNode:
+def _native_node(node: ProtobufMessage) -> NativeNode:
     attributes: dict[str, Attribute] = {}
     for message in node.messages("attribute"):
-        fields = Message(message, NATIVE_ATTRIBUTE)
+        fields = ProtobufMessage(message, NATIVE_ATTRIBUTE)
         _forbid(fields, *_SUBGRAPHS)
         name = fields.text("name")
         value = _value(fields)
@@ -180,10 +180,10 @@ def _native_node(node: Message) -> NativeNode:
     )
 
 
-def _value(attribute: Message) -> Attribute:
+def _value(attribute: ProtobufMessage) -> Attribute:
     """The float, integer or text of an attribute whose type says the same."""
     kind = _KINDS.get(attribute.integer("kind"))
-    # What has its default may be left out of the message.
+    # A message may leave out a field that has its default value.
     if kind is None or not attribute.names() <= {"name", "kind", kind}:
         raise ValueError(f"an attribute {attribute.text('name')!r} that is no float, integer or text")
     if kind == "f":
@@ -195,20 +195,20 @@ def _value(attribute: Message) -> Attribute:
 
 def _input_type(message: memoryview) -> tuple[str, TensorType]:
     """Name and type of what a caller gives."""
-    value = Message(message, VALUE_INFO)
-    tensor = Message(Message(value.message("type"), TYPE).message("tensor_type"), TENSOR_TYPE)
-    dimensions = Message(tensor.message("shape"), SHAPE).messages("dim")
-    shape = tuple(_length(Message(dimension, DIMENSION)) for dimension in dimensions)
+    value = ProtobufMessage(message, VALUE_INFO)
+    tensor = ProtobufMessage(ProtobufMessage(value.message("type"), TYPE).message("tensor_type"), TENSOR_TYPE)
+    dimensions = ProtobufMessage(tensor.message("shape"), SHAPE).messages("dim")
+    shape = tuple(_length(ProtobufMessage(dimension, DIMENSION)) for dimension in dimensions)
     return value.text("name"), TensorType(data_type=tensor.integer("elem_type"), shape=shape)
 
 
-def _length(dimension: Message) -> int:
+def _length(dimension: ProtobufMessage) -> int:
     return dimension.integer("dim_value") if "dim_value" in dimension.names() else _NO_NUMBER
 
 
 def _check_tensor(message: memoryview, file_bytes: Mapping[str, int]) -> tuple[str, TensorType]:
     """Name and type of a tensor whose bytes are there."""
-    tensor = Message(message, TENSOR)
+    tensor = ProtobufMessage(message, TENSOR)
     name = tensor.text("name")
     found = TensorType(data_type=tensor.integer("data_type"), shape=tuple(tensor.integers("dims")))
     place = external_place(tensor)
@@ -219,7 +219,7 @@ def _check_tensor(message: memoryview, file_bytes: Mapping[str, int]) -> tuple[s
     return name, found
 
 
-def _check_place(name: str, tensor: TensorType, place: Place, file_bytes: Mapping[str, int]) -> None:
+def _check_place(name: str, tensor: TensorType, place: ExternalPlace, file_bytes: Mapping[str, int]) -> None:
     """Refuse a tensor whose bytes in another file are not there, or not as many as its shape needs."""
     location, offset, length = place
     if location not in file_bytes:

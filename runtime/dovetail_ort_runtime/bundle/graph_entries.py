@@ -1,4 +1,4 @@
-"""What a manifest says of the target's and of the drafter's graphs: files, formats and dimensions.
+"""What a manifest says of a target and of a drafter: the files, formats and dimensions of their graphs.
 
 It knows no graph: `graph_check` reads those.
 """
@@ -51,12 +51,12 @@ class TargetEntry:
         family: transformers model type that it was exported from.
         precision: number format of most weights: `int8`, `int4`, `fp16` or `fp32`.
         exact: whether a row's logits were independent of the other rows on the machine that exported the target.
-        num_layers: L.
-        num_heads: H.
-        num_kv_heads: Hkv.
-        head_size: D.
-        hidden_size: E.
-        vocabulary_size: V, the width of the logits.
+        num_layers: number of blocks, L.
+        num_heads: number of query heads, H.
+        num_kv_heads: number of key-value heads, Hkv.
+        head_size: head size, D.
+        hidden_size: length of a hidden state, E.
+        vocabulary_size: number of logits of a row, V.
         num_parameters: number of distinct weights of the model.
         max_context: largest number of tokens of prompt and answer.
         max_rows: largest number of tokens in one forward, at most `MOST_ROWS`.
@@ -115,7 +115,7 @@ class TargetEntry:
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """Paths of its graphs in the bundle, one to five."""
+        """Paths of the target's graphs in the bundle, one to five."""
         others = (self.portable_graph, self.front_graph, self.front_chain_graph, self.rest_graph)
         return with_paths_beside(self.graph, *others)
 
@@ -211,7 +211,7 @@ class AcceptanceRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrafterEntry:
-    """The drafter's graph and its dimensions; D and Hkv are its own.
+    """The draft graph and its dimensions; D and Hkv are its own.
 
     Attributes:
         graph: path of the ONNX file.
@@ -220,8 +220,8 @@ class DrafterEntry:
         fusion: how feature and token are joined: `gating`, `concatenation` or `eagle3`.
         target_sha256: `TargetEntry.weights_sha256` of the target whose hidden states the drafter reads.
         num_layers: number of decoder blocks.
-        num_kv_heads: Hkv.
-        head_size: D.
+        num_kv_heads: number of key-value heads, Hkv.
+        head_size: head size, D.
         hidden_size: F, width of the features that the drafter reads and predicts; E, the target's, without taps.
         draft_vocabulary_size: number of tokens that can be drafted.
         num_parameters: number of weights of fusion and blocks.
@@ -270,7 +270,7 @@ class DrafterEntry:
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """Paths of its graphs in the bundle, one to four."""
+        """Paths of the drafter's graphs in the bundle, one to four."""
         if self.taps is None:
             return with_paths_beside(self.graph, self.chain_graph)
         return with_paths_beside(self.graph, self.chain_graph, self.taps.graph, self.taps.portable_graph)

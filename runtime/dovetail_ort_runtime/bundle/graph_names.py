@@ -1,4 +1,4 @@
-"""Names of inputs, outputs and weights in a bundle's graphs: the contract between the export and the runtime.
+"""Names of a bundle's graphs, inputs, outputs and weights: the contract between the export and the runtime.
 
 docs/bundle-format.md says what each holds.
 """
@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
+# A bundle's graphs.
+TARGET: Final = "target"
+DRAFTER: Final = "drafter"
+
+# Inputs.
 INPUT_IDS: Final = "input_ids"
 POSITION_IDS: Final = "position_ids"
 SCORED_ROWS: Final = "scored_rows"

@@ -125,7 +125,7 @@ class Snapshot:
         )
 
 
-def cache_directory() -> Path:
+def hub_cache_directory() -> Path:
     """Directory of `huggingface_hub`'s cache, by the same environment variables. It need not exist."""
     home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("HF_HOME", f"{home}/huggingface")
@@ -136,7 +136,7 @@ def cache_directory() -> Path:
 
 def repository_directory(name: HubName) -> Path:
     """Directory of everything that the cache has of a model. It need not exist."""
-    return cache_directory() / f"models--{name.repository.replace('/', '--')}"
+    return hub_cache_directory() / f"models--{name.repository.replace('/', '--')}"
 
 
 def names_commit(revision: str, commit: str) -> bool:
@@ -156,7 +156,7 @@ def find_snapshot(name: HubName) -> Path:
     commit = _commit(repository, revision)
     if commit is None or not (repository / "snapshots" / commit).is_dir():
         raise BundleError(
-            f"there is no bundle {str(name)!r}, neither as a directory nor in {cache_directory()}; "
+            f"there is no bundle {str(name)!r}, neither as a directory nor in {hub_cache_directory()}; "
             f"run: dovetail-ort pull {name}"
         )
     return repository / "snapshots" / commit

@@ -56,7 +56,11 @@ class GenerationEntry:
 
     Attributes:
         eos_token_ids: tokens that end an answer.
-        temperature: default of `SamplingOptions.temperature`; 0 is greedy. The other fields alike.
+        temperature: default of `SamplingOptions.temperature`; 0 is greedy.
+        top_k: default of `SamplingOptions.top_k`.
+        top_p: default of `SamplingOptions.top_p`.
+        min_p: default of `SamplingOptions.min_p`.
+        repetition_penalty: default of `SamplingOptions.repetition_penalty`.
     """
 
     eos_token_ids: tuple[int, ...]

@@ -10,30 +10,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dovetail_ort_runtime.arrays import Shape
+from dovetail_ort_runtime.bundle.native_layout import (
+    ACTIVATIONS,
+    ATTENTION,
+    BITS,
+    BLOCK,
+    EMBEDDING,
+    FINE_BLOCK,
+    GATED_PRODUCT,
+    GROUP,
+    HEAD_STEP,
+    INPUT_PAD,
+    INPUTS_SIDE_BY_SIDE,
+    LARGEST_HEAD,
+    MOST_HEADS,
+    MOST_INPUTS,
+    NIBBLE_GROUP,
+    NORM,
+    NORM_PRODUCT,
+    OUTPUTS_SIDE_BY_SIDE,
+    PRODUCT,
+)
 from dovetail_ort_runtime.kernels import CACHE_BLOCK
 
 # Element types, by the numbers in onnx.proto.
 FLOAT: Final = 1
 UINT8: Final = 2
 FLOAT16: Final = 10
-_CACHE_TYPES: Final = (FLOAT, FLOAT16)
-# The layout of packed weights, as docs/kernels.md draws it.
-_SLAB: Final = 32  # outputs of a slab
-_INPUT_PAD: Final = 64  # inputs are filled up to a multiple of this
-_CODES: Final = 4  # inputs whose codes lie side by side
-_BLOCKS: Final = (64, 32)
-_GROUP: Final = 64
-_NIBBLE_GROUP: Final = 32
-_ACTIVATIONS: Final = ("silu", "gelu_tanh")
-# Limits of the library of native operators.
-_MOST_HEADS: Final = 65536
-_MOST_INPUTS: Final = 1 << 24
-_LARGEST_HEAD: Final = 256
-_HEAD_STEP: Final = 16
+_CACHE_FORMATS: Final = (FLOAT, FLOAT16)
 # No model has a size near it, and no product of two such sizes overflows.
 _LARGEST: Final = 1 << 30
 
-Shape = tuple[int, ...]
 Attribute = int | float | str
 
 
@@ -86,7 +94,7 @@ def check_node(node: NativeNode, tensors: GraphTensors) -> None:
 
 
 class _Node:
-    """Inputs and attributes of a node, asked for one by one; attributes that nobody asked for are refused."""
+    """Inputs and attributes of a node, checked one by one; attributes that nothing has checked are refused."""
 
     def __init__(self, node: NativeNode, tensors: GraphTensors) -> None:
         self._node = node
@@ -108,7 +116,7 @@ class _Node:
         return place < len(self._node.inputs) and self._node.inputs[place] != ""
 
     def weight(self, place: int, name: str, data_type: int, shape: Shape | None = None) -> Shape:
-        """Shape of a weight of this type, and of this shape if one is given."""
+        """Shape of the weight at a place, which must have this type, and this shape if one is given."""
         found = self._tensors.weights.get(self._node.inputs[place])
         if found is None or self._node.inputs[place] in self._tensors.inputs:
             raise self.error(f"whose {name} is no weight of the graph")
@@ -158,50 +166,52 @@ class _Node:
 
 
 def _check_packed(node: _Node, place: int, factors_place: int) -> tuple[int, int]:
-    """Numbers of outputs and inputs of a packed weight, with its scales behind it and perhaps factors of groups."""
+    """Numbers of outputs and inputs of a weight in 8 bits, after a check of its scales and of any factors of groups."""
     num_outputs, num_inputs, slabs, padded = _check_sizes(node, place)
     node.choice("bits", (8,), 8)
-    group = node.choice("group", (0, _GROUP), 0)
-    node.weight(place, "weight", UINT8, (slabs, padded // _CODES, _SLAB, _CODES))
+    group = node.choice("group", (0, GROUP), 0)
+    fours = padded // INPUTS_SIDE_BY_SIDE
+    node.weight(place, "weight", UINT8, (slabs, fours, OUTPUTS_SIDE_BY_SIDE, INPUTS_SIDE_BY_SIDE))
     if node.has(factors_place) != (group != 0):
         given = "with" if node.has(factors_place) else "without"
         raise node.error(f"with group = {group} and {given} factors")
     if group:
-        node.weight(factors_place, "factors", FLOAT16, (slabs, padded // _GROUP, _SLAB))
+        node.weight(factors_place, "factors", FLOAT16, (slabs, padded // GROUP, OUTPUTS_SIDE_BY_SIDE))
     return num_outputs, num_inputs
 
 
 def _check_packed_nibbles(node: _Node, place: int, factors_place: int) -> tuple[int, int]:
-    """Numbers of outputs and inputs of a weight in 4 bits, with its scales behind it and steps and minima of groups."""
+    """Numbers of outputs and inputs of a weight in 4 bits, after a check of its scales, steps and minima."""
     num_outputs, num_inputs, slabs, padded = _check_sizes(node, place)
-    node.choice("group", (_NIBBLE_GROUP,), 0)
-    node.weight(place, "weight", UINT8, (slabs, padded // (2 * _CODES), _SLAB, _CODES))
+    node.choice("group", (NIBBLE_GROUP,), 0)
+    eights = padded // (2 * INPUTS_SIDE_BY_SIDE)
+    node.weight(place, "weight", UINT8, (slabs, eights, OUTPUTS_SIDE_BY_SIDE, INPUTS_SIDE_BY_SIDE))
     if not node.has(factors_place):
         raise node.error("with bits = 4 and without factors")
-    node.weight(factors_place, "factors", FLOAT16, (slabs, padded // _NIBBLE_GROUP, 2, _SLAB))
+    node.weight(factors_place, "factors", FLOAT16, (slabs, padded // NIBBLE_GROUP, 2, OUTPUTS_SIDE_BY_SIDE))
     return num_outputs, num_inputs
 
 
 def _check_sizes(node: _Node, place: int) -> tuple[int, int, int, int]:
     """Numbers of outputs, inputs, slabs and filled-up inputs of the weight at a place."""
-    num_inputs = node.integer("inputs", 1, _MOST_INPUTS)
+    num_inputs = node.integer("inputs", 1, MOST_INPUTS)
     scales = node.weight(place + 1, "scales", FLOAT)
     if len(scales) != 1 or not 1 <= scales[0] <= _LARGEST:
         raise node.error(f"whose scales have the shape {scales}, not one for each output")
     num_outputs = scales[0]
-    num_slabs = -(-num_outputs // _SLAB)
-    padded_inputs = -(-num_inputs // _INPUT_PAD) * _INPUT_PAD
+    num_slabs = -(-num_outputs // OUTPUTS_SIDE_BY_SIDE)
+    padded_inputs = -(-num_inputs // INPUT_PAD) * INPUT_PAD
     return num_outputs, num_inputs, num_slabs, padded_inputs
 
 
 def _check_product_weight(node: _Node, place: int, factors_place: int) -> int:
-    """Number of inputs of a product's weight, with scales and perhaps a bias behind it."""
-    if node.choice("bits", (8, 4), 8) == 4:
+    """Number of inputs of a product's weight, after a check of its scales and of any bias."""
+    if node.choice("bits", BITS, 8) == 4:
         num_outputs, num_inputs = _check_packed_nibbles(node, place, factors_place)
-        node.choice("block", (_NIBBLE_GROUP,))
+        node.choice("block", (FINE_BLOCK,))
     else:
         num_outputs, num_inputs = _check_packed(node, place, factors_place)
-        node.choice("block", _BLOCKS)
+        node.choice("block", (BLOCK, FINE_BLOCK))
     if node.has(place + 2):
         node.weight(place + 2, "bias", FLOAT, (num_outputs,))
     return num_inputs
@@ -231,7 +241,7 @@ def _check_product(node: _Node) -> None:
 def _check_gated_product(node: _Node) -> None:
     node.arity((3, 5), (1, 1))
     _check_product_weight(node, 1, 4)
-    node.choice("activation", _ACTIVATIONS)
+    node.choice("activation", ACTIVATIONS)
     node.no_more_attributes()
 
 
@@ -245,7 +255,7 @@ def _check_norm_product(node: _Node) -> None:
 
 def _check_attention(node: _Node) -> None:
     node.arity((10, 12), (3, 3))
-    num_heads = node.integer("num_heads", 1, _MOST_HEADS)
+    num_heads = node.integer("num_heads", 1, MOST_HEADS)
     num_kv_heads = node.integer("kv_num_heads", 1, num_heads)
     if num_heads % num_kv_heads:
         raise node.error(f"with {num_heads} heads, no multiple of {num_kv_heads} heads of keys and values")
@@ -272,10 +282,10 @@ def _check_caches(node: _Node, num_kv_heads: int) -> int:
         len(keys.shape) == 5
         and keys.shape[1] == values.shape[1] == num_kv_heads
         and keys.shape[3:] == (head_size, CACHE_BLOCK)
-        and 0 < head_size <= _LARGEST_HEAD
-        and head_size % _HEAD_STEP == 0
+        and 0 < head_size <= LARGEST_HEAD
+        and head_size % HEAD_STEP == 0
     )
-    if not fits or keys.data_type != values.data_type or keys.data_type not in _CACHE_TYPES:
+    if not fits or keys.data_type != values.data_type or keys.data_type not in _CACHE_FORMATS:
         raise node.error(
             f"whose caches have the shapes {keys.shape} and {values.shape} in the formats {keys.data_type} and "
             f"{values.data_type}, not (B, {num_kv_heads}, M / 64, D, 64) and (B, {num_kv_heads}, M, D) in fp16 or fp32"
@@ -284,10 +294,10 @@ def _check_caches(node: _Node, num_kv_heads: int) -> int:
 
 
 _OPERATORS: Final = {
-    "Embedding": _check_embedding,
-    "Norm": _check_norm,
-    "Product": _check_product,
-    "GatedProduct": _check_gated_product,
-    "NormProduct": _check_norm_product,
-    "Attention": _check_attention,
+    EMBEDDING: _check_embedding,
+    NORM: _check_norm,
+    PRODUCT: _check_product,
+    GATED_PRODUCT: _check_gated_product,
+    NORM_PRODUCT: _check_norm_product,
+    ATTENTION: _check_attention,
 }

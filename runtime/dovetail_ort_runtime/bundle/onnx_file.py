@@ -40,9 +40,24 @@ TENSOR: Final = {"dims": 1, "data_type": 2, "name": 8, "external_data": 13, "dat
 ENTRY: Final = {"key": 1, "value": 2}
 
 _REPEATED: Final = {
-    *("opset_import", "training_info", "functions", "node", "initializer", "sparse_initializer", "attribute"),
-    *("tensors", "graphs", "sparse_tensors", "dims", "external_data", "input", "output", "dim"),
-    *("floats", "ints", "strings"),
+    "attribute",
+    "dim",
+    "dims",
+    "external_data",
+    "floats",
+    "functions",
+    "graphs",
+    "initializer",
+    "input",
+    "ints",
+    "node",
+    "opset_import",
+    "output",
+    "sparse_initializer",
+    "sparse_tensors",
+    "strings",
+    "tensors",
+    "training_info",
 }
 _INTEGERS: Final = {"dims", "data_type", "data_location", "version", "i", "ints", "kind", "elem_type", "dim_value"}
 _FLOATS: Final = {"f", "floats"}
@@ -53,10 +68,10 @@ _FIXED_32: Final = 5
 _FIXED_SIZES: Final = {1: 8, _FIXED_32: 4}
 _VARINT_BITS: Final = 64
 _PLACE_KEYS: Final = {"location", "offset", "length"}
-_MOST_DIGITS: Final = 19  # of a number of bytes
+_MOST_DIGITS: Final = 19  # largest number of digits of an offset or a length
 
 
-class Message:
+class ProtobufMessage:
     """The fields of one message that have a name in `numbers`; all others are skipped.
 
     Args:
@@ -100,7 +115,8 @@ class Message:
 
     def text(self, name: str) -> str:
         """The text in a field, empty if it is not there."""
-        return "".join(self.texts(name))
+        texts = self.texts(name)
+        return texts[0] if texts else ""
 
     def integers(self, name: str) -> list[int]:
         """Every integer in a field, without its sign: -1 is 2^64 - 1."""
@@ -108,7 +124,8 @@ class Message:
 
     def integer(self, name: str) -> int:
         """The integer in a field without its sign, 0 if it is not there."""
-        return sum(self.integers(name))
+        integers = self.integers(name)
+        return integers[0] if integers else 0
 
     def signed_integer(self, name: str) -> int:
         """The integer in a field with its sign, 0 if it is not there."""
@@ -117,10 +134,11 @@ class Message:
 
     def number(self, name: str) -> float:
         """The float32 in a field, 0 if it is not there."""
-        return sum(float(struct.unpack("<f", value)[0]) for value in self.messages(name))
+        value = next(self.messages(name), None)
+        return 0.0 if value is None else float(struct.unpack("<f", value)[0])
 
 
-class Place(NamedTuple):
+class ExternalPlace(NamedTuple):
     """Where the bytes of a weight lie outside the graph.
 
     Attributes:
@@ -134,7 +152,7 @@ class Place(NamedTuple):
     length: int
 
 
-def external_place(tensor: Message) -> Place | None:
+def external_place(tensor: ProtobufMessage) -> ExternalPlace | None:
     """Place of a tensor's bytes in another file; None for one whose bytes are in the graph itself.
 
     Args:
@@ -149,21 +167,21 @@ def external_place(tensor: Message) -> Place | None:
     name = tensor.text("name")
     found: dict[str, str] = {}
     for entry in entries:
-        fields = Message(entry, ENTRY)
+        fields = ProtobufMessage(entry, ENTRY)
         key = fields.text("key")
         if key in found:
             raise ValueError(f"{name!r} with the key {key!r} twice")
         found[key] = fields.text("value")
     if found.keys() != _PLACE_KEYS or not _is_size(found["offset"]) or not _is_size(found["length"]):
         raise ValueError(f"{name!r} without one location, offset and length")
-    return Place(location=found["location"], offset=int(found["offset"]), length=int(found["length"]))
+    return ExternalPlace(location=found["location"], offset=int(found["offset"]), length=int(found["length"]))
 
 
 def uses_native_operators(path: Path) -> bool:
     """Whether a graph imports this project's own operators; False for a file that is no graph."""
     try:
-        model = Message(memoryview(path.read_bytes()), MODEL)
-        domains = [Message(opset, OPSET).text("domain") for opset in model.messages("opset_import")]
+        model = ProtobufMessage(memoryview(path.read_bytes()), MODEL)
+        domains = [ProtobufMessage(opset, OPSET).text("domain") for opset in model.messages("opset_import")]
     except (OSError, ValueError):
         return False
     return OPERATOR_DOMAIN in domains
@@ -177,8 +195,8 @@ def graph_bytes(path: Path) -> int:
         OSError: the file cannot be read.
     """
     content = path.read_bytes()
-    graph = Message(Message(memoryview(content), MODEL).message("graph"), GRAPH)
-    places = {external_place(Message(tensor, TENSOR)) for tensor in graph.messages("initializer")}
+    graph = ProtobufMessage(ProtobufMessage(memoryview(content), MODEL).message("graph"), GRAPH)
+    places = {external_place(ProtobufMessage(tensor, TENSOR)) for tensor in graph.messages("initializer")}
     return len(content) + sum(place.length for place in places if place is not None)
 
 
@@ -222,7 +240,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
         else:
             raise ValueError(f"field {number} has the wire type {wire_type}")
         if size > end - place:
-            raise ValueError(f"field {number} ends behind its message")
+            raise ValueError(f"field {number} ends beyond its message")
         yield number, wire_type, message[place : place + size]
         place += size
 
@@ -236,13 +254,13 @@ def _varints(content: memoryview) -> Iterator[int]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """The integer at a place and the place behind it; bytes ac 02 are 0x2c + (2 << 7) = 300."""
+    """The integer at a place, and the place after it; bytes ac 02 are 0x2c + (2 << 7) = 300."""
     if place < len(message) and message[place] < 0x80:
         return message[place], place + 1  # nearly all are so short
     value = 0
     for shift in range(0, _VARINT_BITS, 7):
         if place >= len(message):
-            raise ValueError("an integer ends behind its message")
+            raise ValueError("an integer ends beyond its message")
         byte = message[place]
         place += 1
         value |= (byte & 0x7F) << shift

@@ -61,7 +61,7 @@ def _choose_token(
     """The target's own token after `node`, and the child that holds it."""
     # Rejection sampling visits the children in order, accepts x with p(x), and on rejection sets p(x) = 0 and
     # renormalises. The factors 1 - p(x) cancel: child x is taken with p(x), any other token y with p(y). One draw
-    # from p does the same, and since plain decoding makes this very draw, equal seeds give equal tokens.
+    # from p does the same, and since decoding without speculation makes the same draw, equal seeds give equal tokens.
     token_id = sampler.choose(logits, seen)
     for child in proposal.children(node):
         if proposal.token_ids[child] == token_id:
@@ -82,11 +82,11 @@ def _test_draft_tokens(
         # Accept x with min(1, p(x) / q(x)).
         if sampler.uniform() * q[token_id] < p[token_id]:
             return token_id, child
-        p = _residual(p, q)
+        p = residual_distribution(p, q)
     return sampler.draw(p), None
 
 
-def _residual(p: ProbabilityArray, q: ProbabilityArray) -> ProbabilityArray:
+def residual_distribution(p: ProbabilityArray, q: ProbabilityArray) -> ProbabilityArray:
     """norm(max(p - q, 0)), (V,) float64."""
     residual = np.maximum(p - q, 0)
     total = residual.sum()

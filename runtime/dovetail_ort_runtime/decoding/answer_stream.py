@@ -91,7 +91,7 @@ class AnswerStream:
             piece = self._piece(token_id, measured, drafted=place < num_accepted, max_tokens=max_tokens)
             handed_over = time.perf_counter()
             yield piece
-            # What the caller does with a piece is not the model's time.
+            # The time that the caller spends on a piece does not count.
             self._waited += time.perf_counter() - handed_over
             if self.finished:
                 return

@@ -14,6 +14,7 @@ from dovetail_ort_runtime.decoding.acceptance import Acceptance, accept
 from dovetail_ort_runtime.decoding.verification import verification_rows
 from dovetail_ort_runtime.drafting.drafter import Drafter
 from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
+from dovetail_ort_runtime.engine.kv_cache import num_reusable
 from dovetail_ort_runtime.engine.target import Target, TargetOutput
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.options import Constraint, SamplingOptions
@@ -46,7 +47,7 @@ class Round:
 
 
 class Decoder:
-    """Continues one sequence, and starts the next where it shares a beginning with the last.
+    """Decodes one sequence after another; tokens that a new one shares with the last are not read again.
 
     `begin` reads a prompt and decides its first new token. Each `step` decides one token or more. An exception, Ctrl-C
     included, leaves the decoder ready for the next `begin`.
@@ -56,7 +57,7 @@ class Decoder:
         drafter: proposes tokens; it observes every token that the target reads and keeps.
 
     Attributes:
-        root: the newest token, which the target reads in the next step.
+        root: the newest token, which the target reads in the next round.
         root_logprobs: log-probabilities of the root, None where they were not asked for.
     """
 
@@ -90,7 +91,7 @@ class Decoder:
         Returns:
             Number of tokens of the prompt that were not read again.
         """
-        num_cached = self._num_reusable(prompt)
+        num_cached = num_reusable(self._read, prompt)
         self.rewind(num_cached)
         self.drafter.begin(sampling)
         tokens = np.asarray(prompt, dtype=np.int64)
@@ -106,7 +107,7 @@ class Decoder:
         self.root_logprobs = self._measure(accepted, output.logits)[0]
         return num_cached
 
-    def step(self, max_draft_tokens: int) -> Round:
+    def next_round(self, max_draft_tokens: int) -> Round:
         """Draft, verify, accept.
 
         Args:
@@ -140,7 +141,7 @@ class Decoder:
     def rewind(self, length: int) -> None:
         """Forget every token that was read from position `length` on."""
         kept = self._read[:length]
-        # An interruption of the two calls leaves nothing to build on.
+        # After an interruption between the two calls, no token counts as read.
         self._read = []
         self.target.cache.rewind(length)
         self.drafter.rewind(length)
@@ -177,11 +178,11 @@ class Decoder:
         return tuple(found)
 
     def _keep(self, tokens: TokenArray, output: TargetOutput, rows: tuple[int, ...]) -> None:
-        """Let tokens stay that the target has read.
+        """Keep tokens that the target has read.
 
         Args:
             tokens: (n,) int64.
-            output: what the forward gave that read them.
+            output: output of the forward that read them.
             rows: the n rows of that forward.
         """
         self.target.cache.keep(rows)
@@ -192,18 +193,10 @@ class Decoder:
         return output.hidden_states if self.drafter.reads == HIDDEN_STATES else output.features
 
     def _observe(self, tokens: TokenArray, features: FloatArray) -> None:
-        """Tell the drafter of tokens that the cache keeps, and note them."""
-        # In this order an interruption leaves `_read` the shortest, and the next `begin` rewinds the others to it.
+        """Show the drafter tokens that the cache keeps, and note them."""
+        # In this order an interruption leaves `_read` the shortest of all, and the next `begin` rewinds the rest to it.
         self.drafter.observe(tokens, features)
         self._read.extend(tokens.tolist())
-
-    def _num_reusable(self, prompt: Sequence[int]) -> int:
-        """How many tokens at the start of a prompt need no reading; the last one is read for its logits."""
-        limit = min(len(self._read), len(prompt) - 1)
-        number = 0
-        while number < limit and self._read[number] == prompt[number]:
-            number += 1
-        return number
 
 
 def _rows_of(array: FloatArray, rows: tuple[int, ...]) -> FloatArray:

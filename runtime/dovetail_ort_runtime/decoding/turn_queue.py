@@ -64,11 +64,11 @@ class TurnQueue:
         """
         if not self.belongs_here:
             raise ModelUseError(
-                f"a model must be used in the process that loaded it, {self._process_id}, got its child {os.getpid()}; "
+                f"this model was loaded by process {self._process_id} and cannot be used in its child {os.getpid()}; "
                 "load the bundle again in the child"
             )
         if self._closed:
-            raise ModelUseError("a model must be open to be used, got one that was closed; load the bundle again")
+            raise ModelUseError("this model is closed; load the bundle again")
 
     @property
     def belongs_here(self) -> bool:
@@ -110,8 +110,8 @@ class TurnQueue:
             return
         if first.thread is place.thread:
             raise ModelUseError(
-                "a thread must read its answer to the end or close it before it asks for the next, got one still open; "
-                "call close() on the stream"
+                "this thread still has an open answer; read it to its end, or call close() on the stream, before you "
+                "ask for the next one"
             )
         place.woken.acquire()
 

@@ -1,5 +1,8 @@
-"""What proposes draft tokens. It knows no times.
+"""What proposes draft tokens.
 
-accepted tokens and their hidden states -> drafter -> proposal, a chain or a tree of tokens
-drafters: prompt_lookup, feature_drafter (a head on the target's states), language_model_drafter, drafting_ahead
+    kept tokens and their hidden states -> drafter, with its shapes -> proposal, a chain or a tree (draft_tree)
+    drafters: prompt_lookup, feature_drafter (a head on the target's states), language_model_drafter, drafting_ahead
+    decaying_ratio: a mean in which newer observations count more
+
+It knows no times.
 """

@@ -1,4 +1,4 @@
-"""A tree of draft tokens as it grows, level by level (EAGLE-2, arXiv 2406.16858). It knows no model."""
+"""A tree of draft tokens as it grows, depth by depth (EAGLE-2, arXiv 2406.16858). It knows no model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DraftTree:
     a set of best nodes holds the parent of each.
 
     Args:
-        width: number of nodes of a level that are expanded at most.
+        width: number of nodes at one depth that are expanded at most.
     """
 
     def __init__(self, width: int) -> None:
@@ -66,9 +66,11 @@ class DraftTree:
         kept = sorted(_best(self._scores, num_tokens))
         path: list[int] = []
         node = ROOT
-        while children := [other for other in kept if self._parents[other] == node]:
+        children = self._children(node, kept)
+        while children:
             node = max(children, key=lambda child: (self._scores[child], -child))
             path.append(node)
+            children = self._children(node, kept)
         order = path + [node for node in kept if node not in path]
         place = {node: index for index, node in enumerate(order)} | {ROOT: ROOT}
         return Proposal(
@@ -76,6 +78,9 @@ class DraftTree:
             parents=np.array([place[self._parents[node]] for node in order], dtype=np.int64),
             confidences=[self.probability(node) for node in order],
         )
+
+    def _children(self, node: int, among: list[int]) -> list[int]:
+        return [other for other in among if self._parents[other] == node]
 
 
 def _best(scores: list[np.float32], count: int) -> list[int]:

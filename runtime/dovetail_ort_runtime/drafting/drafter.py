@@ -52,16 +52,17 @@ class Drafter(ABC):
 
         Args:
             token_ids: (n,) int64, following those observed before.
-            hidden_states: (n, E) float32, the target's after the final norm at each of them, or (n, F) float32, the
-                features that the drafter `reads`. A view that the next forward overwrites: copy what must outlive the
-                call.
+            hidden_states: (n, E) float32, the target's hidden state of each token, after the final norm, or
+                (n, F) float32, the features that the drafter `reads`. It is a view that the next forward overwrites;
+                copy what must outlive the call.
         """
 
     @abstractmethod
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
         """Draft tokens to follow `next_token_id`, the newest token, which the target has not read yet.
 
-        Of a tree the target verifies the first path only, unless it keeps side branches: a native bundle does.
+        A target that keeps side branches, as native ones do, verifies a whole tree. All others verify only its first
+        path.
 
         Args:
             next_token_id: the root of the proposal.

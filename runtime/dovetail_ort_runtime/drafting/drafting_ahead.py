@@ -26,9 +26,9 @@ _TOKENS_AHEAD: Final = 6
 _CANDIDATES: Final = 2
 # Share of rounds in which the thread must be done when the verdict comes.
 _LEAST_IN_TIME: Final = 0.5
-# Rounds that the belief that it always is weighs at the beginning.
+# Weight, in rounds, of the initial belief that the thread is always done in time.
 _TRUSTED_ROUNDS: Final = 4.0
-# Where the thread is late more often, it is tried in one of so many rounds.
+# A thread that is late more often is tried in one of so many rounds.
 _TRIED_EVERY: Final = 32
 
 
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
 
 
 class DraftingAhead(ModelDrafter):
-    """As `FeatureDrafter`, with chains that may be ready before they are asked for.
+    """A `FeatureDrafter` whose chains may be ready before they are asked for.
 
     When a chain has been handed out, a thread drafts on for the likeliest verdicts on it. `observe` ends that work,
     within one forward of the draft graph, and keeps the chains for the verdict that came true. The next proposal is
@@ -78,7 +78,7 @@ class DraftingAhead(ModelDrafter):
         self._ready: dict[int, Proposal] = {}
 
     def begin(self, sampling: SamplingOptions) -> None:
-        """Tell the drafter."""
+        """Tell the drafter that a new answer begins."""
         self.drafter.begin(sampling)
 
     def reports(self) -> tuple[SessionReport, ...]:
@@ -86,7 +86,7 @@ class DraftingAhead(ModelDrafter):
         return self.drafter.reports()
 
     def rewind(self, length: int) -> None:
-        """Drop what is ready, and tell the drafter."""
+        """Drop the chains that are ready, and rewind the drafter."""
         self._finish()
         self._ready = {}
         self.drafter.rewind(length)
@@ -138,7 +138,7 @@ class DraftingAhead(ModelDrafter):
         return proposal
 
     def wait(self) -> None:
-        """Wait until the thread has drafted for all of its verdicts, as it could beside a slow target."""
+        """Wait until the thread has drafted for all of its verdicts, as it would while a slow target verifies."""
         if self._work is not None:
             wait([self._work])
 
@@ -188,12 +188,12 @@ class DraftingAhead(ModelDrafter):
     def _likeliest_verdicts(
         self, output: DraftOutput, drafted: Sequence[int], num_verdicts: int, is_stopped: Callable[[], bool]
     ) -> list[_LikelyVerdict]:
-        """The likeliest first; the rows of the draft tokens are in the cache afterwards.
+        """The likeliest verdicts, the likeliest first; afterwards the rows of the draft tokens are in the cache.
 
-        A verdict is as likely as all of its accepted tokens and then its bonus token, by the drafter.
+        A verdict is as likely as its accepted tokens followed by its bonus token, by the drafter's own probabilities.
 
         Args:
-            output: of the row that reads the chain's root.
+            output: output of the row that reads the chain's root.
             drafted: draft tokens of the chain.
             num_verdicts: number of verdicts.
             is_stopped: asked before each forward.

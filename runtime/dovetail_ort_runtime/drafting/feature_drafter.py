@@ -159,7 +159,7 @@ class FeatureDrafter(ModelDrafter):
         return Proposal.chain(token_ids, confidences=confidences)
 
     def _tree(self, next_token_id: int, max_draft_tokens: int, shape: TreeShape) -> Proposal:
-        """A tree that grows level by level (EAGLE-2, arXiv 2406.16858)."""
+        """A tree that grows depth by depth (EAGLE-2, arXiv 2406.16858)."""
         cache = self.model.cache
         output = self.catch_up(next_token_id, shape.width)
         stable = cache.length
@@ -170,7 +170,7 @@ class FeatureDrafter(ModelDrafter):
         slots: dict[int, list[int]] = {ROOT: []}
         least_probabilities = shape.least_probabilities or (0.0,) * shape.num_expansions
         try:
-            for level, least in enumerate(least_probabilities):
+            for steps, least in enumerate(least_probabilities):
                 beam = [node for node in beam if tree.probability(node) >= least]
                 if not beam or cache.length + len(beam) > cache.capacity:
                     break
@@ -178,7 +178,7 @@ class FeatureDrafter(ModelDrafter):
                 output = self.model.forward(
                     np.array([features[parent] for parent in parents]),
                     tree.token_ids(beam),
-                    np.full(len(beam), stable + level),
+                    np.full(len(beam), stable + steps),
                     num_scored=len(beam),
                     num_candidates=shape.width,
                     num_kept=stable,

@@ -10,6 +10,7 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.drafting.drafter import ModelDrafter
 from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.drafting.shapes import FOUR_TOKENS, ChainShape, TreeShape
+from dovetail_ort_runtime.engine.kv_cache import num_reusable
 from dovetail_ort_runtime.engine.session import SessionReport
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.options import SamplingOptions
@@ -42,7 +43,7 @@ class LanguageModelDrafter(ModelDrafter):
         self._sampler = Sampler(SamplingOptions())
 
     def begin(self, sampling: SamplingOptions) -> None:
-        """Draw as the answer's tokens are drawn, from a random sequence of its own."""
+        """Take the answer's sampling settings, with random numbers of its own."""
         seed = None if sampling.seed is None else sampling.seed + 1
         self._sampler = Sampler(replace(sampling, repetition_penalty=1.0, seed=seed))
 
@@ -95,10 +96,7 @@ class LanguageModelDrafter(ModelDrafter):
 
     def _catch_up(self, text: list[int]) -> FloatArray:
         """Read what the cache lacks of a text, its last token in any case; logits of the last token, (V,) float32."""
-        limit = min(len(self._read), len(text) - 1)
-        num_read = 0
-        while num_read < limit and self._read[num_read] == text[num_read]:
-            num_read += 1
+        num_read = num_reusable(self._read, text)
         del self._read[num_read:]
         self.model.cache.rewind(num_read)
         return self._read_on(text[num_read:])

@@ -11,7 +11,7 @@ from dovetail_ort_runtime.drafting.drafter import Drafter
 from dovetail_ort_runtime.drafting.proposal import NOTHING, Proposal
 from dovetail_ort_runtime.errors import InputError
 
-# The best of 19 tables on the 24 tuning prompts beside the SmolLM2 recipe, priced with a measured verify curve.
+# The best of 19 tables on the 24 prompts of benchmarks/prompts/tuning.jsonl, by measured times of verification.
 DRAFT_TOKENS_BY_MATCH: Final = (1, 2, 3, 5, 8, 12)
 
 
@@ -79,7 +79,7 @@ class PromptLookup(Drafter):
 
     @property
     def longest(self) -> int:
-        """Number of tokens beyond which matches are not told apart."""
+        """Largest length of a match, in tokens; longer matches count as this long."""
         return len(self._draft_tokens_by_match)
 
     def copy(self, match: Match, num_tokens: int) -> Proposal:

@@ -27,8 +27,8 @@ class Proposal:
         parents     -1    0   -1              -> dog
 
     Attributes:
-        token_ids: (K,) int64.
-        parents: (K,) int64, each -1 or the index of an earlier draft token.
+        token_ids: (K,) int64, the draft tokens.
+        parents: (K,) int64, for each draft token the index of the one that it follows, or `ROOT`.
         probabilities: (K, V) float32, row `i` the distribution that `token_ids[i]` was sampled from; None if the draft
             tokens were chosen, not sampled.
         confidences: K numbers, the drafter's own probability that token `i` and all tokens on the way to it are

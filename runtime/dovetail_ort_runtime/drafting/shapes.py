@@ -14,8 +14,8 @@ class ChainShape:
     """A chain of K tokens at most.
 
     Attributes:
-        least_probabilities: K numbers of 0 to 1. The chain ends before the first token with which the drafter's
-            probability that the whole chain is accepted falls below that token's number.
+        least_probabilities: K numbers of 0 to 1, one for each token. The drafter gives a probability that all tokens up
+            to this one are accepted. The chain ends before the first token whose probability is below its number.
 
     Raises:
         InputError: there is no number, or one is not between 0 and 1.
@@ -41,12 +41,12 @@ class ChainShape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TreeShape:
-    """A dynamic tree, T/D/k in the papers.
+    """A tree that grows where the drafter is confident, T/D/k in the papers.
 
     Attributes:
         num_rows: T >= 1, rows that the target verifies, the root included. With 1 nothing is drafted.
         num_expansions: D >= 0, forwards of the drafter after its first one.
-        width: k >= 1, candidates of a node, and nodes of a level that are expanded.
+        width: k >= 1, candidates of a node, and nodes at one depth that are expanded.
         least_probabilities: a number of 0 to 1 for each expansion; less probable nodes are not expanded. If empty, all
             are.
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dovetail_ort_runtime.arrays import Shape
 from dovetail_ort_runtime.bundle.graph_names import KEY, VALUE, is_past, past, present
 from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.ort_protocols import Binding, Session, ort_value_of
@@ -19,8 +20,7 @@ from dovetail_ort_runtime.kernels import CACHE_BLOCK
 from dovetail_ort_runtime.machine.cuda_runtime import DeviceMemory
 from dovetail_ort_runtime.machine.process_memory import zeros
 
-Shape = tuple[int, ...]
-Place = tuple[int | slice, ...]
+SlotIndex = tuple[int | slice, ...]
 CacheType = type[np.float32 | np.float16 | np.int8]
 _ALL: Final = slice(None)
 CACHE_TYPES: Final[dict[str, CacheType]] = {
@@ -39,7 +39,7 @@ class CacheLayout(Protocol):
     def shapes(self, num_kv_heads: int, num_slots: int, head_size: int) -> tuple[Shape, Shape]:
         """Shape of one sequence's keys and of its values, without the batch axis."""
 
-    def places(self, slot: int) -> tuple[Place, Place]:
+    def places(self, slot: int) -> tuple[SlotIndex, SlotIndex]:
         """Index of a slot's keys and of its values in the buffers; each gives (B, Hkv, D)."""
 
 
@@ -47,16 +47,16 @@ class PortableLayout:
     """Keys and values (B, Hkv, M, D), as `GroupQueryAttention` reads them."""
 
     def num_slots(self, capacity: int) -> int:
-        """The same number."""
+        """The number that is asked for."""
         return capacity
 
     def shapes(self, num_kv_heads: int, num_slots: int, head_size: int) -> tuple[Shape, Shape]:
-        """One shape for both."""
+        """Keys and values have the same shape."""
         shape = (num_kv_heads, num_slots, head_size)
         return shape, shape
 
-    def places(self, slot: int) -> tuple[Place, Place]:
-        """One place for both."""
+    def places(self, slot: int) -> tuple[SlotIndex, SlotIndex]:
+        """Keys and values have the same place."""
         place = (_ALL, _ALL, slot)
         return place, place
 
@@ -77,7 +77,7 @@ class NativeLayout:
         values = (num_kv_heads, num_slots, head_size)
         return keys, values
 
-    def places(self, slot: int) -> tuple[Place, Place]:
+    def places(self, slot: int) -> tuple[SlotIndex, SlotIndex]:
         """Keys of slot 70 are in block 1 at place 6."""
         block, within = divmod(slot, CACHE_BLOCK)
         return (_ALL, _ALL, block, _ALL, within), (_ALL, _ALL, slot)
@@ -93,12 +93,12 @@ class CacheShape:
 
     Attributes:
         num_layers: number of blocks.
-        num_kv_heads: Hkv.
+        num_kv_heads: number of key-value heads, Hkv.
         capacity: number of slots that a sequence may use.
-        head_size: D.
+        head_size: head size, D.
         dtype: number type of keys and values.
         layout: how slots lie in the buffers; a native layout may allocate more slots than `capacity`.
-        num_sequences: B.
+        num_sequences: number of sequences, B.
     """
 
     num_layers: int
@@ -122,7 +122,7 @@ class CacheShape:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all buffers."""
+        """Size of all buffers in bytes."""
         numbers_a_block = sum(math.prod(shape) for shape in self.buffers)
         return self.num_layers * numbers_a_block * np.dtype(self.dtype).itemsize
 
@@ -166,8 +166,10 @@ class CacheMemory:
             self._allocate_on_device()
 
     def _allocate_here(self) -> None:
-        keys, values = (zeros((self.shape.num_layers, *shape), self.shape.dtype) for shape in self.shape.buffers)
-        self._all_blocks = keys, values
+        key_shape, value_shape = self.shape.buffers
+        keys = zeros((self.shape.num_layers, *key_shape), self.shape.dtype)
+        values = zeros((self.shape.num_layers, *value_shape), self.shape.dtype)
+        self._all_blocks = (keys, values)
         self.buffers = [buffer for block in zip(keys, values, strict=True) for buffer in block]
         ort_value = ort_value_of()
         self._values = [ort_value(buffer) for buffer in self.buffers]

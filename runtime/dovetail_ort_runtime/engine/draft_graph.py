@@ -1,4 +1,4 @@
-"""The drafter's graph: features and token ids in, predicted features and the likeliest next tokens out."""
+"""The draft graph: features and token ids in, predicted features and the likeliest next tokens out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from dovetail_ort_runtime.bundle.graph_names import (
     SCORED_ROWS,
 )
 from dovetail_ort_runtime.engine.cache_memory import NATIVE_LAYOUT, PORTABLE_LAYOUT, CacheShape, cache_type
-from dovetail_ort_runtime.engine.devices import CPU, CUDA, HostBuffers
+from dovetail_ort_runtime.engine.devices import CPU, CUDA
 from dovetail_ort_runtime.engine.gpu_memory import memory_left, rows_that_fit, with_reserve
 from dovetail_ort_runtime.engine.graph_choice import check_bias, check_dimensions, graph_to_open, missing_library
 from dovetail_ort_runtime.engine.graph_runner import BoundForward, BoundForwards, GraphRunner
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.session import device_errors, open_session, weight_bytes
@@ -48,16 +49,17 @@ class DraftOutput:
 
 
 class DraftGraph(GraphRunner):
-    """A session on a drafter's graph, and its cache.
+    """A session on a draft graph, and its cache.
 
     Args:
         graph: path of the ONNX file.
         entry: what the manifest says of the drafter.
-        capacity: number of slots of the cache, at most the target's `max_context`: the graph knows no angles beyond.
+        capacity: number of slots of the cache, at most the target's `max_context`: the graph has no rotary angles
+            beyond it.
         threads: number of threads that one forward uses on the CPU.
         device: `cpu`, or `cuda` for a graph in fp16.
         vram_limit: bytes that graph, cache and forwards may take on a GPU; None without a limit.
-        trees: whether trees are drafted, too; if not, CUDA takes the graph for chains, where there is one.
+        trees: whether trees are drafted, too; if not, CUDA uses the graph for chains, where there is one.
         trace: beginning of the name of ONNX Runtime's profile; None for no profile.
 
     Raises:
@@ -84,7 +86,7 @@ class DraftGraph(GraphRunner):
         trace: Path | None = None,
     ) -> None:
         _check_device(graph, entry, device)
-        shape = _cache_shape(entry, capacity)
+        shape = head_cache_shape(entry, capacity)
         left = memory_left(weight_bytes(graph), shape.num_bytes, vram_limit)
         opened = graph_to_open(graph, entry.chain_graph, device=device, trees=trees)
         session = open_session(opened, threads, device=device, vram_limit=left, trace=trace)
@@ -132,8 +134,8 @@ class DraftGraph(GraphRunner):
             num_scored: n, how many of the last rows are continued, 1 or more.
             num_candidates: k, number of continuations of each scored row.
             num_kept: number of slots at the beginning that every row sees; all of the cache's `length` if None.
-            ancestors: (S, A) int64, the slots behind those that a row of a tree sees, as of `ForwardInputs.fill`; None
-                for a chain, whose rows see all slots before theirs. A graph for chains takes None only.
+            ancestors: (S, A) int64, the slots of each row's ancestors in a tree, as in `ForwardInputs.fill`; None for a
+                chain, whose rows see all slots before theirs. A graph for chains takes None only.
         """
         length = self.cache.length
         # A portable forward is the same for every number of ancestors.
@@ -148,7 +150,7 @@ class DraftGraph(GraphRunner):
         return forward.output
 
     def _run_longest(self, num_rows: int) -> object:
-        """Run rows that end in the last slot of the cache; the forward, which is not kept."""
+        """Run rows that end in the last slot of the cache, and return their forward, which is not kept."""
         capacity = self.cache.capacity
         start = capacity - num_rows
         states = np.zeros((num_rows, self.hidden_size), dtype=np.float32)
@@ -166,7 +168,7 @@ class _Forward(BoundForward):
     """Forwards of one size.
 
     Attributes:
-        inputs: what tells the rows which slots they see.
+        inputs: inputs that say which slots the rows see.
         output: what a forward gives.
     """
 
@@ -206,7 +208,7 @@ class _Forward(BoundForward):
         self.output = DraftOutput(states[0, -num_scored:], candidate_ids[0], log_probabilities[0])
 
     def fill(self, hidden_states: FloatArray, token_ids: TokenArray, position_ids: TokenArray) -> None:
-        """Write what the rows read."""
+        """Fill in the features, tokens and positions that the rows read."""
         self._hidden_states[0] = hidden_states
         self._token_ids[0] = token_ids
         self._position_ids[0] = position_ids
@@ -223,13 +225,13 @@ def _check_device(graph: Path, entry: DrafterEntry, device: str) -> None:
 
 
 def _check_candidates(session: Session, graph: Path) -> None:
-    """Refuse a graph that says no next tokens."""
+    """Refuse a graph that does not rank next tokens."""
     if CANDIDATE_IDS not in {value.name for value in session.get_outputs()}:
         raise BundleError(f"{graph.name} ranks no candidates; attach the drafter again")
 
 
-def _cache_shape(entry: DrafterEntry, capacity: int) -> CacheShape:
-    """The cache as far as it is known before the graph is open, which may have another number type."""
+def head_cache_shape(entry: DrafterEntry, capacity: int) -> CacheShape:
+    """The cache of a head by the manifest; once the graph is open, its number type may turn out to be another one."""
     return CacheShape(
         num_layers=entry.num_layers,
         num_kv_heads=entry.num_kv_heads,

@@ -11,14 +11,31 @@ from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.bundle.graph_names import BLOCK_STATES, INPUT_IDS, POSITION_IDS
 from dovetail_ort_runtime.engine.cache_memory import CacheShape
-from dovetail_ort_runtime.engine.devices import CPU, HostBuffers
+from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.gpu_memory import memory_left, rows_that_fit, with_reserve
 from dovetail_ort_runtime.engine.graph_choice import check_bias, check_dimensions, graph_to_open
 from dovetail_ort_runtime.engine.graph_runner import Arrays, BoundForward, GraphRunner
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.session import device_errors, open_session, weight_bytes
 
-_LEAST_ROWS: Final = 8  # loading runs so many to see whether a row depends on those beside it
+_LEAST_ROWS: Final = 8  # loading runs this many to see whether a row depends on the others
+
+
+def first_blocks_cache_shape(entry: TargetEntry, capacity: int) -> CacheShape:
+    """The cache of a target's first blocks, which are in fp16.
+
+    Args:
+        entry: what the manifest says of the whole target.
+        capacity: number of slots.
+    """
+    return CacheShape(
+        num_layers=entry.front_layers,
+        num_kv_heads=entry.num_kv_heads,
+        capacity=capacity,
+        head_size=entry.head_size,
+        dtype=np.float16,
+    )
 
 
 class FirstBlocks(GraphRunner):
@@ -54,13 +71,7 @@ class FirstBlocks(GraphRunner):
         device: str,
         vram_limit: int | None,
     ) -> None:
-        shape = CacheShape(
-            num_layers=entry.front_layers,
-            num_kv_heads=entry.num_kv_heads,
-            capacity=capacity,
-            head_size=entry.head_size,
-            dtype=np.float16,
-        )
+        shape = first_blocks_cache_shape(entry, capacity)
         left = memory_left(weight_bytes(graph), shape.num_bytes, vram_limit)
         opened = graph_to_open(graph, entry.front_chain_graph, device=device, trees=False)
         session = open_session(opened, threads, device=device, vram_limit=left)
@@ -120,6 +131,6 @@ class FirstBlocksForward(BoundForward):
 
     @device_errors()
     def run(self, length: int, ancestors: TokenArray | None) -> None:
-        """Run the rows behind `length` kept ones: a tree or, without ancestors, a chain."""
+        """Run the rows after `length` kept ones: a tree or, without ancestors, a chain."""
         self._inputs.fill(length, length, ancestors)
         self.execute(self._inputs.changing)

@@ -1,7 +1,7 @@
-"""Inputs that tell the rows of a forward which slots they write and see, for each kind of graph.
+"""Inputs that say which slots the rows of a forward write and see, for each kind of graph.
 
 Every row sees the kept slots, 0 to `num_kept` - 1, and its own slot. In a chain it also sees all slots between them. In
-a tree it also sees the slots of its ancestors, which lie behind the kept ones.
+a tree it also sees the slots of its ancestors, which come after the kept ones.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from dovetail_ort_runtime.bundle.graph_names import (
     SLOTS,
     TOTAL_LENGTH,
 )
-from dovetail_ort_runtime.engine.devices import HostBuffers
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 
 NO_ANCESTOR: Final = -1
 
 
 class ForwardInputs(ABC):
-    """These inputs for forwards of one size.
+    """The inputs that say which slots rows write and see, for forwards of one size.
 
     Attributes:
         fixed: arrays by name of the input that are bound once and filled for each forward.
@@ -46,8 +46,8 @@ class ForwardInputs(ABC):
         Args:
             first_slot: slot of row 0; the other rows follow it.
             num_kept: number of slots that every row sees, `first_slot` or fewer.
-            ancestors: (S, A) int64, the slots of each row's ancestors from the oldest on, `NO_ANCESTOR` behind them;
-                None for a chain.
+            ancestors: (S, A) int64, the slots of each row's ancestors from the oldest on, then `NO_ANCESTOR`; None for
+                a chain.
         """
 
 
@@ -148,7 +148,7 @@ def ancestor_slots(parents: TokenArray, first_slot: int) -> TokenArray:
 
 
 def padded_ancestors(slots: list[list[int]]) -> TokenArray:
-    """Lists of slots as an array (S, A) int64, with `NO_ANCESTOR` behind each list.
+    """Lists of slots as an array (S, A) int64, with `NO_ANCESTOR` after each list.
 
     A is the length of the longest list, rounded up to a power of two, so that few sizes of forwards stay bound.
     """
@@ -163,7 +163,7 @@ def tree_bias(first_slot: int, num_kept: int, ancestors: TokenArray) -> FloatArr
     Args:
         first_slot: slot of row 0; the other rows follow it.
         num_kept: number of slots that every row sees.
-        ancestors: (S, A) int64, as of `ForwardInputs.fill`.
+        ancestors: (S, A) int64, as in `ForwardInputs.fill`.
     """
     num_rows = len(ancestors)
     bias = np.full((num_rows, first_slot + num_rows), -np.inf, dtype=np.float32)

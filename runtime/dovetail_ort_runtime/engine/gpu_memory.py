@@ -29,7 +29,7 @@ class VramShare:
 
     @classmethod
     def of(cls, vram_limit: int | None, *, first_blocks_bytes: int, drafter_bytes: int) -> VramShare:
-        """Each has its weights, its cache and half of what is left for forwards.
+        """Each session gets its weights, its cache and half of what is left for forwards.
 
         Args:
             vram_limit: bytes that both may take together; None without a limit.

@@ -26,7 +26,7 @@ class TargetGraphs:
     """One graph for the CPU and, if the target is cut, one for the first blocks before it.
 
     Attributes:
-        graph: path of the graph of all blocks, or of those behind the first blocks.
+        graph: path of the graph of all blocks, or of those after the first blocks.
         is_native: whether `graph` has this package's own operators.
         first_blocks: path of the graph of the first blocks, or None.
         num_first_blocks: number of blocks in `first_blocks`.

@@ -7,7 +7,8 @@ which the last one is scored. A forward then only fills the arrays that were bou
 for each forward: those whose length changes with the text, which only portable graphs have; and, on a GPU, all that the
 forward reads, because ONNX Runtime copies an input to the GPU when it is bound.
 
-This module knows no input but the total length: `target`, `first_blocks` and `draft_graph` say what is filled.
+Of a graph's inputs this module knows three: the total length, and the attention bias and the slots, which say what
+kind of attention a graph has. `target`, `first_blocks` and `draft_graph` say what is filled.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail_ort_runtime.bundle.graph_names import ATTENTION_BIAS, SLOTS, TOTAL_LENGTH
-from dovetail_ort_runtime.engine.devices import CPU, CUDA, HostBuffers
+from dovetail_ort_runtime.engine.devices import CPU, CUDA
 from dovetail_ort_runtime.engine.forward_inputs import ChainInputs, ForwardInputs, NativeInputs, PortableInputs
 from dovetail_ort_runtime.engine.gpu_memory import KEPT_ROWS
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.ort_protocols import Session, ort_value_of
 from dovetail_ort_runtime.engine.session import SessionReport, report_session, weight_bytes
@@ -143,7 +145,7 @@ class GraphRunner:
         self._graph = graph
 
     def inputs(self, num_rows: int, num_ancestors: int) -> ForwardInputs:
-        """What tells `num_rows` rows with `num_ancestors` ancestors each which slots they see."""
+        """Inputs that say which slots `num_rows` rows see, with `num_ancestors` ancestors each."""
         if self.has_native_attention:
             return NativeInputs(num_rows, num_ancestors)
         if self.for_chains:

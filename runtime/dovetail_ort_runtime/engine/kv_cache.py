@@ -13,10 +13,24 @@ from dovetail_ort_runtime.machine.process_memory import use_large_pages
 _LONG: Final = 2048
 
 
+def num_reusable(read: Sequence[int], text: Sequence[int]) -> int:
+    """How many tokens at the start of a text need no reading; the last one is read in any case, for its logits.
+
+    Args:
+        read: tokens in a cache.
+        text: one token or more.
+    """
+    limit = min(len(read), len(text) - 1)
+    number = 0
+    while number < limit and read[number] == text[number]:
+        number += 1
+    return number
+
+
 class KVCache(CacheMemory):
     """Keys and values of one sequence, and how many of its slots are kept.
 
-    The graph writes new rows from slot `length` onwards. The next forward overwrites what lies behind `length`.
+    The graph writes new rows from slot `length` onwards. The next forward overwrites whatever is not kept.
 
     Args:
         shape: size of the cache; it has one sequence.

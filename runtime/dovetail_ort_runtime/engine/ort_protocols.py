@@ -24,7 +24,7 @@ class ValueInfo(Protocol):
     Attributes:
         name: name in the graph.
         shape: length of each axis, or the name of one whose length is open.
-        type: such as `tensor(float16)`.
+        type: number type, such as `tensor(float16)`.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Session(Protocol):
         """A new binding, in which nothing is bound."""
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
-        """Run the graph on arrays, outputs in new ones."""
+        """Run the graph on arrays; the outputs are new arrays."""
 
     def run_with_iobinding(self, iobinding: Binding) -> None:
         """Run the graph on what is bound."""

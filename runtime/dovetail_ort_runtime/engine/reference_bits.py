@@ -55,7 +55,7 @@ class _Reference:
         self.length = 0
 
     def read(self, num_rows: int, ancestors: TokenArray | None = None) -> FloatArray:
-        """Logits (S, V) of rows behind those read before: a chain, or the tree of `ancestors` (S, A)."""
+        """Logits (S, V) of rows after those read before: a chain, or the tree of `ancestors` (S, A)."""
         rows = np.arange(num_rows)
         depths = rows if ancestors is None else (ancestors != NO_ANCESTOR).sum(axis=1)
         inputs = NativeInputs(num_rows, 0 if ancestors is None else ancestors.shape[1])

@@ -53,7 +53,8 @@ class SessionReport:
         threads: number of threads that one forward uses on the CPU.
         weight_bytes: size of graph and weights on disk.
         cache_bytes: size of the KV cache, touched or not.
-        vram_bytes: bytes that all programs hold of the GPU, or None. ONNX Runtime holds its peak: it gives none back.
+        vram_bytes: GPU memory that all programs use together, in bytes; None on the CPU, or if CUDA does not say.
+            ONNX Runtime gives no memory back, so its peak is included.
     """
 
     name: str
@@ -110,7 +111,7 @@ def _options(threads: int, trace: Path | None) -> Any:
     options.log_severity_level = 4  # errors come as exceptions
     # Threads that spin between forwards take the core from the other session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # ONNX Runtime's own format would be read in another way than it was checked.
+    # A file in ONNX Runtime's own format would not be read as it was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if trace is not None:
@@ -152,7 +153,7 @@ def device_errors() -> Iterator[None]:
 
 
 def weight_bytes(graph: Path) -> int:
-    """Size of a graph and its weights on disk; 0 where it cannot be read: opening it tells why."""
+    """Size of a graph and its weights on disk; 0 where it cannot be read, which opening it reports."""
     try:
         return graph_bytes(graph)
     except (OSError, ValueError):
@@ -162,7 +163,7 @@ def weight_bytes(graph: Path) -> int:
 def report_session(
     session: Session, *, name: str, device: str, threads: int, weight_bytes: int, cache_bytes: int
 ) -> SessionReport:
-    """What is known of a session, together with what ONNX Runtime and the GPU tell."""
+    """What is known of a session, together with what ONNX Runtime and the GPU report."""
     nodes: Counter[str] = Counter()
     for part in session.get_provider_graph_assignment_info():
         nodes[part.ep_name] += len(part.get_nodes())
@@ -198,7 +199,7 @@ def try_cuda(device: str = CUDA) -> None:
 def _keep_for_ever() -> None:
     """Let a forked child destroy no session: it would wait for the parent's threads."""
     for session in tuple(_sessions):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # nor must the interpreter's own end
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # the interpreter's end destroys none either
 
 
 if hasattr(os, "register_at_fork"):

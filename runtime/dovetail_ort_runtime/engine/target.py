@@ -22,12 +22,13 @@ from dovetail_ort_runtime.bundle.graph_names import (
 )
 from dovetail_ort_runtime.checks import must_be_at_least
 from dovetail_ort_runtime.engine.cache_memory import NATIVE_LAYOUT, PORTABLE_LAYOUT, CacheShape, cache_type
-from dovetail_ort_runtime.engine.devices import CPU, HostBuffers
+from dovetail_ort_runtime.engine.devices import CPU
 from dovetail_ort_runtime.engine.first_blocks import FirstBlocks, FirstBlocksForward
 from dovetail_ort_runtime.engine.forward_inputs import ancestor_slots
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, check_dimensions, feature_size, graphs_to_load
 from dovetail_ort_runtime.engine.graph_runner import Arrays, BoundForward, BoundForwards, GraphRunner
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.session import SessionReport, open_session
@@ -56,9 +57,9 @@ class TargetOutput:
 class Target(GraphRunner):
     """A session on the target's graph and the cache of one sequence.
 
-    A native graph gives a row the same bits whatever is beside it. A portable one has other kernels for a single row
-    than for several, whose sums round differently. So neither its forwards nor its head have one row: it is padded to
-    two, and the second row's result is dropped.
+    A native graph gives a row the same bits whatever other rows there are. A portable one has other kernels for a
+    single row than for several, and their sums round differently. So neither its forwards nor its head ever run with
+    one row: a single row is padded to two, and the second row's result is dropped.
 
     Args:
         graph: path of the ONNX file.
@@ -77,9 +78,9 @@ class Target(GraphRunner):
 
     Attributes:
         first_blocks: the first blocks of a target that runs in two graphs, or None.
-        vocabulary_size: V.
-        hidden_size: E.
-        feature_size: F; E where the target has no taps.
+        vocabulary_size: number of logits of a row, V.
+        hidden_size: length of a hidden state, E.
+        feature_size: length of a feature, F; E where the target has no taps.
         max_rows: rows of one forward at most, fewer than the entry's where a GPU holds no more.
         logits: (max_rows, V) float32; a forward fills its first rows.
         hidden_states: (max_rows, E) float32; a forward fills its first rows.
@@ -149,7 +150,7 @@ class Target(GraphRunner):
         self._forwards: BoundForwards[_Forward] = BoundForwards()
 
     def forward(self, rows: ForwardRows, *, num_scored: int | None = None) -> TargetOutput:
-        """Run the rows behind the cache's kept tokens; its length stays.
+        """Run the rows after the cache's kept tokens; its length stays.
 
         Args:
             rows: 1 to `max_rows` rows, for which the cache has room.
@@ -161,7 +162,8 @@ class Target(GraphRunner):
         scored = max(num_scored, self.least_rows) if self.chooses_rows else padded
         length = self.cache.length
         ancestors = None if rows.parents is None else ancestor_slots(rows.parents, length)
-        size = padded, scored, 0 if ancestors is None else ancestors.shape[1]
+        num_ancestors = 0 if ancestors is None else ancestors.shape[1]
+        size = (padded, scored, num_ancestors)
         forward = self._forwards.get(size)
         if forward is None:
             forward = self._forwards.keep(size, _Forward(self, *size))
@@ -174,7 +176,7 @@ class Target(GraphRunner):
     def chunks(
         self, token_ids: TokenArray, *, rows: int | None = None, num_scored: int | None = None
     ) -> Iterator[tuple[TokenArray, TargetOutput]]:
-        """Read tokens behind the kept ones, and keep them.
+        """Read tokens after the kept ones, and keep them.
 
         Args:
             token_ids: (T,) int64, for which the cache has room.
@@ -247,7 +249,7 @@ class _Forward(BoundForward):
         target.cache.bind(self.binding)
 
     def run(self, rows: ForwardRows, length: int, ancestors: TokenArray | None, first_scored: int) -> None:
-        """Run the rows behind `length` kept ones; padding repeats the last position."""
+        """Run the rows after `length` kept ones; padding repeats the last position."""
         num_rows = len(rows.token_ids)
         self._token_ids[0, :num_rows] = rows.token_ids
         self._position_ids[0, :num_rows] = rows.position_ids

@@ -2,6 +2,10 @@
 
 `source/kernels.h` and `docs/kernels.md` say what the operators mean. The library is loaded by its absolute path in the
 package's own folder. No environment variable, working directory, search path or bundle can name another one.
+
+    source (C++) -> library, when this package is built -> library_path -> why_missing: it can be used, or what helps
+    register: a session's options -> the operators of the library; level, levels: instruction sets that they use
+    pyinstaller: the library in applications that PyInstaller freezes
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import os
 import struct
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Protocol
 
 from dovetail_ort_runtime.errors import UnavailableError, one_line
 
@@ -28,6 +32,13 @@ _FOLDERS: Final = tuple(Path(folder).resolve() for folder in __path__)
 # How an ELF file with 64-bit little-endian numbers begins, and the size of its header (`man 5 elf`).
 _ELF: Final = b"\x7fELF\x02\x01"
 _ELF_HEADER_BYTES: Final = 64
+
+
+class SessionOptions(Protocol):
+    """An `onnxruntime.SessionOptions`, as far as a library of operators needs it."""
+
+    def register_custom_ops_library(self, path: str, /) -> None:
+        """Let sessions use the operators of a library."""
 
 
 def library_path() -> Path | None:
@@ -61,11 +72,11 @@ def why_missing() -> str | None:
     return None
 
 
-def register(options: Any) -> None:
+def register(options: SessionOptions) -> None:
     """Let sessions with these options run native graphs.
 
     Args:
-        options: an `onnxruntime.SessionOptions`.
+        options: settings of sessions that are opened afterwards.
 
     Raises:
         UnavailableError: the library cannot be used, or `DOVETAIL_KERNELS` names a level that this processor lacks.

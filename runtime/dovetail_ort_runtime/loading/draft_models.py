@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import numpy as np
-
 from dovetail_ort_runtime import kernels
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.formats import FP16, NATIVE
@@ -13,22 +9,19 @@ from dovetail_ort_runtime.bundle.graph_entries import DrafterEntry
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.drafting.language_model_drafter import LanguageModelDrafter
 from dovetail_ort_runtime.drafting.shapes import FOUR_TOKENS, ChainShape, TreeShape
-from dovetail_ort_runtime.engine.cache_memory import CacheShape
 from dovetail_ort_runtime.engine.devices import AUTO, CPU, CUDA, has_cuda
-from dovetail_ort_runtime.engine.draft_graph import DraftGraph
+from dovetail_ort_runtime.engine.draft_graph import DraftGraph, head_cache_shape
 from dovetail_ort_runtime.engine.session import weight_bytes
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.loading.load_options import LoadOptions
-
-_OWN_HEAD: Final = "dgf"
+from dovetail_ort_runtime.loading.load_options import OWN_HEAD, LoadOptions
 
 
 def wants_own_head(bundle: Bundle, options: LoadOptions) -> bool:
     """Whether the head of the target's bundle drafts; `dgf` asks for one even where the bundle has none."""
     entry = bundle.manifest.drafter
     if options.drafter != AUTO or options.draft_bundle is not None or entry is None:
-        return options.drafter == _OWN_HEAD
+        return options.drafter == OWN_HEAD
     return entry.format != NATIVE or kernels.is_available()
 
 
@@ -43,14 +36,7 @@ def head_bytes_on_gpu(bundle: Bundle, options: LoadOptions, capacity: int) -> in
     entry = bundle.manifest.drafter
     if entry is None or not wants_own_head(bundle, options) or _head_device(entry, options) != CUDA:
         return 0
-    cache = CacheShape(
-        num_layers=entry.num_layers,
-        num_kv_heads=entry.num_kv_heads,
-        capacity=capacity,
-        head_size=entry.head_size,
-        dtype=np.float16,
-    )
-    return weight_bytes(bundle.path(entry.graph)) + cache.num_bytes
+    return weight_bytes(bundle.path(entry.graph)) + head_cache_shape(entry, capacity).num_bytes
 
 
 def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: int | None) -> FeatureDrafter:
@@ -58,7 +44,7 @@ def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: 
 
     Args:
         bundle: the target's bundle.
-        target: the head's cache is as long as the target's.
+        target: loaded target; the head's cache is as long as its cache.
         options: the device and the shape of drafts.
         vram_limit: bytes that the head may take on a GPU, None without a limit.
 
@@ -70,7 +56,7 @@ def open_head(bundle: Bundle, target: Target, options: LoadOptions, vram_limit: 
     entry = bundle.manifest.drafter
     if entry is None:
         raise InputError(
-            "the drafter dgf must be in the bundle, got a bundle without one; "
+            "the drafter dgf needs a draft head, which this bundle does not have; "
             "make one with dovetail-ort train, and attach it with dovetail-ort attach"
         )
     _check_features(entry, target)
@@ -95,7 +81,7 @@ def open_language_model(
     Args:
         bundle: the target's bundle.
         draft_bundle: the smaller model's bundle.
-        target: the smaller model has its threads, and its context as far as the smaller model reaches.
+        target: loaded target. The smaller model uses as many threads, and as much context as it has.
         shape: shape of its drafts.
 
     Raises:

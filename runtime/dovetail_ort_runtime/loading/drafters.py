@@ -18,7 +18,7 @@ from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.errors import InputError
 from dovetail_ort_runtime.loading.curves import curves_here
 from dovetail_ort_runtime.loading.draft_models import open_head, open_language_model, wants_own_head
-from dovetail_ort_runtime.loading.load_options import NO_DRAFTER, LoadOptions
+from dovetail_ort_runtime.loading.load_options import LOOKUP, NO_DRAFTER, LoadOptions
 from dovetail_ort_runtime.planning.planner import Planner
 
 
@@ -55,7 +55,7 @@ def make_drafter(
         return _plan(bundles, target, model, options)
     if model is None:
         raise InputError(
-            f"a draft shape must be for a model that drafts, got the drafter {options.drafter} without one; "
+            f"only a model drafts in a given shape, and the drafter {options.drafter} has none here; "
             "leave the shape out"
         )
     return _ahead_on_cuda(model, options.draft_shape)
@@ -96,7 +96,7 @@ def _open_model(
 def _plan(bundles: list[Bundle], target: Target, model: ModelDrafter | None, options: LoadOptions) -> Planner:
     chains = None if model is None else _ahead_on_cuda(model, options.draft_shape)
     curves = curves_here(bundles, target, chains, tune=options.tune)
-    lookup = PromptLookup() if options.drafter in (AUTO, "lookup") else None
+    lookup = PromptLookup() if options.drafter in (AUTO, LOOKUP) else None
     return Planner(curves, lookup=lookup, model=chains, keeps_branches=target.keeps_branches)
 
 
@@ -110,7 +110,7 @@ def _ahead_on_cuda(model: ModelDrafter, shape: ChainShape | TreeShape | None) ->
 def _check_device(bundle: Bundle, options: LoadOptions) -> None:
     if options.drafter_device == CUDA and not wants_own_head(bundle, options):
         raise InputError(
-            f"the device cuda must be for a head that drafts, got the drafter {options.drafter} without one; "
+            f"only a draft head runs on cuda, and the drafter {options.drafter} has none here; "
             "leave --drafter-device out"
         )
 

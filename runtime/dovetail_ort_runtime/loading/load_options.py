@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, get_args
 
-from dovetail_ort_runtime.checks import must_be_at_least, must_be_one_of
+from dovetail_ort_runtime.checks import must_be_at_least, must_be_one_of, parse_bytes
 from dovetail_ort_runtime.drafting.drafter import Drafter, FeatureName
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
-from dovetail_ort_runtime.engine.devices import AUTO, CUDA, DEVICES, parse_bytes
+from dovetail_ort_runtime.engine.devices import AUTO, CUDA, DEVICES
 from dovetail_ort_runtime.errors import InputError
 
+# Names of drafters, as the command line spells them.
+OWN_HEAD: Final = "dgf"
+LANGUAGE_MODEL: Final = "lm"
+LOOKUP: Final = "lookup"
 NO_DRAFTER: Final = "none"
-DRAFTERS: Final = (AUTO, "dgf", "lm", "lookup", NO_DRAFTER)
-_WITH_DRAFT_BUNDLE: Final = (AUTO, "lm")
+DRAFTERS: Final = (AUTO, OWN_HEAD, LANGUAGE_MODEL, LOOKUP, NO_DRAFTER)
+_WITH_DRAFT_BUNDLE: Final = (AUTO, LANGUAGE_MODEL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +30,13 @@ class LoadOptions:
         threads: number of threads that one forward uses, 1 or more; the usable physical cores if None.
         drafter: a drafter of your own, or a name. `dgf` is the bundle's own head, `lm` the smaller model in
             `draft_bundle`, `lookup` prompt lookup, `none` no speculation. `auto` is prompt lookup together with `lm`
-            or `dgf` where the bundle has one. It warns where a native head cannot run because the library of native
+            or `dgf` where the bundle has one. It warns if a native head cannot run because the library of native
             operators is missing.
         draft_bundle: directory or hub name of a smaller model's bundle with the same tokenizer. Its files are hashed
             as those of the target's bundle are.
         draft_shape: shape of every proposal, which a model then drafts alone. If None, a planner decides in each round
             how much is drafted, by times of this machine.
-        tune: whether forwards are timed thoroughly, which takes up to a minute, although times may be stored. If
+        tune: whether forwards are timed thoroughly, which takes up to a minute, even if times are stored already. If
             False, stored times are used, or a short measurement is made and stored.
         drafter_device: device of a model that drafts: `cpu`, `cuda`, or `auto`, which is CUDA for a head in fp16 where
             CUDA can be used.
@@ -63,15 +67,17 @@ class LoadOptions:
         layers = self.target_layers_on_gpu
         if isinstance(layers, str) and layers != AUTO:
             raise InputError(f"target_layers_on_gpu must be {AUTO} or a number, got {layers!r}")
-        _ = self.vram_bytes  # refuses a text that is no size
+        self._check_vram_limit()
 
     @property
     def vram_bytes(self) -> int | None:
         """The limit of GPU memory as a number of bytes, None without one."""
         if isinstance(self.vram_limit, str):
             return parse_bytes(self.vram_limit)
-        must_be_at_least("vram_limit", self.vram_limit, 1)
         return self.vram_limit
+
+    def _check_vram_limit(self) -> None:
+        must_be_at_least("vram_limit", self.vram_bytes, 1)
 
     def _check_drafter(self) -> None:
         if not isinstance(self.drafter, str | Drafter):
@@ -87,7 +93,7 @@ class LoadOptions:
 
     def _check_draft_bundle(self) -> None:
         if self.draft_bundle is None:
-            if self.drafter == "lm":
+            if self.drafter == LANGUAGE_MODEL:
                 raise InputError("the drafter lm needs the bundle of a smaller model; name one with --draft-bundle")
             return
         if self.drafter not in _WITH_DRAFT_BUNDLE:

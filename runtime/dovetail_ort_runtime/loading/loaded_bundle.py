@@ -5,13 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import NamedTuple
 
-import numpy as np
-
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import TargetEntry
 from dovetail_ort_runtime.decoding.decoder import Decoder
-from dovetail_ort_runtime.engine.cache_memory import CacheShape
 from dovetail_ort_runtime.engine.devices import AUTO, CPU, CUDA, has_cuda
+from dovetail_ort_runtime.engine.first_blocks import first_blocks_cache_shape
 from dovetail_ort_runtime.engine.gpu_memory import VramShare
 from dovetail_ort_runtime.engine.row_invariance import holds_here
 from dovetail_ort_runtime.engine.session import weight_bytes
@@ -90,14 +88,8 @@ def _first_blocks_bytes(bundle: Bundle, capacity: int) -> int:
     """Bytes of weights and cache of the first blocks."""
     entry = bundle.manifest.target
     assert entry.front_graph is not None, "blocks are on a GPU in a graph of their own"
-    cache = CacheShape(
-        num_layers=entry.front_layers,
-        num_kv_heads=entry.num_kv_heads,
-        capacity=capacity,
-        head_size=entry.head_size,
-        dtype=np.float16,
-    )
-    return weight_bytes(bundle.path(entry.graph).with_name(entry.front_graph)) + cache.num_bytes
+    graph = bundle.path(entry.graph).with_name(entry.front_graph)
+    return weight_bytes(graph) + first_blocks_cache_shape(entry, capacity).num_bytes
 
 
 def _is_exact_here(target: Target) -> bool:

@@ -80,7 +80,7 @@ def library_name(name: str, version: int) -> str:
 
 
 def major_version(version: str) -> int:
-    """13 of `13.0`."""
+    """Major number of a version, such as 13 of `13.0`."""
     return int(version.split(".")[0])
 
 

@@ -163,7 +163,9 @@ def cuda_versions() -> CudaVersions:
     """Versions that are needed and versions that are found, whether or not CUDA can be used."""
     preload_cuda_libraries()
     needed = needed_cuda()
-    driver = cuda = cudnn = None
+    driver: str | None = None
+    cuda: str | None = None
+    cudnn: str | None = None
     with contextlib.suppress(OSError):
         runtime = load_runtime()
         driver = _driver_version(runtime)

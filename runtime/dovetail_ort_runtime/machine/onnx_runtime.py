@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from dovetail_ort_runtime.errors import UnavailableError
+from dovetail_ort_runtime.errors import UnavailableError, one_line
 
 OLDEST_ONNXRUNTIME: Final = (1, 31)
 _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu")
@@ -54,7 +54,7 @@ def import_onnxruntime() -> ModuleType:
         import onnxruntime
     except ImportError as error:
         raise UnavailableError(
-            f"onnxruntime cannot be imported: {error}; "
+            f"onnxruntime cannot be imported: {one_line(error)}; "
             'run: pip install "dovetail-ort[cpu]" (or "dovetail-ort[gpu]" for CUDA)'
         ) from error
     _check_version(onnxruntime)

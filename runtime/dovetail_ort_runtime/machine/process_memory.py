@@ -35,7 +35,7 @@ def huge_pages() -> Iterator[None]:
     before = _anonymous_regions()
     yield
     with suppress(OSError, AttributeError):
-        _advise(_gained(before, _anonymous_regions()))
+        _advise(gained_regions(before, _anonymous_regions()))
 
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -83,16 +83,16 @@ def _anonymous_regions() -> list[Region]:
     return [(int(start, 16), int(end, 16)) for start, end in found]
 
 
-def _gained(before: list[Region], after: list[Region]) -> list[Region]:
+def gained_regions(before: list[Region], after: list[Region]) -> list[Region]:
     """Parts of `after` that no range of `before` covers: of (10, 30), with (10, 20) before, it is (20, 30)."""
-    gained = []
+    found = []
     for start, end in after:
         for covered_start, covered_end in before:
             if covered_end <= start or covered_start >= end:
                 continue
             if covered_start > start:
-                gained.append((start, covered_start))
+                found.append((start, covered_start))
             start = max(start, covered_end)
         if start < end:
-            gained.append((start, end))
-    return gained
+            found.append((start, end))
+    return found

@@ -12,15 +12,21 @@ from dovetail_ort_runtime.machine.cpu_quota import cpu_quota
 
 # Those that decide on ONNX Runtime's INT8 kernels, as Linux spells them on x86 and on ARM; the best ones stand last.
 _INSTRUCTION_SETS: Final = (
-    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"),
-    *("asimddp", "i8mm", "sve"),
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+    "sve",
 )
 
 
 def usable_cores() -> int:
     """Number of physical cores that this process may run on, and that its container's CPU quota pays for."""
     quota = cpu_quota()
-    cores = _physical_cores()
+    cores = physical_cores()
     return cores if quota is None else min(cores, max(1, int(quota)))
 
 
@@ -29,7 +35,7 @@ def processor_name() -> str:
 
     Virtual machines give different processors the same name: "AMD EPYC" may have VNNI or not.
     """
-    name = _processor_field("model name") or platform.processor() or platform.machine()
+    name = processor_field("model name") or platform.processor() or platform.machine()
     parts = [name, f"{usable_cores()} cores"]
     known = instruction_sets()
     if known:
@@ -39,13 +45,14 @@ def processor_name() -> str:
 
 def instruction_sets() -> tuple[str, ...] | None:
     """Instruction sets of the first processor that INT8 kernels use; None where this is not Linux."""
-    flags = _processor_field("flags|Features")
+    flags = processor_field("flags|Features")
     if flags is None:
         return None
     return tuple(name for name in _INSTRUCTION_SETS if name in flags.split())
 
 
-def _physical_cores() -> int:
+def physical_cores() -> int:
+    """Number of physical cores that this process may run on."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     cores = set()
@@ -55,7 +62,7 @@ def _physical_cores() -> int:
     return len(cores)
 
 
-def _processor_field(names: str) -> str | None:
+def processor_field(names: str) -> str | None:
     """Value of a field of the first processor, empty if it has none; None without `/proc/cpuinfo`."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

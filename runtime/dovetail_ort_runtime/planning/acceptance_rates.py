@@ -16,7 +16,7 @@ _MODEL_GAIN: Final = 0.8
 _MODEL_WEIGHT: Final = 3.0
 # A model's promises are believed until something else is observed.
 _PROMISE_WEIGHT: Final = 4.0
-# A model is never believed to be wrong so often that nothing of it would be tried.
+# The belief in a model never falls below this, or its drafts would never be tried again.
 _LEAST_KEPT: Final = 0.05
 LONGEST_MATCH: Final = len(_COPIES)
 
@@ -47,7 +47,7 @@ class AcceptanceRates:
         return self._gains[match].value
 
     def kept(self, depth: int) -> float:
-        """How often a model's token is accepted, over the probability that the model gave to it.
+        """How often a model's token is accepted, divided by the probability that the model gave to it.
 
         Args:
             depth: steps from the root, 1 or more.

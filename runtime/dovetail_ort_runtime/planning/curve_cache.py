@@ -46,7 +46,7 @@ class CurveKey:
     def path(self) -> Path:
         """File of the curves of this key."""
         digest = hashlib.sha256(json.dumps(dataclasses.asdict(self)).encode()).hexdigest()
-        return cache_directory() / "curves" / f"{digest[:32]}.json"
+        return curves_directory() / f"{digest[:32]}.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +55,8 @@ class _Stored:
     curves: TimeCurves
 
 
-def cache_directory() -> Path:
-    """This program's directory in the system's place for what can be made again."""
+def curves_directory() -> Path:
+    """Directory of all curves, in the system's place for what can be made again."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA")
     elif sys.platform == "darwin":
@@ -64,7 +64,7 @@ def cache_directory() -> Path:
     else:
         base = os.environ.get("XDG_CACHE_HOME")
     directory = Path(base) if base else Path.home() / ".cache"
-    return directory / "dovetail-ort"
+    return directory / "dovetail-ort" / "curves"
 
 
 def load_curves(key: CurveKey) -> TimeCurves | None:

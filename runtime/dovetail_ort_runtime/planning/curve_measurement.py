@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -19,7 +19,7 @@ import numpy as np
 from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES
 from dovetail_ort_runtime.drafting.drafter import ModelDrafter
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
-from dovetail_ort_runtime.engine.forward_times import NUM_PAST, RunForward, target_forwards
+from dovetail_ort_runtime.engine.forward_times import LEAST_ROUNDS, NUM_PAST, RunForward, milliseconds, target_forwards
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.options import SamplingOptions
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
@@ -28,14 +28,12 @@ from dovetail_ort_runtime.planning.time_curves import TimeCurves
 METHOD: Final = "in rounds"
 # Tokens of the chains that are timed.
 _CHAIN: Final = 5
-# Nodes of a level that the wider one of two timed trees expands.
+# Nodes at one depth that the wider one of two timed trees expands.
 _WIDTH: Final = 8
 # Tokens that a timed drafter has read.
 _READ: Final = 32
-# Rounds that are timed even where they take longer than the effort allows.
-_LEAST_ROUNDS: Final = 3
 # Single rows that run before one is timed.
-_PLAIN_STEPS: Final = 2
+_BASELINE_FORWARDS: Final = 2
 # Rows of the forward that runs before a draft is timed.
 _VERIFIED_ROWS: Final = 4
 
@@ -133,13 +131,13 @@ class _TimedDrafter:
     def chain_ms(self, num_unread: int, length: int) -> float:
         """Milliseconds of a chain after some unread tokens."""
         self._leave_unread(num_unread)
-        return _milliseconds(partial(self._model.draft, 0, length, ChainShape.fixed(length)))
+        return milliseconds(partial(self._model.draft, 0, length, ChainShape.fixed(length)))
 
     def tree_ms(self, width: int) -> float:
-        """Milliseconds of a tree of two levels, with so many nodes in each, after one unread token."""
+        """Milliseconds of a tree of depth 2, with so many nodes at each depth, after one unread token."""
         shape = TreeShape(num_rows=1 + 2 * width, num_expansions=1, width=width)
         self._leave_unread(1)
-        return _milliseconds(partial(self._model.draft, 0, shape.num_rows - 1, shape))
+        return milliseconds(partial(self._model.draft, 0, shape.num_rows - 1, shape))
 
     def _leave_unread(self, number: int) -> None:
         end = _READ + number
@@ -155,15 +153,15 @@ def _time_verification(
     found: dict[int, list[float]] = {number: [] for number in rows}
     started = time.perf_counter()
     for finished in range(effort.rounds):
-        if finished >= _LEAST_ROUNDS and time.perf_counter() - started > effort.seconds:
+        if finished >= LEAST_ROUNDS and time.perf_counter() - started > effort.seconds:
             break
         for number in rows:
             if number == rows[0] or drafter is None:
-                for _ in range(_PLAIN_STEPS):
+                for _ in range(_BASELINE_FORWARDS):
                     forward(rows[0])
             else:
                 drafter.chain_ms(1, _CHAIN)
-            found[number].append(_milliseconds(partial(forward, number)))
+            found[number].append(milliseconds(partial(forward, number)))
     target.cache.rewind(0)
     return tuple(_median(found[number]) for number in rows)
 
@@ -186,7 +184,7 @@ def _time_chains(
 
 
 def _time_branches(drafter: _TimedDrafter, verify: RunForward, rounds: int) -> float:
-    """Milliseconds of each node that is expanded beside the first of its level."""
+    """Milliseconds of each node that is expanded beside the first of its depth."""
     branches: list[float] = []
     for _ in range(rounds):
         verify(_VERIFIED_ROWS)
@@ -195,12 +193,6 @@ def _time_branches(drafter: _TimedDrafter, verify: RunForward, rounds: int) -> f
         wide_ms = drafter.tree_ms(_WIDTH)
         branches.append((wide_ms - narrow_ms) / (_WIDTH - 1))
     return max(0.0, _median(branches))
-
-
-def _milliseconds(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - started)
 
 
 def _median(times: Sequence[float]) -> float:

@@ -19,7 +19,7 @@ from dovetail_ort_runtime.planning.acceptance_rates import LONGEST_MATCH, Accept
 from dovetail_ort_runtime.planning.source_choice import Source, SourceChoice
 from dovetail_ort_runtime.planning.time_curves import TimeCurves
 
-# What the rate before anything is observed weighs, in rounds without a draft.
+# Weight, in rounds without a draft, of the rate before anything is observed.
 _RATE_WEIGHT: Final = 8.0
 # Rounds after which an observation of the rate counts half.
 _RATE_HALF_LIFE: Final = 96
@@ -67,16 +67,16 @@ class Planner(Drafter):
         self._drafts_trees = keeps_branches and model is not None and model.drafts_trees
         self._acceptance = AcceptanceRates()
         self._sources = SourceChoice()
-        self._plain_ms = curves.verify(1, 0)
+        self._baseline_ms = curves.verify(1, 0)
         self._extra_ms: list[float] = []
         self._priced_at: int | None = None
-        self._rate = DecayingRatio(1 / self._plain_ms, _RATE_WEIGHT * self._plain_ms, _RATE_HALF_LIFE)
+        self._rate = DecayingRatio(1 / self._baseline_ms, _RATE_WEIGHT * self._baseline_ms, _RATE_HALF_LIFE)
         self._length = 0
         self._unread = 0
         self._pending: _Pending | None = None
 
     def begin(self, sampling: SamplingOptions) -> None:
-        """Tell both drafters; what was learned stays."""
+        """Tell both drafters that a new answer begins; what was learned stays."""
         for drafter in self._drafters():
             drafter.begin(sampling)
 
@@ -85,7 +85,7 @@ class Planner(Drafter):
         return () if self.model is None else self.model.reports()
 
     def rewind(self, length: int) -> None:
-        """Tell both drafters."""
+        """Rewind both drafters."""
         self._pending = None
         num_forgotten = max(0, self._length - length)
         self._unread = max(0, self._unread - num_forgotten)
@@ -94,7 +94,7 @@ class Planner(Drafter):
             drafter.rewind(length)
 
     def observe(self, token_ids: TokenArray, hidden_states: FloatArray) -> None:
-        """Learn how the last proposal fared, and tell both drafters."""
+        """Learn how the last proposal fared, and show the tokens to both drafters."""
         if self._pending is not None:
             self._learn(self._pending, token_ids[1:].tolist())
             self._pending = None
@@ -104,7 +104,7 @@ class Planner(Drafter):
             drafter.observe(token_ids, hidden_states)
 
     def propose(self, next_token_id: int, max_draft_tokens: int) -> Proposal:
-        """What pays: a chain, a tree or nothing."""
+        """The draft tokens that pay in this round: a chain, a tree or nothing."""
         self._price()
         limit = min(max_draft_tokens, _DEEPEST)
         match = self._match(next_token_id)
@@ -134,8 +134,8 @@ class Planner(Drafter):
         if place == self._priced_at:
             return
         times = [self.curves.verify(1 + depth, self._length) for depth in range(_DEEPEST + 1)]
-        self._plain_ms = times[0]
-        self._extra_ms = [max(0.0, ms - self._plain_ms) for ms in times]
+        self._baseline_ms = times[0]
+        self._extra_ms = [max(0.0, ms - self._baseline_ms) for ms in times]
         self._priced_at = place
 
     def _match(self, next_token_id: int) -> Match:
@@ -171,7 +171,7 @@ class Planner(Drafter):
 
         Args:
             next_token_id: root of the proposal.
-            depth: tokens of a chain, or levels of a tree, at most.
+            depth: tokens of a chain, or depth of a tree, at most.
             limit: draft tokens at most.
         """
         assert self.model is not None
@@ -190,10 +190,10 @@ class Planner(Drafter):
 
     def _draft_ms(self, drafted: Proposal, unread: int) -> float:
         """Milliseconds by the curves of what was drafted after some unread tokens."""
-        num_levels = int(drafted.depths().max(initial=1))
+        depth = int(drafted.depths().max(initial=1))
         num_expanded = len(set(drafted.parents.tolist()) - {ROOT})
-        num_branches = num_expanded - (num_levels - 1)
-        return self.curves.draft(num_levels, unread, num_branches)
+        num_branches = num_expanded - (depth - 1)
+        return self.curves.draft(depth, unread, num_branches)
 
     def _num_paying(self, tree: Proposal) -> int:
         """How many of a tree's K likeliest draft tokens to verify, so that their gain is the largest.
@@ -226,7 +226,7 @@ class Planner(Drafter):
         drafted = len(last.proposal)
         accepted = len(accepted_ids)
         extra_ms = last.draft_ms + self._extra_ms[drafted]
-        self._rate.add(1 + accepted, self._plain_ms + extra_ms)
+        self._rate.add(1 + accepted, self._baseline_ms + extra_ms)
         if last.source == "lookup":
             self._acceptance.copied(last.matched, drafted, accepted)
         elif last.source == "model":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-Source: TypeAlias = Literal["model", "lookup", "plain"]
+Source: TypeAlias = Literal["model", "lookup", "none"]
 
 # The source that seems worse is tried in one of so many rounds in which both could draft.
 _OTHER_SOURCE_EVERY: Final = 24
@@ -33,7 +33,7 @@ class SourceChoice:
             model_gain: tokens that a draft of the model gains, its cost subtracted; None if no model can draft.
             copy_gain: tokens that the best copy gains, its cost subtracted; 0 if no copy pays.
         """
-        without_model: Source = "lookup" if copy_gain > 0 else "plain"
+        without_model: Source = "lookup" if copy_gain > 0 else "none"
         # alone
         if model_gain is None:
             return without_model

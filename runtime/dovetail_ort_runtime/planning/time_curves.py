@@ -20,8 +20,8 @@ class TimeCurves:
         verify_ms: for each of `contexts`, the milliseconds of a forward for each of `verify_rows`.
         catch_up_rows: numbers of tokens that a model drafter has yet to read, ascending; empty without a model drafter.
         catch_up_ms: milliseconds to read so many tokens and draft one, for each of `catch_up_rows`.
-        step_ms: milliseconds of each further token of a chain, or of each further level of a tree.
-        branch_ms: milliseconds of each further node that is expanded in the same level; 0 if no trees are drafted.
+        step_ms: milliseconds of each further token of a chain, or of each further depth of a tree.
+        branch_ms: milliseconds of each further node that is expanded at the same depth; 0 if no trees are drafted.
 
     Raises:
         InputError: points do not ascend, a time is missing, or a time is negative or not finite.
@@ -62,18 +62,18 @@ class TimeCurves:
         by_context = [_interpolated(num_rows, self.verify_rows, times) for times in self.verify_ms]
         return _interpolated(context, self.contexts, by_context)
 
-    def draft(self, num_levels: int, num_unread: int, num_branches: int = 0) -> float:
+    def draft(self, depth: int, num_unread: int, num_branches: int = 0) -> float:
         """Milliseconds of drafting a chain or a tree.
 
         Args:
-            num_levels: tokens of the chain, or levels of the tree.
+            depth: tokens of the chain, or depth of the tree.
             num_unread: tokens that the drafter has yet to read.
-            num_branches: expanded nodes of the tree beside the first one of each level.
+            num_branches: expanded nodes of the tree beside the first one of each depth.
         """
-        if not num_levels:
+        if not depth:
             return 0.0
         first = _interpolated(num_unread, self.catch_up_rows, self.catch_up_ms)
-        return first + (num_levels - 1) * self.step_ms + num_branches * self.branch_ms
+        return first + (depth - 1) * self.step_ms + num_branches * self.branch_ms
 
 
 def _interpolated(x: float, points: tuple[int, ...], values: tuple[float, ...] | list[float]) -> float:

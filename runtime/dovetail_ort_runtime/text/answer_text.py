@@ -29,7 +29,7 @@ class AnswerText:
         self._stream = TextStream(tokenizer, skip_special_tokens=skip_special_tokens)
         self._stops = StopStrings(stop)
         self._hidden_ids = eos_token_ids | tokenizer.special_token_ids if skip_special_tokens else frozenset()
-        # Hidden tokens within or behind text that is held back: number of its characters before each, and its spelling.
+        # Hidden tokens in or after text that is held back: number of its characters before each, and its spelling.
         self._hidden: list[tuple[int, str]] = []
 
     @property

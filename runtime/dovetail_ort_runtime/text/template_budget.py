@@ -38,7 +38,8 @@ class TemplateBudget:
     def __init__(self, conversation: object) -> None:
         characters = weight(conversation)
         self.max_characters = OUTPUT + OUTPUT_PER_CHARACTER * characters
-        self._work = self._work_left = WORK + WORK_PER_CHARACTER * characters
+        self._work = WORK + WORK_PER_CHARACTER * characters
+        self._work_left = self._work
         self._end = time.monotonic() + SECONDS
 
     def charge(self, work: int = 1) -> None:
@@ -54,7 +55,7 @@ class TemplateBudget:
             raise TemplateLimitError(f"render within {SECONDS:g} seconds, took longer")
 
     def charge_for(self, value: Any) -> None:
-        """Take one unit of work and the weight of a value; errors as of `charge`."""
+        """Take one unit of work and the weight of a value; errors as in `charge`."""
         self.charge(1 + weight(value, self._work_left))
 
 

@@ -2,7 +2,8 @@
 
 Jinja's own sandbox protects Python's internals, but neither the processor nor the memory. Here the compiled template
 pays wherever it can make something large or repeat itself: loops, calls, filters, tests, operators, literals, slices
-and output. Only listed filters and methods exist, as one step of another could take for ever. It knows no conversation.
+and output. Only listed filters and methods exist, because one call of another could run for ever. It knows no
+conversation.
 """
 
 from __future__ import annotations
@@ -28,15 +29,76 @@ from dovetail_ort_runtime.text.template_steps import (
 )
 
 FILTERS: Final = (
-    *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float"),
-    *("int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse"),
-    *("safe", "select", "selectattr", "sort", "string", "title", "unique", "upper", "wordcount"),
+    "abs",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "int",
+    "items",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "reverse",
+    "safe",
+    "select",
+    "selectattr",
+    "sort",
+    "string",
+    "title",
+    "unique",
+    "upper",
+    "wordcount",
 )
 STRING_METHODS: Final = {
-    *("capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal"),
-    *("isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper", "join"),
-    *("lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rpartition"),
-    *("rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper"),
+    "capitalize",
+    "casefold",
+    "count",
+    "endswith",
+    "find",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "lower",
+    "lstrip",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
 }
 CONTAINER_METHODS: Final = {"copy", "count", "get", "index", "items", "keys", "values"}
 _GLOBALS: Final = ("cycler", "dict", "joiner", "range")
@@ -74,7 +136,7 @@ class _BudgetedCode(CodeGenerator):
         node.iter = nodes.Call(nodes.EnvironmentAttribute("stepped"), [node.iter], [], None, None)
         super().visit_For(node, frame)
 
-    def visit_ScopedEvalContextModifier(self, node: nodes.Node, frame: Frame) -> None:  # noqa: N802, ARG002  # likewise
+    def visit_ScopedEvalContextModifier(self, node: nodes.Node, frame: Frame) -> None:  # noqa: N802, ARG002  # as above
         self.fail("autoescape is not for chat templates", node.lineno)
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802  # jinja2 names it

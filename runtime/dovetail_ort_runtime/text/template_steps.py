@@ -18,7 +18,7 @@ from jinja2.utils import pass_environment
 from dovetail_ort_runtime.text.template_budget import TemplateLimitError, current_budget, weight
 
 _LARGEST_INTEGER_BITS: Final = 4096
-_BEFORE_LETTER: Final = re.compile(r"[^a-zA-Z]*")
+_LETTER: Final = re.compile(r"[a-zA-Z]")
 # A width or precision of four digits or more, or one that an argument gives.
 _WIDE: Final = re.compile(r"\d{4}|\*")
 # The time of these grows with the product of both lengths.
@@ -45,7 +45,7 @@ def paying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def of_numbers(test: Callable[..., bool]) -> Callable[..., bool]:
-    """A test that is False for what is no number: it computes a remainder, which of a text would be a format."""
+    """A test that is False for all but numbers: it computes a remainder, and `%` would format a text."""
 
     @wraps(test)
     def checked(value: Any, *args: Any) -> bool:
@@ -123,13 +123,20 @@ def _check_format(text: str, widths: Iterable[str | None], num_fields: int, valu
 def _percent_widths(text: str) -> Iterator[str | None]:
     """Width and precision of each field of a `%` format; None where they are hard to find."""
     for field in text.replace("%%", "").split("%")[1:]:
-        name, closed, rest = field[1:].partition(")") if field.startswith("(") else ("", ")", field)
-        plain = closed and "(" not in name
-        yield _BEFORE_LETTER.match(rest)[0] if plain else None  # type: ignore[index]  # it matches nothing too
+        name = ""
+        closed = ")"
+        rest = field
+        if field.startswith("("):
+            name, closed, rest = field[1:].partition(")")
+        if closed and "(" not in name:
+            letter = _LETTER.search(rest)
+            yield rest if letter is None else rest[: letter.start()]
+        else:
+            yield None
 
 
 def _brace_widths(text: str) -> Iterator[str | None]:
-    """Text behind the colon of each field of a `str.format`; None where another field is inside."""
+    """Text after the colon of each field of a `str.format`; None where another field is inside."""
     for field in text.replace("{{", "").replace("}}", "").split("{")[1:]:
         inside, closed, _ = field.partition("}")
         yield inside.partition(":")[2].replace("*", "") if closed else None  # a star fills, and gives no width
@@ -140,9 +147,11 @@ def _charge_replacement(text: str, old: str, new: str) -> None:
 
 
 def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
-    text, old, new = str(value), str(old), str(new)
-    _charge_replacement(text, old, new)
-    return text.replace(old, new, -1 if count is None else count)
+    text = str(value)
+    before = str(old)
+    after = str(new)
+    _charge_replacement(text, before, after)
+    return text.replace(before, after, -1 if count is None else count)
 
 
 @pass_environment

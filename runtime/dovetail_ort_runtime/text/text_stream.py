@@ -96,7 +96,7 @@ class TokenOffsets:
         self._skipped = tokenizer.special_token_ids if skip_special_tokens else frozenset()
         self._stream = TextStream(tokenizer, skip_special_tokens=skip_special_tokens)
         self._num_decided = 0  # number of characters that the stream gave
-        self._undecided = b""  # bytes that tokens added behind these
+        self._undecided = b""  # bytes that tokens added after these characters
 
     def push(self, token_id: int) -> int:
         """Offset of the next token."""

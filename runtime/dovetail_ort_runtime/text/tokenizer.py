@@ -15,7 +15,7 @@ from typing import Any, Final
 import tokenizers
 
 from dovetail_ort_runtime.arrays import TokenArray
-from dovetail_ort_runtime.errors import BundleError, InputError, one_line
+from dovetail_ort_runtime.errors import BundleError, DovetailError, InputError, one_line
 
 # How many times as long a step may make a text. The longest replacement of Unicode has 18 characters, that of
 # sentencepiece's table 33 bytes.
@@ -65,17 +65,17 @@ class Tokenizer:
             raise InputError(
                 f"text must be a string without lone surrogates, got {there!a}; read the input as UTF-8"
             ) from None
-        with _failures_named(self._path):
+        with tokenizer_failures(self._path):
             return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(self, ids: Sequence[int] | TokenArray, skip_special_tokens: bool = True) -> str:
         """Text of (n,) token ids. An id without a token adds nothing, and bytes that are not UTF-8 become U+FFFD."""
         numbers = [int(token_id) for token_id in ids]
-        with _failures_named(self._path):
+        with tokenizer_failures(self._path):
             return str(self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens))
 
     def token_bytes(self, token_id: int) -> bytes:
-        """UTF-8 bytes that a token adds behind other tokens; they may be a part of a character.
+        """UTF-8 bytes that a token adds after other tokens; they may be a part of a character.
 
         Special tokens add their spelling, and an id without a token adds nothing. The bytes of several ids together are
         the text of all, except for spaces that some decoders drop at its start.
@@ -91,7 +91,7 @@ class Tokenizer:
         return self._text_behind_itself(token_id).encode()
 
     def token_text(self, token_id: int) -> str:
-        """Text that a token adds behind other tokens; a part of a character becomes U+FFFD."""
+        """Text that a token adds after other tokens; a part of a character becomes U+FFFD."""
         return self.token_bytes(token_id).decode(errors="replace")
 
     def _text_behind_itself(self, token_id: int) -> str:
@@ -137,22 +137,33 @@ def _read(path: Path) -> tuple[tokenizers.Tokenizer, tuple[str, ...]]:
     if not path.is_file():
         raise BundleError(f"there is no tokenizer at {path}; export the model again")
     content = path.read_bytes()
-    with _failures_named(path):
+    with tokenizer_failures(path):
         decoders = _decoders(_checked(content).get("decoder"))
         return tokenizers.Tokenizer.from_buffer(content), decoders
 
 
 @contextmanager
-def _failures_named(path: Path) -> Iterator[None]:
-    """Turn what the tokenizers package raises into an error that names the file."""
+def tokenizer_failures(
+    path: Path, error: type[DovetailError] = BundleError, *, advice: str = "export the model again"
+) -> Iterator[None]:
+    """Turn what the tokenizers package raises into an error that names the file.
+
+    Args:
+        path: file of the tokenizer.
+        error: class of the error.
+        advice: what to do next.
+
+    Raises:
+        BundleError: the tokenizers package fails within the block; or `error`, if that is another class.
+    """
     try:
         yield
-    except BaseException as error:
-        # A panic of Rust is no `Exception`, and its class can only be told by its name.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+    except BaseException as failure:
+        # A panic of Rust is no `Exception`, and its class can only be recognised by its name.
+        if not isinstance(failure, Exception) and type(failure).__name__ != "PanicException":
             raise
-        raise BundleError(
-            f"{path} must be a tokenizer of the tokenizers package, got {one_line(error)}; export the model again"
+        raise error(
+            f"{path} must be a tokenizer of the tokenizers package, got {one_line(failure)}; {advice}"
         ) from None
 
 

@@ -69,7 +69,7 @@ def measured(tmp_path, monkeypatch):
     (folder / "pieces" / "contents.json").write_text('{"runtime": {"pieces": 1, "sha256": ""}}')
     (folder / "runtime" / "site").mkdir(parents=True)
     monkeypatch.setattr(measure, "make_environment", lambda *_: Path(sys.executable))
-    monkeypatch.setattr(measure, "_described", lambda *_: {"folder": "here", "gpu": "none"})
+    monkeypatch.setattr(measure, "describe_machine", lambda *_: {"folder": "here", "gpu": "none"})
     monkeypatch.chdir(tmp_path)
 
     def run(steps, *arguments):

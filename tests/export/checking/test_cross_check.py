@@ -51,14 +51,14 @@ def test_a_setting_that_is_read_right_by_the_same_way_passes(tiny_llama, tmp_pat
 
 
 def test_weights_that_a_loader_made_up_are_found(tiny_llama, tmp_path, monkeypatch, torch):
-    right = source_model._read
+    right = source_model.read_weights
 
     def made_up(checkpoint, expected):
         state = right(checkpoint, expected)
         state["model.layers.1.mlp.down_proj.weight"] = torch.randn_like(state["model.layers.1.mlp.down_proj.weight"])
         return state
 
-    monkeypatch.setattr(source_model, "_read", made_up)
+    monkeypatch.setattr(source_model, "read_weights", made_up)
     with pytest.raises(SourceError, match="the model must give the logits that its files give"):
         export_bundle(str(tiny_llama), tmp_path / "bundle", FP32)
 

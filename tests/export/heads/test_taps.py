@@ -1,3 +1,5 @@
+"""Taps refuse what does not fit together."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -26,7 +26,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(ablating, "_OPENINGS", 1)
 
 
-def test_every_pass_is_left_out_once_and_the_report_tells_it(tiny_llama, tiny_bundle_portable, tmp_path, capsys):
+def test_every_pass_is_left_out_once_and_the_report_shows_it(tiny_llama, tiny_bundle_portable, tmp_path, capsys):
     recipe, out = tmp_path / "packed-less.toml", tmp_path / "report"
     recipe.write_text('precision = "int8"\npasses = ["bind-weights", "fuse-skip-norm", "lower-int8-blocks"]')
     command = ["graph", "ablate", str(tiny_bundle_portable), "--source", str(tiny_llama), "--recipe", str(recipe)]

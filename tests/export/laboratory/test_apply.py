@@ -119,7 +119,7 @@ def test_a_pass_that_keeps_the_outputs_makes_an_exact_bundle_that_generates_the_
     assert before.token_ids == after.token_ids
 
 
-def test_a_pass_that_breaks_parity_is_told_and_its_bundle_is_not_called_exact(tiny_bundle, tmp_path, capsys):
+def test_a_pass_that_breaks_parity_is_reported_and_its_bundle_is_not_called_exact(tiny_bundle, tmp_path, capsys):
     out = tmp_path / "out"
     assert apply(tiny_bundle, "foreign_passes:Halve", out) == 0
     printed = capsys.readouterr()
@@ -130,7 +130,7 @@ def test_a_pass_that_breaks_parity_is_told_and_its_bundle_is_not_called_exact(ti
     assert not manifest.target.exact
 
 
-def test_a_pass_that_lets_rows_see_each_other_is_told_and_its_bundle_is_not_called_exact(tiny_bundle, tmp_path, capsys):
+def test_a_pass_that_lets_rows_see_each_other_is_reported_and_its_bundle_is_not_exact(tiny_bundle, tmp_path, capsys):
     out = tmp_path / "out"
     assert apply(tiny_bundle, "foreign_passes:AddFirstRow", out) == 0
     assert "NOT exact: results depend on the other rows of a forward" in capsys.readouterr().err
@@ -165,7 +165,7 @@ def test_a_target_with_taps_is_left_alone(tiny_tapped_bundle, tmp_path, refused)
     ("name", "message"),
     [
         ("foreign_passes:Nothing", "must find something to change, got a graph without its pattern"),
-        ("foreign_passes:Cycle", "must leave a graph without cycles"),
+        ("foreign_passes:Cycle", "leave a graph with a cycle"),
         ("foreign_passes:WithoutLogits", "model_native.onnx has logits None, but the manifest says 384;"),
         ("foreign_passes:Unheard", "cannot load model_native.onnx"),
         ("foreign_passes:Fails", "the pass foreign_passes:Fails failed with KeyError: 'no such norm'"),

@@ -53,7 +53,7 @@ def test_a_changed_weight_is_named(tiny_bundle, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("no-such", "a bundle must be a directory"), ("text.onnx", "must be an ONNX graph")]
+    ("name", "message"), [("no-such", "a bundle must be a directory"), ("text.onnx", "is not an ONNX graph")]
 )
 def test_what_is_no_graph_is_one_line(name, message, tiny_bundle, tmp_path, capsys):
     (tmp_path / "text.onnx").write_text("no graph")

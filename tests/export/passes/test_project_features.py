@@ -1,3 +1,5 @@
+"""Norms and product over levels, against numpy."""
+
 from __future__ import annotations
 
 import numpy as np

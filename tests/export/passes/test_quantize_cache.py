@@ -117,7 +117,7 @@ def test_the_cache_takes_a_quarter_and_stays_as_close_to_the_model_as_export_ask
     assert without.mean_kl < agreement.mean_kl <= LARGEST_MEAN_KL
 
 
-def test_speculation_over_an_int8_cache_gives_the_plain_answer(int8_cache):
+def test_speculation_over_an_int8_cache_gives_the_baseline_answer(int8_cache):
     import dovetail_ort
     from dovetail_ort import GenerationOptions
 

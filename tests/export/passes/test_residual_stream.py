@@ -1,3 +1,5 @@
+"""Where the residual stream is in traced, fused and native graphs."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

@@ -1,3 +1,5 @@
+"""Levels of a target as an output of its graph."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

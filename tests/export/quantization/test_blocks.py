@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from onnx import helper
 
-from dovetail_ort_export.quantization import portions
+from dovetail_ort_export.quantization import scales
 from dovetail_ort_export.quantization.blocks import (
     BLOCK_BITS,
     BLOCK_SIZES,
@@ -102,7 +102,7 @@ def test_a_block_of_vanishing_weights_becomes_zero(size):
 
 def test_a_large_weight_is_worked_on_in_portions_with_the_same_result(weight, monkeypatch):
     expected = quantize_blocks(weight, DEFAULT), block_scales(weight, DEFAULT)
-    monkeypatch.setattr(portions, "PORTION_ROWS", 7)
+    monkeypatch.setattr(scales, "PORTION_ROWS", 7)
     np.testing.assert_array_equal(quantize_blocks(weight, DEFAULT), expected[0])
     np.testing.assert_array_equal(block_scales(weight, DEFAULT), expected[1])
 

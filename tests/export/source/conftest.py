@@ -56,7 +56,7 @@ def tiny_vocabulary() -> Mapping[str, Any]:
 
 @pytest.fixture(scope="session")
 def metadata_of(tiny_vocabulary: Mapping[str, Any]) -> Callable[..., dict[str, Any]]:
-    """`metadata_of(model, architecture, settings)`: what a converter writes, and `settings` behind `ARCHITECTURE.`."""
+    """`metadata_of(model, architecture, settings)`: what a converter writes, `settings` under `ARCHITECTURE.`."""
 
     def make(model: Any, architecture: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         config = model.config

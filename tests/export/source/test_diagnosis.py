@@ -65,7 +65,7 @@ FOLDERS = {
 
 
 @pytest.mark.parametrize(("files", "told"), FOLDERS.values(), ids=FOLDERS)
-def test_a_directory_without_a_model_is_told_by_what_is_in_it(files: tuple[str, ...], told: str, tmp_path: Path):
+def test_a_directory_without_a_model_is_recognised_by_what_is_in_it(files: tuple[str, ...], told: str, tmp_path: Path):
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("{}")
@@ -83,7 +83,7 @@ def test_a_path_to_nothing_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"])
-def test_a_pointer_of_git_lfs_is_told_from_a_damaged_file(file: str, source: Path):
+def test_a_pointer_of_git_lfs_is_distinguished_from_a_damaged_file(file: str, source: Path):
     (source / file).write_text(LFS)
 
     assert "git lfs pull" in refusal(source)
@@ -126,7 +126,7 @@ def test_an_adapter_beside_a_model_is_refused_as_nobody_knows_whether_it_is_merg
         ({"is_encoder_decoder": True}, "encoder"),
     ],
 )
-def test_a_configuration_of_no_plain_language_model_is_told_by_its_kind(
+def test_a_configuration_of_another_kind_of_model_is_refused_by_its_kind(
     settings: dict[str, Any], told: str, source: Path
 ):
     architectures = {} if "architectures" in settings else {"architectures": ["OwnForCausalLM"]}
@@ -150,7 +150,7 @@ def test_a_configuration_of_no_plain_language_model_is_told_by_its_kind(
         ({"quant_method": "of_next_year"}, "of_next_year"),
     ],
 )
-def test_settings_of_a_quantiser_are_told_by_its_name(settings: dict[str, Any], told: str, source: Path):
+def test_settings_of_a_quantiser_are_refused_with_its_name(settings: dict[str, Any], told: str, source: Path):
     configure(source, quantization_config=settings)
     message = refusal(source)
 
@@ -208,7 +208,7 @@ QUANTISED: dict[str, tuple[Callable[[Weights], Weights], str, str]] = {
 
 
 @pytest.mark.parametrize(("change", "file", "told"), QUANTISED.values(), ids=QUANTISED)
-def test_quantised_weights_are_told_by_their_tensors(
+def test_quantised_weights_are_recognised_by_their_tensors(
     change: Callable[[Weights], Weights], file: str, told: str, source: Path
 ):
     rewrite(source, change)
@@ -220,7 +220,7 @@ def test_quantised_weights_are_told_by_their_tensors(
     assert "quantised" in message
 
 
-def test_weights_of_mlx_are_told_by_its_settings(source: Path):
+def test_weights_of_mlx_are_recognised_by_its_settings(source: Path):
     rewrite(source, lambda w: words(w, torch.uint32, scales=ONE, biases=ONE))
     configure(source, quantization={"group_size": 64, "bits": 4})
 
@@ -276,7 +276,7 @@ WRONG: dict[str, tuple[Callable[[Weights], Weights], str]] = {
 
 
 @pytest.mark.parametrize(("change", "told"), WRONG.values(), ids=WRONG)
-def test_wrong_weights_are_told_by_the_likeliest_cause(
+def test_wrong_weights_are_refused_with_the_likeliest_cause(
     change: Callable[[Weights], Weights], told: str, tiny_source: Callable[..., Path], tmp_path: Path
 ):
     source = shutil.copytree(tiny_source("llama", tie_word_embeddings=False), tmp_path / "tiny")
@@ -289,7 +289,7 @@ def test_wrong_weights_are_told_by_the_likeliest_cause(
     assert "\n" not in str(caught.value)
 
 
-def test_a_base_model_without_its_head_is_told_by_its_class(tiny_source: Callable[..., Path], tmp_path: Path):
+def test_a_base_model_without_its_head_is_recognised_by_its_class(tiny_source: Callable[..., Path], tmp_path: Path):
     source = shutil.copytree(tiny_source("llama", tie_word_embeddings=False), tmp_path / "tiny")
     expected = {name: tensor.shape for name, tensor in read_directory(source).tensors.items()}
     rewrite(source, without("lm_head"))

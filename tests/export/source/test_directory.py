@@ -123,7 +123,7 @@ def test_a_pytorch_file_that_would_run_code_is_refused_and_runs_none(zipped: boo
     torch.save(content, source / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     (source / "model.safetensors").unlink()
 
-    with pytest.raises(SourceError, match=r"pytorch_model\.bin must be a whole file of tensors alone.*mkdir") as caught:
+    with pytest.raises(SourceError, match=r"pytorch_model\.bin is not a whole file of tensors alone.*mkdir") as caught:
         read_directory(source)
     assert not (tmp_path / "made").exists()
     assert "\n" not in str(caught.value)
@@ -379,7 +379,7 @@ def test_an_ignored_weight_that_the_model_needs_is_checked_all_the_same(source: 
         check_weights(rewritten(source, weights), expected, needs_nothing, ignored=("*",))
 
 
-def test_a_weight_that_no_model_needs_is_told_with_its_reason(source: Path):
+def test_a_weight_that_no_model_needs_is_noted_with_its_reason(source: Path):
     weights = weights_of(source)
     buffers = {f"model.layers.{block}.self_attn.rotary_emb.inv_freq": torch.zeros(8) for block in range(2)}
     unused = check_weights(rewritten(source, weights | buffers), expected_of(weights), needs_nothing)

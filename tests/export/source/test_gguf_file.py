@@ -112,14 +112,14 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(gguf_of):
         (b"GGUF" + struct.pack("<IQQ", 3, 5, 5) + b"\xff" * 90, "ends early or is damaged"),
     ],
 )
-def test_what_is_no_such_file_is_told_in_a_line(tmp_path, content, reason):
+def test_what_is_no_such_file_is_reported_in_a_line(tmp_path, content, reason):
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
     with pytest.raises(SourceError, match=reason):
         open_gguf(path)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_file_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(SourceError, match="which is not there"):
         open_gguf(tmp_path / "none.gguf")
 

@@ -170,7 +170,7 @@ def test_sentencepiece_without_the_space_in_front_adds_none(pieces_converted):
     assert text.tokenizer.decode(encoded.ids) == "the tails"
 
 
-def test_a_sentencepiece_text_goes_on_with_a_space_behind_a_special_token(pieces_converted):
+def test_a_sentencepiece_text_goes_on_with_a_space_after_a_special_token(pieces_converted):
     tokenizer = read_gguf_text(pieces_converted).tokenizer
     words = tokenizer.encode("tails", add_special_tokens=False).tokens
     assert words[0].startswith("\u2581")
@@ -299,13 +299,13 @@ def test_special_tokens_have_the_names_that_templates_use(converted):
         ({"": " \n"}, None, 1),
     ],
 )
-def test_the_default_template_is_chosen_and_others_are_told(converted, templates, chosen, notes):
+def test_the_default_template_is_chosen_and_others_are_noted(converted, templates, chosen, notes):
     fields = {f"tokenizer.chat_template{name}": text for name, text in templates.items()}
     text = read_gguf_text({**converted, **fields, "tokenizer.chat_templates": ["tool_use"]})
     assert (text.chat_template, len(text.notes)) == (chosen, notes)
 
 
-def test_a_file_that_names_no_rule_is_split_as_llama_cpp_does_and_told(converted):
+def test_a_file_that_names_no_rule_is_split_as_llama_cpp_does_and_noted(converted):
     unnamed = {key: value for key, value in converted.items() if key != "tokenizer.ggml.pre"}
     text = read_gguf_text(unnamed)
     assert len(text.notes) == 1

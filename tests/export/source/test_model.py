@@ -175,7 +175,7 @@ def test_settings_that_transformers_refuses_are_an_error_of_one_line(tiny_source
 
     source = tiny_source("llama")
     monkeypatch.setattr(transformers.AutoConfig, "for_model", refuse)
-    with pytest.raises(SourceError, match=r"got: a first line and a second; correct config\.json"):
+    with pytest.raises(SourceError, match=r"these settings: a first line and a second; correct config\.json"):
         load_source(str(source))
 
 

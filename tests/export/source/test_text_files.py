@@ -327,7 +327,7 @@ def test_an_end_that_is_no_token_id_is_refused(value: Any, directory: Directory)
 
 
 ANSWERS = {
-    # template, and the token behind an answer
+    # template, and the token after an answer
     "chatml": (CHATML, END_TURN),
     "trimmed": ("{% for m in messages %}<|im_start|>{{ m['content'] | trim }} <|im_end|>{% endfor %}", END_TURN),
     "by name": ("{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}", END_TURN),
@@ -338,7 +338,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize(("template", "token"), ANSWERS.values(), ids=ANSWERS)
-def test_what_the_template_writes_behind_an_answer_ends_it_too(template: str, token: str | None, directory: Directory):
+def test_what_the_template_writes_after_an_answer_ends_it_too(template: str, token: str | None, directory: Directory):
     settings = {"eos_token": END_TURN} if "eos_token" in template else {"eos_token": END}
     found = read(directory(byte_level(), NAMED | settings | {"chat_template": template}), {"eos_token_id": 0})
 

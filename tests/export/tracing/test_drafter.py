@@ -1,4 +1,4 @@
-"""The drafter's graph and the unrolled training pass against the head run as a plain causal network."""
+"""The draft graph and the unrolled training forward against the head, run as an ordinary causal network."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def text():
 
 @pytest.fixture(scope="module")
 def rotary(torch, ends):
-    from dovetail_ort_export.heads.rotary import Rotary
+    from dovetail_ort_export.heads.rotary import RotaryTables
 
-    return Rotary(torch.from_numpy(ends.cos), torch.from_numpy(ends.sin))
+    return RotaryTables(torch.from_numpy(ends.cos), torch.from_numpy(ends.sin))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from dovetail_ort_export.heads.config import HeadConfig
 from dovetail_ort_export.heads.draft_head import DraftHead
 from dovetail_ort_export.training import checkpoint as checkpoints
-from dovetail_ort_export.training.checkpoint import Checkpoint, TrainingState
+from dovetail_ort_export.training.checkpoint import TrainingCheckpoint, TrainingState
 from dovetail_ort_export.training.head_files import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
 from dovetail_ort_runtime.errors import InputError
@@ -35,7 +35,7 @@ def open_checkpoint(tmp_path):
         )
         head = DraftHead(config)
         optimisers = Optimisers(head, learning_rate=0.01, num_steps=10, dtype=torch.float32)
-        return head, Checkpoint(tmp_path / "checkpoint.pt", identity, head, optimisers)
+        return head, TrainingCheckpoint(tmp_path / "checkpoint.pt", identity, head, optimisers)
 
     return open_it
 
@@ -70,7 +70,7 @@ def test_a_damaged_file_is_refused(open_checkpoint, tmp_path):
     checkpoint.save(TrainingState())
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"must be a whole checkpoint, got: .*; delete it to start afresh"):
+    with pytest.raises(InputError, match=r"the checkpoint .* is damaged: .*; delete it to start afresh"):
         checkpoint.load()
 
 

@@ -105,7 +105,7 @@ def test_a_stopped_writing_keeps_what_was_finished_and_goes_on(tiny_bundle_fp32,
     assert text_plan.write_text(bundle, tmp_path, options, PROMPTS).paths == shards.paths  # enough: nothing is added
 
 
-def test_a_target_with_nothing_new_to_say_is_told_so_in_one_line(tiny_bundle_fp32, options, tmp_path, monkeypatch):
+def test_a_target_with_nothing_new_to_say_is_reported_in_one_line(tiny_bundle_fp32, options, tmp_path, monkeypatch):
     from dovetail_ort_export.training import text_writer
     from dovetail_ort_export.training.text_plan import write_text
 

@@ -107,9 +107,9 @@ def test_a_trained_head_is_accepted_by_its_target_as_often_as_training_measured(
 def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, train, tmp_path, monkeypatch):
     from safetensors.numpy import load_file
 
-    from dovetail_ort_export.training.session import TrainingSession
+    from dovetail_ort_export.training.run import TrainingRun
 
-    whole = TrainingSession._step
+    whole = TrainingRun.step
     calls = []
 
     def interrupted(self, batch, num_steps, optimisers):
@@ -120,7 +120,7 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, t
 
     out = tmp_path / "head"
     with monkeypatch.context() as patches:
-        patches.setattr(TrainingSession, "_step", interrupted)
+        patches.setattr(TrainingRun, "step", interrupted)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 train(out)
@@ -134,7 +134,7 @@ def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(trained, t
 
 
 def test_a_checkpoint_of_another_training_is_refused(trained, train, tmp_path, monkeypatch):
-    from dovetail_ort_export.training.session import TrainingSession
+    from dovetail_ort_export.training.run import TrainingRun
 
     def interrupted(self, batch, num_steps, optimisers):
         raise KeyboardInterrupt
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_training_is_refused(trained, train, tmp_path, m
     out = tmp_path / "head"
     further = tmp_path / "further"
     with monkeypatch.context() as patches:
-        patches.setattr(TrainingSession, "_step", interrupted)
+        patches.setattr(TrainingRun, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(out)
         with pytest.raises(KeyboardInterrupt):
@@ -185,12 +185,12 @@ def test_a_head_of_another_target_is_no_start(trained, train, tmp_path):
 
 
 def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, full_disk):
-    from dovetail_ort_export.training import checkpoint, session
+    from dovetail_ort_export.training import checkpoint, run
 
-    whole = session.TrainingSession._step
+    whole = run.TrainingRun.step
     calls = []
     out = tmp_path / "head"
-    monkeypatch.setattr(checkpoint, "_SECONDS_BETWEEN", 0.0)  # one after every step
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", 0.0)  # one after every step
     with contextlib.ExitStack() as disk:
 
         def step(self, batch, num_steps, optimisers):
@@ -199,7 +199,7 @@ def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, full_disk
                 disk.enter_context(full_disk())
             return whole(self, batch, num_steps, optimisers)
 
-        monkeypatch.setattr(session.TrainingSession, "_step", step)
+        monkeypatch.setattr(run.TrainingRun, "step", step)
         with pytest.raises(OSError, match="File too large"):
             train(out)
     assert [path.name for path in out.iterdir()] == ["checkpoint.pt"]
@@ -211,9 +211,9 @@ def test_a_full_disk_loses_no_checkpoint(train, tmp_path, monkeypatch, full_disk
 def test_a_loss_that_is_not_finite_leaves_a_checkpoint_of_finite_weights(train, tmp_path, monkeypatch):
     import torch
 
-    from dovetail_ort_export.training import session
+    from dovetail_ort_export.training import run
 
-    whole = session.draft_loss
+    whole = run.draft_loss
     calls = []
     out = tmp_path / "head"
 
@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_leaves_a_checkpoint_of_finite_weights(train, 
         calls.append(1)
         return whole(*arguments) * (float("nan") if len(calls) == 10 else 1)
 
-    monkeypatch.setattr(session, "draft_loss", loss)
+    monkeypatch.setattr(run, "draft_loss", loss)
     with pytest.raises(InputError, match="the loss must stay finite, got nan; train with a smaller --learning-rate"):
         train(out)
     content = torch.load(out / "checkpoint.pt", weights_only=True)

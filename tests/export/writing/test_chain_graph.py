@@ -161,7 +161,7 @@ attach_drafter(sys.argv[1], Path(sys.argv[2]), "fp16")
 """
 
 
-def test_killed_behind_the_last_graph_the_bundle_is_as_it_was_and_the_next_time_clears_up(
+def test_killed_after_the_last_graph_the_bundle_is_as_it_was_and_the_next_time_clears_up(
     tiny_bundle_portable, tiny_head, tmp_path
 ):
     from dovetail_ort_export.attach import attach_drafter

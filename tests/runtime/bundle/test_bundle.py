@@ -1,3 +1,5 @@
+"""A bundle that is changed, incomplete or of another version is refused, and an honest one is read."""
+
 from __future__ import annotations
 
 import json

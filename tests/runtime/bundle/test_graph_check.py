@@ -123,9 +123,9 @@ def test_weights_inside_and_beside_the_graph_pass(check):
         (b"\x38\x01", "graph in the wire type 0"),
         (b"\x3b\x3c", "field 7 has the wire type 3"),
         (b"\x02\x00", "a field has the number 0"),
-        (b"\x3a\x05ab", "field 7 ends behind its message"),
+        (b"\x3a\x05ab", "field 7 ends beyond its message"),
         (b"\x08" + b"\xff" * 11, "an integer has more than 64 bits"),
-        (b"\x08\x80", "an integer ends behind its message"),
+        (b"\x08\x80", "an integer ends beyond its message"),
         (b"ORTM" * 4, "field 9 has the wire type 7"),
         (b"", "no graph"),
     ],
@@ -145,7 +145,7 @@ def test_a_location_given_twice_is_refused(check):
 
 
 def test_a_graph_with_its_weights_inside_is_refused_unread(check):
-    with pytest.raises(BundleError, match="weights belong into a file beside it"):
+    with pytest.raises(BundleError, match="weights belong in a file beside it"):
         check(bytes(LARGEST_GRAPH_BYTES + 1))
 
 

@@ -1,3 +1,5 @@
+"""Which files belong to a graph, and what its entry may say."""
+
 from __future__ import annotations
 
 import pytest

@@ -14,7 +14,7 @@ import pytest
 
 from dovetail_ort_runtime.bundle import hub_cache
 from dovetail_ort_runtime.bundle.bundle import Bundle
-from dovetail_ort_runtime.bundle.hub_cache import HubName, cache_directory, find_snapshot
+from dovetail_ort_runtime.bundle.hub_cache import HubName, find_snapshot, hub_cache_directory
 from dovetail_ort_runtime.errors import BundleError
 from dovetail_ort_runtime.model import load_model
 
@@ -40,7 +40,7 @@ def cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def put(cache, in_hub_cache):
-    """`put(bundle)`: its snapshot in that cache, where it is me/tiny; arguments as of `in_hub_cache`."""
+    """`put(bundle)`: its snapshot in that cache, where it is me/tiny; arguments as in `in_hub_cache`."""
     return partial(in_hub_cache, cache=cache)
 
 
@@ -235,7 +235,7 @@ def test_the_cache_is_where_huggingface_hub_looks_for_it(variables, monkeypatch)
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert str(cache_directory()) == oracle(**variables)
+    assert str(hub_cache_directory()) == oracle(**variables)
 
 
 def test_without_a_home_directory_a_name_is_not_there(monkeypatch):
@@ -302,7 +302,7 @@ def test_a_link_whose_blob_is_gone_counts_as_missing(snapshot):
         Bundle(snapshot)
 
 
-def test_a_model_that_is_no_bundle_is_told_how_to_become_one(cache):
+def test_the_error_for_a_model_that_is_no_bundle_says_how_to_make_one(cache):
     snapshot = cache / "models--me--tiny" / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text(json.dumps({}))

@@ -1,3 +1,5 @@
+"""The manifest reads back as it was written, and each wrong value is refused by its name."""
+
 from __future__ import annotations
 
 import dataclasses

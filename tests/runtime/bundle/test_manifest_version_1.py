@@ -1,3 +1,5 @@
+"""What becomes of a manifest of version 1."""
+
 from __future__ import annotations
 
 import pytest

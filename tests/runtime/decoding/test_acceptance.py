@@ -159,7 +159,7 @@ def test_the_statistic_detects_a_wrong_rule(propose, rule):
 
 @pytest.mark.parametrize("propose", SAMPLED)
 def test_the_statistic_detects_a_rejection_that_is_not_corrected(monkeypatch, propose):
-    monkeypatch.setattr(acceptance, "_residual", lambda p, _: p)
+    monkeypatch.setattr(acceptance, "residual_distribution", lambda p, _: p)
     assert smallest_p_value(propose, SEQUENCES_WITH_A_MISTAKE) < ALPHA / COMPARISONS
 
 

@@ -111,7 +111,7 @@ def test_an_end_token_that_is_no_special_token_is_left_out_or_shown(tokenizer):
     assert texts == ["ab", f"ab{NOTE}"]
 
 
-def test_a_space_behind_a_skipped_token_stays():
+def test_a_space_after_a_skipped_token_stays():
     ids = [BYTE_FALLBACK.token_to_id(token) for token in ("a", END, "▁the", END, "▁the")]
     assert [piece.text for piece in answered(BYTE_FALLBACK, ids, stop=("x",))] == ["a", "", " the", "", " the"]
 

@@ -30,7 +30,7 @@ def continued(decoder, prompt, num_tokens, max_draft_tokens, *, sampling=GREEDY)
     decoder.begin(prompt, sampling)
     tokens = [decoder.root]
     while len(tokens) < num_tokens:
-        tokens += decoder.step(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
+        tokens += decoder.next_round(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
     return tokens
 
 
@@ -55,7 +55,7 @@ def plain(decoder, drafters):
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [1, 3, 8, 63])
-def test_greedy_chains_right_and_wrong_give_the_plain_tokens(decoder, drafters, plain, prompt, max_draft_tokens):
+def test_greedy_chains_right_and_wrong_give_the_baseline_tokens(decoder, drafters, plain, prompt, max_draft_tokens):
     expected = plain(prompt, 100)
     for drafter in (
         drafters.Oracle([*prompt, *expected], wrong=0.2, seed=max_draft_tokens),
@@ -67,7 +67,7 @@ def test_greedy_chains_right_and_wrong_give_the_plain_tokens(decoder, drafters, 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [2, 7, 16])
-def test_a_portable_target_verifies_the_first_path_of_a_tree_and_gives_the_plain_tokens(
+def test_a_portable_target_verifies_the_first_path_of_a_tree_and_gives_the_baseline_tokens(
     decoder, drafters, plain, tiny_bundle_portable, prompt, max_draft_tokens
 ):
     # A row of a side branch would have other bits than in a chain, so that none may be kept, right as it is.
@@ -79,19 +79,21 @@ def test_a_portable_target_verifies_the_first_path_of_a_tree_and_gives_the_plain
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [2, 7, 16])
-def test_greedy_trees_kept_on_side_branches_give_the_plain_tokens(decoder, drafters, plain, prompt, max_draft_tokens):
+def test_greedy_trees_kept_on_side_branches_give_the_baseline_tokens(
+    decoder, drafters, plain, prompt, max_draft_tokens
+):
     expected = plain(prompt, 100)
     drafter = drafters.TreeOracle([*prompt, *expected], wrong=0.4)
     tree_decoder = decoder(drafter)
     accepted = []
-    step = tree_decoder.step
+    next_round = tree_decoder.next_round
 
     def noting(number):
-        result = step(number)
+        result = next_round(number)
         accepted.append(result.num_accepted > 0)
         return result
 
-    tree_decoder.step = noting
+    tree_decoder.next_round = noting
     assert continued(tree_decoder, prompt, 100, max_draft_tokens) == expected
     assert np.mean(accepted) > 0.8  # with the first path alone 0.6
 
@@ -234,7 +236,7 @@ def interrupt(patches, decoder, place, call):
     patches.setattr(owner, name, interrupted)
 
 
-def test_a_drafter_whose_rewind_was_interrupted_is_told_the_text_anew(decoder, drafters, plain):
+def test_a_drafter_whose_rewind_was_interrupted_observes_the_text_anew(decoder, drafters, plain):
     prompt = PROMPTS[2]
 
     class Forgetful(drafters.Recorder):

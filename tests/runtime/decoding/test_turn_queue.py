@@ -1,4 +1,4 @@
-"""The queue before a model, with iterators of numbers in the place of answers."""
+"""The queue before a model, with iterators of numbers instead of answers."""
 
 from __future__ import annotations
 
@@ -106,16 +106,16 @@ def test_a_generator_that_was_never_advanced_takes_no_turn(turns):
 def test_a_thread_that_would_wait_for_itself_gets_an_error(turns):
     stream = turns.each(iter("abc"))
     assert next(stream) == "a"
-    with pytest.raises(ModelUseError, match=r"a thread must read its answer to the end or close it .* call close\(\)"):
+    with pytest.raises(ModelUseError, match=r"this thread still has an open answer; .* call close\(\)"):
         next(turns.each(iter("d")))
-    with pytest.raises(ModelUseError, match="a thread must read its answer to the end"):
+    with pytest.raises(ModelUseError, match="this thread still has an open answer"):
         turns.run(lambda: 5)
     assert list(stream) == ["b", "c"]
     assert turns.run(lambda: 5) == 5
 
 
 def test_a_call_within_a_turn_that_asks_for_another_gets_an_error(turns):
-    with pytest.raises(ModelUseError, match="a thread must read its answer to the end"):
+    with pytest.raises(ModelUseError, match="this thread still has an open answer"):
         turns.run(lambda: turns.run(lambda: 5))
     assert turns.run(lambda: 5) == 5
 
@@ -156,11 +156,11 @@ def test_closing_ends_the_turn_and_those_that_wait(turns, executor):
     turns.close(lambda: released.append(True))
     assert released
     for future in waiting:
-        with pytest.raises(ModelUseError, match="must be open to be used, got one that was closed"):
+        with pytest.raises(ModelUseError, match="this model is closed"):
             future.result(SECONDS)
-    with pytest.raises(ModelUseError, match="must be open to be used, got one that was closed"):
+    with pytest.raises(ModelUseError, match="this model is closed"):
         next(stream)
-    with pytest.raises(ModelUseError, match="must be open to be used, got one that was closed"):
+    with pytest.raises(ModelUseError, match="this model is closed"):
         turns.run(lambda: 5)
 
 

@@ -315,13 +315,13 @@ class InformedAhead(DraftingAhead):
 
 
 @pytest.mark.parametrize("name", ["tiny_drafting_bundle", "tiny_tapped_bundle"])
-def test_answers_are_those_of_plain_decoding(name, target_of, request, monkeypatch):
+def test_answers_are_those_of_the_baseline(name, target_of, request, monkeypatch):
     monkeypatch.setattr(drafting_ahead, "_LEAST_IN_TIME", 0.0)  # a tiny target is there before the thread is done
     directory = request.getfixturevalue(name)
     bundle = Bundle(directory)
     plain = Decoder(target_of(directory), NoDrafter())
     plain.begin(PROMPT, GREEDY)
-    expected = [plain.root, *(plain.step(0).token_ids[0] for _ in range(149))]
+    expected = [plain.root, *(plain.next_round(0).token_ids[0] for _ in range(149))]
     target = target_of(directory, taps=bundle.manifest.drafter.taps)
     head = make_drafter(bundle, target, LoadOptions(drafter="dgf", draft_shape=FOUR))
     ahead = InformedAhead(Informed(head.model, Foresight([*PROMPT, *expected])))
@@ -330,7 +330,7 @@ def test_answers_are_those_of_plain_decoding(name, target_of, request, monkeypat
         decoder.begin(PROMPT, GREEDY)
         tokens = [decoder.root]
         while len(tokens) < 150:
-            tokens += decoder.step(min(4, 149 - len(tokens))).token_ids
+            tokens += decoder.next_round(min(4, 149 - len(tokens))).token_ids
         assert tokens == expected
     assert 10 < ahead.num_ready < ahead.num_drafts
 
@@ -342,15 +342,15 @@ def test_an_interrupted_round_leaves_both_sessions_usable(target_of, tiny_drafti
     )
     decoder = Decoder(target, ahead)
     decoder.begin(PROMPT, GREEDY)
-    expected = [decoder.root, *decoder.step(4).token_ids, *decoder.step(4).token_ids]
+    expected = [decoder.root, *decoder.next_round(4).token_ids, *decoder.next_round(4).token_ids]
     decoder.rewind(0)
     decoder.begin(PROMPT, GREEDY)
     with monkeypatch.context() as patches:
         patches.setattr(target, "forward", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            decoder.step(4)
+            decoder.next_round(4)
     decoder.begin(PROMPT, GREEDY)
     again = [decoder.root]
     while len(again) < len(expected):
-        again += decoder.step(4).token_ids
+        again += decoder.next_round(4).token_ids
     assert again[: len(expected)] == expected

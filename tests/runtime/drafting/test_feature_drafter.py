@@ -80,14 +80,14 @@ def continued(decoder, prompt, num_tokens, *, sampling=GREEDY, max_draft_tokens=
     tokens = [decoder.root]
     rounds = 0
     while len(tokens) < num_tokens:
-        tokens += decoder.step(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
+        tokens += decoder.next_round(min(max_draft_tokens, num_tokens - len(tokens) - 1)).token_ids
         rounds += 1
     return tokens, rounds
 
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("shape", [CHAIN, TREE], ids=["chain", "tree"])
-def test_greedy_answers_are_those_of_plain_decoding_bit_for_bit(decoder, tiny_drafting_bundle, prompt, shape):
+def test_greedy_answers_are_those_of_the_baseline_bit_for_bit(decoder, tiny_drafting_bundle, prompt, shape):
     expected, _ = continued(decoder(tiny_drafting_bundle, None), prompt, 100)
     assert continued(decoder(tiny_drafting_bundle, shape), prompt, 100)[0] == expected
     informed = decoder(tiny_drafting_bundle, shape, [*prompt, *expected])
@@ -115,12 +115,12 @@ def test_the_stable_cache_is_that_of_a_fresh_reading_of_the_accepted_tokens(deco
             np.testing.assert_array_equal(got[place], wanted[place])
 
 
-def test_a_tree_of_one_row_is_plain_decoding(decoder, tiny_drafting_bundle):
+def test_a_tree_of_one_row_is_the_baseline(decoder, tiny_drafting_bundle):
     one = decoder(tiny_drafting_bundle, TreeShape(num_rows=1, num_expansions=4, width=10))
     expected, _ = continued(decoder(tiny_drafting_bundle, None), PROMPTS[1], 40)
     tokens, rounds = continued(one, PROMPTS[1], 40)
     assert (tokens, rounds) == (expected, 39)
-    assert one.step(5).num_drafted == 0
+    assert one.next_round(5).num_drafted == 0
 
 
 def test_a_tree_keeps_side_branches(decoder, tiny_drafting_bundle):
@@ -128,7 +128,7 @@ def test_a_tree_keeps_side_branches(decoder, tiny_drafting_bundle):
     expected, _ = continued(decoder(tiny_drafting_bundle, None), prompt, 60)
     drafted = decoder(tiny_drafting_bundle, TREE, [*prompt, *expected])
     drafted.begin(prompt, GREEDY)
-    assert drafted.step(12).num_drafted == TREE.num_rows - 1
+    assert drafted.next_round(12).num_drafted == TREE.num_rows - 1
     assert continued(drafted, prompt, 60)[0] == expected
 
 
@@ -213,7 +213,7 @@ def test_sampled_answers_follow_the_distribution_of_the_target(decoder, tiny_dra
         drafting.begin(prompt, sampling)
         tokens = [drafting.root]
         while len(tokens) < 3:
-            result = drafting.step(6)
+            result = drafting.next_round(6)
             accepted += result.num_accepted
             tokens += result.token_ids
         counts[tuple(tokens[:3])] += 1  # a KeyError: a token that the target never says
@@ -246,7 +246,7 @@ def joint_distribution(target, prompt):
     }
 
 
-def test_a_bundle_without_a_drafter_is_told_how_to_get_one(target_of, tiny_bundle):
+def test_the_error_for_a_bundle_without_a_drafter_says_how_to_get_one(target_of, tiny_bundle):
     with pytest.raises(InputError, match="make one with dovetail-ort train"):
         make_drafter(Bundle(tiny_bundle), target_of(tiny_bundle), LoadOptions(drafter="dgf"))
 

@@ -46,12 +46,12 @@ def continued(decoder, prompt, num_tokens, sampling=GREEDY):
     decoder.begin(prompt, sampling)
     tokens, rounds = [decoder.root], 0
     while len(tokens) < num_tokens:
-        tokens += decoder.step(min(8, num_tokens - len(tokens) - 1)).token_ids
+        tokens += decoder.next_round(min(8, num_tokens - len(tokens) - 1)).token_ids
         rounds += 1
     return tokens, rounds
 
 
-def test_greedy_answers_are_those_of_plain_decoding(decoder, tiny_bundle, tiny_bundle_fp32):
+def test_greedy_answers_are_those_of_the_baseline(decoder, tiny_bundle, tiny_bundle_fp32):
     expected, _ = continued(decoder(tiny_bundle), PROMPT, 100)
     tokens, rounds = continued(decoder(tiny_bundle, tiny_bundle_fp32), PROMPT, 100)
     assert tokens == expected
@@ -102,7 +102,7 @@ def test_sampled_answers_follow_the_distribution_of_the_target(decoder, tiny_bun
     for seed in range(num_sequences):
         drafting.begin(PROMPT, SamplingOptions(**sampling, seed=seed))
         first = drafting.root
-        result = drafting.step(4)
+        result = drafting.next_round(4)
         accepted += result.num_accepted
         counts[(first, result.token_ids[0])] += 1
     assert 0 < accepted < 4 * num_sequences
@@ -132,7 +132,7 @@ def exported(tmp_path):
     return lambda source: export_bundle(str(source), tmp_path / "exported", ExportOptions(precision="fp32")).directory
 
 
-def test_nothing_is_drafted_behind_an_id_that_the_model_has_no_embedding_for(
+def test_nothing_is_drafted_after_an_id_that_the_model_has_no_embedding_for(
     decoder, tiny_bundle, tiny_source, exported
 ):
     padded = exported(tiny_source("llama", vocab_size=416))
@@ -173,7 +173,7 @@ def test_other_tokens_are_refused_by_name(target_of, tiny_bundle, tmp_path):
 
 
 def adding(token):
-    """A change of a tokenizer: a special token behind the 384 that the tiny model has."""
+    """A change of a tokenizer: a special token after the 384 that the tiny model has."""
 
     def change(tokenizer):
         tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 384, "content": token})

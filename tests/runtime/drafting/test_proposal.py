@@ -115,7 +115,7 @@ def test_the_likeliest_tokens_keep_their_parents_and_their_order():
     [
         ((), [0.9]),  # one of 10 and 12 was to follow the root
         ((10,), [0.9, (0.2 + 0.05) / 0.6]),
-        ((10, 11), [0.9, (0.2 + 0.05) / 0.6]),  # nothing was drafted behind 11
+        ((10, 11), [0.9, (0.2 + 0.05) / 0.6]),  # nothing was drafted after 11
         ((12, 13), [0.9, 0.25 / 0.3]),
     ],
 )

@@ -122,7 +122,7 @@ def test_200_steps_write_to_the_same_memory(tiny_bundle, target_of, drafters):
     decoder = Decoder(target, drafters.RandomChains(target.vocabulary_size))
     decoder.begin([5, 6, 7], SamplingOptions())
     for step in range(200):
-        decoder.step(step % 4)
+        decoder.next_round(step % 4)
     parts = ["0.key", "0.value", "1.key", "1.value"]
     expected = {f"present.{p}": b.ctypes.data for p, b in zip(parts, target.cache.buffers, strict=True)}
     assert len(target.session.seen) == 201

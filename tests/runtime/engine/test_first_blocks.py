@@ -1,4 +1,4 @@
-"""The first blocks of a target that was cut, with the other blocks behind them."""
+"""The first blocks of a target that was cut, with the other blocks after them."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_first_blocks_and_native_rest_say_what_the_whole_target_says(cut_target,
     assert np.mean(cut.argmax(-1) == whole.argmax(-1)) > 0.85
 
 
-def test_a_chain_has_the_same_bits_behind_first_blocks_in_forwards_of_any_size(cut_target):
+def test_a_chain_has_the_same_bits_after_first_blocks_in_forwards_of_any_size(cut_target):
     expected = cut_target.read(TOKENS, rows=16).logits
     for rows in (1, 2, 3):
         np.testing.assert_array_equal(cut_target.read(TOKENS, rows=rows).logits, expected)
 
 
-def test_the_first_path_of_a_tree_has_the_bits_of_a_chain_behind_first_blocks(cut_target):
+def test_the_first_path_of_a_tree_has_the_bits_of_a_chain_after_first_blocks(cut_target):
     cut_target.read(TOKENS[:20], rows=4)
     path, root = TOKENS[21:25], int(TOKENS[20])
     chain = cut_target.forward(verification_rows(root, Proposal.chain(path), 20)).logits.copy()

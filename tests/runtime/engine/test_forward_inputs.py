@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from dovetail_ort_runtime.decoding.verification import verification_rows
 from dovetail_ort_runtime.drafting.proposal import ROOT, Proposal
-from dovetail_ort_runtime.engine.devices import HostBuffers
 from dovetail_ort_runtime.engine.forward_inputs import (
     NO_ANCESTOR,
     ChainInputs,
@@ -19,6 +18,7 @@ from dovetail_ort_runtime.engine.forward_inputs import (
     padded_ancestors,
     tree_bias,
 )
+from dovetail_ort_runtime.engine.host_buffers import HostBuffers
 
 
 @st.composite

@@ -138,7 +138,7 @@ class SmallDevice:
 
 @pytest.fixture
 def small_device(monkeypatch):
-    """`small_device(rows)`: the CPU, in the place of such a device."""
+    """`small_device(rows)`: the CPU, instead of such a device."""
 
     def install(rows):
         for module in (draft_graph, first_blocks):

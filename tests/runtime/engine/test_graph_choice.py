@@ -17,7 +17,7 @@ from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.bundle.graph_entries import TapsEntry
 from dovetail_ort_runtime.drafting.drafter import NoDrafter
 from dovetail_ort_runtime.drafting.drafting_ahead import DraftingAhead
-from dovetail_ort_runtime.engine import devices, draft_graph, first_blocks, session
+from dovetail_ort_runtime.engine import draft_graph, first_blocks, host_buffers, session
 from dovetail_ort_runtime.engine.graph_choice import TargetGraphs, graphs_to_load
 from dovetail_ort_runtime.engine.kv_cache import KVCache
 from dovetail_ort_runtime.engine.session import open_session
@@ -154,7 +154,7 @@ def opened(monkeypatch):
         monkeypatch.setattr(module, "KVCache", CacheOfADevice)
     for module in (loaded_bundle, draft_models):
         monkeypatch.setattr(module, "has_cuda", lambda: True)
-    monkeypatch.setattr(devices, "page_locked_zeros", np.zeros)
+    monkeypatch.setattr(host_buffers, "page_locked_zeros", np.zeros)
     monkeypatch.setattr(session, "vram_in_use", lambda: None)
     monkeypatch.setattr(curves, "device_name", lambda: "none")
     return names

@@ -7,7 +7,7 @@ import pytest
 
 from dovetail_ort_runtime.engine import kv_cache
 from dovetail_ort_runtime.engine.cache_memory import NATIVE_LAYOUT, CacheShape
-from dovetail_ort_runtime.engine.kv_cache import KVCache
+from dovetail_ort_runtime.engine.kv_cache import KVCache, num_reusable
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_consecutive_rows_are_kept_where_they_stand(cache):
         assert slots(cache, index) == list(range(16))
 
 
-def test_rows_with_gaps_are_gathered_behind_the_kept_ones_in_every_buffer(cache):
+def test_rows_with_gaps_are_gathered_after_the_kept_ones_in_every_buffer(cache):
     cache.length = 10
     cache.keep([0, 1, 4])
     assert cache.length == 13
@@ -103,3 +103,17 @@ def test_large_pages_are_asked_for_once_when_the_cache_is_long(monkeypatch):
         cache.keep(range(64))
         assert bool(asked) == (cache.length >= 2048)
     assert asked == [cache.num_bytes // 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "number"),
+    [
+        ([1, 2, 3], [1, 2, 4, 5], 2),
+        ([1, 2, 3], [1, 2, 3], 2),
+        ([1, 2, 3], [1, 2, 3, 4], 3),
+        ([], [1], 0),
+        ([1], [2], 0),
+    ],
+)
+def test_what_a_text_shares_with_the_tokens_read_is_reusable_but_for_its_last_token(read, text, number):
+    assert num_reusable(read, text) == number

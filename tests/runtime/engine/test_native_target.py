@@ -100,7 +100,7 @@ def test_every_path_of_a_tree_has_the_bits_of_a_chain(shared, tree, num_past):
 
 
 @pytest.mark.parametrize("num_past", [0, 62, 130])
-def test_a_side_branch_that_is_kept_leaves_the_cache_of_plain_decoding(open_target, num_past):
+def test_a_side_branch_that_is_kept_leaves_the_cache_of_the_baseline(open_target, num_past):
     """From 62 on the kept rows cross into the next block of keys."""
     tree = Proposal(token_ids=np.array([1, 2, 3, 4, 5, 6]), parents=np.array([ROOT, 0, ROOT, 2, 3, 1]))
     kept = (0, 3, 4, 5)  # the root and the branch 3 4 5
@@ -152,13 +152,13 @@ def test_forwards_that_were_bound_once_are_used_again(open_target):
 
 
 @pytest.mark.parametrize("name", ["oracle", "chains", "trees"])
-def test_speculative_decoding_gives_the_tokens_of_plain_decoding(open_target, drafters, drafter_model, name):
+def test_speculative_decoding_gives_the_tokens_of_the_baseline(open_target, drafters, drafter_model, name):
     plain = Decoder(open_target(), NoDrafter())
     prompt = TOKENS[:20].tolist()
     plain.begin(prompt, SamplingOptions())
     expected = [plain.root]
     for _ in range(60):
-        expected += plain.step(0).token_ids
+        expected += plain.next_round(0).token_ids
     shapes = {"chains": ChainShape.fixed(5), "trees": TreeShape(num_rows=12, num_expansions=3, width=3)}
     by_oracle = name == "oracle"
     drafter = drafters.TreeOracle([*prompt, *expected]) if by_oracle else FeatureDrafter(drafter_model, shapes[name])
@@ -166,7 +166,7 @@ def test_speculative_decoding_gives_the_tokens_of_plain_decoding(open_target, dr
     decoder.begin(prompt, SamplingOptions())
     found, num_rounds = [decoder.root], 0
     while len(found) < len(expected):
-        found += decoder.step(11).token_ids
+        found += decoder.next_round(11).token_ids
         num_rounds += 1
     assert found[: len(expected)] == expected
     assert not by_oracle or num_rounds < 20, "every round keeps a branch of six tokens"

@@ -62,7 +62,7 @@ def test_a_session_on_a_gpu_says_how_much_of_its_memory_is_in_use(monkeypatch, l
         ),
     ],
 )
-def test_what_fails_on_a_device_is_told_in_one_line(raised, message):
+def test_what_fails_on_a_device_is_reported_in_one_line(raised, message):
     """The texts are those of ONNX Runtime 1.31.1."""
     with pytest.raises(UnavailableError) as caught, session.device_errors():
         raise RuntimeError(raised)

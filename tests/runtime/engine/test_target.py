@@ -1,3 +1,5 @@
+"""Forwards of a target: its rows, its padding, its bounds, and trees beside chains."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -74,7 +74,7 @@ def test_a_fixed_shape_needs_no_planner(made, tiny_bundle):
 
 
 def test_a_fixed_shape_without_a_model_is_refused(made):
-    with pytest.raises(InputError, match="the drafter lookup without one"):
+    with pytest.raises(InputError, match="the drafter lookup has none here"):
         made(drafter="lookup", draft_shape=FOUR)
 
 
@@ -147,5 +147,5 @@ def test_a_head_that_reads_features_needs_a_target_with_taps(target_of, tiny_tap
 
 @pytest.mark.parametrize("name", ["lookup", "none"])
 def test_cuda_is_for_a_model_that_drafts(made, name):
-    with pytest.raises(InputError, match="the device cuda must be for a head that drafts"):
+    with pytest.raises(InputError, match="only a draft head runs on cuda"):
         made(drafter=name, drafter_device="cuda")

@@ -32,10 +32,15 @@ def test_every_drafter_but_lm_needs_no_other_option(name):
         ({"drafter": None}, "the drafter must be a name or a Drafter, got an object of NoneType"),
         ({"drafter": "lm"}, "needs the bundle of a smaller model"),
         ({"drafter": "lookup", "draft_bundle": "there"}, "leave out the bundle or the drafter lookup"),
-        ({"drafter": PromptLookup(), "draft_bundle": "there"}, "leave out the bundle or the drafter PromptLookup"),
-        (
+        pytest.param(
+            {"drafter": PromptLookup(), "draft_bundle": "there"},
+            "leave out the bundle or the drafter PromptLookup",
+            id="an object as the drafter",
+        ),
+        pytest.param(
             {"drafter": OfNothing()},
             "what the drafter reads must be one of hidden_states, drafter_features, got 'embeddings'",
+            id="a drafter that reads what there is not",
         ),
         ({"draft_bundle": "there", "draft_shape": TREE}, "drafts chains only"),
         ({"draft_bundle": "there", "drafter_device": "cuda"}, "runs on the CPU only"),

@@ -1,3 +1,5 @@
+"""The quota of a container, read from files as Linux writes them."""
+
 from __future__ import annotations
 
 import pytest
@@ -94,5 +96,5 @@ def test_a_system_without_these_files_has_no_quota(tmp_path):
 @pytest.mark.parametrize(("quota", "cores"), [(None, 8), (16.0, 8), (8.0, 8), (3.9, 3), (1.0, 1), (0.5, 1)])
 def test_a_quota_bounds_the_usable_cores(monkeypatch, quota, cores):
     monkeypatch.setattr(processor, "cpu_quota", lambda: quota)
-    monkeypatch.setattr(processor, "_physical_cores", lambda: 8)
+    monkeypatch.setattr(processor, "physical_cores", lambda: 8)
     assert processor.usable_cores() == cores

@@ -1,3 +1,5 @@
+"""Where CUDA's libraries are looked for, on a machine without a GPU."""
+
 from __future__ import annotations
 
 import sys

@@ -1,3 +1,5 @@
+"""What CUDA's runtime is asked, by a stand-in for it."""
+
 from __future__ import annotations
 
 import ctypes

@@ -1,3 +1,5 @@
+"""Which package of ONNX Runtime is imported, and which installations are refused."""
+
 from __future__ import annotations
 
 import sys

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dovetail_ort_runtime.machine import process_memory
-from dovetail_ort_runtime.machine.process_memory import HUGE_PAGE_BYTES, _gained, huge_pages
+from dovetail_ort_runtime.machine.process_memory import HUGE_PAGE_BYTES, gained_regions, huge_pages
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -26,7 +26,7 @@ SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     ],
 )
 def test_only_memory_that_was_gained_is_advised(before, after, gained):
-    assert _gained(before, after) == gained
+    assert gained_regions(before, after) == gained
 
 
 @pytest.mark.skipif(

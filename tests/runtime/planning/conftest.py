@@ -1,3 +1,5 @@
+"""Curves for the tests of what plans with them."""
+
 from __future__ import annotations
 
 import pytest

@@ -11,7 +11,7 @@ from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine import session
 from dovetail_ort_runtime.loading import curves
 from dovetail_ort_runtime.loading.drafters import make_drafter
-from dovetail_ort_runtime.planning.curve_cache import CurveKey, cache_directory, load_curves, store_curves
+from dovetail_ort_runtime.planning.curve_cache import CurveKey, curves_directory, load_curves, store_curves
 
 KEY = CurveKey(
     bundles="ab",
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(cache, full_disk, some_curves):
 def test_without_a_home_there_is_no_cache(monkeypatch, some_curves):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert str(cache_directory()) == "/home/somebody/.cache/dovetail-ort"
+    assert str(curves_directory()) == "/home/somebody/.cache/dovetail-ort/curves"
     monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     store_curves(KEY, some_curves)
     assert load_curves(KEY) is None

@@ -14,6 +14,7 @@ from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.drafting.drafter import ModelDrafter
 from dovetail_ort_runtime.drafting.proposal import NOTHING
 from dovetail_ort_runtime.drafting.shapes import ChainShape, TreeShape
+from dovetail_ort_runtime.engine import forward_times
 from dovetail_ort_runtime.loading.drafters import make_drafter
 from dovetail_ort_runtime.loading.load_options import LoadOptions
 from dovetail_ort_runtime.planning import curve_measurement
@@ -52,7 +53,8 @@ class Timed:
         monkeypatch.setattr(target, "forward", self.forward)
         monkeypatch.setattr(drafter, "observe", self.observe)
         monkeypatch.setattr(drafter, "draft", self.draft)
-        monkeypatch.setattr(curve_measurement, "time", self.clock)
+        for module in (curve_measurement, forward_times):
+            monkeypatch.setattr(module, "time", self.clock)
 
     def forward(self, rows, **settings):
         self.calls.append(len(rows.token_ids))

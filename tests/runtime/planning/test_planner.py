@@ -149,18 +149,18 @@ def test_copies_that_fail_are_no_longer_long(drafters):
 
 
 @pytest.mark.parametrize("right", [0.2, 0.8])
-def test_answers_are_those_of_plain_decoding(model_of, target_of, tiny_bundle, right):
+def test_answers_are_those_of_the_baseline(model_of, target_of, tiny_bundle, right):
     prompt = np.random.default_rng(1).integers(3, 384, 9).tolist()
     plain = Decoder(target_of(tiny_bundle), NoDrafter())
     plain.begin(prompt, GREEDY)
-    expected = [plain.root, *(plain.step(0).token_ids[0] for _ in range(99))]
+    expected = [plain.root, *(plain.next_round(0).token_ids[0] for _ in range(99))]
     planner = Planner(curves(0.5), model=model_of([*prompt, *expected], right), lookup=PromptLookup())
     decoder = Decoder(target_of(tiny_bundle), planner)
     for _ in range(2):  # what was learned stays, what was read does not
         decoder.begin(prompt, GREEDY)
         tokens = [decoder.root]
         while len(tokens) < 100:
-            tokens += decoder.step(min(12, 99 - len(tokens))).token_ids
+            tokens += decoder.next_round(min(12, 99 - len(tokens))).token_ids
         assert tokens == expected
         decoder.rewind(0)
 
@@ -247,9 +247,9 @@ def test_trees_change_no_answer(load, target_of, tiny_drafting_bundle):
     decoder.begin([5, 9], GREEDY)
     tokens, drafted = [decoder.root], 0
     while len(tokens) < 60:
-        step = decoder.step(12)
-        tokens += step.token_ids
-        drafted = max(drafted, step.num_drafted)
+        result = decoder.next_round(12)
+        tokens += result.token_ids
+        drafted = max(drafted, result.num_drafted)
     assert tokens[:60] == list(plain.token_ids)[:60]
     assert drafted > 6
 

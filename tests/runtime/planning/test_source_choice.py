@@ -19,7 +19,7 @@ def chosen(choice, model_gain, copy_gain, rounds, num_accepted=0):
     return sources
 
 
-@pytest.mark.parametrize(("copy_gain", "source"), [(0.0, "plain"), (0.7, "lookup")])
+@pytest.mark.parametrize(("copy_gain", "source"), [(0.0, "none"), (0.7, "lookup")])
 def test_without_a_model_a_copy_is_taken_where_it_pays(copy_gain, source):
     assert chosen(SourceChoice(), None, copy_gain, 50) == [source] * 50
 
@@ -41,7 +41,7 @@ def pauses(sources):
     return [later - earlier for earlier, later in itertools.pairwise(drafted)]
 
 
-@pytest.mark.parametrize(("copy_gain", "instead"), [(0.0, "plain"), (0.7, "lookup")])
+@pytest.mark.parametrize(("copy_gain", "instead"), [(0.0, "none"), (0.7, "lookup")])
 def test_a_model_that_loses_is_tried_after_pauses_that_double(copy_gain, instead):
     sources = chosen(SourceChoice(), -0.1, copy_gain, 600)
     assert sources.index("model") == 7

@@ -1,3 +1,5 @@
+"""Rendered conversations equal those of transformers, and hostile templates end within their budget."""
+
 from __future__ import annotations
 
 import functools

@@ -1,3 +1,5 @@
+"""A prompt of each kind becomes token ids, and any other is refused."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -18,7 +20,7 @@ class Letters:
 
 
 class Contents:
-    """A template that writes all contents one after the other, and an argument behind them."""
+    """A template that writes all contents one after the other, then an argument."""
 
     def render(self, messages, /, ending=""):
         return "".join(message["content"] for message in messages) + ending

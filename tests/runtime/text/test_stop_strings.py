@@ -1,3 +1,5 @@
+"""Stop strings in a stream are found as a search of the whole text finds them."""
+
 from __future__ import annotations
 
 import re

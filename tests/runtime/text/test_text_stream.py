@@ -1,3 +1,5 @@
+"""A stream of tokens gives the text that decoding them all at once gives."""
+
 from __future__ import annotations
 
 import bisect
@@ -181,7 +183,7 @@ def test_a_token_starts_where_the_character_of_its_first_byte_does(make, skip, t
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize(("make", "after"), [(byte_level, "a"), (metaspace, "cat"), (plain_metaspace, "cat")])
 @given(data=st.data())
-def test_bytes_that_are_no_text_move_no_offset_behind_them(make, after, skip, data):
+def test_bytes_that_are_no_text_move_no_offset_after_them(make, after, skip, data):
     tokenizer = make()
     ids = data.draw(seams(tokenizer))
     last = tokenizer.token_to_id(after)

@@ -1,3 +1,5 @@
+"""A tokenizer gives the ids and texts of the package, and hostile files are refused."""
+
 from __future__ import annotations
 
 import base64
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from dovetail_ort_runtime.errors import BundleError, InputError
-from dovetail_ort_runtime.text.tokenizer import Tokenizer
+from dovetail_ort_runtime.text.tokenizer import Tokenizer, tokenizer_failures
 
 SENTENCES = ["The cat sat on the mat.", "A dove's tail is a joint: 12 pins, 34 tails.", "Überall gibt es Käse für 3 €."]
 BEGIN, END = "<|begin|>", "<|end|>"
@@ -192,13 +194,9 @@ def test_a_panic_on_encoding_is_one_line_that_names_the_file(case, path):
     assert "\n" not in str(caught.value)
 
 
-def test_an_interrupt_is_no_panic(tokenizer, monkeypatch):
-    def interrupt(*_, **__):
+def test_an_interrupt_is_no_panic(path):
+    with pytest.raises(KeyboardInterrupt), tokenizer_failures(path):
         raise KeyboardInterrupt
-
-    monkeypatch.setattr(tokenizer, "_tokenizer", type("Interrupted", (), {"encode": interrupt})())
-    with pytest.raises(KeyboardInterrupt):
-        tokenizer.encode("a", add_special_tokens=False)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""Text of a user, from files and from standard input of any system."""
+
 from __future__ import annotations
 
 import io

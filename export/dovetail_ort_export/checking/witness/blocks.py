@@ -30,7 +30,7 @@ def decoder_block(index: int, hidden: Tensor, positions: Tensor, weights: Weight
 
 
 def attention(index: int, inputs: Tensor, positions: Tensor, weights: Weights, model: Architecture) -> Tensor:
-    """Project to heads, norm them where the family does, rotate, attend, project back: (T, E)."""
+    """Project to heads, apply the family's norms, rotate, attend, project back: (T, E)."""
     size = model.head_size
     widths = {"q": model.num_heads * size, "k": model.num_kv_heads * size, "v": model.num_kv_heads * size}
     heads = {}
@@ -67,7 +67,7 @@ def visible(positions: Tensor, window: int | None) -> Tensor:
 
     Args:
         positions: (T,) int64, ascending.
-        window: number of positions that a query sees, its own included; None: all.
+        window: number of positions that a query sees, its own included; None for all.
 
     Returns:
         (T, T) bool, queries by keys.

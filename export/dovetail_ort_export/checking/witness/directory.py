@@ -53,7 +53,7 @@ def _read_safetensors(file: Path) -> dict[str, StoredRows]:
 
 def _read_pickled(file: Path) -> dict[str, StoredRows]:
     try:
-        # torch maps zip files alone, which it writes from version 1.6 on.
+        # torch maps zip files only, the format that it writes since version 1.6.
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:  # a damaged file ends in pickle's, zipfile's or torch's own exceptions
         reason = str(error).strip().partition("\n")[0]

@@ -21,7 +21,8 @@ from dovetail_ort_export.checking.witness.stored import StoredRows
 from dovetail_ort_export.checking.witness.values import count, number, number_or
 from dovetail_ort_runtime.errors import SourceError
 
-# `llama` is Mistral's too. Its query and key are stored so that neighbours are pairs; the others' pairs are halves.
+# `llama` stands for Mistral too. Its queries and keys are stored so that neighbours are pairs; in the other
+# architectures, element i is paired with one in the second half.
 _ARCHITECTURES: Final = ("llama", "qwen2", "qwen3")
 
 
@@ -66,7 +67,7 @@ def _check_window(values: Mapping[str, Any], max_context: int) -> None:
 
 
 def _head_size(values: Mapping[str, Any], default: int) -> int:
-    """D, of keys and values alike."""
+    """Head size D, which keys and values must share."""
     size = count({"attention.key_length": default, **values}, "attention.key_length")
     value_size = values.get("attention.value_length", size)
     if value_size != size:
@@ -75,7 +76,7 @@ def _head_size(values: Mapping[str, Any], default: int) -> int:
 
 
 def _biased(tensors: Mapping[str, StoredRows]) -> frozenset[str]:
-    """Projections with a bias in any block; it must then be in all."""
+    """Projections that have a bias in any block, and so must have one in every block."""
     return frozenset(part for part in ATTENTION | MLP if any(name.endswith(f".{part}.bias") for name in tensors))
 
 

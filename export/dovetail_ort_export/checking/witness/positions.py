@@ -11,7 +11,7 @@ from dovetail_ort_runtime.arrays import TokenArray
 _GROUP: Final = 4
 # Float32 angles and frequencies, computed in two right ways, differ by up to 1e-8 of the logits' spread per position
 # (measured: at 4,000 positions 4e-6 with SmolLM2-135M, up to 3.4e-5 with random models of each family; at 64,000 over
-# 1e-4). So no token stands farther out than a window of 4,096 needs to be seen.
+# 1e-4). So no token stands farther out than the check of a window of 4,096 needs.
 _FARTHEST: Final = 4096 + 512
 
 

@@ -30,7 +30,7 @@ DEFAULTS: Final[dict[str, Any]] = {
 
 
 def architecture(config: dict[str, Any], max_context: int) -> Architecture:
-    """A Llama that norms each head's query and key, with windows in the upper blocks if they are switched on."""
+    """A Llama with norms on each head's query and key, with windows in the upper blocks if they are switched on."""
     known = over_defaults(config, DEFAULTS)
     biased = ATTENTION if known["attention_bias"] else frozenset()
     return read_architecture(known, max_context, layers=qwen_layers(known), biased=biased, head_norms=True)

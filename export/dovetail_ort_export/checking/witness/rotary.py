@@ -1,7 +1,7 @@
 """Rotary positions: the frequencies of each published kind, and the rotation itself.
 
 Frequencies and angles are computed in float32, as every publisher's code does: they are part of what the model was
-trained with. Far positions make their rounding visible, see `positions.py`.
+trained with. At far positions their rounding becomes visible; see `positions.py`.
 """
 
 from __future__ import annotations
@@ -109,5 +109,5 @@ def longrope_attention_factor(factor: float, original_context: float) -> float:
 
 
 def divided(frequencies: Tensor, factors: Sequence[float] | Tensor) -> Tensor:
-    """Each frequency by its own factor."""
+    """Frequencies, each divided by its own factor."""
     return frequencies / torch.as_tensor(factors, dtype=torch.float32)

@@ -18,7 +18,7 @@ from dovetail_ort_export.checking.witness.rotary import (
 from dovetail_ort_export.checking.witness.values import number, number_or
 from dovetail_ort_runtime.errors import SourceError
 
-_FORMER_NAMES: Final = {"su": "longrope"}  # as Microsoft's first Phi-3 says
+_FORMER_NAMES: Final = {"su": "longrope"}  # the name in Microsoft's first Phi-3
 
 
 def read_rotation(known: dict[str, Any], layer_type: str, size: int, max_context: int) -> Rotation:
@@ -27,7 +27,7 @@ def read_rotation(known: dict[str, Any], layer_type: str, size: int, max_context
     Args:
         known: the configuration over its family's defaults.
         layer_type: "full_attention" or "sliding_attention".
-        size: D, number of numbers in a head; all of them turn.
+        size: D, size of a head; all of its numbers turn.
         max_context: longest text of the bundle; it chooses LongRoPE's table.
 
     Raises:
@@ -75,7 +75,7 @@ def _options(known: dict[str, Any], layer_type: str) -> dict[str, Any]:
 
 
 def _stated(known: dict[str, Any], name: str, layer_type: str) -> dict[str, Any]:
-    """What one of the two keys says of a layer type, its kind under `rope_type`; null says nothing."""
+    """The settings that one of the two keys has for a layer type, with its kind under `rope_type`; none for null."""
     options = dict(known.get(name) or {})
     if any(isinstance(value, dict) for value in options.values()):
         if not isinstance(options.get(layer_type), dict):

@@ -16,7 +16,7 @@ from dovetail_ort_export.heads.level_fusion import LevelFusion
 from dovetail_ort_export.heads.published.readings import Reading
 from dovetail_ort_export.heads.published.settings import EAGLE, PublishedConfig
 from dovetail_ort_export.heads.published.tensors import EMBEDDING, LM_HEAD
-from dovetail_ort_export.heads.rotary import Rotary, rotary_tables
+from dovetail_ort_export.heads.rotary import RotaryTables, rotary_tables
 from dovetail_ort_export.heads.taps import Taps
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
 from dovetail_ort_runtime.bundle.graph_entries import HeadOrigin, TargetEntry
@@ -132,7 +132,7 @@ class PublishedHead:
             precision=precision,
         )
 
-    def rotary(self, max_context: int) -> Rotary:
+    def rotary(self, max_context: int) -> RotaryTables:
         """Rotary tables by the head's own settings, for as many positions as the target has.
 
         Raises:

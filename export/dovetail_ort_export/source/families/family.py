@@ -1,4 +1,4 @@
-"""What export must know of a model family, and what all covered families have in common.
+"""What export must know about a model family, and what all covered families have in common.
 
 All are pre-norm decoders of one design: RMSNorm, rotary positions, grouped-query attention, and a gated MLP with SiLU.
 """

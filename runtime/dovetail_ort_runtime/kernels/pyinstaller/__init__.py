@@ -1,4 +1,10 @@
-"""Where PyInstaller finds this package's hook, which puts the library of native operators into an application."""
+"""Where PyInstaller finds this package's hook, which puts the library of native operators into an application.
+
+    entry point pyinstaller40 -> hook_directories -> this folder
+    PyInstaller -> hook-dovetail_ort_runtime.kernels.py -> the library, beside the frozen package
+
+It knows no operator.
+"""
 
 from __future__ import annotations
 

@@ -123,15 +123,6 @@ inline void finish_row(const Attention &attention, const Group &group, int64_t r
     }
 }
 
-template <class Work>
-void run_items(const Pool &pool, bool parallel, int64_t count, const Work &work) {
-    if (parallel && count > 1) {
-        run_parallel(pool, static_cast<size_t>(count), work);
-    } else {
-        run_here(static_cast<size_t>(count), work);
-    }
-}
-
 // What prepares a row costs in elements. Each input of a key lies in a cache line of its own: it costs as much as
 // several.
 DOVETAIL_INLINE int64_t elements_to_prepare(const AttentionCall &call, int64_t rows) {

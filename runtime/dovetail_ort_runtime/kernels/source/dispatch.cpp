@@ -96,9 +96,7 @@ struct Choice {
 
 }  // namespace
 
-const Kernels *const *usable_kernels() {
-    return levels().usable;
-}
+const Kernels *const *usable_kernels() { return levels().usable; }
 
 const Kernels *chosen_kernels(const char **error) {
     static const Choice choice;

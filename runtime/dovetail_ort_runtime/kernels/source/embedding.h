@@ -74,12 +74,7 @@ const char *embedding(const EmbeddingCall &call, const Pool &pool) {
         }
         embed_row(call, i);
     };
-    const size_t rows = static_cast<size_t>(call.rows);
-    if (call.rows >= least_rows) {
-        run_parallel(pool, rows, row);
-    } else {
-        run_here(rows, row);
-    }
+    run_items(pool, call.rows >= least_rows, call.rows, row);
     return nullptr;
 }
 

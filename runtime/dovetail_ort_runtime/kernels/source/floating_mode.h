@@ -19,13 +19,9 @@ namespace {
 using ModeBits = uint32_t;
 constexpr ModeBits kDefaultMode = 0x1f80;  // all exceptions masked, nothing else set
 
-DOVETAIL_INLINE ModeBits read_mode() {
-    return _mm_getcsr();
-}
+DOVETAIL_INLINE ModeBits read_mode() { return _mm_getcsr(); }
 
-DOVETAIL_INLINE void write_mode(ModeBits mode) {
-    _mm_setcsr(mode);
-}
+DOVETAIL_INLINE void write_mode(ModeBits mode) { _mm_setcsr(mode); }
 
 #elif defined(__aarch64__) || defined(_M_ARM64)
 
@@ -34,13 +30,9 @@ constexpr ModeBits kDefaultMode = 0;
 
 #if defined(_MSC_VER) && !defined(__clang__)
 
-DOVETAIL_INLINE ModeBits read_mode() {
-    return static_cast<ModeBits>(_ReadStatusReg(ARM64_FPCR));
-}
+DOVETAIL_INLINE ModeBits read_mode() { return static_cast<ModeBits>(_ReadStatusReg(ARM64_FPCR)); }
 
-DOVETAIL_INLINE void write_mode(ModeBits mode) {
-    _WriteStatusReg(ARM64_FPCR, static_cast<__int64>(mode));
-}
+DOVETAIL_INLINE void write_mode(ModeBits mode) { _WriteStatusReg(ARM64_FPCR, static_cast<__int64>(mode)); }
 
 #else
 
@@ -50,22 +42,16 @@ DOVETAIL_INLINE ModeBits read_mode() {
     return mode;
 }
 
-DOVETAIL_INLINE void write_mode(ModeBits mode) {
-    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
-}
+DOVETAIL_INLINE void write_mode(ModeBits mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
 
 #endif
 #endif
 
 class FloatingMode {
   public:
-    FloatingMode() : before_(read_mode()) {
-        write_mode(kDefaultMode);
-    }
+    FloatingMode() : before_(read_mode()) { write_mode(kDefaultMode); }
 
-    ~FloatingMode() {
-        write_mode(before_);
-    }
+    ~FloatingMode() { write_mode(before_); }
 
     FloatingMode(const FloatingMode &) = delete;
     FloatingMode &operator=(const FloatingMode &) = delete;
@@ -98,6 +84,16 @@ void run_here(size_t count, const Work &work) {
     const FloatingMode mode;
     for (size_t i = 0; i < count; ++i) {
         call(work, i);
+    }
+}
+
+// Runs them on any threads where there is work for more than one.
+template <class Work>
+void run_items(const Pool &pool, bool parallel, int64_t count, const Work &work) {
+    if (parallel && count > 1) {
+        run_parallel(pool, static_cast<size_t>(count), work);
+    } else {
+        run_here(static_cast<size_t>(count), work);
     }
 }
 

@@ -15,14 +15,14 @@
 
 namespace dovetail {
 
-constexpr int64_t kSlab = 32;        // outputs that lie side by side in a packed weight
-constexpr int64_t kInputPad = 64;    // a packed weight's inputs are filled up to a multiple of this
-constexpr int64_t kGroup = 64;       // inputs of an output that share a factor, where a weight has factors
+constexpr int64_t kSlab = 32;         // outputs that lie side by side in a packed weight
+constexpr int64_t kInputPad = 64;     // a packed weight's inputs are filled up to a multiple of this
+constexpr int64_t kGroup = 64;        // inputs of an output that share a factor, where a weight has factors
 constexpr int64_t kNibbleGroup = 32;  // inputs of an output that share a step and a minimum, in a weight of 4 bits
-constexpr int64_t kCacheBlock = 64;  // positions that lie side by side in a cache of keys
-constexpr int64_t kRange = 512;      // logical positions that are summed up without a break
-constexpr int kLanes = 16;           // lanes of the sums that run over many lanes
-constexpr uint8_t kZero = 128;       // the code that stands for 0
+constexpr int64_t kCacheBlock = 64;   // positions that lie side by side in a cache of keys
+constexpr int64_t kRange = 512;       // logical positions that are summed up without a break
+constexpr int kLanes = 16;            // lanes of the sums that run over many lanes
+constexpr uint8_t kZero = 128;        // the code that stands for 0
 
 // Runs task(data, 0) to task(data, count - 1), each once, on any threads, and returns when all have ended.
 struct Pool {
@@ -83,14 +83,14 @@ enum class Activation { kSilu, kGeluTanh };
 struct ProductCall {
     Prologue prologue;
     Activation activation;
-    int64_t rows;               // S
-    const float *x;             // (S, K); (S, 2K) if gated
-    const float *skip;          // (S, K), or null
-    const float *norm_weight;   // (K,), if normed
-    float epsilon;              // if normed
-    float *sum;                 // (S, K), x + skip, or null
+    int64_t rows;              // S
+    const float *x;            // (S, K); (S, 2K) if gated
+    const float *skip;         // (S, K), or null
+    const float *norm_weight;  // (K,), if normed
+    float epsilon;             // if normed
+    float *sum;                // (S, K), x + skip, or null
     Weight weight;
-    float *y;                   // (S, N)
+    float *y;  // (S, N)
 };
 
 // y = s * (1 / sqrt(mean(s^2) + epsilon)) * weight with s = x + skip.
@@ -105,16 +105,16 @@ struct NormCall {
     const float *skip;    // (S, K), or null
     const float *weight;  // (K,)
     float epsilon;
-    float *sum;           // (S, K), or null
-    float *y;             // (S, K)
+    float *sum;  // (S, K), or null
+    float *y;    // (S, K)
 };
 
 // y = ((code - 128) * factor) * scale, of the outputs that ids name; the ids are within bounds.
 struct EmbeddingCall {
-    int64_t rows;         // S
-    const int64_t *ids;   // (S,)
-    Weight weight;        // (V, K); block and bias do not matter
-    float *y;             // (S, K)
+    int64_t rows;        // S
+    const int64_t *ids;  // (S,)
+    Weight weight;       // (V, K); block and bias do not matter
+    float *y;            // (S, K)
 };
 
 enum class CacheType { kHalf, kFloat };
@@ -124,7 +124,8 @@ enum class CacheType { kHalf, kFloat };
 // Row i belongs to sequence b = sequence_ids[i], is written to slot slots[i] of it, and sees, in this order:
 //
 //     A = 0, a chain: slots 0 to slots[i] - 1, then itself;
-//     A > 0, a tree:  slots 0 to lengths[b] - 1, then the slots that ancestors[i] lists up to the first -1, then itself.
+//     A > 0, a tree:  slots 0 to lengths[b] - 1, then the slots that ancestors[i] lists up to the first -1, then
+//     itself.
 //
 // That order is the order of logical positions 0, 1, 2 ...; the row itself has the last one, p. With a window w > 0 it
 // sees logical positions above p - w only. What a row does not see is skipped: it may be NaN.
@@ -141,23 +142,24 @@ enum class CacheType { kHalf, kFloat };
 // A score is one chain of fma(query[d], key[d], score) over ascending d that begins with 0; with a soft cap it becomes
 // (c * log2(e)) * tanh(score). Scores are base-2 exponents. Logical positions are cut into ranges of 512 that begin at
 // multiples of 512. In a range: m is the largest score, weights are exp2(score - m), l is their sum in 16 lanes, lane
-// position % 16 over ascending positions, then the tree of lanes.h; o[d] is one chain of fma(weight, value[d], o[d]) over
-// ascending positions that begins with 0. One range: y = o * (1 / l). Several: with m of all ranges, f = exp2(m_r - m),
-// l = the chain of fma(f, l_r, l) and o[d] = the chain of fma(f, o_r[d], o[d]) over ascending ranges, y = o * (1 / l).
+// position % 16 over ascending positions, then the tree of lanes.h; o[d] is one chain of fma(weight, value[d], o[d])
+// over ascending positions that begins with 0. One range: y = o * (1 / l). Several: with m of all ranges, f = exp2(m_r
+// - m), l = the chain of fma(f, l_r, l) and o[d] = the chain of fma(f, o_r[d], o[d]) over ascending ranges, y = o * (1
+// / l).
 //
 // Keys lie as (B, Hkv, M / 64, D, 64), values as (B, Hkv, M, D); M is a multiple of 64.
 struct AttentionCall {
-    int64_t rows;                 // S
-    int64_t heads;                // H
-    int64_t kv_heads;             // Hkv
-    int64_t head_size;            // D, a multiple of 16, at most 256
-    int64_t rotary_size;          // R, even, at most D
-    int64_t sequences;            // B
-    int64_t slots_per_sequence;   // M
-    int64_t window;               // 0 for none
+    int64_t rows;                // S
+    int64_t heads;               // H
+    int64_t kv_heads;            // Hkv
+    int64_t head_size;           // D, a multiple of 16, at most 256
+    int64_t rotary_size;         // R, even, at most D
+    int64_t sequences;           // B
+    int64_t slots_per_sequence;  // M
+    int64_t window;              // 0 for none
     float scale;
-    float soft_cap;               // 0 for none
-    float epsilon;                // of the norms by head
+    float soft_cap;  // 0 for none
+    float epsilon;   // of the norms by head
     CacheType cache_type;
     const float *qkv;             // (S, (H + 2 Hkv) D)
     const float *query_norm;      // (D,), or null
@@ -172,12 +174,12 @@ struct AttentionCall {
     int64_t max_ancestors;        // A
     void *keys;                   // written and read
     void *values;
-    float *y;                     // (S, H D)
+    float *y;  // (S, H D)
 };
 
 // A level: one set of instructions. A level with a matrix unit (AMX) takes the exact integer sums of many rows from it:
-// they are the same integers, so no bit changes. Each function takes arguments that have been checked, and returns null,
-// or what went wrong in words (memory that is not to be had).
+// they are the same integers, so no bit changes. Each function takes arguments that have been checked, and returns
+// null, or what went wrong in words (memory that is not to be had).
 struct Kernels {
     const char *name;
     const char *(*product)(const ProductCall &call, const Pool &pool);
@@ -186,8 +188,9 @@ struct Kernels {
     const char *(*attention)(const AttentionCall &call, const Pool &pool);
 };
 
-// Memory of the calling thread, aligned to 64 bytes, that grows and is kept until the thread ends; null if there is none.
-// What an operator needs while its tasks run, and what one task needs while it runs: a thread may be in both at once.
+// Memory of the calling thread, aligned to 64 bytes, that grows and is kept until the thread ends; null if there is
+// none. What an operator needs while its tasks run, and what one task needs while it runs: a thread may be in both at
+// once.
 void *call_scratch(size_t bytes);
 void *task_scratch(size_t bytes);
 

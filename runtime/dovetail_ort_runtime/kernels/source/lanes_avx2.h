@@ -35,9 +35,7 @@ DOVETAIL_INLINE Mask first_lanes(int n) {
     return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(count, low)), _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, high))};
 }
 
-DOVETAIL_INLINE Floats load(const float *p) {
-    return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
-}
+DOVETAIL_INLINE Floats load(const float *p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 
 DOVETAIL_INLINE Floats load_first(const float *p, int n) {
     const Mask mask = first_lanes(n);
@@ -92,41 +90,25 @@ DOVETAIL_INLINE void store_bytes(int8_t *p, Ints x) {
     _mm_storeu_si128(reinterpret_cast<__m128i *>(p), bytes);
 }
 
-DOVETAIL_INLINE Floats splat(float x) {
-    return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
-}
+DOVETAIL_INLINE Floats splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 
-DOVETAIL_INLINE Ints splat_int(int32_t x) {
-    return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
-}
+DOVETAIL_INLINE Ints splat_int(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 
-DOVETAIL_INLINE Floats zero() {
-    return {_mm256_setzero_ps(), _mm256_setzero_ps()};
-}
+DOVETAIL_INLINE Floats zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 
-DOVETAIL_INLINE Floats add(Floats a, Floats b) {
-    return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
-}
+DOVETAIL_INLINE Floats add(Floats a, Floats b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
 
-DOVETAIL_INLINE Floats sub(Floats a, Floats b) {
-    return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
-}
+DOVETAIL_INLINE Floats sub(Floats a, Floats b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
 
-DOVETAIL_INLINE Floats mul(Floats a, Floats b) {
-    return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
-}
+DOVETAIL_INLINE Floats mul(Floats a, Floats b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
 
-DOVETAIL_INLINE Floats div(Floats a, Floats b) {
-    return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
-}
+DOVETAIL_INLINE Floats div(Floats a, Floats b) { return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
 
 DOVETAIL_INLINE Floats fma(Floats a, Floats b, Floats c) {
     return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
 }
 
-DOVETAIL_INLINE Floats root(Floats a) {
-    return {_mm256_sqrt_ps(a.low), _mm256_sqrt_ps(a.high)};
-}
+DOVETAIL_INLINE Floats root(Floats a) { return {_mm256_sqrt_ps(a.low), _mm256_sqrt_ps(a.high)}; }
 
 DOVETAIL_INLINE Floats absolute(Floats a) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
@@ -137,45 +119,29 @@ DOVETAIL_INLINE Mask less(Floats a, Floats b) {
     return {_mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ), _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ)};
 }
 
-DOVETAIL_INLINE bool any(Mask mask) {
-    return _mm256_movemask_ps(_mm256_or_ps(mask.low, mask.high)) != 0;
-}
+DOVETAIL_INLINE bool any(Mask mask) { return _mm256_movemask_ps(_mm256_or_ps(mask.low, mask.high)) != 0; }
 
 DOVETAIL_INLINE Floats select(Mask mask, Floats a, Floats b) {
     return {_mm256_blendv_ps(b.low, a.low, mask.low), _mm256_blendv_ps(b.high, a.high, mask.high)};
 }
 
-DOVETAIL_INLINE Ints bits(Floats x) {
-    return {_mm256_castps_si256(x.low), _mm256_castps_si256(x.high)};
-}
+DOVETAIL_INLINE Ints bits(Floats x) { return {_mm256_castps_si256(x.low), _mm256_castps_si256(x.high)}; }
 
-DOVETAIL_INLINE Floats from_bits(Ints x) {
-    return {_mm256_castsi256_ps(x.low), _mm256_castsi256_ps(x.high)};
-}
+DOVETAIL_INLINE Floats from_bits(Ints x) { return {_mm256_castsi256_ps(x.low), _mm256_castsi256_ps(x.high)}; }
 
-DOVETAIL_INLINE Ints select(Mask mask, Ints a, Ints b) {
-    return bits(select(mask, from_bits(a), from_bits(b)));
-}
+DOVETAIL_INLINE Ints select(Mask mask, Ints a, Ints b) { return bits(select(mask, from_bits(a), from_bits(b))); }
 
-DOVETAIL_INLINE Ints add(Ints a, Ints b) {
-    return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
-}
+DOVETAIL_INLINE Ints add(Ints a, Ints b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
 
 DOVETAIL_INLINE Ints maximum(Ints a, Ints b) {
     return {_mm256_max_epi32(a.low, b.low), _mm256_max_epi32(a.high, b.high)};
 }
 
-DOVETAIL_INLINE Ints shift_left_23(Ints a) {
-    return {_mm256_slli_epi32(a.low, 23), _mm256_slli_epi32(a.high, 23)};
-}
+DOVETAIL_INLINE Ints shift_left_23(Ints a) { return {_mm256_slli_epi32(a.low, 23), _mm256_slli_epi32(a.high, 23)}; }
 
-DOVETAIL_INLINE Ints round_to_ints(Floats x) {
-    return {_mm256_cvtps_epi32(x.low), _mm256_cvtps_epi32(x.high)};
-}
+DOVETAIL_INLINE Ints round_to_ints(Floats x) { return {_mm256_cvtps_epi32(x.low), _mm256_cvtps_epi32(x.high)}; }
 
-DOVETAIL_INLINE Floats to_floats(Ints x) {
-    return {_mm256_cvtepi32_ps(x.low), _mm256_cvtepi32_ps(x.high)};
-}
+DOVETAIL_INLINE Floats to_floats(Ints x) { return {_mm256_cvtepi32_ps(x.low), _mm256_cvtepi32_ps(x.high)}; }
 
 DOVETAIL_INLINE int32_t largest(Ints x) {
     const __m256i eight = _mm256_max_epi32(x.low, x.high);
@@ -244,9 +210,7 @@ DOVETAIL_INLINE Codes load_codes(const uint8_t *p) {
 }
 
 // The sums are of code * activation: what is too much is taken away before they begin.
-DOVETAIL_INLINE Ints dot4_start(int32_t minus_128_times_sum) {
-    return splat_int(minus_128_times_sum);
-}
+DOVETAIL_INLINE Ints dot4_start(int32_t minus_128_times_sum) { return splat_int(minus_128_times_sum); }
 
 DOVETAIL_INLINE void dot4(Ints &sum, const Codes &codes, const Fours &fours) {
     sum.low = _mm256_dpbusd_avx_epi32(sum.low, codes.low, fours.v);
@@ -277,9 +241,7 @@ DOVETAIL_INLINE Codes load_codes(const uint8_t *p) {
     return {low, high, _mm256_abs_epi8(low), _mm256_abs_epi8(high)};
 }
 
-DOVETAIL_INLINE Ints dot4_start(int32_t) {
-    return splat_int(0);
-}
+DOVETAIL_INLINE Ints dot4_start(int32_t) { return splat_int(0); }
 
 DOVETAIL_INLINE __m256i dot4_of(__m256i codes, __m256i magnitudes, __m256i fours) {
     const __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(fours, codes));
@@ -303,9 +265,7 @@ DOVETAIL_INLINE void dot4(Ints &sum, const Nibbles &nibbles, const Fours &fours)
 
 #endif
 
-DOVETAIL_INLINE void prefetch_l2(const void *p) {
-    _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T1);
-}
+DOVETAIL_INLINE void prefetch_l2(const void *p) { _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T1); }
 
 }  // namespace
 }  // namespace dovetail

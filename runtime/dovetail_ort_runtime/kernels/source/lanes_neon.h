@@ -133,9 +133,7 @@ DOVETAIL_INLINE Ints splat_int(int32_t x) {
     return ints_of([&](int) { return vdupq_n_s32(x); });
 }
 
-DOVETAIL_INLINE Floats zero() {
-    return splat(0.0f);
-}
+DOVETAIL_INLINE Floats zero() { return splat(0.0f); }
 
 DOVETAIL_INLINE Floats add(Floats a, Floats b) {
     return floats_of([&](int i) { return vaddq_f32(a.part[i], b.part[i]); });
@@ -256,9 +254,7 @@ DOVETAIL_INLINE Fours load_fours(const int8_t *p) {
     return {vreinterpretq_s8_s32(vdupq_n_s32(four))};
 }
 
-DOVETAIL_INLINE Ints dot4_start(int32_t) {
-    return splat_int(0);
-}
+DOVETAIL_INLINE Ints dot4_start(int32_t) { return splat_int(0); }
 
 DOVETAIL_INLINE void dot4(Ints &sum, const Codes &codes, const Fours &fours) {
     for (int i = 0; i < 4; ++i) {

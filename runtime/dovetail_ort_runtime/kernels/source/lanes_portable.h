@@ -122,9 +122,7 @@ DOVETAIL_INLINE Ints load_ints(const int32_t *p) {
     return ints_of([&](int i) { return p[i]; });
 }
 
-DOVETAIL_INLINE void store(float *p, Floats x) {
-    std::memcpy(p, x.lane, sizeof x.lane);
-}
+DOVETAIL_INLINE void store(float *p, Floats x) { std::memcpy(p, x.lane, sizeof x.lane); }
 
 DOVETAIL_INLINE void store_first(float *p, Floats x, int n) {
     for (int i = 0; i < n; ++i) {
@@ -138,9 +136,7 @@ DOVETAIL_INLINE void store_half(uint16_t *p, Floats x) {
     }
 }
 
-DOVETAIL_INLINE void store_ints(int32_t *p, Ints x) {
-    std::memcpy(p, x.lane, sizeof x.lane);
-}
+DOVETAIL_INLINE void store_ints(int32_t *p, Ints x) { std::memcpy(p, x.lane, sizeof x.lane); }
 
 DOVETAIL_INLINE void store_bytes(int8_t *p, Ints x) {
     for (int i = 0; i < kLanes; ++i) {
@@ -156,9 +152,7 @@ DOVETAIL_INLINE Ints splat_int(int32_t x) {
     return ints_of([&](int) { return x; });
 }
 
-DOVETAIL_INLINE Floats zero() {
-    return splat(0.0f);
-}
+DOVETAIL_INLINE Floats zero() { return splat(0.0f); }
 
 DOVETAIL_INLINE Floats add(Floats a, Floats b) {
     return floats_of([&](int i) { return a.lane[i] + b.lane[i]; });
@@ -302,9 +296,7 @@ DOVETAIL_INLINE Fours load_fours(const int8_t *p) {
     return fours;
 }
 
-DOVETAIL_INLINE Ints dot4_start(int32_t) {
-    return splat_int(0);
-}
+DOVETAIL_INLINE Ints dot4_start(int32_t) { return splat_int(0); }
 
 DOVETAIL_INLINE void dot4(Ints &sum, const Codes &codes, const Fours &fours) {
     for (int i = 0; i < kLanes; ++i) {

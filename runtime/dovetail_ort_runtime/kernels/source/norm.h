@@ -40,7 +40,8 @@ struct ResidualRow {
     }
 };
 
-// What a row is multiplied by: 1 / sqrt(mean of squares + epsilon), in all lanes. Writes the row to sum if it is not null.
+// What a row is multiplied by: 1 / sqrt(mean of squares + epsilon), in all lanes. Writes the row to sum if it is not
+// null.
 DOVETAIL_INLINE Floats norm_factor(const ResidualRow &row, float epsilon, float *sum_of_row) {
     Floats squares = zero();
     for (int64_t k = 0; k < row.inputs; k += kLanes) {
@@ -67,12 +68,7 @@ void norm_row(const NormCall &call, size_t index) {
 const char *norm(const NormCall &call, const Pool &pool) {
     constexpr int64_t least_values = 16384;  // of work for more than one thread
     const auto row = [&](size_t index) { norm_row(call, index); };
-    const size_t rows = static_cast<size_t>(call.rows);
-    if (call.rows >= 2 && call.rows * call.inputs >= least_values) {
-        run_parallel(pool, rows, row);
-    } else {
-        run_here(rows, row);
-    }
+    run_items(pool, call.rows * call.inputs >= least_values, call.rows, row);
     return nullptr;
 }
 

@@ -56,9 +56,7 @@ inline CpuidAnswer cpuid(uint32_t leaf, uint32_t subleaf) {
     return answer;
 }
 
-inline bool bit(uint32_t word, int index) {
-    return (word >> index & 1) != 0;
-}
+inline bool bit(uint32_t word, int index) { return (word >> index & 1) != 0; }
 
 // The registers that the operating system saves (XCR0).
 inline uint64_t saved_registers() {
@@ -84,9 +82,7 @@ inline bool processor_has_avx2() {
     return has_fma && has_f16c && has_avx2 && (saved_registers() & ymm) == ymm;
 }
 
-inline bool processor_has_avxvnni() {
-    return processor_has_avx2() && bit(cpuid(7, 1).eax, 4);
-}
+inline bool processor_has_avxvnni() { return processor_has_avx2() && bit(cpuid(7, 1).eax, 4); }
 
 inline bool processor_has_avx512vnni() {
     constexpr uint64_t zmm = 0xe6;

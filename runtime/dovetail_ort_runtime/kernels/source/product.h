@@ -1,7 +1,7 @@
 // The product of rows and a packed weight, with what makes the rows before it.
 //
-// Two steps. First each row becomes integers, packed so that a tile reads them in one line. Then the slabs of 32 outputs
-// are shared out; a thread takes a slab from memory once and multiplies it by all tiles of rows.
+// Two steps. First each row becomes integers, packed so that a tile reads them in one line. Then the slabs of 32
+// outputs are shared out; a thread takes a slab from memory once and multiplies it by all tiles of rows.
 #pragma once
 
 #include "exponential.h"
@@ -42,18 +42,12 @@ struct Product {
     }
 
     // The rows are divided evenly, so that no tile has few.
-    int64_t first_row(int64_t tile) const {
-        return call.rows * tile / tiles;
-    }
+    int64_t first_row(int64_t tile) const { return call.rows * tile / tiles; }
 
     // Rows of the tile that has most.
-    int64_t most_rows() const {
-        return (call.rows + tiles - 1) / tiles;
-    }
+    int64_t most_rows() const { return (call.rows + tiles - 1) / tiles; }
 
-    int64_t tile_of(int64_t row) const {
-        return ((row + 1) * tiles - 1) / call.rows;
-    }
+    int64_t tile_of(int64_t row) const { return ((row + 1) * tiles - 1) / call.rows; }
 
     bool find_scratch() {
         // A matrix unit may read one row behind the last.
@@ -76,8 +70,12 @@ struct Product {
         const int64_t at = first * blocks + in_tile;
         int32_t *starts_of_row = starts == nullptr ? nullptr : starts + at;
         float *offsets_of_row = offsets == nullptr ? nullptr : offsets + at;
-        return {integers + first * inputs + in_tile * from_row_to_row, scales + at, starts_of_row, offsets_of_row,
-                rows, uses_matrix_unit ? 4 : 4 * rows};
+        return {integers + first * inputs + in_tile * from_row_to_row,
+                scales + at,
+                starts_of_row,
+                offsets_of_row,
+                rows,
+                uses_matrix_unit ? 4 : 4 * rows};
     }
 };
 
@@ -100,9 +98,7 @@ DOVETAIL_INLINE void quantise_row(const Product &product, int64_t row, ValuesAt 
     }
 }
 
-DOVETAIL_INLINE Floats silu(Floats x) {
-    return div(x, add(splat(1.0f), exp(sub(zero(), x))));
-}
+DOVETAIL_INLINE Floats silu(Floats x) { return div(x, add(splat(1.0f), exp(sub(zero(), x)))); }
 
 // x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
 DOVETAIL_INLINE Floats gelu_tanh(Floats x) {
@@ -226,12 +222,7 @@ const char *product(const ProductCall &call, const Pool &pool) {
 
     const auto row = [&](size_t index) { quantise(work, static_cast<int64_t>(index)); };
     const int64_t cost = call.prologue == Prologue::kPlain ? 1 : 3;
-    const size_t rows = static_cast<size_t>(call.rows);
-    if (call.rows >= 2 && call.rows * work.inputs * cost >= least_values) {
-        run_parallel(pool, rows, row);
-    } else {
-        run_here(rows, row);
-    }
+    run_items(pool, call.rows * work.inputs * cost >= least_values, call.rows, row);
 
     const auto item = [&](size_t index) {
         const int64_t first = static_cast<int64_t>(index) * work.slabs_of_item;

@@ -89,11 +89,7 @@ void multiply_rows(const ProductTile &tile, int64_t block) {
     const uint8_t *codes = tile.codes;
     const uint8_t *ahead = tile.ahead;
     Floats sums[kRows][kSlabVectors];
-    for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kSlabVectors; ++v) {
-            sums[r][v] = zero();
-        }
-    }
+    clear(sums);
     alignas(64) MatrixSums dots[2];
     multiply_block(integers, codes, block, dots[0]);
     for (int64_t i = 0; i < tile.blocks; ++i) {
@@ -173,9 +169,7 @@ void multiply_by_matrix_unit(const ProductTile &tile, int64_t block, LinesAhead 
 
 constexpr int64_t kMatrixRows = 0;
 
-DOVETAIL_INLINE bool pays_for_matrix_unit(int64_t, int64_t) {
-    return false;
-}
+DOVETAIL_INLINE bool pays_for_matrix_unit(int64_t, int64_t) { return false; }
 
 class MatrixUnit {
   public:

@@ -17,11 +17,7 @@ void multiply_nibble_tile(const ProductTile &tile) {
     const uint8_t *ahead = tile.ahead;
     const uint16_t *factors = tile.factors;
     Floats sums[kRows][kSlabVectors];
-    for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kSlabVectors; ++v) {
-            sums[r][v] = zero();
-        }
-    }
+    clear(sums);
     for (int64_t block = 0; block < tile.blocks; ++block) {
         for (int part = 0; part < kSlabVectors; part += kProductVectors) {
             Ints dots[kRows][kProductVectors];

@@ -36,11 +36,7 @@ void multiply_nibble_rows(const ProductTile &tile) {
     const uint8_t *ahead = tile.ahead;
     const uint16_t *factors = tile.factors;
     Floats sums[kRows][kSlabVectors];
-    for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kSlabVectors; ++v) {
-            sums[r][v] = zero();
-        }
-    }
+    clear(sums);
     alignas(64) MatrixSums dots[2];
     alignas(64) BlockBytes bytes[2];
     unpack_block(codes, bytes[0]);

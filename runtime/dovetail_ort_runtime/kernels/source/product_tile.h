@@ -11,7 +11,7 @@ constexpr int64_t kSlabFour = kSlab * 4;  // bytes of a slab that belong to four
 
 // One tile: some rows times one slab.
 struct ProductTile {
-    const int8_t *integers;      // (Kp / 4, rows, 4), or for a matrix unit (blocks, rows, block)
+    const int8_t *integers;  // (Kp / 4, rows, 4), or for a matrix unit (blocks, rows, block)
     int64_t rows;
     const float *scales;         // (blocks, rows)
     const int32_t *starts;       // (blocks, rows), with 8 bits
@@ -48,11 +48,18 @@ DOVETAIL_INLINE void finish_tile(const ProductTile &tile, const Floats (*sums)[k
     }
 }
 
-// Where the factors of a block of that many inputs stand. They are few and read in order, so that the processor asks for
-// them by itself: one row was slower where a tile asked.
-DOVETAIL_INLINE int64_t factors_of_block(int64_t index, int64_t block) {
-    return index * block / kGroup * kSlab;
+template <int kRows>
+DOVETAIL_INLINE void clear(Floats (&sums)[kRows][kSlabVectors]) {
+    for (int r = 0; r < kRows; ++r) {
+        for (int v = 0; v < kSlabVectors; ++v) {
+            sums[r][v] = zero();
+        }
+    }
 }
+
+// Where the factors of a block of that many inputs stand. They are few and read in order, so that the processor asks
+// for them by itself: one row was slower where a tile asked.
+DOVETAIL_INLINE int64_t factors_of_block(int64_t index, int64_t block) { return index * block / kGroup * kSlab; }
 
 // kSteps: fours of inputs in a block.
 template <int kRows, int kSteps, LinesAhead kAhead, bool kHasGroups>
@@ -63,11 +70,7 @@ void multiply_tile(const ProductTile &tile) {
     const uint8_t *codes = tile.codes;
     const uint8_t *ahead = tile.ahead;
     Floats sums[kRows][kSlabVectors];
-    for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kSlabVectors; ++v) {
-            sums[r][v] = zero();
-        }
-    }
+    clear(sums);
     for (int64_t block = 0; block < tile.blocks; ++block) {
         for (int part = 0; part < kSlabVectors; part += kProductVectors) {
             Ints dots[kRows][kProductVectors];
@@ -136,10 +139,10 @@ using MultiplyTile = void (*)(const ProductTile &tile);
 
 template <int kRows, int kSteps, bool kHasGroups>
 MultiplyTile tile_of_block(LinesAhead ahead) {
-    static constexpr MultiplyTile tiles[5] = {
-        multiply_tile<kRows, kSteps, kNoLines, kHasGroups>, multiply_tile<kRows, kSteps, kQuarterOfLines, kHasGroups>,
-        multiply_tile<kRows, kSteps, kHalfOfLines, kHasGroups>, nullptr,
-        multiply_tile<kRows, kSteps, kAllLines, kHasGroups>};
+    static constexpr MultiplyTile tiles[5] = {multiply_tile<kRows, kSteps, kNoLines, kHasGroups>,
+                                              multiply_tile<kRows, kSteps, kQuarterOfLines, kHasGroups>,
+                                              multiply_tile<kRows, kSteps, kHalfOfLines, kHasGroups>, nullptr,
+                                              multiply_tile<kRows, kSteps, kAllLines, kHasGroups>};
     return tiles[ahead];
 }
 

@@ -34,7 +34,7 @@ DOVETAIL_INLINE void scatter_fours(int8_t *to, const int8_t (&integers)[kLanes],
 // Quantises 16 * kVectors values of a row as its block of that index, as of ProductCall.
 template <int kVectors>
 DOVETAIL_INLINE void quantise_block(const Floats *values, int64_t block, const QuantisedRow &row) {
-    constexpr int32_t least = 27 << 23;         // 2^-100
+    constexpr int32_t least = 27 << 23;  // 2^-100
     constexpr int32_t infinity = 0x7f800000;
     constexpr int32_t not_a_number = 0x7fc00000;
 

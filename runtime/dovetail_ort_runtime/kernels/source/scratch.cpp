@@ -13,9 +13,7 @@ class Scratch {
     Scratch(const Scratch &) = delete;
     Scratch &operator=(const Scratch &) = delete;
 
-    ~Scratch() {
-        std::free(memory_);
-    }
+    ~Scratch() { std::free(memory_); }
 
     void *at_least(size_t bytes) {
         if (bytes > size_) {
@@ -56,12 +54,8 @@ thread_local Scratch scratch_of_tasks;
 
 }  // namespace
 
-void *call_scratch(size_t bytes) {
-    return scratch_of_calls.at_least(bytes);
-}
+void *call_scratch(size_t bytes) { return scratch_of_calls.at_least(bytes); }
 
-void *task_scratch(size_t bytes) {
-    return scratch_of_tasks.at_least(bytes);
-}
+void *task_scratch(size_t bytes) { return scratch_of_tasks.at_least(bytes); }
 
 }  // namespace dovetail

@@ -1,3 +1,5 @@
+"""Positions of the witness: few, all over the context, and within it."""
+
 from __future__ import annotations
 
 import numpy as np

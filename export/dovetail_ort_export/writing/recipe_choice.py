@@ -21,7 +21,7 @@ def recipes_for(options: ExportOptions, report: Report) -> list[Recipe]:
 
     Args:
         options: settings of the export.
-        report: function that is told where a native graph was meant and cannot be made.
+        report: function that is called with one line of text if a native graph was meant and cannot be made.
 
     Raises:
         InputError: a recipe of the options cannot be read or is none, or two are of one format.

@@ -13,12 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dovetail_ort_export.heads.draft_head import DraftHead
-from dovetail_ort_export.heads.rotary import Rotary
+from dovetail_ort_export.heads.rotary import RotaryTables
 from dovetail_ort_export.heads.unrolling import unroll
 from dovetail_ort_export.options import Report
 from dovetail_ort_export.training.batches import TextBatch, batch_indices, collate, shared_length
 from dovetail_ort_export.training.chains import draft_loss, measure_acceptance
-from dovetail_ort_export.training.checkpoint import CHECKPOINT_NAME, Checkpoint, TrainingState
+from dovetail_ort_export.training.checkpoint import CHECKPOINT_NAME, TrainingCheckpoint, TrainingState
 from dovetail_ort_export.training.conversation import Conversation
 from dovetail_ort_export.training.head_files import TrainingPoint
 from dovetail_ort_export.training.optimisers import Optimisers
@@ -34,7 +34,7 @@ _MEASURED_BATCH_SIZE: Final = 8
 _MEASUREMENTS: Final = 20
 
 
-class TrainingSession:
+class TrainingRun:
     """A head on a device, between the embedding and the head of its target.
 
     Args:
@@ -59,19 +59,20 @@ class TrainingSession:
         self._embedding = torch.from_numpy(ends.embedding).to(device)
         self._draft_token_ids = torch.from_numpy(draft_token_ids).to(device)
         self._draft_head = torch.from_numpy(ends.head[draft_token_ids]).to(device)
-        self._rotary = Rotary(torch.tensor(ends.cos, device=device), torch.tensor(ends.sin, device=device))
+        self._rotary = RotaryTables(torch.tensor(ends.cos, device=device), torch.tensor(ends.sin, device=device))
         in_bf16 = _computes_in_bf16(options.precision, device)
         self._dtype = torch.bfloat16 if in_bf16 else torch.float32
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=in_bf16)
 
     def train(self, text: TrainingText, out: Path, identity: dict[str, Any], report: Report) -> TrainingState:
-        """Take all steps that are left, and measure acceptance twenty times in all.
+        """Take all remaining steps, and measure acceptance twenty times in all.
 
         Args:
             text: conversations to train on and to measure on.
             out: directory that gets a checkpoint every two minutes, and when the training ends early.
-            identity: what tells this training from all others, as JSON values; another one's checkpoint is refused.
-            report: function that is given each measurement in a line.
+            identity: JSON values that distinguish this training from all others; the checkpoint of another one is
+                refused.
+            report: function that is called with one line of text for each measurement.
 
         Raises:
             InputError: the checkpoint is damaged or of another training, or the loss is not finite.
@@ -81,7 +82,7 @@ class TrainingSession:
         optimisers = Optimisers(
             self.head, learning_rate=self._options.learning_rate, num_steps=len(order), dtype=self._dtype
         )
-        checkpoint = Checkpoint(out / CHECKPOINT_NAME, identity, self.head, optimisers)
+        checkpoint = TrainingCheckpoint(out / CHECKPOINT_NAME, identity, self.head, optimisers)
         state = checkpoint.load()
         measured = self._measured_batches(text.held_out)
         losses: list[float] = []
@@ -90,7 +91,7 @@ class TrainingSession:
             for indices in bar:
                 started = time.perf_counter()
                 batch = collate([text.trained[index] for index in indices], num_shared).to(self._device)
-                losses.append(self._step(batch, self._chain_steps(state.step, len(order)), optimisers))
+                losses.append(self.step(batch, self._chain_steps(state.step, len(order)), optimisers))
                 state.step += 1
                 state.seconds += time.perf_counter() - started
                 if _is_measured(state.step, len(order)):
@@ -124,7 +125,7 @@ class TrainingSession:
             return 1
         return self._options.unrolled_steps
 
-    def _step(self, batch: TextBatch, chain_steps: int, optimisers: Optimisers) -> float:
+    def step(self, batch: TextBatch, chain_steps: int, optimisers: Optimisers) -> float:
         """Take one step of the optimiser, and give its loss."""
         with self._autocast:
             predicted = self._chains(batch, chain_steps)
@@ -161,7 +162,7 @@ def _computes_in_bf16(precision: str, device: torch.device) -> bool:
 def _is_measured(step: int, num_steps: int) -> bool:
     """Whether acceptance is measured after `step` of `num_steps` steps.
 
-    After the last one, and before it at equal distances; a point of fewer steps than the distance would say little.
+    It is measured after the last step, and before that at equal distances. A point over fewer steps would say little.
     """
     distance = max(1, num_steps // _MEASUREMENTS)
     num_left = num_steps - step
@@ -176,7 +177,7 @@ def _progress(order: Sequence[list[int]], num_taken: int) -> tqdm[list[int]]:
         total=len(order),
         unit=" steps",
         leave=False,
-        disable=None,  # where there is no terminal
+        disable=None,  # None shows the bar on a terminal only
     )
 
 

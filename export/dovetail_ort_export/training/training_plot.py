@@ -1,22 +1,21 @@
-"""The curves of a training as a picture, and how any picture gets into a file."""
+"""A training as a picture. It knows no head."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from dovetail_ort_export.training.head_files import HeadRecord
-from dovetail_ort_export.writing.bundle_output import write_whole
+from dovetail_ort_export.writing.figures import write_figure
 
 
-def draw_curves(record: HeadRecord, path: Path) -> None:
+def draw_training(record: HeadRecord, path: Path) -> None:
     """Write a PNG: the loss on the left, acceptance by depth on held-out text on the right.
 
     Args:
         record: record of the training, with one point of its history or more.
-        path: the file.
+        path: path of the PNG.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -31,14 +30,3 @@ def draw_curves(record: HeadRecord, path: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     write_figure(figure, path)
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Put a picture into `path` as a PNG; on an error, such as a full disk, what stood there stays.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_whole(path, buffer.getbuffer())

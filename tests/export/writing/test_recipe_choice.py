@@ -12,9 +12,9 @@ import pytest
 from dovetail_ort_export import ExportOptions, export_bundle
 from dovetail_ort_export.quantization.cache_range import fits_half, largest_of
 from dovetail_ort_export.recipe import built_in_recipe, read_recipe
-from dovetail_ort_export.writing import formats
-from dovetail_ort_export.writing.formats import recipes_for
+from dovetail_ort_export.writing import recipe_choice
 from dovetail_ort_export.writing.graph_file import load_graph
+from dovetail_ort_export.writing.recipe_choice import recipes_for
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.target import Target
@@ -27,8 +27,8 @@ WHY = "the library is missing; run: pip install ."
 
 @pytest.fixture
 def without_library(monkeypatch):
-    monkeypatch.setattr(formats.kernels, "is_available", lambda: False)
-    monkeypatch.setattr(formats.kernels, "why_missing", lambda: WHY)
+    monkeypatch.setattr(recipe_choice.kernels, "is_available", lambda: False)
+    monkeypatch.setattr(recipe_choice.kernels, "why_missing", lambda: WHY)
 
 
 def chosen(**options):
@@ -136,7 +136,7 @@ def test_the_portable_graph_of_both_is_loaded_without_the_library(tiny_bundle_bo
         return target.forward(ForwardRows.chain(tokens, 0)).logits.copy()
 
     expected = logits(tiny_bundle_portable)
-    monkeypatch.setattr(formats.kernels, "is_available", lambda: False)
+    monkeypatch.setattr(recipe_choice.kernels, "is_available", lambda: False)
     np.testing.assert_array_equal(logits(tiny_bundle_both), expected)
 
 

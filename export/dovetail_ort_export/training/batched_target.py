@@ -1,4 +1,4 @@
-"""A target run for many conversations at once, each in a slot of its own: by ONNX Runtime, or the model by torch."""
+"""A target that reads many conversations at once, each a sequence of its own, with ONNX Runtime or with torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, StaticLayer
 
+from dovetail_ort_export.source.causal_lm import CausalLM
 from dovetail_ort_export.tracing.target import cache_parameter
 from dovetail_ort_export.training.chat_turns import TokenIds
 from dovetail_ort_runtime.arrays import FloatArray, TokenArray
@@ -38,93 +39,93 @@ from dovetail_ort_runtime.engine.cache_memory import (
     CacheShape,
     cache_type,
 )
-from dovetail_ort_runtime.engine.devices import CPU
+from dovetail_ort_runtime.engine.devices import CPU, CUDA
 from dovetail_ort_runtime.engine.graph_choice import graphs_to_load
 from dovetail_ort_runtime.engine.graph_runner import BoundForward
 from dovetail_ort_runtime.engine.ort_protocols import Session
 from dovetail_ort_runtime.engine.session import open_session
 
-_ROWS_A_SLOT: Final = 16
+_ROWS_A_SEQUENCE: Final = 16
 
 
-class SlottedTarget(Protocol):
-    """A target with B slots, each a conversation of its own length.
+class BatchedTarget(Protocol):
+    """A target with B sequences, each a conversation of its own length.
 
     Attributes:
-        num_slots: B.
-        capacity: number of tokens that a slot has room for.
-        hidden_size: E.
-        rows_a_slot: number of tokens of a slot that one forward reads at most.
+        num_sequences: number of sequences, B.
+        capacity: number of tokens that a sequence has room for.
+        hidden_size: length of a hidden state, E.
+        rows_a_sequence: largest number of tokens of a sequence that one forward reads.
     """
 
-    num_slots: int
+    num_sequences: int
     capacity: int
     hidden_size: int
-    rows_a_slot: int
+    rows_a_sequence: int
 
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
-        """Read new tokens in every slot, one or more.
+        """Read new tokens in every sequence, one or more.
 
-        A slot is rewound by reading at an earlier position: what stood behind it is overwritten. A position says how
-        many tokens before the new ones the slot has read and keeps; positions are (B,) int64.
+        A sequence is rewound by reading at an earlier position: later tokens are overwritten. A position says how many
+        tokens before the new ones the sequence has read and keeps; positions are (B,) int64.
 
         Returns:
-            Logits (B, V) behind the last token of each slot, and hidden states (n, E) of the n new tokens of each,
+            Logits (B, V) after the last token of each sequence, and hidden states (n, E) of the n new tokens of each,
             float32, which the next forward may overwrite.
         """
 
 
-def open_slotted_target(
-    graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int
-) -> SlottedTarget:
+def open_batched_target(
+    graph: Path, entry: TargetEntry, *, num_sequences: int, capacity: int, threads: int
+) -> BatchedTarget:
     """Open the target's graph for many conversations.
 
     Args:
         graph: path of `entry.graph`.
         entry: what the manifest says of the target.
-        num_slots: B.
-        capacity: number of tokens that a slot has room for.
+        num_sequences: number of sequences, B.
+        capacity: number of tokens that a sequence has room for.
         threads: number of threads that one forward uses.
     """
     graphs = graphs_to_load(graph, entry, CPU)
     kind = NativeTarget if graphs.is_native else PortableTarget
-    return kind(graphs.graph, entry, num_slots=num_slots, capacity=capacity, threads=threads)
+    return kind(graphs.graph, entry, num_sequences=num_sequences, capacity=capacity, threads=threads)
 
 
-class NativeTarget(SlottedTarget):
-    """A session on a native graph: a slot is a sequence, and its rows have the bits that they would have alone."""
+class NativeTarget(BatchedTarget):
+    """A session on a native graph. Rows of a sequence have the same bits as without the other sequences."""
 
-    def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
-        self.num_slots = num_slots
+    def __init__(self, graph: Path, entry: TargetEntry, *, num_sequences: int, capacity: int, threads: int) -> None:
+        self.num_sequences = num_sequences
         self.capacity = capacity
         self.hidden_size = entry.hidden_size
-        self.rows_a_slot = _ROWS_A_SLOT
+        self.rows_a_sequence = _ROWS_A_SEQUENCE
         session = open_session(graph, threads)
-        self._cache = _cache(session, entry, num_slots, capacity, NATIVE_LAYOUT)
-        self._logits = np.empty((1, num_slots, entry.vocabulary_size), dtype=np.float32)
+        self._cache = _cache(session, entry, num_sequences, capacity, NATIVE_LAYOUT)
+        self._logits = np.empty((1, num_sequences, entry.vocabulary_size), dtype=np.float32)
         # The number of rows differs from forward to forward, so all inputs are bound anew.
         self._forward = BoundForward(session, written={}, outputs={LOGITS: self._logits})
         self._cache.bind(self._forward.binding)
 
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
-        """As `SlottedTarget.read`.
+        """Read new tokens in every sequence, as in `BatchedTarget.read`.
 
-        Example: 2 tokens at position 5 of slot 0 and 1 at position 9 of slot 1 are rows 0 to 2, in slots 5, 6 and 9 of
-        the sequences 0, 0 and 1; rows 1 and 2 are scored.
+        Example: 2 tokens at position 5 of sequence 0 and 1 token at position 9 of sequence 1 are rows 0 to 2. They
+        write slots 5, 6 and 9 of the sequences 0, 0 and 1. Rows 1 and 2 are scored.
         """
         counts = np.array([len(ids) for ids in token_ids])
         ends = np.cumsum(counts)
-        sequences = np.repeat(np.arange(self.num_slots), counts)
-        places = np.arange(ends[-1]) - np.repeat(ends - counts - positions, counts)
+        sequences = np.repeat(np.arange(self.num_sequences), counts)
+        slots = np.arange(ends[-1]) - np.repeat(ends - counts - positions, counts)
         states = np.empty((1, ends[-1], self.hidden_size), dtype=np.float32)
         self._forward.bind_outputs({HIDDEN_STATES: states})
         self._forward.execute(
             {
                 INPUT_IDS: np.concatenate(token_ids)[None],
-                POSITION_IDS: places[None],
+                POSITION_IDS: slots[None],
                 LENGTHS: positions,
                 SEQUENCE_IDS: sequences,
-                SLOTS: places,
+                SLOTS: slots,
                 ANCESTORS: np.empty((ends[-1], 0), dtype=np.int64),  # chains
                 SCORED_ROWS: ends - 1,
             }
@@ -132,23 +133,23 @@ class NativeTarget(SlottedTarget):
         return self._logits[0], np.split(states[0], ends[:-1])
 
 
-class PortableTarget(SlottedTarget):
-    """A session on a portable graph, whose attention takes one new row a sequence."""
+class PortableTarget(BatchedTarget):
+    """A session on a portable graph, whose attention takes one new row for each sequence."""
 
-    def __init__(self, graph: Path, entry: TargetEntry, *, num_slots: int, capacity: int, threads: int) -> None:
-        self.num_slots = num_slots
+    def __init__(self, graph: Path, entry: TargetEntry, *, num_sequences: int, capacity: int, threads: int) -> None:
+        self.num_sequences = num_sequences
         self.capacity = capacity
         self.hidden_size = entry.hidden_size
-        self.rows_a_slot = 1
+        self.rows_a_sequence = 1
         session = open_session(graph, threads)
-        self._cache = _cache(session, entry, num_slots, capacity, PORTABLE_LAYOUT)
-        self._token_ids: TokenArray = np.zeros((num_slots, 1), dtype=np.int64)
-        self._position_ids: TokenArray = np.zeros((num_slots, 1), dtype=np.int64)
-        self._last_slots: NDArray[np.int32] = np.zeros(num_slots, dtype=np.int32)
+        self._cache = _cache(session, entry, num_sequences, capacity, PORTABLE_LAYOUT)
+        self._token_ids: TokenArray = np.zeros((num_sequences, 1), dtype=np.int64)
+        self._position_ids: TokenArray = np.zeros((num_sequences, 1), dtype=np.int64)
+        self._last_slots: NDArray[np.int32] = np.zeros(num_sequences, dtype=np.int32)
         self._total: NDArray[np.int32] = np.zeros((), dtype=np.int32)
         self._no_bias = np.zeros((1, 1, 1, capacity), dtype=np.float32)
-        self._logits = np.empty((num_slots, 1, entry.vocabulary_size), dtype=np.float32)
-        self._hidden_states = np.empty((num_slots, 1, entry.hidden_size), dtype=np.float32)
+        self._logits = np.empty((num_sequences, 1, entry.vocabulary_size), dtype=np.float32)
+        self._hidden_states = np.empty((num_sequences, 1, entry.hidden_size), dtype=np.float32)
         chooses_rows = any(value.name == SCORED_ROWS for value in session.get_inputs())
         self._forward = BoundForward(
             session,
@@ -164,7 +165,7 @@ class PortableTarget(SlottedTarget):
         self._cache.bind(self._forward.binding)
 
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
-        """As `SlottedTarget.read`."""
+        """Read new tokens in every sequence, as in `BatchedTarget.read`."""
         total = int(positions.max()) + 1
         self._token_ids[...] = token_ids
         self._position_ids[:, 0] = positions
@@ -174,7 +175,7 @@ class PortableTarget(SlottedTarget):
         return self._logits[:, 0], list(self._hidden_states)
 
 
-def _cache(session: Session, entry: TargetEntry, num_slots: int, capacity: int, layout: CacheLayout) -> CacheMemory:
+def _cache(session: Session, entry: TargetEntry, num_sequences: int, capacity: int, layout: CacheLayout) -> CacheMemory:
     """Keys and values of all conversations."""
     return CacheMemory(
         CacheShape(
@@ -184,32 +185,35 @@ def _cache(session: Session, entry: TargetEntry, num_slots: int, capacity: int, 
             head_size=entry.head_size,
             dtype=cache_type(session),
             layout=layout,
-            num_sequences=num_slots,
+            num_sequences=num_sequences,
         )
     )
 
 
-class TorchTarget(SlottedTarget):
+class TorchTarget(BatchedTarget):
     """The original model, a transformers causal LM; it is moved to the device, to bfloat16 on CUDA."""
 
-    def __init__(self, model: Any, *, num_slots: int, capacity: int, device: torch.device) -> None:
-        self.num_slots, self.capacity, self.hidden_size = num_slots, capacity, int(model.config.hidden_size)
-        self.rows_a_slot = 1
-        self._model = model.to(device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
-        self._layers = [_SlotLayer(capacity) for _ in range(model.config.num_hidden_layers)]
+    def __init__(self, model: CausalLM, *, num_sequences: int, capacity: int, device: torch.device) -> None:
+        self.num_sequences = num_sequences
+        self.capacity = capacity
+        self.hidden_size = int(model.config.hidden_size)
+        self.rows_a_sequence = 1
+        dtype = torch.bfloat16 if device.type == CUDA else torch.float32
+        self._model = model.to(device=device, dtype=dtype)
+        self._layers = [_BatchedLayer(capacity) for _ in range(model.config.num_hidden_layers)]
         self._cache = {cache_parameter(model.model): Cache(layers=self._layers)}
-        self._slots = torch.arange(capacity, device=device)
+        self._all_slots = torch.arange(capacity, device=device)
 
     @torch.no_grad()
     def read(self, token_ids: Sequence[TokenIds], positions: TokenArray) -> tuple[FloatArray, Sequence[FloatArray]]:
-        """As `SlottedTarget.read`."""
-        places = torch.from_numpy(positions).to(self._slots.device)
+        """Read new tokens in every sequence, as in `BatchedTarget.read`."""
+        slots = torch.from_numpy(positions).to(self._all_slots.device)
         for layer in self._layers:
-            layer.places = places
+            layer.slots = slots
         outputs = self._model.model(
-            input_ids=torch.tensor(token_ids, device=places.device),
-            position_ids=places[:, None],
-            attention_mask=(self._slots <= places[:, None])[:, None, None],
+            input_ids=torch.tensor(token_ids, device=slots.device),
+            position_ids=slots[:, None],
+            attention_mask=(self._all_slots <= slots[:, None])[:, None, None],
             use_cache=True,
             **self._cache,
         )
@@ -217,30 +221,36 @@ class TorchTarget(SlottedTarget):
         return _array(self._model.lm_head(hidden_states[:, 0])), list(_array(hidden_states))
 
 
-class _SlotLayer(StaticLayer):  # type: ignore[misc]  # transformers has no types
-    """One block's keys and values; every slot is written at a place of its own.
+class _BatchedLayer(StaticLayer):  # type: ignore[misc]  # transformers has no types
+    """One block's keys and values; every sequence writes a slot of its own.
 
-    What releases of transformers hand to `update` beside the two differs, so the places stand here.
+    Releases of transformers pass different further arguments to `update`, so the slots are kept here.
+
+    Attributes:
+        slots: (B,) int64, the slot that each sequence writes.
+        keys: (B, Hkv, capacity, D), None before the first forward.
+        values: (B, Hkv, capacity, D), None before the first forward.
     """
 
-    places: Tensor
+    slots: Tensor
     keys: Tensor | None
     values: Tensor | None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         if self.keys is None or self.values is None:
-            self.keys, self.values = self._empty(key_states), self._empty(value_states)
-        rows = torch.arange(len(self.places), device=self.places.device)
-        self.keys[rows, :, self.places] = key_states[:, :, 0]
-        self.values[rows, :, self.places] = value_states[:, :, 0]
+            self.keys = self._empty(key_states)
+            self.values = self._empty(value_states)
+        sequences = torch.arange(len(self.slots), device=self.slots.device)
+        self.keys[sequences, :, self.slots] = key_states[:, :, 0]
+        self.values[sequences, :, self.slots] = value_states[:, :, 0]
         return self.keys, self.values
 
     def get_seq_length(self, *_: Any) -> int:
         return 0  # positions and mask are given
 
     def _empty(self, states: Tensor) -> Tensor:
-        num_slots, num_heads, _, size = states.shape
-        return states.new_zeros(num_slots, num_heads, self.max_cache_len, size)
+        num_sequences, num_heads, _, size = states.shape
+        return states.new_zeros(num_sequences, num_heads, self.max_cache_len, size)
 
 
 def _array(tensor: Tensor) -> FloatArray:

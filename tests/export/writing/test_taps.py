@@ -192,7 +192,7 @@ def test_only_the_weights_of_the_taps_are_written(tiny_bundle, tmp_path):
 
 
 def test_files_that_are_links_are_left_as_they_are(tiny_bundle, tmp_path):
-    bundle = Bundle(tiny_bundle)
+    bundle = Bundle(shutil.copytree(tiny_bundle, tmp_path / "linked"))
     directory = tmp_path / "bundle"
     directory.mkdir()
     for file in bundle.directory.iterdir():

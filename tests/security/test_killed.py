@@ -58,7 +58,7 @@ for number, (moment, out) in enumerate(json.loads(sys.argv[3])):
     status = os.waitpid(child, 0)[1]
     print(json.dumps([moment, -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)]), flush=True)
 """
-NEW_MOMENTS = ("loading", "asking", "recomputing", "writing", "checking", "before new")
+NEW_MOMENTS = ("loading", "computing", "recomputing", "writing", "checking", "before new")
 OLD_MOMENTS = ("writing", "before bundle", "after bundle", "after new")
 
 

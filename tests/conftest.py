@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dovetail_ort_runtime.bundle.bundle import Bundle
 
-# A pass through a graph takes what the machine has left for it, and a fixture is built once for all examples.
+# A forward takes what the machine has left for it, and a fixture is built once for all examples.
 settings.register_profile(
     "dovetail", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

@@ -105,11 +105,11 @@ def test_json_is_one_object_and_the_baseline_says_the_same(tiny_bundle, capsys):
         out, err = capsys.readouterr()
         assert err == ""
         records.append(json.loads(out))
-    plain, speculative = records
-    assert plain["statistics"]["drafted_tokens"] == 0
-    assert (plain["text"], plain["token_ids"]) == (speculative["text"], speculative["token_ids"])
-    assert plain["finish_reason"] in ("stop", "length")
-    assert plain["exact"]
+    baseline, speculative = records
+    assert baseline["statistics"]["drafted_tokens"] == 0
+    assert (baseline["text"], baseline["token_ids"]) == (speculative["text"], speculative["token_ids"])
+    assert baseline["finish_reason"] in ("stop", "length")
+    assert baseline["exact"]
 
 
 def test_special_tokens_are_shown_on_request_and_end_an_answer(tiny_bundle, capsys):

@@ -36,7 +36,7 @@ def test_a_head_is_trained_attached_and_drafts_the_same_answers(tiny_bundle, tin
     assert main(["attach", str(bundle), str(tmp_path / "head")]) == 0
     assert "gating, 1 block, 0.1 million parameters, int4, 384 tokens" in capsys.readouterr().out
     answers = []
-    # The planner would hardly let a head draft whose pass takes as long as the target's.
+    # The planner would hardly let a head draft whose forward takes as long as the target's.
     for drafter in (["--drafter", "dgf", "--chain", "2"], ["--drafter", "none"], []):
         assert (
             main(["generate", str(bundle), PROMPT, "--json", "--max-new-tokens", "30", "--temperature", "0", *drafter])

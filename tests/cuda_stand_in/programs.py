@@ -161,15 +161,15 @@ class Patient(DraftingAhead):
 
 
 def draft_ahead(directory: str) -> dict[str, Any]:
-    """Token ids of a plain answer and of one with drafting ahead, and how many drafts were ready."""
+    """Token ids of the baseline's answer and of one with drafting ahead, and how many drafts were ready."""
     drafter = Patient(FeatureDrafter(draft_model(directory, capacity=512)))
     model = dovetail_ort.load(directory, threads=1, drafter=drafter)
-    plain, speculative = (
+    baseline, speculative = (
         model.generate(PROMPT, GenerationOptions(max_new_tokens=40, sampling=SamplingOptions(), max_draft_tokens=most))
         for most in (0, 8)
     )
     return {
-        "plain": list(plain.token_ids),
+        "baseline": list(baseline.token_ids),
         "speculative": list(speculative.token_ids),
         "num_accepted": speculative.statistics.accepted_tokens,
         "num_drafts": drafter.num_drafts,

@@ -42,7 +42,7 @@ def cut(tiny_source, tmp_path_factory):
 
 
 def answers(model, **options):
-    """Token ids of a plain and of a speculative answer."""
+    """Token ids of the baseline's answer and of a speculative one."""
     return [
         model.generate(
             PROMPT,
@@ -57,8 +57,8 @@ def test_a_drafter_on_the_device_leaves_the_answer_as_it_is(device, drafting):
     model = dovetail_ort.load(
         drafting, threads=1, drafter="dgf", drafter_device=device, draft_shape=ChainShape.fixed(4)
     )
-    plain, speculative = answers(model)
-    assert speculative == plain
+    baseline, speculative = answers(model)
+    assert speculative == baseline
     drafter = next(report for report in model.sessions() if report.name == "drafter")
     assert drafter.device == device
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
@@ -79,7 +79,7 @@ def test_cuda_drafts_what_the_cpu_drafts(drafting):
     def rows(where):
         model = DraftGraph(bundle.path(entry.graph), entry, capacity=64, threads=1, device=where)
         found = []
-        for start in (0, 5):  # the second pass reads what the first one left in the cache
+        for start in (0, 5):  # the second forward reads what the first one left in the cache
             size = 5 if start == 0 else 7
             part = model.forward(
                 features[start : start + size],
@@ -102,9 +102,9 @@ def test_first_blocks_on_the_device_leave_the_answer_as_it_is(device, cut):
     model = dovetail_ort.load(cut, threads=1, target_layers_on_gpu=2 if device == "cuda" else 0)
     front = model.sessions()[0]
     assert (front.name, front.device) == ("target, first blocks", device)
-    plain, speculative = answers(model)
+    baseline, speculative = answers(model)
     assert model.exact or device == "cuda"  # whether a GPU's rows stand alone, each load finds out
-    assert speculative == plain or not model.exact
+    assert speculative == baseline or not model.exact
 
 
 @needs_cuda

@@ -29,7 +29,7 @@ def attach(tiny_head, tmp_path):
 
 
 def answers(bundle):
-    """The same greedy answer plainly and with the bundle's own drafter; how many tokens it drafted."""
+    """The same greedy answer without a drafter and with the bundle's own; how many tokens it drafted."""
     # Of a fixed shape: whether drafting pays is not the question here.
     model = load_model(bundle, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(4))
     drafted = [
@@ -55,8 +55,8 @@ def test_a_head_drafts_for_every_family(attach, tiny_source, tmp_path, family, s
     bundle = export_bundle(str(tiny_source(family, **settings)), tmp_path / "exported", ExportOptions()).directory
     attached = attach(bundle)
     assert Bundle(attached).manifest.drafter.format == "native"
-    plain, speculative, num_drafted = answers(attached)
-    assert plain == speculative
+    baseline, speculative, num_drafted = answers(attached)
+    assert baseline == speculative
     assert num_drafted > 0
 
 
@@ -64,8 +64,8 @@ def test_a_head_drafts_for_every_family(attach, tiny_source, tmp_path, family, s
 @pytest.mark.parametrize("bundle", ["tiny_bundle", "tiny_bundle_portable", "tiny_bundle_fp32"])
 def test_a_head_drafts_in_every_format_for_a_target_of_any(attach, request, bundle, precision):
     attached = attach(request.getfixturevalue(bundle), precision)
-    plain, speculative, num_drafted = answers(attached)
-    assert plain == speculative
+    baseline, speculative, num_drafted = answers(attached)
+    assert baseline == speculative
     assert num_drafted > 0
     Bundle(attached).verify_checksums()
 
@@ -94,8 +94,8 @@ def test_a_quantised_drafter_is_native_beside_a_native_target_where_the_library_
 @pytest.mark.parametrize("precision", ["int4", "auto"])
 def test_a_drafter_in_4_bits_never_changes_an_answer(attach, tiny_bundle, precision):
     attached = attach(tiny_bundle, precision)
-    plain, speculative, num_drafted = answers(attached)
-    assert plain == speculative
+    baseline, speculative, num_drafted = answers(attached)
+    assert baseline == speculative
     assert num_drafted > 0
     assert Bundle(attached).manifest.drafter.precision == "int4"
     Bundle(attached).verify_checksums()
@@ -144,11 +144,11 @@ def test_files_that_stay_are_not_written_again(attach, tiny_bundle, tmp_path):
 
 def test_a_model_that_is_loaded_goes_on_while_its_drafter_is_replaced(attach, tiny_bundle):
     attached = attach(tiny_bundle)
-    plain, speculative, _ = answers(attached)
+    baseline, speculative, _ = answers(attached)
     model = load_model(attached, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(4))
     attach(tiny_bundle, "fp32")
     generated = model.generate([5, 9, 13, 21, 34], GenerationOptions(max_new_tokens=40, max_draft_tokens=6))
-    assert generated.token_ids == plain == speculative
+    assert generated.token_ids == baseline == speculative
 
 
 def test_a_full_disk_leaves_the_bundle_as_it_was(tiny_head, tiny_bundle, tmp_path, monkeypatch):

@@ -38,9 +38,9 @@ def attach(bundle, head, *settings, **options):
 def test_a_published_head_drafts_what_the_target_writes(bundle, fitted_head, published, dialect, settings, precision):
     attach(bundle, published(fitted_head(**settings), dialect), precision)
     model = load_model(bundle, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(2))
-    plain = model.generate(QUESTION, GenerationOptions(max_new_tokens=64, max_draft_tokens=0))
+    baseline = model.generate(QUESTION, GenerationOptions(max_new_tokens=64, max_draft_tokens=0))
     drafted = model.generate(QUESTION, GenerationOptions(max_new_tokens=64, max_draft_tokens=2))
-    assert drafted.token_ids == plain.token_ids
+    assert drafted.token_ids == baseline.token_ids
     statistics = drafted.statistics
     assert statistics.accepted_tokens > 0.4 * statistics.drafted_tokens
 
@@ -50,9 +50,9 @@ def test_a_head_is_attached_to_a_target_in_every_format(request, tmp_path, rando
     bundle = shutil.copytree(request.getfixturevalue(source), tmp_path / "bundle")
     attach(bundle, published(random_head, "safeailab"), force=True)
     model = load_model(bundle, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(2))
-    plain = model.generate(QUESTION, GenerationOptions(max_new_tokens=24, max_draft_tokens=0))
+    baseline = model.generate(QUESTION, GenerationOptions(max_new_tokens=24, max_draft_tokens=0))
     drafted = model.generate(QUESTION, GenerationOptions(max_new_tokens=24, max_draft_tokens=2))
-    assert drafted.token_ids == plain.token_ids
+    assert drafted.token_ids == baseline.token_ids
     assert drafted.statistics.drafted_tokens > 0
 
 
@@ -137,9 +137,9 @@ def test_an_eagle_1_head_reads_hidden_states_and_needs_no_taps(request, tmp_path
     drafter = Bundle(bundle).manifest.drafter
     assert (drafter.taps, drafter.fusion, drafter.origin.form) == (None, "concatenation", "eagle")
     model = load_model(bundle, drafter="dgf", threads=1, draft_shape=ChainShape.fixed(2))
-    plain = model.generate(QUESTION, GenerationOptions(max_new_tokens=24, max_draft_tokens=0))
+    baseline = model.generate(QUESTION, GenerationOptions(max_new_tokens=24, max_draft_tokens=0))
     drafted = model.generate(QUESTION, GenerationOptions(max_new_tokens=24, max_draft_tokens=2))
-    assert drafted.token_ids == plain.token_ids
+    assert drafted.token_ids == baseline.token_ids
     assert drafted.statistics.drafted_tokens > 0
 
 

@@ -43,7 +43,7 @@ def logits(rows):
 pairs = logits(2)
 print(json.dumps({
     "version": onnxruntime.__version__,
-    "plain": answers(0),
+    "baseline": answers(0),
     "speculative": answers(8),
     "differing": [rows for rows in (1, 3, 5, 8, 16, 64) if not np.array_equal(logits(rows), pairs)],
 }))
@@ -87,12 +87,12 @@ def on_oldest(bundle, oldest_onnxruntime):
 
 
 def test_a_bundle_generates_the_same_greedy_tokens_on_the_oldest_onnxruntime(bundle, on_oldest):
-    assert on_oldest["plain"] == run(bundle)["plain"]
+    assert on_oldest["baseline"] == run(bundle)["baseline"]
 
 
 def test_speculative_greedy_equals_the_baseline_on_the_oldest_onnxruntime(on_oldest):
-    assert on_oldest["speculative"] == on_oldest["plain"]
-    assert [len(answer) for answer in on_oldest["plain"]] == [60, 60]
+    assert on_oldest["speculative"] == on_oldest["baseline"]
+    assert [len(answer) for answer in on_oldest["baseline"]] == [60, 60]
 
 
 def test_a_row_has_the_same_bits_in_any_pass_on_the_oldest_onnxruntime(on_oldest):

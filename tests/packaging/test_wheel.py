@@ -210,9 +210,9 @@ def test_where_there_was_no_compiler_a_line_names_a_command_that_works_when_ther
 def test_an_installed_wheel_generates_exactly(wheel_environment, tiny_bundle, tmp_path):
     printed = generate(wheel_environment, "dovetail_ort", tiny_bundle, tmp_path)
     assert Path(printed["file"]).is_relative_to(wheel_environment)
-    plain, speculative = printed["answers"]
-    assert plain == speculative
-    assert len(plain) > 1
+    baseline, speculative = printed["answers"]
+    assert baseline == speculative
+    assert len(baseline) > 1
 
 
 @pytest.mark.slow
@@ -234,6 +234,6 @@ def test_the_runtime_works_when_its_folder_is_copied_into_another_project(
     shutil.copytree(site_packages(wheel_environment) / "dovetail_ort_runtime", project / "dovetail_ort_runtime")
     printed = generate(environment, "dovetail_ort_runtime", tiny_drafting_bundle, project)
     assert Path(printed["file"]).is_relative_to(project)
-    plain, speculative = printed["answers"]
-    assert plain == speculative
-    assert len(plain) > 1
+    baseline, speculative = printed["answers"]
+    assert baseline == speculative
+    assert len(baseline) > 1

@@ -18,7 +18,7 @@ from dovetail_ort_runtime.errors import ContextLengthError, InputError, ModelUse
 from dovetail_ort_runtime.model import load_model
 from dovetail_ort_runtime.options import GenerationOptions, SamplingOptions
 
-PLAIN = GenerationOptions(max_draft_tokens=0, max_new_tokens=60)
+BASELINE = GenerationOptions(max_draft_tokens=0, max_new_tokens=60)
 SPECULATIVE = GenerationOptions(max_new_tokens=60, max_draft_tokens=8)
 PROMPTS = ("A dovetail joint", "def fibonacci(n):\n    return fibonacci(n - 1) + fib", "café 3 €")
 CONVERSATION = [{"role": "user", "content": "What holds the pins?"}]
@@ -26,10 +26,10 @@ CONVERSATION = [{"role": "user", "content": "What holds the pins?"}]
 
 @pytest.fixture(scope="module")
 def reference(tiny_bundle):
-    """`reference(prompt, ...)`: the plain answer of a freshly loaded model."""
+    """`reference(prompt, ...)`: the baseline's answer of a freshly loaded model."""
 
     def generate(prompt, **settings):
-        options = dataclasses.replace(PLAIN, **settings)
+        options = dataclasses.replace(BASELINE, **settings)
         return load_model(tiny_bundle, threads=1).generate(prompt, options)
 
     return generate
@@ -40,10 +40,10 @@ def with_oracle(load, reference, drafters):
     """`with_oracle(prompt)`: a model whose drafter mostly knows the answer, and that answer."""
 
     def make(prompt, wrong=0.2, **settings):
-        plain = reference(prompt, **settings)
+        baseline = reference(prompt, **settings)
         model = load()
-        text = [*model.token_ids(prompt), *plain.token_ids]
-        return load(drafters.Oracle(text, wrong=wrong)), plain
+        text = [*model.token_ids(prompt), *baseline.token_ids]
+        return load(drafters.Oracle(text, wrong=wrong)), baseline
 
     return make
 
@@ -60,20 +60,20 @@ def changed_bundle(bundle, folder, **generation):
 @pytest.mark.parametrize("max_draft_tokens", [1, 4, 8, 63, 1000])
 @pytest.mark.parametrize("prompt", [*PROMPTS, CONVERSATION, [5, 6, 7]], ids=str)
 def test_speculative_greedy_equals_the_baseline(with_oracle, load, prompt, max_draft_tokens):
-    model, plain = with_oracle(prompt)
+    model, baseline = with_oracle(prompt)
     options = dataclasses.replace(SPECULATIVE, max_draft_tokens=max_draft_tokens)
     answer = model.generate(prompt, options)
-    assert (answer.token_ids, answer.text) == (plain.token_ids, plain.text)
+    assert (answer.token_ids, answer.text) == (baseline.token_ids, baseline.text)
     assert answer.statistics.accepted_tokens > 10  # or the comparison says nothing
-    assert load().generate(prompt, options).token_ids == plain.token_ids
+    assert load().generate(prompt, options).token_ids == baseline.token_ids
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_sampling_with_a_seed_gives_the_same_answer_with_and_without_drafts(with_oracle, seed):
     sampling = SamplingOptions(temperature=1.0, top_p=0.9, seed=seed)
-    model, plain = with_oracle(PROMPTS[0], sampling=sampling)
+    model, baseline = with_oracle(PROMPTS[0], sampling=sampling)
     answer = model.generate(PROMPTS[0], dataclasses.replace(SPECULATIVE, sampling=sampling))
-    assert answer.token_ids == plain.token_ids
+    assert answer.token_ids == baseline.token_ids
     assert answer.statistics.accepted_tokens > 10
 
 
@@ -86,18 +86,18 @@ def test_another_seed_gives_another_answer(reference):
 
 def test_the_bundles_own_sampling_is_the_default(tiny_bundle, load, tmp_path):
     model = load(bundle=changed_bundle(tiny_bundle, tmp_path, temperature=0.9, top_k=1))
-    by_default = model.generate(PROMPTS[0], PLAIN)
-    greedy = model.generate(PROMPTS[0], dataclasses.replace(PLAIN, sampling=SamplingOptions()))
+    by_default = model.generate(PROMPTS[0], BASELINE)
+    greedy = model.generate(PROMPTS[0], dataclasses.replace(BASELINE, sampling=SamplingOptions()))
     assert by_default.token_ids == greedy.token_ids  # one candidate at any temperature
     model = load(bundle=changed_bundle(tiny_bundle, tmp_path / "hot", temperature=5.0))
-    assert model.generate(PROMPTS[0], PLAIN).token_ids != greedy.token_ids
+    assert model.generate(PROMPTS[0], BASELINE).token_ids != greedy.token_ids
 
 
 @pytest.mark.parametrize("max_new_tokens", [1, 2, 3, 9, 10])
 def test_an_answer_ends_at_max_new_tokens(with_oracle, max_new_tokens):
-    model, plain = with_oracle(PROMPTS[0], wrong=0.0)
+    model, baseline = with_oracle(PROMPTS[0], wrong=0.0)
     answer = model.generate(PROMPTS[0], GenerationOptions(max_new_tokens=max_new_tokens))
-    assert answer.token_ids == plain.token_ids[:max_new_tokens]
+    assert answer.token_ids == baseline.token_ids[:max_new_tokens]
     assert answer.finish_reason == "length"
 
 
@@ -105,11 +105,11 @@ def test_an_answer_ends_at_max_new_tokens(with_oracle, max_new_tokens):
 @pytest.mark.parametrize("room", [1, 2, 3, 12])
 def test_an_answer_ends_where_the_context_is_full(load, reference, drafters, max_draft_tokens, room):
     prompt = np.random.default_rng(room).integers(3, 384, 64 - room).tolist()
-    plain = reference(prompt)
-    oracle = drafters.Oracle([*prompt, *plain.token_ids], wrong=0.1)
+    baseline = reference(prompt)
+    oracle = drafters.Oracle([*prompt, *baseline.token_ids], wrong=0.1)
     model = load(oracle, max_context=64)
     answer = model.generate(prompt, GenerationOptions(max_draft_tokens=max_draft_tokens))
-    assert answer.token_ids == plain.token_ids[:room]
+    assert answer.token_ids == baseline.token_ids[:room]
     assert answer.finish_reason == "length"
     assert oracle.largest_request <= max(room - 2, 0)
 
@@ -128,28 +128,28 @@ def test_a_prompt_may_leave_room_for_one_token_only(load, reference):
 def test_an_end_of_text_token_ends_the_answer_also_amid_accepted_drafts(
     tiny_bundle, load, reference, drafters, tmp_path, place, max_draft_tokens
 ):
-    plain = reference(PROMPTS[1])
-    place = plain.token_ids.index(plain.token_ids[place])
-    end = plain.token_ids[place]
+    baseline = reference(PROMPTS[1])
+    place = baseline.token_ids.index(baseline.token_ids[place])
+    end = baseline.token_ids[place]
     bundle = changed_bundle(tiny_bundle, tmp_path, eos_token_ids=[2, end])
-    oracle = drafters.Oracle([*load().token_ids(PROMPTS[1]), *plain.token_ids], wrong=0.0)
+    oracle = drafters.Oracle([*load().token_ids(PROMPTS[1]), *baseline.token_ids], wrong=0.0)
     model = load(oracle, bundle=bundle)
     answer = model.generate(PROMPTS[1], dataclasses.replace(SPECULATIVE, max_draft_tokens=max_draft_tokens))
-    assert answer.token_ids == plain.token_ids[: place + 1]
+    assert answer.token_ids == baseline.token_ids[: place + 1]
     assert answer.finish_reason == "stop"
-    assert answer.text == model.tokenizer.decode(plain.token_ids[:place])
+    assert answer.text == model.tokenizer.decode(baseline.token_ids[:place])
 
 
 @pytest.mark.parametrize("max_draft_tokens", [0, 6])
 def test_a_stop_string_across_tokens_ends_the_answer_before_it(with_oracle, max_draft_tokens):
     prompt = PROMPTS[1]
-    model, plain = with_oracle(prompt)
-    tokens = plain.token_ids
+    model, baseline = with_oracle(prompt)
+    tokens = baseline.token_ids
     decode = model.tokenizer.decode
     # The first two neighbours with text of their own, ASCII; the stop string takes a character of each.
     place = next(i for i in range(3, 59) if ascii_text(decode, tokens[i : i + 2]))
     stop = decode([tokens[place]])[-1] + decode([tokens[place + 1]])[0]
-    before, found, _ = plain.text.partition(stop)
+    before, found, _ = baseline.text.partition(stop)
     assert found
     options = dataclasses.replace(SPECULATIVE, max_draft_tokens=max_draft_tokens, stop=(stop, "never in the text"))
     pieces = list(model.stream(prompt, options))
@@ -168,10 +168,10 @@ def ascii_text(decode, tokens):
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_the_pieces_are_the_answer(with_oracle, prompt):
-    model, plain = with_oracle(prompt)
+    model, baseline = with_oracle(prompt)
     pieces = list(model.stream(prompt, SPECULATIVE))
     answer = pieces[-1].generation
-    assert "".join(piece.text for piece in pieces) == answer.text == plain.text
+    assert "".join(piece.text for piece in pieces) == answer.text == baseline.text
     assert tuple(piece.token_id for piece in pieces) == answer.token_ids
     assert [piece.generation for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     assert sum(piece.drafted for piece in pieces) == answer.statistics.accepted_tokens
@@ -202,7 +202,7 @@ def test_the_callers_own_time_is_not_counted(load):
     import time
 
     pieces = []
-    for piece in load().stream(PROMPTS[0], dataclasses.replace(PLAIN, max_new_tokens=5)):
+    for piece in load().stream(PROMPTS[0], dataclasses.replace(BASELINE, max_new_tokens=5)):
         pieces.append(piece)
         time.sleep(0.05)
     # Four steps of a tiny model take some 2 ms; the naps between them take 200.
@@ -225,9 +225,9 @@ def test_the_next_turn_reuses_the_turns_before_it_and_answers_as_if_fresh(load, 
 def test_tokens_of_the_last_answer_are_reused(load, reference):
     model = load()
     first = model.token_ids(PROMPTS[0])
-    answer = model.generate(first, PLAIN)
+    answer = model.generate(first, BASELINE)
     second = [*first, *answer.token_ids, 9, 10, 11]
-    again = model.generate(second, PLAIN)
+    again = model.generate(second, BASELINE)
     # All but the last token of the answer, which the target had not read.
     assert again.statistics.cached_tokens == len(first) + 59
     assert again.token_ids == reference(second).token_ids
@@ -235,7 +235,7 @@ def test_tokens_of_the_last_answer_are_reused(load, reference):
 
 def test_a_second_answer_beside_an_open_one_is_refused_and_leaves_it_alone(load, reference):
     model = load()
-    first = model.stream(PROMPTS[0], PLAIN)
+    first = model.stream(PROMPTS[0], BASELINE)
     token_ids = [next(first).token_id]
     second = model.stream(PROMPTS[1], SPECULATIVE)
     with pytest.raises(ModelUseError, match="this thread still has an open answer"):
@@ -246,8 +246,8 @@ def test_a_second_answer_beside_an_open_one_is_refused_and_leaves_it_alone(load,
 
 def test_streams_are_answered_in_the_order_in_which_they_are_read(load, reference):
     model = load()
-    first = model.stream(PROMPTS[0], PLAIN)
-    second = model.stream(PROMPTS[1], PLAIN)
+    first = model.stream(PROMPTS[0], BASELINE)
+    second = model.stream(PROMPTS[1], BASELINE)
     assert tuple(piece.token_id for piece in second) == reference(PROMPTS[1]).token_ids
     assert tuple(piece.token_id for piece in first) == reference(PROMPTS[0]).token_ids
 
@@ -322,7 +322,7 @@ def test_a_drafter_that_breaks_its_bounds_is_refused_and_leaves_a_usable_model(l
     model = load(Careless())
     with pytest.raises(InputError, match=message):
         model.generate(PROMPTS[0], SPECULATIVE)
-    assert model.generate(PROMPTS[0], PLAIN).token_ids == reference(PROMPTS[0]).token_ids
+    assert model.generate(PROMPTS[0], BASELINE).token_ids == reference(PROMPTS[0]).token_ids
 
 
 def test_a_drafter_that_does_not_derive_from_drafter_is_refused(tiny_bundle):
@@ -425,15 +425,16 @@ def switching(tiny_bundle, tmp_path):
 
 def test_template_arguments_reach_the_prompt(load, switching):
     model = load(bundle=switching)
-    plain, switched = (
+    usual, switched = (
         model.token_ids(CONVERSATION),
         model.token_ids(CONVERSATION, template_arguments={"thinking": False}),
     )
-    assert switched == plain + model.tokenizer.encode("<think></think>", add_special_tokens=False)
-    expected = model.generate(switched, PLAIN).token_ids
-    assert model.generate(CONVERSATION, PLAIN, template_arguments={"thinking": False}).token_ids == expected
+    assert switched == usual + model.tokenizer.encode("<think></think>", add_special_tokens=False)
+    expected = model.generate(switched, BASELINE).token_ids
+    assert model.generate(CONVERSATION, BASELINE, template_arguments={"thinking": False}).token_ids == expected
     assert (
-        model.generate(CONVERSATION, PLAIN, template_arguments={}).token_ids == model.generate(plain, PLAIN).token_ids
+        model.generate(CONVERSATION, BASELINE, template_arguments={}).token_ids
+        == model.generate(usual, BASELINE).token_ids
     )
 
 

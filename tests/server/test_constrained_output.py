@@ -48,10 +48,10 @@ def answers(model, serving):
 @pytest.mark.parametrize("sampling", range(len(SAMPLINGS)))
 @pytest.mark.parametrize("name", FORMATS)
 def test_constrained_answers_are_the_same_with_and_without_speculation(answers, name, sampling):
-    plain, speculative = answers[0, name, sampling], answers[8, name, sampling]
-    assert speculative.choices[0].message.content == plain.choices[0].message.content
-    assert speculative.choices[0].finish_reason == plain.choices[0].finish_reason == "stop"
-    assert plain.usage.completion_tokens_details.accepted_prediction_tokens == 0
+    baseline, speculative = answers[0, name, sampling], answers[8, name, sampling]
+    assert speculative.choices[0].message.content == baseline.choices[0].message.content
+    assert speculative.choices[0].finish_reason == baseline.choices[0].finish_reason == "stop"
+    assert baseline.usage.completion_tokens_details.accepted_prediction_tokens == 0
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -122,8 +122,8 @@ def test_speculation_over_an_int8_cache_gives_the_baseline_answer(int8_cache):
     from dovetail_ort import GenerationOptions
 
     model = dovetail_ort.load(int8_cache, drafter="lookup", threads=1)
-    plain, speculative = (
+    baseline, speculative = (
         model.generate("one two one two one", GenerationOptions(max_new_tokens=40, max_draft_tokens=number)).token_ids
         for number in (0, 8)
     )
-    assert plain == speculative
+    assert baseline == speculative

@@ -235,7 +235,7 @@ def generated(propose: Callable[[list[int]], Proposal], settings: dict[str, floa
     return text[: NUM_TOKENS + 1], accepted
 
 
-def plain(settings: dict[str, float]) -> list[int]:
+def baseline(settings: dict[str, float]) -> list[int]:
     """No proposal, no acceptance: one choice after another."""
     sampler = Sampler(SamplingOptions(**settings, seed=9))
     text, seen = [0], np.zeros(WORDS, dtype=bool)
@@ -250,7 +250,7 @@ def plain(settings: dict[str, float]) -> list[int]:
 @pytest.mark.parametrize("propose", [nothing, guessed_chain, guessed_tree, looked_up])
 def test_equal_seeds_give_equal_tokens_with_and_without_speculation(propose, settings):
     tokens, accepted = generated(propose, settings)
-    assert tokens == plain(settings)
+    assert tokens == baseline(settings)
     # Both outcomes occur, or the equality would say little.
     assert propose is nothing or min(accepted) < max(accepted)
 
@@ -264,7 +264,7 @@ def test_a_sampled_proposal_leaves_greedy_tokens_as_they_are():
         return Proposal.chain([token], q[[text[-1]]])
 
     tokens, accepted = generated(propose, {})
-    assert tokens == plain({})
+    assert tokens == baseline({})
     assert set(accepted) == {0, 1}
 
 

@@ -46,8 +46,8 @@ def states_of(target, tokens):
 
 
 @pytest.fixture
-def plain(decoder, drafters):
-    """`plain(prompt, num_tokens)`: what the target says by itself."""
+def baseline(decoder, drafters):
+    """`baseline(prompt, num_tokens)`: what the target says by itself."""
     return lambda prompt, num_tokens, **settings: continued(
         decoder(drafters.Recorder(), **settings), prompt, num_tokens, 0
     )
@@ -55,8 +55,8 @@ def plain(decoder, drafters):
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [1, 3, 8, 63])
-def test_greedy_chains_right_and_wrong_give_the_baseline_tokens(decoder, drafters, plain, prompt, max_draft_tokens):
-    expected = plain(prompt, 100)
+def test_greedy_chains_right_and_wrong_give_the_baseline_tokens(decoder, drafters, baseline, prompt, max_draft_tokens):
+    expected = baseline(prompt, 100)
     for drafter in (
         drafters.Oracle([*prompt, *expected], wrong=0.2, seed=max_draft_tokens),
         drafters.RandomChains(384, seed=max_draft_tokens),
@@ -68,10 +68,10 @@ def test_greedy_chains_right_and_wrong_give_the_baseline_tokens(decoder, drafter
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [2, 7, 16])
 def test_a_portable_target_verifies_the_first_path_of_a_tree_and_gives_the_baseline_tokens(
-    decoder, drafters, plain, tiny_bundle_portable, prompt, max_draft_tokens
+    decoder, drafters, baseline, tiny_bundle_portable, prompt, max_draft_tokens
 ):
     # A row of a side branch would have other bits than in a chain, so that none may be kept, right as it is.
-    expected = plain(prompt, 100, bundle=tiny_bundle_portable)
+    expected = baseline(prompt, 100, bundle=tiny_bundle_portable)
     drafter = drafters.TreeOracle([*prompt, *expected], wrong=0.4)
     tree_decoder = decoder(drafter, bundle=tiny_bundle_portable)
     assert continued(tree_decoder, prompt, 100, max_draft_tokens) == expected
@@ -80,9 +80,9 @@ def test_a_portable_target_verifies_the_first_path_of_a_tree_and_gives_the_basel
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
 @pytest.mark.parametrize("max_draft_tokens", [2, 7, 16])
 def test_greedy_trees_kept_on_side_branches_give_the_baseline_tokens(
-    decoder, drafters, plain, prompt, max_draft_tokens
+    decoder, drafters, baseline, prompt, max_draft_tokens
 ):
-    expected = plain(prompt, 100)
+    expected = baseline(prompt, 100)
     drafter = drafters.TreeOracle([*prompt, *expected], wrong=0.4)
     tree_decoder = decoder(drafter)
     accepted = []
@@ -98,9 +98,9 @@ def test_greedy_trees_kept_on_side_branches_give_the_baseline_tokens(
     assert np.mean(accepted) > 0.8  # with the first path alone 0.6
 
 
-def test_a_kept_side_branch_leaves_the_cache_of_its_own_path(decoder, drafters, plain):
+def test_a_kept_side_branch_leaves_the_cache_of_its_own_path(decoder, drafters, baseline):
     prompt = PROMPTS[1]
-    expected = plain(prompt, 60)
+    expected = baseline(prompt, 60)
     # The path is always wrong, so that rounds keep the side branch and move its slots.
     drafter = drafters.TreeOracle([*prompt, *expected], wrong=1.0)
     side = decoder(drafter)
@@ -113,9 +113,9 @@ def test_a_kept_side_branch_leaves_the_cache_of_its_own_path(decoder, drafters, 
     np.testing.assert_array_equal(behind_the_branch, behind_a_fresh_reading)
 
 
-def test_the_drafter_sees_the_hidden_states_of_kept_side_branches(decoder, drafters, plain):
+def test_the_drafter_sees_the_hidden_states_of_kept_side_branches(decoder, drafters, baseline):
     prompt = PROMPTS[1]
-    text = [*prompt, *plain(prompt, 60)]
+    text = [*prompt, *baseline(prompt, 60)]
     drafter = drafters.TreeOracle(text, wrong=0.5)
     side = decoder(drafter)
     continued(side, prompt, 60, 6)
@@ -134,9 +134,9 @@ def test_sampling_with_a_seed_gives_the_same_tokens_with_and_without_drafts(deco
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.3, 1.0])
-def test_the_drafter_sees_every_read_token_once_with_the_bits_of_a_fresh_reading(decoder, drafters, plain, wrong):
+def test_the_drafter_sees_every_read_token_once_with_the_bits_of_a_fresh_reading(decoder, drafters, baseline, wrong):
     prompt = PROMPTS[2]
-    text = [*prompt, *plain(prompt, 60)]
+    text = [*prompt, *baseline(prompt, 60)]
     drafter = drafters.Oracle(text, wrong=wrong)
     speculative = decoder(drafter)
     continued(speculative, prompt, 60, 5)
@@ -144,7 +144,7 @@ def test_the_drafter_sees_every_read_token_once_with_the_bits_of_a_fresh_reading
     np.testing.assert_array_equal(drafter.hidden_states, states_of(speculative.target, text[:-1]))
 
 
-def test_the_next_text_reads_only_what_differs_and_the_drafter_follows(decoder, drafters, plain):
+def test_the_next_text_reads_only_what_differs_and_the_drafter_follows(decoder, drafters, baseline):
     first = PROMPTS[2]
     drafter = drafters.Recorder()
     reused = decoder(drafter)
@@ -153,24 +153,24 @@ def test_the_next_text_reads_only_what_differs_and_the_drafter_follows(decoder, 
     assert reused.begin(second, GREEDY) == len(first) + 19
     assert drafter.token_ids == second
     np.testing.assert_array_equal(drafter.hidden_states, states_of(decoder(drafters.Recorder()).target, second))
-    assert continued(reused, second, 40, 0) == plain(second, 40)
+    assert continued(reused, second, 40, 0) == baseline(second, 40)
 
 
-def test_a_text_that_was_read_already_reads_its_last_token_again(decoder, drafters, plain):
+def test_a_text_that_was_read_already_reads_its_last_token_again(decoder, drafters, baseline):
     again = decoder(drafters.Recorder())
     expected = continued(again, PROMPTS[2], 20, 0)
     assert again.begin(PROMPTS[2], GREEDY) == len(PROMPTS[2]) - 1
-    assert continued(again, PROMPTS[2], 20, 0) == expected == plain(PROMPTS[2], 20)
+    assert continued(again, PROMPTS[2], 20, 0) == expected == baseline(PROMPTS[2], 20)
 
 
-def test_a_shorter_text_with_the_same_beginning_forgets_the_rest(decoder, drafters, plain):
+def test_a_shorter_text_with_the_same_beginning_forgets_the_rest(decoder, drafters, baseline):
     drafter = drafters.Recorder()
     shorter = decoder(drafter)
     continued(shorter, PROMPTS[2], 20, 0)
     prompt = [*PROMPTS[2][:30], 7]
     assert shorter.begin(prompt, GREEDY) == 30
     assert drafter.token_ids == prompt
-    assert continued(shorter, prompt, 20, 0) == plain(prompt, 20)
+    assert continued(shorter, prompt, 20, 0) == baseline(prompt, 20)
 
 
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 128, 129, 511])
@@ -189,10 +189,10 @@ def test_a_prompt_of_any_length_is_read_as_in_other_chunks(decoder, drafters, le
 @pytest.mark.parametrize("call", range(1, 12))
 @pytest.mark.parametrize("place", ["propose", "observe", "observe afterwards", "rewind", "forward", "keep", "accept"])
 def test_an_interruption_anywhere_leaves_the_decoder_as_good_as_fresh(
-    decoder, drafters, plain, monkeypatch, place, call
+    decoder, drafters, baseline, monkeypatch, place, call
 ):
     prompt = PROMPTS[2]
-    expected = plain(prompt, 40)
+    expected = baseline(prompt, 40)
     drafter = drafters.Oracle([*prompt, *expected], wrong=0.3)
     interrupted = decoder(drafter)
     continued(interrupted, prompt[:40], 3, 2)  # something to rewind and to reuse
@@ -236,7 +236,7 @@ def interrupt(patches, decoder, place, call):
     patches.setattr(owner, name, interrupted)
 
 
-def test_a_drafter_whose_rewind_was_interrupted_observes_the_text_anew(decoder, drafters, plain):
+def test_a_drafter_whose_rewind_was_interrupted_observes_the_text_anew(decoder, drafters, baseline):
     prompt = PROMPTS[2]
 
     class Forgetful(drafters.Recorder):
@@ -256,7 +256,7 @@ def test_a_drafter_whose_rewind_was_interrupted_observes_the_text_anew(decoder, 
         interrupted.begin(prompt, GREEDY)
     drafter.interrupt = False
     answer = continued(interrupted, prompt, 5, 0)
-    assert answer == plain(prompt, 5)
+    assert answer == baseline(prompt, 5)
     assert drafter.token_ids == [*prompt, *answer][:-1]
 
 

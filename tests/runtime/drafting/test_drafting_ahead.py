@@ -319,9 +319,9 @@ def test_answers_are_those_of_the_baseline(name, target_of, request, monkeypatch
     monkeypatch.setattr(drafting_ahead, "_LEAST_IN_TIME", 0.0)  # a tiny target is there before the thread is done
     directory = request.getfixturevalue(name)
     bundle = Bundle(directory)
-    plain = Decoder(target_of(directory), NoDrafter())
-    plain.begin(PROMPT, GREEDY)
-    expected = [plain.root, *(plain.next_round(0).token_ids[0] for _ in range(149))]
+    baseline = Decoder(target_of(directory), NoDrafter())
+    baseline.begin(PROMPT, GREEDY)
+    expected = [baseline.root, *(baseline.next_round(0).token_ids[0] for _ in range(149))]
     target = target_of(directory, taps=bundle.manifest.drafter.taps)
     head = make_drafter(bundle, target, LoadOptions(drafter="dgf", draft_shape=FOUR))
     ahead = InformedAhead(Informed(head.model, Foresight([*PROMPT, *expected])))

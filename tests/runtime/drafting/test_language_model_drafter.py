@@ -78,11 +78,11 @@ def test_each_token_is_read_once(decoder, tiny_bundle, monkeypatch):
 
 
 def test_a_second_turn_and_the_end_of_the_context_are_read_rightly(decoder, tiny_bundle, tiny_bundle_fp32):
-    drafting, plain = decoder(tiny_bundle, tiny_bundle_fp32), decoder(tiny_bundle)
+    drafting, baseline = decoder(tiny_bundle, tiny_bundle_fp32), decoder(tiny_bundle)
     first, _ = continued(drafting, PROMPT, 20)
     second = [*PROMPT, *first[:7], 5, 6, 7]
     room = 512 - len(second)
-    assert continued(drafting, second, room)[0] == continued(plain, second, room)[0]
+    assert continued(drafting, second, room)[0] == continued(baseline, second, room)[0]
 
 
 def test_sampled_answers_follow_the_distribution_of_the_target(decoder, tiny_bundle, tiny_bundle_fp32):

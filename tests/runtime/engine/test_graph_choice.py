@@ -161,7 +161,7 @@ def opened(monkeypatch):
 
 
 def answers(loaded):
-    """Token ids of a plain and of a speculative answer."""
+    """Token ids of the baseline's answer and of a speculative one."""
     return [
         loaded.generate(
             PROMPT, GenerationOptions(max_new_tokens=40, sampling=SamplingOptions(), max_draft_tokens=number)
@@ -187,8 +187,8 @@ def answers(loaded):
 def test_one_graph_of_each_is_opened_and_the_answer_stays(opened, bundle, settings, expected):
     loaded = dovetail_ort.load(bundle, threads=1, **settings)
     assert opened == expected
-    plain, speculative = answers(loaded)
-    assert speculative == plain
+    baseline, speculative = answers(loaded)
+    assert speculative == baseline
 
 
 def test_a_front_verifies_first_paths_whoever_drafts(opened, bundle):
@@ -240,9 +240,9 @@ def test_a_bundle_of_before_drafts_chains_with_the_graphs_it_has(opened, bundle,
     del manifest["target"]["front_chain_graph"], manifest["drafter"]["chain_graph"]
     manifest["files"] = [file for file in manifest["files"] if (copy / file["path"]).exists()]
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    plain, speculative = answers(dovetail_ort.load(copy, threads=1, drafter="dgf", draft_shape=FOUR))
+    baseline, speculative = answers(dovetail_ort.load(copy, threads=1, drafter="dgf", draft_shape=FOUR))
     assert opened == ["model_front_fp16.onnx", "drafter_fp16.onnx"]
-    assert speculative == plain
+    assert speculative == baseline
 
 
 @pytest.mark.parametrize(

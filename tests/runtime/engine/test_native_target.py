@@ -104,22 +104,22 @@ def test_a_side_branch_that_is_kept_leaves_the_cache_of_the_baseline(open_target
     """From 62 on the kept rows cross into the next block of keys."""
     tree = Proposal(token_ids=np.array([1, 2, 3, 4, 5, 6]), parents=np.array([ROOT, 0, ROOT, 2, 3, 1]))
     kept = (0, 3, 4, 5)  # the root and the branch 3 4 5
-    plain, speculative = open_target(), open_target()
-    for target in (plain, speculative):
+    baseline, speculative = open_target(), open_target()
+    for target in (baseline, speculative):
         for _ in target.chunks(TOKENS[:num_past]):
             pass
     speculative.forward(verification_rows(9, tree, num_past))
     speculative.cache.keep(kept)
     for token in (9, 3, 4, 5):
-        plain.forward(ForwardRows.chain(np.array([token]), plain.cache.length))
-        plain.cache.keep((0,))
-    assert plain.cache.length == speculative.cache.length
-    length = plain.cache.length
-    for index, (one, other) in enumerate(zip(plain.cache.buffers, speculative.cache.buffers, strict=True)):
+        baseline.forward(ForwardRows.chain(np.array([token]), baseline.cache.length))
+        baseline.cache.keep((0,))
+    assert baseline.cache.length == speculative.cache.length
+    length = baseline.cache.length
+    for index, (one, other) in enumerate(zip(baseline.cache.buffers, speculative.cache.buffers, strict=True)):
         if index % 2 == 0:
             one, other = (keys.transpose(0, 1, 2, 4, 3).reshape(1, 2, -1, 16) for keys in (one, other))
         np.testing.assert_array_equal(one[:, :, :length], other[:, :, :length])
-    after = [target.forward(ForwardRows.chain(TOKENS[:3], length)).logits.copy() for target in (plain, speculative)]
+    after = [target.forward(ForwardRows.chain(TOKENS[:3], length)).logits.copy() for target in (baseline, speculative)]
     np.testing.assert_array_equal(*after)
 
 
@@ -153,12 +153,12 @@ def test_forwards_that_were_bound_once_are_used_again(open_target):
 
 @pytest.mark.parametrize("name", ["oracle", "chains", "trees"])
 def test_speculative_decoding_gives_the_tokens_of_the_baseline(open_target, drafters, drafter_model, name):
-    plain = Decoder(open_target(), NoDrafter())
+    baseline = Decoder(open_target(), NoDrafter())
     prompt = TOKENS[:20].tolist()
-    plain.begin(prompt, SamplingOptions())
-    expected = [plain.root]
+    baseline.begin(prompt, SamplingOptions())
+    expected = [baseline.root]
     for _ in range(60):
-        expected += plain.next_round(0).token_ids
+        expected += baseline.next_round(0).token_ids
     shapes = {"chains": ChainShape.fixed(5), "trees": TreeShape(num_rows=12, num_expansions=3, width=3)}
     by_oracle = name == "oracle"
     drafter = drafters.TreeOracle([*prompt, *expected]) if by_oracle else FeatureDrafter(drafter_model, shapes[name])

@@ -121,8 +121,8 @@ def test_the_head_and_the_planner_read_the_features_of_a_tapped_bundle(target_of
 @pytest.mark.parametrize("name", ["tiny_tapped_bundle", "tiny_tapped_bundle_portable"])
 def test_a_head_that_reads_features_drafts_and_answers_are_those_without_it(name, shape, request):
     directory = request.getfixturevalue(name)
-    with load_model(directory, drafter="none", threads=1) as plain:
-        expected = plain.generate(PROMPT, GenerationOptions(max_new_tokens=60))
+    with load_model(directory, drafter="none", threads=1) as baseline:
+        expected = baseline.generate(PROMPT, GenerationOptions(max_new_tokens=60))
     with load_model(directory, drafter="dgf", draft_shape=shape, threads=1) as model:
         found = model.generate(PROMPT, GenerationOptions(max_new_tokens=60))
         again = model.generate([*PROMPT, *found.token_ids], GenerationOptions(max_new_tokens=9))

@@ -106,10 +106,10 @@ def test_a_model_that_is_always_wrong_costs_less_than_three_percent(model_of, no
     costs = curves(0.55)
     model = model_of(noise, 0.0, promised=0.9)
     _, verify_ms = decode(Planner(costs, model=model, lookup=PromptLookup()), noise, costs=costs)
-    plain_ms = (len(noise) - 21) * costs.verify(1, 0)
+    baseline_ms = (len(noise) - 21) * costs.verify(1, 0)
     draft_ms = model.rounds * (costs.draft(1, 2) + 0.1)
     assert model.rounds < 80
-    assert verify_ms + draft_ms < 1.03 * plain_ms
+    assert verify_ms + draft_ms < 1.03 * baseline_ms
 
 
 def test_a_model_that_becomes_right_is_found_out(model_of, noise):
@@ -151,9 +151,9 @@ def test_copies_that_fail_are_no_longer_long(drafters):
 @pytest.mark.parametrize("right", [0.2, 0.8])
 def test_answers_are_those_of_the_baseline(model_of, target_of, tiny_bundle, right):
     prompt = np.random.default_rng(1).integers(3, 384, 9).tolist()
-    plain = Decoder(target_of(tiny_bundle), NoDrafter())
-    plain.begin(prompt, GREEDY)
-    expected = [plain.root, *(plain.next_round(0).token_ids[0] for _ in range(99))]
+    baseline = Decoder(target_of(tiny_bundle), NoDrafter())
+    baseline.begin(prompt, GREEDY)
+    expected = [baseline.root, *(baseline.next_round(0).token_ids[0] for _ in range(99))]
     planner = Planner(curves(0.5), model=model_of([*prompt, *expected], right), lookup=PromptLookup())
     decoder = Decoder(target_of(tiny_bundle), planner)
     for _ in range(2):  # what was learned stays, what was read does not
@@ -240,7 +240,7 @@ def test_branches_that_keep_none_of_their_promises_are_left_out(tree_model):
 
 def test_trees_change_no_answer(load, target_of, tiny_drafting_bundle):
     options = GenerationOptions(max_new_tokens=60, sampling=GREEDY)
-    plain = load(bundle=tiny_drafting_bundle, drafter="none").generate([5, 9], options)
+    baseline = load(bundle=tiny_drafting_bundle, drafter="none").generate([5, 9], options)
     target = target_of(tiny_drafting_bundle)
     model = make_drafter(Bundle(tiny_drafting_bundle), target, LoadOptions(drafter="dgf")).model
     decoder = Decoder(target, Planner(curves(0.001), model=model, keeps_branches=target.keeps_branches))
@@ -250,7 +250,7 @@ def test_trees_change_no_answer(load, target_of, tiny_drafting_bundle):
         result = decoder.next_round(12)
         tokens += result.token_ids
         drafted = max(drafted, result.num_drafted)
-    assert tokens[:60] == list(plain.token_ids)[:60]
+    assert tokens[:60] == list(baseline.token_ids)[:60]
     assert drafted > 6
 
 
@@ -271,6 +271,6 @@ def test_without_a_model_and_a_match_nothing_is_proposed(drafters):
 @pytest.mark.parametrize("max_context", [2, 16, 40, 512])
 def test_a_model_drafts_in_a_context_of_any_length(load, tiny_drafting_bundle, max_context):
     model = load(bundle=tiny_drafting_bundle, max_context=max_context)
-    plain = load(bundle=tiny_drafting_bundle, max_context=max_context, drafter="none")
+    baseline = load(bundle=tiny_drafting_bundle, max_context=max_context, drafter="none")
     options = GenerationOptions(max_new_tokens=60, sampling=GREEDY)
-    assert model.generate([5], options).token_ids == plain.generate([5], options).token_ids
+    assert model.generate([5], options).token_ids == baseline.generate([5], options).token_ids

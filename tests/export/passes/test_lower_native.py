@@ -228,6 +228,17 @@ def test_an_int8_cache_is_refused(prepared):
     assert "leave quantize-cache out" in message(error)
 
 
+def test_norms_of_queries_and_keys_with_different_epsilons_are_refused(prepared):
+    graph, _ = prepared("qwen3", head_dim=32)
+    norm = next(
+        node for node in find(graph, "SimplifiedLayerNormalization") if node.inputs[1].name.endswith("k_norm.weight")
+    )
+    norm.attributes["epsilon"] = ir.AttrFloat32("epsilon", 1e-3)
+    with pytest.raises(ir.passes.PreconditionError) as error:
+        LowerNative()(graph)
+    assert "norms queries and keys with different epsilons" in message(error)
+
+
 def test_any_operator_on_numbers_that_is_not_native_breaks_the_promise(native):
     graph, _ = native("llama")
     head = next(node for node in graph.graph if node.outputs[0].name == "logits")

@@ -1,4 +1,4 @@
-"""Graphs for chains: the passes that make them, and the second file over the same weights."""
+"""Graphs for chains: they draft the same, from a second file over the same weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.engine import draft_graph
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
-from dovetail_ort_runtime.errors import InputError
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -57,7 +56,7 @@ def opened(attached, tmp_path, monkeypatch):
 
 
 def drafted(model):
-    """What a prompt in two chunks and three more rows of a chain give, by pass."""
+    """What a prompt in two chunks and three more rows of a chain give, by forward."""
     random = np.random.default_rng(0)
     features = random.normal(size=(20, model.hidden_size)).astype(np.float32)
     token_ids = random.integers(3, 384, 23)
@@ -209,95 +208,3 @@ class AddNothing(ir.passes.InPlacePass):
         graph.insert_before(graph[0], add)
         return ir.passes.PassResult(model, True)
 """
-
-
-def attention(*, readers=(), last_inputs=()):
-    """A graph of one attention whose bias is converted twice."""
-    bias = ir.val("attention_bias", ir.DataType.FLOAT, ["b", 1, "s", "t"])
-    x = ir.val("x", ir.DataType.FLOAT, ["b", "s", 8])
-    half = ir.node("Cast", [bias], {"to": ir.DataType.FLOAT16}, name="half")
-    again = ir.node("Cast", half.outputs, {"to": ir.DataType.FLOAT}, name="again")
-    inputs = [x, *[None] * 9, again.outputs[0], *last_inputs]
-    attend = ir.node("GroupQueryAttention", inputs, {"num_heads": 1}, domain="com.microsoft", name="attend")
-    others = [ir.node(op_type, [half.outputs[0]], name=op_type) for op_type in readers]
-    graph = ir.Graph(
-        [x, bias], attend.outputs, nodes=[half, again, attend, *others], opset_imports={"": 18, "com.microsoft": 1}
-    )
-    return ir.Model(graph, ir_version=10)
-
-
-def test_the_bias_goes_with_all_its_conversions_and_no_other_input_of_the_attention():
-    from dovetail_ort_export.passes.drop_bias import DropBias
-
-    model = attention()
-    assert DropBias()(model).modified
-    (attend,) = model.graph
-    assert [value and value.name for value in attend.inputs] == ["x"]
-    assert [value.name for value in model.graph.inputs] == ["x"]
-
-    sink = ir.val("sink", ir.DataType.FLOAT, [1])
-    model = attention(last_inputs=[sink])
-    DropBias()(model)
-    (attend,) = model.graph
-    assert attend.inputs[10:] == (None, sink)
-
-
-def test_a_graph_without_a_bias_is_left_alone():
-    from dovetail_ort_export.passes.drop_bias import DropBias
-
-    model = attention()
-    DropBias()(model)
-    assert not DropBias()(model).modified
-
-
-def test_a_bias_that_something_else_reads_is_refused():
-    from dovetail_ort_export.pipeline import make_pass, run_pass
-    from dovetail_ort_export.recipe import Step
-
-    with pytest.raises(InputError, match="the pass drop-bias does not fit this graph: Softmax reads"):
-        run_pass(attention(readers=["Softmax"]), "drop-bias", make_pass(Step("drop-bias")))
-
-
-def drafter_like(*, converted, chosen):
-    """A graph whose states may be converted for the output, and may be read by a head in chosen rows."""
-    x, rows = ir.val("x", ir.DataType.FLOAT16, ["b", "s", 8]), ir.val("scored_rows", ir.DataType.INT64, ["n"])
-    norm = ir.node("Identity", [x], name="norm")
-    states, outputs, made = norm.outputs[0], [], [norm]
-    states.type = x.type
-    if chosen:
-        made.append(ir.node("Gather", [states, rows], {"axis": 1}, name="chosen"))
-        made.append(ir.node("Identity", made[-1].outputs, name="head"))
-        made[-1].outputs[0].name = "logits"
-        outputs.append(made[-1].outputs[0])
-    if converted:
-        made.append(ir.node("Cast", [states], {"to": ir.DataType.FLOAT}, name="single"))
-        states = made[-1].outputs[0]
-        states.type = ir.TensorType(ir.DataType.FLOAT)
-    states.name, states.shape = "predicted_states", ir.Shape(["b", "s", 8])
-    graph = ir.Graph([x, rows], [*outputs, states], nodes=made, opset_imports={"": 18})
-    return ir.Model(graph, ir_version=10)
-
-
-@pytest.mark.parametrize("converted", [True, False])
-@pytest.mark.parametrize("chosen", [True, False])
-def test_predicted_states_are_those_of_the_scored_rows_chosen_once_and_before_they_are_converted(converted, chosen):
-    from dovetail_ort_export.passes.keep_scored_states import KeepScoredStates
-
-    model = drafter_like(converted=converted, chosen=chosen)
-    assert KeepScoredStates()(model).modified
-    expected = ["Identity", "Gather"] + ["Identity"] * chosen + ["Cast"] * converted
-    assert [node.op_type for node in model.graph] == expected
-    states = model.graph.outputs[-1]
-    assert (states.name, list(states.shape)) == ("predicted_states", ["b", "n", 8])
-    assert states.dtype == (ir.DataType.FLOAT if converted else ir.DataType.FLOAT16)
-    source = states.producer().inputs[0].producer() if converted else states.producer()
-    assert source.op_type == "Gather"
-    assert not KeepScoredStates()(model).modified
-
-
-def test_a_graph_without_predicted_states_is_left_alone(tiny_bundle_portable):
-    from dovetail_ort_export.passes.keep_scored_states import KeepScoredStates
-    from dovetail_ort_export.writing.graph_file import load_graph
-
-    bundle = Bundle(tiny_bundle_portable)
-    assert not KeepScoredStates()(load_graph(bundle.path(bundle.manifest.target.graph))).modified

@@ -124,8 +124,7 @@ enum class CacheType { kHalf, kFloat };
 // Row i belongs to sequence b = sequence_ids[i], is written to slot slots[i] of it, and sees, in this order:
 //
 //     A = 0, a chain: slots 0 to slots[i] - 1, then itself;
-//     A > 0, a tree:  slots 0 to lengths[b] - 1, then the slots that ancestors[i] lists up to the first -1, then
-//     itself.
+//     A > 0, a tree:  slots 0 to lengths[b] - 1, then those that ancestors[i] lists up to the first -1, then itself.
 //
 // That order is the order of logical positions 0, 1, 2 ...; the row itself has the last one, p. With a window w > 0 it
 // sees logical positions above p - w only. What a row does not see is skipped: it may be NaN.
@@ -143,9 +142,10 @@ enum class CacheType { kHalf, kFloat };
 // (c * log2(e)) * tanh(score). Scores are base-2 exponents. Logical positions are cut into ranges of 512 that begin at
 // multiples of 512. In a range: m is the largest score, weights are exp2(score - m), l is their sum in 16 lanes, lane
 // position % 16 over ascending positions, then the tree of lanes.h; o[d] is one chain of fma(weight, value[d], o[d])
-// over ascending positions that begins with 0. One range: y = o * (1 / l). Several: with m of all ranges, f = exp2(m_r
-// - m), l = the chain of fma(f, l_r, l) and o[d] = the chain of fma(f, o_r[d], o[d]) over ascending ranges, y = o * (1
-// / l).
+// over ascending positions that begins with 0.
+//
+// One range: y = o * (1 / l). Several: with m of all ranges, f = exp2(m_r - m), l = the chain of fma(f, l_r, l) and
+// o[d] = the chain of fma(f, o_r[d], o[d]) over ascending ranges, y = o * (1 / l).
 //
 // Keys lie as (B, Hkv, M / 64, D, 64), values as (B, Hkv, M, D); M is a multiple of 64.
 struct AttentionCall {
@@ -188,9 +188,8 @@ struct Kernels {
     const char *(*attention)(const AttentionCall &call, const Pool &pool);
 };
 
-// Memory of the calling thread, aligned to 64 bytes, that grows and is kept until the thread ends; null if there is
-// none. What an operator needs while its tasks run, and what one task needs while it runs: a thread may be in both at
-// once.
+// Memory of the calling thread, aligned to 64 bytes; null if there is none. It grows, and is kept until the thread
+// ends. An operator keeps call_scratch while its tasks run. A task has task_scratch, as it may run in the same thread.
 void *call_scratch(size_t bytes);
 void *task_scratch(size_t bytes);
 

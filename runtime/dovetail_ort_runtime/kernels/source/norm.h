@@ -40,8 +40,8 @@ struct ResidualRow {
     }
 };
 
-// What a row is multiplied by: 1 / sqrt(mean of squares + epsilon), in all lanes. Writes the row to sum if it is not
-// null.
+// What a row is multiplied by, in all lanes: 1 / sqrt(mean of squares + epsilon). Writes the row to sum_of_row unless
+// that is null.
 DOVETAIL_INLINE Floats norm_factor(const ResidualRow &row, float epsilon, float *sum_of_row) {
     Floats squares = zero();
     for (int64_t k = 0; k < row.inputs; k += kLanes) {

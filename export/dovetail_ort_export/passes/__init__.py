@@ -7,7 +7,7 @@
       -> rank_candidates                                            for a drafter
     finished graph
       -> drop_bias, keep_scored_states                              a second graph, for chains alone
-       -> tap_levels -> project_features                             what a drafter reads of its levels
+      -> tap_levels -> project_features                             what a drafter reads of its levels
 
 native_attention: what lower_native makes of attention.
 base: classes to derive from; context: what an export knows; editing: find, read and replace parts of a graph.

@@ -49,8 +49,8 @@ class Round:
 class Decoder:
     """Decodes one sequence after another; tokens that a new one shares with the last are not read again.
 
-    `begin` reads a prompt and decides its first new token. Each `step` decides one token or more. An exception, Ctrl-C
-    included, leaves the decoder ready for the next `begin`.
+    `begin` reads a prompt and decides its first new token. Each `next_round` decides one token or more. An exception,
+    Ctrl-C included, leaves the decoder ready for the next `begin`.
 
     Args:
         target: the model that decides every token.

@@ -47,7 +47,7 @@ class SessionReport:
     """Where a session runs, and what it takes.
 
     Attributes:
-        name: `target`, `target, first blocks` or `drafter`.
+        name: name of what the session runs: `target`, `target, first blocks` or `drafter`.
         device: `cpu` or `cuda`.
         nodes: number of the graph's nodes by execution provider.
         threads: number of threads that one forward uses on the CPU.

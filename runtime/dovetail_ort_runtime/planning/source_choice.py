@@ -34,17 +34,15 @@ class SourceChoice:
             copy_gain: tokens that the best copy gains, its cost subtracted; 0 if no copy pays.
         """
         without_model: Source = "lookup" if copy_gain > 0 else "none"
-        # alone
         if model_gain is None:
             return without_model
-        # pause
+        # A model that loses pauses, and drafts once at the end of each pause.
         if model_gain <= 0:
             self._idle_rounds = (self._idle_rounds + 1) % self._pause
             return without_model if self._idle_rounds else "model"
-        # unrivalled
         if copy_gain <= 0:
             return "model"
-        # contest
+        # Both gain.
         self._contested_rounds += 1
         is_trial = self._contested_rounds % _OTHER_SOURCE_EVERY == 0
         model_is_better = model_gain > copy_gain

@@ -67,7 +67,7 @@ class LoadOptions:
         layers = self.target_layers_on_gpu
         if isinstance(layers, str) and layers != AUTO:
             raise InputError(f"target_layers_on_gpu must be {AUTO} or a number, got {layers!r}")
-        self._check_vram_limit()
+        must_be_at_least("vram_limit", self.vram_bytes, 1)
 
     @property
     def vram_bytes(self) -> int | None:
@@ -75,9 +75,6 @@ class LoadOptions:
         if isinstance(self.vram_limit, str):
             return parse_bytes(self.vram_limit)
         return self.vram_limit
-
-    def _check_vram_limit(self) -> None:
-        must_be_at_least("vram_limit", self.vram_bytes, 1)
 
     def _check_drafter(self) -> None:
         if not isinstance(self.drafter, str | Drafter):

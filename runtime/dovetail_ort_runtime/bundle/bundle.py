@@ -170,7 +170,9 @@ class Bundle:
         listed = {entry.path for entry in manifest.files}
         for name in (*self._graphs(), manifest.tokenizer.file, manifest.tokenizer.chat_template):
             if name is not None and name not in listed:
-                raise BundleError(f"the manifest refers to {name!r}, which is not among its files")
+                raise BundleError(
+                    f"the manifest refers to {name!r}, which is not among its files; do not use this bundle"
+                )
         if manifest.drafter is not None:
             _check_drafter(manifest.target, manifest.drafter)
 

@@ -10,10 +10,11 @@ import onnx_ir as ir
 
 from dovetail_ort_export.passes.editing import by_name, input_of, producer_of
 from dovetail_ort_runtime.bundle.graph_names import HIDDEN_STATES, is_present
+from dovetail_ort_runtime.bundle.native_layout import NORM, NORM_PRODUCT
 
 # Of each norm that may add first: the input that it adds to its first one, and the output that is the sum.
-_ADDED_INPUTS: Final = {"SkipSimplifiedLayerNormalization": 1, "Norm": 2, "NormProduct": 5}
-_SUM_OUTPUTS: Final = {"SkipSimplifiedLayerNormalization": 3, "Norm": 1, "NormProduct": 1}
+_ADDED_INPUTS: Final = {"SkipSimplifiedLayerNormalization": 1, NORM: 2, NORM_PRODUCT: 5}
+_SUM_OUTPUTS: Final = {"SkipSimplifiedLayerNormalization": 3, NORM: 1, NORM_PRODUCT: 1}
 _SUMS_OF_A_BLOCK: Final = 2  # after attention and after the MLP
 
 

@@ -24,7 +24,6 @@ from dovetail_ort_export.source.gguf_checkpoint import read_gguf
 from dovetail_ort_export.source.model import build_model
 from dovetail_ort_export.source.settings import Settings, read_settings
 from dovetail_ort_runtime.bundle.manifest import Manifest
-from dovetail_ort_runtime.errors import SourceError
 
 __all__ = ["Checkpoint", "Settings", "Source", "SourceOptions", "TextParts", "load_source"]
 
@@ -115,15 +114,10 @@ def read_checkpoint(source: str) -> Checkpoint:
     """
     path = Path(source)
     if path.suffix.lower() == ".gguf":
-        if not path.is_file():
-            raise SourceError(f"a GGUF source must be a file, got {source!r}, which is not there")
         return read_gguf(path)
-    if path.exists():
+    is_no_hub_name = path.is_absolute() or source.startswith((".", "~"))
+    if path.exists() or is_no_hub_name:
         return read_directory(path)
-    if path.is_absolute() or source.startswith((".", "~")):
-        raise SourceError(
-            f"a source must be a directory, a .gguf file or a hub name, got {source!r}, which is not there"
-        )
     from dovetail_ort_export.source.hub import fetch  # the hub's client loads slowly
 
     fetched = fetch(source)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tokenizers import Regex, pre_tokenizers
 
+from dovetail_ort_export.source.gguf_file import USE_DIRECTORY
 from dovetail_ort_runtime.errors import SourceError
 
 UNNAMED: Final = "default"  # the rule of a file that names none
@@ -46,10 +47,7 @@ def splitting(name: str) -> Splitting:
         if name in rule.names:
             return rule
     known = ", ".join(sorted(name for rule in RULES for name in rule.names))
-    raise SourceError(
-        f"tokenizer.ggml.pre must be one of {known}, got {name!r}; export the model from its Hugging Face directory "
-        "instead"
-    )
+    raise SourceError(f"tokenizer.ggml.pre must be one of {known}, got {name!r}; {USE_DIRECTORY}")
 
 
 def _character_class(code_points: str) -> str:

@@ -92,13 +92,18 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="end the answer before this text; a special token is found by its spelling. May be given several times",
     )
-    limits.add_argument(
+    add_max_context(limits)
+    add_threads(limits)
+
+
+def add_max_context(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the largest number of tokens of prompt and answer."""
+    parser.add_argument(
         "--max-context",
         type=int,
         metavar="N",
         help="largest number of tokens of prompt and answer together (default: the bundle's maximum)",
     )
-    add_threads(limits)
 
 
 def add_threads(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

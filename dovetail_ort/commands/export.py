@@ -20,12 +20,12 @@ from dovetail_ort_runtime.checks import parse_bytes
 if TYPE_CHECKING:
     from dovetail_ort_export.exporter import ExportReport
 
+_DEFAULTS: Final = ExportOptions()
 # What torch, transformers and Python take before a model is loaded.
 _BASE_MEMORY_BYTES: Final = 1_500_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    defaults = ExportOptions()
     parser.epilog = (
         "examples:\n"
         "  dovetail-ort export SmolLM2-135M-Instruct.Q4_1.gguf smollm2\n"
@@ -35,36 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="SOURCE", help="a Hugging Face directory, a hub name as owner/name[@revision], or a GGUF file"
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="directory of the bundle; it appears only after success")
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default=PRECISIONS[0],
-        help="number format of the weights (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        default=defaults.format,
-        help="operators of the graph: native are this package's own, portable those of a stock ONNX Runtime, both "
-        "writes both graphs into one bundle. auto is native where its library is installed (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--kv-cache",
-        choices=KV_CACHES,
-        default=defaults.kv_cache,
-        help="number format of a native target's keys and values. fp32 is also used where fp16 is too small for them "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--recipe",
-        dest="recipes",
-        action="append",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="TOML file with the list of graph passes, instead of --precision, --format and --kv-cache. Give it twice "
-        "for a native and a portable graph in one bundle",
-    )
+    _add_recipe(parser)
     parser.add_argument(
         "--max-context",
         type=int,
@@ -78,11 +49,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="UTF-8 text on which bundle and model are compared (default: a built-in page)",
     )
+    _add_gpu(parser)
+    parser.add_argument("--force", action="store_true", help="replace a bundle that is already at OUT")
+    add_json(parser)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add what decides which graph passes make the graph."""
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="number format of the weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=_DEFAULTS.format,
+        help="operators of the graph: native are this package's own, portable those of a stock ONNX Runtime, both "
+        "writes both graphs into one bundle. auto is native where its library is installed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kv-cache",
+        choices=KV_CACHES,
+        default=_DEFAULTS.kv_cache,
+        help="number format of a native target's keys and values. fp32 is also used where fp16 is too small for them "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--recipe",
+        dest="recipes",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="TOML file with the list of graph passes, instead of --precision, --format and --kv-cache. Give it twice "
+        "for a native and a portable graph in one bundle",
+    )
+
+
+def _add_gpu(parser: argparse.ArgumentParser) -> None:
+    """Add which blocks get a graph of their own for a GPU."""
     parser.add_argument(
         "--gpu-layers",
         type=layers_or_auto,
         metavar="N",
-        default=defaults.gpu_layers,
+        default=_DEFAULTS.gpu_layers,
         help="put the embedding and the first N blocks into a graph of their own in fp16, for a GPU. auto takes as "
         "many as fit into --vram-limit (default: %(default)s)",
     )
@@ -91,8 +103,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="GPU memory that --gpu-layers auto may use, such as 6GB; leave some for the drafter",
     )
-    parser.add_argument("--force", action="store_true", help="replace a bundle that is already at OUT")
-    add_json(parser)
 
 
 def _add_ignored(parser: argparse.ArgumentParser) -> None:

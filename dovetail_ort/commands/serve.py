@@ -9,7 +9,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dovetail_ort.cli.arguments import add_bundle, add_speculation, add_threads, add_verification, load_options
+from dovetail_ort.cli.arguments import (
+    add_bundle,
+    add_max_context,
+    add_speculation,
+    add_threads,
+    add_verification,
+    load_options,
+)
 from dovetail_ort.cli.terminal import tell
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.errors import InputError, UnavailableError
@@ -97,12 +104,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="largest number of tokens of a prompt (default: what the context holds)",
     )
-    limits.add_argument(
-        "--max-context",
-        type=int,
-        metavar="N",
-        help="largest number of tokens of prompt and answer together (default: the bundle's maximum)",
-    )
+    add_max_context(limits)
     limits.add_argument(
         "--max-request-bytes",
         type=int,

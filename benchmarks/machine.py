@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import onnxruntime
 
+from benchmarks.result_files import RESULTS
 from dovetail_ort_runtime.machine.processor import processor_name
 
-RESULTS: Final = Path(__file__).parent / "results"
 # Words that every processor's name has, and clock rates.
 _WITHOUT_MEANING: Final = re.compile(r"\((r|tm|c)\)|\b(cpu|processor)\b|@.*?ghz", re.IGNORECASE)
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 REPOSITORY: Final = Path(__file__).parents[1]
 SMOLLM2: Final = REPOSITORY / "models" / "smollm2-135m-instruct"
-_RESULTS: Final = REPOSITORY / "benchmarks" / "results"
+RESULTS: Final = REPOSITORY / "benchmarks" / "results"
 # The machine that most pages show.
-XEON_AMX: Final = _RESULTS / "intel-xeon-2-cores-amx-int8"
+XEON_AMX: Final = RESULTS / "intel-xeon-2-cores-amx-int8"
 # The machine that trained and compared the heads.
-EPYC_AVX2: Final = _RESULTS / "amd-epyc-2-cores-avx2"
+EPYC_AVX2: Final = RESULTS / "amd-epyc-2-cores-avx2"
 
 
 # The `make` targets that write result files of other names.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
+
+from dovetail_ort_runtime.engine.forward_times import milliseconds
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -50,13 +51,6 @@ def time_rounds(run: Callable[[], object], rounds: int) -> dict[str, Any]:
         run()
     low, middle, high = quartiles([milliseconds(run) for _ in range(rounds)], digits=4)
     return {"median_ms": middle, "quartiles_ms": [low, high]}
-
-
-def milliseconds(run: Callable[[], object]) -> float:
-    """Milliseconds that one call takes."""
-    started = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - started)
 
 
 def ratios(found: Sequence[float], base: Sequence[float]) -> list[float]:

@@ -27,14 +27,14 @@ import numpy as np
 from benchmarks.machine import write_result
 from benchmarks.paper_size.projection import BLOCKS, PAPER_SPEEDUP, PUBLISHED, projections
 from benchmarks.paper_size.random_drafters import random_drafters
-from benchmarks.timing import in_turn, median_ratio, milliseconds
+from benchmarks.timing import in_turn, median_ratio
 from dovetail_ort_export.laboratory.node_costs import NodeBytes
 from dovetail_ort_runtime import SamplingOptions
 from dovetail_ort_runtime.bundle.bundle import Bundle
 from dovetail_ort_runtime.drafting.feature_drafter import FeatureDrafter
 from dovetail_ort_runtime.drafting.shapes import ChainShape
 from dovetail_ort_runtime.engine.draft_graph import DraftGraph
-from dovetail_ort_runtime.engine.forward_times import ForwardTimes, target_forwards, time_in_turns
+from dovetail_ort_runtime.engine.forward_times import ForwardTimes, milliseconds, target_forwards, time_in_turns
 from dovetail_ort_runtime.engine.target import Target
 from dovetail_ort_runtime.machine.processor import usable_cores
 

@@ -51,9 +51,8 @@ def _mode(model: og.Model, options: PeerOptions, speculation: dict[str, Any] | N
             generator.generate_next_token()
         ended = time.perf_counter()
         token_ids = [int(token_id) for token_id in generator.get_sequence(0)[len(prompt) :]]
-        if (
-            len(token_ids) < options.max_new_tokens
-        ):  # the sequence leaves out the end-of-text token, which took a forward too
+        # The sequence leaves out the end-of-text token, which took a forward too.
+        if len(token_ids) < options.max_new_tokens:
             token_ids.append(int(generator.get_next_tokens()[0]))
         return PeerAnswer(token_ids=tuple(token_ids), prefill_seconds=first - started, decode_seconds=ended - first)
 

@@ -1,5 +1,5 @@
-// llama.cpp through node-llama-cpp: without speculation and with its lookup in the prompt. The protocol is that of program.py;
-// the second argument is the directory of the package.
+// llama.cpp through node-llama-cpp: without speculation and with its lookup in the prompt. The protocol is that of
+// program.py; the second argument is the directory of the package.
 
 import {readFileSync, writeSync} from "node:fs";
 import {createInterface} from "node:readline";

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.markdown import blocks, paragraph, table
-from benchmarks.result_files import REPOSITORY, read_json
+from benchmarks.result_files import RESULTS, read_json
 
 NOT_MEASURED: Final = "not measured"
 Steps = dict[str, Any]
 Cell = Callable[[Any], str]
-_RESULTS: Final = REPOSITORY / "benchmarks" / "results"
 _HUMANEVAL: Final = {
     "drafter-on-cuda": "drafter on CUDA, all cores",
     "drafter-on-cuda-2-threads": "drafter on CUDA, 2 threads of many cores",
@@ -35,7 +34,7 @@ _FRONT_ROWS: Final = (2, 3, 5)
 
 def gpu() -> str:
     """Tables of every machine that has results."""
-    paths = sorted(_RESULTS.glob("*/gpu.json"))
+    paths = sorted(RESULTS.glob("*/gpu.json"))
     return blocks(*(_machine(path) for path in paths)) if paths else _tables({})
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.machine import RESULTS
 from benchmarks.markdown import table
-from benchmarks.result_files import read_json
+from benchmarks.result_files import RESULTS, read_json
 
 
 def results() -> str:

@@ -16,7 +16,7 @@ table = importlib.import_module("benchmarks.tables.gpu")
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """`results(steps)`: the rows with these steps of one machine, by their first cell."""
-    monkeypatch.setattr(table, "_RESULTS", tmp_path)
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
 
     def render(steps=None):
         if steps is not None:

@@ -41,11 +41,11 @@ def compare(model: Model, prompt: str) -> bool:
     for name in MODES:
         print(f"  {name:<24}{median(rate[name] for rate in rates):7.1f} tokens/s")
     speedup = median(rate["speculative"] / rate["baseline"] for rate in rates)
-    given = {answer.token_ids for turn in turns for answer in turn.values()}
+    is_identical = len({given.token_ids for turn in turns for given in turn.values()}) == 1
     print(f"  speedup                  {speedup:6.2f} x")
     print(f"  tokens a round           {first['speculative'].statistics.accepted_length:6.2f}")
-    print(f"  identical                {'yes, token for token' if len(given) == 1 else 'NO'}\n")
-    return len(given) == 1
+    print(f"  identical                {'yes, token for token' if is_identical else 'NO'}\n")
+    return is_identical
 
 
 def answer(model: Model, prompt: str, options: GenerationOptions) -> Generation:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from dovetail_ort_runtime.bundle.graph_entries import OWN_FUSIONS, TargetEntry
 from dovetail_ort_runtime.checks import must_be_between, must_be_one_of
@@ -94,15 +94,18 @@ class HeadConfig:
     @property
     def block(self) -> BlockConfig:
         """Shape of each block."""
-        return BlockConfig(
-            hidden_size=self.hidden_size,
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_size=self.head_size,
-            intermediate_size=self.intermediate_size,
-            norm_epsilon=self.norm_epsilon,
-            qkv_bias=self.qkv_bias,
-        )
+        return BlockConfig(**_block_settings(self))
+
+    @classmethod
+    def of_block(cls, block: BlockConfig, *, fusion: str, num_blocks: int) -> HeadConfig:
+        """Settings of a head whose blocks have this shape.
+
+        Args:
+            block: shape of each block, without the parts that no such head has.
+            fusion: `gating` or `concatenation`.
+            num_blocks: number of decoder blocks, 1 to 6.
+        """
+        return cls(fusion=fusion, num_blocks=num_blocks, **_block_settings(block))
 
     @classmethod
     def for_target(cls, target: TargetEntry, *, fusion: str, num_blocks: int, norm_epsilon: float) -> HeadConfig:
@@ -125,6 +128,12 @@ class HeadConfig:
             intermediate_size=target.intermediate_size,
             norm_epsilon=norm_epsilon,
         )
+
+
+def _block_settings(config: HeadConfig | BlockConfig) -> dict[str, Any]:
+    """The settings that a head and each of its blocks have in common."""
+    of_head = {field.name for field in fields(HeadConfig)}
+    return {field.name: getattr(config, field.name) for field in fields(BlockConfig) if field.name in of_head}
 
 
 def check_head(fusion: str, num_blocks: int) -> None:

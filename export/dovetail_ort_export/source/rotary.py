@@ -206,10 +206,11 @@ def _check_whole_rotation(config: Mapping[str, Any], found: dict[str, Any]) -> N
 def _kind(found: dict[str, Any]) -> str:
     """The kind of rotation, taken out of the parameters."""
     named = [found.pop(key, None) for key in ("rope_type", "type")]
-    kinds = list(dict.fromkeys(_ALIASES.get(name, name) for name in named if name is not None))
+    names = [str(name) for name in named if name is not None]
+    kinds = list(dict.fromkeys(_ALIASES.get(name, name) for name in names))
     if len(kinds) > 1:
         raise SourceError(f"rope_type and type must name one kind of rotation, got {kinds[0]!r} and {kinds[1]!r}")
-    kind = str(kinds[0]) if kinds else "default"
+    kind = kinds[0] if kinds else "default"
     must_be_one_of("rope_type", kind, KINDS, advice="this rotation is not covered", error=SourceError)
     return kind
 

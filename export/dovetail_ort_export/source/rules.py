@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,12 +26,14 @@ class Number:
     Attributes:
         whole: whether it must be an integer.
         least: smallest value that is allowed, or None for no such bound.
+        most: largest value that is allowed, or None for no such bound.
         above: value that it must exceed, or None for no such bound.
         or_none: whether null is allowed, which means "without".
     """
 
     whole: bool = False
     least: float | None = None
+    most: float | None = None
     above: float | None = None
     or_none: bool = False
 
@@ -41,6 +43,8 @@ class Number:
         kind = "a whole number" if self.whole else "a number"
         if self.least is not None:
             kind += f" of {self.least} or more"
+        if self.most is not None:
+            kind += f" and at most {self.most}" if self.least is not None else f" of at most {self.most}"
         if self.above is not None:
             kind += f" above {self.above}"
         return f"{kind}, or null" if self.or_none else kind
@@ -51,7 +55,9 @@ class Number:
             return self.or_none
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             return False
-        if not math.isfinite(value):
+        if not -sys.float_info.max <= value <= sys.float_info.max:
+            return False
+        if self.most is not None and value > self.most:
             return False
         return (self.least is None or value >= self.least) and (self.above is None or value > self.above)
 
@@ -108,7 +114,9 @@ class Listed:
 
     def allows(self, value: Any) -> bool:
         """Whether a value is such a list."""
-        return isinstance(value, Sequence) and not isinstance(value, str) and set(value) <= set(self.values)
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return False
+        return all(item in self.values for item in value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -63,11 +63,11 @@ class PublishedHead:
         Raises:
             SourceError: the head is of a target with another number of blocks.
         """
-        if self.form == EAGLE:
-            return (Reading(),)
         stated = self.config.num_target_layers
         if stated is not None and stated != num_layers:
             raise SourceError(f"the head must be of the bundle's target, got one of {stated} blocks for {num_layers}")
+        if self.form == EAGLE:
+            return (Reading(),)
         return self.config.choices.readings(num_layers)
 
     def check_target(self, target: TargetEntry) -> None:
@@ -150,18 +150,7 @@ class PublishedHead:
         )
 
     def _eagle_config(self) -> HeadConfig:
-        block = self.config.block
-        return HeadConfig(
-            fusion="concatenation",
-            num_blocks=self.config.num_layers,
-            hidden_size=block.hidden_size,
-            num_heads=block.num_heads,
-            num_kv_heads=block.num_kv_heads,
-            head_size=block.head_size,
-            intermediate_size=block.intermediate_size,
-            norm_epsilon=block.norm_epsilon,
-            qkv_bias=block.qkv_bias,
-        )
+        return HeadConfig.of_block(self.config.block, fusion="concatenation", num_blocks=self.config.num_layers)
 
     def _fusion_tensors(self) -> dict[str, Tensor]:
         """EAGLE's fc reads embedding and feature side by side; here it is a product of each."""

@@ -137,10 +137,12 @@ def _needed(config: PublishedConfig) -> dict[str, Shape]:
         network = Eagle3Head(Eagle3Config(num_blocks=config.num_layers, block=config.block))
         fusion = LevelFusion(config.level_fusion)
     needed = {**_shapes(network), **_shapes(fusion)}
-    if config.draft_vocabulary_size < config.target_vocabulary_size:
-        needed[LM_HEAD] = (config.draft_vocabulary_size, config.block.hidden_size)
-    if config.block.hidden_size != config.target_hidden_size:
+    has_own_width = config.block.hidden_size != config.target_hidden_size
+    if has_own_width:
         needed[EMBEDDING] = (config.target_vocabulary_size, config.block.hidden_size)
+    drafts_a_part = config.draft_vocabulary_size < config.target_vocabulary_size
+    if drafts_a_part or (has_own_width and not config.has_tied_ends):
+        needed[LM_HEAD] = (config.draft_vocabulary_size, config.block.hidden_size)
     return needed
 
 

@@ -137,6 +137,36 @@ def test_a_head_of_tied_ends_without_lm_head_scores_with_its_own_embedding(publi
     np.testing.assert_array_equal(published.lm_head, head.tensors["embed_tokens.weight"])
 
 
+def test_an_eagle_1_head_scores_with_its_targets_head_whatever_its_configuration_says_of_ties(
+    published_heads, read, tmp_path
+):
+    published = read(
+        published_heads.write_dialect(
+            published_heads.dialect_head("eagle"), "eagle", tmp_path, tie_word_embeddings=True
+        )
+    )
+    assert published.embedding is not None
+    assert published.lm_head is None
+
+
+def test_a_head_of_another_width_needs_both_ends(published_heads, read, tmp_path):
+    head = published_heads.dialect_head("model-optimizer", size=32, own_embedding=True, own_lm_head=False)
+    with pytest.raises(SourceError, match=r"missing \(lm_head.weight\)"):
+        read(published_heads.write_dialect(head, "model-optimizer", tmp_path / "one"))
+    tied = read(published_heads.write_dialect(head, "model-optimizer", tmp_path / "tied", tie_word_embeddings=True))
+    np.testing.assert_array_equal(tied.lm_head, head.tensors["embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("dialect", ["specforge", "eagle"])
+def test_a_head_that_states_another_number_of_blocks_is_refused(published_heads, read, tmp_path, tiny_bundle, dialect):
+    from dovetail_ort_runtime.bundle.bundle import Bundle
+
+    head = published_heads.dialect_head(dialect)
+    published = read(published_heads.write_dialect(head, dialect, tmp_path, num_target_layers=32))
+    with pytest.raises(SourceError, match="32 blocks"):
+        published.check_target(Bundle(tiny_bundle).manifest.target)
+
+
 def test_name_revision_and_licence_come_from_the_hubs_cache(published_heads, read, tmp_path):
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshot = tmp_path / "models--me--head" / "snapshots" / commit
@@ -188,6 +218,11 @@ WRONG_SETTINGS = {
     "a quantised head": ("safeailab", {"quantization_config": {"quant_method": "fp8"}}, "quantised"),
     "two draft vocabularies": ("truncated", {"draft_vocab_size": 64}, "draft_vocab_size"),
     "an odd head size": ("safeailab", {"head_dim": 24}, "head size"),
+    "a size without end": ("safeailab", {"hidden_size": 10**400}, "hidden_size"),
+    "a size that no tensor has": ("safeailab", {"intermediate_size": 10**18}, "intermediate_size"),
+    "a rotation that is no word": ("safeailab", {"rope_scaling": {"rope_type": ["yarn"]}}, "rope_type"),
+    "a kind of layers that is no word": ("specforge", {"layer_types": [{}]}, "layer_types"),
+    "layers of a head that reads hidden states": ("eagle", {"target_layer_ids": [2, 4, 6]}, "hidden states"),
     "a layer as a word": ("specforge", {"eagle_config": {"eagle_aux_hidden_state_layer_ids": ["a"]}}, "layer_ids"),
 }
 

@@ -18,7 +18,7 @@ from dovetail_ort_runtime.drafting.proposal import ROOT, Proposal
 from dovetail_ort_runtime.engine.forward_rows import ForwardRows
 from dovetail_ort_runtime.engine.target import Target
 
-# What the project promises (issue 2): fp32 sums in another order; logits here are below 30.
+# fp32 sums in another order; logits here are below 30.
 TOLERANCE = 1e-4
 # Of a row's norm: float32 sums in another order. The first rows have only that.
 SHARE_OF_ROUNDING = 1e-5

@@ -175,12 +175,12 @@ def test_the_fp32_graph_drafts_what_the_head_does(draft_model, ends, causal, tex
 
     states, candidates, scores = drafted(draft_model("fp32"), text, start, 5)
     expected = chain(causal, text, start, 5)
-    # The bound for fp32.
-    np.testing.assert_allclose(states, expected, atol=1e-3)
+    # The same sums in another order, through one to three blocks and five steps.
+    np.testing.assert_allclose(states, expected, atol=1e-4)
     log_probabilities = log_softmax(expected @ ends.head[draft_token_ids].T, axis=-1)
     best = np.argsort(-log_probabilities, axis=-1, kind="stable")[:, :4]
     np.testing.assert_array_equal(candidates, draft_token_ids[best])
-    np.testing.assert_allclose(scores, np.take_along_axis(log_probabilities, best, axis=-1), atol=1e-3)
+    np.testing.assert_allclose(scores, np.take_along_axis(log_probabilities, best, axis=-1), atol=1e-4)
 
 
 @pytest.mark.parametrize("graph_format", ["native", "portable"])

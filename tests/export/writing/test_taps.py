@@ -111,6 +111,7 @@ def test_levels_are_those_that_transformers_calls_hidden_states(family, tiny_sou
     _, tapped = open_both(bundle, Taps(levels=levels))
     features = tapped.read(TOKENS).features
     assert tapped.feature_size == len(levels) * bundle.manifest.target.hidden_size
+    # float32 sums in another order than those of transformers, through all blocks.
     np.testing.assert_allclose(features, reference, atol=1e-4, rtol=1e-4)
 
     taps = projection(bundle.manifest.target.hidden_size)

@@ -223,7 +223,8 @@ def test_each_chain_is_what_would_be_drafted_if_the_drafter_had_foreseen_the_fea
         drafter.observe(np.array([root, *accepted]), features)
         afresh = drafter.draft(verdict.bonus_token, 3, ChainShape.fixed(3))
         assert chain.token_ids.tolist() == afresh.token_ids.tolist()
-        np.testing.assert_allclose(chain.confidences, afresh.confidences, rtol=1e-3)
+        # Here the rows came in other forwards, and attention adds in another order: roundings of 6e-8, some in a row.
+        np.testing.assert_allclose(chain.confidences, afresh.confidences, rtol=1e-5)
 
 
 def foreseen(drafter, root, token_ids):
@@ -247,7 +248,7 @@ def test_the_stable_cache_is_as_without_drafting_ahead(drafting):
     after_verdicts(drafting, drafted, num_verdicts=4, num_tokens=3)
     assert cache.length == length
     for was, buffer in zip(before, cache.buffers, strict=True):
-        np.testing.assert_allclose(buffer[:, :, :length], was, atol=1e-5)
+        np.testing.assert_array_equal(buffer[:, :, :length], was)
 
 
 def test_stopped_work_ends_at_the_next_forward(drafting):

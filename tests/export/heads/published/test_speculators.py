@@ -61,5 +61,6 @@ def test_a_head_of_speculators_drafts_here_what_it_drafts_there(torch, published
         scores = [network.scored(step) @ published.lm_head.T for step in steps]
     for number, (step, score) in enumerate(zip(steps, scores, strict=True)):
         starts = T - number  # chains that end within the text
+        # float32 sums in another order, over one or two blocks and up to five steps.
         np.testing.assert_allclose(step[0, number:], states[number, :starts], atol=1e-4)
         np.testing.assert_allclose(score[0, number:], logits[number, :starts], atol=1e-4)

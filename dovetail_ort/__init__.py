@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> str:
-        """The version, when it is asked for: `importlib.metadata` takes 20 ms to import."""
+        """The version, when it is asked for: `importlib.metadata` is slow to import."""
         if name != "__version__":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib.metadata

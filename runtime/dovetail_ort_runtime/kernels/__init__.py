@@ -162,7 +162,7 @@ def _how_to_build() -> str:
 
     It bypasses pip's cache, which may hold a wheel that was built without a compiler.
     """
-    import importlib.metadata  # takes 20 ms
+    import importlib.metadata  # slow to import, and only this advice needs it
     import json
     from urllib.parse import unquote
 

@@ -27,7 +27,7 @@ def onnxruntime_distributions() -> dict[str, str]:
     found: dict[str, str] = {}
     if folder is None:
         return found
-    # The folders' names are enough, and importing importlib.metadata takes 20 ms.
+    # The folders' names are enough, and importlib.metadata is slow to import.
     for name in _DISTRIBUTIONS:
         for metadata in folder.glob(f"{name.replace('-', '_')}-*{_METADATA}"):
             found[name] = metadata.name.removesuffix(_METADATA).split("-")[1]

@@ -43,14 +43,27 @@ def ask(url, seed, **fields):
     return httpx.post(f"{url}/v1/completions", json=body, timeout=SECONDS)
 
 
+def num_taken(url):
+    """Number of requests for an answer that have come: they wait, run or are answered."""
+    taken = r"^dovetail_(?:queue_length|running|answers_total{.*}) ([0-9.]+)$"
+    return sum(map(float, re.findall(taken, httpx.get(f"{url}/metrics").text, re.MULTILINE)))
+
+
+def is_ending(url):
+    """Whether the server has understood a signal: it says so, or takes no connection any more."""
+    try:
+        return httpx.get(f"{url}/health").status_code == 503
+    except httpx.TransportError:
+        return True
+
+
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_it_finish_what_it_accepted_and_end_with_status_0(process, told):
     running, url, _ = process()
     with ThreadPoolExecutor() as pool:
         answers = [pool.submit(ask, url, seed) for seed in range(6)]
-        while "dovetail_running 1.0" not in httpx.get(f"{url}/metrics").text:
+        while num_taken(url) < 6:
             time.sleep(0.01)
-        time.sleep(0.2)  # all have come
         running.send_signal(told)
         assert [answer.result().status_code for answer in answers] == [200] * 6
     assert running.wait(SECONDS) == 0
@@ -64,7 +77,8 @@ def test_a_second_signal_ends_it_at_once(process):
         while "dovetail_running 1.0" not in httpx.get(f"{url}/metrics").text:
             time.sleep(0.01)
         running.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        while not is_ending(url):
+            time.sleep(0.01)
         running.send_signal(signal.SIGTERM)
         assert running.wait(SECONDS) == -signal.SIGTERM
         assert any(answer.exception() is not None for answer in answers)

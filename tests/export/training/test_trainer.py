@@ -170,6 +170,7 @@ def test_training_goes_on_from_a_trained_head(trained, train, tmp_path):
     for name, weight in old.head.state_dict().items():
         # One step of half precision, for weights below 2.
         np.testing.assert_allclose(new.head.state_dict()[name], weight, atol=1e-3)
+    # Rounding may turn two of the 117 drafted first tokens; here it turns none.
     assert record.history[-1].acceptance == pytest.approx(before.history[-1].acceptance, abs=0.02)
     assert train(tmp_path / "better", start=start, **further).history[-1].loss < before.history[-1].loss
     assert load_head(tmp_path / "better").record.start == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -32,14 +33,16 @@ def graph_name(part: str, precision: str, graph_format: str = PORTABLE) -> str:
     return f"{part}{suffix}.onnx"
 
 
-def load_graph(path: Path) -> ir.Model:
+def load_graph(path: Path, *, reads_weights: bool = True) -> ir.Model:
     """An ONNX graph whose weights lie in its file or beside it; they are read when they are asked for.
 
     Args:
         path: ONNX file.
+        reads_weights: whether weights in other files may be asked for, which must have one name then: onnx-ir reads no
+            file with two.
 
     Raises:
-        InputError: it is no ONNX graph, or its weights lie elsewhere.
+        InputError: it is no ONNX graph, its weights lie elsewhere, or they cannot be read because of a hard link.
     """
     try:
         model = ir.load(path)
@@ -54,6 +57,8 @@ def load_graph(path: Path) -> ir.Model:
                 f"the weights of {path.name} must lie beside it, got {tensor.location!r} for {name}; export it again"
             )
         value.const_value = _without_links(path, tensor)
+        if reads_weights:
+            _check_single_name(path, Path(value.const_value.path))
     return model
 
 
@@ -111,6 +116,15 @@ def _is_beside(path: Path, location: str) -> bool:
         return True
     snapshot = Snapshot.around(path.parent)
     return snapshot is not None and beside.is_symlink() and snapshot.links_to_blob(beside)
+
+
+def _check_single_name(path: Path, file: Path) -> None:
+    """Refuse a hard link, which onnx-ir takes for an attack when it reads the file."""
+    if file.stat().st_nlink > 1:
+        raise InputError(
+            f"{file.name} has a second name on this disk, a hard link, and ONNX reads no such file; work on a copy of "
+            f"the bundle, made with: cp -rL {shlex.quote(str(path.parent))} bundle"
+        )
 
 
 def _without_links(path: Path, tensor: ir.ExternalTensor) -> ir.ExternalTensor:

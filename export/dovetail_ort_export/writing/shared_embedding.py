@@ -39,7 +39,7 @@ def share_embedding(graph: ir.Model, drafter: DrafterEntry, target: TargetEntry,
     path = _target_graph(drafter, target, folder)
     if path is None:
         return False
-    model = load_graph(path)
+    model = load_graph(path, reads_weights=False)
     embedded = find_levels(model)[0].value()
     lookup = ir.convenience.extract(model.graph, [INPUT_IDS], [str(embedded.name)])
     result = _transplanted(graph, lookup)

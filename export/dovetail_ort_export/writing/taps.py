@@ -53,7 +53,7 @@ def write_taps(bundle: Bundle, directory: Path, taps: Taps, name_suffix: str = _
 
 def _write(plain: Path, taps: Taps, graph_format: str, suffix: str) -> str:
     """Name of the tapped graph that is written beside the plain one."""
-    graph = run_pass(load_graph(plain), _TAP_LEVELS, TapLevels(taps.levels)).model
+    graph = run_pass(load_graph(plain, reads_weights=False), _TAP_LEVELS, TapLevels(taps.levels)).model
     if taps.weight is not None:
         graph = run_pass(graph, "project-features", ProjectFeatures(taps)).model
         graph = run_pass(graph, f"lowering of {_TAP_LEVELS}", _lowering(taps, graph_format)).model

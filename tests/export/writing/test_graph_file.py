@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from dovetail_ort_export.laboratory.diff import compare_graphs
 from dovetail_ort_export.writing.graph_file import load_graph
 from dovetail_ort_export.writing.target_ends import read_target_ends
 from dovetail_ort_runtime.bundle.bundle import Bundle
@@ -28,6 +29,22 @@ def test_a_graph_in_the_hubs_cache_has_the_weights_of_the_one_that_was_uploaded(
     one, other = (read_target_ends(Bundle(path)) for path in (tiny_bundle, snapshot))
     assert np.array_equal(one.embedding, other.embedding)
     assert np.array_equal(one.head, other.head)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_target_ends(Bundle(path)),
+        lambda path: compare_graphs(path / "model_native.onnx", path / "model_native.onnx"),
+    ],
+)
+def test_weights_with_two_names_are_refused_in_one_line_and_a_copy_of_them_is_read(read, tiny_bundle, tmp_path):
+    linked = shutil.copytree(tiny_bundle, tmp_path / "linked")
+    (tmp_path / "second name").hardlink_to(linked / "model_native.onnx_data")
+    with pytest.raises(InputError, match="hard link") as refusal:
+        read(linked)
+    assert "\n" not in str(refusal.value)
+    read(shutil.copytree(linked, tmp_path / "copy"))
 
 
 def test_a_link_to_weights_elsewhere_is_refused(tiny_bundle, tmp_path):

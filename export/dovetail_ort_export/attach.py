@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,13 @@ from dovetail_ort_export.options import AUTO_PRECISION, DRAFTER_PRECISIONS, Repo
 from dovetail_ort_export.probing.probe import probe_head
 from dovetail_ort_export.recipe import read_recipe
 from dovetail_ort_export.training.head_files import RECORD_NAME, TrainedHead, load_head
-from dovetail_ort_export.writing.bundle_output import bundle_directory, clear_leftovers, link_without, write_manifest
+from dovetail_ort_export.writing.bundle_output import (
+    bundle_directory,
+    clear_leftovers,
+    link_other_files,
+    link_without,
+    write_manifest,
+)
 from dovetail_ort_export.writing.drafter_parts import DrafterParts, own_parts, published_parts
 from dovetail_ort_export.writing.drafter_writer import drafter_entry, drafter_graph, drafter_recipe, write_drafter
 from dovetail_ort_export.writing.graph_file import graph_name
@@ -81,7 +88,9 @@ def attach_drafter(
             share_embedding(drafter, entry, manifest.target, directory)
         write_drafter(drafter, directory, entry)
         DraftGraph(directory / entry.graph, entry, capacity=2, threads=1)  # it loads, with these dimensions
-        return write_manifest(replace(manifest, drafter=entry), directory, kept)
+        manifest = write_manifest(replace(manifest, drafter=entry), directory, kept)
+        link_other_files(bundle, directory)
+    return manifest
 
 
 def detach_drafter(bundle_path: str | Path) -> Manifest:
@@ -101,7 +110,9 @@ def detach_drafter(bundle_path: str | Path) -> Manifest:
     manifest = bundle.manifest
     with bundle_directory(bundle.directory) as directory:
         kept = link_without(bundle, _drafter_graphs(manifest), directory)
-        return write_manifest(replace(manifest, drafter=None), directory, kept)
+        manifest = write_manifest(replace(manifest, drafter=None), directory, kept)
+        link_other_files(bundle, directory)
+    return manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -171,8 +182,9 @@ def _measured(
 
 
 def _bundle_to_change(path: str | Path) -> Bundle:
-    clear_leftovers(Path(path))
-    bundle = Bundle(path, "all")  # what is made of its weights gets checksums of its own
+    real = Path(os.path.realpath(path))  # a link to a bundle stays, and leads to the new one
+    clear_leftovers(real)
+    bundle = Bundle(real if real.is_dir() else path, "all")  # what is made of its weights gets checksums of its own
     if Snapshot.around(bundle.directory) is not None:
         raise InputError(
             f"{str(bundle.directory)!r} is in the hub's cache, where a bundle must stay as it is; attach to a copy of "

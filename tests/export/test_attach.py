@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,46 @@ def test_files_that_stay_are_not_written_again(attach, tiny_bundle, tmp_path):
     after = {path.name: path.stat().st_ino for path in attached.iterdir()}
     kept = [entry.path for entry in Bundle(tiny_bundle).manifest.files]
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+
+
+def test_a_bundle_behind_a_link_is_changed_and_the_link_stays(tiny_bundle, tiny_head, tmp_path):
+    from dovetail_ort_export.attach import attach_drafter, detach_drafter
+
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    link = tmp_path / "link"
+    link.symlink_to(bundle.name)
+    attach_drafter(link, tiny_head(tiny_bundle))
+    assert link.readlink() == Path(bundle.name)
+    assert Bundle(bundle).manifest.drafter is not None
+    detach_drafter(link)
+    assert contents(bundle) == contents(tiny_bundle)
+
+
+def test_what_else_lies_in_the_directory_stays_there(tiny_bundle, tiny_head, tmp_path):
+    from dovetail_ort_export.attach import attach_drafter, detach_drafter
+
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    head = shutil.copytree(tiny_head(tiny_bundle), bundle / "head")
+    (bundle / "notes.md").write_text("mine")
+    (bundle / "link").symlink_to("notes.md")
+    (bundle / "drafter.onnx").write_text("no file of the bundle")
+    bundle.chmod(0o700)
+    before = contents(head)
+    attach_drafter(bundle, head, "fp32")
+    names = {path.name for path in bundle.iterdir()}
+    assert {"head", "notes.md", "link"} < names
+    assert (bundle / "link").readlink() == Path("notes.md")
+    assert contents(head) == before
+    assert bundle.stat().st_mode & 0o777 == 0o700
+    attached = Bundle(bundle, "all")
+    assert not {"notes.md", "link"} & {entry.path for entry in attached.manifest.files}
+    detach_drafter(bundle)
+    assert {path.name for path in bundle.iterdir()} == {path.name for path in tiny_bundle.iterdir()} | {
+        "head",
+        "notes.md",
+        "link",
+    }
+    assert (bundle / "notes.md").stat().st_nlink == 1
 
 
 def test_a_model_that_is_loaded_goes_on_while_its_drafter_is_replaced(attach, tiny_bundle):

@@ -126,7 +126,7 @@ def link_without(bundle: Bundle, graphs: tuple[str, ...], directory: Path) -> tu
     """Link a bundle's files into the directory that takes its place, all but some graphs and their weights.
 
     A link takes no space and no time. A file is copied where the file system has no hard links. Read the weights of the
-    bundle's graphs before: onnx-ir refuses a file with two names.
+    bundle's graphs before: `load_graph` refuses to read a file with two names.
 
     Args:
         bundle: bundle that is replaced.
@@ -148,6 +148,27 @@ def _put_without(
         path.parent.mkdir(parents=True, exist_ok=True)
         put(bundle.path(file.path).resolve(), path)
     return kept
+
+
+def link_other_files(bundle: Bundle, directory: Path) -> None:
+    """Link what else lies in a bundle's directory, such as its user's notes, into the one that takes its place.
+
+    The directory's own permissions go along.
+
+    Args:
+        bundle: bundle that is replaced.
+        directory: directory of the new bundle, whose manifest is written; a file that is there stays.
+    """
+    own = {MANIFEST_NAME, *(file.path for file in bundle.manifest.files)}
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        paths = {name: (Path(folder) / name).relative_to(bundle.directory) for name in names}
+        return [name for name, path in paths.items() if path.as_posix() in own or (directory / path).is_file()]
+
+    def put(source: str, path: str) -> None:
+        _link_or_copy(Path(source), Path(path))
+
+    shutil.copytree(bundle.directory, directory, symlinks=True, ignore=left_out, copy_function=put, dirs_exist_ok=True)
 
 
 def _link_or_copy(source: Path, path: Path) -> None:
